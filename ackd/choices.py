@@ -1,0 +1,81 @@
+"""Action spaces and what their actions select."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from ackd.types import Selection
+
+Action = NDArray[Any]
+
+
+class Choice(Protocol):
+    """An action space, and the way between its actions and selections."""
+
+    @property
+    def space(self) -> spaces.Space[Any]:
+        """The action space."""
+        ...
+
+    def selection(self, action: Action) -> Selection:
+        """What the action selects; entries that stand for no type are dropped."""
+        ...
+
+    def action(self, selection: Selection) -> Action:
+        """An action that selects just this."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subset:
+    """`MultiBinary(K_max)`: a bit for each knowledge type; all zero means labels only."""
+
+    names: Sequence[str]
+    k_max: int
+
+    @property
+    def space(self) -> spaces.MultiBinary:
+        """The action space."""
+        return spaces.MultiBinary(self.k_max)
+
+    def selection(self, action: Action) -> Selection:
+        """The types whose bit is set, each with weight 1."""
+        return Selection.of(*(name for name, bit in zip(self.names, action, strict=False) if bit))
+
+    def action(self, selection: Selection) -> Action:
+        """[K_max] int8."""
+        return _padded([float(name in selection.chosen) for name in self.names], self.k_max).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`Box(0, 1)`: a weight for each knowledge type."""
+
+    names: Sequence[str]
+    k_max: int
+
+    @property
+    def space(self) -> spaces.Box:
+        """The action space."""
+        return spaces.Box(0.0, 1.0, (self.k_max,), np.float32)
+
+    def selection(self, action: Action) -> Selection:
+        """Each type with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end."""
+        weights = np.clip(np.nan_to_num(action.astype(np.float64)), 0.0, 1.0)
+        return Selection({name: float(weight) for name, weight in zip(self.names, weights, strict=False) if weight > 0})
+
+    def action(self, selection: Selection) -> Action:
+        """[K_max] float32."""
+        return _padded([selection.weights.get(name, 0.0) for name in self.names], self.k_max)
+
+
+def _padded(values: Sequence[float], length: int) -> NDArray[np.float32]:
+    row = np.zeros(length, dtype=np.float32)
+    row[: len(values)] = values
+    return row

@@ -1,0 +1,61 @@
+"""What happened in one episode: the only memory that signals and rewards read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ackd.types import Report, Selection, Standing
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One decision and what came of it."""
+
+    selection: Selection
+    report: Report[float]  # the mean over the phase's optimizer steps
+    standing: Standing  # on the reward split, after the phase
+    steps: int  # optimizer steps in this phase
+    learning_rate: float  # share of its peak
+    flops: float  # spent in the phase's optimizer steps
+    flops_all: float  # what transferring everything would have taken in the same steps
+
+    @property
+    def finite(self) -> bool:
+        """Whether nothing diverged."""
+        return self.report.finite and self.standing.finite
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One student's training so far, decision by decision; growing makes a new one."""
+
+    start: Standing  # the student on the reward split before the first step
+    teacher: Standing  # the teacher on the reward split
+    steps: int  # the budget in optimizer steps
+    decision_interval: int  # optimizer steps in a phase; the last one may be shorter
+    phases: Sequence[Phase] = ()
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps taken."""
+        return sum(phase.steps for phase in self.phases)
+
+    @property
+    def decisions_left(self) -> int:
+        """Decisions until the budget ends."""
+        return -((self.steps_done - self.steps) // self.decision_interval)
+
+    @property
+    def standing(self) -> Standing:
+        """The latest standing on the reward split."""
+        return self.phases[-1].standing if self.phases else self.start
+
+    @property
+    def gap(self) -> float:
+        """How far the start's loss is above the teacher's."""
+        return self.start.loss - self.teacher.loss
+
+    def then(self, phase: Phase) -> Episode:
+        """This episode with one more phase."""
+        return Episode(self.start, self.teacher, self.steps, self.decision_interval, (*self.phases, phase))

@@ -1,0 +1,26 @@
+"""The one exception for input that a person can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says what, with which value, and what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
+
+
+def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
+    """An `InputError` for a name that is not known, which names the nearest known ones first.
+
+    Example:
+        >>> str(unknown("task", "sst", ["sst2", "mrpc"]))
+        "unknown task 'sst': did you mean 'sst2'? Known: mrpc, sst2."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
+    hint = f" did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    return InputError(f"unknown {kind} {value!r}:{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,96 @@
+"""Students: from a teacher's layers, from a config, from a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
+
+from ackd.errors import InputError
+from ackd.knowledge.layers import evenly
+from ackd.models.forward import Model, capturing
+from ackd.models.load import load_model
+
+StudentFactory: TypeAlias = Callable[[], Model]
+
+
+def from_layers(teacher: Model, count: int) -> StudentFactory:
+    """Students that begin as `count` of the teacher's layers, at even distances, with its embeddings and head.
+
+    Raises:
+        InputError: if the teacher has fewer layers, or keeps them where they cannot be found.
+    """
+    depth = teacher.config.num_hidden_layers
+    if not 1 <= count <= depth:
+        raise InputError(f"a student of {count} layers cannot be cut from a teacher of {depth}: choose 1 to {depth}")
+    kept = evenly(count, depth)
+    config = copy.deepcopy(teacher.config)
+    config.num_hidden_layers = count
+    stack = [name for name, m in teacher.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if not stack:
+        raise InputError(
+            f"the layers of a {teacher.config.model_type} cannot be picked one by one: give --student instead"
+        )
+    prefix = stack[0] + "."
+    template = from_config(config)()
+    weights = {}
+    for name, value in teacher.state_dict().items():
+        if name.startswith(prefix):
+            layer, rest = name[len(prefix) :].split(".", 1)
+            if int(layer) not in kept:
+                continue
+            name = f"{prefix}{kept.index(int(layer))}.{rest}"
+        weights[name] = value
+    template.load_state_dict(weights)
+    return lambda: copy.deepcopy(template)
+
+
+def from_config(config: Any) -> StudentFactory:
+    """Students with random weights, drawn from torch's generator when they are made."""
+
+    def make() -> Model:
+        return capturing(AutoModelForSequenceClassification.from_config(copy.deepcopy(config)))
+
+    return make
+
+
+def from_checkpoint(source: str | Path, num_labels: int) -> StudentFactory:
+    """Students that begin as a saved model; a head that is missing or of another size is drawn anew for each."""
+
+    def make() -> Model:
+        return load_model(source, num_labels=num_labels, ignore_mismatched_sizes=True)
+
+    return make
+
+
+def read_config(path: str | Path, num_labels: int) -> Any:
+    """A model config from a JSON file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        return AutoConfig.for_model(**{**settings, "num_labels": num_labels})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a model config ({str(error).splitlines()[0][:200]}): it needs a 'model_type' and its sizes"
+        ) from error
+
+
+def small_config(vocabulary: int, num_labels: int, *, layers: int = 4, width: int = 128, heads: int = 4) -> BertConfig:
+    """A small BERT, for generated tasks and tests."""
+    return BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * width,
+        max_position_embeddings=128,
+        num_labels=num_labels,
+    )

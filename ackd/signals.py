@@ -1,0 +1,155 @@
+"""What an agent sees: scale-free float32 numbers in [-10, 10], so that a policy learned on one task reads another.
+
+Losses enter as log-ratios to their first measurement, amounts as shares, position as progress. There are no running
+statistics to lose: the same episode gives the same observation anywhere. Layout and names are versioned (`SCHEMA`),
+and a saved policy carries them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from ackd.episode import Episode
+
+SCHEMA = 1
+FAMILIES = ("logits", "hidden", "attention", "relation")
+GLOBALS = (
+    "progress",  # optimizer steps done / budget
+    "horizon",  # log(1 + decisions left)
+    "train_loss",  # log(label loss now / in the first phase)
+    "train_slope",  # log(label loss now / in the phase before)
+    "reward_loss",  # log(loss on the reward split now / at the start)
+    "reward_slope",  # log(loss on the reward split now / before the phase)
+    "gap_closed",  # share of the gap to the teacher that is closed
+    "uncertainty",  # mean entropy of the student's answers / log C
+    "agreement",  # share of answers that equal the teacher's
+    "grad_norm",  # log(gradient norm now / in the first phase)
+    "learning_rate",  # learning rate / its peak
+    "types",  # available knowledge types / K_max
+    "cost",  # FLOPs so far / what transferring everything would have taken
+)
+FEATURES = (
+    "available",  # 1 if the type can be chosen here
+    "loss",  # log(its loss when last measured / when first measured), 0 before
+    "slope",  # log(its loss when last measured / when measured before that), 0 before
+    "share",  # its part in the knowledge losses of the last phase, each relative to where it started
+    "selected",  # its weight in the last phase
+    "usage",  # share of phases in which it was chosen
+    "cost",  # FLOPs of a step with only this type / of a step with every type
+    *(f"is_{family}" for family in FAMILIES),
+)
+LIMIT = 10.0
+
+Observation = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Turns an episode into an observation.
+
+    Args:
+        families: the family of each knowledge type by its name, in the order of the action's bits.
+        prices: FLOPs of a step with only this type as a share of a step with every type.
+        k_max: bits of the action; the surplus ones are masked.
+    """
+
+    families: Mapping[str, str]
+    prices: Mapping[str, float]
+    k_max: int
+
+    @property
+    def space(self) -> spaces.Dict:
+        """The space of `observe`'s answers: `globals`, `knowledge` (K_max x features, flattened) and `mask`."""
+        return spaces.Dict(
+            {
+                "globals": spaces.Box(-LIMIT, LIMIT, (len(GLOBALS),), np.float32),
+                "knowledge": spaces.Box(-LIMIT, LIMIT, (self.k_max * len(FEATURES),), np.float32),
+                "mask": spaces.MultiBinary(self.k_max),
+            }
+        )
+
+    @property
+    def mask(self) -> NDArray[np.int8]:
+        """[K_max], 1 for each bit that stands for a knowledge type. A new array on every call."""
+        mask = np.zeros(self.k_max, dtype=np.int8)
+        mask[: len(self.families)] = 1
+        return mask
+
+    def observe(self, episode: Episode) -> Observation:
+        """The observation after the episode's phases so far. New arrays on every call."""
+        features = np.zeros((self.k_max, len(FEATURES)), dtype=np.float32)
+        for k, name in enumerate(self.families):
+            features[k] = [_clip(value) for value in self._features(name, episode)]
+        overview = {**dict.fromkeys(GLOBALS, 0.0), **_globals(episode), "types": len(self.families) / self.k_max}
+        return {
+            "globals": np.array([_clip(overview[name]) for name in GLOBALS], dtype=np.float32),
+            "knowledge": features.reshape(-1),
+            "mask": self.mask,
+        }
+
+    def _features(self, name: str, episode: Episode) -> list[float]:
+        phases = episode.phases
+        losses = [phase.report.losses[name] for phase in phases if name in phase.report.losses]
+        return [
+            1.0,
+            _log_ratio(losses[-1], losses[0]) if losses else 0.0,
+            _log_ratio(losses[-1], losses[-2]) if len(losses) > 1 else 0.0,
+            _shares(episode).get(name, 0.0),
+            phases[-1].selection.weights.get(name, 0.0) if phases else 0.0,
+            sum(name in phase.selection.chosen for phase in phases) / max(len(phases), 1),
+            self.prices[name],
+            *(float(self.families[name] == family) for family in FAMILIES),
+        ]
+
+
+def _globals(episode: Episode) -> dict[str, float]:
+    standing = episode.standing
+    always = {
+        "horizon": math.log1p(episode.decisions_left),
+        "uncertainty": standing.uncertainty,
+        "agreement": standing.agreement,
+    }
+    if not episode.phases:
+        return always
+    first, last = episode.phases[0], episode.phases[-1]
+    previous = episode.phases[-2] if len(episode.phases) > 1 else None
+    return always | {
+        "progress": episode.steps_done / episode.steps,
+        "train_loss": _log_ratio(last.report.labels, first.report.labels),
+        "train_slope": _log_ratio(last.report.labels, (previous or last).report.labels),
+        "reward_loss": _log_ratio(standing.loss, episode.start.loss),
+        "reward_slope": _log_ratio(standing.loss, (previous.standing if previous else episode.start).loss),
+        "gap_closed": (episode.start.loss - standing.loss) / max(abs(episode.gap), 1e-3),
+        "grad_norm": _log_ratio(last.report.grad_norm, first.report.grad_norm),
+        "learning_rate": last.learning_rate,
+        "cost": sum(phase.flops for phase in episode.phases) / sum(phase.flops_all for phase in episode.phases),
+    }
+
+
+def _shares(episode: Episode) -> dict[str, float]:
+    """Each type's part in the last phase's losses, each loss relative to where it started."""
+    if not episode.phases:
+        return {}
+    relative = {}
+    for name, loss in episode.phases[-1].report.losses.items():
+        first = next(phase.report.losses[name] for phase in episode.phases if name in phase.report.losses)
+        relative[name] = loss / first if first > 0 else 0.0
+    total = sum(relative.values())
+    return {name: value / total for name, value in relative.items()} if total > 0 else {}
+
+
+def _log_ratio(value: float, reference: float) -> float:
+    if not (math.isfinite(value) and math.isfinite(reference)):
+        return LIMIT
+    return math.log(max(value, 1e-6) / max(reference, 1e-6))
+
+
+def _clip(value: float) -> float:
+    return min(max(value, -LIMIT), LIMIT) if math.isfinite(value) else LIMIT
