@@ -101,7 +101,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Report(Generic[Number]):
-    """What optimizer steps measured: `Report[Tensor]` (0-d, on the device) for one step, `Report[float]` for a phase."""
+    """What optimizer steps measured: `Report[Tensor]` (0-d, on the device) for one, `Report[float]` for a phase."""
 
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss

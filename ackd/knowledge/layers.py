@@ -38,8 +38,8 @@ def layer_map(rule: str, student_layers: int, teacher_layers: int) -> LayerMap:
         raise unknown("layer map", rule, [*RULES, "0:1,1:3,2:5 (student:teacher, counted from 0)"])
     if student_layers > teacher_layers:
         raise InputError(
-            f"the layer map {rule!r} needs a teacher at least as deep as the student, which has {student_layers} layers "
-            f"to the teacher's {teacher_layers}: name the pairs instead, as in 0:0,1:0"
+            f"the layer map {rule!r} needs a teacher at least as deep as the student, which has {student_layers} "
+            f"layers to the teacher's {teacher_layers}: name the pairs instead, as in 0:0,1:0"
         )
     uniform = tuple((i, evenly(student_layers, teacher_layers)[i]) for i in range(student_layers))
     if rule == "uniform":

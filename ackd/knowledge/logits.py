@@ -34,7 +34,8 @@ class Logits(Knowledge):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
-        assert student.logits is not None and teacher.logits is not None
+        assert student.logits is not None
+        assert teacher.logits is not None
         if student.logits.shape[-1] == 1:
             return (student.logits - teacher.logits)[:, 0].square()
         log_p = torch.log_softmax(teacher.logits / self.temperature, -1)

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
 
 from ackd.errors import InputError
 from ackd.knowledge.layers import evenly
-from ackd.models.forward import Model, capturing
+from ackd.models.forward import Model, capturing, layer_stack
 from ackd.models.load import load_model
 
 StudentFactory: TypeAlias = Callable[[], Model]
@@ -31,8 +30,8 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
     kept = evenly(count, depth)
     config = copy.deepcopy(teacher.config)
     config.num_hidden_layers = count
-    stack = [name for name, m in teacher.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if not stack:
+    stack = layer_stack(teacher)
+    if stack is None:
         raise InputError(
             f"the layers of a {teacher.config.model_type} cannot be picked one by one: give --student instead"
         )

@@ -118,8 +118,21 @@ def can_give_attention(model: Model) -> bool:
     return outputs.attention.keys() == layers
 
 
+def layer_stack(model: Model) -> tuple[str, nn.ModuleList] | None:
+    """The name and the list of a model's layers, if it keeps them in one."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+            return name, module
+    return None
+
+
 def capturing(model: Model) -> Model:
     """The model, with attention that can be captured where its family takes such a function."""
     if getattr(model, "_supports_sdpa", False):
         model.set_attn_implementation(CAPTURE)
+    found = layer_stack(model)
+    for index, layer in enumerate(found[1] if found else ()):
+        for module in layer.modules():
+            if not hasattr(module, "layer_idx"):  # some families do not number their layers
+                module.layer_idx = index  # type: ignore[assignment]
     return model

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -35,7 +35,7 @@ def load_model(source: str | Path, *, device: torch.device | str = "cpu", **conf
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
         )
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(_cannot_load("model", folder, error)) from error
     return capturing(model).to(device)
 
@@ -49,7 +49,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     folder = model_folder(source)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(_cannot_load("tokenizer", folder, error)) from error
 
 
@@ -72,7 +72,8 @@ def model_folder(source: str | Path) -> str:
 
 def _cannot_load(what: str, source: str, error: Exception) -> str:
     if Path(source).is_dir():
-        return f"the {what} in {source} cannot be read ({str(error).splitlines()[0][:200]}): it may be damaged or incomplete"
+        reason = str(error).splitlines()[0][:200]
+        return f"the {what} in {source} cannot be read ({reason}): it may be damaged or incomplete"
     return (
         f"there is no {what} {source!r}: it is no folder here, and the hub has no such {what} or cannot be reached; "
         "give a local folder, or connect to the network"

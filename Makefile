@@ -1,0 +1,46 @@
+# `make demo` and `make test` need only Python 3.11, git, make and gcc.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := runs/demo
+STUDENT := --student-layers 2 --max-examples 1500 --steps 120 --decision-interval 12 --lr 5e-4
+
+.PHONY: install demo test lint types format bench wheel clean
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt pip setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/ackd finetune --task polarity --epochs 6 --lr 5e-4 --batch-size 64 --output $(DEMO)/teacher --overwrite
+	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --episodes 12 \
+		--output $(DEMO)/train --overwrite
+	$(BIN)/ackd evaluate --tasks polarity --teachers $(DEMO)/teacher $(STUDENT) --seeds 3 \
+		--policies labels all random scheduled $(DEMO)/train/policy --output $(DEMO)/evaluate --overwrite
+	@echo "\nThe agent's reward curve and every decision:  $(BIN)/tensorboard --logdir $(DEMO)"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python benchmarks/overhead.py
+
+wheel: install
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+
+clean:
+	rm -rf build dist *.egg-info

@@ -1,0 +1,38 @@
+"""The command line: one dataclass a command, parsed at the edge."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from ackd.cli.distill import Distill
+from ackd.cli.evaluate import Evaluate
+from ackd.cli.finetune import Finetune
+from ackd.cli.train import Train
+from ackd.errors import InputError
+
+Command = (
+    Annotated[Finetune, tyro.conf.subcommand("finetune")]
+    | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; 0 if it worked, 2 if its input cannot be used, 1 if a training diverged."""
+    command = tyro.cli(Command, args=arguments, prog="ackd", description=__doc__.splitlines()[0])  # type: ignore[arg-type]
+    try:
+        command.run()
+    except InputError as error:
+        print(f"ackd: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"ackd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ackd: stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,91 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@dataclass(kw_only=True)
+class DataOptions:
+    """Where the examples come from."""
+
+    data: str | None = None
+    """Folder in the hub's layout, or a CSV, JSON lines or Parquet file; the Hugging Face hub if not given."""
+    text_columns: tuple[str, ...] = ()
+    """One or two text columns, where --data is a file."""
+    label_column: str | None = None
+    """The label column, where --data is a file."""
+    dev_data: str | None = None
+    """File to report on, where --data is a file; a fifth of --data if not given."""
+    max_examples: int | None = None
+    """Use at most so many training examples, drawn by --data-seed."""
+    max_length: int = 128
+    """Tokens of an example; longer ones are cut."""
+    data_seed: int = 0
+    """Seed of the reward split and of --max-examples: the same for runs that are to be compared."""
+
+    def data_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them."""
+        names = ("data", "text_columns", "label_column", "dev_data", "max_examples", "max_length", "data_seed")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(kw_only=True)
+class OutputOptions:
+    """Where a run goes."""
+
+    output: str
+    """Folder for the run; it must not hold one yet."""
+    overwrite: bool = False
+    """Replace the run in --output."""
+
+
+@dataclass(kw_only=True)
+class StudentOptions:
+    """The student, what it can be taught, and how it learns."""
+
+    student_layers: int | None = None
+    """The student starts as so many of the teacher's layers, at even distances."""
+    student: str | None = None
+    """Instead of --student-layers: folder or hub id to start from, or a JSON config to draw weights for."""
+    knowledge: tuple[str, ...] = ("logits", "hidden", "attention")
+    """Knowledge types that can be selected."""
+    layer_map: str = "uniform"
+    """Which teacher layer each student layer learns from: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
+    temperature: float = 4.0
+    """Temperature of the logits."""
+    steps: int = 300
+    """Optimizer steps of one student's training."""
+    decision_interval: int = 20
+    """Optimizer steps between two decisions."""
+    batch_size: int = 32
+    """Examples in a step."""
+    lr: float = 5e-5
+    """Peak learning rate of the student."""
+    reward: str = "gap"
+    """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
+    cost_weight: float = 0.1
+    """What transferring everything throughout costs, in shares of the gap to the teacher."""
+    device: str = "cpu"
+    """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
+
+    def student_settings(self) -> dict[str, Any]:
+        """As `ACKD/Distill-v0` takes them."""
+        names = ("student_layers", "student", "layer_map", "temperature", "steps", "batch_size", "lr", "device")
+        environment = ("decision_interval", "reward", "cost_weight")
+        return {"types": self.knowledge, **{name: getattr(self, name) for name in (*names, *environment)}}
+
+
+@contextmanager
+def progress(steps: int, what: str) -> Iterator[tqdm[Any]]:
+    """A bar over optimizer steps with rate and time left; silent where nobody watches."""
+    from tqdm import tqdm
+
+    with tqdm(total=steps, desc=what, unit="step", disable=None, dynamic_ncols=True) as bar:
+        yield bar

@@ -1,0 +1,119 @@
+"""What the commands leave behind and print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ackd.envs.recording import Recording
+from ackd.ledger import PARTS, Ledger
+from ackd.loop import Distillation
+from ackd.models import Model, Tokenizer
+from ackd.runs import RunFolder
+from ackd.tasks import TaskSpec
+from ackd.types import Standing
+
+
+def summary(
+    spec: TaskSpec,
+    standings: Mapping[str, Standing],
+    teacher: Mapping[str, Standing] | None = None,
+    **run: Any,
+) -> dict[str, Any]:
+    """The fields of `result.json`; scores are in percent, and None where the run diverged."""
+    return {
+        "task": spec.name,
+        "metric": spec.metrics[0],
+        "dev_score": _first(standings),
+        "teacher_score": _first(teacher or {}),
+        "dev_scores": {split: _percent(standing.scores) for split, standing in standings.items()},
+        **run,
+    }
+
+
+def _first(standings: Mapping[str, Standing]) -> float | None:
+    return round(100 * next(iter(standings.values())).score, 4) if standings else None
+
+
+def _percent(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(100 * value, 4) for name, value in scores.items()}
+
+
+def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
+    """The teacher on each dev split."""
+    return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
+
+
+def save_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
+    """Writes a model as any Hugging Face tool reads it."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer) -> None:
+    """Writes the student, and the projections that are no part of it in a file of their own."""
+    save_model(folder.path / "student", distillation.student.model, tokenizer)
+    projections = distillation.student.companions.state_dict()
+    if projections:
+        named = dict(zip(distillation.families, distillation.student.companions, strict=True))
+        tensors = {
+            f"{name}.{key}": value.contiguous()
+            for name, module in named.items()
+            for key, value in module.state_dict().items()
+        }
+        save_file(tensors, folder.path / "student" / "projections.safetensors")
+
+
+def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
+    """The fields of `result.json` after an episode under `recording`."""
+    env = recording.inner
+    assert env.episode is not None
+    phases = env.episode.phases
+    return summary(
+        env.distillation.task.spec,
+        recording.standings,
+        teacher_standings(env.distillation),
+        seed=env.distillation.seed,
+        steps=env.distillation.steps_done,
+        reward=recording.returned,
+        flops_share=sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
+        error="" if recording.standings else "divergence",
+        **run,
+    )
+
+
+def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, seconds: float, **run: Any) -> None:
+    """Writes and prints what the recording's last episode came to, and saves its student.
+
+    Raises:
+        FloatingPointError: if it diverged; the result says so then, and there is no student.
+    """
+    result = episode_result(recording, **run, seconds=round(seconds, 3))
+    folder.write_json("result.json", result)
+    folder.write_json("ledger.json", recording.ledger.as_dict())
+    recording.close()
+    distillation = recording.inner.distillation
+    if result["error"]:
+        raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
+    save_student(folder, distillation, tokenizer)
+    print(
+        f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev (teacher {result['teacher_score']:.2f}), "
+        f"reward {result['reward']:.3f}, {result['flops_share']:.0%} of the FLOPs of transferring everything"
+    )
+    print(ledger_lines(recording.ledger))
+    print(f"student: {folder.path / 'student'}")
+
+
+def ledger_lines(ledger: Ledger) -> str:
+    """Where time and FLOPs went, in one line for each part that took any."""
+    seconds, flops = sum(ledger.seconds.values()), sum(ledger.flops.values())
+    rows = [
+        f"  {part:<10}{ledger.seconds[part]:9.1f} s {ledger.seconds[part] / seconds:6.1%}"
+        f"{ledger.flops[part] / 1e9:12.1f} GFLOPs {ledger.flops[part] / flops:6.1%}"
+        for part in PARTS
+        if ledger.seconds[part] or ledger.flops[part]
+    ]
+    return "\n".join(["spent:", *rows])

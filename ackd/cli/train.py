@@ -1,0 +1,72 @@
+"""`ackd train`: an agent that learns what to select."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+from ackd.cli.options import DataOptions, OutputOptions, StudentOptions, progress
+
+
+@dataclass(kw_only=True)
+class Train(DataOptions, StudentOptions, OutputOptions):
+    """Train a selection agent over several students' trainings, then distil one student with what it learned."""
+
+    task: str
+    """A GLUE task, a generated one (polarity, entailment), or any name where --data is a file."""
+    teacher: str
+    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id."""
+    agent: str = "a2c"
+    """Learning algorithm: a2c or ppo."""
+    episodes: int = 8
+    """Students that the agent learns from, each trained for --steps."""
+    seed: int = 0
+    """Seed of the agent and of its episodes."""
+
+    def run(self) -> None:
+        """Trains the agent, distils a student with it, and saves both."""
+        from stable_baselines3.common.monitor import Monitor
+
+        from ackd.agents import actor_critic, store
+        from ackd.cli.episodes import policy_of, run_episode
+        from ackd.cli.results import finish
+        from ackd.envs.make import distill
+        from ackd.envs.recording import Recording
+        from ackd.errors import InputError
+        from ackd.models import load_tokenizer
+        from ackd.runs import RunFolder
+
+        folder = RunFolder(self.output, overwrite=self.overwrite)
+        if self.episodes < 1:
+            raise InputError(f"the agent needs at least 1 episode, got {self.episodes}")
+        actor_critic.check_name(self.agent)
+        env = distill(task=self.task, teacher=self.teacher, **self.data_settings(), **self.student_settings())
+        folder.begin("train", asdict(self))
+        started = time.perf_counter()
+        with progress((self.episodes + 1) * self.steps, f"train ({self.agent})") as bar:
+            recording = Recording(env, folder.path, on_decision=bar.update)
+            agent = actor_critic.make_agent(
+                self.agent,
+                Monitor(recording),
+                seed=self.seed,
+                n_steps=env.decisions,
+                tensorboard_log=str(folder.path / "tensorboard"),
+            )
+            recording.agent_flops = actor_critic.flops_per_decision(agent)
+            agent.learn(self.episodes * env.decisions, log_interval=1, tb_log_name="agent")
+            store.save(
+                folder.path / "policy",
+                agent.policy.network,
+                algorithm=self.agent,
+                knowledge=env.knowledge,
+                k_max=env.signals.k_max,
+                instances=[{**asdict(self), "decisions": env.decisions}],
+                metrics={"episodes": self.episodes},
+            )
+            (folder.path / "checkpoint").mkdir()
+            agent.save(folder.path / "checkpoint" / "agent.zip")
+            run_episode(recording, policy_of(str(folder.path / "policy"), env), seed=self.seed)
+        seconds = time.perf_counter() - started
+        tokenizer = load_tokenizer(self.teacher)
+        finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
+        print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")

@@ -1,0 +1,94 @@
+"""A student that learns: model, optimizer and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from ackd.models import Model
+
+
+class Student:
+    """A model with AdamW (no decay on biases and norms) and a linear warm-up and decay of the learning rate.
+
+    Args:
+        model: what learns.
+        companions: other modules that learn with it and are no part of it, such as projections.
+        steps: the budget, at whose end the learning rate reaches 0.
+        lr: peak learning rate.
+        weight_decay: of the matrices.
+        warmup: share of the budget in which the learning rate rises.
+        clip: largest gradient norm, over the model and its companions together.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        companions: Iterable[nn.Module] = (),
+        *,
+        steps: int,
+        lr: float = 5e-5,
+        weight_decay: float = 0.01,
+        warmup: float = 0.06,
+        clip: float = 1.0,
+    ) -> None:
+        self.model = model
+        self.companions = nn.ModuleList(companions)
+        self.clip = clip
+        self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
+        groups = [
+            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = AdamW(groups, lr=lr, fused=True)
+        rise = max(round(warmup * steps), 1)
+        self.schedule = LambdaLR(
+            self.optimizer, lambda step: min((step + 1) / rise, max(steps - step, 0) / max(steps - rise, 1), 1.0)
+        )
+        self.peak = lr
+
+    @property
+    def learning_rate(self) -> float:
+        """The present learning rate as a share of its peak."""
+        return float(self.schedule.get_last_lr()[0]) / self.peak
+
+    def learn(self, loss: Tensor) -> Tensor:
+        """One optimizer step on `loss`; the gradient's norm before clipping, 0-d, on the device."""
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, moments and schedule, as copies that later steps leave alone."""
+        state = {
+            "model": self.model.state_dict(),
+            "companions": self.companions.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        return {name: _copied(value) for name, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`, which stays untouched."""
+        self.model.load_state_dict(state["model"])
+        self.companions.load_state_dict(state["companions"])
+        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.schedule.load_state_dict(_copied(state["schedule"]))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Environments: distillation as a decision process, its recording, and a toy with a known optimum."""

@@ -1,0 +1,107 @@
+"""What the registered ids build, from keyword arguments that are plain JSON."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from ackd.envs.distillation import DistillationEnv
+
+from ackd import knowledge, models, tasks
+from ackd.loop import Distillation
+from ackd.rewards import named
+from ackd.teachers import ModelTeacher
+
+
+def distill(
+    *,
+    decision_interval: int = 20,
+    reward: str = "gap",
+    cost_weight: float = 0.1,
+    choice: str = "subset",
+    k_max: int = 8,
+    **setting: Any,
+) -> DistillationEnv:
+    """`ACKD/Distill-v0`: a real task.
+
+    Args:
+        decision_interval: optimizer steps between two decisions.
+        reward: gap | score-gap | neg-loss | final | gap+explore-soft | gap+explore-hard.
+        cost_weight: what transferring everything throughout costs, in shares of the gap.
+        choice: subset | weights.
+        k_max: length of the action.
+        **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
+
+    Raises:
+        InputError: if any of it cannot work.
+    """
+    from ackd.setting import prepare
+
+    return DistillationEnv(
+        prepare(**setting),
+        decision_interval=decision_interval,
+        reward=named(reward, cost_weight),
+        choice=choice,
+        k_max=k_max,
+    )
+
+
+def tiny(
+    *,
+    steps: int = 12,
+    decision_interval: int = 2,
+    types: tuple[str, ...] = knowledge.NAMES,
+    student_width: int | None = None,
+    lr: float = 1e-3,
+    reward: str = "gap",
+    cost_weight: float = 0.1,
+    choice: str = "subset",
+    k_max: int = 8,
+) -> DistillationEnv:
+    """`ACKD/Tiny-v0`: random tiny transformers on a generated task, milliseconds a step, for tests.
+
+    Args:
+        steps: the budget in optimizer steps.
+        decision_interval: optimizer steps between two decisions.
+        types: the knowledge types that can be selected.
+        student_width: a student of this width with weights of its own, instead of the teacher's layers.
+        lr: peak learning rate.
+        reward: as in `distill`.
+        cost_weight: as in `distill`.
+        choice: as in `distill`.
+        k_max: as in `distill`.
+    """
+    task, teacher = _tiny_parts()
+    make_student = models.from_layers(teacher.model, 2)
+    if student_width is not None:
+        config = models.small_config(teacher.shape.vocabulary, 2, layers=2, width=student_width, heads=2)
+        make_student = models.from_config(config)
+    with torch.random.fork_rng(devices=[]):
+        shape = models.shape_of(make_student())
+    distillation = Distillation(
+        task,
+        teacher,
+        make_student,
+        lambda: knowledge.build(types, shape, teacher.shape),
+        steps=steps,
+        batch_size=8,
+        lr=lr,
+    )
+    return DistillationEnv(
+        distillation,
+        decision_interval=decision_interval,
+        reward=named(reward, cost_weight),
+        choice=choice,
+        k_max=k_max,
+    )
+
+
+@lru_cache(maxsize=1)
+def _tiny_parts() -> tuple[tasks.Task, ModelTeacher]:
+    tokenizer = tasks.embedded_tokenizer("polarity")
+    task = tasks.load("polarity", tokenizer, max_examples=600)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        teacher = models.from_config(models.small_config(len(tokenizer), 2, layers=4, width=16, heads=2))()
+    return task, ModelTeacher(teacher)

@@ -1,0 +1,244 @@
+"""An analytic environment with a known optimum: hidden states first, logits later.
+
+It speaks the same language as the real environment (episodes, signals, subsets, rewards) and computes nothing but a
+few multiplications, so that an agent that fails here is wrong, and one that is right shows it in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from ackd.choices import Subset
+from ackd.episode import Episode, Phase
+from ackd.errors import InputError
+from ackd.rewards import Earned, GapClosed
+from ackd.signals import Observation, Signals
+from ackd.types import Report, Selection, Standing
+
+FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
+FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss, where the student itself takes 1
+JITTER = 0.05  # each episode's rates lie within this share of the ones in `Rates`
+START, TEACHER = 1.0, 0.2  # losses on the reward split
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast the gaps close in one decision that has the whole capacity."""
+
+    hidden: float = 0.4
+    logits: float = 0.4
+    labels: float = 0.02  # labels always teach, and take no capacity
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What the student still lacks, as shares of the start."""
+
+    representation: float = 1.0
+    output: float = 1.0
+
+    def after(self, selection: Selection, rates: Rates) -> Gaps:
+        """The gaps after one decision; see `ToyEnv` for the formula."""
+        chosen = selection.chosen
+        share = 1.0 / max(len(chosen), 1)
+        hidden = share * rates.hidden if "hidden" in chosen else 0.0
+        logits = share * rates.logits if "logits" in chosen else 0.0
+        return Gaps(
+            self.representation * (1.0 - hidden),
+            self.output * (1.0 - rates.labels - logits * (1.0 - self.representation) ** 2),
+        )
+
+
+class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
+    """A student with a representation gap R and an output gap O, both 1 at the start; the return is 1 - O at the end.
+
+        R <- R * (1 - r_hidden * s * [hidden])
+        O <- O * (1 - r_labels - r_logits * s * (1 - R)^2 * [logits])        s = 1 / number of chosen types
+
+    Logits teach only as far as representations are right, and what is chosen together shares the capacity s; attention
+    takes capacity and gives nothing. So the best order is hidden first and logits afterwards, and no constant selection
+    comes near: over seeds, with 10 decisions, the optimum is 0.888, the best constant (hidden+logits) 0.709, each
+    decision at random 0.53, labels alone 0.183. Each episode draws `r_hidden` and `r_logits` within 5 % of their mean.
+
+    Args:
+        decisions: the length of an episode, which ends as terminated.
+        k_max: bits of the action; those past the third stand for no type and are dropped.
+        noise: standard deviation of the log of a factor on each measured output gap; 0 measures exactly.
+        cost_weight: the weight of the FLOPs in the reward, as in `ackd.rewards.GapClosed`.
+
+    Raises:
+        InputError: if an argument is out of range.
+    """
+
+    def __init__(self, decisions: int = 10, k_max: int = 8, noise: float = 0.0, cost_weight: float = 0.0) -> None:
+        if decisions < 1:
+            raise InputError(f"decisions is {decisions}: an episode needs at least 1")
+        if k_max < len(FAMILIES):
+            raise InputError(f"k_max is {k_max}: the toy has {len(FAMILIES)} knowledge types, so give at least that")
+        if not (0.0 <= noise < 1.0 and math.isfinite(cost_weight)):
+            raise InputError(f"noise is {noise} and cost_weight {cost_weight}: give 0 <= noise < 1 and a finite weight")
+        self._config = {"decisions": decisions, "k_max": k_max, "noise": noise, "cost_weight": cost_weight}
+        self._decisions, self._noise = decisions, noise
+        total = 1.0 + sum(FLOPS.values())
+        self.knowledge = tuple(FAMILIES)
+        self.choice = Subset(self.knowledge, k_max)
+        self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
+        self.reward = GapClosed(cost_weight)
+        self.observation_space = self.signals.space
+        self.action_space = self.choice.space
+        self._begin(Rates())
+        self._ready = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode with rates of its own.
+
+        Raises:
+            InputError: if there are options; the toy has none.
+        """
+        super().reset(seed=seed)
+        if options:
+            raise InputError(f"the toy takes no reset options, got {', '.join(map(str, options))}")
+        self._begin(_draw(self.np_random))
+        self._ready = True
+        return self.signals.observe(self.episode), self._info("", Earned(0.0))
+
+    def step(self, action: NDArray[np.int8]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Spend one decision; the last one terminates the episode, and nothing truncates it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: if no episode is under way.
+        """
+        if not (self._ready and self.episode.decisions_left):
+            raise ResetNeeded("no episode is under way: call reset() before step()")
+        selection = self.choice.selection(action)
+        self._advance(selection, math.exp(self._noise * self.np_random.standard_normal()) if self._noise else 1.0)
+        earned = self.reward(self.episode)
+        info = self._info("+".join(selection.chosen) or "labels", earned)
+        return self.signals.observe(self.episode), earned.total, self.episode.decisions_left == 0, False, info
+
+    def optimum(self, seed: int) -> float:
+        """The best return of the first episode after `reset(seed=seed)` without noise, by exact dynamic programming.
+
+        After some decisions, of all ways that lead to one representation gap and one bill, only the one with the
+        smallest output gap matters, since every later decision scales that gap. What remains to search is small: the
+        representation gap depends on how often hidden states had the whole, half or a third of the capacity, not on
+        when.
+        """
+        rates = _draw(gym.utils.seeding.np_random(seed)[0])
+        best: dict[tuple[float, float], tuple[Gaps, float]] = {(1.0, 0.0): (Gaps(), 0.0)}
+        for _ in range(self._decisions):
+            reached: dict[tuple[float, float], tuple[Gaps, float]] = {}
+            for gaps, paid in best.values():
+                for selection in _subsets():
+                    after, bill = gaps.after(selection, rates), paid + self._price(selection)
+                    key = (round(after.representation, 12), round(bill, 12))
+                    if key not in reached or after.output < reached[key][0].output:
+                        reached[key] = (after, bill)
+            best = reached
+        return max(1.0 - gaps.output - bill for gaps, bill in best.values())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the rest of the episode depends on, as JSON-able data."""
+        return {
+            "config": dict(self._config),
+            "ready": self._ready,
+            "rates": asdict(self._rates),
+            "decisions": [
+                [list(phase.selection.chosen), factor]
+                for phase, factor in zip(self.episode.phases, self._factors, strict=True)
+            ],
+            "rng": self.np_random.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            InputError: if the state is of a toy with other arguments.
+        """
+        if state["config"] != self._config:
+            raise InputError(f"the state is of a toy with {state['config']}, this one has {self._config}")
+        self._begin(Rates(**state["rates"]))
+        for names, factor in state["decisions"]:
+            self._advance(Selection.of(*names), factor)
+        self.np_random.bit_generator.state = state["rng"]
+        self._ready = state["ready"]
+
+    def fork(self) -> ToyEnv:
+        """An independent copy in the middle of the episode."""
+        copy = ToyEnv(**self._config)  # type: ignore[arg-type]  # the keywords it was made with
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+    def _begin(self, rates: Rates) -> None:
+        self._rates, self._gaps = rates, Gaps()
+        self._factors: list[float] = []  # what noise made of each measured output gap
+        self.episode = Episode(
+            start=self._standing(1.0), teacher=Standing(TEACHER, 1.0), steps=self._decisions, decision_interval=1
+        )
+
+    def _advance(self, selection: Selection, factor: float) -> None:
+        """One decision, each of one optimizer step."""
+        flops_all = 1.0 + sum(FLOPS.values())
+        self._gaps = self._gaps.after(selection, self._rates)
+        self._factors.append(factor)
+        losses = {"hidden": self._gaps.representation, "attention": 1.0, "logits": self._gaps.output}
+        report = Report(
+            loss=self._gaps.output + sum(losses[name] for name in selection.chosen),
+            labels=self._gaps.output,
+            grad_norm=self._gaps.output + self._gaps.representation,
+            losses={name: losses[name] for name in selection.chosen},
+        )
+        phase = Phase(
+            selection=selection,
+            report=report,
+            standing=self._standing(factor),
+            steps=1,
+            learning_rate=1.0 - self.episode.steps_done / self._decisions,
+            flops=1.0 + sum(FLOPS[name] for name in selection.chosen),
+            flops_all=flops_all,
+        )
+        self.episode = self.episode.then(phase)
+
+    def _standing(self, factor: float) -> Standing:
+        output = self._gaps.output * factor
+        return Standing(
+            loss=TEACHER + (START - TEACHER) * output,
+            score=1.0 - output,
+            uncertainty=min(output, 1.0),
+            agreement=max(1.0 - output, 0.0),
+        )
+
+    def _price(self, selection: Selection) -> float:
+        share = (1.0 + sum(FLOPS[name] for name in selection.chosen)) / (1.0 + sum(FLOPS.values()))
+        return float(self._config["cost_weight"]) * share / self._decisions
+
+    def _info(self, effective: str, earned: Earned) -> dict[str, Any]:
+        return {
+            "action_mask": 2 * self.signals.mask,
+            "action/effective": effective,
+            "reward/improvement": earned.improvement,
+            "reward/cost": earned.cost,
+            "reward/bonus": earned.bonus,
+            "error/type": "",
+        }
+
+
+def _draw(rng: np.random.Generator) -> Rates:
+    hidden, logits = 1.0 + JITTER * rng.uniform(-1.0, 1.0, 2)
+    return Rates(Rates.hidden * float(hidden), Rates.logits * float(logits))
+
+
+def _subsets() -> list[Selection]:
+    names = tuple(FAMILIES)
+    return [Selection.of(*chosen) for n in range(len(names) + 1) for chosen in combinations(names, n)]

@@ -1,0 +1,151 @@
+"""Every rule against what its name says, on one observation and on many, and with stable-baselines3's evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ackd.agents.rules import RULES, rule
+from ackd.envs.toy import ToyEnv
+from ackd.errors import InputError
+from ackd.signals import FEATURES, GLOBALS
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+KNOWLEDGE = ("hidden", "attention", "logits", "relation")
+FAMILIES = ("hidden", "attention", "logits", "relation")
+NAMES = (*RULES, "hidden", "logits+hidden")
+masks = st.lists(st.lists(st.integers(0, 1), min_size=6, max_size=6), min_size=1, max_size=4)
+
+
+def observe(mask: NDArray[np.int8], progress: float = 0.0) -> dict[str, NDArray[Any]]:
+    """As `ackd.signals` lays it out, with the families of `FAMILIES` in order."""
+    overview = np.zeros((*mask.shape[:-1], len(GLOBALS)), dtype=np.float32)
+    overview[..., GLOBALS.index("progress")] = progress
+    features = np.zeros((*mask.shape, len(FEATURES)), dtype=np.float32)
+    for k, family in enumerate(FAMILIES):
+        features[..., k, FEATURES.index(f"is_{family}")] = 1.0
+    return {"globals": overview, "knowledge": features.reshape(*mask.shape[:-1], -1), "mask": mask}
+
+
+ALL = np.array([1, 1, 1, 1, 0, 0], dtype=np.int8)
+
+
+@given(rows=masks, name=st.sampled_from(NAMES), progress=st.sampled_from([0.0, 0.3, 0.8]))
+def test_never_chooses_a_masked_type(rows: list[list[int]], name: str, progress: float) -> None:
+    mask = np.array(rows, dtype=np.int8)
+    for each in (mask, mask[0]):
+        policy, state = rule(name, KNOWLEDGE), None
+        for _ in range(3):
+            action, state = policy.predict(observe(each, progress), state)
+            assert action.shape == each.shape
+            assert action.dtype == np.int8
+            assert not (action & ~each.astype(bool)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "early", "late"),
+    [
+        ("labels", [0, 0, 0, 0], [0, 0, 0, 0]),
+        ("all", [1, 1, 1, 1], [1, 1, 1, 1]),
+        ("attention", [0, 1, 0, 0], [0, 1, 0, 0]),
+        ("logits+hidden", [1, 0, 1, 0], [1, 0, 1, 0]),
+        ("scheduled", [1, 1, 0, 1], [0, 0, 1, 0]),
+    ],
+)
+def test_chooses_what_its_name_says(name: str, early: list[int], late: list[int]) -> None:
+    policy = rule(name, KNOWLEDGE)
+    for progress, expected in ((0.0, early), (0.49, early), (0.5, late), (1.0, late)):
+        assert policy.predict(observe(ALL, progress))[0].tolist() == [*expected, 0, 0]
+
+
+def test_a_batch_is_decided_row_by_row() -> None:
+    both = observe(np.stack([ALL, ALL]))
+    both["globals"][1, GLOBALS.index("progress")] = 0.7
+    assert rule("scheduled", KNOWLEDGE).predict(both)[0].tolist() == [[1, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0]]
+
+
+def test_a_fixed_subset_fits_into_fewer_bits() -> None:
+    assert rule("hidden+relation", KNOWLEDGE).predict(observe(np.ones(4, dtype=np.int8)))[0].tolist() == [1, 0, 0, 1]
+
+
+def test_random_takes_each_available_type_half_of_the_time() -> None:
+    policy = rule("random", KNOWLEDGE, seed=3)
+    draws = policy.predict(observe(np.tile(ALL, (4000, 1))))[0]
+    assert np.abs(draws.mean(0) - [0.5, 0.5, 0.5, 0.5, 0, 0]).max() < 0.04  # 5 standard deviations
+    assert np.abs(np.corrcoef(draws[:, :4].T) - np.eye(4)).max() < 0.08
+
+
+@pytest.mark.parametrize("name", ["random", "random-held"])
+def test_same_seed_same_draws(name: str) -> None:
+    batch = observe(np.tile(ALL, (50, 1)))
+    first, again, other = (rule(name, KNOWLEDGE, seed=seed).predict(batch)[0] for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+def test_held_subsets_change_only_where_an_episode_starts(with_state: bool) -> None:
+    policy, n = rule("random-held", KNOWLEDGE, seed=0), 64
+    mask = np.tile(ALL, (n, 1))
+    first, state = policy.predict(observe(mask), None, np.ones(n, dtype=bool))
+    later, state = policy.predict(observe(mask, 0.4), state if with_state else None, np.zeros(n, dtype=bool))
+    assert (later == first).all()
+    assert len(np.unique(first, axis=0)) == 16  # all subsets of four types occur among 64 draws with this seed
+    starts = np.arange(n) < n // 2
+    third, state = policy.predict(observe(mask, 0.6), state if with_state else None, starts)
+    assert (third[~starts] == first[~starts]).all()
+    assert (third[starts] != first[starts]).any()
+    fourth, _ = policy.predict(observe(mask, 0.0), state if with_state else None)
+    assert (fourth != third).any()  # progress 0 begins an episode, too
+
+
+def test_a_held_subset_stays_for_the_episode_in_the_environment() -> None:
+    env, policy = ToyEnv(), rule("random-held", ("hidden", "attention", "logits"), seed=1)
+    subsets = set()
+    for episode in range(12):
+        observation, _ = env.reset(seed=episode)
+        chosen, done = set(), False
+        while not done:
+            action, _ = policy.predict(observation)  # a caller that keeps no state
+            observation, _, done, _, info = env.step(action)
+            chosen.add(info["action/effective"])
+        assert len(chosen) == 1
+        subsets |= chosen
+    assert len(subsets) > 3
+
+
+@pytest.mark.parametrize("name", [*RULES, "hidden", "logits+hidden"])
+def test_stable_baselines_evaluates_every_rule(name: str) -> None:
+    """On one environment and on two; a fixed rule earns the same as its bits played by hand."""
+    env = ToyEnv()
+    policy: Any = rule(name, env.knowledge)
+    rewards, lengths = evaluate_policy(policy, Monitor(env), 3, return_episode_rewards=True)
+    assert lengths == [10, 10, 10]
+    assert all(0.1 < reward < 1.0 for reward in rewards)  # type: ignore[union-attr]  # a list, as asked for
+    assert len(evaluate_policy(policy, DummyVecEnv([lambda: Monitor(ToyEnv())] * 2), 4, return_episode_rewards=True)[0]) == 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lables", r"unknown policy 'lables': did you mean 'labels'\?"),
+        ("hiden", r"unknown policy 'hiden': did you mean 'hidden'\?"),
+        ("hidden+logit", r"unknown knowledge type 'logit': did you mean 'logits'\?"),
+        ("hidden+", "unknown knowledge type ''"),
+        ("", "unknown policy ''"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rule(name, KNOWLEDGE)
+
+
+def test_a_mask_of_three_axes_is_refused() -> None:
+    with pytest.raises(InputError, match=r"not \[1, 1, 6\]"):
+        rule("all", KNOWLEDGE).predict(observe(ALL[None, None]))

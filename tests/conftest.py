@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from ackd import models
+from ackd.models import Model
+from ackd.types import Batch
+
+SHARED = Path(os.environ.get("ACKD_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and models, where they are at hand."""
+    if not (SHARED / "glue").is_dir():
+        pytest.skip(f"needs the real data under {SHARED}: set ACKD_SHARED to the folder that holds glue/ and models/")
+    return SHARED
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Model]:
+    """Small models with random weights from a seed."""
+
+    def make(*, layers: int = 4, width: int = 16, heads: int = 2, classes: int = 2, seed: int = 0) -> Model:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return models.from_config(models.small_config(50, classes, layers=layers, width=width, heads=heads))()
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """Random batches whose examples have the given lengths."""
+
+    def make(lengths: tuple[int, ...] = (7, 3, 5), *, classes: int = 2, seed: int = 0, extra: int = 0) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        longest = max(lengths) + extra
+        mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+        tokens = [torch.randint(5, 50, (length,), generator=generator) for length in lengths]
+        ids = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in tokens])
+        labels = torch.randint(0, max(classes, 2), (len(lengths),), generator=generator)
+        return Batch(
+            torch.arange(len(lengths)),
+            {"input_ids": ids, "attention_mask": mask},
+            labels.float() if classes == 1 else labels,
+        )
+
+    return make

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ackd.errors import InputError
+from ackd.runs import RunFolder
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.path.exists()  # nothing is written before everything is checked
+    folder.begin("distill", {"task": "sst2"})
+    config = json.loads((folder.path / "config.json").read_text())
+    assert config["command"] == "distill"
+    assert config["settings"] == {"task": "sst2"}
+    assert config["versions"]["torch"]
+    with pytest.raises(InputError, match=r"already holds a run.*--overwrite"):
+        RunFolder(tmp_path / "run")
+    (folder.path / "old").touch()
+    replaced = RunFolder(tmp_path / "run", overwrite=True)
+    assert (folder.path / "old").exists()
+    replaced.begin("distill", {})
+    assert not (folder.path / "old").exists()
+
+
+def test_other_places_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(InputError, match="holds other files"):
+        RunFolder(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(tmp_path / "photo.jpg")
+
+
+def test_files_are_whole_or_absent(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin("train", {})
+
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        folder.write_json("result.json", {"a": Unprintable()})
+    assert [path.name for path in folder.path.iterdir()] == ["config.json"]

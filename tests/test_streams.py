@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import torch
+
+from ackd.streams import Streams
+
+
+def draws(streams: Streams, count: int = 3) -> list[float]:
+    with streams.dropping():
+        return torch.rand(count).tolist()
+
+
+def test_streams_do_not_touch_each_other_or_the_global_one() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(5)
+    one, other = Streams(1), Streams(1)
+    first = torch.rand(1).tolist()
+    with one.initialising():
+        torch.rand(100)
+    one.order.random(50)
+    assert draws(one) == draws(other)
+    torch.manual_seed(99)
+    assert draws(one) == draws(other)
+    assert draws(Streams(2)) != draws(Streams(1))
+    torch.manual_seed(5)
+    torch.rand(1)
+    draws(one)
+    assert [*first, *torch.rand(1).tolist()] == expected
+
+
+def test_initialisation_begins_anew_and_dropout_goes_on() -> None:
+    streams = Streams(3)
+    values = []
+    for _ in range(2):
+        with streams.initialising():
+            values.append(torch.rand(4).tolist())
+    assert values[0] == values[1]
+    whole = draws(Streams(3), 6)
+    assert [*draws(streams), *draws(streams)] == whole
+
+
+def test_state() -> None:
+    streams = Streams(3)
+    draws(streams)
+    streams.order.random()
+    state = streams.state_dict()
+    expected = draws(streams), streams.order.random()
+    again = Streams(8)
+    again.load_state_dict(state)
+    assert (draws(again), again.order.random()) == expected

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from ackd.knowledge import label_loss
+from ackd.models import Model, run
+from ackd.student import Student
+from ackd.types import Batch, Needs
+
+
+def learn(student: Student, batch: Batch, steps: int) -> None:
+    for _ in range(steps):
+        logits = run(student.model, batch, Needs(logits=True)).logits
+        assert logits is not None
+        student.learn(label_loss(logits, batch.labels).mean())
+
+
+def test_it_goes_on_from_its_state_bit_for_bit(
+    make_model: Callable[..., Model], make_batch: Callable[..., Batch]
+) -> None:
+    batch = make_batch()
+    one = Student(make_model().eval(), [nn.Linear(2, 2)], steps=10, lr=1e-3)
+    learn(one, batch, 3)
+    state = one.state_dict()
+    learn(one, batch, 4)
+    other = Student(make_model(seed=9).eval(), [nn.Linear(2, 2)], steps=10, lr=1e-3)
+    other.load_state_dict(state)
+    learn(other, batch, 4)
+    for a, b in zip(one.parameters, other.parameters, strict=True):
+        assert torch.equal(a, b)
+    assert one.learning_rate == other.learning_rate
+
+
+def test_the_schedule_rises_and_ends_at_zero(
+    make_model: Callable[..., Model], make_batch: Callable[..., Batch]
+) -> None:
+    student, batch = Student(make_model(), steps=20, warmup=0.2), make_batch()
+    rates = []
+    for _ in range(20):
+        rates.append(student.learning_rate)
+        learn(student, batch, 1)
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:] == pytest.approx([(20 - step) / 16 for step in range(4, 20)])
+    assert student.learning_rate == 0
+
+
+def test_clipping_covers_the_companions(make_model: Callable[..., Model], make_batch: Callable[..., Batch]) -> None:
+    projection = nn.Linear(4, 4)
+    student = Student(make_model(), [projection], steps=5, clip=1e-3)
+    seen: list[float] = []
+
+    def total(*_: object) -> None:
+        seen.append(sum(float(p.grad.square().sum()) for p in student.parameters if p.grad is not None) ** 0.5)
+
+    student.optimizer.register_step_pre_hook(total)
+    norm = student.learn(projection(torch.ones(2, 4)).square().sum() * 100)
+    assert norm > 1
+    assert seen[0] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_biases_and_norms_do_not_decay(make_model: Callable[..., Model]) -> None:
+    student = Student(make_model(), steps=5, weight_decay=0.5)
+    decay = {id(p): group["weight_decay"] for group in student.optimizer.param_groups for p in group["params"]}
+    for name, parameter in student.model.named_parameters():
+        assert decay[id(parameter)] == (0.0 if name.endswith("bias") or "LayerNorm" in name else 0.5), name
