@@ -30,8 +30,12 @@ test: install
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+# mypy reads folders, not package_dir: a tree of links shows it envs/ and agents/ where they are imported from.
 types: install
-	$(BIN)/mypy
+	rm -rf build/types && mkdir -p build/types/ackd
+	ln -s $(CURDIR)/ackd/* $(CURDIR)/envs $(CURDIR)/agents build/types/ackd/
+	ln -s $(CURDIR)/tests $(CURDIR)/benchmarks build/types/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
 format: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

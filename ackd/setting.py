@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ def prepare(
     label_column: str | None = None,
     dev_data: str | None = None,
     max_examples: int | None = None,
+    reward_examples: int = 256,
     max_length: int = 128,
     data_seed: int = 0,
     student_layers: int | None = None,
@@ -48,6 +50,7 @@ def prepare(
         label_column: where `data` is a file.
         dev_data: the file to report on, where `data` is a file; a part of `data` if None.
         max_examples: of the training data, drawn by `data_seed`.
+        reward_examples: cut from the training data for the reward, half of it at most.
         max_length: tokens of an example; longer ones are cut.
         data_seed: of the reward split and of `max_examples`, the same for every run that is compared.
         student_layers: the student starts as so many of the teacher's layers.
@@ -76,7 +79,18 @@ def prepare(
             if not models.can_give_attention(one.to(place)):
                 raise InputError(f"a {one.config.model_type} cannot give its attention ({who}): deselect 'attention'")
     return Distillation(
-        _task(task, tokenizer, data, tuple(text_columns), label_column, dev_data, max_examples, max_length, data_seed),
+        _task(
+            task,
+            tokenizer,
+            data=data,
+            text_columns=tuple(text_columns),
+            label_column=label_column,
+            dev_data=dev_data,
+            max_examples=max_examples,
+            reward_examples=reward_examples,
+            max_length=max_length,
+            seed=data_seed,
+        ),
         the_teacher,
         make_student,
         lambda: knowledge.build(types, shape, the_teacher.shape, layers=layer_map, temperature=temperature),
@@ -166,25 +180,5 @@ def _teacher(source: str, device: str) -> tuple[Model, Tokenizer]:
 
 
 @lru_cache(maxsize=4)
-def _task(
-    name: str,
-    tokenizer: Tokenizer,
-    data: str | None,
-    text_columns: tuple[str, ...],
-    label_column: str | None,
-    dev_data: str | None,
-    max_examples: int | None,
-    max_length: int,
-    seed: int,
-) -> tasks.Task:
-    return tasks.load(
-        name,
-        tokenizer,
-        data=data,
-        text_columns=text_columns,
-        label_column=label_column,
-        dev_data=dev_data,
-        max_examples=max_examples,
-        max_length=max_length,
-        seed=seed,
-    )
+def _task(name: str, tokenizer: Tokenizer, **source: Any) -> tasks.Task:
+    return tasks.load(name, tokenizer, **source)

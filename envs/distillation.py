@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from ackd.choices import Action, Choice, Subset, Weights
 from ackd.episode import Episode, Phase
@@ -21,7 +22,7 @@ from ackd.types import Standing
 
 logger = logging.getLogger("ackd")
 
-CHOICES = {"subset": Subset, "weights": Weights}
+CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before
 
 
@@ -75,9 +76,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.knowledge = tuple(families)
         self.choice: Choice = CHOICES[choice](self.knowledge, k_max)
         self.signals = Signals(families, distillation.type_prices, k_max)
-        self.observation_space = self.signals.space
+        self.observation_space: spaces.Space[Any] = self.signals.space
         self.action_space = self.choice.space
         self.episode: Episode | None = None
+        self._warned = False
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
 
@@ -103,7 +105,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         start = distillation.measure(reward_split, "reward")
         teacher = distillation.measure_teacher(reward_split, "reward")
         self.episode = Episode(start, teacher, distillation.steps, self.decision_interval)
-        if self.episode.gap < MIN_GAP:
+        if self.episode.gap < MIN_GAP and not self._warned:
+            self._warned = True
             logger.warning(
                 "the student starts with a loss of %.3f on the reward split, and the teacher has %.3f: there is no gap "
                 "to close, so rewards are plain differences",

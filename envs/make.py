@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from ackd.envs.distillation import DistillationEnv
 
 from ackd import knowledge, models, tasks
+from ackd.envs.distillation import DistillationEnv
 from ackd.loop import Distillation
 from ackd.rewards import named
 from ackd.teachers import ModelTeacher

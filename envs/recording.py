@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import gymnasium
-from ackd.envs.distillation import DistillationEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from ackd.choices import Action
+from ackd.envs.distillation import DistillationEnv
 from ackd.ledger import PARTS, Ledger
 from ackd.signals import Observation
 from ackd.types import Standing
@@ -56,7 +56,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         *,
         dev: bool = True,
         agent_flops: float = 0.0,
-        on_decision: Callable[[int], None] | None = None,
+        on_decision: Callable[[int], object] | None = None,
     ) -> None:
         super().__init__(env)
         self.inner = env

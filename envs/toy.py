@@ -65,8 +65,9 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
 
     Logits teach only as far as representations are right, and what is chosen together shares the capacity s; attention
     takes capacity and gives nothing. So the best order is hidden first and logits afterwards, and no constant selection
-    comes near: over seeds, with 10 decisions, the optimum is 0.888, the best constant (hidden+logits) 0.709, each
-    decision at random 0.53, labels alone 0.183. Each episode draws `r_hidden` and `r_logits` within 5 % of their mean.
+    comes near: with 10 decisions the optimum is 0.914 (mean over seeds), hidden+logits throughout 0.648, everything
+    throughout 0.417, a new random subset each time 0.38, labels or any single type 0.183. Giving hidden+logits way to
+    logits, where a greedy learner stays, makes 0.77. Each episode draws its r_hidden and r_logits within 5 % of 0.4.
 
     Args:
         decisions: the length of an episode, which ends as terminated.

@@ -21,7 +21,7 @@ ROWS = [
     {"ackd.setting"},
     {"ackd.envs"},
     {"ackd.agents"},
-    {"ackd.cli"},
+    {"ackd.cli", "ackd.__main__"},
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 # The package itself only registers ids and hands on names.

@@ -25,9 +25,12 @@ def test_needs_add_up() -> None:
 
 
 def test_the_mean_of_reports() -> None:
-    rows = [Report(*(torch.tensor(float(i + j)) for j in range(3)), {"a": torch.tensor(2.0 * i)}) for i in range(3)]
+    def row(i: float) -> Report[torch.Tensor]:
+        return Report(torch.tensor(i), torch.tensor(i + 1), torch.tensor(i + 2), {"a": torch.tensor(2 * i)})
+
+    rows = [row(0.0), row(1.0), row(2.0)]
     assert mean(rows) == Report(1.0, 2.0, 3.0, {"a": 2.0})
     assert mean(rows).finite
-    assert not mean([*rows, Report(*(torch.tensor(math.nan) for _ in range(3)), {"a": torch.tensor(0.0)})]).finite
+    assert not mean([*rows, row(math.nan)]).finite
     with pytest.raises(ValueError, match="no report"):
         mean([])

@@ -23,7 +23,7 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; 0 if it worked, 2 if its input cannot be used, 1 if a training diverged."""
-    command = tyro.cli(Command, args=arguments, prog="ackd", description=__doc__.splitlines()[0])  # type: ignore[arg-type]
+    command = tyro.cli(Command, args=arguments, prog="ackd", description=__doc__.splitlines()[0])
     try:
         command.run()
     except InputError as error:

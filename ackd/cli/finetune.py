@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, OutputOptions, progress
+from ackd.cli.options import DataOptions, OutputOptions, move, progress
 
 if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
@@ -45,15 +45,16 @@ class Finetune(DataOptions, OutputOptions):
         device = check_device(self.device)
         if not self.epochs > 0:
             raise InputError(f"the number of epochs must be above 0, got {self.epochs}")
-        own = {"data": self.data, "text_columns": self.text_columns, "label_column": self.label_column}
-        spec = tasks.spec_of(self.task, **own)  # type: ignore[arg-type]
+        own: dict[str, Any] = {"data": self.data, "text_columns": self.text_columns, "label_column": self.label_column}
+        spec = tasks.spec_of(self.task, **own)
         make, tokenizer = self._start(spec)
         task = tasks.load(
             self.task,
             tokenizer,
-            **own,  # type: ignore[arg-type]
+            **own,
             dev_data=self.dev_data,
             max_examples=self.max_examples,
+            reward_examples=self.reward_examples,
             max_length=self.max_length,
             seed=self.data_seed,
         )
@@ -62,7 +63,7 @@ class Finetune(DataOptions, OutputOptions):
         folder.begin("finetune", asdict(self))
         started = time.perf_counter()
         with progress(steps, "finetune") as bar:
-            distill(training, Selection(), seed=self.seed, on_phase=lambda done, _: bar.update(done - bar.n))
+            distill(training, Selection(), seed=self.seed, on_phase=lambda done, _: move(bar, done))
         standings = {name: training.measure(split, name) for name, split in task.dev.items()}
         model = training.student.model
         if not spec.regression:

@@ -25,6 +25,8 @@ class DataOptions:
     """File to report on, where --data is a file; a fifth of --data if not given."""
     max_examples: int | None = None
     """Use at most so many training examples, drawn by --data-seed."""
+    reward_examples: int = 256
+    """Training examples set aside for the reward, half of them at most."""
     max_length: int = 128
     """Tokens of an example; longer ones are cut."""
     data_seed: int = 0
@@ -32,8 +34,8 @@ class DataOptions:
 
     def data_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
-        names = ("data", "text_columns", "label_column", "dev_data", "max_examples", "max_length", "data_seed")
-        return {name: getattr(self, name) for name in names}
+        names = ("data", "text_columns", "label_column", "dev_data", "max_examples", "reward_examples")
+        return {name: getattr(self, name) for name in (*names, "max_length", "data_seed")}
 
 
 @dataclass(kw_only=True)
@@ -80,6 +82,11 @@ class StudentOptions:
         names = ("student_layers", "student", "layer_map", "temperature", "steps", "batch_size", "lr", "device")
         environment = ("decision_interval", "reward", "cost_weight")
         return {"types": self.knowledge, **{name: getattr(self, name) for name in (*names, *environment)}}
+
+
+def move(bar: tqdm[Any], done: int) -> None:
+    """Moves a bar to `done` steps."""
+    bar.update(done - bar.n)
 
 
 @contextmanager

@@ -100,7 +100,8 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
     save_student(folder, distillation, tokenizer)
     print(
-        f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev (teacher {result['teacher_score']:.2f}), "
+        f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev "
+        f"(teacher {result['teacher_score']:.2f}), "
         f"reward {result['reward']:.3f}, {result['flops_share']:.0%} of the FLOPs of transferring everything"
     )
     print(ledger_lines(recording.ledger))

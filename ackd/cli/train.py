@@ -28,6 +28,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
         from stable_baselines3.common.monitor import Monitor
 
         from ackd.agents import actor_critic, store
+        from ackd.agents.set_policy import SetPolicy
         from ackd.cli.episodes import policy_of, run_episode
         from ackd.cli.results import finish
         from ackd.envs.make import distill
@@ -54,6 +55,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
             )
             recording.agent_flops = actor_critic.flops_per_decision(agent)
             agent.learn(self.episodes * env.decisions, log_interval=1, tb_log_name="agent")
+            assert isinstance(agent.policy, SetPolicy)
             store.save(
                 folder.path / "policy",
                 agent.policy.network,

@@ -30,12 +30,13 @@ def build(
     for name in names:
         if name not in NAMES:
             raise unknown("knowledge type", name, NAMES)
-    if not set(names) - {"logits"}:
-        return [Logits(temperature=temperature) for _ in names]
-    pairs = layer_map(layers, student.layers, teacher.layers)
-    makers = {
-        "logits": lambda: Logits(temperature=temperature),
-        "hidden": lambda: Hidden(student, teacher, pairs),
-        "attention": lambda: Attention(student, teacher, pairs),
-    }
-    return [makers[name]() for name in names]
+    pairs = layer_map(layers, student.layers, teacher.layers) if set(names) - {"logits"} else ()
+    made: list[Knowledge] = []
+    for name in names:
+        if name == "logits":
+            made.append(Logits(temperature=temperature))
+        elif name == "hidden":
+            made.append(Hidden(student, teacher, pairs))
+        else:
+            made.append(Attention(student, teacher, pairs))
+    return made

@@ -49,7 +49,7 @@ def kl_by_hand(z_teacher: Tensor, z_student: Tensor, tau: float) -> list[float]:
 
 
 def hidden_by_hand(loss: Hidden, student: Outputs, teacher: Outputs, lengths: list[int]) -> list[float]:
-    weight, bias = loss.projection.weight.detach().numpy(), loss.projection.bias.detach().numpy()
+    weight, bias = (parameter.detach().numpy() for parameter in loss.projection.parameters())
     result = []
     for i, length in enumerate(lengths):
         errors = []

@@ -1,0 +1,92 @@
+"""Tasks that the project generates: no files, no network, the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ackd.errors import unknown
+from ackd.tasks.dice import Dice
+from ackd.tasks.entailment import entailment
+from ackd.tasks.polarity import polarity
+from ackd.tasks.rows import Rows
+from ackd.tasks.spec import TaskSpec
+
+SIZES = {"train": 8000, "validation": 1000}
+LABEL_NOISE = 0.1
+SEED = 20
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+EMBEDDED: dict[str, TaskSpec] = {
+    "polarity": TaskSpec("polarity", ("sentence",), "label", ("negative", "positive"), ("accuracy",)),
+    "entailment": TaskSpec(
+        "entailment", ("premise", "hypothesis"), "label", ("entailment", "not_entailment"), ("accuracy",)
+    ),
+}
+_DRAW: dict[str, Callable[[Dice], tuple[tuple[str, ...], int]]] = {"polarity": polarity, "entailment": entailment}
+
+
+@lru_cache(maxsize=4)
+def generate(name: str, split: str) -> Rows:
+    """The task's `train` or `validation` examples.
+
+    The classes are balanced. A tenth of the training labels, and none of the validation labels, are turned round: it is
+    what makes a teacher that saw all of them worth listening to for a student that sees a few.
+    """
+    place = (list(EMBEDDED).index(name), list(SIZES).index(split))
+    draws, noise = (np.random.default_rng(seed) for seed in np.random.SeedSequence(SEED, spawn_key=place).spawn(2))
+    dice, size = Dice(draws), SIZES[split]
+    examples: list[tuple[tuple[str, ...], int]] = []
+    left = [size // 2, size - size // 2]
+    while len(examples) < size:
+        texts, label = _DRAW[name](dice)
+        if left[label]:
+            left[label] -= 1
+            examples.append((texts, label))
+    labels = np.array([label for _, label in examples], np.int64)
+    if split == "train":
+        labels = np.where(noise.random(size) < LABEL_NOISE, 1 - labels, labels)
+    texts = tuple(list(column) for column in zip(*(texts for texts, _ in examples), strict=True))
+    return Rows(texts, labels, np.arange(size))
+
+
+def embedded_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The word-level tokenizer that all generated tasks share, so that a teacher of one can read another.
+
+    Raises:
+        InputError: if there is no such task.
+    """
+    if name not in EMBEDDED:
+        raise unknown("generated task", name, EMBEDDED)
+    tokenizer = Tokenizer(WordLevel(_vocabulary(), unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, SPECIAL.index(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=128,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep")},
+    )
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> dict[str, int]:
+    words = {
+        word
+        for name in EMBEDDED
+        for column in generate(name, "train").texts
+        for text in column
+        for word in text.split()
+    }
+    return {word: i for i, word in enumerate((*SPECIAL, *sorted(words)))}

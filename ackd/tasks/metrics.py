@@ -1,0 +1,35 @@
+"""The official GLUE metrics, computed offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn import metrics
+
+Values = NDArray[Any]
+
+
+def _correlation(measure: Callable[[Values, Values], Any]) -> Callable[[Values, Values], float]:
+    """A correlation that is 0 where one side is constant, and so has none."""
+
+    def correlate(predicted: Values, labels: Values) -> float:
+        if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
+            return 0.0
+        value = float(measure(predicted.astype(np.float64), labels.astype(np.float64)).statistic)
+        return value if np.isfinite(value) else 0.0
+
+    return correlate
+
+
+# Each takes predictions and labels, [N], and is higher where they agree more.
+METRICS: dict[str, Callable[[Values, Values], float]] = {
+    "accuracy": lambda predicted, labels: float((predicted == labels).mean()),
+    "f1": lambda predicted, labels: float(metrics.f1_score(labels, predicted, zero_division=0.0)),
+    "matthews": lambda predicted, labels: float(metrics.matthews_corrcoef(labels, predicted)),
+    "pearson": _correlation(stats.pearsonr),
+    "spearman": _correlation(stats.spearmanr),
+}

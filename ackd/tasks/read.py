@@ -1,0 +1,102 @@
+"""Rows from the hub, from a folder in its layout, and from a user's own file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar, set_verbosity_error
+
+from ackd.errors import InputError
+from ackd.tasks.glue import HUB
+from ackd.tasks.spec import TaskSpec
+
+READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def from_hub(spec: TaskSpec, split: str) -> Dataset:
+    """A split of a GLUE task from the Hugging Face hub.
+
+    Raises:
+        InputError: if it cannot be had.
+    """
+    _quiet()
+    try:
+        return datasets.load_dataset(HUB, spec.name, split=split)
+    except Exception as error:  # the hub's client raises a dozen kinds for a missing network
+        raise InputError(
+            f"{spec.name} cannot be fetched from the Hugging Face hub ({type(error).__name__}): connect to the network "
+            "once, so that a copy is kept, or give --data with a local folder in the hub's layout"
+        ) from error
+
+
+def from_folder(folder: Path, spec: TaskSpec, split: str) -> Dataset:
+    """A split of a GLUE task from a folder in the hub's layout.
+
+    Raises:
+        InputError: if the folder, the split or a column is missing.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no data folder {folder}")
+    place = folder / spec.name
+    if not place.is_dir():
+        found = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        raise InputError(f"there is no {spec.name} in {folder}: it holds {', '.join(found) or 'no folders'}")
+    files = sorted([*place.glob(f"{split}.parquet"), *place.glob(f"{split}-?????-of-?????.parquet")])
+    if not files:
+        found = sorted(path.name for path in place.iterdir())
+        raise InputError(
+            f"there is no {split} split in {place}: expected {split}.parquet, found {', '.join(found) or 'nothing'}"
+        )
+    return columns(_read("parquet", files), (*spec.text_columns, spec.label_column), files[0])
+
+
+def from_file(path: Path) -> Dataset:
+    """The rows of a CSV, TSV, JSON lines or Parquet file.
+
+    Raises:
+        InputError: if it is missing, of another kind, cannot be read or has no rows.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.suffix not in READERS:
+        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: files may end in {', '.join(READERS)}")
+    rows = _read(READERS[path.suffix], [path], **({"sep": "\t"} if path.suffix == ".tsv" else {}))
+    if not len(rows):
+        raise InputError(f"{path} has no rows")
+    return rows
+
+
+def columns(rows: Dataset, wanted: Sequence[str], source: Path) -> Dataset:
+    """The rows with the wanted columns only.
+
+    Raises:
+        InputError: if one is missing.
+    """
+    for name in wanted:
+        if name not in rows.column_names:
+            raise InputError(f"{source} has no column {name!r}: it has {', '.join(rows.column_names)}")
+    return rows.select_columns(list(dict.fromkeys(wanted)))
+
+
+def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
+    _quiet()
+    try:
+        # in memory, and the reader's working copy goes when it is read: nothing is left in the user's home
+        with tempfile.TemporaryDirectory() as cache:
+            return datasets.load_dataset(
+                kind, data_files=[str(file) for file in files], split="train", cache_dir=cache, keep_in_memory=True,
+                **options,
+            )  # fmt: skip
+    except Exception as error:  # the readers of three formats raise a dozen kinds for a damaged file
+        reason = str(error.__cause__ or error).splitlines()[0][:200]
+        raise InputError(f"{files[0]} cannot be read as {kind} ({reason})") from error
+
+
+def _quiet() -> None:
+    set_verbosity_error()
+    disable_progress_bar()

@@ -1,0 +1,112 @@
+"""Examples before they are tokenised: text columns, labels and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.errors import InputError
+from ackd.tasks.read import columns, from_file, from_folder, from_hub
+from ackd.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some examples; `ids` are their places in the source."""
+
+    texts: tuple[Sequence[str], ...]  # one sequence for each text column
+    labels: NDArray[Any]  # [N], int64 classes or float32 values
+    ids: NDArray[np.int64]  # [N]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, places: NDArray[np.int64]) -> Rows:
+        """Those at `places`."""
+        texts = tuple([column[i] for i in places.tolist()] for column in self.texts)
+        return Rows(texts, self.labels[places], self.ids[places])
+
+
+def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
+    """A split of a GLUE task.
+
+    Raises:
+        InputError: if it cannot be had, or its labels are hidden.
+    """
+    table = from_hub(spec, split) if data is None else from_folder(Path(data), spec, split)
+    labels = np.asarray(table[spec.label_column])
+    if not spec.regression and not np.isin(labels, range(len(spec.classes))).all():
+        stranger = int(labels[~np.isin(labels, range(len(spec.classes)))][0])
+        raise InputError(
+            f"the {split} split of {spec.name} has the label {stranger}, and its classes are 0 to "
+            f"{len(spec.classes) - 1}: its labels are hidden or damaged"
+        )
+    return _rows(spec, table, labels, f"the {split} split of {spec.name}")
+
+
+def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: str | None) -> tuple[TaskSpec, Rows]:
+    """A user's own file, and the task that it is.
+
+    Labels that are strings or whole numbers are classes, in sorted order; other numbers are regression.
+
+    Raises:
+        InputError: if columns are not named or missing, or labels or texts are unfit.
+    """
+    table = from_file(path)
+    if not 1 <= len(text_columns) <= 2 or label_column is None:
+        raise InputError(
+            f"name the columns of {path} with --text-columns (one or two) and --label-column: "
+            f"it has {', '.join(table.column_names)}"
+        )
+    table = columns(table, [*text_columns, label_column], path)
+    values = table[label_column]
+    if any(value is None or value != value for value in values):
+        raise InputError(f"{path} has a row without a label in {label_column!r}: fill it or leave the row out")
+    if any(isinstance(value, float) for value in values) and not all(float(value).is_integer() for value in values):
+        spec = TaskSpec(name, tuple(text_columns), label_column, (), ("pearson", "spearman"))
+        return spec, _rows(spec, table, np.asarray(values, np.float32), str(path))
+    values = [int(value) if isinstance(value, float) else value for value in values]
+    classes = tuple(str(value) for value in sorted(set(values)))
+    if len(classes) < 2:
+        raise InputError(f"{path} has only the label {classes[0]!r} in {label_column!r}: two classes are needed")
+    spec = TaskSpec(name, tuple(text_columns), label_column, classes, ("accuracy",))
+    return spec, _rows(spec, table, _class_ids(spec, values, path), str(path))
+
+
+def own_dev(spec: TaskSpec, path: Path) -> Rows:
+    """A user's own file to report on, with the columns of the training file.
+
+    Raises:
+        InputError: if a column is missing or a label is none of the task's.
+    """
+    table = columns(from_file(path), [*spec.text_columns, spec.label_column], path)
+    values = table[spec.label_column]
+    if spec.regression:
+        return _rows(spec, table, np.asarray(values, np.float32), str(path))
+    return _rows(spec, table, _class_ids(spec, values, path), str(path))
+
+
+def _class_ids(spec: TaskSpec, values: Sequence[Any], path: Path) -> NDArray[np.int64]:
+    known = {name: i for i, name in enumerate(spec.classes)}
+    names = [str(int(value)) if isinstance(value, float) else str(value) for value in values]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{path} has the label {name!r}, which the training data ({', '.join(known)}) has not")
+    return np.asarray([known[name] for name in names], np.int64)
+
+
+def _rows(spec: TaskSpec, table: Any, labels: NDArray[Any], source: str) -> Rows:
+    if spec.regression and not np.isfinite(labels).all():
+        raise InputError(f"{source} has a label that is not a number in {spec.label_column!r}")
+    texts = tuple(list(table[column]) for column in spec.text_columns)
+    for column, values in zip(spec.text_columns, texts, strict=True):
+        for place, value in enumerate(values):
+            if not isinstance(value, str):
+                raise InputError(f"{source} has no text in {column!r}, row {place + 1}: got {value!r}")
+    kind = np.float32 if spec.regression else np.int64
+    return Rows(texts, labels.astype(kind), np.arange(len(labels)))

@@ -1,0 +1,92 @@
+"""Tokenised examples, ragged, and the batches made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from ackd.types import Batch
+
+Indices = Sequence[int] | NDArray[np.int64]
+MASK = "attention_mask"
+
+
+class Split:
+    """Some of a task's examples, tokenised once and kept at their true lengths.
+
+    Args:
+        inputs: for each of the model's inputs but the mask, the tokens of all examples, one after the other.
+        offsets: [N + 1], where each example begins.
+        labels: [N], int64 classes or float32 values.
+        ids: [N], what each example is called in its source, whatever it is selected into.
+        padding: what each input is padded with.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, NDArray[np.int64]],
+        offsets: NDArray[np.int64],
+        labels: NDArray[Any],
+        ids: NDArray[np.int64],
+        padding: Mapping[str, int],
+    ) -> None:
+        self.inputs, self.offsets, self.labels, self.ids, self.padding = inputs, offsets, labels, ids, padding
+
+    @classmethod
+    def tokenise(
+        cls,
+        texts: Sequence[Sequence[str]],
+        labels: NDArray[Any],
+        ids: NDArray[np.int64],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> Split:
+        """The examples whose text columns are `texts`, cut at `max_length` tokens."""
+        encoded = tokenizer(*(list(column) for column in texts), truncation=True, max_length=max_length)
+        names = [name for name in tokenizer.model_input_names if name in encoded and name != MASK]
+        lengths = [len(row) for row in encoded["input_ids"]]
+        inputs = {name: np.concatenate([np.asarray(row, np.int64) for row in encoded[name]]) for name in names}
+        padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+        return cls(inputs, np.concatenate([[0], np.cumsum(lengths)]), labels, ids, padding)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[N], the tokens of each example."""
+        return np.diff(self.offsets)
+
+    def batch(self, indices: Indices) -> Batch:
+        """The examples at `indices`, padded to the longest of them."""
+        chosen = np.asarray(indices, np.int64)
+        starts, lengths = self.offsets[chosen], self.lengths[chosen]
+        places = np.arange(lengths.max())
+        mask = places < lengths[:, None]
+        where = np.where(mask, starts[:, None] + places, 0)
+        inputs = {
+            name: torch.from_numpy(np.where(mask, flat[where], self.padding.get(name, 0)))
+            for name, flat in self.inputs.items()
+        }
+        inputs[MASK] = torch.from_numpy(mask.astype(np.int64))
+        return Batch(torch.from_numpy(self.ids[chosen]), inputs, torch.from_numpy(self.labels[chosen]))
+
+    def select(self, indices: Indices) -> Split:
+        """Only the examples at `indices`, in their order."""
+        chosen = np.asarray(indices, np.int64)
+        lengths = self.lengths[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        where = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        inputs = {name: flat[where] for name, flat in self.inputs.items()}
+        return Split(inputs, offsets, self.labels[chosen], self.ids[chosen], self.padding)
+
+    def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """Groups of at most `size` places, those of similar length together: little padding, each example once."""
+        order = np.argsort(self.lengths, kind="stable")
+        for start in range(0, len(order), size):
+            yield order[start : start + size]

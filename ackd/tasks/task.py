@@ -1,0 +1,33 @@
+"""A task that is ready to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.tasks.spec import TaskSpec
+from ackd.tasks.split import Split
+
+
+@dataclass(frozen=True)
+class Task:
+    """Three splits: what the student learns from, what the reward is measured on, and what is reported.
+
+    `reward` is cut from the training data and seen by the reward alone; `dev` is seen by reports alone.
+    """
+
+    spec: TaskSpec
+    train: Split
+    reward: Split
+    dev: Mapping[str, Split]  # by the validation split's name
+
+    def measure(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
+        """Each of the task's metrics, from a model's outputs [N, C] and the labels [N]."""
+        from ackd.tasks.metrics import METRICS  # scikit-learn takes its time to import
+
+        predicted = outputs[:, 0] if self.spec.regression else outputs.argmax(1)
+        return {name: METRICS[name](predicted, labels) for name in self.spec.metrics}

@@ -1,0 +1,51 @@
+"""Policies: rules, actor-critic agents, and the store of learned ones.
+
+Rules come without stable-baselines3, which is imported when something that needs it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ackd.agents.policy import Policy
+from ackd.agents.rules import RULES, rule
+
+if TYPE_CHECKING:
+    from ackd.agents.actor_critic import AGENTS, LOG_INTERVAL, make_agent
+    from ackd.agents.learned import Card, LearnedPolicy
+    from ackd.agents.set_policy import SetNetwork, SetPolicy
+    from ackd.agents.store import load, save
+
+_HOMES = {
+    "AGENTS": "actor_critic",
+    "LOG_INTERVAL": "actor_critic",
+    "make_agent": "actor_critic",
+    "Card": "learned",
+    "LearnedPolicy": "learned",
+    "SetNetwork": "set_policy",
+    "SetPolicy": "set_policy",
+    "load": "store",
+    "save": "store",
+}
+
+__all__ = [
+    "AGENTS",
+    "LOG_INTERVAL",
+    "RULES",
+    "Card",
+    "LearnedPolicy",
+    "Policy",
+    "SetNetwork",
+    "SetPolicy",
+    "load",
+    "make_agent",
+    "rule",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ackd.agents' has no attribute {name!r}")
+    return getattr(import_module(f"ackd.agents.{_HOMES[name]}"), name)

@@ -1,0 +1,188 @@
+"""Policies without learning: the baselines that an agent has to beat.
+
+Each has stable-baselines3's `predict`; none ever chooses a masked type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.agents.policy import Observations, Policy, State
+from ackd.errors import InputError, unknown
+from ackd.signals import FEATURES, GLOBALS
+
+Bits = NDArray[np.int8]
+
+PROGRESS = GLOBALS.index("progress")
+EARLY = tuple(FEATURES.index(f"is_{family}") for family in ("hidden", "attention", "relation"))
+LATE = (FEATURES.index("is_logits"),)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same types in every decision.
+
+    Args:
+        bits: [K], which types, in the order of the action's bits; where the action has more, they are 0.
+    """
+
+    bits: tuple[bool, ...]
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Bits, State | None]:
+        """The chosen types, as far as they are available."""
+        mask = _mask(observation)
+        wanted = np.zeros(mask.shape[-1], dtype=np.int8)
+        wanted[: len(self.bits)] = self.bits[: mask.shape[-1]]
+        return wanted * mask, state
+
+
+class All:
+    """Every available type in every decision."""
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Bits, State | None]:
+        """All available types."""
+        return _mask(observation).copy(), state
+
+
+class Random:
+    """Each available type with probability 1/2, drawn anew in every decision.
+
+    Args:
+        seed: of its own generator.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Bits, State | None]:
+        """A draw, `deterministic` or not: randomness is what this rule is."""
+        return _draw(self._rng, _mask(observation)), state
+
+
+class RandomHeld:
+    """One random subset for each episode, drawn at its start: each available type with probability 1/2.
+
+    An episode starts where `episode_start` says so, and where progress is 0. What is held travels in `state`; for a
+    caller that passes none back, it is what the last call answered.
+
+    Args:
+        seed: of its own generator.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._held: Bits | None = None
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Bits, State | None]:
+        """What is held, or a draw at the start of an episode."""
+        mask = _mask(observation)
+        # Drawn on every call, so that what one environment gets does not depend on where the others are.
+        fresh = _draw(self._rng, mask)
+        held = self._held if state is None else state[0]
+        if held is None or held.shape != mask.shape:
+            held = fresh
+        begins = np.asarray(observation["globals"])[..., PROGRESS] == 0
+        if episode_start is not None:
+            begins = begins | np.asarray(episode_start, dtype=bool).reshape(begins.shape)
+        self._held = np.where(begins[..., None], fresh, held).astype(np.int8)
+        return self._held * mask, (self._held,)
+
+
+class Scheduled:
+    """Hidden states, attention and relations in the first half of the training, logits in the second.
+
+    References:
+        Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, Findings of EMNLP 2020,
+        https://arxiv.org/abs/1909.10351: intermediate layers first, predictions afterwards.
+    """
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Bits, State | None]:
+        """The available types of the families whose turn it is."""
+        mask = _mask(observation)
+        features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
+        early = features[..., EARLY].any(-1)
+        late = features[..., LATE].any(-1)
+        first_half = np.asarray(observation["globals"])[..., PROGRESS] < 0.5
+        turn: Bits = np.where(first_half[..., None], early, late).astype(np.int8)
+        return turn * mask, state
+
+
+RULES = ("labels", "all", "random", "random-held", "scheduled")
+
+
+def rule(name: str, knowledge: Sequence[str], *, seed: int = 0) -> Policy:
+    """The rule of that name.
+
+    Args:
+        name: one of `RULES`, a knowledge type, or several joined with +, as in `logits+hidden`.
+        knowledge: the names of the knowledge types, in the order of the action's bits.
+        seed: of the random rules.
+
+    Raises:
+        InputError: if the name is not known.
+    """
+    match name:
+        case "labels":
+            return Fixed((False,) * len(knowledge))
+        case "all":
+            return All()
+        case "random":
+            return Random(seed)
+        case "random-held":
+            return RandomHeld(seed)
+        case "scheduled":
+            return Scheduled()
+    parts = name.split("+")
+    if parts == [name] and name not in knowledge:
+        raise unknown("policy", name, {*RULES, *knowledge})
+    for part in parts:
+        if part not in knowledge:
+            raise unknown("knowledge type", part, knowledge)
+    return Fixed(tuple(known in parts for known in knowledge))
+
+
+def _mask(observation: Observations) -> Bits:
+    mask = np.asarray(observation["mask"])
+    if mask.ndim not in (1, 2):
+        raise InputError(f"a mask has the shape [K_max] or [n, K_max], not {list(mask.shape)}")
+    available: Bits = (mask != 0).astype(np.int8)
+    return available
+
+
+def _draw(rng: np.random.Generator, mask: Bits) -> Bits:
+    bits: Bits = rng.integers(0, 2, mask.shape, dtype=np.int8)
+    return bits * mask

@@ -1,0 +1,1 @@
+"""Measurements that anyone can run; what came out stands in `results/`."""

@@ -1,0 +1,130 @@
+"""The default agents on the toy: they must find the switch that no constant selection makes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ackd.agents import LOG_INTERVAL, Policy, SetPolicy, make_agent, rule
+from ackd.agents.actor_critic import flops_per_decision
+from ackd.envs.toy import ToyEnv
+from ackd.errors import InputError
+
+FRESH = range(50_000, 50_010)  # seeds that no agent trains on
+KNOWLEDGE = ToyEnv().knowledge
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """More threads only slow such a small network down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def evaluate(policy: Policy | OnPolicyAlgorithm) -> float:
+    """The mean return of the deterministic policy over the fresh seeds."""
+    vector = VecMonitor(DummyVecEnv([ToyEnv for _ in FRESH]))
+    vector.seed(FRESH.start)
+    predictor: Any = policy
+    returns, _ = evaluate_policy(predictor, vector, len(FRESH), return_episode_rewards=True)
+    return float(np.mean(returns))
+
+
+def best_constant() -> float:
+    names = [chosen for n in range(1, 4) for chosen in itertools.combinations(KNOWLEDGE, n)]
+    return max(evaluate(rule("+".join(chosen), KNOWLEDGE)) for chosen in names)
+
+
+def optimum() -> float:
+    return float(np.mean([ToyEnv().optimum(seed) for seed in FRESH]))
+
+
+def train(name: str, seed: int, decisions: int) -> float:
+    agent = make_agent(name, DummyVecEnv([ToyEnv] * 4), seed=seed, n_steps=10)
+    return evaluate(agent.learn(decisions, log_interval=LOG_INTERVAL))
+
+
+@pytest.mark.slow
+def test_a2c_reaches_the_optimum() -> None:
+    """At least 19 of 20 runs make 95 % of the optimum, each better than every constant selection."""
+    target, constant = 0.95 * optimum(), best_constant()
+    assert constant < 0.8 * target
+    returns = [train("a2c", seed, 10_000) for seed in range(20)]
+    assert sum(value >= target and value > constant for value in returns) >= 19, returns
+
+
+@pytest.mark.slow
+def test_ppo_reaches_the_optimum_with_half_of_the_decisions() -> None:
+    target = 0.95 * optimum()
+    returns = [train("ppo", seed, 4_000) for seed in range(3)]
+    assert min(returns) >= target, returns
+
+
+def test_the_measure_is_right() -> None:
+    """Labels alone earn what the formula says, on every seed; random subsets stay far below the target."""
+    assert evaluate(rule("labels", KNOWLEDGE)) == pytest.approx(1 - 0.98**10)
+    assert evaluate(rule("random", KNOWLEDGE)) < 0.7 * optimum()
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_same_seed_same_agent(name: str) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        agent = make_agent(name, ToyEnv(), seed=seed, n_steps=10).learn(160)
+        return torch.cat([parameter.flatten() for parameter in agent.policy.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize(("envs", "a2c", "ppo"), [(1, 40, 80), (3, 20, 30), (4, 10, 20), (16, 10, 10)])
+def test_a_rollout_holds_whole_episodes_of_every_environment(envs: int, a2c: int, ppo: int) -> None:
+    vector = DummyVecEnv([ToyEnv] * envs)
+    assert make_agent("a2c", vector, seed=0, n_steps=10).n_steps == a2c
+    assert make_agent("ppo", vector, seed=0, n_steps=10).n_steps == ppo
+
+
+def test_overrides_replace_defaults() -> None:
+    agent = make_agent("ppo", ToyEnv(), seed=0, n_steps=10, gamma=0.9, policy_kwargs={"width": 16})
+    assert isinstance(agent, PPO)
+    assert isinstance(agent.policy, SetPolicy)
+    assert (agent.gamma, agent.gae_lambda, agent.policy.network.width) == (0.9, 0.95, 16)
+    assert isinstance(make_agent("a2c", ToyEnv(), seed=0, n_steps=10, ent_coef=0.0), A2C)
+
+
+def test_the_price_of_a_decision() -> None:
+    """Counted by torch's own counter, acting and training."""
+    for name, epochs in (("a2c", 1), ("ppo", 8)):
+        agent = make_agent(name, ToyEnv(), seed=0, n_steps=10)
+        observation = {key: torch.as_tensor(value)[None] for key, value in ToyEnv().reset(seed=0)[0].items()}
+        with FlopCounterMode(display=False) as counter:
+            agent.policy(observation)
+        assert flops_per_decision(agent) == (1 + 3 * epochs) * counter.get_total_flops()
+
+
+def test_curves_are_written_from_the_first_rollout(tmp_path: Any) -> None:
+    agent = make_agent("a2c", ToyEnv(), seed=0, n_steps=10, tensorboard_log=str(tmp_path))
+    agent.learn(40, log_interval=LOG_INTERVAL)
+    written = list(tmp_path.rglob("events.out.tfevents.*"))
+    assert len(written) == 1
+    assert b"rollout/ep_rew_mean" in written[0].read_bytes()
+
+
+def test_unknown_agents_and_arguments_are_refused() -> None:
+    with pytest.raises(InputError, match=r"unknown agent 'a3c': did you mean 'a2c'\?"):
+        make_agent("a3c", ToyEnv(), seed=0, n_steps=10)
+    with pytest.raises(InputError, match="n_steps is 0"):
+        make_agent("a2c", ToyEnv(), seed=0, n_steps=0)
+    with pytest.raises(InputError, match="unknown argument of a2c 'gama': did you mean 'gamma'"):
+        make_agent("a2c", ToyEnv(), seed=0, n_steps=10, gama=0.9)

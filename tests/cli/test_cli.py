@@ -1,0 +1,342 @@
+"""The commands as a user types them, on a generated task; and one clear sentence for each kind of bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ackd import models, tasks
+from ackd.cli import main
+
+SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
+SHORT += ["--lr", "5e-4", "--batch-size", "8"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "teacher"
+    arguments = ["finetune", "--task", "polarity", "--max-examples", "800", "--epochs", "2", "--lr", "1e-3"]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "train"
+    arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "3"]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+def read(path: Path) -> dict[str, object]:
+    content = json.loads(path.read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def test_finetune_leaves_a_teacher(teacher: Path) -> None:
+    result = read(teacher / "result.json")
+    assert result["task"] == "polarity"
+    assert result["metric"] == "accuracy"
+    assert isinstance(result["dev_score"], float)
+    model = models.load_model(teacher)
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    assert models.load_tokenizer(teacher).get_vocab() == tasks.embedded_tokenizer("polarity").get_vocab()
+
+
+@pytest.mark.parametrize("policy", ["labels", "all", "scheduled", "logits+hidden"])
+def test_distill_leaves_a_run(tmp_path: Path, teacher: Path, policy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), "--policy", policy, *SHORT]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    result = read(folder / "result.json")
+    for name in ("task", "metric", "dev_score", "teacher_score", "policy", "seed", "steps", "seconds"):
+        assert result[name] is not None, name
+    assert result["steps"] == 8
+    assert result["policy"] == policy
+    with (folder / "decisions.csv").open() as file:
+        selections = [row["selection"] for row in csv.DictReader(file)]
+    early, late = {
+        "labels": ("labels", "labels"),
+        "all": ("logits+hidden+attention",) * 2,
+        "scheduled": ("hidden+attention", "logits"),
+        "logits+hidden": ("logits+hidden",) * 2,
+    }[policy]
+    assert selections == [early, early, late, late]
+    ledger = read(folder / "ledger.json")
+    assert (ledger["teacher_queries"] == 0) == (policy == "labels")
+    student = models.load_model(folder)
+    assert models.shape_of(student).layers == 2
+    assert "tensorboard --logdir" in capsys.readouterr().out
+    # the student may be a teacher in its turn: its folder is a model like any other
+    assert models.load_tokenizer(folder).get_vocab()
+
+
+def test_the_same_command_gives_the_same_student(tmp_path: Path, teacher: Path) -> None:
+    weights = []
+    for name in ("one", "other"):
+        arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), "--policy", "random", *SHORT]
+        assert main([*arguments, "--output", str(tmp_path / name)]) == 0
+        weights.append(load_file(tmp_path / name / "student" / "model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_narrower_student_keeps_its_projections_apart(tmp_path: Path, teacher: Path) -> None:
+    config = tmp_path / "narrow.json"
+    vocabulary = len(tasks.embedded_tokenizer("polarity"))
+    config.write_text(models.small_config(vocabulary, 2, layers=2, width=32, heads=4).to_json_string())
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), "--student", str(config), *SHORT[2:]]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 0
+    projections = load_file(tmp_path / "run" / "student" / "projections.safetensors")
+    assert {name: tuple(value.shape) for name, value in projections.items()} == {
+        "hidden.projection.weight": (128, 32),
+        "hidden.projection.bias": (128,),
+    }
+
+
+def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
+    assert {"policy.json", "policy.safetensors"} == {path.name for path in (trained / "policy").iterdir()}
+    assert (trained / "checkpoint" / "agent.zip").is_file()
+    agent = EventAccumulator(str(trained / "tensorboard" / "agent_1"))
+    agent.Reload()
+    assert len(agent.Scalars("rollout/ep_rew_mean")) == 3  # a point an episode: short runs are not empty
+    assert agent.Scalars("train/value_loss")
+    with (trained / "decisions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == (3 + 1) * 4  # the learned policy's own episode comes last
+    assert read(trained / "result.json")["episodes"] == 3
+    assert read(trained / "ledger.json")["flops"]["agent"] > 0  # type: ignore[index]
+
+
+def test_a_policy_is_used_on_another_task(tmp_path: Path, trained: Path) -> None:
+    other = tmp_path / "teacher"
+    assert main(f"finetune --task entailment --max-examples 600 --epochs 0.5 --output {other}".split()) == 0
+    arguments = [
+        "evaluate",
+        "--tasks",
+        "entailment",
+        "--teachers",
+        str(other),
+        *SHORT,
+        "--knowledge",
+        "hidden",
+        "logits",
+    ]
+    policies = ["--policies", "labels", "all", str(trained / "policy"), "--seeds", "2"]
+    assert main([*arguments, *policies, "--output", str(tmp_path / "table")]) == 0
+    with (tmp_path / "table" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["1000", "1001"] * 3
+    assert {row["teacher_score"] for row in rows} == {rows[0]["teacher_score"]}
+    assert [row["flops_share"] for row in rows if row["policy"] == "all"] == ["1.0", "1.0"]
+    table = (tmp_path / "table" / "table.md").read_text()
+    assert table.count("| entailment |") == 3
+    mean = (float(rows[0]["dev_score"]) + float(rows[1]["dev_score"])) / 2
+    assert f"| entailment | labels | accuracy | {mean:.2f} (" in table
+
+
+def test_a_diverged_run_says_so(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--lr", "1e30"]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 1
+    assert "diverged" in capsys.readouterr().err
+    result = read(tmp_path / "run" / "result.json")
+    assert result["error"] == "divergence"
+    assert result["dev_score"] is None
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def with_change(arguments: list[str], **changes: str | None) -> list[str]:
+    """The arguments with some options replaced, or taken away."""
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    for name, value in changes.items():
+        options["--" + name.replace("_", "-")] = value  # type: ignore[assignment]
+    return [arguments[0], *(part for pair in options.items() if pair[1] is not None for part in pair)]
+
+
+def write_csv(folder: Path, labels: str) -> str:
+    path = folder / "own.csv"
+    path.write_text("text,label\n" + "".join(f"some words here,{label}\n" for label in labels))
+    return str(path)
+
+
+def pickled_policy(folder: Path) -> str:
+    policy = folder / "pickled"
+    policy.mkdir()
+    (policy / "policy.pkl").write_bytes(pickle.dumps({"weights": [1.0]}))
+    return str(policy)
+
+
+def truncated_policy(folder: Path, trained: Path) -> str:
+    shutil.copytree(trained / "policy", folder / "cut")
+    weights = folder / "cut" / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    return str(folder / "cut")
+
+
+def other_schema(folder: Path, trained: Path) -> str:
+    shutil.copytree(trained / "policy", folder / "schema")
+    path = folder / "schema" / "policy.json"
+    path.write_text(json.dumps({**read(path), "schema": 99}))
+    return str(folder / "schema")
+
+
+def deberta(folder: Path) -> str:
+    from transformers import DebertaV2Config
+
+    tokenizer = tasks.embedded_tokenizer("polarity")
+    config = DebertaV2Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    models.from_config(config)().save_pretrained(folder / "deberta")
+    tokenizer.save_pretrained(folder / "deberta")
+    return str(folder / "deberta")
+
+
+def other_tokenizer(folder: Path, teacher: Path) -> str:
+    shutil.copytree(teacher / "model", folder / "other")
+    path = folder / "other" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    words = list(content["model"]["vocab"])
+    content["model"]["vocab"][words[-1]], content["model"]["vocab"][words[-2]] = len(words) - 2, len(words) - 1
+    path.write_text(json.dumps(content))
+    return str(folder / "other")
+
+
+def other_heads(folder: Path) -> str:
+    vocabulary = len(tasks.embedded_tokenizer("polarity"))
+    path = folder / "heads.json"
+    path.write_text(models.small_config(vocabulary, 2, layers=2, width=128, heads=2).to_json_string())
+    return str(path)
+
+
+def regression_teacher(folder: Path) -> str:
+    tokenizer = tasks.embedded_tokenizer("polarity")
+    models.from_config(models.small_config(len(tokenizer), 3, layers=2, width=16))().save_pretrained(folder / "three")
+    tokenizer.save_pretrained(folder / "three")
+    return str(folder / "three")
+
+
+Changes = Callable[[Path, Path, Path], dict[str, str | None]]
+BAD: dict[str, tuple[Changes, str]] = {
+    "unknown task": (lambda p, t, r: {"task": "polarty"}, "unknown task 'polarty': did you mean 'polarity'?"),
+    "unknown policy": (lambda p, t, r: {"policy": "schedule"}, "'schedule': did you mean 'scheduled'?"),
+    "unknown type in a policy": (lambda p, t, r: {"policy": "logits+hiden"}, "'hiden': did you mean 'hidden'?"),
+    "unknown knowledge": (lambda p, t, r: {"knowledge": "logit"}, "'logit': did you mean 'logits'?"),
+    "missing data folder": (lambda p, t, r: {"task": "sst2", "data": str(p / "nowhere")}, "nowhere"),
+    "no network, no data": (lambda p, t, r: {"task": "sst2"}, "--data"),
+    "missing column": (
+        lambda p, t, r: {"data": write_csv(p, "01" * 300), "text_columns": "txt", "label_column": "label"}, "txt",
+    ),
+    "labels outside the teacher's classes": (
+        lambda p, t, r: {"data": write_csv(p, "ab" * 300), "text_columns": "text", "label_column": "label"},
+        "'a' of polarity is outside the teacher's classes (negative, positive)",
+    ),
+    "other number of labels": (lambda p, t, r: {"teacher": regression_teacher(p)}, "has 3 outputs, but polarity is 2"),
+    "missing teacher": (lambda p, t, r: {"teacher": str(p / "none")}, "there is no folder"),
+    "other tokenizer": (
+        lambda p, t, r: {"student": other_tokenizer(p, t), "student_layers": None}, "the tokenizers of the student",
+    ),
+    "layer map": (lambda p, t, r: {"layer_map": "0:9,1:1"}, "teacher layer 9, but the teacher has 4 layers"),
+    "no attention": (lambda p, t, r: {"teacher": deberta(p), "student_layers": "1"}, "cannot give its attention"),
+    "heads": (
+        lambda p, t, r: {"student": other_heads(p), "student_layers": None}, "2 attention heads and the teacher 4",
+    ),
+    "too deep": (lambda p, t, r: {"student_layers": "9"}, "9 layers cannot be cut from a teacher of 4"),
+    "no student": (lambda p, t, r: {"student_layers": None}, "--student-layers, or --student"),
+    "device": (lambda p, t, r: {"device": "cuda:7"}, "there is no device 'cuda:7'"),
+    "reward": (lambda p, t, r: {"reward": "gapp"}, "did you mean 'gap'"),
+    "steps": (lambda p, t, r: {"steps": "0"}, "steps must be above 0, got 0"),
+    "missing policy": (lambda p, t, r: {"policy": str(p / "none")}, "none"),
+    "pickled policy": (lambda p, t, r: {"policy": pickled_policy(p)}, "pickle"),
+    "truncated policy": (lambda p, t, r: {"policy": truncated_policy(p, r)}, "policy.safetensors"),
+    "policy of another schema": (lambda p, t, r: {"policy": other_schema(p, r)}, "99"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence(
+    case: str, tmp_path: Path, teacher: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, words = BAD[case]
+    good = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(tmp_path / "run")]
+    capsys.readouterr()
+    assert main(with_change(good, **make(tmp_path, teacher, trained))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ackd: ")
+    assert said.count("\n") == 1
+    assert words in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(trained: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in trained.iterdir())
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(trained)]
+    assert main(arguments) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite", "--policy", "nonsense"]) == 2  # and not before all input is checked
+    assert sorted(path.name for path in trained.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train --task polarity --teacher T --agent a3c --student-layers 2", "'a3c'"),
+        ("train --task polarity --teacher T --episodes 0 --student-layers 2", "at least 1 episode, got 0"),
+        ("evaluate --tasks polarity entailment --teachers T --student-layers 2", "2 tasks and 1 teachers"),
+        ("evaluate --tasks polarity --teachers T --seeds 0 --student-layers 2", "at least 1 seed"),
+        ("finetune --task sst2", "--model"),
+        ("finetune --task polarity --epochs 0", "epochs must be above 0"),
+    ],
+)
+def test_bad_input_of_the_other_commands(
+    arguments: str, words: str, tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(teacher) if word == "T" else word for word in arguments.split()]
+    capsys.readouterr()
+    assert main([*given, "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_program_itself(tmp_path: Path) -> None:
+    """Through a shell: exit codes, quiet when nobody watches, and a mistyped option or command."""
+    program = [sys.executable, "-m", "ackd"]
+    for arguments in (["--help"], ["train", "--help"]):
+        shown = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True)
+        assert "usage: ackd" in shown.stdout
+    for arguments in (["trian"], ["finetune", "--tsk", "sst2"], []):
+        refused = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+    arguments = f"finetune --task polarity --max-examples 600 --epochs 0.2 --output {tmp_path / 'run'}".split()
+    quiet = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""
+
+
+def test_every_option_has_help() -> None:
+    from dataclasses import fields
+
+    import tyro
+
+    from ackd.cli import Command
+
+    for command in Command.__args__:
+        kind = command.__origin__
+        text = tyro.extras.get_parser(kind).format_help()
+        for field in fields(kind):
+            option = "--" + field.name.replace("_", "-")
+            assert option in text
+        assert kind.__doc__

@@ -1,0 +1,285 @@
+"""The environment: its contracts, its equalities, and what it does when a training diverges."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env, data_equivalence
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+import ackd
+from ackd import Selection
+from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
+from ackd.envs.make import tiny
+from ackd.errors import InputError
+from ackd.rewards import GapClosed
+
+IDS = ("ACKD/Tiny-v0", "ACKD/Toy-v0")
+
+
+def weights(env: DistillationEnv) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in env.distillation.student.parameters])
+
+
+def play(env: DistillationEnv, actions: list[np.ndarray], *, seed: int) -> list[float]:
+    env.reset(seed=seed)
+    return [env.step(action)[1] for action in actions]
+
+
+def random_actions(env: DistillationEnv, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 2, env.signals.k_max).astype(np.int8) for _ in range(env.decisions)]
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_both_checkers_pass(name: str) -> None:
+    check_env(gymnasium.make(name).unwrapped)
+    sb3_check_env(gymnasium.make(name))
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_specs_are_plain_json(name: str) -> None:
+    env = gymnasium.make(name)
+    assert env.spec is not None
+    assert json.loads(env.spec.to_json())["id"] == name
+    assert isinstance(env.spec.entry_point, str)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_two_environments_with_one_seed_agree_step_by_step(name: str) -> None:
+    envs = [gymnasium.make(name) for _ in range(2)]
+    one, other = envs
+    assert data_equivalence(one.reset(seed=3), other.reset(seed=3), exact=True)
+    envs[0].action_space.seed(0)
+    for _ in range(2):
+        ended = False
+        while not ended:
+            action = envs[0].action_space.sample()
+            answers = [env.step(action) for env in envs]
+            assert data_equivalence(answers[0], answers[1], exact=True)
+            ended = answers[0][2]
+        assert data_equivalence(one.reset(), other.reset(), exact=True)  # the next seed is agreed on too
+
+
+def test_seeds_differ() -> None:
+    env = tiny()
+    actions = random_actions(env)
+    assert play(env, actions, seed=1) == play(env, actions, seed=1)
+    assert play(env, actions, seed=1) != play(env, actions, seed=2)
+
+
+@pytest.mark.parametrize("interval", [1, 5, 12])
+def test_a_static_policy_equals_the_plain_loop_bit_for_bit(interval: int) -> None:
+    env = tiny(steps=12, decision_interval=interval)
+    selection = Selection.of("logits", "attention")
+    action = env.choice.action(selection)
+    play(env, [action] * env.decisions, seed=4)
+    through_env = weights(env)
+    distillation = tiny(steps=12).distillation
+    ackd.distill(distillation, selection, seed=4, interval=12)
+    plain = torch.cat([p.detach().flatten() for p in distillation.student.parameters])
+    assert torch.equal(through_env, plain)
+
+
+def test_a_static_policy_equals_a_loop_written_out() -> None:
+    """The same weights from the parts by hand: init, order and dropout streams, and the learning step."""
+    env = tiny(student_width=8)
+    selection = Selection.of("logits", "hidden")
+    play(env, [env.choice.action(selection)] * env.decisions, seed=4)
+    by_hand = tiny(student_width=8).distillation
+    by_hand.reset(4)
+    torch.manual_seed(12345)
+    rng = np.random.default_rng(np.random.SeedSequence(4).spawn(3)[1])
+    left: list[int] = []
+    for _ in range(by_hand.steps):
+        if len(left) < by_hand.batch_size:
+            left += rng.permutation(len(by_hand.task.train)).tolist()
+        chosen, left = left[: by_hand.batch_size], left[by_hand.batch_size :]
+        with by_hand.streams.dropping():
+            by_hand.distiller.step(by_hand.task.train.batch(chosen), selection)
+    assert torch.equal(weights(env), torch.cat([p.detach().flatten() for p in by_hand.student.parameters]))
+
+
+def test_the_agents_randomness_does_not_reach_the_student() -> None:
+    env = tiny()
+    actions = random_actions(env)
+    play(env, actions, seed=0)
+    expected = weights(env)
+    env.reset(seed=0)
+    for action in actions:
+        torch.manual_seed(int(torch.randint(1000, ())))
+        np.random.seed(1)  # noqa: NPY002 - the global stream is what this is about
+        env.step(action)
+    assert torch.equal(weights(env), expected)
+
+
+class Probe(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Hands the student's weights out of a worker process before the automatic reset takes them."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        env = self.unwrapped
+        assert isinstance(env, DistillationEnv)
+        return observation, reward, terminated, truncated, {**info, "weights": weights(env).numpy()}
+
+
+def make_probe() -> Probe:
+    torch.set_num_threads(1)  # workers like this process: sums depend on the thread count
+    return Probe(gymnasium.make("ACKD/Tiny-v0", disable_env_checker=True))
+
+
+@pytest.mark.slow
+def test_dummy_and_subproc_give_the_same_weights() -> None:
+    results = []
+    for kind in (DummyVecEnv, SubprocVecEnv):
+        vec: VecEnv = kind([make_probe, make_probe])
+        vec.seed(7)
+        vec.reset()
+        rng = np.random.default_rng(0)
+        for _ in range(6):
+            _, rewards, dones, infos = vec.step(rng.integers(0, 2, (2, 8)).astype(np.int8))
+        assert dones.all()
+        # one of the two hands rewards out in single precision
+        results.append((rewards.astype(np.float32).tolist(), [info["weights"] for info in infos]))
+        vec.close()
+    assert results[0][0] == results[1][0]
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        assert np.array_equal(one, other)
+    assert not np.array_equal(*results[0][1])  # the two students are not the same one
+
+
+def test_rewards_telescope() -> None:
+    env = tiny(cost_weight=0.0)
+    rewards = play(env, random_actions(env), seed=2)
+    assert env.episode is not None
+    reward = env.reward
+    assert isinstance(reward, GapClosed)
+    expected = (env.episode.start.loss - env.episode.standing.loss) / reward.gap(env.episode)
+    assert math.fsum(rewards) == pytest.approx(expected, abs=1e-9)
+
+
+def test_labels_only_pays_less_than_everything() -> None:
+    env = tiny(cost_weight=1.0)
+    shares = {}
+    for name, value in (("labels", 0), ("all", 1)):
+        env.reset(seed=0)
+        costs = []
+        for _ in range(env.decisions):
+            info = env.step(np.full(8, value, np.int8))[4]
+            costs.append(info["reward/cost"])
+        shares[name] = math.fsum(costs)
+    assert shares["all"] == pytest.approx(1.0)
+    prices = env.distillation.prices
+    shape = env.distillation.batch_size, round(float(env.distillation.task.train.lengths.mean()))
+    student, teacher = 3 * prices.student.forward(*shape), prices.teacher.forward(*shape)
+    losses = sum(one.flops(*shape) for one in env.distillation.distiller.knowledge.values())
+    assert shares["labels"] == pytest.approx(student / (student + teacher + losses), rel=0.05)
+
+
+def test_states_forks_and_records() -> None:
+    env = tiny()
+    actions = random_actions(env)
+    env.reset(seed=5)
+    for action in actions[:3]:
+        env.step(action)
+    state, twin = env.state_dict(), env.fork()
+    rest = [env.step(action)[1] for action in actions[3:]]
+    expected, record = weights(env), env.record()
+    assert [twin.step(action)[1] for action in actions[3:]] == rest
+    assert torch.equal(weights(twin), expected)
+    other = tiny()
+    other.load_state_dict(state)
+    assert [other.step(action)[1] for action in actions[3:]] == rest
+    assert torch.equal(weights(other), expected)
+    assert data_equivalence(env.reset(), other.reset(), exact=True)  # what comes next is in the state too
+    assert env.validate(record)
+    lie = type(record)(record.seed, record.actions, [reward + 0.1 for reward in record.rewards])
+    assert not env.validate(lie)
+
+
+def test_a_fork_is_independent() -> None:
+    env = tiny()
+    actions = random_actions(env)
+    env.reset(seed=5)
+    env.step(actions[0])
+    before = weights(env)
+    twin = env.fork()
+    twin.step(1 - actions[1])
+    twin.reset()
+    assert torch.equal(weights(env), before)
+    assert env.distillation.task is twin.distillation.task  # data is shared
+
+
+def test_divergence_ends_the_episode_with_the_error_reward() -> None:
+    env = tiny(lr=1e30)
+    rewards = []
+    env.reset(seed=0)
+    ended = False
+    while not ended:
+        observation, reward, ended, truncated, info = env.step(np.ones(8, np.int8))
+        rewards.append(reward)
+        assert not truncated
+        assert env.observation_space.contains(observation)
+        assert all(math.isfinite(value) for value in info.values() if isinstance(value, float))
+    assert len(rewards) < env.decisions
+    assert info["error/type"] == "divergence"
+    assert math.fsum(rewards) == pytest.approx(ERROR_RETURN)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.ones(8, np.int8))
+    observation, _ = env.reset()
+    assert np.isfinite(observation["globals"]).all()
+
+
+def test_a_missing_gap_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="ackd"):
+        tiny().reset(seed=0)
+    assert "no gap to close" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: tiny(k_max=2), "k_max is 2, but there are 3"),
+        (lambda: tiny(decision_interval=0), "at least 1 step, got 0"),
+        (lambda: tiny(choice="subsets"), "did you mean 'subset'"),
+        (lambda: tiny(reward="gab"), "did you mean 'gap'"),
+        (lambda: tiny(steps=0), "steps must be above 0, got 0"),
+        (lambda: tiny().reset(options={"speed": 3}), "no options, got speed"),
+    ],
+)
+def test_bad_arguments_are_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_soft_weights() -> None:
+    env = gymnasium.make("ACKD/Tiny-v0", choice="weights")
+    check_env(env.unwrapped)
+    sb3_check_env(env)
+    env.reset(seed=0)
+    info = env.step(np.array([0.5, 0, 0, 1, 1, 1, 1, 1], np.float32))[4]
+    assert info["action/effective"] == "logits"
+
+
+def test_a_step_is_fast() -> None:
+    from time import perf_counter
+
+    env = tiny()
+    play(env, random_actions(env), seed=0)
+    times = []
+    for _ in range(5):
+        env.reset()
+        for action in random_actions(env):
+            start = perf_counter()
+            env.step(action)
+            times.append(perf_counter() - start)
+    assert sorted(times)[len(times) // 2] < 0.05

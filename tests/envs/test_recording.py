@@ -1,0 +1,90 @@
+"""Curves and tables, read back from the files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ackd.envs.make import tiny
+from ackd.envs.recording import Recording
+
+ROOT = Path(__file__).parents[2]
+
+
+def record(folder: Path, *, episodes: int = 2, lr: float = 1e-3) -> tuple[Recording, list[float], list[np.ndarray]]:
+    recording = Recording(tiny(lr=lr), folder, agent_flops=10.0)
+    rng = np.random.default_rng(0)
+    rewards, actions = [], []
+    for episode in range(episodes):
+        recording.reset(seed=episode)
+        ended = False
+        while not ended:
+            action = rng.integers(0, 2, 8).astype(np.int8)
+            _, reward, ended, _, _ = recording.step(action)
+            rewards.append(float(reward))
+            actions.append(action)
+    recording.close()
+    return recording, rewards, actions
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(folder / "tensorboard" / "env"))
+    events.Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_the_files_hold_what_happened(tmp_path: Path) -> None:
+    recording, rewards, actions = record(tmp_path)
+    seen = curves(tmp_path)
+    assert seen["env/reward/total"] == pytest.approx(rewards, rel=1e-5)
+    parts = zip(seen["env/reward/improvement"], seen["env/reward/cost"], seen["env/reward/bonus"], strict=True)
+    assert [a - b + c for a, b, c in parts] == pytest.approx(rewards, abs=1e-6)
+    for k, name in enumerate(("logits", "hidden", "attention")):
+        assert seen[f"env/select/{name}"] == [float(action[k]) for action in actions]
+        assert len(seen[f"env/loss/{name}"]) == sum(int(action[k]) for action in actions)
+        per_episode = [float(np.mean([a[k] for a in actions[i : i + 6]])) for i in (0, 6)]
+        assert seen[f"episode/select/{name}"] == pytest.approx(per_episode)
+    assert seen["episode/return"] == pytest.approx([sum(rewards[:6]), sum(rewards[6:])], abs=1e-6)
+    assert seen["episode/dev/validation/accuracy"][-1] == pytest.approx(recording.standings["validation"].score)
+    assert sum(seen[f"cost/time_share/{part}"][-1] for part in recording.ledger.seconds) == pytest.approx(1.0)
+    assert seen["cost/flops/agent"] == [60.0, 60.0]
+    with (tmp_path / "decisions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["reward"]) for row in rows] == pytest.approx(rewards)
+    assert [int(row["decision"]) for row in rows] == [*range(6), *range(6)]
+    assert [int(row["steps_done"]) for row in rows][:6] == [2, 4, 6, 8, 10, 12]
+
+
+def test_the_ledger_adds_up(tmp_path: Path) -> None:
+    recording, _, actions = record(tmp_path)
+    ledger = recording.ledger
+    asked = sum(bool(action[:3].any()) for action in actions)
+    assert ledger.steps == 24
+    assert ledger.teacher_queries == asked * 2 * 8  # two steps of eight examples in a phase
+    assert ledger.reward_passes == 2 * (1 + 6)  # the start and each decision; the teacher's pass is not the student's
+    assert ledger.flops["report"] > 0
+    assert all(seconds > 0 for part, seconds in ledger.seconds.items())
+
+
+def test_divergence_is_on_record(tmp_path: Path) -> None:
+    recording, _, _ = record(tmp_path, episodes=1, lr=1e30)
+    assert curves(tmp_path)["episode/diverged"] == [1.0]
+    assert recording.standings == {}
+    with (tmp_path / "decisions.csv").open() as file:
+        assert list(csv.DictReader(file))[-1]["error"] == "divergence"
+
+
+def test_every_tag_is_explained(tmp_path: Path) -> None:
+    record(tmp_path)
+    explained = (ROOT / "docs" / "metrics.md").read_text()
+    types, parts = ("logits", "hidden", "attention"), ("student", "teacher", "knowledge", "reward", "report", "agent")
+    for tag in curves(tmp_path):
+        general = "/".join(
+            "TYPE" if piece in types else "PART" if piece in parts and "cost" in tag and i == 2 else piece
+            for i, piece in enumerate(tag.split("/"))
+        ).replace("validation/accuracy", "SPLIT/METRIC")
+        assert f"`{general}`" in explained, f"docs/metrics.md does not explain {tag} as {general}"
