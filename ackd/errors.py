@@ -21,6 +21,6 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
         "unknown task 'sst': did you mean 'sst2'? Known: mrpc, sst2."
     """
     names = sorted(known)
-    near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(value, names, n=3, cutoff=0.6)
     hint = f" did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     return InputError(f"unknown {kind} {value!r}:{hint} Known: {', '.join(names)}.")

@@ -17,6 +17,7 @@ from ackd.errors import InputError, unknown
 
 AGENTS: Mapping[str, type[OnPolicyAlgorithm]] = {"a2c": A2C, "ppo": PPO}
 LOG_INTERVAL = 1  # for learn(): A2C's own is 100 rollouts, with which a short run logs nothing
+UPDATES = 8  # at least so many, if there are episodes enough
 EPISODES = {"a2c": 4, "ppo": 8}  # in a rollout, over all environments
 COMMON: dict[str, Any] = {"gamma": 1.0, "gae_lambda": 0.95, "normalize_advantage": True, "device": "cpu"}
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -41,6 +42,7 @@ def make_agent(
     *,
     seed: int,
     n_steps: int,
+    episodes: int | None = None,
     tensorboard_log: str | None = None,
     **overrides: Any,
 ) -> OnPolicyAlgorithm:
@@ -73,6 +75,8 @@ def make_agent(
         env: one environment, or several as a `VecEnv`.
         seed: of the weights and the draws; it also seeds the environments.
         n_steps: decisions in an episode; a rollout takes a whole number of them from each environment.
+        episodes: how many there will be in all; where they are few, rollouts are shorter, so that there are at least
+            `UPDATES` of them, and of a length that divides them.
         tensorboard_log: the folder for curves.
         **overrides: arguments of the algorithm itself that replace defaults.
 
@@ -80,19 +84,25 @@ def make_agent(
         InputError: if the name or an argument is not known, or the environment is not one for a `SetPolicy`.
     """
     check_name(name)
-    if n_steps < 1:
-        raise InputError(f"n_steps is {n_steps}: an episode has at least 1 decision")
+    if n_steps < 2:
+        raise InputError(f"an episode of {n_steps} decisions leaves nothing to learn: make it at least 2")
     known = inspect.signature(AGENTS[name]).parameters.keys() - {"policy", "env", "self"}
     for argument in overrides:
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known)
     envs = env.num_envs if isinstance(env, VecEnv) else 1
-    rollout = n_steps * -(-EPISODES[name] // envs)
+    rollout = n_steps * -(-_episodes_in_rollout(name, episodes) // envs)
     arguments: dict[str, Any] = {"n_steps": rollout, **DEFAULTS[name]}
     if name == "ppo":
         arguments["batch_size"] = rollout * envs // 2
     arguments |= overrides
     return AGENTS[name](SetPolicy, env, seed=seed, tensorboard_log=tensorboard_log, **arguments)
+
+
+def _episodes_in_rollout(name: str, episodes: int | None) -> int:
+    if episodes is None:
+        return EPISODES[name]
+    return max(n for n in range(1, EPISODES[name] + 1) if n == 1 or (episodes % n == 0 and episodes // n >= UPDATES))
 
 
 def flops_per_decision(agent: OnPolicyAlgorithm) -> float:

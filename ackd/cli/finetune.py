@@ -33,8 +33,8 @@ class Finetune(DataOptions, OutputOptions):
 
     def run(self) -> None:
         """Trains, reports on dev, and saves the model under OUTPUT/model."""
-        from ackd import tasks
-        from ackd.cli.results import save_model, summary
+        from ackd import models, tasks
+        from ackd.cli.results import summary
         from ackd.errors import InputError
         from ackd.loop import Distillation, distill
         from ackd.runs import RunFolder
@@ -69,7 +69,7 @@ class Finetune(DataOptions, OutputOptions):
         if not spec.regression:
             model.config.id2label = dict(enumerate(spec.classes))
             model.config.label2id = {name: i for i, name in enumerate(spec.classes)}
-        save_model(folder.path / "model", model, tokenizer)
+        models.save_model(folder.path / "model", model, tokenizer)
         result = summary(task.spec, standings, policy="labels", seed=self.seed, steps=steps)
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         folder.write_json("ledger.json", training.ledger.as_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
@@ -11,7 +10,7 @@ from safetensors.torch import save_file
 from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
 from ackd.loop import Distillation
-from ackd.models import Model, Tokenizer
+from ackd.models import Tokenizer, save_model
 from ackd.runs import RunFolder
 from ackd.tasks import TaskSpec
 from ackd.types import Standing
@@ -45,12 +44,6 @@ def _percent(scores: Mapping[str, float]) -> dict[str, float]:
 def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
     """The teacher on each dev split."""
     return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
-
-
-def save_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
-    """Writes a model as any Hugging Face tool reads it."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer) -> None:

@@ -42,6 +42,8 @@ class Train(DataOptions, StudentOptions, OutputOptions):
             raise InputError(f"the agent needs at least 1 episode, got {self.episodes}")
         actor_critic.check_name(self.agent)
         env = distill(task=self.task, teacher=self.teacher, **self.data_settings(), **self.student_settings())
+        if env.decisions < 2:
+            raise InputError(f"{self.steps} steps are a single decision of {self.decision_interval}: raise --steps")
         folder.begin("train", asdict(self))
         started = time.perf_counter()
         with progress((self.episodes + 1) * self.steps, f"train ({self.agent})") as bar:
@@ -51,6 +53,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
                 Monitor(recording),
                 seed=self.seed,
                 n_steps=env.decisions,
+                episodes=self.episodes,
                 tensorboard_log=str(folder.path / "tensorboard"),
             )
             recording.agent_flops = actor_critic.flops_per_decision(agent)

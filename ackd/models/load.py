@@ -29,8 +29,7 @@ def load_model(source: str | Path, *, device: torch.device | str = "cpu", **conf
         InputError: if there is no such model.
     """
     folder = model_folder(source)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    _quieten()
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
@@ -38,6 +37,19 @@ def load_model(source: str | Path, *, device: torch.device | str = "cpu", **conf
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(_cannot_load("model", folder, error)) from error
     return capturing(model).to(device)
+
+
+def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
+    """Writes a model and its tokenizer as any Hugging Face tool reads them."""
+    _quieten()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _quieten() -> None:
+    """Stops the library's own bars and notes, which would run into ours."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:

@@ -53,8 +53,8 @@ def generate(name: str, split: str) -> Rows:
     labels = np.array([label for _, label in examples], np.int64)
     if split == "train":
         labels = np.where(noise.random(size) < LABEL_NOISE, 1 - labels, labels)
-    texts = tuple(list(column) for column in zip(*(texts for texts, _ in examples), strict=True))
-    return Rows(texts, labels, np.arange(size))
+    columns = tuple([texts[i] for texts, _ in examples] for i in range(len(EMBEDDED[name].text_columns)))
+    return Rows(columns, labels, np.arange(size))
 
 
 def embedded_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -17,7 +17,8 @@ def entailment(dice: Dice) -> tuple[tuple[str, ...], int]:
     people = dice.some(NAMES, 3)  # from the most to the least
     scale, other = dice.some(SCALES, 2)
     facts = [_told(dice, people[0], people[1], scale), _told(dice, people[1], people[2], scale)]
-    facts.append(_told(dice, *dice.some(people, 2), other))
+    one, another = dice.some(people, 2)
+    facts.append(_told(dice, one, another, other))
     first, second = sorted(dice.some((0, 1, 2), 2))
     follows = dice.chance(0.5)
     pair = (people[first], people[second]) if follows else (people[second], people[first])

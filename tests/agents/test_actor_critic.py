@@ -124,7 +124,7 @@ def test_curves_are_written_from_the_first_rollout(tmp_path: Any) -> None:
 def test_unknown_agents_and_arguments_are_refused() -> None:
     with pytest.raises(InputError, match=r"unknown agent 'a3c': did you mean 'a2c'\?"):
         make_agent("a3c", ToyEnv(), seed=0, n_steps=10)
-    with pytest.raises(InputError, match="n_steps is 0"):
+    with pytest.raises(InputError, match="an episode of 0 decisions"):
         make_agent("a2c", ToyEnv(), seed=0, n_steps=0)
     with pytest.raises(InputError, match="unknown argument of a2c 'gama': did you mean 'gamma'"):
         make_agent("a2c", ToyEnv(), seed=0, n_steps=10, gama=0.9)
