@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
-STUDENT := --student-layers 2 --max-examples 1500 --steps 120 --decision-interval 12 --lr 5e-4
+STUDENT := --student-layers 2 --max-examples 1500 --steps 160 --decision-interval 16 --lr 5e-4
 
 .PHONY: install demo test lint types format bench wheel clean
 install: $(INSTALLED)
@@ -17,8 +17,8 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/ackd finetune --task polarity --epochs 6 --lr 5e-4 --batch-size 64 --output $(DEMO)/teacher --overwrite
-	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --episodes 12 \
+	$(BIN)/ackd finetune --task polarity --epochs 8 --lr 1e-3 --batch-size 64 --output $(DEMO)/teacher --overwrite
+	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --episodes 20 \
 		--output $(DEMO)/train --overwrite
 	$(BIN)/ackd evaluate --tasks polarity --teachers $(DEMO)/teacher $(STUDENT) --seeds 3 \
 		--policies labels all random scheduled $(DEMO)/train/policy --output $(DEMO)/evaluate --overwrite

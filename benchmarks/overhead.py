@@ -42,7 +42,7 @@ def measure(env: DistillationEnv, plain: DistillationEnv, selection: Selection, 
     env.reset(seed=0)
     loop.reset(0)
     ratios, bare, steps, passes = [], [], [], []
-    for pair in range(pairs + 2):
+    for pair in range(pairs + 1):
         times = {}
         for who in ("env", "loop") if pair % 2 else ("loop", "env"):
             before = env.distillation.ledger.seconds["reward"]
@@ -54,7 +54,7 @@ def measure(env: DistillationEnv, plain: DistillationEnv, selection: Selection, 
             times[who] = time.perf_counter() - start
             if who == "env":
                 times["reward"] = env.distillation.ledger.seconds["reward"] - before
-        if pair >= 2:  # the first pairs warm up
+        if pair:  # the first warms up
             ratios.append(times["env"] / times["loop"])
             bare.append((times["env"] - times["reward"]) / times["loop"])
             steps.append(times["loop"])
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--max-examples", type=int, default=4000)
     parser.add_argument("--intervals", type=int, nargs="+", default=[20, 50])
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     versions = " ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "gymnasium"))
@@ -88,8 +89,9 @@ def main() -> None:
                     teacher=teacher,
                     student_layers=options.student_layers,
                     max_examples=options.max_examples,
-                    steps=interval * (options.pairs + 2),
+                    steps=interval * (options.pairs + 1),
                     decision_interval=interval,
+                    batch_size=options.batch_size,
                     device=options.device,
                 )
                 for _ in range(2)

@@ -75,7 +75,7 @@ def tiny(
     task, teacher = _tiny_parts()
     make_student = models.from_layers(teacher.model, 2)
     if student_width is not None:
-        config = models.small_config(teacher.shape.vocabulary, 2, layers=2, width=student_width, heads=2)
+        config = models.small_config(teacher.shape.vocabulary, 2, layers=2, width=student_width, heads=2, dropout=0.1)
         make_student = models.from_config(config)
     with torch.random.fork_rng(devices=[]):
         shape = models.shape_of(make_student())
@@ -103,5 +103,5 @@ def _tiny_parts() -> tuple[tasks.Task, ModelTeacher]:
     task = tasks.load("polarity", tokenizer, max_examples=600)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher = models.from_config(models.small_config(len(tokenizer), 2, layers=4, width=16, heads=2))()
+        teacher = models.from_config(models.small_config(len(tokenizer), 2, layers=4, width=16, heads=2, dropout=0.1))()
     return task, ModelTeacher(teacher)

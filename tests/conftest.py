@@ -32,7 +32,7 @@ def make_model() -> Callable[..., Model]:
     """Small models with random weights from a seed."""
 
     def make(*, layers: int = 4, width: int = 16, heads: int = 2, classes: int = 2, seed: int = 0) -> Model:
-        config = models.small_config(50, classes, layers=layers, width=width, heads=heads)
+        config = models.small_config(50, classes, layers=layers, width=width, heads=heads, dropout=0.1)
         config.initializer_range = 0.3  # so that layers matter and no loss is lost in rounding
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -13,7 +13,7 @@ class Distill(DataOptions, StudentOptions, OutputOptions):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
-    """A GLUE task, a generated one (polarity, entailment), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
     teacher: str
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id."""
     policy: str = "all"

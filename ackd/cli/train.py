@@ -13,7 +13,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: str
-    """A GLUE task, a generated one (polarity, entailment), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
     teacher: str
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id."""
     agent: str = "a2c"

@@ -82,8 +82,10 @@ def read_config(path: str | Path, num_labels: int) -> Any:
         ) from error
 
 
-def small_config(vocabulary: int, num_labels: int, *, layers: int = 4, width: int = 128, heads: int = 4) -> BertConfig:
-    """A small BERT, for generated tasks and tests."""
+def small_config(
+    vocabulary: int, num_labels: int, *, layers: int = 4, width: int = 64, heads: int = 4, dropout: float = 0.0
+) -> BertConfig:
+    """A small BERT that learns from scratch: for generated tasks and tests."""
     return BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
@@ -91,5 +93,8 @@ def small_config(vocabulary: int, num_labels: int, *, layers: int = 4, width: in
         num_attention_heads=heads,
         intermediate_size=2 * width,
         max_position_embeddings=128,
+        initializer_range=0.1,  # about 1 / sqrt(width): with BERT's 0.02 a narrow model takes long to get going
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         num_labels=num_labels,
     )

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ackd.errors import unknown
 from ackd.tasks.dice import Dice
-from ackd.tasks.entailment import entailment
-from ackd.tasks.polarity import polarity
+from ackd.tasks.polarity import polarity, tally
 from ackd.tasks.rows import Rows
 from ackd.tasks.spec import TaskSpec
 
@@ -24,13 +23,11 @@ LABEL_NOISE = 0.1
 SEED = 20
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
+CLASSES = ("negative", "positive")
 EMBEDDED: dict[str, TaskSpec] = {
-    "polarity": TaskSpec("polarity", ("sentence",), "label", ("negative", "positive"), ("accuracy",)),
-    "entailment": TaskSpec(
-        "entailment", ("premise", "hypothesis"), "label", ("entailment", "not_entailment"), ("accuracy",)
-    ),
+    name: TaskSpec(name, ("sentence",), "label", CLASSES, ("accuracy",)) for name in ("polarity", "tally")
 }
-_DRAW: dict[str, Callable[[Dice], tuple[tuple[str, ...], int]]] = {"polarity": polarity, "entailment": entailment}
+_DRAW: dict[str, Callable[[Dice], tuple[tuple[str, ...], int]]] = {"polarity": polarity, "tally": tally}
 
 
 @lru_cache(maxsize=4)

@@ -86,7 +86,7 @@ def load(
         if dev_data is not None:
             dev = {"validation": own_dev(spec, Path(dev_data))}
         else:
-            kept, held = _cut(spec, train.labels, min(DEV_EXAMPLES, round(DEV_SHARE * len(train))), rng)
+            kept, held = _cut(train.labels, min(DEV_EXAMPLES, round(DEV_SHARE * len(train))), rng)
             train, dev = train.select(kept), {"validation": train.select(held)}
     elif dev_data is not None:
         raise InputError(f"--dev-data goes with a file as --data, and {name} brings its own validation split")
@@ -96,7 +96,7 @@ def load(
         train = glue_rows(spec, data, "train")
         dev = {split: glue_rows(spec, data, split) for split in spec.validation}
     train = _limited(spec, train, max_examples, rng)
-    kept, held = _cut(spec, train.labels, reward_examples, rng)
+    kept, held = _cut(train.labels, reward_examples, rng)
 
     def tokenise(rows: Rows) -> Split:
         return Split.tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
@@ -118,12 +118,13 @@ def _limited(spec: TaskSpec, rows: Rows, most: int | None, rng: np.random.Genera
     return rows.select(np.sort(rng.choice(len(rows), most, replace=False)))
 
 
-def _cut(
-    spec: TaskSpec, labels: NDArray[Any], count: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places to keep and places to hold out: `count`, at most half, in each class the same share."""
-    share = min(count / len(labels), 0.5)
-    groups = [np.arange(len(labels))] if spec.regression else [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    held = [rng.permutation(group)[: round(share * len(group))] for group in groups]
-    out = np.sort(np.concatenate(held))
+def _cut(labels: NDArray[Any], count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places to keep and places to hold out: `count`, at most half, in each class the same share to within one.
+
+    Systematic sampling: shuffle, sort by label, take every so-manyth from a random start. Regression needs no bins.
+    """
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    count = max(1, min(count, len(labels) // 2))
+    out = np.sort(order[((np.arange(count) + rng.random()) * len(labels) / count).astype(np.int64)])
     return np.setdiff1d(np.arange(len(labels)), out), out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,14 @@ Values = NDArray[Any]
 
 
 def _correlation(measure: Callable[[Values, Values], Any]) -> Callable[[Values, Values], float]:
-    """A correlation that is 0 where one side is constant, and so has none."""
+    """A correlation that is 0 where there is none: one side is constant, or a prediction is not a number."""
 
     def correlate(predicted: Values, labels: Values) -> float:
-        if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
+        if not np.isfinite(predicted).all() or np.ptp(predicted) == 0 or np.ptp(labels) == 0:
             return 0.0
-        value = float(measure(predicted.astype(np.float64), labels.astype(np.float64)).statistic)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+            value = float(measure(predicted.astype(np.float64), labels.astype(np.float64)).statistic)
         return value if np.isfinite(value) else 0.0
 
     return correlate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,14 +46,15 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Dataset:
         raise InputError(f"there is no data folder {folder}")
     place = folder / spec.name
     if not place.is_dir():
-        found = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        raise InputError(f"there is no {spec.name} in {folder}: it holds {', '.join(found) or 'no folders'}")
+        tasks = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        raise InputError(f"there is no {spec.name} in {folder}: it holds {', '.join(tasks) or 'no folders'}")
     files = sorted([*place.glob(f"{split}.parquet"), *place.glob(f"{split}-?????-of-?????.parquet")])
+    found = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
     if not files:
-        found = sorted(path.name for path in place.iterdir())
-        raise InputError(
-            f"there is no {split} split in {place}: expected {split}.parquet, found {', '.join(found) or 'nothing'}"
-        )
+        raise InputError(f"there is no {split} split in {place}: expected {split}.parquet, found {found}")
+    whole = [f"{split}-{i:05}-of-{len(files):05}.parquet" for i in range(len(files))]
+    if [path.name for path in files] not in ([f"{split}.parquet"], whole):
+        raise InputError(f"the {split} split in {place} lacks a part or is there twice: found {found}")
     return columns(_read("parquet", files), (*spec.text_columns, spec.label_column), files[0])
 
 
@@ -65,6 +68,8 @@ def from_file(path: Path) -> Dataset:
         raise InputError(f"there is no file {path}")
     if path.suffix not in READERS:
         raise InputError(f"{path} ends in {path.suffix or 'nothing'}: files may end in {', '.join(READERS)}")
+    if not path.read_bytes()[:4096].strip():
+        raise InputError(f"{path} has no rows")
     rows = _read(READERS[path.suffix], [path], **({"sep": "\t"} if path.suffix == ".tsv" else {}))
     if not len(rows):
         raise InputError(f"{path} has no rows")
@@ -89,14 +94,21 @@ def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
         # in memory, and the reader's working copy goes when it is read: nothing is left in the user's home
         with tempfile.TemporaryDirectory() as cache:
             return datasets.load_dataset(
-                kind, data_files=[str(file) for file in files], split="train", cache_dir=cache, keep_in_memory=True,
+                kind,
+                data_files=[glob.escape(str(file)) for file in files],
+                split="train",
+                cache_dir=cache,
+                keep_in_memory=True,
                 **options,
-            )  # fmt: skip
+            )
     except Exception as error:  # the readers of three formats raise a dozen kinds for a damaged file
-        reason = str(error.__cause__ or error).splitlines()[0][:200]
+        if "corresponds to no data" in str(error):
+            raise InputError(f"{files[0]} has no rows") from error
+        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0][:200]
         raise InputError(f"{files[0]} cannot be read as {kind} ({reason})") from error
 
 
 def _quiet() -> None:
     set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each of its five tries
     disable_progress_bar()

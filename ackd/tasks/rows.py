@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
             f"the {split} split of {spec.name} has the label {stranger}, and its classes are 0 to "
             f"{len(spec.classes) - 1}: its labels are hidden or damaged"
         )
+    if spec.regression and (labels < 0).any():
+        raise InputError(
+            f"the {split} split of {spec.name} has the label {labels.min()}: its labels are hidden or damaged"
+        )
     return _rows(spec, table, labels, f"the {split} split of {spec.name}")
 
 
@@ -71,7 +75,7 @@ def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: s
         spec = TaskSpec(name, tuple(text_columns), label_column, (), ("pearson", "spearman"))
         return spec, _rows(spec, table, np.asarray(values, np.float32), str(path))
     values = [int(value) if isinstance(value, float) else value for value in values]
-    classes = tuple(str(value) for value in sorted(set(values)))
+    classes = tuple(str(value) for value in sorted(set(values), key=_in_order(values)))
     if len(classes) < 2:
         raise InputError(f"{path} has only the label {classes[0]!r} in {label_column!r}: two classes are needed")
     spec = TaskSpec(name, tuple(text_columns), label_column, classes, ("accuracy",))
@@ -87,13 +91,24 @@ def own_dev(spec: TaskSpec, path: Path) -> Rows:
     table = columns(from_file(path), [*spec.text_columns, spec.label_column], path)
     values = table[spec.label_column]
     if spec.regression:
-        return _rows(spec, table, np.asarray(values, np.float32), str(path))
+        stranger = next((value for value in values if not isinstance(value, (int, float))), None)
+        if stranger is not None:
+            raise InputError(
+                f"{path} has the label {stranger!r} in {spec.label_column!r}: the training data has numbers"
+            )
+        return _rows(spec, table, np.asarray(list(values), np.float32), str(path))
     return _rows(spec, table, _class_ids(spec, values, path), str(path))
+
+
+def _in_order(values: Sequence[Any]) -> Callable[[Any], Any]:
+    """Whole numbers by size, also where a format keeps them as strings; other strings by their letters."""
+    whole = all(not isinstance(value, str) or value.removeprefix("-").isdecimal() for value in values)
+    return int if whole else str
 
 
 def _class_ids(spec: TaskSpec, values: Sequence[Any], path: Path) -> NDArray[np.int64]:
     known = {name: i for i, name in enumerate(spec.classes)}
-    names = [str(int(value)) if isinstance(value, float) else str(value) for value in values]
+    names = [str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values]
     for name in names:
         if name not in known:
             raise InputError(f"{path} has the label {name!r}, which the training data ({', '.join(known)}) has not")

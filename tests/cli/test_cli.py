@@ -128,11 +128,11 @@ def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
 
 def test_a_policy_is_used_on_another_task(tmp_path: Path, trained: Path) -> None:
     other = tmp_path / "teacher"
-    assert main(f"finetune --task entailment --max-examples 600 --epochs 0.5 --output {other}".split()) == 0
+    assert main(f"finetune --task tally --max-examples 600 --epochs 0.5 --output {other}".split()) == 0
     arguments = [
         "evaluate",
         "--tasks",
-        "entailment",
+        "tally",
         "--teachers",
         str(other),
         *SHORT,
@@ -148,9 +148,9 @@ def test_a_policy_is_used_on_another_task(tmp_path: Path, trained: Path) -> None
     assert {row["teacher_score"] for row in rows} == {rows[0]["teacher_score"]}
     assert [row["flops_share"] for row in rows if row["policy"] == "all"] == ["1.0", "1.0"]
     table = (tmp_path / "table" / "table.md").read_text()
-    assert table.count("| entailment |") == 3
+    assert table.count("| tally |") == 3
     mean = (float(rows[0]["dev_score"]) + float(rows[1]["dev_score"])) / 2
-    assert f"| entailment | labels | accuracy | {mean:.2f} (" in table
+    assert f"| tally | labels | accuracy | {mean:.2f} (" in table
 
 
 def test_a_diverged_run_says_so(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +300,7 @@ def test_a_run_is_not_overwritten(trained: Path, teacher: Path, capsys: pytest.C
     [
         ("train --task polarity --teacher T --agent a3c --student-layers 2", "'a3c'"),
         ("train --task polarity --teacher T --episodes 0 --student-layers 2", "at least 1 episode, got 0"),
-        ("evaluate --tasks polarity entailment --teachers T --student-layers 2", "2 tasks and 1 teachers"),
+        ("evaluate --tasks polarity tally --teachers T --student-layers 2", "2 tasks and 1 teachers"),
         ("evaluate --tasks polarity --teachers T --seeds 0 --student-layers 2", "at least 1 seed"),
         ("finetune --task sst2", "--model"),
         ("finetune --task polarity --epochs 0", "epochs must be above 0"),
