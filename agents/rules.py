@@ -5,7 +5,7 @@ Each has stable-baselines3's `predict`; none ever chooses a masked type.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,14 @@ LATE = (FEATURES.index("is_logits"),)
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """The same types in every decision.
+class Rule:
+    """A policy that is a function of the observation and nothing else.
 
     Args:
-        bits: [K], which types, in the order of the action's bits; where the action has more, they are 0.
+        choose: from observations and their mask, [..., K] each, to the wanted bits [..., K]; masked ones are dropped.
     """
 
-    bits: tuple[bool, ...]
+    choose: Callable[[Observations, Bits], Bits]
 
     def predict(
         self,
@@ -39,46 +39,9 @@ class Fixed:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[Bits, State | None]:
-        """The chosen types, as far as they are available."""
+        """What the rule says; `deterministic` or not, for randomness is what a random rule is."""
         mask = _mask(observation)
-        wanted = np.zeros(mask.shape[-1], dtype=np.int8)
-        wanted[: len(self.bits)] = self.bits[: mask.shape[-1]]
-        return wanted * mask, state
-
-
-class All:
-    """Every available type in every decision."""
-
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Bits, State | None]:
-        """All available types."""
-        return _mask(observation).copy(), state
-
-
-class Random:
-    """Each available type with probability 1/2, drawn anew in every decision.
-
-    Args:
-        seed: of its own generator.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self._rng = np.random.default_rng(seed)
-
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Bits, State | None]:
-        """A draw, `deterministic` or not: randomness is what this rule is."""
-        return _draw(self._rng, _mask(observation)), state
+        return self.choose(observation, mask) * mask, state
 
 
 class RandomHeld:
@@ -116,29 +79,29 @@ class RandomHeld:
         return self._held * mask, (self._held,)
 
 
-class Scheduled:
+def fixed(bits: Sequence[bool]) -> Rule:
+    """The same types in every decision, in the order of the action's bits; where the action has more, they are 0."""
+
+    def choose(_: Observations, mask: Bits) -> Bits:
+        wanted = np.zeros(mask.shape[-1], dtype=np.int8)
+        wanted[: len(bits)] = bits[: mask.shape[-1]]
+        return wanted
+
+    return Rule(choose)
+
+
+def scheduled(observation: Observations, mask: Bits) -> Bits:
     """Hidden states, attention and relations in the first half of the training, logits in the second.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, Findings of EMNLP 2020,
         https://arxiv.org/abs/1909.10351: intermediate layers first, predictions afterwards.
     """
-
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Bits, State | None]:
-        """The available types of the families whose turn it is."""
-        mask = _mask(observation)
-        features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
-        early = features[..., EARLY].any(-1)
-        late = features[..., LATE].any(-1)
-        first_half = np.asarray(observation["globals"])[..., PROGRESS] < 0.5
-        turn: Bits = np.where(first_half[..., None], early, late).astype(np.int8)
-        return turn * mask, state
+    features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
+    early, late = features[..., EARLY].any(-1), features[..., LATE].any(-1)
+    first_half = np.asarray(observation["globals"])[..., PROGRESS] < 0.5
+    turn: Bits = np.where(first_half[..., None], early, late).astype(np.int8)
+    return turn
 
 
 RULES = ("labels", "all", "random", "random-held", "scheduled")
@@ -157,22 +120,23 @@ def rule(name: str, knowledge: Sequence[str], *, seed: int = 0) -> Policy:
     """
     match name:
         case "labels":
-            return Fixed((False,) * len(knowledge))
+            return fixed([False] * len(knowledge))
         case "all":
-            return All()
+            return Rule(lambda _, mask: mask)
         case "random":
-            return Random(seed)
+            rng = np.random.default_rng(seed)
+            return Rule(lambda _, mask: _draw(rng, mask))
         case "random-held":
             return RandomHeld(seed)
         case "scheduled":
-            return Scheduled()
+            return Rule(scheduled)
     parts = name.split("+")
     if parts == [name] and name not in knowledge:
         raise unknown("policy", name, {*RULES, *knowledge})
     for part in parts:
         if part not in knowledge:
             raise unknown("knowledge type", part, knowledge)
-    return Fixed(tuple(known in parts for known in knowledge))
+    return fixed([known in parts for known in knowledge])
 
 
 def _mask(observation: Observations) -> Bits:
