@@ -108,8 +108,8 @@ def test_a_narrower_student_keeps_its_projections_apart(tmp_path: Path, teacher:
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 0
     projections = load_file(tmp_path / "run" / "student" / "projections.safetensors")
     assert {name: tuple(value.shape) for name, value in projections.items()} == {
-        "hidden.projection.weight": (128, 32),
-        "hidden.projection.bias": (128,),
+        "hidden.projection.weight": (64, 32),
+        "hidden.projection.bias": (64,),
     }
 
 

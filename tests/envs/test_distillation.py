@@ -261,6 +261,7 @@ def test_bad_arguments_are_refused(make: Callable[[], object], words: str) -> No
         make()
 
 
+@pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric")  # weights are shares: 0 to 1
 def test_soft_weights() -> None:
     env = gymnasium.make("ACKD/Tiny-v0", choice="weights")
     check_env(env.unwrapped)
