@@ -60,7 +60,7 @@ class Distillation:
         device: where student and teacher are.
 
     Raises:
-        InputError: if a number is out of range, or teacher and task differ in their number of classes.
+        InputError: if a number is not above 0.
     """
 
     def __init__(

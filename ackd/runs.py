@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ class RunFolder:
     Args:
         path: where.
         overwrite: replace a run that is already there.
+        inputs: what the run reads, names that are no paths included; none of it may lie in what is replaced.
 
     Raises:
         InputError: if there is something already, or the place cannot be written.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> None:
         self.path = Path(path)
         self._replace = False
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -35,12 +37,18 @@ class RunFolder:
                 raise InputError(f"the output folder {path} holds other files: choose a new or empty folder")
             if not overwrite:
                 raise InputError(f"the output folder {path} already holds a run: choose another, or add --overwrite")
+            for name in inputs:
+                if name is not None and Path(name).exists() and self._holds(Path(name)):
+                    raise InputError(f"the output folder {path} holds {name}, which is read: choose another folder")
             self._replace = True
         elif self.path.exists() and not self.path.is_dir():
             raise InputError(f"the output {path} is a file: choose a folder")
         existing = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
         if not os.access(existing, os.W_OK):
             raise InputError(f"the output folder {path} cannot be written: {existing} is read-only")
+
+    def _holds(self, path: Path) -> bool:
+        return self.path.resolve() in (path.resolve(), *path.resolve().parents)
 
     def begin(self, command: str, settings: dict[str, Any]) -> None:
         """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked."""

@@ -45,3 +45,13 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         folder.write_json("result.json", {"a": Unprintable()})
     assert [path.name for path in folder.path.iterdir()] == ["config.json"]
+
+
+def test_what_is_read_is_not_replaced(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin("finetune", {})
+    (folder.path / "model").mkdir()
+    for name in (folder.path, folder.path / "model"):
+        with pytest.raises(InputError, match="which is read"):
+            RunFolder(folder.path, overwrite=True, inputs=("sst2", None, str(name)))
+    RunFolder(folder.path, overwrite=True, inputs=(str(tmp_path), "labels"))

@@ -13,6 +13,8 @@ from ackd.cli.finetune import Finetune
 from ackd.cli.train import Train
 from ackd.errors import InputError
 
+DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
+
 Command = (
     Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
@@ -23,7 +25,7 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; 0 if it worked, 2 if its input cannot be used, 1 if a training diverged."""
-    command = tyro.cli(Command, args=arguments, prog="ackd", description=__doc__.splitlines()[0])
+    command = tyro.cli(Command, args=arguments, prog="ackd", description=DESCRIPTION)
     try:
         command.run()
     except InputError as error:

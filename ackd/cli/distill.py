@@ -30,7 +30,9 @@ class Distill(DataOptions, StudentOptions, OutputOptions):
         from ackd.models import load_tokenizer
         from ackd.runs import RunFolder
 
-        folder = RunFolder(self.output, overwrite=self.overwrite)
+        folder = RunFolder(
+            self.output, overwrite=self.overwrite, inputs=(self.teacher, self.student, self.data, self.policy)
+        )
         env = distill(task=self.task, teacher=self.teacher, **self.data_settings(), **self.student_settings())
         policy = policy_of(self.policy, env, seed=self.seed)
         folder.begin("distill", asdict(self))

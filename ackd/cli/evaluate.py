@@ -50,7 +50,9 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
         from ackd.errors import InputError
         from ackd.runs import RunFolder
 
-        folder = RunFolder(self.output, overwrite=self.overwrite)
+        folder = RunFolder(
+            self.output, overwrite=self.overwrite, inputs=(*self.teachers, self.student, self.data, *self.policies)
+        )
         if len(self.tasks) != len(self.teachers):
             raise InputError(
                 f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one teacher for each task"

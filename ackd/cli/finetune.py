@@ -41,7 +41,7 @@ class Finetune(DataOptions, OutputOptions):
         from ackd.setting import check_device
         from ackd.types import Selection
 
-        folder = RunFolder(self.output, overwrite=self.overwrite)
+        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))
         device = check_device(self.device)
         if not self.epochs > 0:
             raise InputError(f"the number of epochs must be above 0, got {self.epochs}")

@@ -37,7 +37,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
         from ackd.models import load_tokenizer
         from ackd.runs import RunFolder
 
-        folder = RunFolder(self.output, overwrite=self.overwrite)
+        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.teacher, self.student, self.data))
         if self.episodes < 1:
             raise InputError(f"the agent needs at least 1 episode, got {self.episodes}")
         actor_critic.check_name(self.agent)

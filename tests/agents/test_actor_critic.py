@@ -128,3 +128,15 @@ def test_unknown_agents_and_arguments_are_refused() -> None:
         make_agent("a2c", ToyEnv(), seed=0, n_steps=0)
     with pytest.raises(InputError, match="unknown argument of a2c 'gama': did you mean 'gamma'"):
         make_agent("a2c", ToyEnv(), seed=0, n_steps=10, gama=0.9)
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+@pytest.mark.parametrize("episodes", [1, 3, 8, 16, 20, 24, 37, 64, 100])
+def test_short_runs_get_short_rollouts(name: str, episodes: int) -> None:
+    agent = make_agent(name, ToyEnv(), seed=0, n_steps=10, episodes=episodes)
+    in_rollout, rest = divmod(agent.n_steps, 10)
+    assert rest == 0
+    assert episodes % in_rollout == 0  # so no episode more is played than was asked for
+    assert in_rollout == 1 or episodes // in_rollout >= 8
+    if episodes == 64:
+        assert in_rollout == {"a2c": 4, "ppo": 8}[name]

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -17,7 +18,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import ackd
-from ackd import Selection
+from ackd import Selection, models, tasks
 from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
@@ -44,6 +45,34 @@ def random_actions(env: DistillationEnv, seed: int = 0) -> list[np.ndarray]:
 def test_both_checkers_pass(name: str) -> None:
     check_env(gymnasium.make(name).unwrapped)
     sb3_check_env(gymnasium.make(name))
+
+
+@pytest.fixture
+def real_arguments(tmp_path: Path) -> dict[str, Any]:
+    """Arguments of `ACKD/Distill-v0` with a small teacher in a folder."""
+    tokenizer = tasks.embedded_tokenizer("polarity")
+    config = models.small_config(len(tokenizer), 2, layers=2, width=16, heads=2)
+    models.save_model(tmp_path / "teacher", models.from_config(config)(), tokenizer)
+    return {
+        "task": "polarity",
+        "teacher": str(tmp_path / "teacher"),
+        "student_layers": 1,
+        "max_examples": 600,
+        "steps": 12,
+        "decision_interval": 2,
+        "batch_size": 8,
+    }
+
+
+def test_both_checkers_pass_on_a_real_setting(real_arguments: dict[str, Any]) -> None:
+    env = gymnasium.make("ACKD/Distill-v0", **real_arguments)
+    assert env.spec is not None
+    assert json.loads(env.spec.to_json())["kwargs"] == real_arguments
+    check_env(env.unwrapped)
+    sb3_check_env(env)
+    other = gymnasium.make("ackd:ACKD/Distill-v0", **real_arguments)
+    assert data_equivalence(env.reset(seed=1), other.reset(seed=1), exact=True)
+    assert env.unwrapped.distillation.task is other.unwrapped.distillation.task  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", IDS)
