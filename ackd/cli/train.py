@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ackd.cli.options import DataOptions, OutputOptions, StudentOptions, progress
+
+if TYPE_CHECKING:
+    from ackd.envs.recording import Recording
 
 
 @dataclass(kw_only=True)
@@ -29,7 +34,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
 
         from ackd.agents import actor_critic, store
         from ackd.agents.set_policy import SetPolicy
-        from ackd.cli.episodes import policy_of, run_episode
+        from ackd.cli.episodes import run_episode
         from ackd.cli.results import finish
         from ackd.envs.make import distill
         from ackd.envs.recording import Recording
@@ -58,20 +63,31 @@ class Train(DataOptions, StudentOptions, OutputOptions):
             )
             recording.agent_flops = actor_critic.flops_per_decision(agent)
             agent.learn(self.episodes * env.decisions, log_interval=1, tb_log_name="agent")
-            assert isinstance(agent.policy, SetPolicy)
-            store.save(
-                folder.path / "policy",
-                agent.policy.network,
-                algorithm=self.agent,
-                knowledge=env.knowledge,
-                k_max=env.signals.k_max,
-                instances=[{**asdict(self), "decisions": env.decisions}],
-                metrics={"episodes": self.episodes},
-            )
             (folder.path / "checkpoint").mkdir()
             agent.save(folder.path / "checkpoint" / "agent.zip")
-            run_episode(recording, policy_of(str(folder.path / "policy"), env), seed=self.seed)
+            run_episode(recording, agent, seed=self.seed)
+        assert isinstance(agent.policy, SetPolicy)
+        store.save(
+            folder.path / "policy",
+            agent.policy.network,
+            algorithm=self.agent,
+            knowledge=env.knowledge,
+            k_max=env.signals.k_max,
+            instances=[self._instance()],
+            metrics=self._metrics(recording),
+        )
         seconds = time.perf_counter() - started
         tokenizer = load_tokenizer(self.teacher)
         finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
         print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")
+
+    def _instance(self) -> dict[str, Any]:
+        """What the policy learned on, without the paths of this machine: the file is there to be shared."""
+        private = ("output", "overwrite", "data", "dev_data", "device")
+        settings = {name: value for name, value in asdict(self).items() if name not in private}
+        return settings | {"teacher": Path(self.teacher).name, "student": self.student and Path(self.student).name}
+
+    def _metrics(self, recording: Recording) -> dict[str, Any]:
+        """How the learned policy did in the episode after its training; scores from 0 to 1."""
+        dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
+        return {"episodes": self.episodes, "reward": recording.returned, "dev": dev}

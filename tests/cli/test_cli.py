@@ -115,6 +115,10 @@ def test_a_narrower_student_keeps_its_projections_apart(tmp_path: Path, teacher:
 
 def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
     assert {"policy.json", "policy.safetensors"} == {path.name for path in (trained / "policy").iterdir()}
+    card = read(trained / "policy" / "policy.json")
+    assert card["instances"][0]["task"] == "polarity"  # type: ignore[index]
+    assert card["metrics"]["episodes"] == 3  # type: ignore[index]
+    assert str(trained.parent) not in json.dumps(card)  # no path of this machine travels with it
     assert (trained / "checkpoint" / "agent.zip").is_file()
     agent = EventAccumulator(str(trained / "tensorboard" / "agent_1"))
     agent.Reload()
@@ -161,6 +165,24 @@ def test_a_diverged_run_says_so(tmp_path: Path, teacher: Path, capsys: pytest.Ca
     assert result["error"] == "divergence"
     assert result["dev_score"] is None
     assert not (tmp_path / "run" / "student").exists()
+
+
+def test_divergence_does_not_crash_an_agents_training(
+    tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--lr", "1e30", "--episodes", "2"]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 1
+    assert "diverged" in capsys.readouterr().err
+    with (tmp_path / "run" / "decisions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    errors = [row for row in rows if row["error"] == "divergence"]
+    assert len(errors) >= 3  # each of the agent's episodes, and the last one
+    returns: dict[str, float] = {}
+    for row in rows:
+        returns[row["episode"]] = returns.get(row["episode"], 0.0) + float(row["reward"])
+    finished = {row["episode"] for row in errors}
+    assert all(value == pytest.approx(-1.0) for episode, value in returns.items() if episode in finished)
+    assert (tmp_path / "run" / "policy" / "policy.json").is_file()
 
 
 def with_change(arguments: list[str], **changes: str | None) -> list[str]:
