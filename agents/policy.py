@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Observations = Mapping[str, NDArray[Any]]
+Observations = dict[str, NDArray[Any]]
 State = tuple[NDArray[Any], ...]
 
 
