@@ -23,15 +23,14 @@ import torch
 from ackd import Selection
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
-from ackd.models import from_config, small_config
+from ackd.models import from_config, save_model, small_config
 from ackd.tasks import embedded_tokenizer
 
 
 def random_teacher(folder: Path) -> str:
     tokenizer = embedded_tokenizer("polarity")
     model = from_config(small_config(len(tokenizer), 2, layers=6, width=128))()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, model, tokenizer)
     return str(folder)
 
 
