@@ -42,6 +42,7 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/toy.py
 
 wheel: install
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .

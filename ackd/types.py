@@ -7,6 +7,7 @@ Layers count from 0, the first transformer layer.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -168,7 +169,7 @@ class Teacher(Protocol):
         ...
 
 
-class Knowledge(nn.Module):
+class Knowledge(nn.Module, ABC):
     """One kind of loss between a student's and a teacher's outputs.
 
     A module, so that projections move, train and save like any other weights; they belong to the distiller and never
@@ -181,13 +182,13 @@ class Knowledge(nn.Module):
     student_needs: Needs
     teacher_needs: Needs
 
+    @abstractmethod
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flops(self, size: int, length: int) -> float:
         """Floating-point operations of the loss, backward included, for `size` examples of `length` tokens."""
-        raise NotImplementedError
 
 
 def union(needs: Iterable[Needs]) -> Needs:
