@@ -57,6 +57,10 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
             raise InputError(
                 f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one teacher for each task"
             )
+        for what, names in (("task", self.tasks), ("policy", self.policies)):
+            for name in names:
+                if names.count(name) > 1:
+                    raise InputError(f"the {what} {name!r} is named twice: name each once")
         if self.seeds < 1:
             raise InputError(f"at least 1 seed is needed, got {self.seeds}")
         envs = {

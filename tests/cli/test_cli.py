@@ -324,6 +324,8 @@ def test_a_run_is_not_overwritten(trained: Path, teacher: Path, capsys: pytest.C
         ("train --task polarity --teacher T --episodes 0 --student-layers 2", "at least 1 episode, got 0"),
         ("evaluate --tasks polarity tally --teachers T --student-layers 2", "2 tasks and 1 teachers"),
         ("evaluate --tasks polarity --teachers T --seeds 0 --student-layers 2", "at least 1 seed"),
+        ("evaluate --tasks polarity --teachers T --policies all labels all --student-layers 2", "'all' is named twice"),
+        ("evaluate --tasks polarity polarity --teachers T T --student-layers 2", "'polarity' is named twice"),
         ("finetune --task sst2", "--model"),
         ("finetune --task polarity --epochs 0", "epochs must be above 0"),
     ],
