@@ -23,6 +23,11 @@ class Choice(Protocol):
         """The action space."""
         ...
 
+    @property
+    def mask(self) -> NDArray[np.int8]:
+        """Which parts of an action are free, as Gymnasium's spaces take it to sample from."""
+        ...
+
     def selection(self, action: Action) -> Selection:
         """What the action selects; entries that stand for no type are dropped."""
         ...
@@ -43,6 +48,11 @@ class Subset:
     def space(self) -> spaces.MultiBinary:
         """The action space."""
         return spaces.MultiBinary(self.k_max)
+
+    @property
+    def mask(self) -> NDArray[np.int8]:
+        """[K_max], 0 where the entry stands for nothing and 2 where it is free."""
+        return _padded([2.0] * len(self.names), self.k_max).astype(np.int8)
 
     def selection(self, action: Action) -> Selection:
         """The types whose bit is set, each with weight 1."""
@@ -65,6 +75,11 @@ class Weights:
         """The action space."""
         return spaces.Box(0.0, 1.0, (self.k_max,), np.float32)
 
+    @property
+    def mask(self) -> NDArray[np.int8]:
+        """[K_max], 0 where the entry stands for nothing and 2 where it is free."""
+        return _padded([2.0] * len(self.names), self.k_max).astype(np.int8)
+
     def selection(self, action: Action) -> Selection:
         """Each type with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end."""
         weights = np.clip(np.nan_to_num(action.astype(np.float64)), 0.0, 1.0)
@@ -73,6 +88,31 @@ class Weights:
     def action(self, selection: Selection) -> Action:
         """[K_max] float32."""
         return _padded([selection.weights.get(name, 0.0) for name in self.names], self.k_max)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """`Discrete`: one of some fixed selections, such as the stages of a published method."""
+
+    selections: Sequence[Selection]
+
+    @property
+    def space(self) -> spaces.Discrete:
+        """The action space."""
+        return spaces.Discrete(len(self.selections))
+
+    @property
+    def mask(self) -> NDArray[np.int8]:
+        """[stages], all 1: any may follow any."""
+        return np.ones(len(self.selections), dtype=np.int8)
+
+    def selection(self, action: Action) -> Selection:
+        """The stage's own."""
+        return self.selections[int(action)]
+
+    def action(self, selection: Selection) -> Action:
+        """0-d int64."""
+        return np.array(list(self.selections).index(selection))
 
 
 def _padded(values: Sequence[float], length: int) -> NDArray[np.float32]:

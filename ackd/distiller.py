@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,94 +10,117 @@ from torch import Tensor
 
 from ackd.knowledge import label_loss
 from ackd.ledger import Ledger
-from ackd.models import Cost, run
+from ackd.models import Meter, run
+from ackd.precision import Precision, computing
 from ackd.student import Student
 from ackd.types import Batch, Knowledge, Needs, Report, Selection, Teacher, union
 
 
-@dataclass(frozen=True)
-class Prices:
-    """What a step costs: the students' and the teacher's forward pass."""
-
-    student: Cost
-    teacher: Cost
-
-    def step(self, knowledge: Sequence[Knowledge], size: int, length: int) -> dict[str, float]:
-        """FLOPs by part of one step that transfers `knowledge`, for a padded batch; backward counts twice a forward."""
-        return {
-            "student": 3 * self.student.forward(size, length),
-            "teacher": self.teacher.forward(size, length) if knowledge else 0.0,
-            "knowledge": sum(one.flops(size, length) for one in knowledge),
-        }
-
-
 class Distiller:
-    """A student, its teacher and the knowledge that can pass between them.
+    """A student, its teachers and the knowledge that can pass between them.
 
-        L = 1/B sum_i [ CE_i + sum_k a_k c_k L_k(x_i) ]
+        L = 1/B sum_i [ w_0 CE_i + sum_m g_m sum_k a_k c_k L_k(x_i, teacher m) ]
 
-    a is the selection's weight. c brings the knowledge losses to one size: 1 / (mean of L_k over the first
-    `scale_steps` steps that computed it), fixed from then on. What is not selected is not computed.
+    w_0 and a are the selection's weights, g the teachers'. c brings the knowledge losses to one size: 1 / (mean of
+    L_k over the first `scale_steps` batches that computed it), fixed from then on. What is not selected is not
+    computed.
 
     Args:
         student: what learns; the knowledge types' projections are its companions.
-        teacher: who answers; None for training on labels alone.
+        teachers: who answers; each knowledge type names its teacher by the place in here.
         knowledge: the types that a selection may name.
-        prices: what the ledger is told of the passes.
-        ledger: where FLOPs, time and teacher queries are counted.
+        meter: counts what the student's passes cost.
+        ledger: where FLOPs, time, bytes and teacher queries are counted.
+        teacher_weights: g; 1 for each if not given.
         scale_steps: 0 leaves every c_k at 1.
+        precision: of the student's passes; weights, losses and optimizer stay in float32.
     """
 
     def __init__(
         self,
         student: Student,
-        teacher: Teacher | None,
+        teachers: Sequence[Teacher],
         knowledge: Sequence[Knowledge],
         *,
-        prices: Prices,
+        meter: Meter,
         ledger: Ledger,
+        teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
+        precision: Precision = "fp32",
     ) -> None:
         self.student = student
-        self.teacher = teacher
+        self.teachers = teachers
         self.knowledge: Mapping[str, Knowledge] = {one.name: one for one in knowledge}
-        self.prices = prices
+        self.meter = meter
         self.ledger = ledger
+        self.teacher_weights = teacher_weights or [1.0] * len(teachers)
         self.scale_steps = scale_steps
+        self.precision = precision
         self._sums: dict[str, Tensor] = {}  # of each type's first losses, on the device
         self._seen: dict[str, int] = {}
 
-    def step(self, batch: Batch, selection: Selection) -> Report[Tensor]:
-        """One optimizer step; the report stays on the device.
+    def step(self, batches: Sequence[Batch], selection: Selection) -> Report[Tensor]:
+        """One optimizer step on the mean loss of the batches; the report stays on the device.
 
         Raises:
             KeyError: if the selection names a type that this distiller does not have.
         """
+        reports = [self._learn(batch, selection, 1 / len(batches)) for batch in batches]
+        with self.ledger.timing("student"):
+            norm = self.student.update()
+        self.ledger.steps += 1
+        return Report(
+            loss=_sum([loss for loss, _, _ in reports]),
+            labels=_sum([labels for _, labels, _ in reports]),
+            grad_norm=norm,
+            losses={name: _sum([losses[name] for _, _, losses in reports]) for name in reports[0][2]},
+        )
+
+    def _learn(self, batch: Batch, selection: Selection, share: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Adds the gradient of one batch's `share` of the step; that share of the loss, label loss and losses."""
         chosen = [self.knowledge[name] for name in selection.chosen]
         size, length = batch.shape
-        for part, flops in self.prices.step(chosen, size, length).items():
-            self.ledger.spend(part, flops)
-        with self.ledger.timing("student"):
-            needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
-            outputs = run(self.student.model.train(), batch, needs)
-            assert outputs.logits is not None
-            labels = label_loss(outputs.logits, batch.labels).mean()
-        losses: dict[str, Tensor] = {}
-        if chosen:
-            assert self.teacher is not None
-            with self.ledger.timing("teacher"):
-                answer = self.teacher(batch, union(one.teacher_needs for one in chosen))
-                self.ledger.teacher_queries += size
+        student, _, knowledge = self._prices(chosen, size, length)
+        self.ledger.spend("student", student)
+        self.ledger.spend("knowledge", knowledge)
+        needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
+        with computing(self.precision, batch.mask.device):
+            with self.ledger.timing("student"):
+                outputs = run(self.student.model.train(), batch, needs)
+                assert outputs.logits is not None
+                labels = label_loss(outputs.logits, batch.labels).mean()
+            answers = {m: self.teachers[m](batch, asked, self.ledger) for m, asked in self.asked(chosen).items()}
             with self.ledger.timing("knowledge"):
-                losses = {one.name: one(outputs, answer, batch).mean() for one in chosen}
-        loss = labels
-        for name, raw in losses.items():
-            loss = loss + selection.weights[name] * self._scaled(name, raw)
+                losses = {one.name: one(outputs, answers[one.teacher], batch).mean() for one in chosen}
+                loss = selection.labels * labels
+                for one in chosen:
+                    weight = self.teacher_weights[one.teacher] * selection.weights[one.name]
+                    loss = loss + weight * self._scaled(one.name, losses[one.name])
         with self.ledger.timing("student"):
-            norm = self.student.learn(loss)
-        self.ledger.steps += 1
-        report = {name: raw.detach() for name, raw in losses.items()}
-        return Report(loss.detach(), labels.detach(), norm.detach(), report)
+            self.student.learn(share * loss)
+        return (
+            share * loss.detach(),
+            share * labels.detach(),
+            {name: share * raw.detach() for name, raw in losses.items()},
+        )
+
+    def asked(self, chosen: Sequence[Knowledge]) -> dict[int, Needs]:
+        """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
+        places = sorted({one.teacher for one in chosen})
+        return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in places}
+
+    def price(self, chosen: Sequence[Knowledge], size: int, length: int) -> float:
+        """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache."""
+        return sum(self._prices(chosen, size, length))
+
+    def _prices(self, chosen: Sequence[Knowledge], size: int, length: int) -> tuple[float, float, float]:
+        """Of the student, backward counted as two forward passes; of the teachers; of the losses."""
+        needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
+        return (
+            3 * self.meter(needs).forward(size, length),
+            sum(self.teachers[m].price(asked, size, length) for m, asked in self.asked(chosen).items()),
+            sum(one.flops(size, length) for one in chosen),
+        )
 
     def _scaled(self, name: str, loss: Tensor) -> Tensor:
         if not self.scale_steps:
@@ -117,3 +139,7 @@ class Distiller:
         """Goes on from a `state_dict`."""
         self.student.load_state_dict(state["student"])
         self._sums, self._seen = dict(state["sums"]), dict(state["seen"])
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum()

@@ -17,7 +17,7 @@ class Phase:
     standing: Standing  # on the reward split, after the phase
     steps: int  # optimizer steps in this phase
     learning_rate: float  # share of its peak
-    flops: float  # spent in the phase's optimizer steps
+    flops: float  # of the phase's optimizer steps, had every answer been computed: caches do not move rewards
     flops_all: float  # what transferring everything would have taken in the same steps
 
     @property

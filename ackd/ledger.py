@@ -8,41 +8,46 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PARTS = ("student", "teacher", "knowledge", "reward", "report", "agent")
+PARTS = ("student", "teacher", "cache", "knowledge", "reward", "report", "agent")
 
 
 @dataclass
 class Ledger:
-    """FLOPs and seconds by part, and how often the teacher and the reward split were used.
+    """FLOPs, seconds and bytes by part, and how often the teacher and the reward split were used.
 
-    `student` is forward, backward and optimizer; `knowledge` the losses; `reward` the passes over the reward split;
-    `report` those over dev, which steer nothing; `agent` its decisions and updates. On a GPU the seconds are those of
-    the host, which does not wait for the device inside a phase: they tell where the host was, not what the device did.
+    `student` is forward, backward and optimizer; `teacher` the answers that were computed, and `cache` those that were
+    read and the writing of them; `knowledge` the losses; `reward` the passes over the reward split; `report` those
+    over dev, which steer nothing; `agent` its decisions and updates. FLOPs are matrix products and seconds are wall
+    time; on a GPU those of the host, which does not wait for the device inside a phase: they tell where the host was,
+    not what the device did. Bytes are what a part handed over: the teacher its answers, the cache what it read and
+    wrote.
     """
 
     flops: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    bytes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     steps: int = 0
-    teacher_queries: int = 0  # examples the teacher answered
+    teacher_queries: int = 0  # examples that a teacher computed an answer for
+    cached_queries: int = 0  # examples whose answer came from the cache alone
     reward_passes: int = 0
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
-        """Adds the time inside to a part."""
-        start = time.perf_counter()
+        """Adds the time inside to a part, less what parts inside it count for themselves."""
+        start, counted = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - start
+            inside = sum(self.seconds.values()) - counted
+            self.seconds[part] += time.perf_counter() - start - inside
 
     def spend(self, part: str, flops: float) -> None:
         """Adds FLOPs to a part."""
         self.flops[part] += flops
 
-    @property
-    def training_flops(self) -> float:
-        """FLOPs of the optimizer steps alone."""
-        return self.flops["student"] + self.flops["teacher"] + self.flops["knowledge"]
+    def move(self, part: str, size: float) -> None:
+        """Adds bytes to a part."""
+        self.bytes[part] += size
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for `ledger.json`."""
@@ -53,6 +58,8 @@ class Ledger:
         for part in PARTS:
             self.flops[part] += other.flops[part]
             self.seconds[part] += other.seconds[part]
+            self.bytes[part] += other.bytes[part]
         self.steps += other.steps
         self.teacher_queries += other.teacher_queries
+        self.cached_queries += other.cached_queries
         self.reward_passes += other.reward_passes

@@ -11,38 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.distiller import Distiller, Prices
+from ackd.cache import not_finite
+from ackd.distiller import Distiller
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.models import Cost, Model, StudentFactory, cost_of, run
+from ackd.models import Meter, StudentFactory, run
+from ackd.order import Order
+from ackd.precision import Precision, computing
+from ackd.presets import Stage, stage_at
 from ackd.streams import Streams
 from ackd.student import Student
 from ackd.tasks import Split, Task
-from ackd.teachers import ModelTeacher
-from ackd.types import Knowledge, Needs, Report, Selection, Standing, mean
-
-
-class Order:
-    """Training batches without end: each pass over the data in a new order from the run's stream."""
-
-    def __init__(self, examples: int, size: int, generator: np.random.Generator) -> None:
-        self.examples, self.size, self.generator = examples, size, generator
-        self._left: NDArray[np.int64] = np.empty(0, np.int64)
-
-    def next(self) -> NDArray[np.int64]:
-        """The places of the next batch's examples."""
-        while len(self._left) < self.size:
-            self._left = np.concatenate([self._left, self.generator.permutation(self.examples)])
-        batch, self._left = self._left[: self.size], self._left[self.size :]
-        return batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is left of the present pass; the generator's state belongs to its stream."""
-        return {"left": self._left.copy()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
-        self._left = state["left"].copy()
+from ackd.teachers import uncached
+from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
 
 
 class Distillation:
@@ -50,14 +31,19 @@ class Distillation:
 
     Args:
         task: the data.
-        teacher: who answers; None trains on labels alone.
+        teachers: who answers; none trains on labels alone. Rewards and reports compare with the first.
         make_student: a new student, drawn from torch's generator.
         make_knowledge: the knowledge types, with new projections, drawn from torch's generator.
+        stages: of a published method, what it transfers when; none if the selection is left open.
         steps: the budget in optimizer steps.
-        batch_size: examples in a step.
+        batch_size: examples in a batch.
+        accumulate: batches whose gradients make one optimizer step.
         lr: peak learning rate.
-        scale_steps: steps over which the knowledge losses are brought to one size; 0 leaves them as they are.
-        device: where student and teacher are.
+        teacher_weights: what each teacher's losses count; 1 if not given.
+        scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are.
+        device: where student and teachers are.
+        precision: of the student's passes.
+        compiled: compile the student's passes.
 
     Raises:
         InputError: if a number is not above 0.
@@ -66,28 +52,37 @@ class Distillation:
     def __init__(
         self,
         task: Task,
-        teacher: ModelTeacher | None,
+        teachers: Sequence[Teacher],
         make_student: StudentFactory,
         make_knowledge: Callable[[], Sequence[Knowledge]] = tuple,
         *,
+        stages: Sequence[Stage] = (),
         steps: int,
         batch_size: int = 32,
+        accumulate: int = 1,
         lr: float = 5e-5,
+        teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
         device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        compiled: bool = False,
     ) -> None:
-        for name, value in (("steps", steps), ("batch size", batch_size), ("learning rate", lr)):
+        numbers = {"steps": steps, "batch size": batch_size, "batches of a step": accumulate, "learning rate": lr}
+        for name, value in numbers.items():
             if not value > 0:
                 raise InputError(f"the {name} must be above 0, got {value}")
-        self.task, self.teacher = task, teacher
+        self.task, self.teachers = task, tuple(teachers)
+        # whose standing rewards and reports compare with; it is asked about splits that no cache knows
+        self.reference = uncached(self.teachers[0]) if self.teachers else None
         self._make_student, self._make_knowledge = make_student, make_knowledge
-        self.steps, self.batch_size, self.lr, self.scale_steps = steps, batch_size, lr, scale_steps
-        self.device = torch.device(device)
-        self._standings: dict[str, Standing] = {}  # the teacher's, by split: it never changes
+        self.stages = tuple(stages)
+        self.steps, self.batch_size, self.accumulate, self.lr = steps, batch_size, accumulate, lr
+        self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
+        self.device, self.precision, self.compiled = torch.device(device), precision, compiled
+        self._standings: dict[str, Standing] = {}  # the reference teacher's, by split: it never changes
         self._answers: dict[str, NDArray[np.float64]] = {}
         with Streams(0).initialising():
-            probe = make_student()
-        self.prices = Prices(cost_of(probe), cost_of(teacher.model) if teacher else Cost(0.0, 0.0, 0.0))
+            self._meter = Meter(make_student().to("cpu"))
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -95,59 +90,86 @@ class Distillation:
         self.seed = seed
         self.ledger = Ledger()
         self.streams = Streams(seed, self.device)
-        self.order = Order(len(self.task.train), self.batch_size, self.streams.order)
+        self.order = Order(self.task.train.lengths, self.batch_size, self.streams.order)
         with self.streams.initialising():
             model = self._make_student().to(self.device)
             knowledge = [one.to(self.device) for one in self._make_knowledge()]
-        self.student = Student(model, knowledge, steps=self.steps, lr=self.lr)
+        self.student = Student(model, knowledge, steps=self.steps, lr=self.lr, compiled=self.compiled)
         self.distiller = Distiller(
             self.student,
-            self.teacher,
+            self.teachers,
             knowledge,
-            prices=self.prices,
+            meter=self._meter,
             ledger=self.ledger,
+            teacher_weights=self.teacher_weights,
             scale_steps=self.scale_steps,
+            precision=self.precision,
         )
         self.steps_done = 0
-        self.flops_all = 0.0  # what the steps would have taken with everything transferred
+        self.price = 0.0  # FLOPs of what was transferred, had every answer been computed
+        self.price_of_all = 0.0  # and of transferring everything
 
     @property
     def families(self) -> dict[str, str]:
         """The family of each knowledge type by its name."""
         return {name: one.family for name, one in self.distiller.knowledge.items()}
 
+    def staged(self, steps_done: int) -> Selection:
+        """What the stages select after so many steps, as `distill` takes it."""
+        return self.stages[stage_at(self.stages, steps_done / self.steps)].selection
+
     @property
     def type_prices(self) -> dict[str, float]:
         """FLOPs of a step with only this type, as a share of a step with every type, for each type by its name."""
         shape = (self.batch_size, round(float(self.task.train.lengths.mean())))
         everything = list(self.distiller.knowledge.values())
-        price_of_all = sum(self.prices.step(everything, *shape).values())
-        return {one.name: sum(self.prices.step([one], *shape).values()) / price_of_all for one in everything}
+        price_of_all = self.distiller.price(everything, *shape)
+        return {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
     def advance(self, selection: Selection, steps: int) -> Report[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
         Raises:
             ValueError: if the budget is used up.
+            InputError: if a teacher answered NaN or infinity.
         """
-        reports = []
+        reports, asked = [], []
         everything = list(self.distiller.knowledge.values())
+        chosen = [self.distiller.knowledge[name] for name in selection.chosen]
         with self.streams.dropping():
             for _ in range(min(steps, self.steps - self.steps_done)):
-                batch = self.task.train.batch(self.order.next()).to(self.device)
-                self.flops_all += sum(self.prices.step(everything, *batch.shape).values())
-                reports.append(self.distiller.step(batch, selection))
+                places = [self.order.next() for _ in range(self.accumulate)]
+                batches = [self.task.train.batch(those).to(self.device) for those in places]
+                self.price += sum(self.distiller.price(chosen, *batch.shape) for batch in batches)
+                self.price_of_all += sum(self.distiller.price(everything, *batch.shape) for batch in batches)
+                reports.append(self.distiller.step(batches, selection))
+                asked += places
         self.steps_done += len(reports)
-        return mean(reports)
+        report = mean(reports)
+        if not report.finite:
+            self._blame_teachers(asked, selection)
+        return report
+
+    def _blame_teachers(self, asked: Sequence[NDArray[np.int64]], selection: Selection) -> None:
+        """Asks again what was asked in a phase that failed, and names the examples whose answers are no numbers."""
+        chosen = [self.distiller.knowledge[name] for name in selection.chosen]
+        for places in asked:
+            batch = self.task.train.batch(places).to(self.device)
+            for m, needs in self.distiller.asked(chosen).items():
+                answer = self.teachers[m](batch, needs, Ledger())
+                for field in needs.fields:
+                    bad = ~torch.isfinite(answer[field]).flatten(1).all(1).cpu()
+                    if bad.any():
+                        raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
     def measure(self, split: Split, name: str) -> Standing:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
         with self.ledger.timing(part):
-            answers = self._answer(self.student.model, self.prices.student, split, part)
+            answers = self._answer(self._ask_student, split, part)
             self.ledger.reward_passes += part == "reward"
             standing = self._standing(answers, split)
-            if self.teacher and not self.task.spec.regression:
+            if self.reference and not self.task.spec.regression:
                 same = answers.argmax(1) == self._teacher_answers(split, name).argmax(1)
                 standing = replace(standing, agreement=float(same.mean()))
         return standing
@@ -163,7 +185,8 @@ class Distillation:
         return {
             "seed": self.seed,
             "steps_done": self.steps_done,
-            "flops_all": self.flops_all,
+            "price": self.price,
+            "price_of_all": self.price_of_all,
             "streams": self.streams.state_dict(),
             "order": self.order.state_dict(),
             "distiller": self.distiller.state_dict(),
@@ -173,7 +196,8 @@ class Distillation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a distillation with the same arguments."""
         self.reset(state["seed"])
-        self.steps_done, self.flops_all = state["steps_done"], state["flops_all"]
+        self.steps_done = state["steps_done"]
+        self.price, self.price_of_all = state["price"], state["price_of_all"]
         self.streams.load_state_dict(state["streams"])
         self.order.load_state_dict(state["order"])
         self.distiller.load_state_dict(state["distiller"])
@@ -186,24 +210,26 @@ class Distillation:
         return twin
 
     def _teacher_answers(self, split: Split, name: str) -> NDArray[np.float64]:
-        assert self.teacher is not None
+        assert self.reference is not None
         if name not in self._answers:
-            part = "reward" if name == "reward" else "report"
-            self._answers[name] = self._answer(self.teacher.model, self.prices.teacher, split, part)
+            self._answers[name] = self._answer(self.reference, split, "reward" if name == "reward" else "report")
         return self._answers[name]
 
-    def _answer(self, model: Model, cost: Cost, split: Split, part: str) -> NDArray[np.float64]:
-        """[N, C] logits in the split's order, read from the device once."""
+    def _ask_student(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        ledger.spend("student", self._meter(needs).forward(*batch.shape))
+        with computing(self.precision, self.device):
+            return run(self.student.model.eval(), batch, needs)
+
+    def _answer(self, ask: Callable[[Batch, Needs, Ledger], Outputs], split: Split, part: str) -> NDArray[np.float64]:
+        """[N, C] logits in the split's order, read from the device once; what they cost goes to `part`."""
         groups = list(split.by_length(256 if self.device.type == "cuda" else 32))  # small ones waste little padding
-        outputs = []
-        model.eval()
+        outputs, spent = [], Ledger()
         with torch.no_grad():
             for group in groups:
-                batch = split.batch(group).to(self.device)
-                self.ledger.spend(part, cost.forward(*batch.shape))
-                logits = run(model, batch, Needs(logits=True)).logits
+                logits = ask(split.batch(group).to(self.device), Needs(logits=True), spent).logits
                 assert logits is not None
                 outputs.append(logits)
+        self.ledger.spend(part, sum(spent.flops.values()))
         answers = np.empty((len(split), outputs[0].shape[-1]))
         answers[np.concatenate(groups)] = torch.cat(outputs).double().cpu().numpy()
         return answers

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ackd import knowledge, models, tasks
+from ackd import knowledge, models, presets, tasks
+from ackd.cache import Cache, Examples
+from ackd.checks import check_classes, check_device, check_outputs
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.models import Model, StudentFactory, Tokenizer
-from ackd.teachers import ModelTeacher
-from ackd.types import Shape
+from ackd.plan import make_plan, parse_size
+from ackd.precision import Precision
+from ackd.tasks import Split
+from ackd.teachers import Cached, ModelTeacher
+from ackd.types import Knowledge, Shape, Teacher
+
+logger = logging.getLogger("ackd")
 
 
 def prepare(
     *,
     task: str,
-    teacher: str,
+    teacher: str | Sequence[str],
     data: str | None = None,
     text_columns: Sequence[str] = (),
     label_column: str | None = None,
@@ -31,20 +39,28 @@ def prepare(
     data_seed: int = 0,
     student_layers: int | None = None,
     student: str | None = None,
-    types: Sequence[str] = knowledge.NAMES,
-    layer_map: str = "uniform",
+    types: Sequence[str] = (),
+    preset: str | None = None,
+    layer_map: str | None = None,
     temperature: float = 4.0,
+    teacher_weights: Sequence[float] = (),
+    cache: str | None = None,
+    cache_budget: str = "4GB",
+    cache_dtype: str = "float16",
     steps: int = 300,
     batch_size: int = 32,
+    accumulate: int = 1,
     lr: float = 5e-5,
     scale_steps: int = 10,
     device: str = "cpu",
+    precision: Precision = "fp32",
+    compiled: bool = False,
 ) -> Distillation:
     """A distillation from plain values, each of them as on the command line.
 
     Args:
         task: a GLUE task, a generated one, or any name where `data` is a file.
-        teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id.
+        teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or several of them.
         data: a folder in the hub's layout, or a CSV, JSON lines or Parquet file; the hub if None.
         text_columns: one or two, where `data` is a file.
         label_column: where `data` is a file.
@@ -53,97 +69,167 @@ def prepare(
         reward_examples: cut from the training data for the reward, half of it at most.
         max_length: tokens of an example; longer ones are cut.
         data_seed: of the reward split and of `max_examples`, the same for every run that is compared.
-        student_layers: the student starts as so many of the teacher's layers.
+        student_layers: the student starts as so many of the first teacher's layers.
         student: instead of `student_layers`: a folder or hub id to start from, or a JSON config to draw weights for.
-        types: the knowledge types that can be selected.
-        layer_map: uniform | last | skip | pairs such as 0:1,1:3,2:5.
+        types: the knowledge types that can be selected, logits, hidden and attention if none is named; of several
+            teachers `logits@2` is the second's, and `logits` stands for everyone's.
+        preset: a published method's types, weights and stages, instead of `types`.
+        layer_map: uniform | last | skip | pairs such as 0:1,1:3,2:5; uniform, or the preset's own, if None.
         temperature: of the logits.
+        teacher_weights: what each teacher's losses count; 1 each if not given.
+        cache: a folder that keeps the teachers' answers, shared by every run that asks the same; none if None.
+        cache_budget: what one teacher's answers may take there, as 2GB.
+        cache_dtype: float16 | bfloat16 | float32.
         steps: the budget in optimizer steps.
-        batch_size: examples in a step.
+        batch_size: examples in a batch.
+        accumulate: batches whose gradients make one optimizer step.
         lr: peak learning rate.
-        scale_steps: steps over which the knowledge losses are brought to one size; 0 leaves them as they are.
+        scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are, as
+            every preset does.
         device: cpu, cuda or cuda:1.
+        precision: fp32 | bf16, of the models' passes.
+        compiled: compile the student's passes.
 
     Raises:
         InputError: if any of it cannot work, in one sentence.
     """
     place = check_device(device)
+    sources = [teacher] if isinstance(teacher, str) else list(teacher)
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
-    model, tokenizer = _teacher(teacher, str(place))
-    check_classes(spec, model, teacher, own_data=data is not None and Path(data).is_file())
-    make_student, shape = _student(student, student_layers, model, tokenizer, spec.num_labels, teacher)
-    the_teacher = ModelTeacher(model)
-    knowledge.build(types, shape, the_teacher.shape, layers=layer_map, temperature=temperature)
-    if "attention" in types:
-        for who, one in (("teacher", model), ("student", make_student())):
-            if not models.can_give_attention(one.to(place)):
-                raise InputError(f"a {one.config.model_type} cannot give its attention ({who}): deselect 'attention'")
+    loaded = [_teacher(source, str(place), precision) for source in sources]
+    tokenizer = loaded[0][1]
+    for source, (one, its_tokenizer) in zip(sources, loaded, strict=True):
+        check_classes(spec, one.model, source, own_data=data is not None and Path(data).is_file())
+        if not models.same_vocabulary(its_tokenizer, tokenizer):
+            raise InputError(
+                f"the tokenizers of the teachers {sources[0]} and {source} differ: distil from one of them"
+            )
+    teachers = [one for one, _ in loaded]
+    if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
+        raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
+    make_student, shape = _student(student, student_layers, teachers[0].model, tokenizer, spec.num_labels, sources[0])
+    make_knowledge, stages = _knowledge(
+        types, preset, shape, [one.shape for one in teachers], layer_map=layer_map, temperature=temperature
+    )
+    with torch.random.fork_rng():
+        losses = make_knowledge()
+        check_outputs([one.model for one in teachers], make_student().to(place), losses)
+    its_task = _task(
+        task,
+        tokenizer,
+        data=data,
+        text_columns=tuple(text_columns),
+        label_column=label_column,
+        dev_data=dev_data,
+        max_examples=max_examples,
+        reward_examples=reward_examples,
+        max_length=max_length,
+        seed=data_seed,
+    )
+    answering: Sequence[Teacher] = teachers
+    if cache is not None:
+        budget = parse_size(cache_budget)
+        answering = [
+            _kept(one, [loss for loss in losses if loss.teacher == m], cache, task, its_task.train, budget, cache_dtype)
+            for m, one in enumerate(teachers)
+        ]
     return Distillation(
-        _task(
-            task,
-            tokenizer,
-            data=data,
-            text_columns=tuple(text_columns),
-            label_column=label_column,
-            dev_data=dev_data,
-            max_examples=max_examples,
-            reward_examples=reward_examples,
-            max_length=max_length,
-            seed=data_seed,
-        ),
-        the_teacher,
+        its_task,
+        answering,
         make_student,
-        lambda: knowledge.build(types, shape, the_teacher.shape, layers=layer_map, temperature=temperature),
+        make_knowledge,
+        stages=stages,
         steps=steps,
         batch_size=batch_size,
+        accumulate=accumulate,
         lr=lr,
-        scale_steps=scale_steps,
+        teacher_weights=teacher_weights,
+        scale_steps=0 if preset else scale_steps,
         device=place,
+        precision=precision,
+        compiled=compiled,
     )
 
 
-def check_device(name: str) -> torch.device:
-    """The device of that name.
+def _knowledge(
+    types: Sequence[str],
+    preset: str | None,
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    layer_map: str | None,
+    temperature: float,
+) -> tuple[Callable[[], Sequence[Knowledge]], Sequence[presets.Stage]]:
+    """What makes the losses anew for each student, and the stages of a preset."""
+    if preset is not None:
+        if len(teachers) > 1:
+            raise InputError(f"the preset {preset!r} has one teacher, and {len(teachers)} were named: name one")
+        if types:
+            raise InputError(f"the preset {preset!r} brings its own knowledge types: leave {', '.join(types)} away")
+        with torch.random.fork_rng():
+            stages = presets.preset(preset, student, teachers[0], layers=layer_map).stages
+        return lambda: presets.preset(preset, student, teachers[0], layers=layer_map).knowledge, stages
+    wanted = _by_teacher(types or knowledge.DEFAULT, len(teachers))
 
-    Raises:
-        InputError: if there is none.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"unknown device {name!r}: use cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no device {name!r} here: torch sees {torch.cuda.device_count()} GPUs; use cpu")
-    return device
+    def make() -> Sequence[Knowledge]:
+        return [
+            one
+            for m, names in enumerate(wanted)
+            for one in knowledge.build(
+                names,
+                student,
+                teachers[m],
+                layers=layer_map or "uniform",
+                temperature=temperature,
+                teacher_place=m,
+                suffix=f"@{m + 1}" if len(teachers) > 1 else "",
+            )
+        ]
+
+    return make, ()
 
 
-def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: bool) -> None:
-    """Compares a model's classes with a task's.
+def _by_teacher(types: Sequence[str], teachers: int) -> list[list[str]]:
+    """The types of each teacher: `logits@2` is the second's, `logits` everyone's."""
+    wanted: list[list[str]] = [[] for _ in range(teachers)]
+    for name in types:
+        kind, _, place = name.partition("@")
+        if place and not (place.isdigit() and 1 <= int(place) <= teachers):
+            raise InputError(f"{name!r} names no teacher: write {kind}@1 to {kind}@{teachers}, or {kind} for every one")
+        for m in [int(place) - 1] if place else range(teachers):
+            wanted[m].append(kind)
+    return wanted
 
-    Raises:
-        InputError: if they differ in number, in order, or (for a user's own data) in name.
-    """
-    if model.config.num_labels != spec.num_labels:
-        kind = "a regression" if spec.regression else f"{spec.num_labels} classes"
-        raise InputError(
-            f"the teacher {source} has {model.config.num_labels} outputs, but {spec.name} is {kind}: "
-            "give a teacher that was fine-tuned on this task (ackd finetune)"
+
+def _kept(
+    teacher: ModelTeacher,
+    losses: Sequence[Knowledge],
+    folder: str,
+    name: str,
+    split: Split,
+    budget: int,
+    dtype: str,
+) -> Teacher:
+    """The teacher behind a cache, whose plan is told before anything starts."""
+    if not losses:
+        return teacher
+    types = {loss.name: loss.teacher_needs for loss in losses}
+    plan = make_plan(types, teacher.shape, split.lengths, budget=budget, dtype=dtype)
+    key = (str(Path(folder).resolve()), name, teacher.fingerprint, split.fingerprint, dtype)
+    cache = _caches.get(key)
+    if cache is None:
+        cache = _caches[key] = Cache(
+            folder,
+            name=name,
+            teacher=teacher.fingerprint,
+            shape=teacher.shape,
+            examples=Examples(split.ids, split.lengths, split.fingerprint),
+            fields=plan.fields,
+            dtype=dtype,
         )
-    names = [name.lower() for name in models.class_names(model)]
-    wanted = [name.lower() for name in spec.classes]
-    if not names or names == wanted or all(name.isdigit() for name in wanted):
-        return
-    if set(names) == set(wanted):
-        raise InputError(
-            f"the teacher {source} orders its classes {', '.join(names)}, but {spec.name} has {', '.join(wanted)}: "
-            "distilling would swap them; fine-tune a teacher on this task's labels"
-        )
-    strangers = [name for name in wanted if name not in names]
-    if own_data and strangers:
-        raise InputError(
-            f"the label {strangers[0]!r} of {spec.name} is outside the teacher's classes ({', '.join(names)}): "
-            "give a teacher that was fine-tuned on these labels"
-        )
+    cache.widen(plan.fields)
+    logger.info("cache %s: %s", cache.folder, plan)
+    return Cached(teacher, cache)
 
 
 def _student(
@@ -173,10 +259,14 @@ def _student(
     return make, shape
 
 
-# Environments of one process that name the same teacher or data share them: neither ever changes.
+# Environments of one process that name the same teacher, data or cache share them: none ever changes.
+_caches: dict[tuple[str, ...], Cache] = {}
+
+
 @lru_cache(maxsize=4)
-def _teacher(source: str, device: str) -> tuple[Model, Tokenizer]:
-    return models.load_model(source, device=device), models.load_tokenizer(source)
+def _teacher(source: str, device: str, precision: Precision) -> tuple[ModelTeacher, Tokenizer]:
+    model = models.load_model(source, device=device)
+    return ModelTeacher(model, precision=precision), models.load_tokenizer(source)
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from ackd.models import Model
+from ackd.models import Model, capturing
 
 
 class Student:
@@ -24,6 +24,7 @@ class Student:
         weight_decay: of the matrices.
         warmup: share of the budget in which the learning rate rises.
         clip: largest gradient norm, over the model and its companions together.
+        compiled: compile the model's passes; the first ones take long.
     """
 
     def __init__(
@@ -36,8 +37,11 @@ class Student:
         weight_decay: float = 0.01,
         warmup: float = 0.06,
         clip: float = 1.0,
+        compiled: bool = False,
     ) -> None:
-        self.model = model
+        self.model = capturing(model)
+        if compiled:
+            model.compile(dynamic=True)
         self.companions = nn.ModuleList(companions)
         self.clip = clip
         self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
@@ -57,14 +61,17 @@ class Student:
         """The present learning rate as a share of its peak."""
         return float(self.schedule.get_last_lr()[0]) / self.peak
 
-    def learn(self, loss: Tensor) -> Tensor:
-        """One optimizer step on `loss`; the gradient's norm before clipping, 0-d, on the device."""
+    def learn(self, loss: Tensor) -> None:
+        """Adds the gradient of `loss` to that of the step under way."""
         loss.backward()
+
+    def update(self) -> Tensor:
+        """Takes the optimizer step; the gradient's norm before clipping, 0-d, on the device."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        return norm.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, moments and schedule, as copies that later steps leave alone."""

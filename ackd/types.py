@@ -1,7 +1,7 @@
-"""The shared data types: plain, frozen, and free of every other module of the project.
+"""The shared data types: plain and frozen; of the project they know the ledger alone.
 
 Shapes: `B` examples, `n` tokens, `C` classes (1 for regression), `d` hidden width, `A` attention heads.
-Layers count from 0, the first transformer layer.
+Layers count from 0, the first transformer layer; `EMBEDDINGS` is what enters it.
 """
 
 from __future__ import annotations
@@ -10,21 +10,31 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ackd.ledger import Ledger
+
 Number = TypeVar("Number", float, Tensor)
+
+EMBEDDINGS = -1
+LAYERED = ("cls", "hidden", "attention", "queries", "keys", "values")
 
 
 @dataclass(frozen=True)
 class Batch:
     """Some tokenised examples, padded to one length."""
 
-    ids: Tensor  # [B] int64, the example's place in its task's split: stable over epochs and runs
+    ids: Tensor  # [B] int64, the example's place in its task's split: stable over epochs and runs; on the host
     inputs: Mapping[str, Tensor]  # each [B, n] int64, as the model takes them: input_ids, attention_mask, ...
     labels: Tensor  # [B] int64 classes, or float32 values for regression
+    lengths: Tensor = None  # type: ignore[assignment]  # [B] int64, tokens of each; counted if not given; on the host
+
+    def __post_init__(self) -> None:
+        if self.lengths is None:
+            object.__setattr__(self, "lengths", self.mask.sum(1).cpu())
 
     @property
     def mask(self) -> Tensor:
@@ -37,15 +47,37 @@ class Batch:
         size, length = self.mask.shape
         return size, length
 
+    @property
+    def padded(self) -> bool:
+        """Whether any example is shorter than the batch; known on the host."""
+        return int(self.lengths.min()) < self.shape[1]
+
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        return replace(
-            self,
-            ids=self.ids.to(device, non_blocking=True),
-            inputs=inputs,
-            labels=self.labels.to(device, non_blocking=True),
-        )
+        """The same batch on `device`; the copy to a GPU does not hold up the host."""
+        if device == self.mask.device:
+            return self
+
+        def sent(value: Tensor) -> Tensor:
+            return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+
+        inputs = {name: sent(value) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=sent(self.labels))
+
+    def rows(self, places: Sequence[int]) -> Batch:
+        """The examples at `places`, cut to the longest of them."""
+        chosen = torch.tensor(places, dtype=torch.int64)
+        lengths = self.lengths[chosen]
+        longest = int(lengths.max())
+        there = chosen.to(self.mask.device, non_blocking=True)
+        inputs = {name: value[there, :longest] for name, value in self.inputs.items()}
+        return Batch(self.ids[chosen], inputs, self.labels[there], lengths)
+
+
+class Field(NamedTuple):
+    """One tensor that a model can be asked for."""
+
+    kind: str  # logits, or one of LAYERED
+    layer: int = 0  # 0 for logits
 
 
 @dataclass(frozen=True)
@@ -53,23 +85,66 @@ class Needs:
     """Which outputs of a model somebody asks for; nothing else is computed."""
 
     logits: bool = False
-    hidden: frozenset[int] = frozenset()  # layers
-    attention: frozenset[int] = frozenset()  # layers
+    cls: frozenset[int] = frozenset()  # layers, in all that follow
+    hidden: frozenset[int] = frozenset()
+    attention: frozenset[int] = frozenset()
+    queries: frozenset[int] = frozenset()
+    keys: frozenset[int] = frozenset()
+    values: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, fields: Iterable[Field]) -> Needs:
+        """Just these fields."""
+        layers: dict[str, set[int]] = {}
+        for kind, layer in fields:
+            layers.setdefault(kind, set()).add(layer)
+        logits = layers.pop("logits", None) is not None
+        return Needs(logits, **{kind: frozenset(those) for kind, those in layers.items()})
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Each tensor asked for, in one fixed order."""
+        layered = (Field(kind, layer) for kind in LAYERED for layer in sorted(getattr(self, kind)))
+        return ((Field("logits"),) if self.logits else ()) + tuple(layered)
+
+    @property
+    def last_layer(self) -> int | None:
+        """The last layer that has to run; None if all of the model has to."""
+        return None if self.logits else max((layer for _, layer in self.fields), default=EMBEDDINGS)
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.logits or other.logits, self.hidden | other.hidden, self.attention | other.attention)
+        return Needs(self.logits or other.logits, *(getattr(self, kind) | getattr(other, kind) for kind in LAYERED))
 
     def __bool__(self) -> bool:
-        return self.logits or bool(self.hidden) or bool(self.attention)
+        return self.logits or any(getattr(self, kind) for kind in LAYERED)
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model answered: what was asked for, and nothing else."""
+    """What a model answered: what was asked for, and nothing else. Where the batch is padded, padding holds anything."""
 
     logits: Tensor | None = None  # [B, C]
+    cls: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, d], the first token of the layer's output
     hidden: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, n, d], the layer's output
     attention: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, A, n, n], scores before softmax
+    queries: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, n, d], all heads side by side
+    keys: Mapping[int, Tensor] = field(default_factory=dict)  # as queries
+    values: Mapping[int, Tensor] = field(default_factory=dict)  # as queries
+
+    @classmethod
+    def of(cls, tensors: Mapping[Field, Tensor]) -> Outputs:
+        """From one tensor a field."""
+        layered: dict[str, dict[int, Tensor]] = {kind: {} for kind in LAYERED}
+        for (kind, layer), value in tensors.items():
+            if kind != "logits":
+                layered[kind][layer] = value
+        return Outputs(tensors.get(Field("logits")), **layered)
+
+    def __getitem__(self, wanted: Field) -> Tensor:
+        if wanted.kind == "logits":
+            assert self.logits is not None
+            return self.logits
+        return getattr(self, wanted.kind)[wanted.layer]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -79,15 +154,18 @@ class Selection:
     A type that is missing or has weight 0 is not computed and not paid for; no type at all means labels only.
 
     Raises:
-        ValueError: if a weight is negative, infinite or NaN.
+        ValueError: if a weight is negative, infinite or NaN, or all of them are 0.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
+    labels: float = 1.0  # the weight of the label loss
 
     def __post_init__(self) -> None:
-        for name, weight in self.weights.items():
+        for name, weight in {**self.weights, "labels": self.labels}.items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ValueError(f"the weight of {name!r} must be finite and not negative, got {weight}")
+        if not (self.labels or self.chosen):
+            raise ValueError("nothing is selected, not even the labels: there is nothing to learn from")
 
     @classmethod
     def of(cls, *names: str) -> Selection:
@@ -164,8 +242,17 @@ class Teacher(Protocol):
         """The sizes of what it answers with."""
         ...
 
-    def __call__(self, batch: Batch, needs: Needs) -> Outputs:
-        """The outputs asked for, without gradient."""
+    @property
+    def fingerprint(self) -> str:
+        """Names all that its answers depend on but the question: equal fingerprints, equal answers."""
+        ...
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        """The outputs asked for, without gradient; `ledger` is told what that took."""
+        ...
+
+    def price(self, needs: Needs, size: int, length: int) -> float:
+        """FLOPs of one answer that is computed, for a padded batch."""
         ...
 
 
@@ -178,6 +265,7 @@ class Knowledge(nn.Module, ABC):
 
     name: str  # what selections, policies and curves call it
     family: ClassVar[str]  # logits | hidden | attention | relation
+    teacher: int = 0  # the place, among the distiller's teachers, of the one it learns from
 
     student_needs: Needs
     teacher_needs: Needs
@@ -188,7 +276,7 @@ class Knowledge(nn.Module, ABC):
 
     @abstractmethod
     def flops(self, size: int, length: int) -> float:
-        """Floating-point operations of the loss, backward included, for `size` examples of `length` tokens."""
+        """FLOPs of the loss's own matrix products, backward included, for `size` examples of `length` tokens."""
 
 
 def union(needs: Iterable[Needs]) -> Needs:

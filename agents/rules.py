@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, Policy, State
 from ackd.errors import InputError, unknown
+from ackd.presets import Stage, stage_at
 from ackd.signals import FEATURES, GLOBALS
 
 Bits = NDArray[np.int8]
@@ -77,6 +78,24 @@ class RandomHeld:
             begins = begins | np.asarray(episode_start, dtype=bool).reshape(begins.shape)
         self._held = np.where(begins[..., None], fresh, held).astype(np.int8)
         return self._held * mask, (self._held,)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A published method's stages, one after the other, as actions of `Stages`."""
+
+    stages: Sequence[Stage]
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.int64], State | None]:
+        """The place of the stage that the progress is in."""
+        progress = np.asarray(observation["globals"])[..., PROGRESS]
+        return np.vectorize(lambda share: stage_at(self.stages, share), otypes=[np.int64])(progress), state
 
 
 def fixed(bits: Sequence[bool]) -> Rule:

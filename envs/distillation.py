@@ -42,7 +42,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation: what is trained.
         decision_interval: optimizer steps between two decisions.
         reward: what a decision earns.
-        choice: `subset` (`MultiBinary`) or `weights` (`Box`).
+        choice: `subset` (`MultiBinary`), `weights` (`Box`), or an action space of one's own, such as `Stages`.
         k_max: length of the action; entries beyond the knowledge types are masked.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last
@@ -60,7 +60,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         *,
         decision_interval: int = 20,
         reward: Reward | None = None,
-        choice: str = "subset",
+        choice: str | Choice = "subset",
         k_max: int = 8,
     ) -> None:
         families = distillation.families
@@ -68,13 +68,13 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError(f"k_max is {k_max}, but there are {len(families)} knowledge types: raise it")
         if decision_interval < 1:
             raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
-        if choice not in CHOICES:
+        if isinstance(choice, str) and choice not in CHOICES:
             raise unknown("action space", choice, CHOICES)
         self.distillation = distillation
         self.decision_interval = decision_interval
         self.reward = reward or GapClosed()
         self.knowledge = tuple(families)
-        self.choice: Choice = CHOICES[choice](self.knowledge, k_max)
+        self.choice: Choice = CHOICES[choice](self.knowledge, k_max) if isinstance(choice, str) else choice
         self.signals = Signals(families, distillation.type_prices, k_max)
         self.observation_space: spaces.Space[Any] = self.signals.space
         self.action_space = self.choice.space
@@ -114,7 +114,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
                 teacher.loss,
             )
         self._actions, self._rewards = [], []
-        return self.signals.observe(self.episode), {"seed": distillation.seed, "action_mask": self._action_mask()}
+        return self.signals.observe(self.episode), {"seed": distillation.seed, "action_mask": self.choice.mask}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Trains for one phase under the action's selection.
@@ -127,7 +127,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         phase = self._train(action)
         self.episode = self.episode.then(phase)
         earned = self.reward(self.episode) if phase.finite else Earned(ERROR_RETURN - math.fsum(self._rewards))
-        self._actions.append(np.asarray(action).tolist())
+        self._actions.append(np.atleast_1d(action).tolist())
         self._rewards.append(earned.total)
         terminated = not phase.finite or not self.episode.decisions_left
         return self.signals.observe(self.episode), earned.total, terminated, False, self._info(phase, earned)
@@ -140,7 +140,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
         replay = self.fork()
         replay.reset(seed=record.seed)
-        rewards = [replay.step(np.asarray(action, dtype=self.action_space.dtype))[1] for action in record.actions]
+        shape, dtype = self.action_space.shape, self.action_space.dtype
+        rewards = [replay.step(np.asarray(action, dtype=dtype).reshape(shape))[1] for action in record.actions]
         return np.allclose(rewards, record.rewards, rtol=1e-5, atol=1e-6)
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,12 +163,11 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
     def fork(self) -> DistillationEnv:
         """An independent environment in the same state; data and teacher, which never change, are shared."""
-        choice = next(name for name, kind in CHOICES.items() if isinstance(self.choice, kind))
         twin = DistillationEnv(
             self.distillation.fork(),
             decision_interval=self.decision_interval,
             reward=self.reward,
-            choice=choice,
+            choice=self.choice,
             k_max=self.signals.k_max,
         )
         twin.load_state_dict(self.state_dict())
@@ -181,8 +181,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     def _train(self, action: Action) -> Phase:
         distillation = self.distillation
         selection = self.choice.selection(np.asarray(action))
-        ledger = distillation.ledger
-        steps, flops, flops_all = distillation.steps_done, ledger.training_flops, distillation.flops_all
+        steps, price, price_of_all = distillation.steps_done, distillation.price, distillation.price_of_all
         learning_rate = distillation.student.learning_rate
         report = distillation.advance(selection, self.decision_interval)
         failed = Standing(math.nan, math.nan)
@@ -192,12 +191,9 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             distillation.measure(distillation.task.reward, "reward") if report.finite else failed,
             steps=distillation.steps_done - steps,
             learning_rate=learning_rate,
-            flops=ledger.training_flops - flops,
-            flops_all=distillation.flops_all - flops_all,
+            flops=distillation.price - price,
+            flops_all=distillation.price_of_all - price_of_all,
         )
-
-    def _action_mask(self) -> Action:
-        return 2 * self.signals.mask  # Gymnasium's convention for MultiBinary: 0 forced off, 2 free
 
     def _info(self, phase: Phase, earned: Earned) -> dict[str, Any]:
         assert self.episode is not None
@@ -215,7 +211,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             "flops_share": phase.flops / phase.flops_all,
         }
         return {
-            "action_mask": self._action_mask(),
+            "action_mask": self.choice.mask,
             "action/effective": "+".join(phase.selection.chosen) or "labels",
             "error/type": "" if phase.finite else "divergence",
             **{name: value if math.isfinite(value) else 0.0 for name, value in numbers.items()},

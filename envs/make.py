@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ackd import knowledge, models, tasks
+from ackd.choices import Stages
 from ackd.envs.distillation import DistillationEnv
 from ackd.loop import Distillation
 from ackd.rewards import named
@@ -29,7 +30,7 @@ def distill(
         decision_interval: optimizer steps between two decisions.
         reward: gap | score-gap | neg-loss | final | gap+explore-soft | gap+explore-hard.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
-        choice: subset | weights.
+        choice: subset | weights; a preset has its own, one action for each of its stages.
         k_max: length of the action.
         **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
 
@@ -38,11 +39,13 @@ def distill(
     """
     from ackd.setting import prepare
 
+    distillation = prepare(**setting)
+    stages = [stage.selection for stage in distillation.stages]
     return DistillationEnv(
-        prepare(**setting),
+        distillation,
         decision_interval=decision_interval,
         reward=named(reward, cost_weight),
-        choice=choice,
+        choice=Stages(stages) if stages else choice,
         k_max=k_max,
     )
 
@@ -51,7 +54,7 @@ def tiny(
     *,
     steps: int = 12,
     decision_interval: int = 2,
-    types: tuple[str, ...] = knowledge.NAMES,
+    types: tuple[str, ...] = knowledge.DEFAULT,
     student_width: int | None = None,
     lr: float = 1e-3,
     reward: str = "gap",
@@ -81,7 +84,7 @@ def tiny(
         shape = models.shape_of(make_student())
     distillation = Distillation(
         task,
-        teacher,
+        [teacher],
         make_student,
         lambda: knowledge.build(types, shape, teacher.shape),
         steps=steps,

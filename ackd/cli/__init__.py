@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
 import tyro
 
+from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.finetune import Finetune
@@ -18,6 +20,7 @@ DESCRIPTION = "Distil small transformers, and let an agent decide which knowledg
 Command = (
     Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[FillCache, tyro.conf.subcommand("cache")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
 )
@@ -26,6 +29,11 @@ Command = (
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; 0 if it worked, 2 if its input cannot be used, 1 if a training diverged."""
     command = tyro.cli(Command, args=arguments, prog="ackd", description=DESCRIPTION)
+    notes = logging.StreamHandler(sys.stderr)
+    notes.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("ackd")
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
     try:
         command.run()
     except InputError as error:
@@ -37,4 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ackd: stopped", file=sys.stderr)
         return 130
+    finally:
+        logger.removeHandler(notes)
     return 0

@@ -38,7 +38,7 @@ class Finetune(DataOptions, OutputOptions):
         from ackd.errors import InputError
         from ackd.loop import Distillation, distill
         from ackd.runs import RunFolder
-        from ackd.setting import check_device
+        from ackd.checks import check_device
         from ackd.types import Selection
 
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))
@@ -59,7 +59,7 @@ class Finetune(DataOptions, OutputOptions):
             seed=self.data_seed,
         )
         steps = max(round(self.epochs * len(task.train) / self.batch_size), 1)
-        training = Distillation(task, None, make, steps=steps, batch_size=self.batch_size, lr=self.lr, device=device)
+        training = Distillation(task, (), make, steps=steps, batch_size=self.batch_size, lr=self.lr, device=device)
         folder.begin("finetune", asdict(self))
         started = time.perf_counter()
         with progress(steps, "finetune") as bar:

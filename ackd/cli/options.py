@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+Precision = Literal["fp32", "bf16"]
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -49,39 +51,64 @@ class OutputOptions:
 
 
 @dataclass(kw_only=True)
-class StudentOptions:
-    """The student, what it can be taught, and how it learns."""
+class PairOptions:
+    """What can pass from the teacher to the student."""
 
     student_layers: int | None = None
-    """The student starts as so many of the teacher's layers, at even distances."""
+    """The student starts as so many of the (first) teacher's layers, at even distances."""
     student: str | None = None
     """Instead of --student-layers: folder or hub id to start from, or a JSON config to draw weights for."""
-    knowledge: tuple[str, ...] = ("logits", "hidden", "attention")
-    """Knowledge types that can be selected."""
-    layer_map: str = "uniform"
+    knowledge: tuple[str, ...] = ()
+    """Knowledge types that can be selected: logits, hidden and attention if none is named; docs/knowledge.md lists
+    all. Of several teachers, logits@2 is the second's, and logits stands for everyone's."""
+    layer_map: str | None = None
     """Which teacher layer each student layer learns from: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
+    device: str = "cpu"
+    """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
+    precision: Precision = "fp32"
+    """What the models compute in; weights, optimizer and losses are in float32 either way."""
+
+    def pair_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them."""
+        names = ("student_layers", "student", "layer_map", "device", "precision")
+        return {"types": self.knowledge, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(kw_only=True)
+class StudentOptions(PairOptions):
+    """The student, what it can be taught, and how it learns."""
+
     temperature: float = 4.0
     """Temperature of the logits."""
+    cache: str | None = None
+    """Folder that keeps the teachers' answers, shared by all runs that ask the same; `ackd cache` fills it ahead."""
+    cache_budget: str = "4GB"
+    """What one teacher's answers may take there; what does not fit is asked live."""
+    cache_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Numbers in the cache; the answers are rounded to them."""
     steps: int = 300
     """Optimizer steps of one student's training."""
     decision_interval: int = 20
     """Optimizer steps between two decisions."""
     batch_size: int = 32
-    """Examples in a step."""
+    """Examples in a batch."""
+    accumulate: int = 1
+    """Batches whose gradients make one optimizer step."""
     lr: float = 5e-5
     """Peak learning rate of the student."""
+    compile: bool = False
+    """Compile the student's passes: the first steps take minutes, the others less."""
     reward: str = "gap"
     """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
     cost_weight: float = 0.1
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
-    device: str = "cpu"
-    """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
 
     def student_settings(self) -> dict[str, Any]:
         """As `ACKD/Distill-v0` takes them."""
-        names = ("student_layers", "student", "layer_map", "temperature", "steps", "batch_size", "lr", "device")
+        names = ("temperature", "cache", "cache_budget", "cache_dtype", "steps", "batch_size", "accumulate", "lr")
         environment = ("decision_interval", "reward", "cost_weight")
-        return {"types": self.knowledge, **{name: getattr(self, name) for name in (*names, *environment)}}
+        own = {name: getattr(self, name) for name in (*names, *environment)}
+        return {**self.pair_settings(), "compiled": self.compile, **own}
 
 
 def move(bar: tqdm[Any], done: int) -> None:
@@ -90,9 +117,9 @@ def move(bar: tqdm[Any], done: int) -> None:
 
 
 @contextmanager
-def progress(steps: int, what: str) -> Iterator[tqdm[Any]]:
+def progress(steps: int, what: str, unit: str = "step") -> Iterator[tqdm[Any]]:
     """A bar over optimizer steps with rate and time left; silent where nobody watches."""
     from tqdm import tqdm
 
-    with tqdm(total=steps, desc=what, unit="step", disable=None, dynamic_ncols=True) as bar:
+    with tqdm(total=steps, desc=what, unit=unit, disable=None, dynamic_ncols=True) as bar:
         yield bar

@@ -11,6 +11,7 @@ from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
 from ackd.loop import Distillation
 from ackd.models import Tokenizer, save_model
+from ackd.plan import readable
 from ackd.runs import RunFolder
 from ackd.tasks import TaskSpec
 from ackd.types import Standing
@@ -106,8 +107,12 @@ def ledger_lines(ledger: Ledger) -> str:
     seconds, flops = sum(ledger.seconds.values()), sum(ledger.flops.values())
     rows = [
         f"  {part:<10}{ledger.seconds[part]:9.1f} s {ledger.seconds[part] / seconds:6.1%}"
-        f"{ledger.flops[part] / 1e9:12.1f} GFLOPs {ledger.flops[part] / flops:6.1%}"
+        f"{ledger.flops[part] / 1e9:12.1f} GFLOPs {ledger.flops[part] / flops:6.1%}{readable(ledger.bytes[part]):>12}"
         for part in PARTS
         if ledger.seconds[part] or ledger.flops[part]
     ]
-    return "\n".join(["spent:", *rows])
+    asked = (
+        f"  {ledger.steps} steps; a teacher computed answers for {ledger.teacher_queries} examples, and the cache had "
+        f"them for {ledger.cached_queries}; {ledger.reward_passes} passes over the reward split"
+    )
+    return "\n".join(["spent:", *rows, asked])

@@ -83,7 +83,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
 
     def _instance(self) -> dict[str, Any]:
         """What the policy learned on, without the paths of this machine: the file is there to be shared."""
-        private = ("output", "overwrite", "data", "dev_data", "device")
+        private = ("output", "overwrite", "data", "dev_data", "device", "cache")
         settings = {name: value for name, value in asdict(self).items() if name not in private}
         return settings | {"teacher": Path(self.teacher).name, "student": self.student and Path(self.student).name}
 

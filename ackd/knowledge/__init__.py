@@ -2,25 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ackd.errors import InputError, unknown
-from ackd.knowledge.attention import Attention
+from ackd.knowledge.attention import Attention, AttentionKL, shared_heads
+from ackd.knowledge.cls import HiddenCls
+from ackd.knowledge.cosine import HiddenCosine
+from ackd.knowledge.fsp import Fsp
 from ackd.knowledge.hidden import Hidden
 from ackd.knowledge.labels import label_loss
-from ackd.knowledge.layers import LayerMap, evenly, layer_map
-from ackd.knowledge.logits import Logits
-from ackd.types import Knowledge, Shape
+from ackd.knowledge.layers import LayerMap, evenly, last_pair, layer_map
+from ackd.knowledge.logits import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy
+from ackd.knowledge.relations import Relations
+from ackd.knowledge.rkd import RkdAngle, RkdDistance
+from ackd.types import EMBEDDINGS, Knowledge, Shape
 
-__all__ = ["NAMES", "Attention", "Hidden", "LayerMap", "Logits", "build", "evenly", "label_loss", "layer_map"]
+__all__ = [
+    "DEFAULT",
+    "NAMES",
+    "Attention",
+    "AttentionKL",
+    "Fsp",
+    "Hidden",
+    "HiddenCls",
+    "HiddenCosine",
+    "LayerMap",
+    "Logits",
+    "LogitsCosine",
+    "LogitsMse",
+    "LogitsSoftCrossEntropy",
+    "Relations",
+    "RkdAngle",
+    "RkdDistance",
+    "build",
+    "evenly",
+    "label_loss",
+    "last_pair",
+    "layer_map",
+]
 
-NAMES = ("logits", "hidden", "attention")
+
+@dataclass(frozen=True)
+class _Models:
+    """What the types are made from."""
+
+    student: Shape
+    teacher: Shape
+    layers: str
+    temperature: float
+
+    @property
+    def pairs(self) -> LayerMap:
+        """The layer map; only worked out, and only refused, for a type that needs it."""
+        return layer_map(self.layers, self.student.layers, self.teacher.layers)
+
+    @property
+    def last(self) -> LayerMap:
+        """For the types whose paper compares one layer of each."""
+        return last_pair(self.layers, self.student.layers, self.teacher.layers)
+
+    @property
+    def both(self) -> tuple[Shape, Shape]:
+        return self.student, self.teacher
+
+
+_TYPES: dict[str, Callable[[_Models], Knowledge]] = {
+    "logits": lambda m: Logits(temperature=m.temperature),
+    "logits-mse": lambda m: LogitsMse(),
+    "logits-soft-ce": lambda m: LogitsSoftCrossEntropy(),
+    "logits-cosine": lambda m: LogitsCosine(*m.both),
+    "embeddings": lambda m: Hidden(*m.both, ((EMBEDDINGS, EMBEDDINGS),), name="embeddings"),
+    "hidden": lambda m: Hidden(*m.both, m.pairs),
+    "hidden-cls": lambda m: HiddenCls(*m.both, m.pairs),
+    "hidden-cosine": lambda m: HiddenCosine(*m.both, m.last),
+    "attention": lambda m: Attention(*m.both, m.pairs),
+    "attention-kl": lambda m: AttentionKL(*m.both, m.last),
+    "values": lambda m: Relations(
+        *m.both, m.last, of=("values",), heads=shared_heads(*m.both, "values"), name="values"
+    ),
+    "qkv": lambda m: Relations(*m.both, m.last),
+    "fsp": lambda m: Fsp(*m.both, m.pairs),
+    "rkd-distance": lambda m: RkdDistance(*m.both),
+    "rkd-angle": lambda m: RkdAngle(*m.both),
+}
+NAMES = tuple(_TYPES)
+DEFAULT = ("logits", "hidden", "attention")
 
 
 def build(
-    names: Sequence[str], student: Shape, teacher: Shape, *, layers: str = "uniform", temperature: float = 4.0
+    names: Sequence[str],
+    student: Shape,
+    teacher: Shape,
+    *,
+    layers: str = "uniform",
+    temperature: float = 4.0,
+    teacher_place: int = 0,
+    suffix: str = "",
 ) -> list[Knowledge]:
     """The named knowledge types for this pair of models, in the order of the names.
+
+    Args:
+        names: some of `NAMES`.
+        student: the student's sizes.
+        teacher: the teacher's sizes.
+        layers: the layer map, a rule or pairs; of a rule, the types whose paper uses one layer get the last pair.
+        temperature: of `logits` alone.
+        teacher_place: which of several teachers it is.
+        suffix: appended to each name, which tells the same types for several teachers apart.
 
     Raises:
         InputError: for an unknown or repeated name, or a type that the pair cannot satisfy.
@@ -28,15 +117,11 @@ def build(
     if len(set(names)) < len(names):
         raise InputError(f"a knowledge type is named twice in {' '.join(names)}: name each once")
     for name in names:
-        if name not in NAMES:
+        if name not in _TYPES:
             raise unknown("knowledge type", name, NAMES)
-    pairs = layer_map(layers, student.layers, teacher.layers) if set(names) - {"logits"} else ()
-    made: list[Knowledge] = []
-    for name in names:
-        if name == "logits":
-            made.append(Logits(temperature=temperature))
-        elif name == "hidden":
-            made.append(Hidden(student, teacher, pairs))
-        else:
-            made.append(Attention(student, teacher, pairs))
+    models = _Models(student, teacher, layers, temperature)
+    made = [_TYPES[name](models) for name in names]
+    for one in made:
+        one.name += suffix
+        one.teacher = teacher_place
     return made

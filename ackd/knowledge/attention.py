@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ackd.errors import InputError
-from ackd.knowledge.layers import LayerMap
-from ackd.knowledge.masked import masked_mean
+from ackd.knowledge.divergence import divergence
+from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
+from ackd.knowledge.masked import masked_mean, wide
 from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+
+
+def shared_heads(student: Shape, teacher: Shape, name: str) -> int:
+    """How many attention heads both models have.
+
+    Raises:
+        InputError: if they differ.
+    """
+    if student.heads != teacher.heads:
+        raise InputError(
+            f"the student has {student.heads} attention heads and the teacher {teacher.heads}, and {name!r} compares "
+            "them head by head: deselect it, or give the student as many heads ('qkv' compares any two models)"
+        )
+    return student.heads
 
 
 class Attention(Knowledge):
@@ -28,24 +44,56 @@ class Attention(Knowledge):
 
     def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "attention") -> None:
         super().__init__()
-        if student.heads != teacher.heads:
-            raise InputError(
-                f"the student has {student.heads} attention heads and the teacher {teacher.heads}, and 'attention' "
-                "compares them head by head: deselect it, or give the student as many heads"
-            )
+        shared_heads(student, teacher, name)
         self.name = name
         self.pairs = pairs
-        self.widths = (student.width, teacher.width)
-        self.student_needs = Needs(attention=frozenset(s for s, _ in pairs))
-        self.teacher_needs = Needs(attention=frozenset(t for _, t in pairs))
+        self.student_needs = Needs(attention=student_layers(pairs))
+        self.teacher_needs = Needs(attention=teacher_layers(pairs))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
-        valid = (batch.mask[:, :, None] * batch.mask[:, None, :])[:, None]
-        errors = [masked_mean((student.attention[s] - teacher.attention[t]).square(), valid) for s, t in self.pairs]
-        return torch.stack(errors).mean(0)
+        errors = [
+            F.mse_loss(wide(student.attention[s]), wide(teacher.attention[t]), reduction="none").mean(1)
+            for s, t in self.pairs
+        ]
+        valid = batch.mask[:, :, None] * batch.mask[:, None, :]
+        return masked_mean(torch.stack(errors).mean(0), valid)
 
     def flops(self, size: int, length: int) -> float:
-        """The scores once more: the student's forward and backward, the teacher's forward."""
-        layers_student, layers_teacher = (len(n.attention) for n in (self.student_needs, self.teacher_needs))
-        return 2.0 * size * length**2 * (3.0 * self.widths[0] * layers_student + self.widths[1] * layers_teacher)
+        """0: the scores are counted with the models that make them."""
+        return 0.0
+
+
+class AttentionKL(Knowledge):
+    """Kullback-Leibler divergence between the attention of matched layers, query by query.
+
+        L_i = mean over pairs (l, g), heads a, valid queries q of KL(P_T[g]_aq || P_S[l]_aq)
+
+    P is the softmax of the scores over the valid keys, without dropout. The paper matches the last layers alone.
+
+    References:
+        Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
+        Transformers, 2020, https://arxiv.org/abs/2002.10957
+
+    Raises:
+        InputError: if student and teacher differ in their number of heads.
+    """
+
+    family = "attention"
+
+    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "attention-kl") -> None:
+        super().__init__()
+        shared_heads(student, teacher, name)
+        self.name = name
+        self.pairs = pairs
+        self.student_needs = Needs(attention=student_layers(pairs))
+        self.teacher_needs = Needs(attention=teacher_layers(pairs))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss per example, `[B]`."""
+        each = [divergence(wide(student.attention[s]), wide(teacher.attention[t]), batch.mask) for s, t in self.pairs]
+        return torch.stack(each).mean(0)
+
+    def flops(self, size: int, length: int) -> float:
+        """0: the scores are counted with the models that make them."""
+        return 0.0

@@ -1,16 +1,45 @@
-"""Response knowledge: the teacher's output distribution."""
+"""Response knowledge: the teacher's answers."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ackd.errors import InputError
-from ackd.types import Batch, Knowledge, Needs, Outputs
+from ackd.knowledge.divergence import kl
+from ackd.knowledge.masked import wide
+from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
 
 
-class Logits(Knowledge):
+class Response(Knowledge):
+    """A loss between two answers `z`, [B, C]; C is 1 for regression."""
+
+    family = "logits"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.student_needs = self.teacher_needs = Needs(logits=True)
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss per example, `[B]`, of two `[B, C]`."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss per example, `[B]`."""
+        assert student.logits is not None
+        assert teacher.logits is not None
+        return self.compare(wide(student.logits), wide(teacher.logits))
+
+    def flops(self, size: int, length: int) -> float:
+        """0: no matrix product."""
+        return 0.0
+
+
+class Logits(Response):
     """Kullback-Leibler divergence between softened outputs, or the squared difference for regression (C = 1).
 
         L_i = tau^2 sum_c p_c (log p_c - log q_c),  p = softmax(z_T / tau),  q = softmax(z_S / tau)
@@ -22,26 +51,90 @@ class Logits(Knowledge):
         InputError: if the temperature is not above 0.
     """
 
-    family = "logits"
-
     def __init__(self, *, temperature: float = 4.0, name: str = "logits") -> None:
-        super().__init__()
-        if not temperature > 0:
-            raise InputError(f"the temperature must be above 0, got {temperature}")
-        self.name = name
-        self.temperature = temperature
-        self.student_needs = self.teacher_needs = Needs(logits=True)
+        super().__init__(name)
+        self.temperature = _positive(temperature)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
-        assert student.logits is not None
-        assert teacher.logits is not None
-        if student.logits.shape[-1] == 1:
-            return (student.logits - teacher.logits)[:, 0].square()
-        log_p = torch.log_softmax(teacher.logits / self.temperature, -1)
-        log_q = torch.log_softmax(student.logits / self.temperature, -1)
-        return self.temperature**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+        if student.shape[-1] == 1:
+            return _squared(student, teacher)
+        log_p = torch.log_softmax(teacher / self.temperature, -1)
+        log_q = torch.log_softmax(student / self.temperature, -1)
+        return self.temperature**2 * kl(log_q, log_p)
 
-    def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
-        return 0.0
+
+class LogitsMse(Response):
+    """Mean squared error between the outputs themselves, which no temperature flattens.
+
+        L_i = mean over classes c of (z_S - z_T)^2_c
+
+    References:
+        Ba, Caruana, Do Deep Nets Really Need to be Deep?, 2014, https://arxiv.org/abs/1312.6184
+    """
+
+    def __init__(self, *, name: str = "logits-mse") -> None:
+        super().__init__(name)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss per example, `[B]`."""
+        return _squared(student, teacher)
+
+
+class LogitsSoftCrossEntropy(Response):
+    """Cross-entropy of the student under the teacher's distribution, or the squared difference for regression (C = 1).
+
+        L_i = -sum_c p_c log q_c,  p = softmax(z_T / tau),  q = softmax(z_S / tau)
+
+    Its gradient is that of the divergence, without tau^2; its least value is the entropy of p, not 0.
+
+    References:
+        Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
+        https://arxiv.org/abs/1909.10351
+
+    Raises:
+        InputError: if the temperature is not above 0.
+    """
+
+    def __init__(self, *, temperature: float = 1.0, name: str = "logits-soft-ce") -> None:
+        super().__init__(name)
+        self.temperature = _positive(temperature)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss per example, `[B]`."""
+        if student.shape[-1] == 1:
+            return _squared(student, teacher)
+        p = torch.softmax(teacher / self.temperature, -1)
+        return -(p * torch.log_softmax(student / self.temperature, -1)).sum(-1)
+
+
+class LogitsCosine(Response):
+    """One minus the cosine between the outputs: their direction, whatever their size.
+
+        L_i = 1 - z_S . z_T / (|z_S| |z_T|)
+
+    Raises:
+        InputError: for regression (C = 1), where a cosine is a sign.
+    """
+
+    def __init__(self, student: Shape, teacher: Shape, *, name: str = "logits-cosine") -> None:
+        super().__init__(name)
+        if 1 in (student.classes, teacher.classes):
+            raise InputError(
+                f"{name!r} compares directions, and the models answer with 1 number, which has only a sign: "
+                "use 'logits-mse' for regression"
+            )
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss per example, `[B]`."""
+        return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
+def _positive(temperature: float) -> float:
+    if not temperature > 0:
+        raise InputError(f"the temperature must be above 0, got {temperature}")
+    return temperature
+
+
+def _squared(student: Tensor, teacher: Tensor) -> Tensor:
+    return F.mse_loss(student, teacher, reduction="none").mean(-1)

@@ -1,7 +1,8 @@
 """Transformers as this project sees them. Only here and in `ackd.tasks` is the library imported."""
 
 from ackd.models.build import StudentFactory, from_checkpoint, from_config, from_layers, read_config, small_config
-from ackd.models.forward import Cost, Model, can_give_attention, cost_of, run, shape_of
+from ackd.models.cost import Cost, Meter
+from ackd.models.forward import Model, cannot_give, capturing, run, shape_of
 from ackd.models.load import (
     Tokenizer,
     class_names,
@@ -17,9 +18,10 @@ __all__ = [
     "Model",
     "StudentFactory",
     "Tokenizer",
-    "can_give_attention",
+    "cannot_give",
+    "capturing",
     "class_names",
-    "cost_of",
+    "Meter",
     "from_checkpoint",
     "from_config",
     "from_layers",

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertCon
 
 from ackd.errors import InputError
 from ackd.knowledge.layers import evenly
-from ackd.models.forward import Model, capturing, layer_stack
+from ackd.models.forward import Model, layer_stack
 from ackd.models.load import load_model
 
 StudentFactory: TypeAlias = Callable[[], Model]
@@ -35,11 +35,17 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
         raise InputError(
             f"the layers of a {teacher.config.model_type} cannot be picked one by one: give --student instead"
         )
+    shared = len(stack[1]) < depth
+    if shared and len(stack[1]) > 1:
+        raise InputError(
+            f"the teacher's {depth} layers share the weights of {len(stack[1])} groups, which cannot be thinned out: "
+            "give --student instead"
+        )
     prefix = stack[0] + "."
     template = from_config(config)()
     weights = {}
     for name, value in teacher.state_dict().items():
-        if name.startswith(prefix):
+        if name.startswith(prefix) and not shared:
             layer, rest = name[len(prefix) :].split(".", 1)
             if int(layer) not in kept:
                 continue
@@ -53,7 +59,8 @@ def from_config(config: Any) -> StudentFactory:
     """Students with random weights, drawn from torch's generator when they are made."""
 
     def make() -> Model:
-        return capturing(AutoModelForSequenceClassification.from_config(copy.deepcopy(config)))
+        model: Model = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
+        return model
 
     return make
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.utils import logging as transformers_logging
 
 from ackd.errors import InputError
-from ackd.models.forward import Model, capturing
+from ackd.models.forward import Model
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
@@ -31,12 +31,12 @@ def load_model(source: str | Path, *, device: torch.device | str = "cpu", **conf
     folder = model_folder(source)
     _quieten()
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model: Model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(_cannot_load("model", folder, error)) from error
-    return capturing(model).to(device)
+    return model.to(device)  # type: ignore[no-any-return]
 
 
 def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,15 @@ class Split:
         """[N], the tokens of each example."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the ids and tokens: of the data, the tokenizer and the length at which examples are cut."""
+        digest = hashlib.sha256()
+        for name, values in (("ids", self.ids), ("offsets", self.offsets), *sorted(self.inputs.items())):
+            digest.update(f"{name} {len(values)}".encode())
+            digest.update(np.ascontiguousarray(values, dtype="<i8").data)
+        return digest.hexdigest()
+
     def batch(self, indices: Indices) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
         chosen = np.asarray(indices, np.int64)
@@ -74,7 +85,9 @@ class Split:
             for name, flat in self.inputs.items()
         }
         inputs[MASK] = torch.from_numpy(mask.astype(np.int64))
-        return Batch(torch.from_numpy(self.ids[chosen]), inputs, torch.from_numpy(self.labels[chosen]))
+        return Batch(
+            torch.from_numpy(self.ids[chosen]), inputs, torch.from_numpy(self.labels[chosen]), torch.from_numpy(lengths)
+        )
 
     def select(self, indices: Indices) -> Split:
         """Only the examples at `indices`, in their order."""

@@ -1,0 +1,338 @@
+"""A teacher's answers on disk: memory-mapped, one ragged row per example, shared by everybody who asks the same.
+
+A cache is a folder of entries, one for each teacher, data and number format:
+
+    CACHE/sst2-6f3a91c2d4e50b18/
+        manifest.json           what the entry belongs to
+        hidden-3.rows           the rows of all examples one after the other, each at its true length
+        hidden-3.sums           a checksum for each row, 0 for one that is not written
+        lock                    held by the one process that writes
+
+A row's place follows from the lengths alone, so rows are written in any order, by nobody else, and read by everybody
+while that goes on. A row counts from the moment that its checksum stands; it is compared with the row when a process
+first reads it, so a torn or damaged row is asked again instead of trained on.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ackd.errors import InputError
+from ackd.plan import DTYPES, Rows, readable, row_sizes
+from ackd.types import Field, Shape
+
+FORMAT = 1
+_SAME_SIZE = {torch.float16: np.int16, torch.bfloat16: np.int16, torch.float32: np.int32}  # numpy has no bfloat16
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Which examples an entry holds: their ids, and how many tokens each has."""
+
+    ids: Rows
+    lengths: Rows
+    fingerprint: str  # of all that the teacher sees of them
+
+    def places(self, ids: Rows) -> Rows:
+        """The row of each id; -1 where there is none."""
+        found = self._order[np.searchsorted(self.ids, ids, sorter=self._order).clip(max=len(self.ids) - 1)]
+        return np.where(self.ids[found] == ids, found, -1)
+
+    @cached_property
+    def _order(self) -> Rows:
+        return np.argsort(self.ids, kind="stable")
+
+
+class Cache:
+    """One entry: a teacher's answers for some examples.
+
+    Args:
+        folder: the cache; the entry's own folder is made in it.
+        name: what the entry is called, before the key; for people.
+        teacher: fingerprint of the teacher.
+        shape: of the teacher.
+        examples: what it can be asked about.
+        fields: the tensors that are kept.
+        dtype: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: if the entry belongs to something else or is damaged, or the folder cannot be used or is too small.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        name: str,
+        teacher: str,
+        shape: Shape,
+        examples: Examples,
+        fields: Iterable[Field],
+        dtype: str = "float16",
+    ) -> None:
+        self.shape, self.examples, self.fields = shape, examples, frozenset(fields)
+        self.dtype = DTYPES[dtype]
+        self.damaged = 0  # rows that did not fit their checksum
+        identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        self.folder = Path(folder) / f"{name}-{key}"
+        self._columns: dict[Field, _Column] = {}
+        self._lock: int | None = None
+        self._owner = os.getpid()
+        self._open({**identity, "examples": len(examples.ids), "shape": asdict(shape)})
+
+    @property
+    def writing(self) -> bool:
+        """Whether this process may write: true for one at a time, and for none where the folder is read-only."""
+        if os.getpid() != self._owner:  # a fork holds the lock of its parent without knowing it
+            return False
+        if self._lock is None and os.access(self.folder, os.W_OK):
+            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+            else:
+                self._lock = handle
+        return self._lock is not None
+
+    def has(self, fields: Iterable[Field], rows: Rows) -> NDArray[np.bool_]:
+        """Which of the rows can be read whole, for all of the fields."""
+        there = rows >= 0
+        for field in fields:
+            column = self._column(field)
+            if column is None:
+                return np.zeros_like(there)
+            there[there] = column.sound(rows[there])
+            self.damaged += column.damaged
+            column.damaged = 0
+        return there
+
+    def read(self, field: Field, rows: Rows, length: int) -> Tensor:
+        """Some rows of a field that `has` found, padded to `length` with finite numbers, in the cache's dtype."""
+        column = self._column(field)
+        assert column is not None
+        flat = column.rows
+        lengths = self.examples.lengths[rows]
+        if field.kind in ("logits", "cls"):
+            return flat.view(len(self.examples.ids), -1)[torch.from_numpy(rows)]
+        if field.kind == "attention":
+            return self._scores(flat, column.starts[rows], lengths, length)
+        # what lies behind an example's last token repeats it: always finite, and no place for zeros has to be made
+        tokens = (
+            np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // self.shape.width)[:, None]
+        )
+        chosen = flat.view(-1, self.shape.width).index_select(0, torch.from_numpy(tokens.reshape(-1)))
+        return chosen.view(len(rows), length, self.shape.width)
+
+    def write(self, rows: Rows, answers: Mapping[Field, Tensor]) -> int:
+        """Writes rows from a padded batch on the host, [B, ...] in the cache's dtype, and says how many bytes.
+
+        Raises:
+            InputError: if an answer is not finite, or the disk is full; what was written before stays valid.
+        """
+        written = 0
+        for field, batch in answers.items():
+            column = self._column(field)
+            assert column is not None
+            for row, value in zip(rows.tolist(), batch, strict=True):
+                valid = self._unpadded(field, value, int(self.examples.lengths[row]))
+                if not torch.isfinite(valid).all():
+                    raise InputError(self._not_finite(field, row, valid))
+                data = memoryview(valid.contiguous().view(-1).view(torch.uint8).numpy())
+                try:
+                    column.write(row, data)
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                        raise
+                    raise InputError(
+                        f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, "
+                        "or give a smaller budget, and run again: it goes on from there"
+                    ) from error
+                written += len(data)
+        return written
+
+    def widen(self, fields: Iterable[Field]) -> None:
+        """Keeps these as well.
+
+        Raises:
+            InputError: if the disk cannot hold them.
+        """
+        self.fields |= frozenset(fields)
+        if self.writing:
+            self._reserve()
+
+    def close(self) -> None:
+        """Lets another process write."""
+        for column in self._columns.values():
+            column.close()
+        self._columns.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _open(self, manifest: dict[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the cache folder {self.folder.parent} cannot be used: {error.strerror}") from error
+        path = self.folder / "manifest.json"
+        if self.writing and not path.exists():
+            self._reserve()
+            descriptor, temporary = tempfile.mkstemp(dir=self.folder)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(manifest, file, indent=2)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        for _ in range(50):  # whoever makes the entry may be about to write this
+            if path.exists():
+                break
+            time.sleep(0.1)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"the cache entry {self.folder} is damaged ({error}): delete that folder") from error
+        for name, value in manifest.items():
+            if not isinstance(found, dict) or found.get(name) != value:
+                raise InputError(
+                    f"the cache entry {self.folder} belongs to another {name}: delete that folder, or choose another"
+                )
+        if self.writing:
+            self._reserve()
+
+    def _reserve(self) -> None:
+        """Makes the files of fields that have none yet, if the disk can hold them."""
+        new = [field for field in self.fields if not _complete(self._path(field), self._bytes(field))]
+        needed, free = sum(self._bytes(field) for field in new), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise InputError(
+                f"the cache would take {readable(needed)}, and the disk of {self.folder.parent} has {readable(free)} "
+                "free: give a smaller budget, or another folder"
+            )
+        for field in new:
+            for path, size in (
+                (self._path(field), self._bytes(field)),
+                (self._sums(field), 4 * len(self.examples.ids)),
+            ):
+                with path.open("ab") as file:
+                    file.truncate(size)
+
+    def _path(self, field: Field) -> Path:
+        return self.folder / f"{field.kind}-{field.layer}.rows"
+
+    def _sums(self, field: Field) -> Path:
+        return self.folder / f"{field.kind}-{field.layer}.sums"
+
+    def _bytes(self, field: Field) -> int:
+        return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
+
+    def _column(self, field: Field) -> _Column | None:
+        if field not in self._columns:
+            if not _complete(self._path(field), self._bytes(field)) or not self._sums(field).exists():
+                return None
+            sizes = row_sizes(field, self.shape, self.examples.lengths)
+            self._columns[field] = _Column(self._path(field), self._sums(field), sizes, self.dtype)
+        return self._columns[field]
+
+    def _scores(self, flat: Tensor, starts: Rows, lengths: Rows, length: int) -> Tensor:
+        heads = self.shape.heads
+        padded = torch.zeros(len(starts), heads, length, length, dtype=flat.dtype)
+        for row, start, n in zip(padded, starts.tolist(), lengths.tolist(), strict=True):
+            row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
+        return padded
+
+    def _unpadded(self, field: Field, value: Tensor, length: int) -> Tensor:
+        if field.kind in ("logits", "cls"):
+            return value
+        return value[:, :length, :length] if field.kind == "attention" else value[:length]
+
+    def _not_finite(self, field: Field, row: int, value: Tensor) -> str:
+        example = int(self.examples.ids[row])
+        if torch.isnan(value).any() or self.dtype != torch.float16:
+            return not_finite(field.kind, [example])
+        return (
+            f"the teacher's {field.kind} for example {example} is larger than float16 can hold: "
+            "keep the cache in bfloat16 or float32"
+        )
+
+
+class _Column:
+    """The rows of one field, and their checksums."""
+
+    def __init__(self, path: Path, sums: Path, sizes: Rows, dtype: torch.dtype) -> None:
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.damaged = 0
+        self._path, self._sums_path, self._sizes = path, sums, sizes
+        # copy-on-write: torch wants memory that it could write to, and nobody does
+        self._raw = np.asarray(np.memmap(path, _SAME_SIZE[dtype], mode="c"))
+        self.rows = torch.from_numpy(self._raw).view(dtype)
+        self._sums = np.asarray(np.memmap(sums, np.uint32, mode="r"))
+        self._checked = np.zeros(len(sizes), np.bool_)
+        self._handles: tuple[int, int] | None = None
+
+    def sound(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows are written and fit their checksums, each compared once."""
+        for row in rows[~self._checked[rows]].tolist():
+            if self._sums[row]:
+                data = memoryview(self._raw[self.starts[row] : self.starts[row + 1]]).cast("B")
+                sound = bool(self._sums[row] == _checksum(data))
+                self._checked[row] = sound
+                self.damaged += not sound
+        return self._checked[rows]
+
+    def write(self, row: int, data: memoryview) -> None:
+        """Writes a row, then its checksum: a process that dies in between leaves a row that does not count."""
+        if self._handles is None:
+            self._handles = (os.open(self._path, os.O_WRONLY), os.open(self._sums_path, os.O_WRONLY))
+        rows, sums = self._handles
+        _write_all(sums, np.zeros(1, np.uint32).tobytes(), 4 * row)
+        _write_all(rows, data, int(self.starts[row]) * self._raw.itemsize)
+        _write_all(sums, np.uint32(_checksum(data)).tobytes(), 4 * row)
+        self._checked[row] = False
+
+    def close(self) -> None:
+        """Closes the files."""
+        for handle in self._handles or ():
+            os.close(handle)
+        self._handles = None
+
+
+def _write_all(handle: int, data: bytes | memoryview, offset: int) -> None:
+    done = 0
+    while done < len(data):  # a disk that fills up may take a part first
+        done += os.pwrite(handle, data[done:], offset + done)
+
+
+def _checksum(data: bytes | memoryview) -> int:
+    return zlib.crc32(data) or 1  # 0 says that nothing is written
+
+
+def _complete(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size == size
+
+
+def not_finite(kind: str, examples: Sequence[int]) -> str:
+    """The sentence about a teacher whose answers are no numbers."""
+    named = ", ".join(str(example) for example in examples[:5]) + (", ..." if len(examples) > 5 else "")
+    return (
+        f"the teacher answers NaN or infinity ({kind}) for the examples {named}: its weights are damaged; train it anew"
+    )

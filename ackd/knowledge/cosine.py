@@ -1,0 +1,49 @@
+"""Feature knowledge: the direction of hidden states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
+from ackd.knowledge.masked import masked_mean, wide
+from ackd.knowledge.projection import projected, projection, projection_flops
+from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+
+
+class HiddenCosine(Knowledge):
+    """One minus the cosine between the hidden states of matched layers, over the tokens that are not padding.
+
+        L_i = mean over pairs (l, g), tokens t of 1 - cos(W H_S[l]_t, H_T[g]_t)
+
+    W is one linear projection, there only where the widths differ. The paper matches the last layers alone.
+
+    References:
+        Sanh et al., DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter, 2019,
+        https://arxiv.org/abs/1910.01108
+    """
+
+    family = "hidden"
+
+    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "hidden-cosine") -> None:
+        super().__init__()
+        self.name = name
+        self.pairs = pairs
+        self.projection = projection(student, teacher)
+        self.student_needs = Needs(hidden=student_layers(pairs))
+        self.teacher_needs = Needs(hidden=teacher_layers(pairs))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss per example, `[B]`."""
+        states = projected(self.projection, student.hidden, (s for s, _ in self.pairs))
+        token = batch.mask[:, :, None].bool()  # padding becomes 0 first: a length that overflows has no gradient
+        cosines = [
+            F.cosine_similarity(states[s].where(token, 0.0), wide(teacher.hidden[t]).where(token, 0.0), dim=-1)
+            for s, t in self.pairs
+        ]
+        return masked_mean(1 - torch.stack(cosines).mean(0), batch.mask)
+
+    def flops(self, size: int, length: int) -> float:
+        """The projection, forward and backward."""
+        return projection_flops(self.projection, size * length * len(self.student_needs.hidden))

@@ -1,0 +1,33 @@
+"""How far apart two distributions are, and two tables of who relates to whom."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ackd.knowledge.masked import masked_mean
+
+
+def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """`KL(p || q) = sum p (log p - log q)` over the last dimension."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)  # torch's own kl_div has no batching rule for vmap
+
+
+def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """`KL(softmax(teacher) || softmax(student))` over the valid columns, mean over heads and valid rows.
+
+    Args:
+        student: scores, [B, A, n, n].
+        teacher: scores, likewise.
+        mask: [B, n], 1 for a token and 0 for padding.
+
+    Returns:
+        [B].
+    """
+    padding = ~mask[:, None, None, :].bool()
+
+    def log_softmax(scores: Tensor) -> Tensor:
+        # the lowest finite number: its softmax is exactly 0, and 0 times it is no NaN as 0 times infinity would be
+        return torch.log_softmax(scores.masked_fill(padding, torch.finfo(scores.dtype).min), -1)
+
+    return masked_mean(kl(log_softmax(student), log_softmax(teacher)).mean(1), mask)

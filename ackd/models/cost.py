@@ -1,0 +1,61 @@
+"""What a model's passes cost, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ackd.models.forward import Model, run
+from ackd.types import Batch, Needs
+
+LENGTHS = (8, 16, 24)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of a forward pass: `B (per_example + n per_token + n^2 per_pair)` for B examples of n tokens."""
+
+    per_example: float
+    per_token: float
+    per_pair: float
+
+    def forward(self, size: int, length: int) -> float:
+        """FLOPs of one forward pass over a padded batch."""
+        return size * (self.per_example + length * self.per_token + length**2 * self.per_pair)
+
+
+class Meter:
+    """Counts what a model's answers cost: its matrix products at three lengths, which fix the cost at every length.
+
+    Args:
+        model: counted the first time that something new is asked, and left as it is.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._known: dict[int | None, Cost] = {}  # by the last layer that runs
+
+    def __call__(self, needs: Needs) -> Cost:
+        """The cost of a forward pass that gives `needs`: of all up to the last layer needed, for keeping is free."""
+        last = needs.last_layer
+        if last not in self._known:
+            powers = np.array([[1.0, n, n**2] for n in LENGTHS])
+            far = Needs(logits=True) if last is None else Needs(cls=frozenset({last}))
+            exact = np.linalg.solve(powers, [self._count(far, length) for length in LENGTHS])
+            self._known[last] = Cost(*(max(float(round(value)), 0.0) for value in exact))
+        return self._known[last]
+
+    def _count(self, needs: Needs, length: int) -> float:
+        model = self.model
+        ids = torch.ones(1, length, dtype=torch.int64, device=model.device)
+        batch = Batch(torch.zeros(1, dtype=torch.int64), {"input_ids": ids, "attention_mask": ids}, ids[:, 0])
+        was_training = model.training
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            run(model.eval(), batch, needs)
+        model.train(was_training)
+        return float(counter.get_total_flops())

@@ -1,0 +1,53 @@
+"""In which order a student sees its examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Order:
+    """Training batches without end: each pass over the data in a new order from the run's stream.
+
+    Examples of similar length come together, so that little is padded: a pass is drawn at random, sorted by length
+    within pools of `POOL` batches, cut into batches, and these are shuffled. What is left over begins the next pass.
+
+    Args:
+        lengths: tokens of each example.
+        size: examples in a batch.
+        generator: what the order is drawn from.
+    """
+
+    POOL = 50
+
+    def __init__(self, lengths: NDArray[np.int64], size: int, generator: np.random.Generator) -> None:
+        self.lengths, self.size, self.generator = lengths, size, generator
+        self._batches: NDArray[np.int64] = np.empty((0, size), np.int64)
+        self._left: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def next(self) -> NDArray[np.int64]:
+        """The places of the next batch's examples."""
+        if not len(self._batches):
+            self._draw()
+        batch, self._batches = self._batches[0], self._batches[1:]
+        return batch
+
+    def _draw(self) -> None:
+        drawn = self._left
+        while len(drawn) < self.size:
+            drawn = np.concatenate([drawn, self.generator.permutation(len(self.lengths))])
+        whole = len(drawn) - len(drawn) % self.size
+        drawn, self._left = drawn[:whole], drawn[whole:]
+        pools = (drawn[start : start + self.POOL * self.size] for start in range(0, whole, self.POOL * self.size))
+        ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        self._batches = self.generator.permutation(ordered.reshape(-1, self.size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left of the present pass; the generator's state belongs to its stream."""
+        return {"batches": self._batches.copy(), "left": self._left.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._batches, self._left = state["batches"].copy(), state["left"].copy()

@@ -1,0 +1,105 @@
+"""What a cache takes on disk, and what of it a budget keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ackd.errors import InputError
+from ackd.types import Field, Needs, Shape
+
+Rows = NDArray[np.int64]
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def row_sizes(field: Field, shape: Shape, lengths: Rows) -> Rows:
+    """Numbers in each example's row of a field."""
+    if field.kind == "logits":
+        return np.full_like(lengths, shape.classes)
+    if field.kind == "cls":
+        return np.full_like(lengths, shape.width)
+    if field.kind == "attention":
+        return shape.heads * lengths**2
+    return shape.width * lengths
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which knowledge types' answers are kept."""
+
+    types: Mapping[str, tuple[int, bool]]  # by name: bytes of all that the type needs, and whether that is kept
+    fields: frozenset[Field]  # everything kept; types share what they have in common
+    size: int  # bytes of it
+
+    def __str__(self) -> str:
+        width = max(map(len, self.types))
+        lines = [
+            f"  {name:<{width}}  {readable(size):>9}  {'kept' if kept else 'asked live: over the budget'}"
+            for name, (size, kept) in self.types.items()
+        ]
+        return "\n".join([f"{readable(self.size)} to keep", *lines])
+
+
+def make_plan(types: Mapping[str, Needs], shape: Shape, lengths: Rows, *, budget: int, dtype: str) -> Plan:
+    """The types that fit a budget, the smallest first; what they share is counted once.
+
+    Args:
+        types: what each knowledge type needs of the teacher.
+        shape: the teacher's.
+        lengths: tokens of each example.
+        budget: bytes.
+        dtype: float16, bfloat16 or float32.
+
+    Raises:
+        InputError: if not even one type fits.
+    """
+
+    def size_of(fields: frozenset[Field]) -> int:
+        return sum(int(row_sizes(field, shape, lengths).sum()) for field in fields) * DTYPES[dtype].itemsize
+
+    sizes = {name: size_of(frozenset(needs.fields)) for name, needs in types.items()}
+    kept: frozenset[Field] = frozenset()
+    for name in sorted(types, key=lambda name: sizes[name]):
+        wider = kept | frozenset(types[name].fields)
+        if size_of(wider) <= budget:
+            kept = wider
+    if types and not kept:
+        least = min(sizes, key=lambda name: sizes[name])
+        raise InputError(
+            f"a budget of {readable(budget)} holds none of the knowledge types: the smallest, {least!r}, takes "
+            f"{readable(sizes[least])}; raise the budget or leave the cache away"
+        )
+    fits = {name: (sizes[name], frozenset(needs.fields) <= kept) for name, needs in types.items()}
+    return Plan(fits, kept, size_of(kept))
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from `2GB`, `500 MB`, `1.5GiB` or a plain number.
+
+    Raises:
+        InputError: if it is no size.
+    """
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20}
+    units |= {"GIB": 2**30, "TIB": 2**40}
+    number = text.strip().upper().rstrip("KMGTIB ")
+    try:
+        size = int(float(number) * units[text.strip().upper()[len(number) :].strip()])
+    except (ValueError, KeyError, OverflowError):
+        raise InputError(f"{text!r} is no size: write it as 2GB, 500MB or 1.5GiB") from None
+    if size <= 0:
+        raise InputError(f"a size must be above 0, got {text!r}")
+    return size
+
+
+def readable(size: float) -> str:
+    """Bytes as people write them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,14 @@
+"""What is computed in: float32, or bfloat16 where that is safe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+def computing(precision: Precision, device: torch.device) -> torch.autocast:
+    """A context in which matrix products take `precision`; weights, optimizer and losses stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

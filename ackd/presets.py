@@ -1,0 +1,201 @@
+"""Published methods as settings: which knowledge, which weights, in which order, each in its paper's own reduction.
+
+Weights of published losses include what their reduction adds: `elementmean` over B x C is the mean over examples
+divided by C, and a sum over layers is the mean times their number. Two things differ from every paper on purpose:
+losses are means over valid tokens, where the papers' code counts padding too, so that they do not depend on how far a
+batch is padded; and layers that the papers map by an integer ratio are spread as evenly as the depths allow. Where
+student and teacher differ in width, hidden states pass a learned projection, also where the paper has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from ackd.errors import InputError, unknown
+from ackd.knowledge import (
+    Attention,
+    AttentionKL,
+    Hidden,
+    HiddenCls,
+    HiddenCosine,
+    Logits,
+    LogitsSoftCrossEntropy,
+    Relations,
+    RkdAngle,
+    RkdDistance,
+    last_pair,
+    layer_map,
+)
+from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training, and what is transferred in it."""
+
+    share: float  # of the budget
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method: its losses, and what it does with them from the first step to the last."""
+
+    knowledge: Sequence[Knowledge]
+    stages: Sequence[Stage]
+
+
+def stage_at(stages: Sequence[Stage], progress: float) -> int:
+    """Which stage has come when `progress`, from 0 to 1, of the budget is used."""
+    ends = list(accumulate(stage.share for stage in stages))[:-1]
+    return sum(progress > end - 1e-6 for end in ends)  # progress may come as float32
+
+
+def kd(student: Shape, teacher: Shape, *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
+    """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), batchmean.
+
+    References:
+        Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, https://arxiv.org/abs/1503.02531
+    """
+    selection = Selection({"logits": alpha}, labels=1 - alpha)
+    return Preset([Logits(temperature=tau)], [Stage(1.0, selection)])
+
+
+def pkd(
+    student: Shape, teacher: Shape, *, layers: str = "skip", alpha: float = 0.7, tau: float = 10.0, beta: float = 500.0
+) -> Preset:
+    """(1 - alpha) CE + alpha tau^2 KL (elementmean) + beta MSE of L2-normalised [CLS] vectors; skip or last layers.
+
+    The defaults are those of the authors' script; their table was tuned over tau 5 to 20 and beta 10 to 1000.
+
+    References:
+        Sun et al., Patient Knowledge Distillation for BERT Model Compression, 2019, https://arxiv.org/abs/1908.09355
+    """
+    pairs = layer_map(layers, student.layers, teacher.layers)
+    selection = Selection({"logits": alpha / teacher.classes, "hidden-cls": beta}, labels=1 - alpha)
+    return Preset([Logits(temperature=tau), HiddenCls(student, teacher, pairs)], [Stage(1.0, selection)])
+
+
+def tinybert(student: Shape, teacher: Shape, *, layers: str = "uniform", intermediate: float = 10 / 13) -> Preset:
+    """First the embeddings, hidden states and attention scores, summed over layers; then soft cross-entropy alone.
+
+    `intermediate` is the share of the first stage: the authors train 10 epochs and then 3. The second stage's loss is
+    the elementmean at tau = 1 without labels. Both stages share one learning-rate schedule here.
+
+    References:
+        Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
+        https://arxiv.org/abs/1909.10351
+    """
+    pairs = layer_map(layers, student.layers, teacher.layers)
+    hidden = ((EMBEDDINGS, EMBEDDINGS), *pairs)
+    first = Selection({"hidden": len(hidden), "attention": len(pairs)}, labels=0.0)
+    second = Selection({"logits-soft-ce": 1 / teacher.classes}, labels=0.0)
+    return Preset(
+        [Hidden(student, teacher, hidden), Attention(student, teacher, pairs), LogitsSoftCrossEntropy()],
+        [Stage(intermediate, first), Stage(1 - intermediate, second)],
+    )
+
+
+def minilm(student: Shape, teacher: Shape, *, layers: str = "uniform", distilled: float = 0.5) -> Preset:
+    """First the last layer's attention and value relations, KL each, without labels; then the labels alone.
+
+    `distilled` is the share of the first stage, which in the paper is a pre-training of its own.
+
+    References:
+        Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
+        Transformers, 2020, https://arxiv.org/abs/2002.10957
+    """
+    pairs = last_pair(layers, student.layers, teacher.layers)
+    values = Relations(student, teacher, pairs, of=("values",), heads=student.heads, name="values")
+    first = Stage(distilled, Selection({"attention-kl": 1.0, "values": 1.0}, labels=0.0))
+    return Preset([AttentionKL(student, teacher, pairs), values], [first, Stage(1 - distilled, Selection())])
+
+
+def minilmv2(
+    student: Shape,
+    teacher: Shape,
+    *,
+    layers: str = "uniform",
+    relation_heads: int | None = None,
+    distilled: float = 0.5,
+) -> Preset:
+    """First the last layer's query, key and value relations over free relation heads; then the labels alone.
+
+    The authors take 48 relation heads for teachers of base size, which is the default where the widths allow it, and
+    an upper-middle layer of large ones: name it in `layers`, as 5:20.
+
+    References:
+        Wang et al., MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers,
+        2021, https://arxiv.org/abs/2012.15828
+    """
+    pairs = last_pair(layers, student.layers, teacher.layers)
+    relations = Relations(student, teacher, pairs, heads=relation_heads)
+    first = Stage(distilled, Selection({"qkv": 1.0}, labels=0.0))
+    return Preset([relations], [first, Stage(1 - distilled, Selection())])
+
+
+def distilbert(student: Shape, teacher: Shape, *, layers: str = "uniform", tau: float = 2.0) -> Preset:
+    """5 tau^2 KL (batchmean) + 2 CE + 1 (1 - cos) of the last hidden states; labels stand for the paper's masked words.
+
+    References:
+        Sanh et al., DistilBERT, a distilled version of BERT, 2019, https://arxiv.org/abs/1910.01108
+    """
+    pairs = last_pair(layers, student.layers, teacher.layers)
+    selection = Selection({"logits": 5.0, "hidden-cosine": 1.0}, labels=2.0)
+    return Preset([Logits(temperature=tau), HiddenCosine(student, teacher, pairs)], [Stage(1.0, selection)])
+
+
+def rkd(student: Shape, teacher: Shape) -> Preset:
+    """CE + 25 smooth L1 of distances + 50 smooth L1 of angles, between the last layers' [CLS] vectors of a batch.
+
+    References:
+        Park et al., Relational Knowledge Distillation, 2019, https://arxiv.org/abs/1904.05068
+    """
+    selection = Selection({"rkd-distance": 25.0, "rkd-angle": 50.0})
+    return Preset([RkdDistance(student, teacher), RkdAngle(student, teacher)], [Stage(1.0, selection)])
+
+
+def _pkd_skip(student: Shape, teacher: Shape, *, layers: str = "skip") -> Preset:
+    return pkd(student, teacher, layers=layers)
+
+
+def _pkd_last(student: Shape, teacher: Shape, *, layers: str = "last") -> Preset:
+    return pkd(student, teacher, layers=layers)
+
+
+_PRESETS: dict[str, Callable[..., Preset]] = {
+    "kd": kd,
+    "pkd-skip": _pkd_skip,
+    "pkd-last": _pkd_last,
+    "tinybert": tinybert,
+    "minilm": minilm,
+    "minilmv2": minilmv2,
+    "distilbert": distilbert,
+    "rkd": rkd,
+}
+NAMES = tuple(_PRESETS)
+
+
+def preset(name: str, student: Shape, teacher: Shape, *, layers: str | None = None) -> Preset:
+    """A method by its name, for this pair of models.
+
+    Args:
+        name: one of `NAMES`.
+        student: the student's sizes.
+        teacher: the teacher's sizes.
+        layers: a layer map instead of the method's own.
+
+    Raises:
+        InputError: for an unknown name, or a pair of models that the method cannot work with.
+    """
+    if name not in _PRESETS:
+        raise unknown("preset", name, NAMES)
+    own = {} if layers is None else {"layers": layers}
+    if own and name in ("kd", "rkd"):
+        raise InputError(f"the preset {name!r} matches no layers: leave the layer map away")
+    try:
+        return _PRESETS[name](student, teacher, **own)
+    except InputError as error:
+        raise InputError(f"the preset {name!r} does not fit these models: {error}") from error

@@ -1,0 +1,181 @@
+"""A teacher whose answers are kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ackd.cache import Cache
+from ackd.ledger import Ledger
+from ackd.plan import Rows
+from ackd.types import Batch, Field, Needs, Outputs, Shape, Teacher
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is on its way into the cache."""
+
+    rows: Rows
+    tensors: Mapping[Field, Tensor]  # on the host
+    arrived: torch.cuda.Event | None  # when a GPU has sent them
+
+
+class Cached:
+    """Any teacher, asked only once about each example for what its cache keeps.
+
+    Answers come in float32, rounded to the cache's own numbers whether they are read or new, so a run does not depend
+    on what was kept before it. What the cache does not keep is asked live.
+
+    Args:
+        inner: who is asked.
+        cache: for its answers, and for the examples of the batches.
+    """
+
+    def __init__(self, inner: Teacher, cache: Cache) -> None:
+        self.inner, self.cache = inner, cache
+        self._on_their_way: deque[_Answer] = deque()
+
+    @property
+    def shape(self) -> Shape:
+        """The inner teacher's sizes."""
+        return self.inner.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """The inner teacher's, and the numbers that its answers are rounded to."""
+        return f"{self.inner.fingerprint}-{self.cache.dtype}"
+
+    def price(self, needs: Needs, size: int, length: int) -> float:
+        """FLOPs of an answer that nobody has kept."""
+        return self.inner.price(needs, size, length)
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        """The outputs asked for: read where they are kept, asked and kept where they are not."""
+        with ledger.timing("cache"):
+            self._settle(ledger)
+            kept = tuple(field for field in needs.fields if field in self.cache.fields)
+            live = Needs.of(field for field in needs.fields if field not in kept)
+            rows = self._rows(batch)
+            there = self.cache.has(kept, rows)
+            missing = _first_of_each(batch, there)
+            answer, fresh = Outputs(), Outputs()
+            if live or len(missing) == len(rows):
+                # the teacher runs on every example anyway, and what is missing comes with it
+                answer = self.inner(batch, needs if len(missing) else live, ledger)
+                fresh = _rows(answer, kept, missing) if len(missing) else fresh
+            elif len(missing):
+                fresh = self.inner(batch.rows(missing.tolist()), Needs.of(kept), ledger)
+            if not live:
+                ledger.cached_queries += int(there.sum())
+            tensors = {field: answer[field] for field in live.fields}
+            new = {field: fresh[field].to(self.cache.dtype) for field in kept if len(missing)}
+            self._keep(rows[missing], new, ledger)
+            for field in kept:
+                value = self._read(field, rows[there], batch, ledger) if there.any() else None
+                tensors[field] = _merged(field, batch, there, missing, value, new.get(field))
+            return Outputs.of(tensors)
+
+    def fill(self, batch: Batch, needs: Needs, ledger: Ledger) -> int:
+        """Asks for what is missing of a batch and keeps it, reading nothing; how many examples that were."""
+        with ledger.timing("cache"):
+            rows = self._rows(batch)
+            missing = _first_of_each(batch, self.cache.has(needs.fields, rows))
+            if len(missing):
+                answer = self.inner(batch.rows(missing.tolist()), needs, ledger)
+                self._keep(rows[missing], {f: answer[f].to(self.cache.dtype) for f in needs.fields}, ledger)
+                self._settle(ledger, wait=True)
+        return len(missing)
+
+    def _rows(self, batch: Batch) -> Rows:
+        examples = self.cache.examples
+        rows = examples.places(batch.ids.numpy())
+        if (examples.lengths[rows] != batch.lengths.numpy())[rows >= 0].any():
+            raise ValueError("the batch is not of the examples that the cache is for: other examples have these ids")
+        return rows
+
+    def _keep(self, rows: Rows, new: Mapping[Field, Tensor], ledger: Ledger) -> None:
+        if not new or (rows < 0).any() or not self.cache.writing:
+            return
+        arrived = None
+        if next(iter(new.values())).is_cuda:
+            # the host goes on at once, and writes when it finds that they have come
+            new = {
+                f: torch.empty_like(v, device="cpu", pin_memory=True).copy_(v, non_blocking=True)
+                for f, v in new.items()
+            }
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self._on_their_way.append(_Answer(rows, new, arrived))
+        self._settle(ledger)
+
+    def _settle(self, ledger: Ledger, *, wait: bool = False) -> None:
+        """Writes what has come."""
+        while self._on_their_way:
+            answer = self._on_their_way[0]
+            if answer.arrived is not None:
+                if wait:
+                    answer.arrived.synchronize()
+                elif not answer.arrived.query():
+                    return
+            self._on_their_way.popleft()
+            ledger.move("cache", self.cache.write(answer.rows, answer.tensors))
+
+    def _read(self, field: Field, rows: Rows, batch: Batch, ledger: Ledger) -> Tensor:
+        value = self.cache.read(field, rows, batch.shape[1])
+        ledger.move("cache", value.nbytes)
+        device = batch.mask.device
+        return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True).float()
+
+
+def uncached(teacher: Teacher) -> Teacher:
+    """Who answers behind any cache, and so about any example."""
+    return uncached(teacher.inner) if isinstance(teacher, Cached) else teacher
+
+
+def _first_of_each(batch: Batch, there: NDArray[np.bool_]) -> Rows:
+    """The places of the examples that are not there, one for each example."""
+    missing = np.flatnonzero(~there)
+    _, first = np.unique(batch.ids.numpy()[missing], return_index=True)
+    return np.sort(missing[first])
+
+
+def _rows(answer: Outputs, fields: Sequence[Field], places: Rows) -> Outputs:
+    if len(places) == len(answer[fields[0]]):
+        return Outputs.of({field: answer[field] for field in fields})
+    chosen = torch.from_numpy(places).to(answer[fields[0]].device)
+    return Outputs.of({field: answer[field][chosen] for field in fields})
+
+
+def _merged(
+    field: Field, batch: Batch, there: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
+) -> Tensor:
+    """One tensor for the batch, of what was read and what is new, each example of the new standing for its twins."""
+    if new is None:
+        assert read is not None
+        return read
+    if len(missing) == len(there):
+        return new.float()
+    new = _padded(field, new.float(), batch.shape[1])
+    value = new.new_zeros(len(there), *new.shape[1:])
+    if read is not None:
+        value[torch.from_numpy(np.flatnonzero(there)).to(value.device)] = read
+    ids = batch.ids.numpy()
+    absent = np.flatnonzero(~there)
+    order = np.argsort(ids[missing])
+    sources = order[np.searchsorted(ids[missing], ids[absent], sorter=order)]
+    value[torch.from_numpy(absent).to(value.device)] = new[torch.from_numpy(sources).to(value.device)]
+    return value
+
+
+def _padded(field: Field, value: Tensor, length: int) -> Tensor:
+    if field.kind in ("logits", "cls"):
+        return value
+    more = length - value.shape[-1 if field.kind == "attention" else 1]
+    return F.pad(value, (0, more, 0, more) if field.kind == "attention" else (0, 0, 0, more))
