@@ -9,8 +9,8 @@ A cache is a folder of entries, one for each teacher, data and number format:
         lock                    held by the one process that writes
 
 A row's place follows from the lengths alone, so rows are written in any order, by nobody else, and read by everybody
-while that goes on. A row counts from the moment that its checksum stands; it is compared with the row when a process
-first reads it, so a torn or damaged row is asked again instead of trained on.
+while that goes on. A row counts from the moment that its checksum stands, and stays as it is from then on; the checksum
+is compared with the row when a process first reads it, so a torn or damaged row is asked again instead of trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,8 @@ from torch import Tensor
 from ackd.errors import InputError
 from ackd.plan import DTYPES, Rows, readable, row_sizes
 from ackd.types import Field, Shape
+
+logger = logging.getLogger("ackd")
 
 FORMAT = 1
 _SAME_SIZE = {torch.float16: np.int16, torch.bfloat16: np.int16, torch.float32: np.int32}  # numpy has no bfloat16
@@ -75,7 +78,8 @@ class Cache:
         dtype: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if the entry belongs to something else or is damaged, or the folder cannot be used or is too small.
+        InputError: if the entry belongs to something else or is damaged, if there is none and it cannot be made, or if
+            the disk is too small.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Cache:
         fields: Iterable[Field],
         dtype: str = "float16",
     ) -> None:
-        self.shape, self.examples, self.fields = shape, examples, frozenset(fields)
+        self.shape, self.examples, self.fields = shape, examples, frozenset[Field]()
         self.dtype = DTYPES[dtype]
         self.damaged = 0  # rows that did not fit their checksum
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
@@ -98,7 +102,12 @@ class Cache:
         self._columns: dict[Field, _Column] = {}
         self._lock: int | None = None
         self._owner = os.getpid()
-        self._open({**identity, "examples": len(examples.ids), "shape": asdict(shape)})
+        try:
+            with self._refusing():
+                self._open({**identity, "examples": len(examples.ids), "shape": asdict(shape)}, frozenset(fields))
+        except InputError:
+            self.close()
+            raise
 
     @property
     def writing(self) -> bool:
@@ -106,10 +115,13 @@ class Cache:
         if os.getpid() != self._owner:  # a fork holds the lock of its parent without knowing it
             return False
         if self._lock is None and os.access(self.folder, os.W_OK):
-            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError:  # somebody else's, in a folder of many
+                return False
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:
                 os.close(handle)
             else:
                 self._lock = handle
@@ -122,9 +134,10 @@ class Cache:
             column = self._column(field)
             if column is None:
                 return np.zeros_like(there)
-            there[there] = column.sound(rows[there])
-            self.damaged += column.damaged
-            column.damaged = 0
+            there[there], damaged = column.sound(rows[there])
+            if damaged and not self.damaged:
+                logger.warning("the cache %s has damaged rows: they are asked again", self.folder)
+            self.damaged += damaged
         return there
 
     def read(self, field: Field, rows: Rows, length: int) -> Tensor:
@@ -145,31 +158,51 @@ class Cache:
         return chosen.view(len(rows), length, self.shape.width)
 
     def write(self, rows: Rows, answers: Mapping[Field, Tensor]) -> int:
-        """Writes rows from a padded batch on the host, [B, ...] in the cache's dtype, and says how many bytes.
+        """Writes those rows that are not there yet, and says how many bytes that were.
+
+        Args:
+            rows: -1 where there is none, which is left out.
+            answers: for each field a padded batch on the host, [B, ...] in the cache's dtype.
 
         Raises:
-            InputError: if an answer is not finite, or the disk is full; what was written before stays valid.
+            InputError: if an answer is not finite, then none is written; or the disk is full, then what was written
+                before stays valid.
         """
+        if (rows < 0).any():
+            known = rows >= 0
+            return self.write(rows[known], {field: batch[torch.from_numpy(known)] for field, batch in answers.items()})
+        self.check(self.examples.ids[rows], self.examples.lengths[rows], answers)
+        if any(self._column(field) is None for field in answers):
+            self._reserve(answers)
         written = 0
-        for field, batch in answers.items():
-            column = self._column(field)
-            assert column is not None
-            for row, value in zip(rows.tolist(), batch, strict=True):
-                valid = self._unpadded(field, value, int(self.examples.lengths[row]))
-                if not torch.isfinite(valid).all():
-                    raise InputError(self._not_finite(field, row, valid))
-                data = memoryview(valid.contiguous().view(-1).view(torch.uint8).numpy())
-                try:
+        with self._refusing():
+            for field, batch in answers.items():
+                column = self._column(field)
+                assert column is not None
+                for place in np.flatnonzero(~self.has((field,), rows)).tolist():
+                    row = int(rows[place])
+                    valid = _unpadded(field, batch[place], int(self.examples.lengths[row]))
+                    data = valid.contiguous().view(-1).view(torch.uint8).numpy().data
                     column.write(row, data)
-                except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                        raise
-                    raise InputError(
-                        f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, "
-                        "or give a smaller budget, and run again: it goes on from there"
-                    ) from error
-                written += len(data)
+                    written += len(data)
         return written
+
+    def check(self, ids: Rows, lengths: Rows, answers: Mapping[Field, Tensor]) -> None:
+        """Looks whether answers in the cache's dtype are numbers.
+
+        Raises:
+            InputError: if any is not, padding apart.
+        """
+        for field, batch in answers.items():
+            if torch.isfinite(batch).all():
+                continue
+            rows = [_unpadded(field, row, n) for row, n in zip(batch, lengths.tolist(), strict=True)]
+            bad = [place for place, row in enumerate(rows) if not torch.isfinite(row).all()]
+            if bad:
+                nan = any(rows[place].isnan().any() for place in bad)
+                raise InputError(
+                    not_finite(field.kind, ids[bad].tolist(), overflow=not nan and self.dtype == torch.float16)
+                )
 
     def widen(self, fields: Iterable[Field]) -> None:
         """Keeps these as well.
@@ -177,9 +210,10 @@ class Cache:
         Raises:
             InputError: if the disk cannot hold them.
         """
-        self.fields |= frozenset(fields)
+        wider = self.fields | frozenset(fields)
         if self.writing:
-            self._reserve()
+            self._reserve(wider)
+        self.fields = wider
 
     def close(self) -> None:
         """Lets another process write."""
@@ -187,70 +221,98 @@ class Cache:
             column.close()
         self._columns.clear()
         if self._lock is not None:
+            if os.getpid() == self._owner:  # a fork that lives on shares the lock, and must not keep it
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 
-    def _open(self, manifest: dict[str, Any]) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"the cache folder {self.folder.parent} cannot be used: {error.strerror}") from error
+    def _open(self, manifest: dict[str, Any], fields: frozenset[Field]) -> None:
         path = self.folder / "manifest.json"
-        if self.writing and not path.exists():
-            self._reserve()
-            descriptor, temporary = tempfile.mkstemp(dir=self.folder)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(manifest, file, indent=2)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        for _ in range(50):  # whoever makes the entry may be about to write this
-            if path.exists():
-                break
-            time.sleep(0.1)
+        if not path.exists():
+            self._make(path, manifest)
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise InputError(f"the cache entry {self.folder} is damaged ({error}): delete that folder") from error
         for name, value in manifest.items():
             if not isinstance(found, dict) or found.get(name) != value:
                 raise InputError(
                     f"the cache entry {self.folder} belongs to another {name}: delete that folder, or choose another"
                 )
-        if self.writing:
-            self._reserve()
+        self.widen(fields)
 
-    def _reserve(self) -> None:
+    def _make(self, path: Path, manifest: dict[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+        for _ in range(50):
+            if self.writing:
+                descriptor, temporary = tempfile.mkstemp(dir=self.folder)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    json.dump(manifest, file, indent=2)
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+            elif not os.access(self.folder, os.W_OK):
+                raise InputError(
+                    f"the cache folder {self.folder.parent} is read-only and holds nothing about this teacher and this "
+                    "data: fill it with `ackd cache` where it can be written, or leave the cache away"
+                )
+            if path.exists():
+                return
+            time.sleep(0.1)  # whoever holds the lock is about to write it
+        raise InputError(f"another process is making the cache entry {self.folder}: try again")
+
+    def _reserve(self, fields: Iterable[Field]) -> None:
         """Makes the files of fields that have none yet, if the disk can hold them."""
-        new = [field for field in self.fields if not _complete(self._path(field), self._bytes(field))]
+        new = [field for field in fields if not self._complete(field)]
         needed, free = sum(self._bytes(field) for field in new), shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
                 f"the cache would take {readable(needed)}, and the disk of {self.folder.parent} has {readable(free)} "
                 "free: give a smaller budget, or another folder"
             )
-        for field in new:
-            for path, size in (
-                (self._path(field), self._bytes(field)),
-                (self._sums(field), 4 * len(self.examples.ids)),
-            ):
-                with path.open("ab") as file:
-                    file.truncate(size)
+        with self._refusing():
+            for field in new:
+                for path, size in self._files(field):
+                    with path.open("ab") as file:
+                        file.truncate(size)
 
-    def _path(self, field: Field) -> Path:
-        return self.folder / f"{field.kind}-{field.layer}.rows"
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Says in a sentence what the disk refuses."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise InputError(f"the cache {self.folder} cannot be used: {error.strerror}") from error
+            raise InputError(
+                f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, or give a "
+                "smaller budget, and run again: it goes on from there"
+            ) from error
 
-    def _sums(self, field: Field) -> Path:
-        return self.folder / f"{field.kind}-{field.layer}.sums"
+    def _files(self, field: Field) -> tuple[tuple[Path, int], tuple[Path, int]]:
+        """A field's rows and their checksums, with their sizes."""
+        stem = self.folder / f"{field.kind}-{field.layer}"
+        return (
+            (stem.with_suffix(".rows"), self._bytes(field)),
+            (stem.with_suffix(".sums"), 4 * len(self.examples.ids)),
+        )
+
+    def _complete(self, field: Field) -> bool:
+        return all(path.exists() and path.stat().st_size == size for path, size in self._files(field))
 
     def _bytes(self, field: Field) -> int:
         return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
 
     def _column(self, field: Field) -> _Column | None:
         if field not in self._columns:
-            if not _complete(self._path(field), self._bytes(field)) or not self._sums(field).exists():
+            if not self._complete(field):
                 return None
             sizes = row_sizes(field, self.shape, self.examples.lengths)
-            self._columns[field] = _Column(self._path(field), self._sums(field), sizes, self.dtype)
+            (rows, _), (sums, _) = self._files(field)
+            self._columns[field] = _Column(rows, sums, sizes, self.dtype)
         return self._columns[field]
 
     def _scores(self, flat: Tensor, starts: Rows, lengths: Rows, length: int) -> Tensor:
@@ -260,60 +322,59 @@ class Cache:
             row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
         return padded
 
-    def _unpadded(self, field: Field, value: Tensor, length: int) -> Tensor:
-        if field.kind in ("logits", "cls"):
-            return value
-        return value[:, :length, :length] if field.kind == "attention" else value[:length]
-
-    def _not_finite(self, field: Field, row: int, value: Tensor) -> str:
-        example = int(self.examples.ids[row])
-        if torch.isnan(value).any() or self.dtype != torch.float16:
-            return not_finite(field.kind, [example])
-        return (
-            f"the teacher's {field.kind} for example {example} is larger than float16 can hold: "
-            "keep the cache in bfloat16 or float32"
-        )
-
 
 class _Column:
     """The rows of one field, and their checksums."""
 
     def __init__(self, path: Path, sums: Path, sizes: Rows, dtype: torch.dtype) -> None:
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        self.damaged = 0
-        self._path, self._sums_path, self._sizes = path, sums, sizes
+        self._path, self._sums_path, self._size = path, sums, dtype.itemsize
         # copy-on-write: torch wants memory that it could write to, and nobody does
-        self._raw = np.asarray(np.memmap(path, _SAME_SIZE[dtype], mode="c"))
-        self.rows = torch.from_numpy(self._raw).view(dtype)
+        self.rows = torch.from_numpy(np.asarray(np.memmap(path, _SAME_SIZE[dtype], mode="c"))).view(dtype)
         self._sums = np.asarray(np.memmap(sums, np.uint32, mode="r"))
         self._checked = np.zeros(len(sizes), np.bool_)
+        self._damaged = np.zeros(len(sizes), np.bool_)
         self._handles: tuple[int, int] | None = None
 
-    def sound(self, rows: Rows) -> NDArray[np.bool_]:
-        """Which rows are written and fit their checksums, each compared once."""
-        for row in rows[~self._checked[rows]].tolist():
-            if self._sums[row]:
-                data = memoryview(self._raw[self.starts[row] : self.starts[row + 1]]).cast("B")
-                sound = bool(self._sums[row] == _checksum(data))
-                self._checked[row] = sound
-                self.damaged += not sound
-        return self._checked[rows]
+    def sound(self, rows: Rows) -> tuple[NDArray[np.bool_], int]:
+        """Which rows are written and fit their checksums, each compared once, and how many turn out to be damaged."""
+        found = 0
+        new = rows[~self._checked[rows] & (self._sums[rows] != 0)].tolist()
+        if new:
+            # not through the map: what is only compared would stay in this process's memory
+            with self._path.open("rb", buffering=0) as file:
+                for row in new:
+                    start, end = (self.starts[row : row + 2] * self._size).tolist()
+                    sound = bool(self._sums[row] == _checksum(os.pread(file.fileno(), end - start, start)))
+                    found += not (sound or self._damaged[row])
+                    self._checked[row], self._damaged[row] = sound, not sound
+        return self._checked[rows], found
 
     def write(self, row: int, data: memoryview) -> None:
         """Writes a row, then its checksum: a process that dies in between leaves a row that does not count."""
+        start, end = (self.starts[row : row + 2] * self._size).tolist()
+        if len(data) != end - start:
+            raise ValueError(f"an answer of {len(data)} bytes came for a row of {end - start} in {self._path}")
         if self._handles is None:
             self._handles = (os.open(self._path, os.O_WRONLY), os.open(self._sums_path, os.O_WRONLY))
         rows, sums = self._handles
         _write_all(sums, np.zeros(1, np.uint32).tobytes(), 4 * row)
-        _write_all(rows, data, int(self.starts[row]) * self._raw.itemsize)
+        _write_all(rows, data, start)
         _write_all(sums, np.uint32(_checksum(data)).tobytes(), 4 * row)
-        self._checked[row] = False
+        self._damaged[row] = False
 
     def close(self) -> None:
         """Closes the files."""
         for handle in self._handles or ():
             os.close(handle)
         self._handles = None
+
+
+def _unpadded(field: Field, value: Tensor, length: int) -> Tensor:
+    """One example's answer without padding."""
+    if field.kind in ("logits", "cls"):
+        return value
+    return value[:, :length, :length] if field.kind == "attention" else value[:length]
 
 
 def _write_all(handle: int, data: bytes | memoryview, offset: int) -> None:
@@ -326,13 +387,14 @@ def _checksum(data: bytes | memoryview) -> int:
     return zlib.crc32(data) or 1  # 0 says that nothing is written
 
 
-def _complete(path: Path, size: int) -> bool:
-    return path.exists() and path.stat().st_size == size
-
-
-def not_finite(kind: str, examples: Sequence[int]) -> str:
-    """The sentence about a teacher whose answers are no numbers."""
+def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) -> str:
+    """The sentence about a teacher whose answers are no numbers, or too large for float16."""
     named = ", ".join(str(example) for example in examples[:5]) + (", ..." if len(examples) > 5 else "")
+    if overflow:
+        return (
+            f"the teacher's answers ({kind}) for the examples {named} are larger than float16 can hold: "
+            "keep the cache in bfloat16 or float32"
+        )
     return (
         f"the teacher answers NaN or infinity ({kind}) for the examples {named}: its weights are damaged; train it anew"
     )

@@ -92,10 +92,12 @@ class Distiller:
             answers = {m: self.teachers[m](batch, asked, self.ledger) for m, asked in self.asked(chosen).items()}
             with self.ledger.timing("knowledge"):
                 losses = {one.name: one(outputs, answers[one.teacher], batch).mean() for one in chosen}
-                loss = selection.labels * labels
+                # a label loss of weight 0 is left out: its gradient of zeros would let the head's weights decay
+                terms = [selection.labels * labels] if selection.labels else []
                 for one in chosen:
                     weight = self.teacher_weights[one.teacher] * selection.weights[one.name]
-                    loss = loss + weight * self._scaled(one.name, losses[one.name])
+                    terms.append(weight * self._scaled(one.name, losses[one.name]))
+                loss = sum(terms[1:], terms[0])
         with self.ledger.timing("student"):
             self.student.learn(share * loss)
         return (

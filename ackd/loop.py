@@ -82,7 +82,7 @@ class Distillation:
         self._standings: dict[str, Standing] = {}  # the reference teacher's, by split: it never changes
         self._answers: dict[str, NDArray[np.float64]] = {}
         with Streams(0).initialising():
-            self._meter = Meter(make_student().to("cpu"))
+            self._meter = Meter(make_student())
         self.reset(0)
 
     def reset(self, seed: int) -> None:

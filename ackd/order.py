@@ -31,7 +31,8 @@ class Order:
         """The places of the next batch's examples."""
         if not len(self._batches):
             self._draw()
-        batch, self._batches = self._batches[0], self._batches[1:]
+        batch: NDArray[np.int64] = self._batches[0]
+        self._batches = self._batches[1:]
         return batch
 
     def _draw(self) -> None:

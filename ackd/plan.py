@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.errors import InputError
+from ackd.errors import InputError, unknown
 from ackd.types import Field, Needs, Shape
 
 Rows = NDArray[np.int64]
@@ -37,7 +37,7 @@ class Plan:
     size: int  # bytes of it
 
     def __str__(self) -> str:
-        width = max(map(len, self.types))
+        width = max(map(len, self.types), default=0)
         lines = [
             f"  {name:<{width}}  {readable(size):>9}  {'kept' if kept else 'asked live: over the budget'}"
             for name, (size, kept) in self.types.items()
@@ -56,8 +56,10 @@ def make_plan(types: Mapping[str, Needs], shape: Shape, lengths: Rows, *, budget
         dtype: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if not even one type fits.
+        InputError: if not even one type fits, or the number format is not known.
     """
+    if dtype not in DTYPES:
+        raise unknown("number format", dtype, DTYPES)
 
     def size_of(fields: frozenset[Field]) -> int:
         return sum(int(row_sizes(field, shape, lengths).sum()) for field in fields) * DTYPES[dtype].itemsize
@@ -68,13 +70,13 @@ def make_plan(types: Mapping[str, Needs], shape: Shape, lengths: Rows, *, budget
         wider = kept | frozenset(types[name].fields)
         if size_of(wider) <= budget:
             kept = wider
-    if types and not kept:
+    fits = {name: (sizes[name], frozenset(needs.fields) <= kept) for name, needs in types.items()}
+    if types and not any(keep for _, keep in fits.values()):
         least = min(sizes, key=lambda name: sizes[name])
         raise InputError(
             f"a budget of {readable(budget)} holds none of the knowledge types: the smallest, {least!r}, takes "
             f"{readable(sizes[least])}; raise the budget or leave the cache away"
         )
-    fits = {name: (sizes[name], frozenset(needs.fields) <= kept) for name, needs in types.items()}
     return Plan(fits, kept, size_of(kept))
 
 
@@ -99,7 +101,8 @@ def parse_size(text: str) -> int:
 def readable(size: float) -> str:
     """Bytes as people write them."""
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        shown = f"{size:.0f}" if unit == "B" else f"{size:.1f}"
+        if float(shown) < 1000:
+            return f"{shown} {unit}"
         size /= 1000
     return f"{size:.1f} TB"

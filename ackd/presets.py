@@ -27,6 +27,7 @@ from ackd.knowledge import (
     RkdDistance,
     last_pair,
     layer_map,
+    shared_heads,
 )
 from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
 
@@ -108,7 +109,8 @@ def minilm(student: Shape, teacher: Shape, *, layers: str = "uniform", distilled
         Transformers, 2020, https://arxiv.org/abs/2002.10957
     """
     pairs = last_pair(layers, student.layers, teacher.layers)
-    values = Relations(student, teacher, pairs, of=("values",), heads=student.heads, name="values")
+    heads = shared_heads(student, teacher, "values")
+    values = Relations(student, teacher, pairs, of=("values",), heads=heads, name="values")
     first = Stage(distilled, Selection({"attention-kl": 1.0, "values": 1.0}, labels=0.0))
     return Preset([AttentionKL(student, teacher, pairs), values], [first, Stage(1 - distilled, Selection())])
 

@@ -15,6 +15,7 @@ from ackd.cache import Cache, Examples
 from ackd.checks import check_classes, check_device, check_outputs
 from ackd.errors import InputError
 from ackd.loop import Distillation
+from ackd.memory import reuse_memory
 from ackd.models import Model, StudentFactory, Tokenizer
 from ackd.plan import make_plan, parse_size
 from ackd.precision import Precision
@@ -93,6 +94,7 @@ def prepare(
     Raises:
         InputError: if any of it cannot work, in one sentence.
     """
+    reuse_memory()
     place = check_device(device)
     sources = [teacher] if isinstance(teacher, str) else list(teacher)
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)

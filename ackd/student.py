@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from ackd.models import Model, capturing
+from ackd import models
+from ackd.models import Model
 
 
 class Student:
@@ -24,7 +25,7 @@ class Student:
         weight_decay: of the matrices.
         warmup: share of the budget in which the learning rate rises.
         clip: largest gradient norm, over the model and its companions together.
-        compiled: compile the model's passes; the first ones take long.
+        compiled: compile the model's layers; the first steps take long.
     """
 
     def __init__(
@@ -39,9 +40,7 @@ class Student:
         clip: float = 1.0,
         compiled: bool = False,
     ) -> None:
-        self.model = capturing(model)
-        if compiled:
-            model.compile(dynamic=True)
+        self.model = models.compiled(model) if compiled else models.capturing(model)
         self.companions = nn.ModuleList(companions)
         self.clip = clip
         self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]

@@ -121,7 +121,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model answered: what was asked for, and nothing else. Where the batch is padded, padding holds anything."""
+    """What a model answered: what was asked for, and nothing else. At padding it may say anything that is finite."""
 
     logits: Tensor | None = None  # [B, C]
     cls: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, d], the first token of the layer's output

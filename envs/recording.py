@@ -182,6 +182,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
                     for metric, value in standing.scores.items()
                 },
                 **{f"cost/flops/{part}": ledger.flops[part] for part in PARTS},
+                **{f"cost/bytes/{part}": ledger.bytes[part] for part in PARTS},
                 **{f"cost/seconds/{part}": ledger.seconds[part] for part in PARTS},
                 **{f"cost/time_share/{part}": ledger.seconds[part] / seconds for part in PARTS},
             },

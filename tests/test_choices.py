@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ackd.choices import Subset, Weights
+from ackd.choices import Stages, Subset, Weights
 from ackd.types import Selection
 
 NAMES = ("a", "b", "c")
@@ -34,3 +34,15 @@ def test_any_weights_are_accepted(action: np.ndarray) -> None:
 def test_all_zero_means_labels_only() -> None:
     assert Subset(NAMES, 6).selection(np.zeros(6)) == Selection()
     assert Weights(NAMES, 6).selection(np.zeros(6)) == Selection()
+
+
+def test_stages_are_chosen_by_their_place() -> None:
+    stages = [Selection({"a": 2.0, "b": 500.0}, labels=0.0), Selection({"a": 2.0}), Selection()]
+    choice = Stages(stages)
+    assert choice.space.n == 3
+    for place, selection in enumerate(stages):
+        assert choice.selection(np.array(place)) == selection
+        again = choice.action(selection)
+        assert choice.space.contains(again)
+        assert int(again) == place
+    assert choice.space.contains(choice.space.sample(choice.mask))

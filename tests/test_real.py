@@ -25,7 +25,7 @@ def test_the_teachers_score_what_they_are_said_to(shared: Path, task: str, expec
     teacher = models.load_model(shared / "models" / f"minilm-l6-{task}")
     tokenizer = models.load_tokenizer(shared / "models" / f"minilm-l6-{task}")
     data = tasks.load(task, tokenizer, data=shared / "glue", max_examples=600)
-    probe = Distillation(data, None, lambda: teacher, steps=1)
+    probe = Distillation(data, (), lambda: teacher, steps=1)
     assert probe.measure(data.dev["validation"], "validation").score == pytest.approx(expected, abs=6e-4)
 
 

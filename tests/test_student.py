@@ -17,6 +17,7 @@ def learn(student: Student, batch: Batch, steps: int) -> None:
         logits = run(student.model, batch, Needs(logits=True)).logits
         assert logits is not None
         student.learn(label_loss(logits, batch.labels).mean())
+        student.update()
 
 
 def test_it_goes_on_from_its_state_bit_for_bit(
@@ -57,9 +58,25 @@ def test_clipping_covers_the_companions(make_model: Callable[..., Model], make_b
         seen.append(sum(float(p.grad.square().sum()) for p in student.parameters if p.grad is not None) ** 0.5)
 
     student.optimizer.register_step_pre_hook(total)
-    norm = student.learn(projection(torch.ones(2, 4)).square().sum() * 100)
+    student.learn(projection(torch.ones(2, 4)).square().sum() * 100)
+    norm = student.update()
     assert norm > 1
     assert seen[0] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_gradients_add_up_until_the_update(make_model: Callable[..., Model]) -> None:
+    """In parts or at once, the same step; and the next one begins without a gradient."""
+    projections = [nn.Linear(4, 4) for _ in range(2)]
+    projections[1].load_state_dict(projections[0].state_dict())
+    one, other = (Student(make_model(), [projection], steps=5, clip=1e9) for projection in projections)
+    inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    for part in (inputs[:2], inputs[2:]):
+        one.learn(projections[0](part).square().sum() / 6)
+    other.learn(projections[1](inputs).square().sum() / 6)
+    norms = [student.update() for student in (one, other)]
+    assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-5)
+    assert torch.allclose(projections[0].weight, projections[1].weight, atol=1e-7)
+    assert all(p.grad is None for p in one.parameters)
 
 
 def test_biases_and_norms_do_not_decay(make_model: Callable[..., Model]) -> None:

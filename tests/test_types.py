@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from ackd.types import Needs, Report, Selection, mean, union
+from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Report, Selection, mean, union
 
 
 def test_selections() -> None:
@@ -17,11 +18,74 @@ def test_selections() -> None:
             Selection({"a": weight})
 
 
+def test_the_labels_have_a_weight() -> None:
+    assert Selection().labels == Selection.of("a").labels == 1.0
+    assert Selection({"a": 1.0}, labels=0.0).chosen == ("a",)
+    with pytest.raises(ValueError, match="not even the labels"):
+        Selection({"a": 0.0}, labels=0.0)
+    for weight in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="'labels' must be finite and not negative"):
+            Selection({"a": 1.0}, labels=weight)
+
+
 def test_needs_add_up() -> None:
-    one, other = Needs(hidden=frozenset({1})), Needs(logits=True, hidden=frozenset({2}))
-    assert union([one, other]) == Needs(True, frozenset({1, 2}))
+    one, other = Needs(hidden=frozenset({1})), Needs(logits=True, hidden=frozenset({2}), keys=frozenset({0}))
+    assert union([one, other]) == one | other == Needs(True, hidden=frozenset({1, 2}), keys=frozenset({0}))
+    assert union([]) == Needs()
     assert not Needs()
     assert one
+
+
+@pytest.mark.parametrize(
+    ("fields", "last"),
+    [
+        ([], EMBEDDINGS),
+        ([Field("hidden", EMBEDDINGS)], EMBEDDINGS),
+        ([Field("cls", 2), Field("hidden", 0), Field("attention", 1)], 2),
+        ([Field("queries", 0), Field("keys", 3), Field("values", 1)], 3),
+        ([Field("logits"), Field("cls", 1)], None),
+    ],
+)
+def test_needs_are_fields_and_end_at_a_layer(fields: list[Field], last: int | None) -> None:
+    needs = Needs.of(fields)
+    assert set(needs.fields) == set(fields)
+    assert len(needs.fields) == len(fields)
+    assert Needs.of(reversed(fields)) == needs
+    assert needs.last_layer == last
+    assert bool(needs) == bool(fields)
+
+
+def test_outputs_answer_by_field() -> None:
+    tensors = {Field(kind, layer): torch.rand(2) for kind, layer in (("logits", 0), ("cls", 1), ("hidden", EMBEDDINGS))}
+    outputs = Outputs.of(tensors)
+    assert all(outputs[field] is value for field, value in tensors.items())
+    assert outputs.hidden == {EMBEDDINGS: tensors[Field("hidden", EMBEDDINGS)]}
+    assert not outputs.attention
+    with pytest.raises(KeyError):
+        outputs[Field("cls", 0)]
+
+
+def test_batches_know_their_lengths_on_the_host(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch((7, 3, 5), extra=2)
+    assert batch.lengths.tolist() == [7, 3, 5]
+    assert batch.shape == (3, 9)
+    assert batch.padded
+    assert not make_batch((4, 4)).padded
+    assert batch.to(torch.device("cpu")) is batch
+    meta = batch.to(torch.device("meta"))  # stands for a device: ids and lengths stay on the host
+    assert meta.mask.device.type == meta.labels.device.type == "meta"
+    assert meta.ids.device.type == meta.lengths.device.type == "cpu"
+    assert meta.padded
+
+
+def test_some_rows_of_a_batch_are_cut_to_the_longest(make_batch: Callable[..., Batch]) -> None:
+    batch = make_batch((7, 3, 5))
+    rows = batch.rows([2, 1])
+    assert rows.ids.tolist() == [2, 1]
+    assert rows.lengths.tolist() == rows.mask.sum(1).tolist() == [5, 3]
+    assert torch.equal(rows.inputs["input_ids"], batch.inputs["input_ids"][[2, 1], :5])
+    assert torch.equal(rows.labels, batch.labels[[2, 1]])
+    assert batch.rows([0]).padded is False
 
 
 def test_the_mean_of_reports() -> None:

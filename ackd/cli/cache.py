@@ -57,11 +57,13 @@ class FillCache(DataOptions, PairOptions):
             if not cache.writing:
                 raise InputError(f"the cache {cache.folder} is read-only or being filled by another process: try later")
             needs = Needs.of(cache.fields)
-            with progress(len(train), f"cache ({self.task})", "example") as bar:
-                for places in train.by_length(self.batch_size):
-                    asked += teacher.fill(train.batch(places).to(distillation.device), needs, ledger)
-                    bar.update(len(places))
-            cache.close()
+            try:
+                with progress(len(train), f"cache ({self.task})", "example") as bar:
+                    for places in train.by_length(self.batch_size):
+                        asked += teacher.fill(train.batch(places).to(distillation.device), needs, ledger)
+                        bar.update(len(places))
+            finally:
+                cache.close()
             print(
                 f"{self.task}: {len(train)} examples, {asked} of them asked now in {ledger.seconds['teacher']:.1f} s, "
                 f"{readable(ledger.bytes['cache'])} written"

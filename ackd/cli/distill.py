@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from ackd.cli.options import DataOptions, OutputOptions, StudentOptions, progress
@@ -54,8 +55,10 @@ class Distill(DataOptions, StudentOptions, OutputOptions):
         policy = Staged(env.distillation.stages) if self.preset else policy_of(name, env, seed=self.seed)
         folder.begin("distill", asdict(self))
         started = time.perf_counter()
-        with progress(self.steps, f"distill ({name})") as bar:
-            recording = Recording(env, folder.path, on_decision=bar.update)
+        with (
+            progress(self.steps, f"distill ({name})") as bar,
+            closing(Recording(env, folder.path, on_decision=bar.update)) as recording,
+        ):
             run_episode(recording, policy, seed=self.seed)
         seconds = time.perf_counter() - started
         finish(folder, recording, load_tokenizer(self.teacher[0]), policy=name, seconds=seconds)

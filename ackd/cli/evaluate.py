@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,9 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
         from ackd.runs import RunFolder
 
         folder = RunFolder(
-            self.output, overwrite=self.overwrite, inputs=(*self.teachers, self.student, self.data, *self.policies)
+            self.output,
+            overwrite=self.overwrite,
+            inputs=(*self.teachers, self.student, self.data, self.cache, *self.policies),
         )
         if len(self.tasks) != len(self.teachers):
             raise InputError(
@@ -101,17 +104,16 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
                 for policy in self.policies:
                     place = folder.path / task / policy.strip("/.").replace("/", "_")
                     place.mkdir(parents=True)
-                    recording = Recording(env, place, on_decision=bar.update)
-                    for seed in range(self.first_seed, self.first_seed + self.seeds):
-                        began = time.perf_counter()
-                        run_episode(recording, policy_of(policy, env, seed=seed), seed=seed)
-                        seconds = round(time.perf_counter() - began, 3)
-                        cell = episode_result(recording, policy=policy, seconds=seconds)
-                        cells.append(cell)
-                        rows.writerow(cell)
-                        file.flush()
-                    total.add(recording.ledger)
-                    recording.close()
+                    with closing(Recording(env, place, on_decision=bar.update)) as recording:
+                        for seed in range(self.first_seed, self.first_seed + self.seeds):
+                            began = time.perf_counter()
+                            run_episode(recording, policy_of(policy, env, seed=seed), seed=seed)
+                            seconds = round(time.perf_counter() - began, 3)
+                            cell = episode_result(recording, policy=policy, seconds=seconds)
+                            cells.append(cell)
+                            rows.writerow(cell)
+                            file.flush()
+                        total.add(recording.ledger)
         folder.write_json("ledger.json", total.as_dict())
         return cells
 

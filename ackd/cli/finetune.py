@@ -34,11 +34,11 @@ class Finetune(DataOptions, OutputOptions):
     def run(self) -> None:
         """Trains, reports on dev, and saves the model under OUTPUT/model."""
         from ackd import models, tasks
+        from ackd.checks import check_device
         from ackd.cli.results import summary
         from ackd.errors import InputError
         from ackd.loop import Distillation, distill
         from ackd.runs import RunFolder
-        from ackd.checks import check_device
         from ackd.types import Selection
 
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))

@@ -88,7 +88,6 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
     result = episode_result(recording, **run, seconds=round(seconds, 3))
     folder.write_json("result.json", result)
     folder.write_json("ledger.json", recording.ledger.as_dict())
-    recording.close()
     distillation = recording.inner.distillation
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")

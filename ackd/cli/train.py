@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ class Train(DataOptions, StudentOptions, OutputOptions):
 
     task: str
     """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
-    teacher: str
-    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id."""
+    teacher: tuple[str, ...]
+    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
+    teacher_weights: tuple[float, ...] = ()
+    """What each teacher's losses count; 1 each if not given."""
     agent: str = "a2c"
     """Learning algorithm: a2c or ppo."""
     episodes: int = 8
@@ -42,17 +45,26 @@ class Train(DataOptions, StudentOptions, OutputOptions):
         from ackd.models import load_tokenizer
         from ackd.runs import RunFolder
 
-        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.teacher, self.student, self.data))
+        inputs = (*self.teacher, self.student, self.data, self.cache)
+        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs)
         if self.episodes < 1:
             raise InputError(f"the agent needs at least 1 episode, got {self.episodes}")
         actor_critic.check_name(self.agent)
-        env = distill(task=self.task, teacher=self.teacher, **self.data_settings(), **self.student_settings())
+        env = distill(
+            task=self.task,
+            teacher=self.teacher,
+            teacher_weights=self.teacher_weights,
+            **self.data_settings(),
+            **self.student_settings(),
+        )
         if env.decisions < 2:
             raise InputError(f"{self.steps} steps are a single decision of {self.decision_interval}: raise --steps")
         folder.begin("train", asdict(self))
         started = time.perf_counter()
-        with progress((self.episodes + 1) * self.steps, f"train ({self.agent})") as bar:
-            recording = Recording(env, folder.path, on_decision=bar.update)
+        with (
+            progress((self.episodes + 1) * self.steps, f"train ({self.agent})") as bar,
+            closing(Recording(env, folder.path, on_decision=bar.update)) as recording,
+        ):
             agent = actor_critic.make_agent(
                 self.agent,
                 Monitor(recording),
@@ -77,7 +89,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
             metrics=self._metrics(recording),
         )
         seconds = time.perf_counter() - started
-        tokenizer = load_tokenizer(self.teacher)
+        tokenizer = load_tokenizer(self.teacher[0])
         finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
         print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")
 
@@ -85,7 +97,8 @@ class Train(DataOptions, StudentOptions, OutputOptions):
         """What the policy learned on, without the paths of this machine: the file is there to be shared."""
         private = ("output", "overwrite", "data", "dev_data", "device", "cache")
         settings = {name: value for name, value in asdict(self).items() if name not in private}
-        return settings | {"teacher": Path(self.teacher).name, "student": self.student and Path(self.student).name}
+        names = [Path(teacher).name for teacher in self.teacher]
+        return settings | {"teacher": names, "student": self.student and Path(self.student).name}
 
     def _metrics(self, recording: Recording) -> dict[str, Any]:
         """How the learned policy did in the episode after its training; scores from 0 to 1."""

@@ -40,6 +40,7 @@ __all__ = [
     "label_loss",
     "last_pair",
     "layer_map",
+    "shared_heads",
 ]
 
 

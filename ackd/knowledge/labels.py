@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ackd.knowledge.masked import wide
+
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy `-log softmax(z)_y` per example, or `(z - y)^2` for regression (C = 1).
@@ -16,6 +18,7 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         [B].
     """
+    logits = wide(logits)
     if logits.shape[-1] == 1:
         return (logits[:, 0] - labels.to(logits.dtype)).square()
     return F.cross_entropy(logits, labels, reduction="none")

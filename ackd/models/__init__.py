@@ -2,7 +2,7 @@
 
 from ackd.models.build import StudentFactory, from_checkpoint, from_config, from_layers, read_config, small_config
 from ackd.models.cost import Cost, Meter
-from ackd.models.forward import Model, cannot_give, capturing, run, shape_of
+from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
 from ackd.models.load import (
     Tokenizer,
     class_names,
@@ -15,13 +15,14 @@ from ackd.models.load import (
 
 __all__ = [
     "Cost",
+    "Meter",
     "Model",
     "StudentFactory",
     "Tokenizer",
     "cannot_give",
     "capturing",
     "class_names",
-    "Meter",
+    "compiled",
     "from_checkpoint",
     "from_config",
     "from_layers",

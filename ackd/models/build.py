@@ -27,9 +27,6 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
     depth = teacher.config.num_hidden_layers
     if not 1 <= count <= depth:
         raise InputError(f"a student of {count} layers cannot be cut from a teacher of {depth}: choose 1 to {depth}")
-    kept = evenly(count, depth)
-    config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = count
     stack = layer_stack(teacher)
     if stack is None:
         raise InputError(
@@ -41,6 +38,16 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
             f"the teacher's {depth} layers share the weights of {len(stack[1])} groups, which cannot be thinned out: "
             "give --student instead"
         )
+    kept = evenly(count, depth)
+    if stack[1][0].state_dict().keys() != stack[1][0 if shared else kept[0]].state_dict().keys():
+        kept = (
+            0,
+            *(1 + layer for layer in evenly(count - 1, depth - 1)),
+        )  # ModernBERT's first layer is of its own kind
+    config = copy.deepcopy(teacher.config)
+    config.num_hidden_layers = count
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = [teacher.config.layer_types[layer] for layer in kept]
     prefix = stack[0] + "."
     template = from_config(config)()
     weights = {}

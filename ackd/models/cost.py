@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +32,15 @@ class Cost:
 class Meter:
     """Counts what a model's answers cost: its matrix products at three lengths, which fix the cost at every length.
 
+    What is counted is a twin without weights, so counting takes neither memory nor arithmetic.
+
     Args:
-        model: counted the first time that something new is asked, and left as it is.
+        model: whose sizes count.
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        with torch.device("meta"):
+            self._twin: Model = type(model)(copy.deepcopy(model.config)).eval()
         self._known: dict[int | None, Cost] = {}  # by the last layer that runs
 
     def __call__(self, needs: Needs) -> Cost:
@@ -50,12 +54,9 @@ class Meter:
         return self._known[last]
 
     def _count(self, needs: Needs, length: int) -> float:
-        model = self.model
-        ids = torch.ones(1, length, dtype=torch.int64, device=model.device)
-        batch = Batch(torch.zeros(1, dtype=torch.int64), {"input_ids": ids, "attention_mask": ids}, ids[:, 0])
-        was_training = model.training
+        ids = torch.ones(1, length, dtype=torch.int64, device="meta")
+        batch = Batch(torch.zeros(1), {"input_ids": ids, "attention_mask": ids}, ids[:, 0], torch.tensor([length]))
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            run(model.eval(), batch, needs)
-        model.train(was_training)
+            run(self._twin, batch, needs)
         return float(counter.get_total_flops())

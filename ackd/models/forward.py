@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from ackd.errors import InputError
+from ackd.models.dropout import CheapDropout
+from ackd.models.dropout import dropout as drop
 from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Shape
 
 Model: TypeAlias = PreTrainedModel
 
 CAPTURE = "ackd_capture"
+INSIDE_ATTENTION = ("attention", "queries", "keys", "values")
 
 
-class _Finished(Exception):
+class _Finished(Exception):  # noqa: N818 - no error: the way out of a library's forward pass
     """The last layer that anybody asked for has answered."""
 
 
 class _Recorder:
     """What one forward pass keeps, layer by layer."""
 
-    def __init__(self, needs: Needs) -> None:
-        self.needs = needs
+    def __init__(self, needs: Needs, *, padded: bool) -> None:
+        self.needs, self.padded = needs, padded
         self.last = needs.last_layer
         self.layer = EMBEDDINGS
+        self.inside: frozenset[str] = frozenset()  # the kinds that the present layer's attention is to catch
+        self.caught: dict[str, Tensor] = {}
         self.tensors: dict[Field, Tensor] = {}
+
+    def enter(self, states: Tensor) -> None:
+        """Another layer begins with these states."""
+        if self.layer == EMBEDDINGS:
+            self.keep(states)
+        self.layer += 1
+        self.inside = frozenset(kind for kind in INSIDE_ATTENTION if self.layer in getattr(self.needs, kind))
+        self.caught = {}
 
     def keep(self, states: Tensor) -> None:
         """The states that leave the present layer; stops the pass behind the last one that is needed."""
+        for kind, value in self.caught.items():
+            self.tensors[Field(kind, self.layer)] = value
         if self.layer in self.needs.hidden:
             self.tensors[Field("hidden", self.layer)] = states
         if self.layer in self.needs.cls:
@@ -42,28 +55,19 @@ class _Recorder:
         if self.layer == self.last:
             raise _Finished
 
-    def keep_inputs(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """What the present layer's attention works with, [B, A, n, d / A] each."""
-        for kind, heads in (("queries", query), ("keys", key), ("values", value)):
-            if self.layer in getattr(self.needs, kind):
-                self.tensors[Field(kind, self.layer)] = heads.transpose(1, 2).flatten(2)
 
-
-_recorder: ContextVar[_Recorder | None] = ContextVar("recorder", default=None)
+# The pass under way, innermost last. Not a context variable: torch.compile cannot look into those.
+_passes: list[_Recorder] = []
 
 
 def _before_layer(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    recorder = _recorder.get()
-    if recorder is not None:
-        if recorder.layer == EMBEDDINGS:
-            recorder.keep(args[0] if args else kwargs["hidden_states"])
-        recorder.layer += 1
+    if _passes:
+        _passes[-1].enter(args[0] if args else kwargs["hidden_states"])
 
 
 def _after_layer(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    recorder = _recorder.get()
-    if recorder is not None:
-        recorder.keep(output[0] if isinstance(output, tuple) else output)
+    if _passes:
+        _passes[-1].keep(output[0] if isinstance(output, tuple) else output)
 
 
 def _attend(
@@ -80,28 +84,36 @@ def _attend(
 
     A fused kernel has no scores to show, so a layer whose scores are asked for computes its attention step by step:
     the scores are those before mask and dropout. Switching the model to eager attention would pay for every layer.
+    With dropout a CPU has no fused kernel either.
     """
-    recorder = _recorder.get()
-    if recorder is not None:
-        recorder.keep_inputs(query, key, value)
-        if recorder.layer in recorder.needs.attention:
-            scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
-            recorder.tensors[Field("attention", recorder.layer)] = scores
-            if attention_mask is not None:
-                scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-            shares = F.dropout(scores.softmax(-1), dropout, training=dropout > 0)
-            return (shares @ value).transpose(1, 2).contiguous(), None
-    output, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
-    return output, None
+    wanted = _passes[-1].inside if _passes else frozenset()
+    for kind, heads in (("queries", query), ("keys", key), ("values", value)):
+        if kind in wanted:
+            _passes[-1].caught[kind] = heads.transpose(1, 2).flatten(2)  # [B, A, n, d / A] -> [B, n, d]
+    if "attention" not in wanted and not (dropout > 0 and query.device.type == "cpu"):
+        fused: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return fused
+    scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
+    if "attention" in wanted:
+        _passes[-1].caught["attention"] = scores
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    shares = scores.softmax(-1)
+    if dropout > 0:
+        shares = drop(shares, dropout)
+    return (shares @ value).transpose(1, 2).contiguous(), None
 
 
-def _mask(*args: Any, device: torch.device | str = "cpu", **kwargs: Any) -> Tensor | None:
-    """The library's mask, which on a GPU must not look whether it could be left out: the host would wait for that."""
-    if torch.device(device).type != "cpu":
-        kwargs["allow_is_bidirectional_skip"] = kwargs.get("attention_mask") is None
-    mask: Tensor | None = sdpa_mask(*args, device=device, **kwargs)
+def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """The library's mask, left out where nothing is padded; the library would look at it, and a host wait for that."""
+    if _passes:
+        if _passes[-1].padded:
+            kwargs["allow_is_bidirectional_skip"] = False
+        else:
+            attention_mask = None
+    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
     return mask
 
 
@@ -116,16 +128,17 @@ def run(model: Model, batch: Batch, needs: Needs) -> Outputs:
         InputError: if the model's family cannot give one of them.
     """
     capturing(model)
-    recorder = _Recorder(needs)
-    token = _recorder.set(recorder)
-    # without padding the mask says nothing, and leaving it out lets attention take its fastest way
-    inputs = {k: v for k, v in batch.inputs.items() if k != "attention_mask" or batch.padded}
+    recorder = _Recorder(needs, padded=batch.padded)
+    _passes.append(recorder)
+    inputs = dict(batch.inputs)
+    if getattr(model.config, "type_vocab_size", 2) < 2:
+        inputs.pop("token_type_ids", None)  # the tokenizer of another family may tell two sentences apart
     try:
         recorder.tensors[Field("logits")] = model(**inputs).logits
     except _Finished:
         pass
     finally:
-        _recorder.reset(token)
+        _passes.pop()
     missing = sorted({field.kind for field in needs.fields if field not in recorder.tensors})
     if missing:
         raise InputError(f"a {model.config.model_type} cannot give its {' and '.join(missing)}")
@@ -167,14 +180,31 @@ def layer_stack(model: Model) -> tuple[str, nn.ModuleList] | None:
 
 
 def capturing(model: Model) -> Model:
-    """The model, changed once so that a pass can keep what is asked for; what it answers stays the same."""
+    """The model, changed once so that a pass can keep what is asked for; what it answers stays the same.
+
+    Its dropout draws other numbers, more cheaply.
+    """
     if getattr(model, "_ackd_capturing", False):
         return model
-    model._ackd_capturing = True  # type: ignore[assignment]
+    model._ackd_capturing = True
     if getattr(model, "_supports_sdpa", False):
         model.set_attn_implementation(CAPTURE)
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = CheapDropout
     found = layer_stack(model)
     for layer in found[1] if found else ():
         layer.register_forward_pre_hook(_before_layer, with_kwargs=True)
         layer.register_forward_hook(_after_layer)
+    return model
+
+
+def compiled(model: Model) -> Model:
+    """The model with compiled layers, which all share what is compiled once for each selection.
+
+    Not the model as a whole: what is kept between the layers would break it into pieces.
+    """
+    found = layer_stack(capturing(model))
+    for layer in found[1] if found else ():
+        layer.forward = torch.compile(layer.forward, dynamic=True)
     return model

@@ -36,7 +36,7 @@ def load_model(source: str | Path, *, device: torch.device | str = "cpu", **conf
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(_cannot_load("model", folder, error)) from error
-    return model.to(device)  # type: ignore[no-any-return]
+    return model.to(device)
 
 
 def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:

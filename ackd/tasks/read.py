@@ -7,15 +7,14 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import datasets
-from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar, set_verbosity_error
+from typing import TYPE_CHECKING, Any
 
 from ackd.errors import InputError
 from ackd.tasks.glue import HUB
 from ackd.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:  # datasets brings pandas and 80 MB, for those who read any
+    from datasets import Dataset
 
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
@@ -26,9 +25,8 @@ def from_hub(spec: TaskSpec, split: str) -> Dataset:
     Raises:
         InputError: if it cannot be had.
     """
-    _quiet()
     try:
-        return datasets.load_dataset(HUB, spec.name, split=split)
+        return _datasets().load_dataset(HUB, spec.name, split=split)
     except Exception as error:  # the hub's client raises a dozen kinds for a missing network
         raise InputError(
             f"{spec.name} cannot be fetched from the Hugging Face hub ({type(error).__name__}): connect to the network "
@@ -89,11 +87,10 @@ def columns(rows: Dataset, wanted: Sequence[str], source: Path) -> Dataset:
 
 
 def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
-    _quiet()
     try:
         # in memory, and the reader's working copy goes when it is read: nothing is left in the user's home
         with tempfile.TemporaryDirectory() as cache:
-            return datasets.load_dataset(
+            return _datasets().load_dataset(
                 kind,
                 data_files=[glob.escape(str(file)) for file in files],
                 split="train",
@@ -108,7 +105,12 @@ def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
         raise InputError(f"{files[0]} cannot be read as {kind} ({reason})") from error
 
 
-def _quiet() -> None:
+def _datasets() -> Any:
+    """The library, without its bars and notes."""
+    import datasets
+    from datasets.utils.logging import disable_progress_bar, set_verbosity_error
+
     set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each of its five tries
     disable_progress_bar()
+    return datasets

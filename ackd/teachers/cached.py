@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from ackd.types import Batch, Field, Needs, Outputs, Shape, Teacher
 class _Answer:
     """What is on its way into the cache."""
 
-    rows: Rows
+    rows: Rows  # -1 for an example that the cache does not know
     tensors: Mapping[Field, Tensor]  # on the host
     arrived: torch.cuda.Event | None  # when a GPU has sent them
 
@@ -63,35 +63,50 @@ class Cached:
             kept = tuple(field for field in needs.fields if field in self.cache.fields)
             live = Needs.of(field for field in needs.fields if field not in kept)
             rows = self._rows(batch)
-            there = self.cache.has(kept, rows)
-            missing = _first_of_each(batch, there)
-            answer, fresh = Outputs(), Outputs()
-            if live or len(missing) == len(rows):
-                # the teacher runs on every example anyway, and what is missing comes with it
-                answer = self.inner(batch, needs if len(missing) else live, ledger)
-                fresh = _rows(answer, kept, missing) if len(missing) else fresh
-            elif len(missing):
-                fresh = self.inner(batch.rows(missing.tolist()), Needs.of(kept), ledger)
+            there = {field: self.cache.has((field,), rows) for field in kept}
+            missing, answer, new = self._ask(batch, rows, there, live, ledger)
             if not live:
-                ledger.cached_queries += int(there.sum())
+                ledger.cached_queries += int(_whole(there, len(rows)).sum())
             tensors = {field: answer[field] for field in live.fields}
-            new = {field: fresh[field].to(self.cache.dtype) for field in kept if len(missing)}
-            self._keep(rows[missing], new, ledger)
             for field in kept:
-                value = self._read(field, rows[there], batch, ledger) if there.any() else None
-                tensors[field] = _merged(field, batch, there, missing, value, new.get(field))
+                found = there[field]
+                value = self._read(field, rows[found], batch, ledger) if found.any() else None
+                tensors[field] = _merged(field, batch, found, missing, value, new.get(field))
             return Outputs.of(tensors)
 
     def fill(self, batch: Batch, needs: Needs, ledger: Ledger) -> int:
         """Asks for what is missing of a batch and keeps it, reading nothing; how many examples that were."""
         with ledger.timing("cache"):
             rows = self._rows(batch)
-            missing = _first_of_each(batch, self.cache.has(needs.fields, rows))
-            if len(missing):
-                answer = self.inner(batch.rows(missing.tolist()), needs, ledger)
-                self._keep(rows[missing], {f: answer[f].to(self.cache.dtype) for f in needs.fields}, ledger)
-                self._settle(ledger, wait=True)
+            there = {field: self.cache.has((field,), rows) for field in needs.fields}
+            missing, _, _ = self._ask(batch, rows, there, Needs(), ledger)
+            self._settle(ledger, wait=True)
         return len(missing)
+
+    def _ask(
+        self, batch: Batch, rows: Rows, there: Mapping[Field, NDArray[np.bool_]], live: Needs, ledger: Ledger
+    ) -> tuple[Rows, Outputs, Mapping[Field, Tensor]]:
+        """Asks for the live fields, and for those that are not there for every example; keeps these.
+
+        Returns:
+            The places that miss any of these, one for each example; the answer; and of it what was missing, for those
+            places and in the cache's dtype.
+        """
+        absent = [field for field, found in there.items() if not found.all()]
+        missing = _first_of_each(batch, _whole(there, len(rows)))
+        needs = live | Needs.of(absent)
+        if not needs:
+            return missing, Outputs(), {}
+        if live or len(missing) == len(rows):
+            # the teacher runs on every example anyway, and what is missing comes with it
+            answer = self.inner(batch, needs, ledger)
+            new = {field: _at(answer[field], missing) for field in absent}
+        else:
+            answer = self.inner(batch.rows(missing.tolist()), needs, ledger)
+            new = {field: answer[field] for field in absent}
+        new = {field: value.to(self.cache.dtype) for field, value in new.items()}
+        self._keep(batch, missing, rows[missing], new, ledger)
+        return missing, answer, new
 
     def _rows(self, batch: Batch) -> Rows:
         examples = self.cache.examples
@@ -100,8 +115,12 @@ class Cached:
             raise ValueError("the batch is not of the examples that the cache is for: other examples have these ids")
         return rows
 
-    def _keep(self, rows: Rows, new: Mapping[Field, Tensor], ledger: Ledger) -> None:
-        if not new or (rows < 0).any() or not self.cache.writing:
+    def _keep(self, batch: Batch, places: Rows, rows: Rows, new: Mapping[Field, Tensor], ledger: Ledger) -> None:
+        if not new:
+            return
+        if not (rows >= 0).any() or not self.cache.writing:
+            if batch.mask.device.type == "cpu":  # looking at a GPU's answers would wait for them
+                self.cache.check(batch.ids.numpy()[places], batch.lengths.numpy()[places], new)
             return
         arrived = None
         if next(iter(new.values())).is_cuda:
@@ -139,6 +158,14 @@ def uncached(teacher: Teacher) -> Teacher:
     return uncached(teacher.inner) if isinstance(teacher, Cached) else teacher
 
 
+def _whole(there: Mapping[Field, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
+    """Which of the examples are there in every field."""
+    whole = np.ones(size, np.bool_)
+    for found in there.values():
+        whole &= found
+    return whole
+
+
 def _first_of_each(batch: Batch, there: NDArray[np.bool_]) -> Rows:
     """The places of the examples that are not there, one for each example."""
     missing = np.flatnonzero(~there)
@@ -146,11 +173,8 @@ def _first_of_each(batch: Batch, there: NDArray[np.bool_]) -> Rows:
     return np.sort(missing[first])
 
 
-def _rows(answer: Outputs, fields: Sequence[Field], places: Rows) -> Outputs:
-    if len(places) == len(answer[fields[0]]):
-        return Outputs.of({field: answer[field] for field in fields})
-    chosen = torch.from_numpy(places).to(answer[fields[0]].device)
-    return Outputs.of({field: answer[field][chosen] for field in fields})
+def _at(value: Tensor, places: Rows) -> Tensor:
+    return value if len(places) == len(value) else value[torch.from_numpy(places).to(value.device)]
 
 
 def _merged(
@@ -160,7 +184,7 @@ def _merged(
     if new is None:
         assert read is not None
         return read
-    if len(missing) == len(there):
+    if read is None and len(missing) == len(there):
         return new.float()
     new = _padded(field, new.float(), batch.shape[1])
     value = new.new_zeros(len(there), *new.shape[1:])

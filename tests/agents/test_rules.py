@@ -13,10 +13,15 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from ackd.agents.rules import RULES, rule
+from ackd.agents.rules import RULES, Staged, rule
+from ackd.choices import Stages
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
+from ackd.presets import Stage
 from ackd.signals import FEATURES, GLOBALS
+from ackd.types import Selection
 
 KNOWLEDGE = ("hidden", "attention", "logits", "relation")
 FAMILIES = ("hidden", "attention", "logits", "relation")
@@ -146,6 +151,42 @@ def test_stable_baselines_evaluates_every_rule(name: str) -> None:
 def test_unknown_names_are_refused_with_the_nearest(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         rule(name, KNOWLEDGE)
+
+
+STAGES = (
+    Stage(0.5, Selection.of("hidden")),
+    Stage(0.25, Selection({"logits": 2.0}, labels=0.0)),
+    Stage(0.25, Selection()),
+)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0.0, 0), (0.49, 0), (0.5, 1), (np.float32(0.7), 1), (0.75, 2), (1.0, 2)]
+)
+def test_stages_follow_the_progress(progress: float, expected: int) -> None:
+    action, _ = Staged(STAGES).predict(observe(ALL, progress))
+    assert action.shape == ()
+    assert action.dtype == np.int64
+    assert int(action) == expected
+
+
+def test_stages_of_a_batch_are_chosen_row_by_row() -> None:
+    several = observe(np.tile(ALL, (3, 1)))
+    several["globals"][:, GLOBALS.index("progress")] = [0.8, 0.1, 0.6]
+    assert Staged(STAGES).predict(several)[0].tolist() == [2, 0, 1]
+
+
+def test_stable_baselines_evaluates_stages_too() -> None:
+    inner = tiny(types=("logits", "hidden"), steps=8)
+    env = DistillationEnv(inner.distillation, choice=Stages([stage.selection for stage in STAGES]), decision_interval=2)
+    seen: list[str] = []
+
+    def note(local: dict[str, Any], _: dict[str, Any]) -> None:
+        seen.append(local["info"]["action/effective"])
+
+    policy: Any = Staged(STAGES)
+    evaluate_policy(policy, Monitor(env), 2, callback=note)
+    assert seen == ["hidden", "hidden", "logits", "labels"] * 2
 
 
 def test_a_mask_of_three_axes_is_refused() -> None:

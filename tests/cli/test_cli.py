@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ackd import models, tasks
 from ackd.cli import main, options
+from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.finetune import Finetune
@@ -111,6 +113,79 @@ def test_a_narrower_student_keeps_its_projections_apart(tmp_path: Path, teacher:
         "hidden.projection.weight": (64, 32),
         "hidden.projection.bias": (64,),
     }
+
+
+def distilled(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
+    """The ledger of a run with these options."""
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, *more]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    assert models.shape_of(models.load_model(folder)).layers == 2
+    ledger: dict[str, Any] = read(folder / "ledger.json")
+    assert set(ledger["bytes"]) == set(ledger["flops"]) == set(ledger["seconds"])
+    return ledger
+
+
+def selections(folder: Path) -> list[str]:
+    with (folder / "decisions.csv").open() as file:
+        return [row["selection"] for row in csv.DictReader(file)]
+
+
+def test_a_preset_runs_through_its_stages(tmp_path: Path, teacher: Path) -> None:
+    steps = ["--steps", "13", "--decision-interval", "2"]
+    ledger = distilled(tmp_path / "run", teacher, "--preset", "tinybert", *steps)
+    assert selections(tmp_path / "run") == ["hidden+attention"] * 5 + ["logits-soft-ce"] * 2
+    assert read(tmp_path / "run" / "result.json")["policy"] == "tinybert"
+    assert ledger["teacher_queries"] == 13 * 8
+    assert ledger["cached_queries"] == ledger["bytes"]["cache"] == 0
+    assert ledger["bytes"]["teacher"] > 0
+
+
+def test_batches_accumulate(tmp_path: Path, teacher: Path) -> None:
+    ledger = distilled(tmp_path / "run", teacher, "--accumulate", "2", "--layer-map", "0:1,1:3", "--precision", "bf16")
+    assert ledger["steps"] == 8
+    assert ledger["teacher_queries"] == 2 * 8 * 8
+
+
+def test_a_cache_is_filled_by_one_run_and_read_by_the_next(
+    tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = ["--cache", str(tmp_path / "cache"), "--policy", "logits+hidden", "--steps", "50"]
+    first = distilled(tmp_path / "first", teacher, *cache)
+    second = distilled(tmp_path / "second", teacher, *cache)
+    assert first["teacher_queries"] + first["cached_queries"] == second["cached_queries"] == 50 * 8
+    assert second["teacher_queries"] == second["bytes"]["teacher"] == 0
+    assert second["bytes"]["cache"] > 0
+    assert "to keep" in capsys.readouterr().err
+    results = [read(tmp_path / name / "result.json") for name in ("first", "second")]
+    assert results[0]["reward"] == results[1]["reward"]
+    assert results[0]["flops_share"] == results[1]["flops_share"]
+
+
+def test_several_teachers_teach_side_by_side(tmp_path: Path, teacher: Path) -> None:
+    folder = tmp_path / "run"
+    both = ["--teacher", str(teacher), str(teacher), "--teacher-weights", "1", "0.5", "--policy", "logits@1+logits@2"]
+    arguments = ["distill", "--task", "polarity", *both, "--knowledge", "logits", *SHORT, "--output", str(folder)]
+    assert main(arguments) == 0
+    assert selections(folder) == ["logits@1+logits@2"] * 4
+    assert read(folder / "ledger.json")["teacher_queries"] == 2 * 8 * 8
+
+
+@pytest.mark.parametrize("given", [["--policy", "all"], ["--preset", "tinybert"]])
+def test_a_teacher_of_nan_ends_the_run_with_the_examples(
+    tmp_path: Path, teacher: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = models.load_model(teacher)
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.bias.fill_(torch.nan)
+    models.save_model(tmp_path / "broken", model, models.load_tokenizer(teacher))
+    arguments = ["distill", "--task", "polarity", "--teacher", str(tmp_path / "broken"), *SHORT, *given]
+    config = small_config(tmp_path / "student.json", width=64, heads=4)
+    arguments = with_change(arguments, student_layers=None, student=config)
+    capsys.readouterr()
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"^ackd: the teacher answers NaN or infinity \(\w+\) for the examples \d+, \d+", said)
+    assert not (tmp_path / "run" / "student").exists()
 
 
 def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
@@ -241,11 +316,14 @@ def other_tokenizer(folder: Path, teacher: Path) -> str:
     return str(folder / "other")
 
 
-def other_heads(folder: Path) -> str:
+def small_config(path: Path, *, width: int, heads: int) -> str:
     vocabulary = len(tasks.embedded_tokenizer("polarity"))
-    path = folder / "heads.json"
-    path.write_text(models.small_config(vocabulary, 2, layers=2, width=128, heads=2).to_json_string())
+    path.write_text(models.small_config(vocabulary, 2, layers=2, width=width, heads=heads).to_json_string())
     return str(path)
+
+
+def other_heads(folder: Path) -> str:
+    return small_config(folder / "heads.json", width=128, heads=2)
 
 
 def regression_teacher(folder: Path) -> str:
@@ -260,7 +338,7 @@ BAD: dict[str, tuple[Changes, str]] = {
     "unknown task": (lambda p, t, r: {"task": "polarty"}, "unknown task 'polarty': did you mean 'polarity'?"),
     "unknown policy": (lambda p, t, r: {"policy": "schedule"}, "'schedule': did you mean 'scheduled'?"),
     "unknown type in a policy": (lambda p, t, r: {"policy": "logits+hiden"}, "'hiden': did you mean 'hidden'?"),
-    "unknown knowledge": (lambda p, t, r: {"knowledge": "logit"}, "'logit': did you mean 'logits'?"),
+    "unknown knowledge": (lambda p, t, r: {"knowledge": "logit"}, "'logit': did you mean 'logits' or"),
     "missing data folder": (lambda p, t, r: {"task": "sst2", "data": str(p / "nowhere")}, "nowhere"),
     "no network, no data": (lambda p, t, r: {"task": "sst2"}, "--data"),
     "missing column": (
@@ -276,6 +354,18 @@ BAD: dict[str, tuple[Changes, str]] = {
         lambda p, t, r: {"student": other_tokenizer(p, t), "student_layers": None}, "the tokenizers of the student",
     ),
     "layer map": (lambda p, t, r: {"layer_map": "0:9,1:1"}, "teacher layer 9, but the teacher has 4 layers"),
+    "preset and policy": (
+        lambda p, t, r: {"preset": "kd", "policy": "all"}, "the preset 'kd' says what is transferred when",
+    ),
+    "unknown preset": (lambda p, t, r: {"preset": "tinybrt"}, "unknown preset 'tinybrt': did you mean 'tinybert'?"),
+    "preset and types": (lambda p, t, r: {"preset": "kd", "knowledge": "hidden"}, "leave hidden away"),
+    "preset of other heads": (
+        lambda p, t, r: {"student": other_heads(p), "student_layers": None, "preset": "tinybert"},
+        "the preset 'tinybert' does not fit these models",
+    ),
+    "second of one teacher": (lambda p, t, r: {"knowledge": "logits@2"}, "'logits@2' names no teacher"),
+    "accumulate": (lambda p, t, r: {"accumulate": "0"}, "must be above 0, got 0"),
+    "cache budget": (lambda p, t, r: {"cache": str(p / "cache"), "cache_budget": "2XB"}, "'2XB' is no size"),
     "no attention": (lambda p, t, r: {"teacher": deberta(p), "student_layers": "1"}, "cannot give its attention"),
     "heads": (
         lambda p, t, r: {"student": other_heads(p), "student_layers": None}, "2 attention heads and the teacher 4",
@@ -357,14 +447,14 @@ def test_the_program_itself(tmp_path: Path) -> None:
     assert quiet.stderr == ""
 
 
-@pytest.mark.parametrize("command", [Finetune, Distill, Train, Evaluate])
+@pytest.mark.parametrize("command", [Finetune, Distill, FillCache, Train, Evaluate])
 def test_every_option_has_help(command: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([command.__name__.lower(), "--help"])
+        main(["cache" if command is FillCache else command.__name__.lower(), "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     for field in dataclasses.fields(command):
         assert "--" + field.name.replace("_", "-") in shown
     source = inspect.getsource(inspect.getmodule(command)) + inspect.getsource(options)  # type: ignore[arg-type]
     for field in dataclasses.fields(command):
-        assert re.search(rf'\n    {field.name}: .*\n    """.+"""', source), f"{field.name} has no help"
+        assert re.search(rf'\n    {field.name}: .*\n    """[^"]+"""', source), f"{field.name} has no help"

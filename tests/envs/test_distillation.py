@@ -23,12 +23,20 @@ from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.rewards import GapClosed
+from ackd.teachers import ModelTeacher
+from ackd.types import Needs
 
 IDS = ("ACKD/Tiny-v0", "ACKD/Toy-v0")
 
 
 def weights(env: DistillationEnv) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in env.distillation.student.parameters])
+
+
+def tiny_teacher(env: DistillationEnv) -> ModelTeacher:
+    (teacher,) = env.distillation.teachers
+    assert isinstance(teacher, ModelTeacher)
+    return teacher
 
 
 def play(env: DistillationEnv, actions: list[np.ndarray], *, seed: int) -> list[float]:
@@ -127,14 +135,14 @@ def test_a_static_policy_equals_a_loop_written_out() -> None:
     by_hand = tiny(student_width=8).distillation
     by_hand.reset(4)
     torch.manual_seed(12345)
-    rng = np.random.default_rng(np.random.SeedSequence(4).spawn(3)[1])
-    left: list[int] = []
-    for _ in range(by_hand.steps):
-        if len(left) < by_hand.batch_size:
-            left += rng.permutation(len(by_hand.task.train)).tolist()
-        chosen, left = left[: by_hand.batch_size], left[by_hand.batch_size :]
+    rng, train = np.random.default_rng(np.random.SeedSequence(4).spawn(3)[1]), by_hand.task.train
+    drawn = rng.permutation(len(train)).tolist()[: len(train) - len(train) % 8]
+    pools = [drawn[start : start + 400] for start in range(0, len(drawn), 400)]  # 50 batches of 8
+    ordered = [place for pool in pools for place in sorted(pool, key=lambda place: train.lengths[place])]
+    assert 12 <= len(ordered) // 8 <= len(train) // 8
+    for which in rng.permutation(len(ordered) // 8)[:12]:
         with by_hand.streams.dropping():
-            by_hand.distiller.step(by_hand.task.train.batch(chosen), selection)
+            by_hand.distiller.step([train.batch(ordered[8 * which : 8 * which + 8])], selection)
     assert torch.equal(weights(env), torch.cat([p.detach().flatten() for p in by_hand.student.parameters]))
 
 
@@ -207,11 +215,14 @@ def test_labels_only_pays_less_than_everything() -> None:
             costs.append(info["reward/cost"])
         shares[name] = math.fsum(costs)
     assert shares["all"] == pytest.approx(1.0)
-    prices = env.distillation.prices
-    shape = env.distillation.batch_size, round(float(env.distillation.task.train.lengths.mean()))
-    student, teacher = 3 * prices.student.forward(*shape), prices.teacher.forward(*shape)
-    losses = sum(one.flops(*shape) for one in env.distillation.distiller.knowledge.values())
-    assert shares["labels"] == pytest.approx(student / (student + teacher + losses), rel=0.05)
+    distillation = env.distillation
+    shape = distillation.batch_size, round(float(distillation.task.train.lengths.mean()))
+    student, teacher = (
+        models.Meter(model)(Needs(logits=True)).forward(*shape)
+        for model in (distillation.student.model, tiny_teacher(env).model)
+    )
+    losses = sum(one.flops(*shape) for one in distillation.distiller.knowledge.values())
+    assert shares["labels"] == pytest.approx(3 * student / (3 * student + teacher + losses), rel=0.05)
 
 
 def test_states_forks_and_records() -> None:

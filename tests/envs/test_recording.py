@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ackd.envs.make import tiny
 from ackd.envs.recording import Recording
+from ackd.ledger import PARTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +68,9 @@ def test_the_ledger_adds_up(tmp_path: Path) -> None:
     assert ledger.teacher_queries == asked * 2 * 8  # two steps of eight examples in a phase
     assert ledger.reward_passes == 2 * (1 + 6)  # the start and each decision; the teacher's pass is not the student's
     assert ledger.flops["report"] > 0
-    assert all(seconds > 0 for part, seconds in ledger.seconds.items())
+    assert all((seconds > 0) == (part != "cache") for part, seconds in ledger.seconds.items())
+    assert ledger.bytes["teacher"] > 0
+    assert ledger.bytes["cache"] == ledger.cached_queries == 0
 
 
 def test_divergence_is_on_record(tmp_path: Path) -> None:
@@ -81,10 +84,10 @@ def test_divergence_is_on_record(tmp_path: Path) -> None:
 def test_every_tag_is_explained(tmp_path: Path) -> None:
     record(tmp_path)
     explained = (ROOT / "docs" / "metrics.md").read_text()
-    types, parts = ("logits", "hidden", "attention"), ("student", "teacher", "knowledge", "reward", "report", "agent")
+    types = ("logits", "hidden", "attention")
     for tag in curves(tmp_path):
         general = "/".join(
-            "TYPE" if piece in types else "PART" if piece in parts and "cost" in tag and i == 2 else piece
+            "TYPE" if piece in types else "PART" if piece in PARTS and "cost" in tag and i == 2 else piece
             for i, piece in enumerate(tag.split("/"))
         ).replace("validation/accuracy", "SPLIT/METRIC")
         assert f"`{general}`" in explained, f"docs/metrics.md does not explain {tag} as {general}"

@@ -1,0 +1,245 @@
+"""`ackd cache`, and what `ackd distill --cache` makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ackd import setting
+from ackd.cache import Cache, Examples
+from ackd.cli import main
+from ackd.plan import parse_size
+from ackd.teachers import ModelTeacher
+
+COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "200", "--reward-examples", "40"]
+TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "--lr", "5e-4"]  # more than one pass
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "teacher"
+    assert main(f"finetune --task polarity --max-examples 600 --epochs 0.5 --output {folder}".split()) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """As in a new process: nobody holds a cache."""
+    for cache in setting._caches.values():
+        cache.close()
+    setting._caches.clear()
+
+
+@pytest.fixture
+def filling(teacher: Path, tmp_path: Path) -> Callable[..., int]:
+    """Runs `ackd cache` with further arguments."""
+
+    def fill(*arguments: str, folder: Path = tmp_path / "cache") -> int:
+        return main(["cache", "--teacher", str(teacher), *COMMON, "--output", str(folder), *arguments])
+
+    return fill
+
+
+@pytest.fixture
+def distilled(teacher: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]:
+    """Runs `ackd distill` with further arguments: the student's weights, and the ledger."""
+
+    def distil(name: str, *arguments: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        run = ["distill", "--teacher", str(teacher), *COMMON, *TRAINING, "--output", str(tmp_path / name)]
+        assert main([*run, *arguments]) == 0
+        weights = load_file(tmp_path / name / "student" / "model.safetensors")
+        return weights, json.loads((tmp_path / name / "ledger.json").read_text())
+
+    return distil
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir())
+
+
+def rows_of(folder: Path) -> dict[str, bytes]:
+    (entry,) = entries(folder)
+    return {path.name: path.read_bytes() for path in entry.glob("*-*.*")}
+
+
+def test_it_tells_its_plan_and_fills(
+    filling: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert filling() == 0
+    said = capsys.readouterr()
+    (entry,) = entries(tmp_path / "cache")
+    size = sum(path.stat().st_size for path in entry.glob("*.rows"))
+    plan = said.err.splitlines()
+    assert plan[0].startswith(f"cache {entry}: ")
+    for line, name in zip(plan[1:4], ("logits", "hidden", "attention"), strict=True):
+        shown = re.fullmatch(rf"  {name} +([0-9.]+ \w+)  kept", line)
+        assert shown is not None
+        assert parse_size(shown[1]) == pytest.approx(
+            sum(path.stat().st_size for path in entry.glob(f"{name}-*.rows")), rel=0.05
+        )
+    assert size == sum(len(content) for name, content in rows_of(tmp_path / "cache").items() if name.endswith("rows"))
+    asked = re.match(r"polarity: 160 examples, 160 of them asked now in \d+\.\d s, ([0-9.]+ \w+) written\n", said.out)
+    assert asked is not None
+    assert parse_size(asked[1]) == pytest.approx(size, rel=0.05)
+    assert f"cache:   {entry}" in said.out
+    before = rows_of(tmp_path / "cache")
+    assert filling() == 0
+    assert "160 examples, 0 of them asked now in 0.0 s, 0 B written" in capsys.readouterr().out
+    assert filling("--knowledge", "logits", "hidden") == 0  # a part of it
+    assert ", 0 of them asked now" in capsys.readouterr().out
+    assert rows_of(tmp_path / "cache") == before
+
+
+def test_a_student_taught_from_a_full_cache_asks_no_teacher(
+    filling: Callable[..., int], distilled: Callable[..., Any], tmp_path: Path
+) -> None:
+    without, live = distilled("without")
+    assert (live["teacher_queries"], live["cached_queries"], live["bytes"]["cache"]) == (30 * 8, 0, 0)
+    assert filling("--dtype", "float32") == 0
+    stood = rows_of(tmp_path / "cache")
+    weights, ledger = distilled("with", "--cache", str(tmp_path / "cache"), "--cache-dtype", "float32")
+    assert (ledger["teacher_queries"], ledger["cached_queries"]) == (0, 30 * 8)
+    assert ledger["flops"]["teacher"] == ledger["seconds"]["teacher"] == ledger["bytes"]["teacher"] == 0
+    assert ledger["bytes"]["cache"] > 0
+    assert ledger["flops"]["student"] == live["flops"]["student"]
+    # filled in batches of other lengths: equal but for rounding
+    for name, value in weights.items():
+        torch.testing.assert_close(value, without[name], rtol=0, atol=1e-4)
+    assert rows_of(tmp_path / "cache") == stood
+
+
+def test_a_cache_filled_on_the_way_changes_nothing(distilled: Callable[..., Any], tmp_path: Path) -> None:
+    """Asked in the same batches, the first pass is the same bit for bit; and a run that finds its own answers again."""
+    short = ["--steps", "20"]  # 160 examples: one pass
+    cached = [*short, "--cache", str(tmp_path / "cache"), "--cache-dtype", "float32"]
+    without, _ = distilled("without", *short)
+    for name, queries in (("first", 160), ("again", 0)):
+        weights, ledger = distilled(name, *cached)
+        assert (ledger["teacher_queries"], ledger["cached_queries"]) == (queries, 160 - queries)
+        assert weights.keys() == without.keys()
+        assert all(torch.equal(value, without[part]) for part, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--knowledge logit", "'logit': did you mean 'logits'"),
+        ("--budget 2XB", "'2XB' is no size: write it as 2GB"),
+        ("--budget 100B", "a budget of 100 B holds none of the knowledge types: the smallest, 'logits', takes 640 B"),
+        ("--budget -1GB", "-1GB"),
+        ("--batch-size 0", "the batch size must be above 0, got 0"),
+        ("--preset tinybrt", "tinybert"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    filling: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    capsys.readouterr()
+    name, value = arguments.split()
+    assert filling(f"{name}={value}") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ackd: ")
+    assert said.count("\n") == 1
+    assert words in said
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_unknown_number_format_is_refused(filling: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        filling("--dtype", "float8")
+    assert ended.value.code == 2
+    assert "bfloat16" in capsys.readouterr().err
+
+
+def test_a_small_budget_keeps_the_small_types(
+    filling: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert filling("--budget", "1kB") == 0
+    said = capsys.readouterr().err
+    assert re.search(r"640 B to keep\n  logits +640 B  kept\n  hidden .* asked live: over the budget\n", said)
+    assert rows_of(tmp_path / "cache").keys() == {"logits-0.rows", "logits-0.sums"}
+
+
+def test_interrupted_it_goes_on(
+    filling: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, calls = ModelTeacher.__call__, iter(range(1000))
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    monkeypatch.setattr(ModelTeacher, "__call__", interrupted)
+    assert filling() == 130
+    monkeypatch.undo()
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+    capsys.readouterr()
+    for name in ("cache", "copy"):  # in this process, and in one that knows nothing of it
+        assert filling(folder=tmp_path / name) == 0
+        assert "160 examples, 96 of them asked now" in capsys.readouterr().out
+    assert filling(folder=tmp_path / "whole") == 0
+    whole = rows_of(tmp_path / "whole")
+    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "copy") == whole
+
+
+def test_who_may_not_write_is_told(
+    filling: Callable[..., int],
+    distilled: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert filling("--budget", "1kB") == 0
+    cache = next(iter(setting._caches.values()))
+    examples = Examples(cache.examples.ids, cache.examples.lengths, cache.examples.fingerprint)
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    other = Cache(
+        tmp_path / "cache",
+        name="polarity",
+        teacher=manifest["teacher"],
+        shape=cache.shape,
+        examples=examples,
+        fields=[],
+    )
+    assert other.folder == cache.folder
+    assert other.writing
+    capsys.readouterr()
+    assert filling("--budget", "1kB") == 2
+    assert "read-only or being filled by another process: try later" in capsys.readouterr().err
+    _, ledger = distilled("beside", "--cache", str(tmp_path / "cache"), "--cache-budget", "1kB")
+    assert ledger["teacher_queries"] > 0  # hidden and attention; the logits are read meanwhile
+    other.close()
+    assert filling("--budget", "1kB") == 0
+    stood = rows_of(tmp_path / "cache")
+    setting._caches.clear()
+    access = os.access
+    closed = tmp_path / "cache", tmp_path / "empty"
+    monkeypatch.setattr(os, "access", lambda p, mode: access(p, mode) and not {*closed} & {*Path(p).parents})
+    only_logits = ["--knowledge", "logits", "--cache", str(tmp_path / "cache")]
+    _, ledger = distilled("read-only", *only_logits)
+    assert ledger["teacher_queries"] == 0
+    assert rows_of(tmp_path / "cache") == stood
+    capsys.readouterr()
+    assert filling(folder=tmp_path / "empty") == 2
+    assert "is read-only and holds nothing about this teacher and this data" in capsys.readouterr().err
+
+
+def test_every_setting_that_changes_the_answers_has_an_entry(filling: Callable[..., int], tmp_path: Path) -> None:
+    cheap = ["--knowledge", "logits"]
+    for arguments in ("", "--max-length 16", "--data-seed 1", "--dtype bfloat16", "--precision bf16"):
+        assert filling(*cheap, *arguments.split()) == 0
+    assert len(entries(tmp_path / "cache")) == 5
+    assert filling(*cheap, "--layer-map", "last", "--batch-size", "7") == 0
+    assert len(entries(tmp_path / "cache")) == 5

@@ -1,0 +1,206 @@
+"""What things cost: counted figures against closed forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AlbertConfig
+
+from ackd import ledger as ledger_module
+from ackd import models
+from ackd.envs.make import tiny
+from ackd.ledger import PARTS, Ledger
+from ackd.loop import Distillation
+from ackd.models import Cost, Meter, Model
+from ackd.types import EMBEDDINGS, Field, Needs, Selection
+
+
+def bert(layers: int, width: int, *, classes: int = 0) -> Cost:
+    """Of so many layers with a feed-forward twice as wide, 2 FLOPs a multiply-add; and of the head, if it runs."""
+    return Cost(
+        per_example=2.0 * width**2 + 2 * width * classes if classes else 0.0,  # pooler and classifier
+        # query, key, value, output (d x d each) and the two feed-forward products
+        per_token=layers * (2.0 * 4 * width**2 + 2 * 2 * width * (2 * width)),
+        per_pair=layers * 2.0 * 2 * width,  # scores, and probabilities times values
+    )
+
+
+@pytest.mark.parametrize(("layers", "width", "heads"), [(2, 16, 2), (4, 32, 4)])
+def test_the_counted_cost_equals_the_closed_form(
+    make_model: Callable[..., Model], layers: int, width: int, heads: int
+) -> None:
+    model = make_model(layers=layers, width=width, heads=heads, classes=3).train()
+    meter = Meter(model)
+    cost = meter(Needs(logits=True))
+    assert cost == bert(layers, width, classes=3)
+    assert cost.forward(5, 11) == 5 * (cost.per_example + 11 * cost.per_token + 121 * cost.per_pair)
+    assert model.training
+    for last in range(EMBEDDINGS, layers):
+        for kind in ("hidden", "cls", "queries", "attention") if last >= 0 else ("hidden", "cls"):
+            assert meter(Needs.of([Field(kind, last)])) == bert(last + 1, width)
+    assert meter(Needs(logits=True, attention=frozenset({0}))) == cost  # to keep what runs anyway is free
+    assert meter(Needs(hidden=frozenset({0}), values=frozenset({1}))) == bert(2, width)
+
+
+def test_shared_layers_cost_as_much_as_others() -> None:
+    """ALBERT computes what a BERT of its sizes does, and takes its narrow embeddings to the layers' width."""
+    config = AlbertConfig(
+        vocab_size=50, embedding_size=6, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, num_labels=3,
+    )  # fmt: skip
+    meter = Meter(models.from_config(config)())
+    entry = 2.0 * 6 * 16
+    for needs, expected in (
+        (Needs(logits=True), bert(3, 16, classes=3)),
+        (Needs(cls=frozenset({1})), bert(2, 16)),
+        (Needs(hidden=frozenset({EMBEDDINGS})), bert(0, 16)),
+    ):
+        assert meter(needs) == Cost(expected.per_example, expected.per_token + entry, expected.per_pair)
+
+
+class Times:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def tick(self, seconds: float) -> float:
+        self.now += seconds
+        return self.now
+
+
+def test_time_inside_a_part_belongs_to_the_part_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ledger = Times(), Ledger()
+    monkeypatch.setattr(ledger_module, "time", clock)
+    with ledger.timing("cache"):
+        clock.now += 1
+        with ledger.timing("teacher"):
+            clock.now += 10
+        clock.now += 2
+    with pytest.raises(KeyError), ledger.timing("knowledge"):
+        raise KeyError(clock.tick(100))
+    assert ledger.seconds == {**dict.fromkeys(PARTS, 0.0), "cache": 3.0, "teacher": 10.0, "knowledge": 100.0}
+
+
+def test_ledgers_add_up_and_survive_json() -> None:
+    ledger = Ledger(steps=2, teacher_queries=16, cached_queries=5, reward_passes=1)
+    ledger.spend("teacher", 7.0)
+    ledger.move("cache", 9.0)
+    again = Ledger(**json.loads(json.dumps(ledger.as_dict())))
+    assert again == ledger
+    again.add(ledger)
+    assert (again.steps, again.teacher_queries, again.cached_queries, again.reward_passes) == (4, 32, 10, 2)
+    assert again.flops["teacher"] == 14.0
+    assert again.bytes["cache"] == 18.0
+
+
+TYPES = ("logits", "embeddings", "hidden", "attention")
+PHASES = (
+    Selection(),
+    Selection.of("logits"),
+    Selection({"embeddings": 1.0, "hidden": 0.0}),
+    Selection({"hidden": 1.0, "attention": 0.5}, labels=0.0),
+    Selection.of(*TYPES),
+)
+
+
+def make_distillation(**changes: Any) -> Distillation:
+    """A student of 2 layers of width 8, a teacher of 4 layers of width 16, two heads and two classes each."""
+    parts = tiny(types=TYPES, student_width=8).distillation
+    return Distillation(
+        parts.task,
+        parts.teachers,
+        parts._make_student,
+        parts._make_knowledge,
+        **{"steps": 10, "batch_size": 4, "accumulate": 2, "lr": 1e-3, **changes},
+    )
+
+
+def test_a_runs_figures_are_those_of_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    distillation = make_distillation()
+    train, shapes = distillation.task.train, list[tuple[int, int]]()
+    make_batch = train.batch
+
+    def batch(places: Any) -> Any:
+        made = make_batch(places)
+        shapes.append((len(made.inputs["input_ids"]), len(made.inputs["input_ids"][0])))
+        return made
+
+    monkeypatch.setattr(train, "batch", batch)
+    student, teacher = bert(2, 8, classes=2), bert(4, 16, classes=2)
+    flops, moved, queries = dict.fromkeys(("student", "teacher", "knowledge"), 0.0), 0, 0
+    price = price_of_all = 0.0
+    for selection in PHASES:
+        shapes.clear()
+        distillation.advance(selection, 2)
+        assert len(shapes) == 4  # two steps of two batches
+        for size, length in shapes:
+            chosen = selection.chosen
+            whole = 3 * student.forward(size, length)
+            if "logits" in chosen:
+                answer = teacher.forward(size, length)
+            elif "hidden" in chosen:  # all layers, but not the head
+                answer = bert(4, 16).forward(size, length)
+            else:
+                answer = 0.0
+            projected = 3 * 2.0 * size * length * 8 * 16
+            losses = projected * (("embeddings" in chosen) + 2 * ("hidden" in chosen))
+            for part, value in (("student", whole), ("teacher", answer), ("knowledge", losses)):
+                flops[part] += value
+            moved += 4 * size * 2 * ("logits" in chosen)
+            moved += 4 * size * length * 16 * (("embeddings" in chosen) + 2 * ("hidden" in chosen))
+            moved += 4 * size * 2 * length**2 * 2 * ("attention" in chosen)
+            queries += size * bool(chosen)
+            price += whole + answer + losses
+            price_of_all += whole + teacher.forward(size, length) + 3 * projected
+    ledger = distillation.ledger
+    assert {part: ledger.flops[part] for part in flops} == pytest.approx(flops, rel=1e-12)
+    assert ledger.bytes["teacher"] == moved
+    assert ledger.teacher_queries == queries
+    assert ledger.steps == 10
+    assert distillation.price == pytest.approx(price, rel=1e-12)
+    assert distillation.price_of_all == pytest.approx(price_of_all, rel=1e-12)
+    assert ledger.flops["reward"] == ledger.flops["report"] == ledger.flops["cache"] == 0
+
+
+def test_the_price_of_each_type_is_a_share_of_the_price_of_all() -> None:
+    distillation = make_distillation()
+    shape = 4, round(float(distillation.task.train.lengths.mean()))
+    whole = 3 * bert(2, 8, classes=2).forward(*shape)
+    projected = 3 * 2.0 * shape[0] * shape[1] * 8 * 16
+    full, layers = bert(4, 16, classes=2).forward(*shape), bert(4, 16).forward(*shape)
+    prices = {"logits": full, "embeddings": projected, "hidden": layers + 2 * projected, "attention": layers}
+    everything = whole + full + 3 * projected
+    assert distillation.type_prices == pytest.approx({name: (whole + own) / everything for name, own in prices.items()})
+
+
+def test_a_pass_over_a_split_is_on_the_bill_of_its_part() -> None:
+    distillation = make_distillation()
+    split = distillation.task.reward
+    expected = sum(
+        bert(2, 8, classes=2).forward(len(group), int(split.lengths[group].max())) for group in split.by_length(32)
+    )
+    distillation.measure_teacher(split, "reward")  # the teacher's own pass is nobody's choice
+    before = distillation.ledger.flops["reward"]
+    distillation.measure(split, "reward")
+    assert distillation.ledger.flops["reward"] - before == pytest.approx(expected, rel=1e-12)
+    assert distillation.ledger.reward_passes == 1
+    distillation.measure(split, "validation")
+    assert distillation.ledger.flops["report"] >= expected
+    assert distillation.ledger.reward_passes == 1
+    assert distillation.ledger.flops["student"] == distillation.ledger.flops["teacher"] == 0
+
+
+def test_counting_leaves_the_model_and_torchs_generator_alone(make_model: Callable[..., Model]) -> None:
+    model = make_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    Meter(model)(Needs(logits=True))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

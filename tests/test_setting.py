@@ -1,0 +1,201 @@
+"""From names and paths to a distillation: several teachers, presets, layer maps, and what cannot work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ackd import Selection, distill, knowledge, models, prepare, tasks
+from ackd.errors import InputError
+from ackd.knowledge import Attention, Hidden
+from ackd.loop import Distillation
+from ackd.precision import Precision
+from ackd.presets import NAMES as PRESETS
+from ackd.types import EMBEDDINGS, Needs
+
+
+def save_teacher(folder: Path, *, layers: int, seed: int) -> str:
+    tokenizer = tasks.embedded_tokenizer("polarity")
+    config = models.small_config(len(tokenizer), 2, layers=layers, width=16, heads=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        models.save_model(folder, models.from_config(config)(), tokenizer)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Folders of a teacher of four layers and one of two."""
+    folder = tmp_path_factory.mktemp("teachers")
+    return [save_teacher(folder / name, layers=n, seed=n) for name, n in (("deep", 4), ("flat", 2))]
+
+
+def ready(teacher: str | list[str], **changes: Any) -> Distillation:
+    setting: dict[str, Any] = {"student_layers": 2, "max_examples": 600, "steps": 4, "batch_size": 8, "lr": 1e-3}
+    return prepare(task="polarity", teacher=teacher, **{**setting, **changes})
+
+
+def needs(distillation: Distillation) -> dict[str, tuple[int, Needs]]:
+    return {name: (one.teacher, one.teacher_needs) for name, one in distillation.distiller.knowledge.items()}
+
+
+def weights(distillation: Distillation) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in distillation.student.parameters])
+
+
+def test_one_teacher_is_a_string_or_a_list(teachers: list[str]) -> None:
+    one, other = ready(teachers[0]), ready(teachers[:1])
+    assert tuple(one.families) == tuple(other.families) == knowledge.DEFAULT
+    for distillation in (one, other):
+        distill(distillation, Selection.of(*knowledge.DEFAULT), seed=2)
+    assert torch.equal(weights(one), weights(other))
+
+
+def test_types_name_their_teacher(teachers: list[str]) -> None:
+    two, four = Needs(hidden=frozenset({0, 1})), Needs(hidden=frozenset({1, 3}))
+    logits = Needs(logits=True)
+    assert needs(ready(teachers, types=["logits@1", "hidden@2"])) == {"logits@1": (0, logits), "hidden@2": (1, two)}
+    assert needs(ready(teachers, types=["hidden", "logits@2"])) == {
+        "hidden@1": (0, four),
+        "hidden@2": (1, two),
+        "logits@2": (1, logits),
+    }
+    names = (*(f"{name}@1" for name in knowledge.DEFAULT), *(f"{name}@2" for name in knowledge.DEFAULT))
+    assert tuple(ready(teachers).families) == names
+
+
+def test_weights_belong_to_the_teachers(teachers: list[str]) -> None:
+    """Two runs of which one counts the second teacher for nothing worth naming, and so learns from the first."""
+    types, both = ["logits@1", "logits@2"], Selection.of("logits@1", "logits@2")
+    plain = ready(teachers[0], types=["logits"], scale_steps=0)
+    near, far = (
+        ready(teachers, types=types, teacher_weights=given, scale_steps=0) for given in ((1.0, 1e-12), (1.0, 5.0))
+    )
+    distill(plain, Selection.of("logits"))
+    for distillation in (near, far):
+        distill(distillation, both)
+        assert distillation.ledger.teacher_queries == 2 * 4 * 8
+    assert torch.allclose(weights(near), weights(plain), atol=1e-6)
+    assert not torch.allclose(weights(far), weights(plain), atol=1e-6)
+
+
+def test_rewards_compare_with_the_first_teacher(teachers: list[str]) -> None:
+    one, both, reverse = ready(teachers[0]), ready(teachers), ready(teachers[::-1])
+    standings = [each.measure_teacher(each.task.reward, "reward").loss for each in (one, both, reverse)]
+    assert standings[0] == standings[1] != standings[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"types": ["logits@3"]}, "'logits@3' names no teacher: write logits@1 to logits@2, or logits for every one"),
+        ({"types": ["logits@0"]}, "'logits@0' names no teacher"),
+        ({"types": ["logits@x"]}, "'logits@x' names no teacher"),
+        ({"types": ["logits@2", "logits"]}, "named twice"),
+        ({"types": ["hiden@2"]}, "unknown knowledge type 'hiden'"),
+        ({"teacher_weights": [1.0]}, "give one weight above 0 for each of the 2 teachers, or none"),
+        ({"teacher_weights": [1.0, 0.0]}, "one weight above 0"),
+        ({"teacher_weights": [1.0, float("nan")]}, "one weight above 0"),
+        ({"preset": "kd"}, "the preset 'kd' has one teacher, and 2 were named: name one"),
+    ],
+)
+def test_several_teachers_that_cannot_work_are_refused(
+    teachers: list[str], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        ready(teachers, **changes)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"preset": "tinybrt"}, "did you mean 'tinybert'"),
+        ({"preset": "kd", "types": ["logits"]}, "brings its own knowledge types: leave logits away"),
+        ({"preset": "kd", "layer_map": "uniform"}, "matches no layers"),
+        ({"preset": "pkd-skip", "student_layers": 1}, "the preset 'pkd-skip' does not fit these models"),
+        ({"layer_map": "0:1,0:1"}, "twice"),
+    ],
+)
+def test_presets_that_cannot_work_are_refused(teachers: list[str], changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ready(teachers[0], **changes)
+
+
+def test_teachers_of_different_tokenizers_are_refused(teachers: list[str], tmp_path: Path) -> None:
+    shutil.copytree(teachers[1], tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    words = list(content["model"]["vocab"])
+    content["model"]["vocab"][words[-1]], content["model"]["vocab"][words[-2]] = len(words) - 2, len(words) - 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"tokenizers of the teachers .*deep and .*other differ: distil from one"):
+        ready([teachers[0], str(tmp_path / "other")])
+
+
+def test_layer_maps_may_use_a_layer_more_than_once(teachers: list[str]) -> None:
+    distillation = ready(teachers[0], types=["hidden", "attention"], layer_map="0:1,0:3,1:3")
+    for one in distillation.distiller.knowledge.values():
+        assert isinstance(one, (Hidden, Attention))
+        assert one.pairs == ((0, 1), (0, 3), (1, 3))
+    assert distill(distillation, Selection.of("hidden", "attention"))[-1].finite
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_trains(teachers: list[str], name: str) -> None:
+    distillation = ready(teachers[0], preset=name, scale_steps=7, steps=6)
+    assert distillation.distiller.scale_steps == 0  # a paper's weights are for its losses as they are
+    reports = distill(distillation, distillation.staged, interval=1)
+    chosen = {kind for report in reports for kind in report.losses}
+    assert chosen == set(distillation.families)
+    assert sum(stage.share for stage in distillation.stages) == pytest.approx(1.0)
+
+
+def test_a_preset_takes_a_layer_map(teachers: list[str]) -> None:
+    (hidden, attention, _) = ready(teachers[0], preset="tinybert", layer_map="0:0,1:2").distiller.knowledge.values()
+    assert hidden.teacher_needs == Needs(hidden=frozenset({EMBEDDINGS, 0, 2}))
+    assert attention.teacher_needs == Needs(attention=frozenset({0, 2}))
+
+
+def test_batches_keep_what_the_host_needs_on_the_host(teachers: list[str]) -> None:
+    split = ready(teachers[0]).task.train
+    places = [5, 9, 2]
+    batch = split.batch(places)
+    assert batch.ids.tolist() == split.ids[places].tolist()
+    assert batch.lengths.tolist() == split.lengths[places].tolist() == batch.mask.sum(1).tolist()
+    assert batch.padded == (len(set(batch.lengths.tolist())) > 1)
+    some = batch.rows([2, 0])
+    alone = split.batch([2, 5])
+    assert some.ids.tolist() == alone.ids.tolist()
+    assert all(torch.equal(some.inputs[name], alone.inputs[name]) for name in alone.inputs)
+    assert torch.equal(some.labels, alone.labels)
+    away = batch.to(torch.device("meta"))
+    assert away.ids.device.type == away.lengths.device.type == "cpu"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cache_saves_answers_and_changes_no_price(teachers: list[str], tmp_path: Path, precision: Precision) -> None:
+    """Three runs of the same: without a cache, while it fills, and from it."""
+    selection = Selection.of(*knowledge.DEFAULT)
+    given = {"precision": precision, "steps": 60}  # more than one pass over the data
+    runs = [ready(teachers[0], **given)]
+    runs += [ready(teachers[0], cache=str(tmp_path), cache_dtype="float32", **given) for _ in range(2)]
+    reports = [distill(run, selection, seed=1) for run in runs]
+    live, filling, filled = runs
+    assert live.price == filling.price == filled.price == live.price_of_all
+    assert live.ledger.teacher_queries == 60 * 8
+    assert filling.ledger.teacher_queries == len(live.task.train)
+    assert filled.ledger.teacher_queries == filled.ledger.flops["teacher"] == 0
+    assert filled.ledger.cached_queries == 60 * 8
+    assert filling.ledger.bytes["cache"] > 0
+    assert live.ledger.flops["student"] == filled.ledger.flops["student"]
+    assert torch.equal(weights(filling), weights(filled))
+    for one, other in zip(reports[0], reports[2], strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-3 if precision == "fp32" else 3e-2)
