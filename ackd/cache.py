@@ -24,8 +24,7 @@ import os
 import shutil
 import tempfile
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -37,14 +36,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ackd.errors import InputError
+from ackd.column import Column
+from ackd.errors import InputError, not_finite
 from ackd.plan import DTYPES, Rows, readable, row_sizes
 from ackd.types import Field, Shape
 
 logger = logging.getLogger("ackd")
 
 FORMAT = 1
-_SAME_SIZE = {torch.float16: np.int16, torch.bfloat16: np.int16, torch.float32: np.int32}  # numpy has no bfloat16
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Cache:
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{name}-{key}"
-        self._columns: dict[Field, _Column] = {}
+        self._columns: dict[Field, Column] = {}
         self._lock: int | None = None
         self._owner = os.getpid()
         try:
@@ -306,13 +305,13 @@ class Cache:
     def _bytes(self, field: Field) -> int:
         return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
 
-    def _column(self, field: Field) -> _Column | None:
+    def _column(self, field: Field) -> Column | None:
         if field not in self._columns:
             if not self._complete(field):
                 return None
             sizes = row_sizes(field, self.shape, self.examples.lengths)
             (rows, _), (sums, _) = self._files(field)
-            self._columns[field] = _Column(rows, sums, sizes, self.dtype)
+            self._columns[field] = Column(rows, sums, sizes, self.dtype)
         return self._columns[field]
 
     def _scores(self, flat: Tensor, starts: Rows, lengths: Rows, length: int) -> Tensor:
@@ -323,78 +322,8 @@ class Cache:
         return padded
 
 
-class _Column:
-    """The rows of one field, and their checksums."""
-
-    def __init__(self, path: Path, sums: Path, sizes: Rows, dtype: torch.dtype) -> None:
-        self.starts = np.concatenate([[0], np.cumsum(sizes)])
-        self._path, self._sums_path, self._size = path, sums, dtype.itemsize
-        # copy-on-write: torch wants memory that it could write to, and nobody does
-        self.rows = torch.from_numpy(np.asarray(np.memmap(path, _SAME_SIZE[dtype], mode="c"))).view(dtype)
-        self._sums = np.asarray(np.memmap(sums, np.uint32, mode="r"))
-        self._checked = np.zeros(len(sizes), np.bool_)
-        self._damaged = np.zeros(len(sizes), np.bool_)
-        self._handles: tuple[int, int] | None = None
-
-    def sound(self, rows: Rows) -> tuple[NDArray[np.bool_], int]:
-        """Which rows are written and fit their checksums, each compared once, and how many turn out to be damaged."""
-        found = 0
-        new = rows[~self._checked[rows] & (self._sums[rows] != 0)].tolist()
-        if new:
-            # not through the map: what is only compared would stay in this process's memory
-            with self._path.open("rb", buffering=0) as file:
-                for row in new:
-                    start, end = (self.starts[row : row + 2] * self._size).tolist()
-                    sound = bool(self._sums[row] == _checksum(os.pread(file.fileno(), end - start, start)))
-                    found += not (sound or self._damaged[row])
-                    self._checked[row], self._damaged[row] = sound, not sound
-        return self._checked[rows], found
-
-    def write(self, row: int, data: memoryview) -> None:
-        """Writes a row, then its checksum: a process that dies in between leaves a row that does not count."""
-        start, end = (self.starts[row : row + 2] * self._size).tolist()
-        if len(data) != end - start:
-            raise ValueError(f"an answer of {len(data)} bytes came for a row of {end - start} in {self._path}")
-        if self._handles is None:
-            self._handles = (os.open(self._path, os.O_WRONLY), os.open(self._sums_path, os.O_WRONLY))
-        rows, sums = self._handles
-        _write_all(sums, np.zeros(1, np.uint32).tobytes(), 4 * row)
-        _write_all(rows, data, start)
-        _write_all(sums, np.uint32(_checksum(data)).tobytes(), 4 * row)
-        self._damaged[row] = False
-
-    def close(self) -> None:
-        """Closes the files."""
-        for handle in self._handles or ():
-            os.close(handle)
-        self._handles = None
-
-
 def _unpadded(field: Field, value: Tensor, length: int) -> Tensor:
     """One example's answer without padding."""
     if field.kind in ("logits", "cls"):
         return value
     return value[:, :length, :length] if field.kind == "attention" else value[:length]
-
-
-def _write_all(handle: int, data: bytes | memoryview, offset: int) -> None:
-    done = 0
-    while done < len(data):  # a disk that fills up may take a part first
-        done += os.pwrite(handle, data[done:], offset + done)
-
-
-def _checksum(data: bytes | memoryview) -> int:
-    return zlib.crc32(data) or 1  # 0 says that nothing is written
-
-
-def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) -> str:
-    """The sentence about a teacher whose answers are no numbers, or too large for float16."""
-    named = ", ".join(str(example) for example in examples[:5]) + (", ..." if len(examples) > 5 else "")
-    if overflow:
-        return (
-            f"the teacher's answers ({kind}) for the examples {named} are larger than float16 can hold: "
-            "keep the cache in bfloat16 or float32"
-        )
-    return (
-        f"the teacher answers NaN or infinity ({kind}) for the examples {named}: its weights are damaged; train it anew"
-    )

@@ -65,6 +65,8 @@ class Distiller:
         Raises:
             KeyError: if the selection names a type that this distiller does not have.
         """
+        if not self.student.model.training:  # the call goes through every module
+            self.student.model.train()
         reports = [self._learn(batch, selection, 1 / len(batches)) for batch in batches]
         with self.ledger.timing("student"):
             norm = self.student.update()
@@ -86,7 +88,7 @@ class Distiller:
         needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
         with computing(self.precision, batch.mask.device):
             with self.ledger.timing("student"):
-                outputs = run(self.student.model.train(), batch, needs)
+                outputs = run(self.student.model, batch, needs)
                 assert outputs.logits is not None
                 labels = label_loss(outputs.logits, batch.labels).mean()
             answers = {m: self.teachers[m](batch, asked, self.ledger) for m, asked in self.asked(chosen).items()}

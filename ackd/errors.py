@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -24,3 +24,16 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(value, names, n=3, cutoff=0.6)
     hint = f" did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     return InputError(f"unknown {kind} {value!r}:{hint} Known: {', '.join(names)}.")
+
+
+def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) -> str:
+    """The sentence about a teacher whose answers are no numbers, or too large for float16."""
+    named = ", ".join(str(example) for example in examples[:5]) + (", ..." if len(examples) > 5 else "")
+    if overflow:
+        return (
+            f"the teacher's answers ({kind}) for the examples {named} are larger than float16 can hold: "
+            "keep the cache in bfloat16 or float32"
+        )
+    return (
+        f"the teacher answers NaN or infinity ({kind}) for the examples {named}: its weights are damaged; train it anew"
+    )

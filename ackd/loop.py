@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.cache import not_finite
 from ackd.distiller import Distiller
-from ackd.errors import InputError
+from ackd.errors import InputError, not_finite
 from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
@@ -166,6 +165,7 @@ class Distillation:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
         with self.ledger.timing(part):
+            self.student.model.eval()
             answers = self._answer(self._ask_student, split, part)
             self.ledger.reward_passes += part == "reward"
             standing = self._standing(answers, split)
@@ -218,7 +218,7 @@ class Distillation:
     def _ask_student(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         ledger.spend("student", self._meter(needs).forward(*batch.shape))
         with computing(self.precision, self.device):
-            return run(self.student.model.eval(), batch, needs)
+            return run(self.student.model, batch, needs)
 
     def _answer(self, ask: Callable[[Batch, Needs, Ledger], Outputs], split: Split, part: str) -> NDArray[np.float64]:
         """[N, C] logits in the split's order, read from the device once; what they cost goes to `part`."""

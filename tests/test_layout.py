@@ -15,7 +15,7 @@ ROWS = [
     {"ackd.errors", "ackd.ledger", "ackd.memory", "ackd.precision"},
     {"ackd.types"},
     {"ackd.knowledge", "ackd.episode", "ackd.streams", "ackd.order", "ackd.plan", "ackd.runs"},
-    {"ackd.models", "ackd.presets", "ackd.cache", "ackd.signals", "ackd.choices", "ackd.rewards"},
+    {"ackd.models", "ackd.presets", "ackd.column", "ackd.cache", "ackd.signals", "ackd.choices", "ackd.rewards"},
     {"ackd.teachers", "ackd.tasks", "ackd.student"},
     {"ackd.distiller", "ackd.checks"},
     {"ackd.loop"},

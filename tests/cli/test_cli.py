@@ -170,7 +170,7 @@ def test_several_teachers_teach_side_by_side(tmp_path: Path, teacher: Path) -> N
     assert read(folder / "ledger.json")["teacher_queries"] == 2 * 8 * 8
 
 
-@pytest.mark.parametrize("given", [["--policy", "all"], ["--preset", "tinybert"]])
+@pytest.mark.parametrize("given", [["--policy", "all"], ["--preset", "minilm"]])
 def test_a_teacher_of_nan_ends_the_run_with_the_examples(
     tmp_path: Path, teacher: Path, given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

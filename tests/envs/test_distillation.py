@@ -312,7 +312,7 @@ def test_soft_weights() -> None:
 
 
 def test_a_step_is_fast() -> None:
-    from time import perf_counter
+    from time import process_time  # not the clock: others use the machine too
 
     env = tiny()
     play(env, random_actions(env), seed=0)
@@ -320,7 +320,7 @@ def test_a_step_is_fast() -> None:
     for _ in range(5):
         env.reset()
         for action in random_actions(env):
-            start = perf_counter()
+            start = process_time()
             env.step(action)
-            times.append(perf_counter() - start)
+            times.append(process_time() - start)
     assert sorted(times)[len(times) // 2] < 0.05

@@ -55,16 +55,19 @@ def test_needs(
 
 
 @pytest.mark.parametrize("name", ["hidden-cosine", "attention-kl", "values", "qkv"])
-def test_one_layer_types_take_the_last_pair_of_a_rule_and_all_named_ones(name: str, small: Shape, large: Shape) -> None:
-    for layers, pairs in (("uniform", ((1, 3),)), ("last", ((0, 2),)), ("0:1,1:2", ((0, 1), (1, 2)))):
+def test_one_layer_types_take_the_last_layers_under_any_rule_and_all_named_ones(
+    name: str, small: Shape, large: Shape
+) -> None:
+    for layers, pairs in (("uniform", ((1, 3),)), ("last", ((1, 3),)), ("0:1,1:2", ((0, 1), (1, 2)))):
         (loss,) = build([name], small, large, layers=layers)
         assert pairs_of(loss) == pairs
 
 
 def test_a_layer_map_that_nobody_needs_is_not_refused(small: Shape) -> None:
     shallow = replace(small, layers=1)
-    free = [name for name in NAMES if name.split("-")[0] in ("logits", "embeddings", "rkd")]
-    assert len(build(free, small, shallow)) == 7
+    last = ("hidden-cosine", "attention-kl", "values", "qkv")
+    free = [name for name in NAMES if name.split("-")[0] in ("logits", "embeddings", "rkd") or name in last]
+    assert len(build(free, small, shallow)) == 11
     for name in set(NAMES) - set(free):
         with pytest.raises(InputError, match="at least as deep as the student"):
             build([name], small, shallow)
