@@ -43,6 +43,7 @@ format: install
 bench: install
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/toy.py
+	$(BIN)/python benchmarks/step_speed.py
 
 wheel: install
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .

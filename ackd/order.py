@@ -12,7 +12,8 @@ class Order:
     """Training batches without end: each pass over the data in a new order from the run's stream.
 
     Examples of similar length come together, so that little is padded: a pass is drawn at random, sorted by length
-    within pools of `POOL` batches, cut into batches, and these are shuffled. What is left over begins the next pass.
+    within pools, cut into batches, and these are shuffled. A pool holds `POOL` batches, but at most a quarter of the
+    pass, so that a small task is not sorted as a whole. What is left over begins the next pass.
 
     Args:
         lengths: tokens of each example.
@@ -20,7 +21,7 @@ class Order:
         generator: what the order is drawn from.
     """
 
-    POOL = 50
+    POOL = 8
 
     def __init__(self, lengths: NDArray[np.int64], size: int, generator: np.random.Generator) -> None:
         self.lengths, self.size, self.generator = lengths, size, generator
@@ -41,7 +42,8 @@ class Order:
             drawn = np.concatenate([drawn, self.generator.permutation(len(self.lengths))])
         whole = len(drawn) - len(drawn) % self.size
         drawn, self._left = drawn[:whole], drawn[whole:]
-        pools = (drawn[start : start + self.POOL * self.size] for start in range(0, whole, self.POOL * self.size))
+        pool_size = self.size * max(min(self.POOL, len(self.lengths) // (4 * self.size)), 1)
+        pools = (drawn[start : start + pool_size] for start in range(0, whole, pool_size))
         ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         self._batches = self.generator.permutation(ordered.reshape(-1, self.size))
 

@@ -97,6 +97,8 @@ def prepare(
     reuse_memory()
     place = check_device(device)
     sources = [teacher] if isinstance(teacher, str) else list(teacher)
+    if not sources:
+        raise InputError("no teacher was named: give a folder or a hub id")
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
     loaded = [_teacher(source, str(place), precision) for source in sources]
     tokenizer = loaded[0][1]

@@ -124,6 +124,11 @@ def test_several_teachers_that_cannot_work_are_refused(
         ({"layer_map": "0:1,0:1"}, "twice"),
     ],
 )
+def test_no_teacher_is_refused() -> None:
+    with pytest.raises(InputError, match="no teacher was named"):
+        ready([])
+
+
 def test_presets_that_cannot_work_are_refused(teachers: list[str], changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ready(teachers[0], **changes)

@@ -30,8 +30,9 @@ class _Answer:
 class Cached:
     """Any teacher, asked only once about each example for what its cache keeps.
 
-    Answers come in float32, rounded to the cache's own numbers whether they are read or new, so a run does not depend
-    on what was kept before it. What the cache does not keep is asked live.
+    Answers come in float32, rounded to the cache's own numbers whether they are read or new, so what was kept before a
+    run changes no more in it than the last bits, in which an answer depends on the batch that it was asked in. What the
+    cache does not keep is asked live.
 
     Args:
         inner: who is asked.
