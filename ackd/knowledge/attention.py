@@ -44,7 +44,7 @@ class Attention(Knowledge):
 
     def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "attention") -> None:
         super().__init__()
-        shared_heads(student, teacher, name)
+        self.heads = shared_heads(student, teacher, name)
         self.name = name
         self.pairs = pairs
         self.student_needs = Needs(attention=student_layers(pairs))
@@ -53,11 +53,11 @@ class Attention(Knowledge):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
         errors = [
-            F.mse_loss(wide(student.attention[s]), wide(teacher.attention[t]), reduction="none").mean(1)
+            F.mse_loss(wide(student.attention[s]), wide(teacher.attention[t]), reduction="none").sum(1)
             for s, t in self.pairs
         ]
         valid = batch.mask[:, :, None] * batch.mask[:, None, :]
-        return masked_mean(torch.stack(errors).mean(0), valid)
+        return masked_mean(torch.stack(errors).mean(0) / self.heads, valid)
 
     def flops(self, size: int, length: int) -> float:
         """0: the scores are counted with the models that make them."""

@@ -31,6 +31,7 @@ class Hidden(Knowledge):
         super().__init__()
         self.name = name
         self.pairs = pairs
+        self.width = teacher.width
         self.projection = projection(student, teacher)
         self.student_needs = Needs(hidden=student_layers(pairs))
         self.teacher_needs = Needs(hidden=teacher_layers(pairs))
@@ -38,9 +39,9 @@ class Hidden(Knowledge):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
         states = projected(self.projection, student.hidden, (s for s, _ in self.pairs))
-        # the entries of a token are averaged before the mask: one pass over [B, n, d] less, forward and backward
-        errors = [F.mse_loss(states[s], wide(teacher.hidden[t]), reduction="none").mean(-1) for s, t in self.pairs]
-        return masked_mean(torch.stack(errors).mean(0), batch.mask)
+        # summed over a token's entries before the mask, and divided afterwards: fewer passes over [B, n, d]
+        errors = [F.mse_loss(states[s], wide(teacher.hidden[t]), reduction="none").sum(-1) for s, t in self.pairs]
+        return masked_mean(torch.stack(errors).mean(0) / self.width, batch.mask)
 
     def flops(self, size: int, length: int) -> float:
         """The projection, forward and backward."""
