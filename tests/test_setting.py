@@ -85,6 +85,11 @@ def test_weights_belong_to_the_teachers(teachers: list[str]) -> None:
     assert not torch.allclose(weights(far), weights(plain), atol=1e-6)
 
 
+def test_no_teacher_is_refused() -> None:
+    with pytest.raises(InputError, match="no teacher was named"):
+        ready([])
+
+
 def test_rewards_compare_with_the_first_teacher(teachers: list[str]) -> None:
     one, both, reverse = ready(teachers[0]), ready(teachers), ready(teachers[::-1])
     standings = [each.measure_teacher(each.task.reward, "reward").loss for each in (one, both, reverse)]
@@ -124,11 +129,6 @@ def test_several_teachers_that_cannot_work_are_refused(
         ({"layer_map": "0:1,0:1"}, "twice"),
     ],
 )
-def test_no_teacher_is_refused() -> None:
-    with pytest.raises(InputError, match="no teacher was named"):
-        ready([])
-
-
 def test_presets_that_cannot_work_are_refused(teachers: list[str], changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         ready(teachers[0], **changes)
