@@ -53,7 +53,7 @@ def test_batches_are_of_similar_lengths() -> None:
     ours = padding(lengths, [made.next() for _ in range(180)])
     random = padding(lengths, [rng.permutation(3000)[:16] for _ in range(180)])
     assert random > 1
-    assert ours < 0.1 * random
+    assert ours < 0.25 * random
 
 
 def test_short_and_long_batches_come_mixed() -> None:

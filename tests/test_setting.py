@@ -203,4 +203,5 @@ def test_a_cache_saves_answers_and_changes_no_price(teachers: list[str], tmp_pat
     assert live.ledger.flops["student"] == filled.ledger.flops["student"]
     assert torch.equal(weights(filling), weights(filled))
     for one, other in zip(reports[0], reports[2], strict=True):
-        assert other.loss == pytest.approx(one.loss, rel=1e-3 if precision == "fp32" else 3e-2)
+        for name in ("hidden", "attention"):  # the random models' logits are so alike that their KL is rounding
+            assert other.losses[name] == pytest.approx(one.losses[name], rel=1e-3 if precision == "fp32" else 3e-2)

@@ -137,7 +137,7 @@ def test_a_static_policy_equals_a_loop_written_out() -> None:
     torch.manual_seed(12345)
     rng, train = np.random.default_rng(np.random.SeedSequence(4).spawn(3)[1]), by_hand.task.train
     drawn = rng.permutation(len(train)).tolist()[: len(train) - len(train) % 8]
-    pools = [drawn[start : start + 400] for start in range(0, len(drawn), 400)]  # 50 batches of 8
+    pools = [drawn[start : start + 64] for start in range(0, len(drawn), 64)]  # 8 batches of 8
     ordered = [place for pool in pools for place in sorted(pool, key=lambda place: train.lengths[place])]
     assert 12 <= len(ordered) // 8 <= len(train) // 8
     for which in rng.permutation(len(ordered) // 8)[:12]:
