@@ -82,10 +82,9 @@ class Distiller:
         """Adds the gradient of one batch's `share` of the step; that share of the loss, label loss and losses."""
         chosen = [self.knowledge[name] for name in selection.chosen]
         size, length = batch.shape
-        student, _, knowledge = self._prices(chosen, size, length)
-        self.ledger.spend("student", student)
-        self.ledger.spend("knowledge", knowledge)
         needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
+        self.ledger.spend("student", self._student_price(needs, size, length))
+        self.ledger.spend("knowledge", sum(one.flops(size, length) for one in chosen))
         with computing(self.precision, batch.mask.device):
             with self.ledger.timing("student"):
                 outputs = run(self.student.model, batch, needs)
@@ -115,16 +114,13 @@ class Distiller:
 
     def price(self, chosen: Sequence[Knowledge], size: int, length: int) -> float:
         """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache."""
-        return sum(self._prices(chosen, size, length))
-
-    def _prices(self, chosen: Sequence[Knowledge], size: int, length: int) -> tuple[float, float, float]:
-        """Of the student, backward counted as two forward passes; of the teachers; of the losses."""
         needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
-        return (
-            3 * self.meter(needs).forward(size, length),
-            sum(self.teachers[m].price(asked, size, length) for m, asked in self.asked(chosen).items()),
-            sum(one.flops(size, length) for one in chosen),
-        )
+        teachers = sum(self.teachers[m].price(asked, size, length) for m, asked in self.asked(chosen).items())
+        losses = sum(one.flops(size, length) for one in chosen)
+        return self._student_price(needs, size, length) + teachers + losses
+
+    def _student_price(self, needs: Needs, size: int, length: int) -> float:
+        return 3 * self.meter(needs).forward(size, length)  # backward counts as two forward passes
 
     def _scaled(self, name: str, loss: Tensor) -> Tensor:
         if not self.scale_steps:

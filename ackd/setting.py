@@ -76,7 +76,7 @@ def prepare(
             teachers `logits@2` is the second's, and `logits` stands for everyone's.
         preset: a published method's types, weights and stages, instead of `types`.
         layer_map: uniform | last | skip | pairs such as 0:1,1:3,2:5; uniform, or the preset's own, if None.
-        temperature: of the logits.
+        temperature: of the logits; a preset has its own.
         teacher_weights: what each teacher's losses count; 1 each if not given.
         cache: a folder that keeps the teachers' answers, shared by every run that asks the same; none if None.
         cache_budget: what one teacher's answers may take there, as 2GB.
@@ -231,7 +231,8 @@ def _kept(
             fields=plan.fields,
             dtype=dtype,
         )
-    cache.widen(plan.fields)
+    else:
+        cache.widen(plan.fields)
     logger.info("cache %s: %s", cache.folder, plan)
     return Cached(teacher, cache)
 

@@ -79,7 +79,7 @@ class StudentOptions(PairOptions):
     """The student, what it can be taught, and how it learns."""
 
     temperature: float = 4.0
-    """Temperature of the logits."""
+    """Temperature of the logits; a preset has its own."""
     cache: str | None = None
     """Folder that keeps the teachers' answers, shared by all runs that ask the same; `ackd cache` fills it ahead."""
     cache_budget: str = "4GB"
