@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ackd.knowledge import label_loss
+from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter, run
 from ackd.precision import Precision, computing
@@ -67,19 +67,15 @@ class Distiller:
         """
         if not self.student.model.training:  # the call goes through every module
             self.student.model.train()
-        reports = [self._learn(batch, selection, 1 / len(batches)) for batch in batches]
+        figures = [self._learn(batch, selection, 1 / len(batches)) for batch in batches]
         with self.ledger.timing("student"):
             norm = self.student.update()
         self.ledger.steps += 1
-        return Report(
-            loss=_sum([loss for loss, _, _ in reports]),
-            labels=_sum([labels for _, labels, _ in reports]),
-            grad_norm=norm,
-            losses={name: _sum([losses[name] for _, _, losses in reports]) for name in reports[0][2]},
-        )
+        loss, labels, uncertainty, accuracy, *losses = torch.stack(figures).mean(0)
+        return Report(loss, labels, norm, uncertainty, accuracy, dict(zip(selection.chosen, losses, strict=True)))
 
-    def _learn(self, batch: Batch, selection: Selection, share: float) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Adds the gradient of one batch's `share` of the step; that share of the loss, label loss and losses."""
+    def _learn(self, batch: Batch, selection: Selection, share: float) -> Tensor:
+        """Adds the gradient of one batch's `share` of the step; its loss, label loss, uncertainty, accuracy, losses."""
         chosen = [self.knowledge[name] for name in selection.chosen]
         size, length = batch.shape
         needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
@@ -90,6 +86,7 @@ class Distiller:
                 outputs = run(self.student.model, batch, needs)
                 assert outputs.logits is not None
                 labels = label_loss(outputs.logits, batch.labels).mean()
+                sure, right = assess(outputs.logits, batch.labels)
             answers = {m: self.teachers[m](batch, asked, self.ledger) for m, asked in self.asked(chosen).items()}
             with self.ledger.timing("knowledge"):
                 losses = {one.name: one(outputs, answers[one.teacher], batch).mean() for one in chosen}
@@ -101,11 +98,7 @@ class Distiller:
                 loss = sum(terms[1:], terms[0])
         with self.ledger.timing("student"):
             self.student.learn(share * loss)
-        return (
-            share * loss.detach(),
-            share * labels.detach(),
-            {name: share * raw.detach() for name, raw in losses.items()},
-        )
+        return torch.stack([loss.detach(), labels.detach(), sure, right, *(raw.detach() for raw in losses.values())])
 
     def asked(self, chosen: Sequence[Knowledge]) -> dict[int, Needs]:
         """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
@@ -139,7 +132,3 @@ class Distiller:
         """Goes on from a `state_dict`."""
         self.student.load_state_dict(state["student"])
         self._sums, self._seen = dict(state["sums"]), dict(state["seen"])
-
-
-def _sum(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(values)).sum()

@@ -185,12 +185,15 @@ class Report(Generic[Number]):
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss
     grad_norm: Number  # before clipping
+    uncertainty: Number  # of the student: mean entropy of its answers over log C; 0 for regression
+    accuracy: Number  # share of the examples whose likeliest class is the label's; 0 for regression
     losses: Mapping[str, Number]  # per selected knowledge type, before weight and scale
 
     @property
     def finite(self: Report[float]) -> bool:
         """Whether nothing diverged."""
-        return all(math.isfinite(value) for value in (self.loss, self.labels, self.grad_norm, *self.losses.values()))
+        numbers = (self.loss, self.labels, self.grad_norm, self.uncertainty, *self.losses.values())
+        return all(math.isfinite(value) for value in numbers)
 
 
 def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
@@ -202,9 +205,12 @@ def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
     if not reports:
         raise ValueError("there is no report to take the mean of")
     names = tuple(reports[0].losses)
-    rows = [torch.stack([r.loss, r.labels, r.grad_norm, *(r.losses[name] for name in names)]) for r in reports]
-    loss, labels, grad_norm, *losses = torch.stack(rows).double().mean(0).tolist()
-    return Report(loss, labels, grad_norm, dict(zip(names, losses, strict=True)))
+    rows = [
+        torch.stack([r.loss, r.labels, r.grad_norm, r.uncertainty, r.accuracy, *(r.losses[name] for name in names)])
+        for r in reports
+    ]
+    loss, labels, grad_norm, uncertainty, accuracy, *losses = torch.stack(rows).double().mean(0).tolist()
+    return Report(loss, labels, grad_norm, uncertainty, accuracy, dict(zip(names, losses, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ackd.knowledge.cls import HiddenCls
 from ackd.knowledge.cosine import HiddenCosine
 from ackd.knowledge.fsp import Fsp
 from ackd.knowledge.hidden import Hidden
-from ackd.knowledge.labels import label_loss
+from ackd.knowledge.labels import assess, label_loss
 from ackd.knowledge.layers import LayerMap, evenly, last_pair, layer_map
 from ackd.knowledge.logits import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy
 from ackd.knowledge.relations import Relations
@@ -37,6 +37,7 @@ __all__ = [
     "RkdDistance",
     "build",
     "evenly",
+    "assess",
     "label_loss",
     "last_pair",
     "layer_map",
