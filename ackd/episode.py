@@ -14,7 +14,7 @@ class Phase:
 
     selection: Selection
     report: Report[float]  # the mean over the phase's optimizer steps
-    standing: Standing  # on the reward split, after the phase
+    standing: Standing | None  # on the reward split, after the phase; None where nobody measured
     steps: int  # optimizer steps in this phase
     learning_rate: float  # share of its peak
     flops: float  # of the phase's optimizer steps, had every answer been computed: caches do not move rewards
@@ -23,15 +23,15 @@ class Phase:
     @property
     def finite(self) -> bool:
         """Whether nothing diverged."""
-        return self.report.finite and self.standing.finite
+        return self.report.finite and (self.standing is None or self.standing.finite)
 
 
 @dataclass(frozen=True)
 class Episode:
     """One student's training so far, decision by decision; growing makes a new one."""
 
-    start: Standing  # the student on the reward split before the first step
-    teacher: Standing  # the teacher on the reward split
+    start: Standing | None  # the student on the reward split before the first step; None if nothing is measured
+    teacher: Standing | None  # the teacher on the reward split
     steps: int  # the budget in optimizer steps
     decision_interval: int  # optimizer steps in a phase; the last one may be shorter
     phases: Sequence[Phase] = ()
@@ -47,15 +47,19 @@ class Episode:
         return -((self.steps_done - self.steps) // self.decision_interval)
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> Standing | None:
         """The latest standing on the reward split."""
-        return self.phases[-1].standing if self.phases else self.start
+        return _latest(self.phases) or self.start
 
     @property
-    def gap(self) -> float:
-        """How far the start's loss is above the teacher's."""
-        return self.start.loss - self.teacher.loss
+    def standing_before(self) -> Standing | None:
+        """The latest standing on the reward split before the last phase."""
+        return _latest(self.phases[:-1]) or self.start
 
     def then(self, phase: Phase) -> Episode:
         """This episode with one more phase."""
         return Episode(self.start, self.teacher, self.steps, self.decision_interval, (*self.phases, phase))
+
+
+def _latest(phases: Sequence[Phase]) -> Standing | None:
+    return next((phase.standing for phase in reversed(phases) if phase.standing), None)

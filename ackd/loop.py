@@ -19,7 +19,7 @@ from ackd.order import Order
 from ackd.precision import Precision, computing
 from ackd.presets import Stage, stage_at
 from ackd.streams import Streams
-from ackd.student import Student
+from ackd.student import Student, learning_rate
 from ackd.tasks import Split, Task
 from ackd.teachers import uncached
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
@@ -107,6 +107,11 @@ class Distillation:
         self.steps_done = 0
         self.price = 0.0  # FLOPs of what was transferred, had every answer been computed
         self.price_of_all = 0.0  # and of transferring everything
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step as a share of its peak."""
+        return learning_rate(self.steps_done, self.steps)
 
     @property
     def families(self) -> dict[str, str]:

@@ -45,7 +45,9 @@ class GapClosed:
 
     Phi is minus the label loss (or the score) on the reward split; cost is the decision's FLOPs as a share of what
     transferring everything would take in the whole run. The improvements of an episode telescope: they sum to the
-    share of the gap that the run closed. Where the gap is negative or below `MIN_GAP`, plain differences are used.
+    share of the gap that the run closed, however often it is measured; a decision after which nobody measured earns
+    nothing, and the next measurement counts from the last one. Where the gap is negative or below `MIN_GAP`, plain
+    differences are used.
     """
 
     cost_weight: float = 0.1
@@ -53,13 +55,15 @@ class GapClosed:
 
     def gap(self, episode: Episode) -> float:
         """What improvements are divided by: the gap to the teacher, or 1 where that is no gap to close."""
+        if not (episode.start and episode.teacher):
+            return 1.0
         gap = self._phi(episode.teacher) - self._phi(episode.start)
         return gap if gap >= MIN_GAP else 1.0
 
     def __call__(self, episode: Episode) -> Earned:
         """The parts of the last decision's reward."""
-        last = episode.phases[-1]
-        gained = self._phi(last.standing) - self._phi(_before(episode))
+        last, before = episode.phases[-1], episode.standing_before
+        gained = self._phi(last.standing) - self._phi(before) if last.standing and before else 0.0
         cost = last.flops / last.flops_all * last.steps / episode.steps
         return Earned(gained / self.gap(episode), self.cost_weight * cost)
 
@@ -69,11 +73,12 @@ class GapClosed:
 
 @dataclass(frozen=True)
 class NegativeLoss:
-    """Minus the loss on the reward split after the decision."""
+    """Minus the loss on the reward split after the decision; 0 where nobody measured."""
 
     def __call__(self, episode: Episode) -> Earned:
         """The parts of the last decision's reward."""
-        return Earned(-episode.standing.loss)
+        standing = episode.phases[-1].standing
+        return Earned(-standing.loss if standing else 0.0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ class Final:
 
     def __call__(self, episode: Episode) -> Earned:
         """The parts of the last decision's reward."""
-        return Earned(0.0 if episode.decisions_left else episode.standing.score)
+        standing = episode.phases[-1].standing
+        return Earned(standing.score if standing and not episode.decisions_left else 0.0)
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,3 @@ def named(name: str, cost_weight: float) -> Reward:
     if name not in REWARDS:
         raise unknown("reward", name, REWARDS)
     return REWARDS[name](cost_weight)
-
-
-def _before(episode: Episode) -> Standing:
-    return episode.phases[-2].standing if len(episode.phases) > 1 else episode.start

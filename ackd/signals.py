@@ -1,8 +1,9 @@
 """What an agent sees: scale-free float32 numbers in [-10, 10], so that a policy learned on one task reads another.
 
 Losses enter as log-ratios to their first measurement, amounts as shares, position as progress. There are no running
-statistics to lose: the same episode gives the same observation anywhere. Layout and names are versioned (`SCHEMA`),
-and a saved policy carries them.
+statistics to lose: the same episode gives the same observation anywhere. All of it is what the learning steps compute
+anyway, so that a policy sees the same whether rewards are measured or not. Layout and names are versioned (`SCHEMA`), and a
+saved policy carries them.
 """
 
 from __future__ import annotations
@@ -18,18 +19,16 @@ from numpy.typing import NDArray
 
 from ackd.episode import Episode
 
-SCHEMA = 1
+SCHEMA = 2
 FAMILIES = ("logits", "hidden", "attention", "relation")
 GLOBALS = (
     "progress",  # optimizer steps done / budget
     "horizon",  # log(1 + decisions left)
     "train_loss",  # log(label loss now / in the first phase)
     "train_slope",  # log(label loss now / in the phase before)
-    "reward_loss",  # log(loss on the reward split now / at the start)
-    "reward_slope",  # log(loss on the reward split now / before the phase)
-    "gap_closed",  # share of the gap to the teacher that is closed
-    "uncertainty",  # mean entropy of the student's answers / log C
-    "agreement",  # share of answers that equal the teacher's
+    "accuracy",  # share of training examples answered right in the last phase, 0 for regression
+    "accuracy_slope",  # that less what it was in the phase before
+    "uncertainty",  # mean entropy of the student's answers in the last phase / log C, 0 for regression
     "grad_norm",  # log(gradient norm now / in the first phase)
     "learning_rate",  # learning rate / its peak
     "types",  # available knowledge types / K_max
@@ -110,23 +109,18 @@ class Signals:
 
 
 def _globals(episode: Episode) -> dict[str, float]:
-    standing = episode.standing
-    always = {
-        "horizon": math.log1p(episode.decisions_left),
-        "uncertainty": standing.uncertainty,
-        "agreement": standing.agreement,
-    }
+    horizon = {"horizon": math.log1p(episode.decisions_left)}
     if not episode.phases:
-        return always
+        return horizon
     first, last = episode.phases[0], episode.phases[-1]
-    previous = episode.phases[-2] if len(episode.phases) > 1 else None
-    return always | {
+    before = episode.phases[-2] if len(episode.phases) > 1 else last
+    return horizon | {
         "progress": episode.steps_done / episode.steps,
         "train_loss": _log_ratio(last.report.labels, first.report.labels),
-        "train_slope": _log_ratio(last.report.labels, (previous or last).report.labels),
-        "reward_loss": _log_ratio(standing.loss, episode.start.loss),
-        "reward_slope": _log_ratio(standing.loss, (previous.standing if previous else episode.start).loss),
-        "gap_closed": (episode.start.loss - standing.loss) / max(abs(episode.gap), 1e-3),
+        "train_slope": _log_ratio(last.report.labels, before.report.labels),
+        "accuracy": last.report.accuracy,
+        "accuracy_slope": last.report.accuracy - before.report.accuracy,
+        "uncertainty": last.report.uncertainty,
         "grad_norm": _log_ratio(last.report.grad_norm, first.report.grad_norm),
         "learning_rate": last.learning_rate,
         "cost": sum(phase.flops for phase in episode.phases) / sum(phase.flops_all for phase in episode.phases),

@@ -14,6 +14,15 @@ from ackd import models
 from ackd.models import Model
 
 
+WARMUP = 0.06  # share of the budget in which the learning rate rises
+
+
+def learning_rate(step: int, steps: int, warmup: float = WARMUP) -> float:
+    """The learning rate after so many of `steps` steps, as a share of its peak: a linear rise, then a linear fall."""
+    rise = max(round(warmup * steps), 1)
+    return min((step + 1) / rise, max(steps - step, 0) / max(steps - rise, 1), 1.0)
+
+
 class Student:
     """A model with AdamW (no decay on biases and norms) and a linear warm-up and decay of the learning rate.
 
@@ -36,7 +45,7 @@ class Student:
         steps: int,
         lr: float = 5e-5,
         weight_decay: float = 0.01,
-        warmup: float = 0.06,
+        warmup: float = WARMUP,
         clip: float = 1.0,
         compiled: bool = False,
     ) -> None:
@@ -49,16 +58,7 @@ class Student:
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = AdamW(groups, lr=lr, fused=True)
-        rise = max(round(warmup * steps), 1)
-        self.schedule = LambdaLR(
-            self.optimizer, lambda step: min((step + 1) / rise, max(steps - step, 0) / max(steps - rise, 1), 1.0)
-        )
-        self.peak = lr
-
-    @property
-    def learning_rate(self) -> float:
-        """The present learning rate as a share of its peak."""
-        return float(self.schedule.get_last_lr()[0]) / self.peak
+        self.schedule = LambdaLR(self.optimizer, lambda step: learning_rate(step, steps, warmup))
 
     def learn(self, loss: Tensor) -> None:
         """Adds the gradient of `loss` to that of the step under way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,4 +36,23 @@ class Policy(Protocol):
         Returns:
             Actions [K_max] or [n, K_max], and the state for the next call.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One decision of n environments and what came of it."""
+
+    observation: Observations  # before it, each [n, ...]
+    action: NDArray[Any]  # [n, K_max]
+    reward: NDArray[np.float32]  # [n]
+    following: Observations  # the observation after it; where an episode ended, its last one
+    over: NDArray[np.bool_]  # [n], whether the episode ended with it
+
+
+class OnlinePolicy(Policy, Protocol):
+    """A policy that learns from every decision that it is told of, in order: bandits, `ksm`, a policy under refinement."""
+
+    def update(self, transition: Transition) -> None:
+        """Learns from one decision of each environment; when, is its own affair."""
         ...

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -13,26 +10,21 @@ import numpy as np
 from gymnasium import spaces
 
 from ackd.choices import Action, Choice, Subset, Weights
+from ackd.envs.trajectory import ERROR_RETURN, Record, Trajectory
 from ackd.episode import Episode, Phase
 from ackd.errors import InputError, unknown
 from ackd.loop import Distillation
-from ackd.rewards import MIN_GAP, Earned, GapClosed, Reward
+from ackd.rewards import GapClosed, Reward
 from ackd.signals import Observation, Signals
-from ackd.types import Standing
 
-logger = logging.getLogger("ackd")
+__all__ = ["CHOICES", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
 CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
-ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before
 
 
-@dataclass(frozen=True)
-class Record:
-    """What an episode can be replayed from, and what it claims."""
-
-    seed: int
-    actions: Sequence[Sequence[float]]
-    rewards: Sequence[float]
+def measured(decision: int, decisions: int, reward_every: int | None) -> bool:
+    """Whether the reward split is measured after the decision, counted from 1."""
+    return reward_every is not None and (decision % reward_every == 0 or decision == decisions)
 
 
 class DistillationEnv(gymnasium.Env[Observation, Action]):
@@ -44,6 +36,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         reward: what a decision earns.
         choice: `subset` (`MultiBinary`), `weights` (`Box`), or an action space of one's own, such as `Stages`.
         k_max: length of the action; entries beyond the knowledge types are masked.
+        reward_every: decisions from one measurement on the reward split to the next; there is always one at the end.
+            None measures nothing: rewards are minus the cost then.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last
     reward makes the whole return `ERROR_RETURN`, and `info["error/type"]` says so.
@@ -62,6 +56,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         reward: Reward | None = None,
         choice: str | Choice = "subset",
         k_max: int = 8,
+        reward_every: int | None = 1,
     ) -> None:
         families = distillation.families
         if k_max < len(families):
@@ -70,18 +65,26 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
         if isinstance(choice, str) and choice not in CHOICES:
             raise unknown("action space", choice, CHOICES)
+        if reward_every is not None and reward_every < 1:
+            raise InputError(f"rewards are measured every {reward_every} decisions: give at least 1")
         self.distillation = distillation
-        self.decision_interval = decision_interval
-        self.reward = reward or GapClosed()
+        self.decision_interval, self.reward_every = decision_interval, reward_every
         self.knowledge = tuple(families)
         self.choice: Choice = CHOICES[choice](self.knowledge, k_max) if isinstance(choice, str) else choice
         self.signals = Signals(families, distillation.type_prices, k_max)
+        self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observation_space: spaces.Space[Any] = self.signals.space
         self.action_space = self.choice.space
-        self.episode: Episode | None = None
-        self._warned = False
-        self._actions: list[list[float]] = []
-        self._rewards: list[float] = []
+
+    @property
+    def episode(self) -> Episode | None:
+        """The episode so far; None before the first."""
+        return self.trajectory.episode
+
+    @property
+    def reward(self) -> Reward:
+        """What a decision earns."""
+        return self.trajectory.reward
 
     @property
     def decisions(self) -> int:
@@ -101,20 +104,12 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError(f"reset takes no options, got {', '.join(map(str, options))}")
         distillation = self.distillation
         distillation.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
-        reward_split = distillation.task.reward
-        start = distillation.measure(reward_split, "reward")
-        teacher = distillation.measure_teacher(reward_split, "reward")
-        self.episode = Episode(start, teacher, distillation.steps, self.decision_interval)
-        if self.episode.gap < MIN_GAP and not self._warned:
-            self._warned = True
-            logger.warning(
-                "the student starts with a loss of %.3f on the reward split, and the teacher has %.3f: there is no gap "
-                "to close, so rewards are plain differences",
-                start.loss,
-                teacher.loss,
-            )
-        self._actions, self._rewards = [], []
-        return self.signals.observe(self.episode), {"seed": distillation.seed, "action_mask": self.choice.mask}
+        start = teacher = None
+        if self.reward_every is not None:
+            start = distillation.measure(distillation.task.reward, "reward")
+            teacher = distillation.measure_teacher(distillation.task.reward, "reward")
+        episode = Episode(start, teacher, distillation.steps, self.decision_interval)
+        return self.trajectory.begin(episode, distillation.seed)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Trains for one phase under the action's selection.
@@ -122,19 +117,14 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         Raises:
             gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
         """
-        if self.episode is None or not self.episode.decisions_left or (self._rewards and not self._alive):
+        if self.trajectory.over:
             raise gymnasium.error.ResetNeeded("the episode has not begun or has ended: call reset()")
-        phase = self._train(action)
-        self.episode = self.episode.then(phase)
-        earned = self.reward(self.episode) if phase.finite else Earned(ERROR_RETURN - math.fsum(self._rewards))
-        self._actions.append(np.atleast_1d(action).tolist())
-        self._rewards.append(earned.total)
-        terminated = not phase.finite or not self.episode.decisions_left
-        return self.signals.observe(self.episode), earned.total, terminated, False, self._info(phase, earned)
+        observation, reward, terminated, info = self.trajectory.then(action, self._train(action))
+        return observation, reward, terminated, False, info
 
     def record(self) -> Record:
         """The episode so far, as `validate` takes it."""
-        return Record(self.distillation.seed, tuple(map(tuple, self._actions)), tuple(self._rewards))
+        return self.trajectory.record()
 
     def validate(self, record: Record) -> bool:
         """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
@@ -148,17 +138,14 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         """Everything that the rest of the episode, and the episodes after it, depend on."""
         return {
             "distillation": self.distillation.state_dict(),
-            "episode": self.episode,
-            "actions": list(self._actions),
-            "rewards": list(self._rewards),
+            "trajectory": self.trajectory.state_dict(),
             "np_random": self.np_random.bit_generator.state,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict` of an environment with the same arguments."""
         self.distillation.load_state_dict(state["distillation"])
-        self.episode = state["episode"]
-        self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
+        self.trajectory.load_state_dict(state["trajectory"])
         self.np_random.bit_generator.state = state["np_random"]
 
     def fork(self) -> DistillationEnv:
@@ -169,50 +156,25 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             reward=self.reward,
             choice=self.choice,
             k_max=self.signals.k_max,
+            reward_every=self.reward_every,
         )
         twin.load_state_dict(self.state_dict())
         return twin
 
-    @property
-    def _alive(self) -> bool:
-        assert self.episode is not None
-        return all(phase.finite for phase in self.episode.phases)
-
     def _train(self, action: Action) -> Phase:
-        distillation = self.distillation
+        distillation, episode = self.distillation, self.episode
+        assert episode is not None
         selection = self.choice.selection(np.asarray(action))
         steps, price, price_of_all = distillation.steps_done, distillation.price, distillation.price_of_all
-        learning_rate = distillation.student.learning_rate
+        learning_rate = distillation.learning_rate
         report = distillation.advance(selection, self.decision_interval)
-        failed = Standing(math.nan, math.nan)
+        wanted = report.finite and measured(len(episode.phases) + 1, self.decisions, self.reward_every)
         return Phase(
             selection,
             report,
-            distillation.measure(distillation.task.reward, "reward") if report.finite else failed,
+            distillation.measure(distillation.task.reward, "reward") if wanted else None,
             steps=distillation.steps_done - steps,
             learning_rate=learning_rate,
             flops=distillation.price - price,
             flops_all=distillation.price_of_all - price_of_all,
         )
-
-    def _info(self, phase: Phase, earned: Earned) -> dict[str, Any]:
-        assert self.episode is not None
-        numbers = {
-            "reward/improvement": earned.improvement,
-            "reward/cost": earned.cost,
-            "reward/bonus": earned.bonus,
-            "loss/labels": phase.report.labels,
-            **{f"loss/{name}": phase.report.losses.get(name, 0.0) for name in self.knowledge},
-            "grad_norm": phase.report.grad_norm,
-            "reward_split/loss": phase.standing.loss,
-            "reward_split/score": phase.standing.score,
-            "progress": self.episode.steps_done / self.episode.steps,
-            "flops": phase.flops,
-            "flops_share": phase.flops / phase.flops_all,
-        }
-        return {
-            "action_mask": self.choice.mask,
-            "action/effective": "+".join(phase.selection.chosen) or "labels",
-            "error/type": "" if phase.finite else "divergence",
-            **{name: value if math.isfinite(value) else 0.0 for name, value in numbers.items()},
-        }

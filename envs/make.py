@@ -24,6 +24,7 @@ def distill(
     cost_weight: float = 0.1,
     choice: str = "subset",
     k_max: int = 8,
+    reward_every: int | None = 1,
     **setting: Any,
 ) -> DistillationEnv:
     """`ACKD/Distill-v0`: a real task.
@@ -34,6 +35,7 @@ def distill(
         cost_weight: what transferring everything throughout costs, in shares of the gap.
         choice: subset | weights; a preset has its own, one action for each of its stages.
         k_max: length of the action.
+        reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
         **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
 
     Raises:
@@ -55,6 +57,7 @@ def distill(
         reward=named(reward, cost_weight),
         choice=Stages(stages) if stages else choice,
         k_max=k_max,
+        reward_every=reward_every,
     )
 
 
@@ -69,6 +72,7 @@ def tiny(
     cost_weight: float = 0.1,
     choice: str = "subset",
     k_max: int = 8,
+    reward_every: int | None = 1,
 ) -> DistillationEnv:
     """`ACKD/Tiny-v0`: random tiny transformers on a generated task, milliseconds a step, for tests.
 
@@ -82,6 +86,7 @@ def tiny(
         cost_weight: as in `distill`.
         choice: as in `distill`.
         k_max: as in `distill`.
+        reward_every: as in `distill`.
     """
     task, teacher = _tiny_parts()
     make_student = models.from_layers(teacher.model, 2)
@@ -105,6 +110,7 @@ def tiny(
         reward=named(reward, cost_weight),
         choice=choice,
         k_max=k_max,
+        reward_every=reward_every,
     )
 
 

@@ -198,6 +198,8 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
             loss=self._gaps.output + sum(losses[name] for name in selection.chosen),
             labels=self._gaps.output,
             grad_norm=self._gaps.output + self._gaps.representation,
+            uncertainty=min(self._gaps.output, 1.0),
+            accuracy=1.0 - min(self._gaps.output, 1.0),
             losses={name: losses[name] for name in selection.chosen},
         )
         phase = Phase(

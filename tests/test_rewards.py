@@ -17,7 +17,7 @@ from ackd.types import Report, Selection, Standing
 def phase(
     loss: float, score: float = 0.5, *, chosen: tuple[str, ...] = (), steps: int = 10, share: float = 0.5
 ) -> Phase:
-    report = Report(1.0, 1.0, 1.0, dict.fromkeys(chosen, 1.0))
+    report = Report(1.0, 1.0, 1.0, 0.5, 0.5, dict.fromkeys(chosen, 1.0))
     return Phase(Selection.of(*chosen), report, Standing(loss, score), steps, 1.0, share * 100.0, 100.0)
 
 

@@ -24,7 +24,14 @@ def make_episode(values: list[float], scale: float = 1.0) -> Episode:
     episode = Episode(Standing(2 * scale, 0.1, uncertainty=0.9, agreement=0.5), Standing(scale, 0.9), 100, 10)
     for i, value in enumerate(values):
         names = ("logits", "hidden") if i % 2 else ("logits",)
-        report = Report(value, value * scale, value * scale, {n: (j + 1) * value * scale for j, n in enumerate(names)})
+        report = Report(
+            value,
+            value * scale,
+            value * scale,
+            0.5,
+            0.25 * i,
+            {n: (j + 1) * value * scale for j, n in enumerate(names)},
+        )
         standing = Standing(value * scale, 0.5, uncertainty=0.5, agreement=0.75)
         episode = episode.then(Phase(Selection.of(*names), report, standing, 10, 0.5, 60.0, 100.0))
     return episode
@@ -49,7 +56,7 @@ def test_the_start() -> None:
     seen = overview(make_episode([]))
     assert seen["progress"] == 0
     assert seen["horizon"] == pytest.approx(math.log(11))
-    assert seen["uncertainty"] == pytest.approx(0.9)
+    assert seen["uncertainty"] == seen["accuracy"] == 0
     assert seen["types"] == pytest.approx(3 / 5)
     row = features(make_episode([]), "hidden")
     assert row["available"] == 1
@@ -64,8 +71,9 @@ def test_what_is_seen_later() -> None:
     assert seen["progress"] == pytest.approx(0.3)
     assert seen["train_loss"] == pytest.approx(math.log(0.5))
     assert seen["train_slope"] == pytest.approx(math.log(0.8 / 1.2))
-    assert seen["reward_loss"] == pytest.approx(math.log(0.4))
-    assert seen["gap_closed"] == pytest.approx(1.2)
+    assert seen["accuracy"] == pytest.approx(0.5)
+    assert seen["accuracy_slope"] == pytest.approx(0.25)
+    assert seen["uncertainty"] == pytest.approx(0.5)
     assert seen["cost"] == pytest.approx(0.6)
     logits, hidden = features(episode, "logits"), features(episode, "hidden")
     assert logits["loss"] == pytest.approx(math.log(0.5))

@@ -8,7 +8,7 @@ from torch import nn
 
 from ackd.knowledge import label_loss
 from ackd.models import Model, run
-from ackd.student import Student
+from ackd.student import Student, learning_rate
 from ackd.types import Batch, Needs
 
 
@@ -33,7 +33,7 @@ def test_it_goes_on_from_its_state_bit_for_bit(
     learn(other, batch, 4)
     for a, b in zip(one.parameters, other.parameters, strict=True):
         assert torch.equal(a, b)
-    assert one.learning_rate == other.learning_rate
+    assert one.schedule.get_last_lr() == other.schedule.get_last_lr()
 
 
 def test_the_schedule_rises_and_ends_at_zero(
@@ -42,11 +42,12 @@ def test_the_schedule_rises_and_ends_at_zero(
     student, batch = Student(make_model(), steps=20, warmup=0.2), make_batch()
     rates = []
     for _ in range(20):
-        rates.append(student.learning_rate)
+        rates.append(student.schedule.get_last_lr()[0] / 5e-5)
         learn(student, batch, 1)
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert rates[4:] == pytest.approx([(20 - step) / 16 for step in range(4, 20)])
-    assert student.learning_rate == 0
+    assert student.schedule.get_last_lr() == [0.0, 0.0]
+    assert rates == pytest.approx([learning_rate(step, 20, 0.2) for step in range(20)])
 
 
 def test_clipping_covers_the_companions(make_model: Callable[..., Model], make_batch: Callable[..., Batch]) -> None:

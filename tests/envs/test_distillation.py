@@ -204,6 +204,31 @@ def test_rewards_telescope() -> None:
     assert math.fsum(rewards) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("every", [2, 4, 100])
+def test_rewards_sum_to_the_same_however_often_they_are_measured(every: int) -> None:
+    often, seldom = tiny(cost_weight=0.0), tiny(cost_weight=0.0, reward_every=every)
+    rewards = play(often, random_actions(often), seed=2)
+    fewer = play(seldom, random_actions(seldom), seed=2)
+    assert math.fsum(fewer) == pytest.approx(math.fsum(rewards), abs=1e-12)
+    assert [bool(reward) for reward in fewer] == [i % every == 0 or i == 6 for i in range(1, 7)]
+    assert seldom.distillation.ledger.reward_passes == 1 + -(-6 // every)
+
+
+def test_what_is_observed_does_not_depend_on_measuring() -> None:
+    seen = {}
+    for every in (1, None):
+        env = tiny(reward_every=every)
+        observations = [env.reset(seed=3)[0]]
+        for action in random_actions(env):
+            observations.append(env.step(action)[0])
+        seen[every] = observations
+        if every is None:
+            assert env.distillation.ledger.reward_passes == 0
+    for one, other in zip(seen[1], seen[None], strict=True):
+        for key in one:
+            assert np.array_equal(one[key], other[key])
+
+
 def test_labels_only_pays_less_than_everything() -> None:
     env = tiny(cost_weight=1.0)
     shares = {}
