@@ -1,0 +1,237 @@
+"""What scores of several runs on several tasks say, after Agarwal et al. (NeurIPS 2021), and what learning was worth.
+
+Scores are float64 arrays [runs, tasks]: one finite score for every run on every task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ackd.errors import InputError
+
+Scores = NDArray[np.float64]
+
+MIN_TO_CLOSE = 1e-9  # a smaller gap between the single and the virtual best is rounding
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic and the bounds of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def iqm(scores: Scores) -> float:
+    """The interquartile mean: the mean of the middle half of all scores [runs, tasks] taken together.
+
+        mean(x_(k+1), ..., x_(n-k)),  x sorted,  n = runs * tasks,  k = floor(n / 4)
+
+    k is rounded down, as `scipy.stats.trim_mean(scores, 0.25, axis=None)` does: below four scores it is the plain mean.
+
+    Raises:
+        InputError: if the scores are not finite or not [runs, tasks].
+
+    References:
+        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
+    """
+    ordered = np.sort(_checked(scores), axis=None)
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def stratified_bootstrap(
+    statistic: Callable[..., float],
+    *scores: Scores,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """The percentile interval of `statistic(*scores)` when the runs of every task are drawn anew with replacement.
+
+        quantiles (1 - confidence) / 2 and (1 + confidence) / 2 of statistic(x*),  x*[i, t] = x[r_it, t],
+        r_it uniform over the runs
+
+    Several arrays [runs, tasks] are drawn independently of each other and may differ in their runs. Few runs make
+    the interval too narrow: at 95 % it holds the mean of 5 normal tasks in 87 % of studies with 3 runs, 94 % with 10;
+    and it has no width with one.
+
+    Raises:
+        InputError: if the scores are not finite or not [runs, tasks], the statistic is not finite, `resamples` is
+            below 1, or `confidence` is not between 0 and 1.
+
+    References:
+        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
+    """
+    arrays = [_checked(one) for one in scores]
+    return _interval(statistic, arrays, lambda: [one[_rows(one, rng)] for one in arrays], resamples, confidence)
+
+
+def paired_bootstrap(
+    statistic: Callable[[Scores, Scores], float],
+    first: Scores,
+    second: Scores,
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """As `stratified_bootstrap`, for two arrays [runs, tasks] whose runs share their seeds.
+
+        x*[i, t] = x[r_it, t],  y*[i, t] = y[r_it, t],  the same r_it for both
+
+    Raises:
+        InputError: as `stratified_bootstrap`, and if `first` and `second` differ in shape.
+
+    References:
+        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
+        (the stratified bootstrap; the pairing is ours)
+    """
+    one, two = _checked(first, "first"), _checked(second, "second")
+    if one.shape != two.shape:
+        raise InputError(
+            f"first has the shape {one.shape} and second {two.shape}: pairs need the same runs and tasks in the same "
+            "order; leave out what only one of them has, or use stratified_bootstrap"
+        )
+
+    def draw() -> list[Scores]:
+        rows = _rows(one, rng)
+        return [one[rows], two[rows]]
+
+    return _interval(statistic, [one, two], draw, resamples, confidence)
+
+
+def probability_of_improvement(first: Scores, second: Scores) -> float:
+    """How probably a run of `first` [runs, tasks] beats a run of `second` [other runs, tasks], averaged over tasks.
+
+        mean_t (P(X_t > Y_t) + P(X_t = Y_t) / 2) over all pairs of runs, which is Mann-Whitney's U / (runs_x * runs_y)
+
+    Raises:
+        InputError: if the scores are not finite or not [runs, tasks], or the numbers of tasks differ.
+
+    References:
+        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
+    """
+    one, two = _checked(first, "first")[:, None], _checked(second, "second")[None]
+    if one.shape[-1] != two.shape[-1]:
+        raise InputError(
+            f"first has {one.shape[-1]} tasks and second {two.shape[-1]}: give both the same tasks in the same order"
+        )
+    return float(((one > two) + 0.5 * (one == two)).mean())
+
+
+def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
+    """The share of all scores [runs, tasks] above each of the thresholds [any number], as an array of that length.
+
+        F(tau) = mean_it [x[i, t] > tau], the run-score distribution
+
+    Raises:
+        InputError: if the scores are not finite or not [runs, tasks], or the thresholds are not a list of numbers.
+
+    References:
+        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
+    """
+    ordered = np.sort(_checked(scores), axis=None)
+    limits = _checked(thresholds, "thresholds", "[thresholds]")
+    return (len(ordered) - np.searchsorted(ordered, limits, side="right")) / len(ordered)
+
+
+def optimality_gap(scores: Scores, target: float = 1.0) -> float:
+    """How far the scores [runs, tasks] stay below the target on average; more than the target is not rewarded.
+
+        target - mean(min(x, target))
+
+    Raises:
+        InputError: if the scores are not finite or not [runs, tasks], or the target is not finite.
+
+    References:
+        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
+    """
+    _finite(target=target)
+    return float(target - np.minimum(_checked(scores), target).mean())
+
+
+def gap_closed(score: float, sbs: float, vbs: float) -> float | None:
+    """The share of the gap between the single and the virtual best static that a score closes, None without a gap.
+
+        (score - SBS) / (VBS - SBS)
+
+    SBS is the score of the static that is best over the training instances, VBS that of the best static for each
+    instance; higher is better. Negative is worse than SBS, and above 1 is better than any static for each instance.
+
+    Raises:
+        InputError: if a number is not finite.
+
+    References:
+        The Algorithm Selection Competitions 2015 and 2017, 2018, https://arxiv.org/abs/1805.01214
+        (which reports the share left open, 1 minus this)
+    """
+    _finite(score=score, sbs=sbs, vbs=vbs)
+    return (score - sbs) / (vbs - sbs) if vbs - sbs > MIN_TO_CLOSE else None
+
+
+def break_even(learning_cost: float, saved_per_reuse: float) -> float:
+    """The number of reuses, not rounded, that pay back the price of learning; infinite where nothing is saved.
+
+        learning_cost / saved_per_reuse, both in the same unit (our own definition)
+
+    Raises:
+        InputError: if a number is not finite, or the cost is negative.
+    """
+    _finite(learning_cost=learning_cost, saved_per_reuse=saved_per_reuse)
+    if learning_cost < 0:
+        raise InputError(f"learning_cost is {learning_cost}: give what learning cost, 0 or more")
+    return learning_cost / saved_per_reuse if saved_per_reuse > 0 else math.inf
+
+
+def _interval(
+    statistic: Callable[..., float],
+    arrays: Sequence[Scores],
+    draw: Callable[[], Sequence[Scores]],
+    resamples: int,
+    confidence: float,
+) -> Interval:
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}: give 1 or more, 2000 as a rule")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}: give a number between 0 and 1, as 0.95 for 95 %")
+    values = np.array([statistic(*arrays), *(statistic(*draw()) for _ in range(resamples))], np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"the statistic is {values[~np.isfinite(values)][0]} on the scores or a resample of them: "
+            "use one that is finite for all, also where every run drawn is the same"
+        )
+    low, high = np.quantile(values[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def _rows(scores: Scores, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """An index that draws runs [runs, tasks] with replacement, for every task anew."""
+    return rng.integers(len(scores), size=scores.shape), np.arange(scores.shape[1])
+
+
+def _checked(values: ArrayLike, name: str = "scores", axes: str = "[runs, tasks]") -> Scores:
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is no array of numbers {axes} ({error}): give every row the same length") from error
+    if array.ndim != axes.count(",") + 1 or not array.size:
+        raise InputError(f"{name} has the shape {array.shape}: give an array {axes} without an empty axis")
+    if not np.isfinite(array).all():
+        place = tuple(int(axis) for axis in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(
+            f"{name}{list(place)} of {axes} is {array[place]}: give a finite number; repeat what failed or leave it out"
+        )
+    return array
+
+
+def _finite(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise InputError(f"{name} is {number}: give a finite number")
