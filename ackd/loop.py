@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ackd.distiller import Distiller
 from ackd.errors import InputError, not_finite
+from ackd.journal import Journal, journaled
 from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
@@ -78,14 +79,19 @@ class Distillation:
         self.steps, self.batch_size, self.accumulate, self.lr = steps, batch_size, accumulate, lr
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
+        self.journal: Journal | None = None
         self._standings: dict[str, Standing] = {}  # the reference teacher's, by split: it never changes
         self._answers: dict[str, NDArray[np.float64]] = {}
         with Streams(0).initialising():
             self._meter = Meter(make_student())
-        self.reset(0)
+        self._begin(0)
 
+    @journaled
     def reset(self, seed: int) -> None:
         """A new student before its first step; everything random about its training follows from `seed`."""
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
         self.seed = seed
         self.ledger = Ledger()
         self.streams = Streams(seed, self.device)
@@ -105,6 +111,7 @@ class Distillation:
             precision=self.precision,
         )
         self.steps_done = 0
+        self._last = np.arange(min(self.batch_size, len(self.task.train)))  # the places learned from last
         self.price = 0.0  # FLOPs of what was transferred, had every answer been computed
         self.price_of_all = 0.0  # and of transferring everything
 
@@ -130,6 +137,7 @@ class Distillation:
         price_of_all = self.distiller.price(everything, *shape)
         return {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
+    @journaled
     def advance(self, selection: Selection, steps: int) -> Report[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
@@ -149,12 +157,13 @@ class Distillation:
                 reports.append(self.distiller.step(batches, selection))
                 asked += places
         self.steps_done += len(reports)
+        self._last = asked[-1]
         report = mean(reports)
         if not report.finite:
-            self._blame_teachers(asked, selection)
+            self.blame_teachers(asked, selection)
         return report
 
-    def _blame_teachers(self, asked: Sequence[NDArray[np.int64]], selection: Selection) -> None:
+    def blame_teachers(self, asked: Sequence[NDArray[np.int64]], selection: Selection) -> None:
         """Asks again what was asked in a phase that failed, and names the examples whose answers are no numbers."""
         chosen = [self.distiller.knowledge[name] for name in selection.chosen]
         for places in asked:
@@ -166,58 +175,103 @@ class Distillation:
                     if bad.any():
                         raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
+    @journaled
     def measure(self, split: Split, name: str) -> Standing:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
         with self.ledger.timing(part):
             self.student.model.eval()
-            answers = self._answer(self._ask_student, split, part)
+            answers = self.answer(self._ask_student, split, part)
             self.ledger.reward_passes += part == "reward"
-            standing = self._standing(answers, split)
-            if self.reference and not self.task.spec.regression:
-                same = answers.argmax(1) == self._teacher_answers(split, name).argmax(1)
-                standing = replace(standing, agreement=float(same.mean()))
+            return self.judge(answers, split, name)
+
+    def judge(self, answers: NDArray[np.float64], split: Split, name: str) -> Standing:
+        """How good answers to a split are, [N, C] logits in its order; `name` as in `measure`."""
+        standing = self._standing(answers, split)
+        if self.reference and not self.task.spec.regression:
+            same = answers.argmax(1) == self._teacher_answers(split, name).argmax(1)
+            standing = replace(standing, agreement=float(same.mean()))
         return standing
 
+    @journaled
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         if name not in self._standings:
             self._standings[name] = replace(self._standing(self._teacher_answers(split, name), split), agreement=1.0)
         return self._standings[name]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+    @journaled
+    def represent(self) -> tuple[list[float], list[float]]:
+        """The mean first-token output of the student's and the (first) teacher's last layer, over the last batch.
+
+        Before the first step that is the first batch of the training data.
+
+        Raises:
+            InputError: if there is no teacher.
+        """
+        if not self.teachers:
+            raise InputError("there is no teacher to represent examples: name one")
+        batch = self.task.train.batch(self._last).to(self.device)
+        self.student.model.eval()
+        student = Needs(cls=frozenset({self.student.model.config.num_hidden_layers - 1}))
+        teacher = Needs(cls=frozenset({self.teachers[0].shape.layers - 1}))
+        with torch.no_grad(), self.ledger.timing("agent"):
+            answers = (self._ask_student(batch, student, self.ledger), self.teachers[0](batch, teacher, self.ledger))
+        ours, theirs = (next(iter(answer.cls.values())).float().mean(0).tolist() for answer in answers)
+        return ours, theirs
+
+    def counters(self) -> dict[str, Any]:
+        """The plain numbers that are read between two calls."""
         return {
             "seed": self.seed,
             "steps_done": self.steps_done,
             "price": self.price,
             "price_of_all": self.price_of_all,
+            "ledger": self.ledger.as_dict(),
+        }
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Sets them."""
+        self.seed, self.steps_done = counters["seed"], counters["steps_done"]
+        self.price, self.price_of_all = counters["price"], counters["price_of_all"]
+        self.ledger = self.distiller.ledger = Ledger(**counters["ledger"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        return {
+            "counters": self.counters(),
             "streams": self.streams.state_dict(),
             "order": self.order.state_dict(),
+            "last": torch.from_numpy(self._last),
             "distiller": self.distiller.state_dict(),
-            "ledger": self.ledger.as_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a distillation with the same arguments."""
-        self.reset(state["seed"])
-        self.steps_done = state["steps_done"]
-        self.price, self.price_of_all = state["price"], state["price_of_all"]
+        self._begin(state["counters"]["seed"])
+        self.load_counters(copy.deepcopy(state["counters"]))
         self.streams.load_state_dict(state["streams"])
         self.order.load_state_dict(state["order"])
+        self._last = state["last"].numpy()
         self.distiller.load_state_dict(state["distiller"])
-        self.ledger.add(Ledger(**state["ledger"]))
 
     def fork(self) -> Distillation:
-        """An independent copy of the training as it stands; data and teacher, which never change, are shared."""
+        """An independent copy of the training as it stands; data and teacher, which never change, are shared.
+
+        Raises:
+            ValueError: while a journal answers, since there is no student to copy then.
+        """
+        if self.journal is not None and self.journal.replaying:
+            raise ValueError("a training that a journal answers for cannot be forked")
         twin = copy.copy(self)
+        twin.journal = None
         twin.load_state_dict(self.state_dict())
         return twin
 
     def _teacher_answers(self, split: Split, name: str) -> NDArray[np.float64]:
         assert self.reference is not None
         if name not in self._answers:
-            self._answers[name] = self._answer(self.reference, split, "reward" if name == "reward" else "report")
+            self._answers[name] = self.answer(self.reference, split, "reward" if name == "reward" else "report")
         return self._answers[name]
 
     def _ask_student(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
@@ -225,7 +279,7 @@ class Distillation:
         with computing(self.precision, self.device):
             return run(self.student.model, batch, needs)
 
-    def _answer(self, ask: Callable[[Batch, Needs, Ledger], Outputs], split: Split, part: str) -> NDArray[np.float64]:
+    def answer(self, ask: Callable[[Batch, Needs, Ledger], Outputs], split: Split, part: str) -> NDArray[np.float64]:
         """[N, C] logits in the split's order, read from the device once; what they cost goes to `part`."""
         groups = list(split.by_length(256 if self.device.type == "cuda" else 32))  # small ones waste little padding
         outputs, spent = [], Ledger()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -49,8 +50,8 @@ class Order:
 
     def state_dict(self) -> dict[str, Any]:
         """What is left of the present pass; the generator's state belongs to its stream."""
-        return {"batches": self._batches.copy(), "left": self._left.copy()}
+        return {"batches": torch.from_numpy(self._batches.copy()), "left": torch.from_numpy(self._left.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
-        self._batches, self._left = state["batches"].copy(), state["left"].copy()
+        self._batches, self._left = state["batches"].numpy().copy(), state["left"].numpy().copy()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ackd.errors import InputError
 
-CONFIG = "config.json"
+logger = logging.getLogger("ackd")
+
+CONFIG, RESULT = "config.json", "result.json"
 
 
 class RunFolder:
@@ -24,23 +29,32 @@ class RunFolder:
         path: where.
         overwrite: replace a run that is already there.
         inputs: what the run reads, names that are no paths included; none of it may lie in what is replaced.
+        resume: go on with the run that is there, if there is one.
 
     Raises:
         InputError: if there is something already, or the place cannot be written.
     """
 
-    def __init__(self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> None:
+    def __init__(
+        self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | None] = (), resume: bool = False
+    ) -> None:
         self.path = Path(path)
         self._replace = False
-        if self.path.is_dir() and any(self.path.iterdir()):
+        self.resumed = resume and (self.path / CONFIG).is_file()
+        if overwrite and resume:
+            raise InputError("--resume goes on with a run and --overwrite replaces it: choose one")
+        # a run that was killed at its very beginning may have left the half of its config
+        if self.path.is_dir() and any(not there.name.startswith(f".{CONFIG}.") for there in self.path.iterdir()):
             if not (self.path / CONFIG).is_file():
                 raise InputError(f"the output folder {path} holds other files: choose a new or empty folder")
-            if not overwrite:
-                raise InputError(f"the output folder {path} already holds a run: choose another, or add --overwrite")
-            for name in inputs:
+            if not (overwrite or resume):
+                raise InputError(
+                    f"the output folder {path} already holds a run: choose another, or add --resume or --overwrite"
+                )
+            for name in inputs if overwrite else ():
                 if name is not None and Path(name).exists() and self._holds(Path(name)):
                     raise InputError(f"the output folder {path} holds {name}, which is read: choose another folder")
-            self._replace = True
+            self._replace = overwrite
         elif self.path.exists() and not self.path.is_dir():
             raise InputError(f"the output {path} is a file: choose a folder")
         existing = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
@@ -50,14 +64,54 @@ class RunFolder:
     def _holds(self, path: Path) -> bool:
         return self.path.resolve() in (path.resolve(), *path.resolve().parents)
 
-    def begin(self, command: str, settings: dict[str, Any]) -> None:
-        """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked."""
+    @property
+    def finished(self) -> bool:
+        """Whether the run that is resumed had come to its end."""
+        return self.resumed and (self.path / RESULT).is_file()
+
+    def begin(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> None:
+        """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked.
+
+        Args:
+            command: as on the command line.
+            settings: all of it that matters.
+            growing: settings that may have changed since, where a run is resumed.
+
+        Raises:
+            InputError: if the run that is to be resumed is another one.
+        """
+        config = {"command": command, "settings": _plain(settings), "versions": _versions()}
+        if self.resumed:
+            self._compare(config, {"output", "overwrite", "resume", *growing})
         if self._replace:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "datasets")
-        versions = {"python": sys.version.split()[0], **{name: version(name) for name in ("ackd", *packages)}}
-        self.write_json(CONFIG, {"command": command, "settings": settings, "versions": versions})
+        self.write_json(CONFIG, config)
+
+    def _compare(self, config: dict[str, Any], ignored: Collection[str]) -> None:
+        try:
+            before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            command, settings, versions = (before[name] for name in ("command", "settings", "versions"))
+            known = {name: value for name, value in settings.items() if name not in ignored}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{self.path / CONFIG} cannot be read: start the run anew with --overwrite") from error
+        if command != config["command"]:
+            raise InputError(f"the run in {self.path} is of ackd {command}: choose another folder")
+        for name, value in config["settings"].items():
+            if name not in ignored and known.get(name) != value:
+                raise InputError(
+                    f"the run in {self.path} has {name} {known.get(name)!r}, and now it is {value!r}: "
+                    "resume it with the same options, or choose another folder"
+                )
+        for name, value in config["versions"].items():
+            if versions.get(name) != value:
+                logger.warning(
+                    "the run in %s began with %s %s and goes on with %s: it may not end as an undisturbed run would",
+                    self.path,
+                    name,
+                    versions.get(name),
+                    value,
+                )
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file, whole or not at all."""
@@ -69,3 +123,19 @@ class RunFolder:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
         os.replace(temporary, self.path / name)
+
+
+def _versions() -> dict[str, Any]:
+    """What a run's numbers depend on besides its settings."""
+    packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "datasets")
+    return {
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in ("ackd", *packages)},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain

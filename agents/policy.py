@@ -51,7 +51,7 @@ class Transition:
 
 
 class OnlinePolicy(Policy, Protocol):
-    """A policy that learns from every decision that it is told of, in order: bandits, `ksm`, a policy under refinement."""
+    """A policy that learns from every decision that it is told of: bandits, `ksm`, a policy under refinement."""
 
     def update(self, transition: Transition) -> None:
         """Learns from one decision of each environment; when, is its own affair."""

@@ -15,10 +15,11 @@ from ackd.episode import Episode, Phase
 from ackd.errors import InputError, unknown
 from ackd.loop import Distillation
 from ackd.rewards import GapClosed, Reward
-from ackd.signals import Observation, Signals
+from ackd.signals import LIMIT, Observation, Signals
 
 __all__ = ["CHOICES", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
+CLS = ("student_cls", "teacher_cls")
 CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
 
 
@@ -38,6 +39,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         k_max: length of the action; entries beyond the knowledge types are masked.
         reward_every: decisions from one measurement on the reward split to the next; there is always one at the end.
             None measures nothing: rewards are minus the cost then.
+        observe_cls: also observe `student_cls` and `teacher_cls`, the mean first-token output of the last layers over
+            the batch that was learned from last, cut to [-10, 10]; what `ksm` decides from. Two passes a decision.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last
     reward makes the whole return `ERROR_RETURN`, and `info["error/type"]` says so.
@@ -57,6 +60,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         choice: str | Choice = "subset",
         k_max: int = 8,
         reward_every: int | None = 1,
+        observe_cls: bool = False,
     ) -> None:
         families = distillation.families
         if k_max < len(families):
@@ -73,7 +77,12 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.choice: Choice = CHOICES[choice](self.knowledge, k_max) if isinstance(choice, str) else choice
         self.signals = Signals(families, distillation.type_prices, k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
-        self.observation_space: spaces.Space[Any] = self.signals.space
+        self.observe_cls = observe_cls
+        self.observation_space = self.signals.space
+        if observe_cls:
+            widths = (distillation.student.model.config.hidden_size, distillation.teachers[0].shape.width)
+            for name, width in zip(CLS, widths, strict=True):
+                self.observation_space.spaces[name] = spaces.Box(-LIMIT, LIMIT, (width,), np.float32)
         self.action_space = self.choice.space
 
     @property
@@ -109,7 +118,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             start = distillation.measure(distillation.task.reward, "reward")
             teacher = distillation.measure_teacher(distillation.task.reward, "reward")
         episode = Episode(start, teacher, distillation.steps, self.decision_interval)
-        return self.trajectory.begin(episode, distillation.seed)
+        observation, info = self.trajectory.begin(episode, distillation.seed)
+        return observation | self._represent(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Trains for one phase under the action's selection.
@@ -120,7 +130,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         if self.trajectory.over:
             raise gymnasium.error.ResetNeeded("the episode has not begun or has ended: call reset()")
         observation, reward, terminated, info = self.trajectory.then(action, self._train(action))
-        return observation, reward, terminated, False, info
+        return observation | self._represent(), reward, terminated, False, info
 
     def record(self) -> Record:
         """The episode so far, as `validate` takes it."""
@@ -157,9 +167,16 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             choice=self.choice,
             k_max=self.signals.k_max,
             reward_every=self.reward_every,
+            observe_cls=self.observe_cls,
         )
         twin.load_state_dict(self.state_dict())
         return twin
+
+    def _represent(self) -> Observation:
+        if not self.observe_cls:
+            return {}
+        states = (np.nan_to_num(np.array(state, dtype=np.float32)) for state in self.distillation.represent())
+        return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
     def _train(self, action: Action) -> Phase:
         distillation, episode = self.distillation, self.episode

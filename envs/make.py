@@ -25,6 +25,7 @@ def distill(
     choice: str = "subset",
     k_max: int = 8,
     reward_every: int | None = 1,
+    observe_cls: bool = False,
     **setting: Any,
 ) -> DistillationEnv:
     """`ACKD/Distill-v0`: a real task.
@@ -36,6 +37,7 @@ def distill(
         choice: subset | weights; a preset has its own, one action for each of its stages.
         k_max: length of the action.
         reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
+        observe_cls: also observe the first-token outputs of student and teacher.
         **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
 
     Raises:
@@ -58,6 +60,7 @@ def distill(
         choice=Stages(stages) if stages else choice,
         k_max=k_max,
         reward_every=reward_every,
+        observe_cls=observe_cls,
     )
 
 
@@ -73,6 +76,7 @@ def tiny(
     choice: str = "subset",
     k_max: int = 8,
     reward_every: int | None = 1,
+    observe_cls: bool = False,
 ) -> DistillationEnv:
     """`ACKD/Tiny-v0`: random tiny transformers on a generated task, milliseconds a step, for tests.
 
@@ -87,6 +91,7 @@ def tiny(
         choice: as in `distill`.
         k_max: as in `distill`.
         reward_every: as in `distill`.
+        observe_cls: as in `distill`.
     """
     task, teacher = _tiny_parts()
     make_student = models.from_layers(teacher.model, 2)
@@ -111,6 +116,7 @@ def tiny(
         choice=choice,
         k_max=k_max,
         reward_every=reward_every,
+        observe_cls=observe_cls,
     )
 
 

@@ -55,3 +55,36 @@ def test_what_is_read_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="which is read"):
             RunFolder(folder.path, overwrite=True, inputs=("sst2", None, str(name)))
     RunFolder(folder.path, overwrite=True, inputs=(str(tmp_path), "labels"))
+
+
+def test_a_run_is_resumed_with_the_same_settings_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"task": "sst2", "seeds": 3, "types": ("logits",), "output": "here", "resume": False}
+    RunFolder(tmp_path / "run", resume=True).begin("distill", settings)  # nothing there yet: it begins
+    again = RunFolder(tmp_path / "run", resume=True)
+    assert again.resumed
+    assert not again.finished
+    (again.path / "checkpoint").mkdir()
+    again.begin("distill", settings | {"output": "there", "resume": True})
+    assert (again.path / "checkpoint").is_dir()
+    with pytest.raises(InputError, match=r"has seeds 3, and now it is 5"):
+        again.begin("distill", settings | {"seeds": 5})
+    again.begin("distill", settings | {"seeds": 5}, growing=["seeds"])
+    with pytest.raises(InputError, match="is of ackd distill"):
+        again.begin("train", settings)
+    again.write_json("result.json", {})
+    assert again.finished
+    config = json.loads((again.path / "config.json").read_text())
+    config["versions"]["torch"] = "1.0"
+    again.write_json("config.json", config)
+    again.begin("distill", settings, growing=["seeds"])
+    assert "began with torch 1.0" in caplog.text
+    (again.path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        again.begin("distill", settings)
+    with pytest.raises(InputError, match="choose one"):
+        RunFolder(tmp_path / "run", resume=True, overwrite=True)
+
+
+def test_half_a_config_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.x1").write_text("{")
+    RunFolder(tmp_path).begin("distill", {})
