@@ -14,8 +14,10 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 ROWS = [
     {"ackd.errors", "ackd.ledger", "ackd.memory", "ackd.precision"},
     {"ackd.types"},
-    {"ackd.knowledge", "ackd.episode", "ackd.streams", "ackd.order", "ackd.plan", "ackd.runs", "ackd.statistics"},
+    {"ackd.knowledge", "ackd.episode", "ackd.streams", "ackd.order", "ackd.plan", "ackd.runs", "ackd.runlog", "ackd.statistics"},
     {"ackd.models", "ackd.presets", "ackd.column", "ackd.cache", "ackd.signals", "ackd.choices", "ackd.rewards"},
+    {"ackd.trends", "ackd.comparison"},
+    {"ackd.pictures", "ackd.comparison_pictures"},
     {"ackd.teachers", "ackd.tasks", "ackd.student"},
     {"ackd.distiller", "ackd.checks", "ackd.journal"},
     {"ackd.loop"},

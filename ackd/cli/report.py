@@ -1,0 +1,161 @@
+"""`ackd report`: pictures of a run, and one page that holds them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from ackd.cli.page import Picture, Table
+    from ackd.runlog import Cell, Run
+
+REPORTED = ("train", "distill", "evaluate")
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Draw what a run of train, distill or evaluate did: pictures, and one HTML page that holds them all."""
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+    """The run's folder."""
+    output: str | None = None
+    """Folder for report.html and report/; the run's own if not given. An earlier report is replaced."""
+
+    def run(self) -> None:
+        """Writes the pictures and the page."""
+        from ackd.cli import album
+        from ackd.cli.page import page
+        from ackd.comparison import compare
+        from ackd.errors import InputError
+        from ackd.runlog import open_run, read_decisions, read_table
+
+        run = open_run(Path(self.folder))
+        if run.command not in REPORTED:
+            raise InputError(
+                f"{run.path} is a run of ackd {run.command}, which decides nothing: there is nothing to report; "
+                f"name a run of {', '.join(REPORTED[:-1])} or {REPORTED[-1]}"
+            )
+        notes, cells = [_state(run)], []
+        if run.command == "evaluate":
+            cells = read_table(run.path / "table.csv")
+            if not cells:
+                raise InputError(f"{run.path} holds no student that was trained to its end: there is nothing to report")
+            notes += compare(cells).notes
+            pictures = album.of_evaluation(run, cells)
+        else:
+            decisions = read_decisions(run.path / "decisions.csv")
+            if not decisions:
+                raise InputError(f"{run.path} holds no decisions: there is nothing to report")
+            pictures = album.of_training(run, decisions)
+        text = page(_title(run), [note for note in notes if note], _facts(run), pictures, _tables(run, cells))
+        for path in _write(Path(self.output or self.folder), text, pictures):
+            print(path)
+        if not run.finished:
+            print(_state(run))
+
+
+def _write(folder: Path, text: str, pictures: Sequence[Picture]) -> list[Path]:
+    """Writes the report; the paths of what was written, the page last."""
+    from ackd.errors import InputError
+
+    page = folder / "report.html"
+    written = [folder / "report" / f"{picture.name}.png" for picture in pictures]
+    try:
+        (folder / "report").mkdir(parents=True, exist_ok=True)
+        for path, picture in zip(written, pictures, strict=True):
+            path.write_bytes(picture.content)
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written to {folder} ({error.strerror}): choose another folder with --output"
+        ) from None
+    return [*written, page]
+
+
+def _state(run: Run) -> str:
+    """What a reader should know of how the run ended; nothing if it ended well."""
+    if not run.finished:
+        return "This run is unfinished: it was stopped, or is still going on. The report shows what there is."
+    if run.result.get("error"):
+        return "The training of this run diverged. The report shows what there is."
+    return ""
+
+
+def _title(run: Run) -> str:
+    return f"ackd {run.command}: {_shown(run.settings.get('task', run.settings.get('tasks', '')))}"
+
+
+def _facts(run: Run) -> Table:
+    from ackd.cli.page import Table
+
+    rows = [(name.replace("_", " "), _shown(value)) for name, value in run.result.items() if _said(value)]
+    scores = run.result.get("dev_scores")
+    for split, by in scores.items() if isinstance(scores, Mapping) else ():
+        rows += (
+            [(f"{split}: {metric}", _shown(value)) for metric, value in by.items()] if isinstance(by, Mapping) else []
+        )
+    return Table("Result", rows)
+
+
+def _tables(run: Run, cells: Sequence[Cell]) -> list[Table]:
+    from ackd.cli.page import Table
+
+    header = (
+        "task",
+        "policy",
+        "metric",
+        "dev score, mean (min to max)",
+        "teacher",
+        "reward",
+        "FLOPs",
+        "seconds",
+        "seeds",
+    )
+    return [
+        Table("Policies", _groups(cells), header),
+        Table("Settings", [(name, _shown(value)) for name, value in run.settings.items()], folded=True),
+        Table("Versions", [(name, _shown(value)) for name, value in run.versions.items()], folded=True),
+    ]
+
+
+def _groups(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """A row for each task and policy."""
+    rows: list[tuple[str, ...]] = []
+    for task, policy in dict.fromkeys((cell.task, cell.policy) for cell in cells):
+        group = [cell for cell in cells if (cell.task, cell.policy) == (task, policy)]
+        scores = [cell.score for cell in group if cell.score is not None]
+        score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "diverged"
+        if scores and len(scores) < len(group):
+            score += f", {len(group) - len(scores)} diverged"
+        reward, flops, seconds = (
+            sum(getattr(cell, name) for cell in group) / len(group) for name in ("reward", "flops_share", "seconds")
+        )
+        figures = (f"{group[0].teacher:.2f}", f"{reward:.3f}", f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
+        rows.append((task, policy, group[0].metric, score, *figures))
+    return rows
+
+
+def _said(value: Any) -> bool:
+    """Whether the value says something that fits a line."""
+    if value is None or value == "":
+        return False
+    return not isinstance(value, Mapping) and not (
+        isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
+    )
+
+
+def _shown(value: Any) -> str:
+    """A setting or a result as text."""
+    if value is None or value == [] or value == "":
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return str(value)

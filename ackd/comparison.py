@@ -1,0 +1,145 @@
+"""Policies against each other, from the table of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.runlog import Cell
+from ackd.statistics import (
+    Interval,
+    iqm,
+    paired_bootstrap,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
+
+Array = NDArray[np.float64]
+
+BASELINE, FLOOR, ORACLE = "all", "labels", "lookahead"
+MIN_GAP = 1.0  # percent; a teacher less than so far above learning from labels alone gives no scale
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores and returns of each policy as arrays [runs, tasks], of the tasks and policies that are complete.
+
+    `scale` says what a normalised score is, and `notes` what was left out and why.
+    """
+
+    tasks: Sequence[str]
+    scores: Mapping[str, Array]  # normalised
+    percent: Mapping[str, Array]
+    returns: Mapping[str, Array]
+    scale: str
+    notes: Sequence[str] = ()
+
+
+def names(cells: Sequence[Cell], column: str) -> list[str]:
+    """The tasks or policies in their order."""
+    return list(dict.fromkeys(getattr(cell, column) for cell in cells))
+
+
+def compare(cells: Sequence[Cell]) -> Comparison:
+    """What can be compared: tasks that all policies finished, and policies none of whose trainings diverged there."""
+    there = {(cell.task, cell.policy, cell.seed): cell for cell in cells}
+    seeds, policies = sorted({cell.seed for cell in cells}), names(cells, "policy")
+    notes, tasks = [], []
+    for task in names(cells, "task"):
+        if all((task, policy, seed) in there for policy in policies for seed in seeds):
+            tasks.append(task)
+        else:
+            notes.append(f"{task} is left out of what is taken over tasks: not every policy has finished it.")
+    kept = []
+    for policy in policies:
+        if any(there[task, policy, seed].score is None for task in tasks for seed in seeds):
+            notes.append(f"{policy} is left out of what is taken over tasks: a training of it diverged.")
+        else:
+            kept.append(policy)
+
+    def matrix(policy: str, value: Callable[[Cell], float | None]) -> Array:
+        return np.array([[value(there[task, policy, seed]) for task in tasks] for seed in seeds], dtype=np.float64)
+
+    percent = {policy: matrix(policy, lambda cell: cell.score) for policy in kept if tasks}
+    returns = {policy: matrix(policy, lambda cell: cell.reward) for policy in kept if tasks}
+    teachers = np.array([there[task, policies[0], seeds[0]].teacher for task in tasks])
+    scores, scale = _normalised(percent, teachers)
+    if percent and not scores:
+        notes.append("A teacher's score is not above 0: scores of different tasks have no common scale.")
+    return Comparison(tasks, scores, percent, returns, scale, notes)
+
+
+def _normalised(percent: Mapping[str, Array], teachers: Array) -> tuple[dict[str, Array], str]:
+    """Scores on a scale that tasks share, and what it is; nothing where there is none."""
+    if FLOOR in percent:
+        floors = percent[FLOOR].mean(0)
+        if (teachers - floors >= MIN_GAP).all():
+            scaled = {policy: (scores - floors) / (teachers - floors) for policy, scores in percent.items()}
+            return scaled, "0 is what learning from labels alone reaches on average, 1 is the teacher"
+    if (teachers <= 0).any():
+        return {}, ""
+    return {policy: scores / teachers for policy, scores in percent.items()}, "score as a share of the teacher's"
+
+
+def mean_interval(scores: Sequence[float], seed: int = 0) -> Interval:
+    """The mean over seeds with its 95 % bootstrap interval."""
+    column = np.array(scores, dtype=np.float64)[:, None]
+    return stratified_bootstrap(lambda drawn: float(drawn.mean()), column, rng=np.random.default_rng(seed))
+
+
+def aggregates(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
+    """Each policy's interquartile mean of normalised scores."""
+    rng = np.random.default_rng(seed)
+    return {policy: stratified_bootstrap(iqm, scores, rng=rng) for policy, scores in comparison.scores.items()}
+
+
+def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
+    """How probably each other policy beats transferring everything; nothing if that was not evaluated."""
+    if BASELINE not in comparison.percent:
+        return {}
+    rng, baseline = np.random.default_rng(seed), comparison.percent[BASELINE]
+    return {
+        policy: stratified_bootstrap(probability_of_improvement, scores, baseline, rng=rng)
+        for policy, scores in comparison.percent.items()
+        if policy != BASELINE
+    }
+
+
+def oracle_gaps(comparison: Comparison, seed: int = 0) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Each other policy's mean score and mean return less the oracle's, with paired seeds; empty without an oracle."""
+    rng = np.random.default_rng(seed)
+
+    def gaps(values: Mapping[str, Array]) -> dict[str, Interval]:
+        return {
+            policy: paired_bootstrap(lambda a, b: float((a - b).mean()), mine, values[ORACLE], rng=rng)
+            for policy, mine in values.items()
+            if ORACLE in values and policy != ORACLE
+        }
+
+    return gaps(comparison.percent), gaps(comparison.returns)
+
+
+def profiles(comparison: Comparison, points: int = 201) -> tuple[Array, dict[str, Array]]:
+    """Thresholds that span all normalised scores, and each policy's share of runs above them."""
+    everything = np.concatenate([scores.ravel() for scores in comparison.scores.values()])
+    margin = 0.05 * max(float(np.ptp(everything)), 0.1)
+    thresholds = np.linspace(everything.min() - margin, everything.max() + margin, points)
+    return thresholds, {name: performance_profile(scores, thresholds) for name, scores in comparison.scores.items()}
+
+
+def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """The places of the points that no other beats, cheapest first: none costs no more and scores no less but equals.
+
+    Of points that are equal in both, all are on the front or none is.
+    """
+    points = list(zip(costs, scores, strict=True))
+    front = [
+        place
+        for place, (cost, score) in enumerate(points)
+        if not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+    ]
+    return sorted(front, key=lambda place: points[place])

@@ -1,0 +1,323 @@
+"""`ackd report`, on run folders written by hand."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ackd import comparison, pictures
+from ackd.cli import main
+from ackd.cli.evaluate import COLUMNS
+
+FIXED = ["episode", "seed", "decision", "steps_done", "selection", "reward", "improvement", "cost", "bonus"]
+FIXED += ["reward_loss", "reward_score", "label_loss", "grad_norm", "learning_rate", "flops", "flops_share", "error"]
+TYPES = ("logits", "hidden")
+EVIL = '<script>alert("1")</script>'
+TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "figure", "figcaption", "img"}
+TAGS |= {"table", "thead", "tbody", "tr", "th", "td", "details", "summary"}
+LEDGER = {"seconds": {"student": 3.0, "agent": 1.0}, "flops": {"student": 3e12, "agent": 0.0}, "steps": 40}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coarse pictures and few resamples: what is drawn is the same."""
+    monkeypatch.setattr(pictures, "DPI", 60)
+    for name in ("stratified_bootstrap", "paired_bootstrap"):
+        monkeypatch.setattr(comparison, name, functools.partial(getattr(comparison, name), resamples=20))
+
+
+def write_decisions(path: Path, episodes: int, *, seeds: list[int] | None = None, fixed: bool = False) -> None:
+    """Four decisions of 10 steps an episode; logits in every one, hidden in the first two of every other episode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = [*FIXED, *(f"{what}/{name}" for what in ("select", "loss") for name in TYPES)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, columns[: len(FIXED)] if fixed else columns, extrasaction="ignore")
+        rows.writeheader()
+        for episode in range(episodes):
+            for place in range(4):
+                hidden = place < 2 and episode % 2 == 0
+                row: dict[str, Any] = dict.fromkeys(FIXED, 0.1)
+                row |= {
+                    "episode": episode,
+                    "seed": seeds[episode] if seeds else episode,
+                    "decision": place,
+                    "error": "",
+                }
+                row |= {"steps_done": 10 * place + 10, "selection": "logits+hidden" if hidden else "logits"}
+                row |= {"label_loss": 1 / (place + 1), "select/logits": 1.0, "select/hidden": 0.5 * hidden}
+                row |= {"loss/logits": 2.0 / (place + 1), "loss/hidden": 30.0 if hidden else ""}
+                row |= (
+                    {"reward_loss": 0.5, "reward_score": 0.8} if place % 2 else {"reward_loss": "", "reward_score": ""}
+                )
+                rows.writerow(row)
+
+
+def write_run(path: Path, command: str, settings: dict[str, Any], result: dict[str, Any] | None) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    config = {"command": command, "settings": settings, "versions": {"ackd": "0.1.0"}}
+    (path / "config.json").write_text(json.dumps(config))
+    if result is not None:
+        (path / "result.json").write_text(json.dumps(result))
+        (path / "ledger.json").write_text(json.dumps(LEDGER))
+    return path
+
+
+def write_training(path: Path, command: str = "train", episodes: int = 9, **changed: Any) -> Path:
+    """A whole run of train (eight episodes and one after) or distill."""
+    settings = {
+        "task": "polarity",
+        "steps": 40,
+        "episodes": 8,
+        "seed": 0,
+        "teacher": [EVIL],
+        "cache": None,
+        "reward": "gap",
+    }
+    result = {"task": "polarity", "dev_score": 91.5, "dev_scores": {"validation": {"f1": 90.25}}, "error": ""}
+    write_run(path, command, settings | changed, result)
+    write_decisions(path / "decisions.csv", episodes, seeds=[*range(episodes - 1), 0])
+    return path
+
+
+def write_evaluation(path: Path, tasks: tuple[str, ...] = ("sst2", "mrpc")) -> Path:
+    policies = ("labels", "all", "lookahead", "runs/train/policy", EVIL)
+    cells = [
+        {"task": task, "policy": policy, "seed": seed, "metric": "accuracy", "dev_score": 70 + 3 * place + seed}
+        | {"teacher_score": 90, "reward": 0.1 * place, "flops_share": 0.6 + 0.1 * place, "steps": 40, "seconds": 2.5}
+        for task in tasks
+        for place, policy in enumerate(policies)
+        for seed in range(3)
+    ]
+    write_run(path, "evaluate", {"tasks": list(tasks), "steps": 40}, {"task": list(tasks), "cells": cells})
+    with (path / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, COLUMNS)
+        rows.writeheader()
+        rows.writerows(cells)
+    for task in tasks:
+        for policy in ("labels", "runs_train_policy"):
+            write_decisions(path / task / policy / "decisions.csv", 3)
+    return path
+
+
+class Page(HTMLParser):
+    """Which tags a page has, with their attributes, and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def check_page(path: Path, pictures: int) -> Page:
+    """That a page needs nothing beside it and says of each picture what it shows."""
+    page = Page(path)
+    assert {tag for tag, _ in page.tags} <= TAGS
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == pictures
+    for image in images:
+        assert (image["src"] or "").startswith("data:image/png;base64,iVBOR")
+        assert len(image["alt"] or "") > 20
+        assert "nan" not in (image["alt"] or "").replace("finance", "")
+    text = re.sub(r'src="data:[^"]*"', "", path.read_text(encoding="utf-8"))
+    assert "src=" not in text
+    assert "href" not in text
+    assert "http" not in text
+    assert "url(" not in text
+    return page
+
+
+def check_pngs(folder: Path, *names: str) -> None:
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(names)
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_training_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_training(tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    assert main(["report", str(run)]) == 0
+    said = capsys.readouterr()
+    check_pngs(run / "report", "rewards", "selections", "losses", "reward_split", "costs")
+    page = check_page(run / "report.html", pictures=5)
+    assert said.out.splitlines() == [str(run / "report" / f"{name}.png") for name in (
+        "rewards", "selections", "losses", "reward_split", "costs")] + [str(run / "report.html")]  # fmt: skip
+    assert EVIL in page.text
+    assert "<script" not in (run / "report.html").read_text()
+    for words in ("ackd train: polarity", "91.5", "validation: f1", "90.25", "0.1.0", "last 5", "not given"):
+        assert words in page.text
+    (alt,) = (tag["alt"] for name, tag in page.tags if name == "img" and "Return" in (tag["alt"] or ""))
+    assert alt == "Return over 8 episodes: the running mean ends at 0.400; that of the trained policy is 0.400."
+    assert "unfinished" not in page.text
+    assert before.items() <= {path: path.read_bytes() for path in run.iterdir() if path.is_file()}.items()
+    assert main(["report", str(run)]) == 0  # over the old one
+
+
+def test_a_distillation_is_reported_elsewhere(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "distill", episodes=1)
+    before = sorted(run.rglob("*"))
+    assert main(["report", str(run), "--output", str(tmp_path / "new" / "place")]) == 0
+    assert sorted(run.rglob("*")) == before
+    check_pngs(tmp_path / "new/place/report", "rewards", "selections", "losses", "reward_split", "costs")
+    page = check_page(tmp_path / "new/place/report.html", pictures=5)
+    alts = " ".join(tag["alt"] or "" for name, tag in page.tags if name == "img")
+    assert "Mean weight: logits 1.00, hidden 0.25." in alts
+    assert "time: student 75%, agent 25%; FLOPs: student 100%, agent 0%." in alts
+
+
+def test_decisions_of_an_earlier_version_are_reported(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run")
+    write_decisions(run / "decisions.csv", 9, fixed=True)
+    assert main(["report", str(run)]) == 0
+    check_pngs(run / "report", "rewards", "selections", "losses", "reward_split", "costs")
+
+
+def test_an_evaluation_is_reported(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path / "run")
+    assert main(["report", str(run)]) == 0
+    names = [
+        "scores",
+        "pareto",
+        "aggregate",
+        "profiles",
+        "improvement",
+        "oracle",
+        "selections-1",
+        "selections-2",
+        "costs",
+    ]
+    check_pngs(run / "report", *names)
+    page = check_page(run / "report.html", pictures=9)
+    text = (run / "report.html").read_text()
+    assert '<tr><th scope="row">sst2</th><td>labels</td><td>accuracy</td><td>71.00 (70.00 to 72.00)</td>' in text
+    assert EVIL in page.text
+    assert "<script" not in text
+    alts = [tag["alt"] or "" for name, tag in page.tags if name == "img"]
+    assert any("all -3 (-3 to -3)" in alt for alt in alts)  # the gap to the oracle
+
+
+def test_a_killed_evaluation_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_evaluation(tmp_path / "run")
+    (run / "result.json").unlink()
+    (run / "ledger.json").unlink()
+    lines = (run / "table.csv").read_bytes().splitlines(keepends=True)
+    (run / "table.csv").write_bytes(b"".join(lines[:18]) + b"mrpc,labels,2,accu")
+    (run / "mrpc" / "labels" / "decisions.csv").write_text("")
+    assert main(["report", str(run)]) == 0
+    assert "This run is unfinished" in capsys.readouterr().out
+    page = check_page(run / "report.html", pictures=8)
+    assert "This run is unfinished" in page.text
+    assert "mrpc is left out of what is taken over tasks" in page.text
+    assert not (run / "report" / "costs.png").exists()
+
+
+def test_a_killed_training_shows_what_there_is(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", episodes=1)
+    (run / "result.json").unlink()
+    (run / "ledger.json").unlink()
+    lines = (run / "decisions.csv").read_bytes().splitlines(keepends=True)
+    (run / "decisions.csv").write_bytes(b"".join(lines[:2]) + lines[2][:30])
+    assert main(["report", str(run)]) == 0
+    check_pngs(run / "report", "selections", "losses")  # no episode is over, and nothing was measured
+    assert "This run is unfinished" in check_page(run / "report.html", pictures=2).text
+
+
+def test_a_diverged_training_says_so(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", "distill", episodes=1)
+    (run / "result.json").write_text(json.dumps({"error": "divergence", "dev_score": None}))
+    text = (run / "decisions.csv").read_text().splitlines()
+    fields = text[1].split(",")
+    fields[FIXED.index("label_loss")], fields[FIXED.index("error")] = "nan", "divergence"
+    (run / "decisions.csv").write_text("\n".join([text[0], ",".join(fields)]) + "\n")
+    assert main(["report", str(run)]) == 0
+    assert "diverged" in Page(run / "report.html").text
+
+
+def test_one_seed_and_diverged_cells_are_reported(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path / "run", ("sst2",))
+    rows = list(csv.reader((run / "table.csv").read_text().splitlines()))
+    kept = [rows[0], *(row for row in rows[1:] if row[2] == "0")]
+    kept[2][4], kept[2][-1] = "", "divergence"  # all
+    with (run / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(kept)
+    assert main(["report", str(run)]) == 0
+    page = Page(run / "report.html")
+    assert "all is left out of what is taken over tasks: a training of it diverged." in page.text
+    assert not (run / "report" / "improvement.png").exists()
+
+
+def write_config(path: Path, content: str) -> None:
+    path.mkdir()
+    (path / "config.json").write_text(content)
+
+
+def append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path, "there is no folder {run}: name the folder of a run"),
+        (lambda path: path.mkdir(), "the folder {run} holds no run: name the --output of ackd train, distill or evalu"),
+        (lambda path: write_config(path, '{"model_type": "bert"}'), "the folder {run} holds no run: "),
+        (lambda path: write_config(path, "{"), "{run}/config.json is damaged"),
+        (lambda path: write_run(path, "finetune", {}, {}), "{run} is a run of ackd finetune, which decides nothing: "),
+        (lambda path: write_run(path, "cache", {}, {}), "{run} is a run of ackd cache, which decides nothing: "),
+        (lambda path: write_run(path, "train", {}, None), "{run} holds no decisions: there is nothing to report"),
+        (lambda path: write_run(path, "evaluate", {}, None), "{run} holds no student that was trained to its end: "),
+        (lambda path: append(write_training(path) / "decisions.csv", "junk\n"), "{run}/decisions.csv, line 38: "),
+        (lambda path: append(write_evaluation(path) / "table.csv", "junk\n"), "{run}/table.csv, line 32: "),
+    ],
+)
+def test_what_cannot_be_reported_gets_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object], words: str
+) -> None:
+    run = tmp_path / "run"
+    make(run)
+    assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ackd: ")
+    assert said.count("\n") == 1
+    assert words.format(run=run) in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_training(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    assert main(["report", str(run), "--output", str(tmp_path / "file")]) == 2
+    assert f"cannot be written to {tmp_path / 'file'} (" in capsys.readouterr().err
+
+
+def test_nothing_outside_the_run_is_read(tmp_path: Path) -> None:
+    run = write_evaluation(tmp_path / "run", ("../outside",))
+    (tmp_path / "outside" / "labels" / "decisions.csv").write_text("no decisions file\n")
+    assert main(["report", str(run)]) == 0
+    assert not (run / "report" / "selections-1.png").exists()
+
+
+def test_matplotlib_is_loaded_for_a_report_alone() -> None:
+    code = "import sys; import ackd.cli; print(any(name.startswith('matplotlib') for name in sys.modules))"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert printed.stdout == "False\n"
