@@ -13,18 +13,21 @@ from ackd.agents.rules import RULES, rule
 
 if TYPE_CHECKING:
     from ackd.agents.actor_critic import AGENTS, LOG_INTERVAL, make_agent
-    from ackd.agents.learned import Card, LearnedPolicy
-    from ackd.agents.set_policy import SetNetwork, SetPolicy
+    from ackd.agents.card import Card
+    from ackd.agents.learned import Actor, LearnedPolicy
+    from ackd.agents.set_policy import SetNetwork, SetPolicy, SetWeights
     from ackd.agents.store import load, save
 
 _HOMES = {
     "AGENTS": "actor_critic",
     "LOG_INTERVAL": "actor_critic",
     "make_agent": "actor_critic",
-    "Card": "learned",
+    "Actor": "learned",
+    "Card": "card",
     "LearnedPolicy": "learned",
     "SetNetwork": "set_policy",
     "SetPolicy": "set_policy",
+    "SetWeights": "set_policy",
     "load": "store",
     "save": "store",
 }
@@ -33,11 +36,13 @@ __all__ = [
     "AGENTS",
     "LOG_INTERVAL",
     "RULES",
+    "Actor",
     "Card",
     "LearnedPolicy",
     "Policy",
     "SetNetwork",
     "SetPolicy",
+    "SetWeights",
     "load",
     "make_agent",
     "rule",

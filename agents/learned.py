@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ackd.agents.card import Card
 from ackd.agents.policy import Observations, State
-from ackd.agents.set_policy import SetNetwork, likeliest, sampled
 from ackd.errors import InputError
+from ackd.signals import FEATURES, GLOBALS
+
+__all__ = ["DTYPES", "Actor", "Card", "LearnedPolicy"]
+
+DTYPES: Mapping[str, type[np.generic]] = {"subset": np.int8, "weights": np.float32}
 
 
-@dataclass(frozen=True)
-class Card:
-    """Where a policy comes from, and for what it was made.
+class Actor(Protocol):
+    """An `nn.Module` that decides, and that a file can hold: all its state is float32 and in `state_dict`."""
 
-    Args:
-        knowledge: names of the knowledge types of its training, in the order of the action's bits.
-        k_max: bits of the action it is meant for; the network itself takes any number.
-        width: hidden width of the network.
-        algorithm: what trained it, as in `a2c`.
-        instances: what it was trained on.
-        metrics: how well it did.
-        versions: of the packages that saved it.
-    """
+    @property
+    def kind(self) -> str:
+        """Its name in `ackd.agents.store.KINDS`; a class attribute will do."""
+        ...
 
-    knowledge: tuple[str, ...]
-    k_max: int
-    width: int
-    algorithm: str
-    instances: tuple[Mapping[str, Any], ...]
-    metrics: Mapping[str, Any]
-    versions: Mapping[str, str]
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """The arguments that rebuild it."""
+        ...
+
+    def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
+        """Actions [B, K].
+
+        Args:
+            batch: float32 globals [B, G] and knowledge [B, K * F], mask [B, K], and what else the observation has.
+            deterministic: the likeliest action rather than a draw.
+            generator: where draws come from.
+        """
+        ...
+
+    def eval(self) -> Self: ...  # noqa: D102  # this and what follows is nn.Module's
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...  # noqa: D102
+
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def load_state_dict(  # noqa: D102
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any: ...
 
 
 class LearnedPolicy:
-    """A trained `SetNetwork` with stable-baselines3's `predict`, for any number of knowledge types.
+    """A trained network with stable-baselines3's `predict`.
 
     Args:
         network: the weights.
@@ -47,7 +63,7 @@ class LearnedPolicy:
         seed: of its own generator, from which the draws come.
     """
 
-    def __init__(self, network: SetNetwork, card: Card, *, seed: int = 0) -> None:
+    def __init__(self, network: Actor, card: Card, *, seed: int = 0) -> None:
         self.network, self.card = network.eval().requires_grad_(False), card
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -57,31 +73,34 @@ class LearnedPolicy:
         state: State | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[NDArray[np.int8], State | None]:
-        """Actions [K_max] or [n, K_max], int8: the likeliest or a draw; a masked type is never chosen.
+    ) -> tuple[NDArray[Any], State | None]:
+        """Actions [K_max] or [n, K_max], int8 bits or float32 weights; a masked type is never chosen.
 
         Raises:
-            InputError: if the observation has other sizes than the network reads.
+            InputError: if the observation has other sizes than the policy reads, or the action than it decides over.
         """
         mask = np.asarray(observation["mask"])
         rows = mask.reshape(-1, mask.shape[-1])
+        sizes = {"globals": len(GLOBALS), "knowledge": rows.shape[1] * len(FEATURES)}
         batch = {
-            "globals": self._batch(observation["globals"], len(rows), self.network.overview, "globals"),
-            "knowledge": self._batch(
-                observation["knowledge"], len(rows), rows.shape[1] * self.network.features, "knowledge"
-            ),
-            "mask": torch.as_tensor(rows),
+            name: _rows(value, len(rows), sizes.get(name), name)
+            for name, value in observation.items()
+            if name != "mask"
         }
         with torch.no_grad():
-            logits, _, available = self.network.read(batch)
-            bits = likeliest(logits, available) if deterministic else sampled(logits, available, self._generator)
-        return bits.numpy().astype(np.int8).reshape(mask.shape), state
+            actions = self.network.act(batch | {"mask": torch.as_tensor(rows)}, deterministic, self._generator)
+        if actions.shape != rows.shape:
+            raise InputError(f"the policy decides over {actions.shape[-1]} entries, and here are {rows.shape[1]}")
+        chosen = np.where(rows != 0, actions.numpy(), 0)
+        return chosen.astype(DTYPES[self.card.choice]).reshape(mask.shape), state
 
-    def _batch(self, values: NDArray[Any], rows: int, size: int, name: str) -> torch.Tensor:
-        array = np.asarray(values, dtype=np.float32)
-        if array.size != rows * size:
-            raise InputError(
-                f"the observation's {name} has the shape {list(array.shape)}, "
-                f"the policy reads {size} numbers for each of {rows}"
-            )
-        return torch.as_tensor(array.reshape(rows, size))
+
+def _rows(values: NDArray[Any], rows: int, size: int | None, name: str) -> Tensor:
+    """[rows, size]; None is any size."""
+    array = np.asarray(values, dtype=np.float32)
+    if array.size % rows or (size is not None and array.size != rows * size):
+        raise InputError(
+            f"the observation's {name} has the shape {list(array.shape)}, "
+            f"the policy reads {'as many' if size is None else size} numbers for each of {rows}"
+        )
+    return torch.as_tensor(array.reshape(rows, -1 if size is None else size))

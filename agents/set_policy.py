@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -38,6 +38,8 @@ class SetNetwork(nn.Module):
     References:
         Zaheer et al., Deep Sets, NeurIPS 2017, https://arxiv.org/abs/1703.06114
     """
+
+    kind: ClassVar[str] = "set"
 
     def __init__(self, overview: int, features: int, width: int = WIDTH) -> None:
         super().__init__()
@@ -75,6 +77,16 @@ class SetNetwork(nn.Module):
         logits, values = self(overview, features, mask)
         return logits, values, mask
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What rebuilds it, besides the sizes of the observations."""
+        return {"width": self.width}
+
+    def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
+        """Bits [B, K], the likeliest or a draw; 0 where masked."""
+        logits, _, mask = self.read(batch)
+        return likeliest(logits, mask) if deterministic else sampled(logits, mask, generator)
+
     def flops(self, types: int) -> float:
         """Floating-point operations of one forward pass for one observation of K types: two for each weight it uses."""
         per_type, once = (
@@ -82,6 +94,17 @@ class SetNetwork(nn.Module):
             for parts in ((self.encoder, self.actor), (self.critic,))
         )
         return 2.0 * (types * per_type + once)
+
+
+class SetWeights(SetNetwork):
+    """The same network, whose probabilities are read as weights: it says how much of each type, and draws nothing."""
+
+    kind: ClassVar[str] = "set-weights"
+
+    def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
+        """Weights [B, K] from 0 to 1; 0 where masked."""
+        logits, _, mask = self.read(batch)
+        return logits.sigmoid().masked_fill(~mask, 0.0)
 
 
 def sampled(logits: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,81 +15,104 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from ackd.agents.learned import Card, LearnedPolicy
-from ackd.agents.set_policy import SetNetwork
-from ackd.agents.weights import read_weights
+from ackd.agents.card import FORMAT, LICENSE, MAX_CARD, MAX_K, Card, read_card
+from ackd.agents.learned import Actor, LearnedPolicy
+from ackd.agents.model_card import card_text
+from ackd.agents.set_policy import SetNetwork, SetWeights
+from ackd.agents.weights import MAX_WEIGHTS, read_bytes, read_weights
 from ackd.errors import InputError
 from ackd.signals import FEATURES, GLOBALS, SCHEMA
 
-FORMAT = 1
-CARD, WEIGHTS = "policy.json", "policy.safetensors"
-MAX_CARD = 1 << 20  # bytes
-MAX_WIDTH, MAX_K = 1024, 1024
+CARD, WEIGHTS, README = "policy.json", "policy.safetensors", "README.md"
 PACKAGES = ("ackd", "torch", "stable-baselines3", "gymnasium", "safetensors")
-FIELDS: dict[str, type] = {
-    "format": int,
-    "kind": str,
-    "schema": int,
-    "globals": list,
-    "features": list,
-    "knowledge": list,
-    "k_max": int,
-    "width": int,
-    "algorithm": str,
-    "instances": list,
-    "metrics": dict,
-    "versions": dict,
-    "sha256": str,
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of network that a file can hold.
+
+    Args:
+        build: makes one from its sizes, as keyword arguments.
+        limits: the least and the most that each size may be; they bound the memory that a file can ask for.
+        choice: the action space it acts in: subset | weights.
+    """
+
+    build: Callable[..., Actor]
+    limits: Mapping[str, tuple[int, int]]
+    choice: str = "subset"
+
+
+READS = (len(GLOBALS), len(FEATURES))
+KINDS: Mapping[str, Kind] = {
+    "set": Kind(partial(SetNetwork, *READS), {"width": (1, 1024)}),
+    "set-weights": Kind(partial(SetWeights, *READS), {"width": (1, 1024)}, "weights"),
 }
 
 
 def save(
     path: str | os.PathLike[str],
-    network: SetNetwork,
+    network: Actor,
     *,
     algorithm: str,
     knowledge: Sequence[str],
     k_max: int,
+    name: str = "policy",
     instances: Sequence[Mapping[str, Any]] = (),
     metrics: Mapping[str, Any] | None = None,
+    cost: Mapping[str, float] | None = None,
+    license: str = LICENSE,
 ) -> None:
-    """Write a policy as the folder `path` with `policy.safetensors` and `policy.json`.
+    """Write a policy as the folder `path`: `policy.safetensors`, `policy.json`, and `README.md`, which tells people.
 
     Each file is written under another name and renamed; `policy.json` comes last and holds the hash of the weights, so
     an interrupted save leaves the old policy, or one that `load` refuses, and never half a file.
 
+    Args:
+        path: the folder.
+        network: of one of `KINDS`.
+        algorithm: what trained it.
+        knowledge: names of the knowledge types of its training, in the order of the action's entries.
+        k_max: entries of the action.
+        name: what the store is to call it.
+        instances: what it was trained on.
+        metrics: how well it did.
+        cost: what its learning took: episodes, student_steps, flops, seconds.
+        license: under which others may use it.
+
     Raises:
-        InputError: if a weight is NaN or infinite, or something of the rest is not JSON.
+        InputError: if a weight is NaN or infinite, or `load` would refuse what was written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if network.kind not in KINDS:
+        raise InputError(f"the policy is not saved: {network.kind!r} is no kind that can be loaded again")
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise InputError(f"the policy is not saved: {broken[0]} holds NaN or infinity, so its training diverged")
     weights = safetensors.torch.save(tensors)
     fields = {
         "format": FORMAT,
-        "kind": "set",
+        "name": name,
+        "kind": network.kind,
+        "choice": KINDS[network.kind].choice,
         "schema": SCHEMA,
         "globals": list(GLOBALS),
         "features": list(FEATURES),
         "knowledge": list(knowledge),
         "k_max": k_max,
-        "width": network.width,
+        "sizes": dict(network.sizes),
         "algorithm": algorithm,
         "instances": [dict(instance) for instance in instances],
         "metrics": dict(metrics or {}),
+        "cost": dict(cost or {}),
+        "license": license,
         "versions": {package: version(package) for package in PACKAGES},
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     try:
-        text = json.dumps(fields, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the policy is not saved: its instances or metrics are not JSON ({error})") from error
-    _card(fields, Path(path))  # what could not be loaded is not written
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CARD, text.encode())
+        text = json.dumps(fields, indent=2, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the policy is not saved: its instances, metrics or cost are not JSON ({error})") from error
+    write(Path(path), text, weights)
 
 
 def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 0) -> LearnedPolicy:
@@ -95,94 +120,80 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
 
     Args:
         path: the folder.
-        k_max: bits of the action where it is going to act, if other than in its training.
+        k_max: entries of the action where it is going to act, if other than in its training.
         seed: of the generator for its draws.
 
     Raises:
         InputError: if it is not such a folder, was made for other observations, or is damaged.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        other = "a file; stable-baselines3's zip is never read" if folder.is_file() else "not there"
-        raise InputError(f"{folder} is {other}: give the folder that holds {CARD} and {WEIGHTS}")
-    for name in (CARD, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} is no saved policy: {name} is missing")
-    fields = _fields(folder / CARD)
+    policy = parse(*read(folder), folder / CARD, folder / WEIGHTS, seed=seed)
     if k_max is not None:
-        fields["k_max"] = k_max
-    card = _card(fields, folder / CARD)
+        if not 1 <= k_max <= MAX_K:
+            raise InputError(f"k_max is {k_max}: it must be between 1 and {MAX_K}")
+        policy.card = replace(policy.card, k_max=k_max)
+    return policy
+
+
+def read(folder: Path) -> tuple[bytes, bytes]:
+    """What is in a policy's two files, still unchecked.
+
+    Raises:
+        InputError: if one is missing or too large.
+    """
+    try:
+        if not folder.is_dir():
+            other = "a file; stable-baselines3's zip is never read" if folder.is_file() else "not there"
+            raise InputError(f"{folder} is {other}: give the folder that holds {CARD} and {WEIGHTS}")
+        for name in (CARD, WEIGHTS):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder} is no saved policy: {name} is missing")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror})") from error
+    return read_bytes(folder / CARD, MAX_CARD), read_bytes(folder / WEIGHTS, MAX_WEIGHTS)
+
+
+def parse(text: bytes, weights: bytes, where: object, weights_where: object, *, seed: int = 0) -> LearnedPolicy:
+    """The policy in the bytes of its two files.
+
+    Raises:
+        InputError: if it was made for other observations, or is damaged.
+    """
+    if len(text) > MAX_CARD or len(weights) > MAX_WEIGHTS:
+        raise InputError(f"{where}: no policy has more than {MAX_CARD} bytes of JSON and {MAX_WEIGHTS} of weights")
+    card = read_card(text, where, KINDS)
+    kind = KINDS[card.kind]
+    if card.choice != kind.choice:
+        raise InputError(f"{where} has the choice {card.choice!r:.40}: the kind {card.kind!r} has {kind.choice!r}")
+    if card.sizes.keys() != kind.limits.keys():
+        raise InputError(f"{where} has other sizes than {', '.join(kind.limits)}, which the kind {card.kind!r} has")
+    for name, (least, most) in kind.limits.items():
+        size = card.sizes[name]
+        if type(size) is not int:
+            raise InputError(f"{where} has a {name} of type {type(size).__name__}, not int")
+        if not least <= size <= most:
+            raise InputError(f"{where} has {name} {size}: it must be between {least} and {most}")
     with torch.device("meta"):  # only shapes so far
-        network = SetNetwork(len(GLOBALS), len(FEATURES), card.width)
+        network = kind.build(**card.sizes)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    network.load_state_dict(read_weights(folder / WEIGHTS, shapes, fields["sha256"]), assign=True)
+    network.load_state_dict(read_weights(weights, weights_where, shapes, card.sha256), assign=True)
     return LearnedPolicy(network, card, seed=seed)
 
 
-def _fields(path: Path) -> dict[str, Any]:
-    """The JSON's fields: the right ones, each of its type."""
-    size = path.stat().st_size
-    if size > MAX_CARD:
-        raise InputError(f"{path} has {size} bytes, and no policy's has more than {MAX_CARD}: it is something else")
-    try:
-        fields = json.loads(path.read_bytes().decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}): save the policy again") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{path} is not a policy's: it holds a JSON {type(fields).__name__}, not an object")
-    # Before the names of the fields, which another format may have changed.
-    for name, known in (("format", FORMAT), ("schema", SCHEMA), ("kind", "set")):
-        if name in fields and fields[name] != known:
-            raise InputError(
-                f"{path} has {name} {fields[name]!r}, this version of ackd reads {known!r}: "
-                "use the version that saved it, or train the policy again"
-            )
-    missing, surplus = sorted(FIELDS.keys() - fields), sorted(fields.keys() - FIELDS)
-    if missing or surplus:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(surplus)}"] * bool(surplus)
-        raise InputError(f"{path} {' and '.join(parts)}: save the policy again")
-    for name, kind in FIELDS.items():
-        if type(fields[name]) is not kind:  # not isinstance: true is no number
-            raise InputError(f"{path} has a {name} of type {type(fields[name]).__name__}, not {kind.__name__}")
-    return fields
+def write(folder: Path, text: bytes, weights: bytes) -> Card:
+    """A policy's files in `folder`, if they can be loaded.
+
+    Raises:
+        InputError: if they could not be.
+    """
+    card = parse(text, weights, folder / CARD, folder / WEIGHTS).card
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in ((WEIGHTS, weights), (README, card_text(card).encode()), (CARD, text)):
+        write_file(folder / name, data)
+    return card
 
 
-def _card(fields: Mapping[str, Any], path: Path) -> Card:
-    """The JSON's contents, checked."""
-    for name, known in (("globals", GLOBALS), ("features", FEATURES)):
-        if fields[name] != list(known):
-            raise InputError(_difference(f"{path}: the policy was made for other {name}", fields[name], known))
-    for name, most in (("width", MAX_WIDTH), ("k_max", MAX_K)):
-        if not 1 <= fields[name] <= most:
-            raise InputError(f"{path} has {name} {fields[name]}: it must be between 1 and {most}")
-    knowledge = fields["knowledge"]
-    if not all(isinstance(name, str) for name in knowledge) or len(set(knowledge)) < len(knowledge):
-        raise InputError(f"{path} has the knowledge types {knowledge}: they must be different names")
-    if len(knowledge) > MAX_K or not all(isinstance(instance, dict) for instance in fields["instances"]):
-        raise InputError(f"{path} has too many knowledge types, or instances that are not JSON objects")
-    return Card(
-        knowledge=tuple(knowledge),
-        k_max=fields["k_max"],
-        width=fields["width"],
-        algorithm=fields["algorithm"],
-        instances=tuple(fields["instances"]),
-        metrics=fields["metrics"],
-        versions=fields["versions"],
-    )
-
-
-def _difference(what: str, has: Sequence[Any], known: Sequence[str]) -> str:
-    ours, theirs = [name for name in known if name not in has], [str(name) for name in has if name not in known]
-    if not ours and not theirs:  # only the order or a repetition differs: show all of it
-        ours, theirs = list(known), [str(name) for name in has]
-    return f"{what}: it has {', '.join(theirs) or 'none besides'}, this version has {', '.join(ours) or 'none besides'}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """The whole file or nothing of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

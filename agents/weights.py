@@ -1,10 +1,10 @@
-"""Tensors from a safetensors file that may be anything: every size is checked before memory is taken for it."""
+"""Tensors from bytes that may be anything: every size is checked before memory is taken for it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,35 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ackd.agents.card import MAX_CARD
 from ackd.errors import InputError
 
+MAX_WEIGHTS = 1 << 26  # bytes of the whole file
 MAX_HEADER = 1 << 16  # bytes
+MAX_PACKED_HEADER = MAX_HEADER + 3 * MAX_CARD  # a card's quotes and line ends take two bytes or more there
 PREFIX = 8  # bytes, the length of the header
+KEY = "ackd.policy"
+METADATA = '{"__metadata__":'
 
 
-def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], sha256: str) -> dict[str, Tensor]:
-    """The float32 tensors of a file, which must have just these names and shapes.
+def read_bytes(path: Path, most: int) -> bytes:
+    """A file's contents, of which memory is taken for `most` bytes at the most.
+
+    Raises:
+        InputError: if it is larger, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(min(path.stat().st_size, most) + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    if len(data) > most:
+        raise InputError(f"{path} has more than {most} bytes, and no policy's has: it is something else")
+    return data
+
+
+def read_weights(data: bytes, where: object, shapes: Mapping[str, tuple[int, ...]], sha256: str) -> dict[str, Tensor]:
+    """The float32 tensors of a safetensors file's bytes, which must have just these names and shapes.
 
     Raises:
         InputError: if the file is of another kind, has other tensors, is damaged or holds NaN or infinity.
@@ -28,42 +49,71 @@ def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], sha256: str)
     References:
         https://github.com/huggingface/safetensors#format
     """
-    most = PREFIX + MAX_HEADER + 4 * sum(math.prod(shape) for shape in shapes.values())
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        data = file.read(min(size, most))
-    header = _header(path, data)
+    header = _parsed(_header(data, where, MAX_HEADER), where)
     found = {name: (entry.get("dtype"), entry.get("shape")) for name, entry in header.items()}
     expected = {name: ("F32", list(shape)) for name, shape in shapes.items()}
     if found != expected:
-        names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-        has, should = (part.get(names[0], "nothing") for part in (found, expected))
-        raise InputError(f"{path} does not fit policy.json: for {names[0]} it has {has}, and it should have {should}")
-    if size > most or hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError(f"{path} is not the file that policy.json was saved with: it is damaged or cut short")
+        name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        shown, has, should = map(reprlib.repr, (name, found.get(name, "nothing"), expected.get(name, "nothing")))
+        raise InputError(f"{where} does not fit policy.json: for {shown} it has {has}, and it should have {should}")
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(f"{where} is not the file that policy.json was saved with: it is damaged or cut short")
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): save the policy again") from error
+        raise InputError(f"{where} is damaged ({error}): save the policy again") from error
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
-        raise InputError(f"{path} holds NaN or infinity in {broken[0]}: the policy cannot act, train it again")
+        raise InputError(f"{where} holds NaN or infinity in {broken[0]}: the policy cannot act, train it again")
     return tensors
 
 
-def _header(path: Path, data: bytes) -> dict[str, dict[str, Any]]:
+def pack(card: bytes, weights: bytes) -> bytes:
+    """One safetensors file: the weights, with the text of `policy.json` as its metadata."""
+    length = int.from_bytes(weights[:PREFIX], "little")
+    start = METADATA + json.dumps({KEY: card.decode()}, ensure_ascii=False, separators=(",", ":")) + ","
+    begin = start.encode()
+    # Spaces in between keep the tensors at multiples of 8; the header after them stays as it is, to the byte.
+    begin += b" " * (-(len(begin) - 1) % PREFIX)
+    return (len(begin) + length - 1).to_bytes(PREFIX, "little") + begin + weights[PREFIX + 1 :]
+
+
+def unpack(data: bytes, where: object) -> tuple[bytes, bytes]:
+    """What `pack` was given: the text of `policy.json` and the weights' file.
+
+    Raises:
+        InputError: if this is no such file.
+    """
+    header = _header(data, where, MAX_PACKED_HEADER)
     length = int.from_bytes(data[:PREFIX], "little")
-    if length > MAX_HEADER or len(data) < PREFIX + length or data[PREFIX : PREFIX + 1] != b"{":
+    try:
+        text = header.decode()
+        metadata, end = json.JSONDecoder().raw_decode(text, len(METADATA) if text.startswith(METADATA) else 0)
+        if metadata.keys() != {KEY} or text[end] != ",":
+            raise ValueError("other metadata")
+        card = metadata[KEY].encode()
+        rest = b"{" + text[end + 1 :].lstrip(" ").encode()
+    except (ValueError, RecursionError, IndexError, AttributeError) as error:
+        raise InputError(f"{where} holds no policy: give a file that `ackd policies export` wrote") from error
+    return card, len(rest).to_bytes(PREFIX, "little") + rest + data[PREFIX + length :]
+
+
+def _header(data: bytes, where: object, most: int) -> bytes:
+    length = int.from_bytes(data[:PREFIX], "little")
+    if length > most or len(data) < PREFIX + length or data[PREFIX : PREFIX + 1] != b"{":
         # Looked at only now: the length of a good header may happen to begin as a pickle does.
         if data[:2] == b"PK" or (data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
             kind = "a zip archive" if data[:2] == b"PK" else "a pickle"
-            raise InputError(f"{path} is {kind}, which can hold programs: ackd never executes files, so save it anew")
-        raise InputError(f"{path} is not a safetensors file, or is cut short: save the policy again")
+            raise InputError(f"{where} is {kind}, which can hold programs: ackd never executes files, so save it anew")
+        raise InputError(f"{where} is not a safetensors file, or is cut short: save the policy again")
+    return data[PREFIX : PREFIX + length]
+
+
+def _parsed(header: bytes, where: object) -> dict[str, dict[str, Any]]:
     try:
-        header = json.loads(data[PREFIX : PREFIX + length].decode())
+        parsed = json.loads(header.decode())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} has a damaged header ({error}): save the policy again") from error
-    header.pop("__metadata__", None)
-    if not all(isinstance(entry, dict) for entry in header.values()):
-        raise InputError(f"{path} has a damaged header: save the policy again")
-    return dict(header)
+        raise InputError(f"{where} has a damaged header ({error}): save the policy again") from error
+    if not all(isinstance(entry, dict) for entry in parsed.values()):
+        raise InputError(f"{where} has a damaged header: save the policy again")
+    return dict(parsed)

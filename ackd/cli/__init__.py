@@ -12,6 +12,8 @@ from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.finetune import Finetune
+from ackd.cli.policies import Policies
+from ackd.cli.report import Report
 from ackd.cli.train import Train
 from ackd.errors import InputError
 
@@ -23,6 +25,8 @@ Command = (
     | Annotated[FillCache, tyro.conf.subcommand("cache")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Policies, tyro.conf.subcommand("policies")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
 )
 
 

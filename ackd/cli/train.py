@@ -78,6 +78,7 @@ class Train(DataOptions, StudentOptions, OutputOptions):
             (folder.path / "checkpoint").mkdir()
             agent.save(folder.path / "checkpoint" / "agent.zip")
             run_episode(recording, agent, seed=self.seed)
+        seconds = time.perf_counter() - started
         assert isinstance(agent.policy, SetPolicy)
         store.save(
             folder.path / "policy",
@@ -87,8 +88,8 @@ class Train(DataOptions, StudentOptions, OutputOptions):
             k_max=env.signals.k_max,
             instances=[self._instance()],
             metrics=self._metrics(recording),
+            cost={"episodes": self.episodes, "student_steps": self.episodes * self.steps, "seconds": round(seconds, 3)},
         )
-        seconds = time.perf_counter() - started
         tokenizer = load_tokenizer(self.teacher[0])
         finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
         print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")

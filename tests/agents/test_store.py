@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from ackd.agents import SetNetwork, SetPolicy, load, save
+from ackd.agents import LearnedPolicy, SetNetwork, SetPolicy, SetWeights, load, save
+from ackd.agents.model_card import card_text
+from ackd.agents.store import KINDS
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 from ackd.signals import FEATURES, GLOBALS, SCHEMA
@@ -31,8 +34,8 @@ KNOWLEDGE = ("hidden", "attention", "logits")
 Fields = dict[str, Any]
 
 
-def random_network(seed: int = 0, width: int = 8) -> SetNetwork:
-    network = SetNetwork(len(GLOBALS), len(FEATURES), width)
+def random_network(seed: int = 0, width: int = 8, kind: type[SetNetwork] = SetNetwork) -> SetNetwork:
+    network = kind(len(GLOBALS), len(FEATURES), width)
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
@@ -48,6 +51,11 @@ def observe(seed: int, batch: int, k_max: int) -> dict[str, NDArray[Any]]:
     }
 
 
+def network_of(policy: LearnedPolicy) -> SetNetwork:
+    assert isinstance(policy.network, SetNetwork)
+    return policy.network
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     save(
@@ -58,18 +66,30 @@ def saved(tmp_path: Path) -> Path:
         k_max=8,
         instances=[{"task": "sst2", "seed": 3}],
         metrics={"return": 0.9},
+        cost={"episodes": 4, "flops": 1e12},
+        name="small",
     )
     return tmp_path / "policy"
 
 
-def test_the_folder_holds_two_files_and_says_what_it_is(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == ["policy.json", "policy.safetensors"]
+@pytest.fixture(scope="module", params=[SetNetwork, SetWeights])
+def trained_on_three(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy of each kind."""
+    folder = tmp_path_factory.mktemp("policy")
+    save(folder, random_network(kind=request.param), algorithm="a2c", knowledge=KNOWLEDGE, k_max=3)
+    return folder
+
+
+def test_the_folder_holds_three_files_and_says_what_it_is(saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "policy.json", "policy.safetensors"]
     fields = json.loads((saved / "policy.json").read_text())
-    assert fields["kind"] == "set"
+    assert (fields["format"], fields["kind"], fields["choice"], fields["sizes"]) == (2, "set", "subset", {"width": 8})
+    assert fields["license"] == "Apache-2.0"
     assert fields["schema"] == SCHEMA
     assert fields["features"] == list(FEATURES)
     card = load(saved).card
-    assert (card.knowledge, card.k_max, card.width, card.algorithm) == (KNOWLEDGE, 8, 8, "a2c")
+    assert (card.knowledge, card.k_max, card.sizes, card.algorithm) == (KNOWLEDGE, 8, {"width": 8}, "a2c")
+    assert (card.name, card.cost) == ("small", {"episodes": 4, "flops": 1e12})
     assert card.instances == ({"task": "sst2", "seed": 3},)
     assert card.metrics == {"return": 0.9}
     assert load(saved, k_max=12).card.k_max == 12
@@ -90,7 +110,7 @@ def test_decides_as_the_model_it_was_saved_from(tmp_path: Path) -> None:
             assert (actions == expected).all()
         tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
         with torch.no_grad():
-            assert torch.equal(learned.network.read(tensors)[0], model.policy.network.read(tensors)[0])
+            assert torch.equal(network_of(learned).read(tensors)[0], model.policy.network.read(tensors)[0])
     returns = []
     for policy in (model, learned):
         env = Monitor(ToyEnv())
@@ -119,6 +139,43 @@ def test_acts_on_any_number_of_types_and_never_on_a_masked_one(
         assert (policy.predict(wider, deterministic=True)[0][:, :k_max] == actions).all()
 
 
+@given(seed=st.integers(0, 1000), k_max=st.integers(1, 12), batch=st.integers(1, 4), deterministic=st.booleans())
+def test_each_kind_acts_as_what_was_saved_and_never_on_a_masked_type(
+    trained_on_three: Path, seed: int, k_max: int, batch: int, deterministic: bool
+) -> None:
+    """Trained with three types, it acts on any number of them, whatever else the observation holds."""
+    policy, observation = load(trained_on_three, seed=seed), observe(seed, batch, k_max)
+    original = random_network(kind=type(network_of(policy)))
+    with torch.no_grad():
+        expected = original.act(
+            {name: torch.as_tensor(value) for name, value in observation.items()},
+            deterministic,
+            torch.Generator().manual_seed(seed),
+        )
+    observation["others"] = np.zeros((batch, 2, 2))
+    actions, _ = policy.predict(observation, deterministic=deterministic)
+    assert actions.dtype == (np.int8 if policy.card.choice == "subset" else np.float32)
+    assert (actions == expected.numpy()).all()
+    assert ((actions >= 0) & (actions <= 1)).all()
+    assert (actions[observation["mask"] == 0] == 0).all()
+
+
+def test_what_a_network_would_give_a_masked_type_is_dropped(saved: Path) -> None:
+    policy = load(saved)
+    policy.network.act = lambda batch, deterministic, generator=None: torch.full(batch["mask"].shape, torch.inf)  # type: ignore[method-assign]
+    policy.card = replace(policy.card, choice="weights")
+    observation = observe(0, 3, 8)
+    actions, _ = policy.predict(observation)
+    assert (actions[observation["mask"] == 0] == 0).all()
+
+
+def test_a_network_for_another_number_of_types_is_refused(saved: Path) -> None:
+    policy = load(saved)
+    policy.network.act = lambda batch, deterministic, generator=None: torch.zeros(len(batch["mask"]), 1)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="decides over 1 entries, and here are 8"):
+        policy.predict(observe(0, 3, 8))
+
+
 def test_draws_come_from_its_own_generator(saved: Path) -> None:
     observation = observe(0, 200, 8)
     state = torch.get_rng_state()
@@ -133,18 +190,22 @@ def test_an_observation_of_another_size_is_refused(saved: Path) -> None:
     observation["globals"] = observation["globals"][:, 1:]
     with pytest.raises(InputError, match="globals has the shape"):
         load(saved).predict(observation)
+    observation = observe(0, 2, 8) | {"others": np.zeros(3)}
+    with pytest.raises(InputError, match="others has the shape"):
+        load(saved).predict(observation)
 
 
 def test_saving_again_replaces_the_policy(saved: Path) -> None:
     save(saved, random_network(1), algorithm="ppo", knowledge=("logits",), k_max=4)
     assert load(saved).card.algorithm == "ppo"
-    assert torch.equal(load(saved).network.encoder[0].weight, random_network(1).encoder[0].weight)  # type: ignore[arg-type]
+    (saved / "README.md").unlink()  # it is for people
+    assert torch.equal(network_of(load(saved)).encoder[0].weight, random_network(1).encoder[0].weight)  # type: ignore[arg-type]
     assert len(list(saved.iterdir())) == 2
 
 
-@pytest.mark.parametrize("moment", [1, 2])
+@pytest.mark.parametrize("moment", [1, 2, 3])
 def test_an_interrupted_save_leaves_no_half_file(saved: Path, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
-    """Interrupted at the first rename the old policy still loads; between the two, the pair is refused."""
+    """Interrupted at the first rename the old policy still loads; between the others, what lies there is refused."""
     calls, replace = [], Path.replace
 
     def interrupted(self: Path, target: Path) -> Path:
@@ -156,7 +217,7 @@ def test_an_interrupted_save_leaves_no_half_file(saved: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save(saved, random_network(1), algorithm="ppo", knowledge=KNOWLEDGE, k_max=8)
-    assert len(list(saved.iterdir())) == 2
+    assert len(list(saved.iterdir())) == 3
     if moment == 1:
         assert load(saved).card.algorithm == "a2c"
     else:
@@ -170,10 +231,24 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
         save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=8, metrics={"return": float("nan")})
     with pytest.raises(InputError, match="k_max 0"):
         save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=0)
+    with pytest.raises(InputError, match="cannot be a policy's name"):
+        save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=8, name="../up")
+    with pytest.raises(InputError, match="no policy has more than"):
+        save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=8, metrics={"notes": "x" * 300_000})
+    with pytest.raises(InputError, match="does not fit"):
+        save(tmp_path, SetNetwork(3, len(FEATURES), 8), algorithm="a2c", knowledge=KNOWLEDGE, k_max=8)
+    with pytest.raises(InputError, match="'table' is no kind"):
+        save(tmp_path, Table(3, 3, 8), algorithm="a2c", knowledge=KNOWLEDGE, k_max=8)
     network.critic[0].weight.data[0, 0] = float("inf")  # type: ignore[operator]
     with pytest.raises(InputError, match=r"critic.0.weight holds NaN or infinity"):
         save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=8)
     assert not list(tmp_path.iterdir())
+
+
+class Table(SetNetwork):
+    """Of a kind that no version knows."""
+
+    kind = "table"
 
 
 def rewrite(**changes: Any) -> Callable[[Fields], Fields]:
@@ -187,23 +262,40 @@ def without(name: str) -> Callable[[Fields], Fields]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (rewrite(format=2), "format 2, this version of ackd reads 1"),
+        (rewrite(format=1), "format 1, this version of ackd reads 2"),
+        (rewrite(format=[[1]] * 10**4), "this version of ackd reads 2"),
         (rewrite(schema=SCHEMA + 1), f"schema {SCHEMA + 1}, this version of ackd reads {SCHEMA}"),
-        (rewrite(kind="table"), "kind 'table', this version of ackd reads 'set'"),
+        (rewrite(kind="table"), f"kind 'table', this version of ackd reads {', '.join(map(repr, sorted(KINDS)))}: "),
+        (rewrite(kind="set-weights"), "choice 'subset': the kind 'set-weights' has 'weights'"),
+        (rewrite(choice="stages"), "choice 'stages': the kind 'set' has 'subset'"),
+        (rewrite(name="a/b"), "'a/b' cannot be a policy's name"),
+        (rewrite(name=".."), r"'\.\.' cannot be a policy's name"),
+        (rewrite(name="a\n"), r"'a\\n' cannot be a policy's name"),
         (rewrite(globals=["mood", *GLOBALS[1:]]), "other globals: it has mood, this version has progress"),
         (rewrite(features=list(FEATURES[::-1])), f"it has {FEATURES[-1]}, .* this version has {FEATURES[0]}, "),
         (rewrite(features=list(FEATURES[:-1])), f"it has none besides, this version has {FEATURES[-1]}"),
         (rewrite(surprise=1), "has unknown surprise"),
-        (without("width"), "lacks width"),
-        (rewrite(width=10**9), "width 1000000000: it must be between 1 and 1024"),
-        (rewrite(width=0), "width 0"),
-        (rewrite(width=True), "width of type bool, not int"),
+        (rewrite(**{"\ud800\x1b[2J\n": 1}), r"has unknown '\\ud800\\x1b\[2J\\n'"),
+        (without("sizes"), "lacks sizes"),
+        (rewrite(sizes={"width": 10**9}), "width 1000000000: it must be between 1 and 1024"),
+        (rewrite(sizes={"width": 0}), "width 0"),
+        (rewrite(sizes={"width": True}), "width of type bool, not int"),
+        (rewrite(sizes={"width": 8.0}), "width of type float, not int"),
+        (rewrite(sizes={}), "other sizes than width"),
+        (rewrite(sizes={"width": 8, "depth": 2}), "other sizes than width"),
+        (rewrite(cost={"flops": -1}), "costs are numbers from 0 up"),
+        (rewrite(cost={"flops": "1"}), "costs are numbers from 0 up"),
+        (rewrite(cost={"\x1b": 1}), "costs are numbers from 0 up"),
+        (rewrite(algorithm="\x1b[2J"), "short printable name"),
+        (rewrite(license="x" * 1000), "short printable name"),
+        (rewrite(versions={"torch": 2}), "versions that are not short printable names"),
+        (rewrite(metrics={"a": [[[[[[[[[1]]]]]]]]]}), "inside one another"),
         (rewrite(k_max=-1), "k_max -1"),
         (rewrite(knowledge=["a", "a"]), "must be different names"),
         (rewrite(knowledge=[1]), "must be different names"),
         (rewrite(instances=[3]), "not JSON objects"),
         (rewrite(metrics=None), "metrics of type NoneType, not dict"),
-        (rewrite(width=9), "does not fit policy.json: for actor.0.bias it has"),
+        (rewrite(sizes={"width": 9}), "does not fit policy.json: for 'actor.0.bias' it has"),
         (rewrite(sha256="0" * 64), "not the file that policy.json was saved with"),
     ],
 )
@@ -212,12 +304,17 @@ def test_a_card_that_does_not_fit_is_refused(saved: Path, change: Callable[[Fiel
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(InputError, match=message) as caught:
         load(saved)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "\udcff", "NaN", '{"format": 1' + "1" * 5000 + "}", "[" * 100_000, " " * 2_000_000]
-)
+    "text",
+    [
+        "", "{", "[]", "3", "\udcff", "NaN", '{"format": 1e999}', '{"format": ' + "1" * 400 + "}",
+        '{"format": 1' + "1" * 5000 + "}", "[" * 100_000, " " * 2_000_000,
+    ],
+)  # fmt: skip
 def test_what_is_no_card_is_refused(saved: Path, text: str) -> None:
     (saved / "policy.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=r"policy\.json"):
@@ -284,6 +381,58 @@ def test_sizes_are_checked_before_memory_is_taken(saved: Path) -> None:
         replace_weights(saved, data)
         with pytest.raises(InputError, match=r"does not fit|not a safetensors file"):
             load(saved)
+
+
+def test_files_larger_than_any_policy_are_refused_unread(saved: Path) -> None:
+    with (saved / "policy.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)  # takes no space
+    with pytest.raises(InputError, match="has more than"):
+        load(saved)
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    for place in ("open", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, place, forbidden)
+            with pytest.raises(InputError, match="cannot be read"):
+                load(saved)
+
+
+def test_metadata_beside_the_tensors_is_refused(saved: Path) -> None:
+    replace_weights(saved, safetensors.torch.save(random_network().state_dict(), {"note": "x"}))
+    with pytest.raises(InputError, match="__metadata__"):
+        load(saved)
+
+
+def test_the_model_card_says_what_the_json_says(saved: Path) -> None:
+    text = (saved / "README.md").read_text()
+    front, _, body = text.removeprefix("---\n").partition("\n---\n")
+    assert front.startswith('license: "apache-2.0"\nlibrary_name: ackd\ntags:\n')
+    parts = ("# small", "hidden, attention, logits", "| return | 0.9 |", '"seed": 3', "4 episodes, 1,000.0 GFLOPs")
+    for part in (
+        *parts,
+        "--policy small",
+        f"schema {SCHEMA}",
+        "| license | Apache-2.0 |",
+        f"torch {torch.__version__}",
+    ):
+        assert part in body
+    assert card_text(load(saved).card) == text
+
+
+@given(
+    metrics=st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.floats(allow_nan=False) | st.text(),
+                                                    lambda part: st.lists(part) | st.dictionaries(st.text(), part))),
+    instances=st.lists(st.dictionaries(st.text(), st.text()), max_size=25),
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_in_a_card_reaches_the_terminal(saved: Path, metrics: Fields, instances: list[Fields]) -> None:
+    text = card_text(replace(load(saved).card, metrics=metrics, instances=tuple(instances)))
+    assert text.replace("\n", "").isprintable()
+    text.encode()
 
 
 def test_half_precision_is_refused(saved: Path) -> None:

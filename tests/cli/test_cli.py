@@ -189,7 +189,7 @@ def test_a_teacher_of_nan_ends_the_run_with_the_examples(
 
 
 def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
-    assert {"policy.json", "policy.safetensors"} == {path.name for path in (trained / "policy").iterdir()}
+    assert {"policy.json", "policy.safetensors", "README.md"} == {path.name for path in (trained / "policy").iterdir()}
     card = read(trained / "policy" / "policy.json")
     assert card["instances"][0]["task"] == "polarity"  # type: ignore[index]
     assert card["metrics"]["episodes"] == 3  # type: ignore[index]

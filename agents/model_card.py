@@ -1,0 +1,107 @@
+"""A policy's model card: what `policy.json` says, for people. Nothing reads it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ackd.agents.card import Card
+
+SHOWN = 20  # instances
+CHOICES = {
+    "subset": "any subset of them, the empty one included: labels only",
+    "weights": "a weight from 0 to 1 for each",
+}
+
+
+def card_text(card: Card) -> str:
+    """Markdown with YAML front matter, as model hubs read it."""
+    return "\n".join([*_front(card), *_what(card), *_learning(card), *_use(card)]) + "\n"
+
+
+def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among a policy's metrics, those inside others under names such as `dev.validation.accuracy`."""
+    return {name: value for name, value in _leaves(metrics) if type(value) in (int, float)}
+
+
+def shown_cost(cost: Mapping[str, float]) -> str:
+    """What learning took, in a few words."""
+    names = {"episodes": "episodes", "student_steps": "student steps", "seconds": "s"}
+    parts = [f"{cost[name]:,.0f} {unit}" for name, unit in names.items() if name in cost]
+    if "flops" in cost:
+        parts.insert(-1 if "seconds" in cost else len(parts), f"{cost['flops'] / 1e9:,.1f} GFLOPs")
+    return ", ".join(parts + [f"{name} {value:,.4g}" for name, value in cost.items() if name not in {*names, "flops"}])
+
+
+def _front(card: Card) -> Iterator[str]:
+    tags = ("ackd", "knowledge-distillation", "reinforcement-learning", card.algorithm)
+    yield "---"
+    yield f"license: {_quoted(card.license.lower())}"  # the hub's names are in small letters
+    yield "library_name: ackd"
+    yield "tags:"
+    yield from (f"- {_quoted(tag)}" for tag in dict.fromkeys(tags))
+    yield "---"
+
+
+def _what(card: Card) -> Iterator[str]:
+    yield from (f"# {card.name}", "")
+    yield "A selection policy: while a student is distilled, it decides again and again which knowledge to transfer."
+    yield from ("", "| | |", "|---|---|")
+    rows = {
+        "selects among": ", ".join(card.knowledge),
+        "chooses": CHOICES.get(card.choice, card.choice),
+        "algorithm": card.algorithm,
+        "network": f"{card.kind} ({', '.join(f'{name} {size}' for name, size in card.sizes.items())})",
+        "observations": f"schema {card.schema}",
+        "action": f"{card.k_max} entries",
+        "cost of learning": shown_cost(card.cost) or "not recorded",
+        "license": card.license,
+        "saved with": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
+    }
+    yield from (f"| {name} | {_cell(value)} |" for name, value in rows.items())
+
+
+def _learning(card: Card) -> Iterator[str]:
+    yield from ("", "## Trained on", "")
+    yield from ("    " + _plain(instance) for instance in card.instances[:SHOWN])
+    if not card.instances:
+        yield "Not recorded."
+    elif len(card.instances) > SHOWN:
+        yield from ("", f"and {len(card.instances) - SHOWN} more, in policy.json.")
+    yield from ("", "## Scores", "")
+    rows = [f"| {_cell(_plain(name))} | {_shown(value)} |" for name, value in _leaves(card.metrics)]
+    yield from (["| | |", "|---|---|", *rows] if rows else ["Not recorded."])
+
+
+def _use(card: Card) -> Iterator[str]:
+    yield from ("", "## Use", "")
+    yield f"    ackd policies import {card.name}.safetensors"
+    yield f"    ackd distill --task TASK --teacher TEACHER --student-layers 2 --policy {card.name} --output RUN"
+    yield from ("", "The files hold numbers and text, no programs; ackd checks all of them when it reads them.")
+
+
+def _leaves(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in metrics.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+def _shown(value: object) -> str:
+    return f"{value:,.4g}" if type(value) in (int, float) else _cell(_plain(value))
+
+
+def _plain(value: object) -> str:
+    """As JSON, which leaves nothing that could reach a terminal; text without its quotes."""
+    text = json.dumps(value).replace("\x7f", "\\u007f")
+    return text[1:-1] if isinstance(value, str) else text
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
