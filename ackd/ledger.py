@@ -29,7 +29,7 @@ class Ledger:
     steps: int = 0
     teacher_queries: int = 0  # examples that a teacher computed an answer for
     cached_queries: int = 0  # examples whose answer came from the cache alone
-    reward_passes: int = 0
+    reward_passes: float = 0.0  # over the reward split, in parts of it where only a part was measured
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
@@ -63,3 +63,11 @@ class Ledger:
         self.teacher_queries += other.teacher_queries
         self.cached_queries += other.cached_queries
         self.reward_passes += other.reward_passes
+
+    def share(self, of: int) -> Ledger:
+        """One of so many equal parts of what was counted; counts are rounded."""
+        parts = (
+            {part: value / of for part, value in column.items()} for column in (self.flops, self.seconds, self.bytes)
+        )
+        counts = (self.steps, self.teacher_queries, self.cached_queries)
+        return Ledger(*parts, *(round(count / of) for count in counts), self.reward_passes / of)

@@ -80,8 +80,10 @@ class Distillation:
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self.journal: Journal | None = None
-        self._standings: dict[str, Standing] = {}  # the reference teacher's, by split: it never changes
-        self._answers: dict[str, NDArray[np.float64]] = {}
+        self._parts = {1.0: task.reward}  # of the reward split
+        # the reference teacher's, by split: it never changes
+        self._standings: dict[tuple[str, int], Standing] = {}
+        self._answers: dict[tuple[str, int], NDArray[np.float64]] = {}
         with Streams(0).initialising():
             self._meter = Meter(make_student())
         self._begin(0)
@@ -119,6 +121,14 @@ class Distillation:
     def learning_rate(self) -> float:
         """The learning rate of the next step as a share of its peak."""
         return learning_rate(self.steps_done, self.steps)
+
+    def reward_part(self, share: float) -> Split:
+        """That share of the reward split: always the same examples, evenly spread over it."""
+        if share not in self._parts:
+            reward = self.task.reward
+            count = max(round(share * len(reward)), 1)
+            self._parts[share] = reward.select(np.arange(count) * len(reward) // count)
+        return self._parts[share]
 
     @property
     def families(self) -> dict[str, str]:
@@ -182,7 +192,8 @@ class Distillation:
         with self.ledger.timing(part):
             self.student.model.eval()
             answers = self.answer(self._ask_student, split, part)
-            self.ledger.reward_passes += part == "reward"
+            if part == "reward":
+                self.ledger.reward_passes += len(split) / len(self.task.reward)
             return self.judge(answers, split, name)
 
     def judge(self, answers: NDArray[np.float64], split: Split, name: str) -> Standing:
@@ -196,9 +207,10 @@ class Distillation:
     @journaled
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
-        if name not in self._standings:
-            self._standings[name] = replace(self._standing(self._teacher_answers(split, name), split), agreement=1.0)
-        return self._standings[name]
+        key = (name, len(split))
+        if key not in self._standings:
+            self._standings[key] = replace(self._standing(self._teacher_answers(split, name), split), agreement=1.0)
+        return self._standings[key]
 
     @journaled
     def represent(self) -> tuple[list[float], list[float]]:
@@ -270,9 +282,10 @@ class Distillation:
 
     def _teacher_answers(self, split: Split, name: str) -> NDArray[np.float64]:
         assert self.reference is not None
-        if name not in self._answers:
-            self._answers[name] = self.answer(self.reference, split, "reward" if name == "reward" else "report")
-        return self._answers[name]
+        key = (name, len(split))
+        if key not in self._answers:
+            self._answers[key] = self.answer(self.reference, split, "reward" if name == "reward" else "report")
+        return self._answers[key]
 
     def _ask_student(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         ledger.spend("student", self._meter(needs).forward(*batch.shape))

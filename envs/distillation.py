@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -17,10 +17,25 @@ from ackd.loop import Distillation
 from ackd.rewards import GapClosed, Reward
 from ackd.signals import LIMIT, Observation, Signals
 
-__all__ = ["CHOICES", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
+__all__ = ["CHOICES", "ERROR_RETURN", "DistillationEnv", "Record", "make_choice", "measured"]
 
 CLS = ("student_cls", "teacher_cls")
 CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
+
+
+def make_choice(choice: str | Choice, knowledge: Sequence[str], k_max: int) -> Choice:
+    """The action space of that name over some knowledge types; one that is given as such is taken as it is.
+
+    Raises:
+        InputError: if there is none, or `k_max` holds fewer entries than there are types.
+    """
+    if k_max < len(knowledge):
+        raise InputError(f"k_max is {k_max}, but there are {len(knowledge)} knowledge types: raise it")
+    if not isinstance(choice, str):
+        return choice
+    if choice not in CHOICES:
+        raise unknown("action space", choice, CHOICES)
+    return CHOICES[choice](knowledge, k_max)
 
 
 def measured(decision: int, decisions: int, reward_every: int | None) -> bool:
@@ -39,6 +54,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         k_max: length of the action; entries beyond the knowledge types are masked.
         reward_every: decisions from one measurement on the reward split to the next; there is always one at the end.
             None measures nothing: rewards are minus the cost then.
+        reward_share: the part of the reward split that is measured, always the same examples.
         observe_cls: also observe `student_cls` and `teacher_cls`, the mean first-token output of the last layers over
             the batch that was learned from last, cut to [-10, 10]; what `ksm` decides from. Two passes a decision.
 
@@ -60,21 +76,20 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         choice: str | Choice = "subset",
         k_max: int = 8,
         reward_every: int | None = 1,
+        reward_share: float = 1.0,
         observe_cls: bool = False,
     ) -> None:
         families = distillation.families
-        if k_max < len(families):
-            raise InputError(f"k_max is {k_max}, but there are {len(families)} knowledge types: raise it")
         if decision_interval < 1:
             raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
-        if isinstance(choice, str) and choice not in CHOICES:
-            raise unknown("action space", choice, CHOICES)
         if reward_every is not None and reward_every < 1:
             raise InputError(f"rewards are measured every {reward_every} decisions: give at least 1")
+        if not 0 < reward_share <= 1:
+            raise InputError(f"{reward_share} of the reward split cannot be measured: give a share above 0, at most 1")
         self.distillation = distillation
-        self.decision_interval, self.reward_every = decision_interval, reward_every
+        self.decision_interval, self.reward_every, self.reward_share = decision_interval, reward_every, reward_share
         self.knowledge = tuple(families)
-        self.choice: Choice = CHOICES[choice](self.knowledge, k_max) if isinstance(choice, str) else choice
+        self.choice = make_choice(choice, self.knowledge, k_max)
         self.signals = Signals(families, distillation.type_prices, k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observe_cls = observe_cls
@@ -115,8 +130,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         start = teacher = None
         if self.reward_every is not None:
-            start = distillation.measure(distillation.task.reward, "reward")
-            teacher = distillation.measure_teacher(distillation.task.reward, "reward")
+            start = distillation.measure(distillation.reward_part(self.reward_share), "reward")
+            teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
         episode = Episode(start, teacher, distillation.steps, self.decision_interval)
         observation, info = self.trajectory.begin(episode, distillation.seed)
         return observation | self._represent(), info
@@ -160,17 +175,23 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
     def fork(self) -> DistillationEnv:
         """An independent environment in the same state; data and teacher, which never change, are shared."""
-        twin = DistillationEnv(
-            self.distillation.fork(),
-            decision_interval=self.decision_interval,
-            reward=self.reward,
-            choice=self.choice,
-            k_max=self.signals.k_max,
-            reward_every=self.reward_every,
-            observe_cls=self.observe_cls,
-        )
+        twin = self.variant(distillation=self.distillation.fork())
         twin.load_state_dict(self.state_dict())
         return twin
+
+    def variant(self, **changes: Any) -> DistillationEnv:
+        """An environment with the same arguments but for `changes`; it trains the same distillation if not another."""
+        arguments: dict[str, Any] = {
+            "distillation": self.distillation,
+            "decision_interval": self.decision_interval,
+            "reward": self.reward,
+            "choice": self.choice,
+            "k_max": self.signals.k_max,
+            "reward_every": self.reward_every,
+            "reward_share": self.reward_share,
+            "observe_cls": self.observe_cls,
+        }
+        return DistillationEnv(**arguments | changes)
 
     def _represent(self) -> Observation:
         if not self.observe_cls:
@@ -189,7 +210,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return Phase(
             selection,
             report,
-            distillation.measure(distillation.task.reward, "reward") if wanted else None,
+            distillation.measure(distillation.reward_part(self.reward_share), "reward") if wanted else None,
             steps=distillation.steps_done - steps,
             learning_rate=learning_rate,
             flops=distillation.price - price,

@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat
 
 import gymnasium
+import numpy as np
+from numpy.typing import NDArray
 
 from ackd.choices import Action
-from ackd.envs.distillation import DistillationEnv
 from ackd.envs.recorder import Recorder
+from ackd.envs.trajectory import Trajectory
+from ackd.episode import Episode
 from ackd.ledger import Ledger
+from ackd.loop import Distillation
 from ackd.signals import Observation
 from ackd.types import Standing
+
+if TYPE_CHECKING:
+    from ackd.envs.cohort import CohortEnv  # brings stable-baselines3
+
+
+class Trained(Protocol):
+    """What is read of an environment that is recorded; each may be another object after a reset."""
+
+    @property
+    def distillation(self) -> Distillation:
+        """What is trained."""
+        ...
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The present episode, as the agent lives it."""
+        ...
+
+    @property
+    def episode(self) -> Episode | None:
+        """The episode so far; None before the first."""
+        ...
+
+    @property
+    def knowledge(self) -> tuple[str, ...]:
+        """The names of all knowledge types that an episode may have."""
+        ...
 
 
 class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
@@ -22,7 +53,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
     Args:
         env: what is recorded.
-        folder: a run's folder.
+        folder: a run's folder, or a recorder that has already begun to write there.
         dev: measure dev when an episode ends; for the record only, the agent never sees it.
         agent_flops: what the agent spends on a decision, its updates included.
         on_decision: is told the optimizer steps of each phase, as for a progress bar.
@@ -30,22 +61,23 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
     def __init__(
         self,
-        env: DistillationEnv,
+        env: Trained,
         folder: Path,
         *,
         dev: bool = True,
         agent_flops: float = 0.0,
         on_decision: Callable[[int], object] | None = None,
     ) -> None:
+        assert isinstance(env, gymnasium.Env)
         super().__init__(env)
-        self.inner = env
+        self.inner: Trained = env
         self.dev = dev
         self.agent_flops = agent_flops
         self.on_decision = on_decision
         self.ledger = Ledger()  # of all episodes
         self.standings: dict[str, Standing] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
-        self._recorder = Recorder(folder, env.knowledge)
+        self._recorder = folder if isinstance(folder, Recorder) else Recorder(folder, env.knowledge)
         self._since: float | None = None  # when the agent was last handed an observation
 
     def reset(
@@ -89,3 +121,46 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
             self.inner.distillation.ledger.seconds["agent"] += time.perf_counter() - self._since
             self._since = None
         self.inner.distillation.ledger.spend("agent", flops)
+
+
+class CohortRecording:
+    """What a `CohortEnv` shows, written down: each student's episode as one of its own, at its share of the cost.
+
+    Args:
+        recorder: what writes.
+        dev: measure dev when the episodes end; for the record only, the agent never sees it.
+        agent_flops: what the agent spends on a decision, its updates included.
+        on_decision: is told the optimizer steps of each phase, of all students together.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        dev: bool = True,
+        agent_flops: float = 0.0,
+        on_decision: Callable[[int], object] | None = None,
+    ) -> None:
+        self.dev, self.agent_flops, self.on_decision = dev, agent_flops, on_decision
+        self.ledger = Ledger()  # of all episodes
+        self._recorder = recorder
+
+    def __call__(self, env: CohortEnv, rewards: NDArray[np.float32], infos: Sequence[dict[str, Any]]) -> None:
+        """Writes down one decision of every student, and the episodes at their end."""
+        cohort, recorder = env.cohort, self._recorder
+        cohort.ledger.spend("agent", self.agent_flops * env.num_envs)
+        first = recorder.episodes
+        for i, (trajectory, reward, info) in enumerate(zip(env.trajectories, rewards, infos, strict=True)):
+            recorder.decision(first + i, trajectory, float(reward), info)
+        if cohort.steps_done >= cohort.steps:
+            dev = cohort.distillation.task.dev if self.dev else {}
+            measured = {name: cohort.measure(split, name) for name, split in dev.items()}
+            share = cohort.ledger.share(env.num_envs)
+            for i, (trajectory, info) in enumerate(zip(env.trajectories, infos, strict=True)):
+                standings = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}
+                recorder.episode(trajectory, float(np.sum(trajectory.record().rewards)), standings, share)
+            self.ledger.add(cohort.ledger)
+        if self.on_decision is not None:
+            episode = env.trajectories[0].episode
+            assert episode is not None
+            self.on_decision(episode.phases[-1].steps * env.num_envs)

@@ -13,12 +13,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from numpy.typing import NDArray
 
-from ackd.choices import Subset
+from ackd.choices import Action, Subset, Weights
 from ackd.episode import Episode, Phase
-from ackd.errors import InputError
+from ackd.errors import InputError, unknown
 from ackd.rewards import Earned, GapClosed
 from ackd.signals import Observation, Signals
 from ackd.types import Report, Selection, Standing
@@ -26,6 +26,7 @@ from ackd.types import Report, Selection, Standing
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
 FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss, where the student itself takes 1
 JITTER = 0.05  # each episode's rates lie within this share of the ones in `Rates`
+CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
 START, TEACHER = 1.0, 0.2  # losses on the reward split
 
 
@@ -47,23 +48,21 @@ class Gaps:
 
     def after(self, selection: Selection, rates: Rates) -> Gaps:
         """The gaps after one decision; see `ToyEnv` for the formula."""
-        chosen = selection.chosen
-        share = 1.0 / max(len(chosen), 1)
-        hidden = share * rates.hidden if "hidden" in chosen else 0.0
-        logits = share * rates.logits if "logits" in chosen else 0.0
+        total = sum(selection.weights.values()) or 1.0
+        hidden, logits = (selection.weights.get(name, 0.0) / total for name in ("hidden", "logits"))
         return Gaps(
-            self.representation * (1.0 - hidden),
-            self.output * (1.0 - rates.labels - logits * (1.0 - self.representation) ** 2),
+            self.representation * (1.0 - hidden * rates.hidden),
+            self.output * (1.0 - rates.labels - logits * rates.logits * (1.0 - self.representation) ** 2),
         )
 
 
-class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
+class ToyEnv(gym.Env[dict[str, Any], Action]):
     """A student with a representation gap R and an output gap O, both 1 at the start; the return is 1 - O at the end.
 
-        R <- R * (1 - r_hidden * s * [hidden])
-        O <- O * (1 - r_labels - r_logits * s * (1 - R)^2 * [logits])        s = 1 / number of chosen types
+        R <- R * (1 - r_hidden * s_hidden)
+        O <- O * (1 - r_labels - r_logits * s_logits * (1 - R)^2)        s_k = w_k / sum of weights
 
-    Logits teach only as far as representations are right, and what is chosen together shares the capacity s; attention
+    Logits teach only as far as representations are right, and what is chosen together shares the capacity; attention
     takes capacity and gives nothing. So the best order is hidden first and logits afterwards, and no constant selection
     comes near: with 10 decisions the optimum is 0.914 (mean over seeds), hidden+logits throughout 0.648, everything
     throughout 0.417, a new random subset each time 0.38, labels or any single type 0.183. Giving hidden+logits way to
@@ -73,28 +72,40 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
         decisions: the length of an episode, which ends as terminated.
         k_max: bits of the action; those past the third stand for no type and are dropped.
         noise: standard deviation of the log of a factor on each measured output gap; 0 measures exactly.
-        cost_weight: the weight of the FLOPs in the reward, as in `ackd.rewards.GapClosed`.
+        cost_weight: the weight of the FLOPs in the reward, as in `ackd.rewards.GapClosed`; a type is paid for in full
+            however small its weight.
+        choice: `subset` (`MultiBinary`, weights 0 or 1) or `weights` (`Box`).
 
     Raises:
         InputError: if an argument is out of range.
     """
 
-    def __init__(self, decisions: int = 10, k_max: int = 8, noise: float = 0.0, cost_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        decisions: int = 10,
+        k_max: int = 8,
+        noise: float = 0.0,
+        cost_weight: float = 0.0,
+        choice: str = "subset",
+    ) -> None:
         if decisions < 1:
             raise InputError(f"decisions is {decisions}: an episode needs at least 1")
         if k_max < len(FAMILIES):
             raise InputError(f"k_max is {k_max}: the toy has {len(FAMILIES)} knowledge types, so give at least that")
         if not (0.0 <= noise < 1.0 and math.isfinite(cost_weight)):
             raise InputError(f"noise is {noise} and cost_weight {cost_weight}: give 0 <= noise < 1 and a finite weight")
-        self._config = {"decisions": decisions, "k_max": k_max, "noise": noise, "cost_weight": cost_weight}
+        if choice not in CHOICES:
+            raise unknown("action space", choice, CHOICES)
+        names = ("decisions", "k_max", "noise", "cost_weight", "choice")
+        self._config: dict[str, Any] = dict(zip(names, (decisions, k_max, noise, cost_weight, choice), strict=True))
         self._decisions, self._noise = decisions, noise
         total = 1.0 + sum(FLOPS.values())
         self.knowledge = tuple(FAMILIES)
-        self.choice = Subset(self.knowledge, k_max)
+        self.choice = CHOICES[choice](self.knowledge, k_max)
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
         self.reward = GapClosed(cost_weight)
         self.observation_space = self.signals.space
-        self.action_space = self.choice.space
+        self.action_space: spaces.Space[Any] = self.choice.space
         self._begin(Rates())
         self._ready = False
 
@@ -113,7 +124,7 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
         self._ready = True
         return self.signals.observe(self.episode), self._info("", Earned(0.0))
 
-    def step(self, action: NDArray[np.int8]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Spend one decision; the last one terminates the episode, and nothing truncates it.
 
         Raises:
@@ -155,7 +166,7 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
             "ready": self._ready,
             "rates": asdict(self._rates),
             "decisions": [
-                [list(phase.selection.chosen), factor]
+                [dict(phase.selection.weights), factor]
                 for phase, factor in zip(self.episode.phases, self._factors, strict=True)
             ],
             "rng": self.np_random.bit_generator.state,
@@ -170,14 +181,14 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
         if state["config"] != self._config:
             raise InputError(f"the state is of a toy with {state['config']}, this one has {self._config}")
         self._begin(Rates(**state["rates"]))
-        for names, factor in state["decisions"]:
-            self._advance(Selection.of(*names), factor)
+        for weights, factor in state["decisions"]:
+            self._advance(Selection(weights), factor)
         self.np_random.bit_generator.state = state["rng"]
         self._ready = state["ready"]
 
     def fork(self) -> ToyEnv:
         """An independent copy in the middle of the episode."""
-        copy = ToyEnv(**self._config)  # type: ignore[arg-type]  # the keywords it was made with
+        copy = ToyEnv(**self._config)  # the keywords it was made with
         copy.load_state_dict(self.state_dict())
         return copy
 
@@ -195,7 +206,7 @@ class ToyEnv(gym.Env[dict[str, Any], NDArray[np.int8]]):
         self._factors.append(factor)
         losses = {"hidden": self._gaps.representation, "attention": 1.0, "logits": self._gaps.output}
         report = Report(
-            loss=self._gaps.output + sum(losses[name] for name in selection.chosen),
+            loss=self._gaps.output + sum(weight * losses[name] for name, weight in selection.weights.items()),
             labels=self._gaps.output,
             grad_norm=self._gaps.output + self._gaps.representation,
             uncertainty=min(self._gaps.output, 1.0),

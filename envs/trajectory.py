@@ -68,7 +68,7 @@ class Trajectory:
         earned = self.reward(self.episode) if phase.finite else Earned(ERROR_RETURN - math.fsum(self._rewards))
         self._actions.append(np.atleast_1d(action).tolist())
         self._rewards.append(earned.total)
-        return self.signals.observe(self.episode), earned.total, self.over, self._info(phase, earned)
+        return self.signals.observe(self.episode), earned.total, self.over, self.info(phase, earned)
 
     def record(self) -> Record:
         """The episode so far."""
@@ -98,7 +98,8 @@ class Trajectory:
                 teacher.loss,
             )
 
-    def _info(self, phase: Phase, earned: Earned) -> dict[str, Any]:
+    def info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
+        """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""
         assert self.episode is not None
         standing = self.episode.standing
         numbers = {

@@ -1,0 +1,283 @@
+"""Instances, what a policy learns on and is tried on, read from JSON files."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ackd.envs.make import distill
+from ackd.errors import InputError, unknown
+from ackd.knowledge import DEFAULT
+
+SETS = Path(__file__).parent / "instance_sets"
+FORMAT, MAX_BYTES, MAX_INT = 1, 1_000_000, 2**31
+FILE = {"format": int, "name": str, "description": str, "defaults": dict, "instances": list}
+OWN = ("name", "split", "seeds")
+MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are paths
+MACHINE = ("device", "cache", "cache_budget", "precision", "compiled")
+NOT_HERE = dict.fromkeys(MACHINE, "belongs to the machine, so leave it to the caller") | {
+    "k_max": "is one for all instances, so leave it to the caller",
+    "preset": "leaves nothing to choose between types, so name types instead",
+}
+WORDS = {
+    int: "a whole number below 2^31", float: "a number", str: "text", bool: "true or false", NoneType: "null",
+    dict: "an object with fields", list: "a list",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A setting to distil in, and the students' seeds that its episodes draw from.
+
+    Args:
+        name: unique in its set.
+        split: what the instance is for, such as train, unseen-task or longer-budget.
+        setting: as `ackd.envs.make.distill` takes it.
+        seeds: the first, and how many.
+
+    Raises:
+        InputError: if there are no seeds, or they are out of range.
+    """
+
+    name: str
+    split: str
+    setting: Mapping[str, Any]
+    seeds: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        first, count = self.seeds
+        if first < 0 or count < 1 or first + count > MAX_INT:
+            raise InputError(
+                f"instance {self.name!r}: seeds is [{first}, {count}]: give the first, at least 0, and how many, "
+                "at least 1, all below 2^31"
+            )
+
+    @property
+    def knowledge(self) -> tuple[str, ...]:
+        """The names of its knowledge types, in the order of the action's bits."""
+        types, teachers = self.setting.get("types") or DEFAULT, self.setting.get("teacher", "")
+        kinds = [name.partition("@") for name in types]
+        if isinstance(teachers, str) or len(teachers) < 2:
+            return tuple(kind for kind, _, _ in kinds)
+        places = range(1, len(teachers) + 1)
+        return tuple(f"{kind}@{m}" for m in places for kind, _, place in kinds if place in ("", str(m)))
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """What a policy's card may tell of it: plain JSON, without paths of this machine."""
+        told: dict[str, Any] = {"name": self.name, "split": self.split, "seeds": list(self.seeds)}
+        for name, value in self.setting.items():
+            if name in MODELS and value is not None:
+                told[name] = Path(value).name if isinstance(value, str) else [Path(one).name for one in value]
+            elif name not in (*DATA, *MACHINE):
+                told[name] = list(value) if isinstance(value, tuple) else value
+        return told
+
+    def seed(self, episode: int) -> int:
+        """The student's seed in its episode of that number, counted from 0: round and round its block."""
+        first, count = self.seeds
+        return first + episode % count
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the sets that come with ackd."""
+    return tuple(sorted(path.stem for path in SETS.glob("*.json")))
+
+
+def read_instances(
+    source: str | Path, *, teachers: Path | None = None, data: Path | None = None, split: str | None = None
+) -> tuple[Instance, ...]:
+    """The instances in a JSON file, or in a set that comes with ackd.
+
+    Args:
+        source: the file, or the name of such a set.
+        teachers: where relative names of models start from; the file's own folder if None.
+        data: where relative names of data start from, likewise; and what GLUE tasks are read from that name no data,
+            instead of the hub.
+        split: only these instances.
+
+    Raises:
+        InputError: if any of it cannot be an instance; the sentence names file, instance and field.
+    """
+    path, ours = _find(source)
+    where = f"the instance set {path.stem}" if ours else str(path)
+    fields = _parse(path, where)
+    own = None if ours else path.parent
+    defaults = _checked(fields.get("defaults", {}), f"{where}, defaults")
+    instances = [
+        _instance(item, defaults, f"{where}, instance {number}", where)
+        for number, item in enumerate(fields["instances"], 1)
+    ]
+    names = [one.name for one in instances]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where}: the name {name!r} is given to {names.count(name)} instances: make it unique")
+    if split is not None:
+        if split not in {one.split for one in instances}:
+            raise unknown(f"split of {where}", split, {one.split for one in instances})
+        instances = [one for one in instances if one.split == split]
+    if ours and teachers is None:
+        wanted = sorted({name for one in instances for name in _several(one.setting["teacher"])})
+        raise InputError(
+            f"{where} needs the folder of its teachers ({', '.join(wanted)}). {fields.get('description', '')}"
+        )
+    return tuple(
+        _placed(one, teachers or own, data or own, data, f"{where}, instance {one.name!r}") for one in instances
+    )
+
+
+def _find(source: str | Path) -> tuple[Path, bool]:
+    """The file, and whether it came with ackd."""
+    if source in shipped():
+        return SETS / f"{source}.json", True
+    path = Path(source)
+    if os.path.isfile(path):
+        return path, False
+    if isinstance(source, str) and path.name == source and path.suffix != ".json":
+        raise unknown("instance set", source, shipped())
+    raise InputError(f"there is no file {path}: give a JSON file, or one of {', '.join(shipped())}")
+
+
+def _parse(path: Path, where: str) -> dict[str, Any]:
+    """The fields of the file, each of its type."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{where} cannot be read ({error.strerror})") from error
+    if len(text) > MAX_BYTES:
+        raise InputError(f"{where} is larger than {MAX_BYTES} bytes, more than any instance set needs")
+    try:
+        fields = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{where} must be an object with the fields {', '.join(FILE)}")
+    for name, value in fields.items():
+        if name not in FILE:
+            raise unknown(f"field of {where}", name, FILE)
+        if not _fits(value, FILE[name]):
+            raise _wrong(where, name, value, FILE[name])
+    if fields.get("format") != FORMAT:
+        raise InputError(f"{where}: format is {fields.get('format')}, and this ackd reads {FORMAT}")
+    if not fields.get("instances"):
+        raise InputError(f"{where} has no instances: give at least one")
+    return fields
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON's own rule, that the last of two equal names counts, would hide a mistake."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return fields
+
+
+def _instance(item: Any, defaults: Mapping[str, Any], where: str, file: str) -> Instance:
+    if not isinstance(item, dict):
+        raise _wrong(file, where.removeprefix(f"{file}, "), item, dict)
+    if isinstance(item.get("name"), str):
+        where = f"{file}, instance {item['name']!r}"
+    for field in ("name", "split"):
+        if not (isinstance(item.get(field), str) and item[field]):
+            raise _wrong(where, field, item.get(field), str)
+    seeds: Any = item.get("seeds")
+    if not _fits(seeds, Sequence[int]) or len(seeds) != 2:
+        raise InputError(f"{where}: seeds must be two whole numbers, the first and how many, not {_short(seeds)}")
+    setting = {**defaults, **_checked({name: item[name] for name in item if name not in OWN}, where)}
+    for field in ("task", "teacher"):
+        if not setting.get(field):
+            raise InputError(f"{where} names no {field}: give it there or in the defaults")
+    try:
+        return Instance(item["name"], item["split"], setting, (seeds[0], seeds[1]))
+    except InputError as error:
+        raise InputError(f"{file}, {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _hints() -> dict[str, Any]:
+    """The type of each setting by its name, from the functions that take them."""
+    from ackd.setting import prepare
+
+    return {
+        name: get_type_hints(function)[name]
+        for function in (prepare, distill)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_HERE
+    }
+
+
+def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings, if they are known and of their types; lists become tuples."""
+    for name, value in settings.items():
+        if name in NOT_HERE:
+            raise InputError(f"{where}: {name} {NOT_HERE[name]}")
+        if name not in _hints():
+            raise unknown(f"field of {where}", name, {*_hints(), *OWN})
+        if not _fits(value, _hints()[name]):
+            raise _wrong(where, name, value, _hints()[name])
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # neither NaN nor infinity
+    return type(value) is hint and (hint is not int or abs(value) < MAX_INT)
+
+
+def _wrong(where: str, field: str, value: Any, hint: Any) -> InputError:
+    return InputError(f"{where}: {field} must be {_words(hint)}, not {_short(value)}")
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_words(one) for one in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return f"a list, each {_words(get_args(hint)[0])}"
+    return WORDS[hint]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _several(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _placed(instance: Instance, models: Path | None, data: Path | None, glue: Path | None, where: str) -> Instance:
+    """The instance with paths that hold from here, whose teachers are there."""
+    from ackd.tasks import GLUE
+
+    setting = dict(instance.setting)
+    for name, folder in (*((name, models) for name in MODELS), *((name, data) for name in DATA)):
+        paths = []
+        for given in _several(setting.get(name) or ()):
+            if folder is None and not Path(given).is_absolute():
+                raise InputError(f"{where}: {name} is {given!r}, and nobody said in which folder: give it as data")
+            paths.append(str((folder or Path()) / given))
+        if paths:
+            setting[name] = paths[0] if isinstance(setting[name], str) else tuple(paths)
+    for path in _several(setting["teacher"]):
+        if not os.path.exists(path):
+            raise InputError(
+                f"{where}: the teacher {path} is not there: make it as `ackd finetune --task {setting['task']} "
+                f"--output {path}` does, or say in which folder teachers are"
+            )
+    if glue is not None and "data" not in setting and setting["task"] in GLUE:
+        setting["data"] = str(glue)
+    return Instance(instance.name, instance.split, setting, instance.seeds)

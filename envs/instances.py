@@ -1,0 +1,221 @@
+"""Distillation over a set of instances: each episode is a student's training in one of them."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ackd.choices import Action, Choice
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.instance_files import Instance, read_instances, shipped
+from ackd.envs.trajectory import Trajectory
+from ackd.episode import Episode
+from ackd.errors import InputError, unknown
+from ackd.loop import Distillation
+from ackd.rewards import Reward
+from ackd.signals import Observation, Signals
+
+__all__ = ["ORDERS", "Instance", "InstanceEnv", "read_instances", "shipped"]
+
+ORDERS = ("round-robin", "sampled")
+OPTIONS = ("instance", "seed")
+
+
+class InstanceEnv(gymnasium.Env[Observation, Action]):
+    """A `DistillationEnv` for each of several instances, one of them at a time.
+
+    Args:
+        instances: at least one; the first is built at once, the others when their turn comes.
+        make: builds one's environment from its setting, `k_max` and `common`, as `ackd.envs.make.distill`.
+        order: `round-robin`, or `sampled`, each with the same chance.
+        seed: of the sampling.
+        k_max: length of the action, for all of them.
+        keep: environments alive at once; the one that was used longest ago goes. An instance's episodes are the same
+            whether it was built anew or not.
+        **common: settings of every instance, such as its device; none that an instance has itself.
+
+    The i-th episode of an instance trains the student with the i-th seed of its block, round and round, whatever the
+    agent does and whichever other instances there are. `reset(seed=...)` begins the order and the blocks anew. Options
+    of `reset`: `instance` takes the one of that name out of turn, `seed` that student without counting it.
+
+    Raises:
+        InputError: if the instances do not fit together, or one cannot be built.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own name and type
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        make: Callable[..., DistillationEnv],
+        *,
+        order: str = "round-robin",
+        seed: int = 0,
+        k_max: int = 8,
+        keep: int = 4,
+        **common: Any,
+    ) -> None:
+        if order not in ORDERS:
+            raise unknown("order of instances", order, ORDERS)
+        if keep < 1:
+            raise InputError(f"at least 1 environment has to be kept, got {keep}")
+        self.instances = {one.name: one for one in instances}
+        if not instances or len(self.instances) < len(instances):
+            raise InputError("give at least one instance, and each a name of its own")
+        for one in instances:
+            if len(one.knowledge) > k_max:
+                raise InputError(
+                    f"k_max is {k_max}, but instance {one.name!r} has {len(one.knowledge)} knowledge types: raise it"
+                )
+            if twice := sorted(one.setting.keys() & {*common, "k_max"}):
+                raise InputError(f"instance {one.name!r} sets {', '.join(twice)}, which the caller sets for all")
+        self.knowledge = tuple(dict.fromkeys(name for one in instances for name in one.knowledge))
+        self.order, self._make, self._keep = order, make, keep
+        self._common = {**common, "k_max": k_max}
+        self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
+        self._turns = 0  # of the order
+        self._episodes = dict.fromkeys(self.instances, 0)
+        self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
+        self.instance = instances[0]
+        self.present = self._kept[self.instance.name] = self._build(self.instance)
+        self.observation_space, self.action_space = self.present.observation_space, self.present.action_space
+
+    @property
+    def distillation(self) -> Distillation:
+        """What is trained at present."""
+        return self.present.distillation
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The present episode, as the agent lives it."""
+        return self.present.trajectory
+
+    @property
+    def episode(self) -> Episode | None:
+        """The episode so far; None before the first."""
+        return self.present.episode
+
+    @property
+    def decisions(self) -> int:
+        """Decisions in an episode of the present instance."""
+        return self.present.decisions
+
+    @property
+    def signals(self) -> Signals:
+        """What is observed of the present instance."""
+        return self.present.signals
+
+    @property
+    def choice(self) -> Choice:
+        """The action space, and the present instance's names for its entries."""
+        return self.present.choice
+
+    @property
+    def reward(self) -> Reward:
+        """What a decision earns at present."""
+        return self.present.reward
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begins with a new student in the next instance, or in the one that the options name.
+
+        Raises:
+            InputError: if an option or the instance is not known, or the instance cannot be built.
+        """
+        asked = options or {}
+        for name in asked:
+            if name not in OPTIONS:
+                raise unknown("option of reset", str(name), OPTIONS)
+        student = asked.get("seed")
+        if student is not None and not (type(student) is int and student >= 0):
+            raise InputError(f"the option seed must be a whole number of at least 0, got {student!r}")
+        super().reset(seed=seed)
+        if seed is not None:
+            self._turns, self._episodes = 0, dict.fromkeys(self.instances, 0)
+        self._enter(asked["instance"] if "instance" in asked else self._next())
+        if student is None:
+            student = self.instance.seed(self._episodes[self.instance.name])
+            self._episodes[self.instance.name] += 1
+        observation, info = self.present.reset(seed=student)
+        return observation, {**info, "instance": self.instance.name}
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Trains for one phase under the action's selection.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
+        """
+        observation, reward, terminated, truncated, info = self.present.step(action)
+        return observation, reward, terminated, truncated, {**info, "instance": self.instance.name}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the episode, and the episodes after it, depend on."""
+        return {
+            "instance": self.instance.name,
+            "turns": self._turns,
+            "episodes": dict(self._episodes),
+            "np_random": self.np_random.bit_generator.state,
+            "present": self.present.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict` of an environment with the same arguments."""
+        self._enter(state["instance"])
+        self._turns, self._episodes = state["turns"], dict(state["episodes"])
+        self.np_random.bit_generator.state = state["np_random"]
+        self.present.load_state_dict(state["present"])
+
+    def fork(self) -> InstanceEnv:
+        """An independent environment in the same state; data and teachers, which never change, are shared."""
+        twin = copy.copy(self)
+        twin.present = self.present.fork()
+        twin._kept = OrderedDict({self.instance.name: twin.present})
+        twin._episodes = dict(self._episodes)
+        twin.np_random = copy.deepcopy(self.np_random)
+        twin.observation_space = copy.deepcopy(self.observation_space)  # spaces draw from generators of their own
+        twin.action_space = copy.deepcopy(self.action_space)
+        return twin
+
+    def _next(self) -> str:
+        """Whose turn it is; the turn is taken."""
+        names = list(self.instances)
+        turn = self._turns if self.order == "round-robin" else int(self.np_random.integers(len(names)))
+        self._turns += 1
+        return names[turn % len(names)]
+
+    def _enter(self, name: str) -> None:
+        if name not in self.instances:
+            raise unknown("instance", str(name), self.instances)
+        if name not in self._kept:
+            while len(self._kept) >= self._keep:
+                self._kept.popitem(last=False)
+            self._kept[name] = self._alike(self._build(self.instances[name]), name)
+        self._kept.move_to_end(name)
+        self.instance, self.present = self.instances[name], self._kept[name]
+
+    def _build(self, instance: Instance) -> DistillationEnv:
+        try:
+            env = self._make(**instance.setting, **self._common)
+        except InputError as error:
+            raise InputError(f"instance {instance.name!r}: {error}") from error
+        if set(env.knowledge) != set(instance.knowledge):
+            raise InputError(
+                f"instance {instance.name!r} has the knowledge types {', '.join(env.knowledge)}, and its setting says "
+                f"{', '.join(instance.knowledge)}: name them in its types"
+            )
+        return env
+
+    def _alike(self, env: DistillationEnv, name: str) -> DistillationEnv:
+        """The environment, if the first one's agent can act in it."""
+        if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
+            raise InputError(
+                f"instance {name!r} has other observations or actions than {next(iter(self.instances))!r}: "
+                "set choice and observe_cls alike, and with observe_cls take models of the same widths"
+            )
+        return env
