@@ -28,6 +28,7 @@ from ackd.types import Report, Selection, Standing
 logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
+END = "end"  # of a run that is finished
 ANSWERS: dict[str, type[Report[float]] | type[Standing]] = {"report": Report, "standing": Standing}
 
 P = ParamSpec("P")
@@ -77,8 +78,12 @@ class Journal:
         entries = _read(folder / ENTRIES)
         resets = [i for i, entry in enumerate(entries) if entry["verb"] == "reset"]
         self._state = self._load_state(len(entries), resets[-1] if resets else 0)
-        kept = entries[: self._state["entries"] if self._state else resets[-1] if resets else 0]
-        self._write_all(kept)
+        self._whole = bool(entries) and entries[-1]["verb"] == END
+        if not self._whole:
+            last = resets[-1] if resets else 0  # without a state the episode under way begins again
+            entries = entries[: self._state["entries"] if self._state else last]
+        self._write_all(entries)
+        kept = entries[:-1] if self._whole else entries
         self._ahead = deque(kept)
         self.entries = len(kept)
         self._saved = time.monotonic()
@@ -97,6 +102,8 @@ class Journal:
         """
         if self._ahead:
             return self._replay(training, verb, asked)  # type: ignore[no-any-return]  # what was written is what R was
+        if self._whole:
+            raise InputError(f"{self.folder} is of a run that is finished, and has no answer to {verb} {_short(asked)}")
         given = answer()
         self._append({"verb": verb, "asked": asked, "answer": _plain(given), "counters": training.counters()})
         if verb == "advance" and time.monotonic() - self._saved >= self.seconds:
@@ -104,7 +111,9 @@ class Journal:
         return given
 
     def finish(self) -> None:
-        """Takes away the state, which a run that is finished does not need any more."""
+        """Marks the run as finished: all that it answered stays, and its state is not needed any more."""
+        if not self._ahead and not self._whole:
+            self._append({"verb": END, "asked": [], "answer": None, "counters": {}})
         (self.folder / STATE).unlink(missing_ok=True)
 
     def _replay(self, training: Training, verb: str, asked: list[Any]) -> Any:

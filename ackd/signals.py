@@ -2,8 +2,8 @@
 
 Losses enter as log-ratios to their first measurement, amounts as shares, position as progress. There are no running
 statistics to lose: the same episode gives the same observation anywhere. All of it is what the learning steps compute
-anyway, so that a policy sees the same whether rewards are measured or not. Layout and names are versioned (`SCHEMA`), and a
-saved policy carries them.
+anyway, so that a policy sees the same whether rewards are measured or not. Layout and names are versioned (`SCHEMA`),
+and a saved policy carries them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from ackd import models
 from ackd.models import Model
 
-
 WARMUP = 0.06  # share of the budget in which the learning rate rises
 
 

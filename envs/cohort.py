@@ -69,8 +69,8 @@ class CohortEnv(VecEnv):
         self._generator = np.random.default_rng(seed)
         self._started = self._handed = 0.0  # when the episode began, and when the agent got its last observations
         self._actions: NDArray[Any] = np.zeros(0)
-        self.render_modes: list[str] = []
-        super().__init__(cohort.students, self.signals.space, self.choice.space)
+        self.render_mode: str | None = None  # asked for in the constructor of a VecEnv
+        super().__init__(cohort.size, self.signals.space, self.choice.space)
 
     @property
     def decisions(self) -> int:

@@ -57,6 +57,21 @@ def test_the_gradient_is_the_mask_and_the_seed_fixes_it() -> None:
     assert torch.equal(dropout(values, 0.3), found)
 
 
+@pytest.mark.parametrize("p", [1e-7, 0.3, 1.0])
+def test_under_vmap_everybody_has_a_mask_of_its_own(p: float) -> None:
+    torch.manual_seed(2)
+    values = torch.ones(3, 40_000, requires_grad=True)
+    found = torch.vmap(lambda one: dropout(one, p), randomness="different")(values)
+    (gradient,) = torch.autograd.grad(found.sum(), values)
+    assert torch.equal(gradient, found)
+    kept = (found != 0).float()
+    correlation = torch.corrcoef(kept)[~torch.eye(3, dtype=torch.bool)]
+    for share in kept.mean(1).tolist():
+        assert abs(share - (1 - p)) < 5 * (p * (1 - p) / 40_000) ** 0.5 + 1 / STEPS
+    if 0.01 < p < 0.99:
+        assert correlation.abs().max() < 5 / 40_000**0.5
+
+
 def test_a_student_trains_with_it_and_answers_without(
     make_model: Callable[..., Model], make_batch: Callable[..., Batch]
 ) -> None:

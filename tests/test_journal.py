@@ -199,12 +199,19 @@ def test_lines_are_plain_json(tmp_path: Path) -> None:
     assert verbs == ["reset", "measure", "measure_teacher", *["advance", "measure"] * 6, "measure"]
 
 
-def test_a_journal_that_is_finished_leaves_no_state(tmp_path: Path) -> None:
+def test_a_finished_journal_answers_everything_again_and_nothing_else(tmp_path: Path) -> None:
     env = journaled(tmp_path)
-    play(env, (3,))
+    said = play(env, (3,))[:-1]  # the weights are gone with the state
     assert env.distillation.journal is not None
     env.distillation.journal.finish()
     assert [path.name for path in tmp_path.iterdir()] == [ENTRIES]
+    for _ in range(2):
+        again = journaled(tmp_path)
+        assert play(again, (3,))[:-1] == said
+        assert again.distillation.journal is not None
+        again.distillation.journal.finish()
+    with pytest.raises(InputError, match="is finished, and has no answer to reset"):
+        again.reset(seed=5)
 
 
 def test_forks_are_not_written_down(tmp_path: Path) -> None:

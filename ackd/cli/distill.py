@@ -6,11 +6,11 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-from ackd.cli.options import DataOptions, OutputOptions, StudentOptions, progress
+from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
 
 
 @dataclass(kw_only=True)
-class Distill(DataOptions, StudentOptions, OutputOptions):
+class Distill(DataOptions, StudentOptions, RunOptions):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
@@ -23,43 +23,59 @@ class Distill(DataOptions, StudentOptions, OutputOptions):
     """A published method with its losses, weights and stages: kd, pkd-skip, pkd-last, tinybert, minilm, minilmv2,
     distilbert, rkd."""
     policy: str | None = None
-    """labels, all, random, random-held, scheduled, types joined by + (logits+hidden), or a saved policy's folder;
-    all if neither this nor --preset is given."""
+    """labels, all, random, random-held, scheduled, types joined by + (logits+hidden), a policy of the store
+    (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3); all if
+    neither this nor --preset is given."""
+    refine: bool = False
+    """Let the learned policy in --policy go on learning inside this run."""
     seed: int = 0
     """Seed of the student's initialisation, data order and dropout."""
 
     def run(self) -> None:
         """Trains, reports on dev, and saves the student under OUTPUT/student."""
+        from ackd.agents.refine import Refining
         from ackd.agents.rules import Staged
-        from ackd.cli.episodes import policy_of, run_episode
-        from ackd.cli.results import finish
+        from ackd.cli.arms import REFINE, Arm, arm
+        from ackd.cli.episodes import run_episode
+        from ackd.cli.results import finish, save_refined
         from ackd.envs.make import distill
         from ackd.envs.recording import Recording
         from ackd.errors import InputError
         from ackd.models import load_tokenizer
-        from ackd.runs import RunFolder
 
-        inputs = (*self.teacher, self.student, self.data, self.policy, self.cache)
-        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs)
-        if self.preset is not None and self.policy is not None:
+        folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
+        if folder.finished:
+            return
+        if self.preset is not None and (self.policy is not None or self.refine):
             raise InputError(f"the preset {self.preset!r} says what is transferred when: leave --policy away")
         env = distill(
             task=self.task,
             teacher=self.teacher,
             teacher_weights=self.teacher_weights,
             preset=self.preset,
+            reward_every=None,
             **self.data_settings(),
             **self.student_settings(),
         )
-        name = self.preset or self.policy or "all"
-        policy = Staged(env.distillation.stages) if self.preset else policy_of(name, env, seed=self.seed)
+        if self.preset is not None:
+            chosen = Arm(self.preset, lambda env, seed: Staged(env.distillation.stages))
+        else:
+            chosen = arm((self.policy or "all") + REFINE * self.refine, env.knowledge)
+        env = env.variant(**chosen.settings)
+        policy = chosen.make(env, self.seed)
         folder.begin("distill", asdict(self))
         started = time.perf_counter()
         with (
-            progress(self.steps, f"distill ({name})") as bar,
+            progress(self.steps, f"distill ({chosen.name})") as bar,
             closing(Recording(env, folder.path, on_decision=bar.update)) as recording,
         ):
-            run_episode(recording, policy, seed=self.seed)
+            journal = None if chosen.forks else self.journal(folder.path / "checkpoint")
+            env.distillation.journal = journal
+            run_episode(recording, policy, seed=self.seed, learner=chosen.learner(policy))
         seconds = time.perf_counter() - started
-        finish(folder, recording, load_tokenizer(self.teacher[0]), policy=name, seconds=seconds)
+        if isinstance(policy, Refining) and chosen.learned is not None:
+            save_refined(folder.path / "policy", policy, chosen.learned.card)
+        finish(folder, recording, load_tokenizer(self.teacher[0]), policy=chosen.name, seconds=seconds)
+        if journal is not None:
+            journal.finish()
         print(f"curves:  tensorboard --logdir {folder.path}")

@@ -1,35 +1,18 @@
-"""Policies by name or folder, and episodes under them."""
+"""Where policies are found, and episodes under them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ackd.agents import library
-from ackd.agents.policy import Policy
-from ackd.agents.rules import RULES, rule
-from ackd.agents.store import load
-from ackd.envs.distillation import CHOICES, DistillationEnv
+from ackd.agents.policy import OnlinePolicy, Policy, Transition
+from ackd.agents.rules import RULES
 from ackd.envs.recording import Recording
-from ackd.errors import InputError, unknown
-
-
-def policy_of(name: str, env: DistillationEnv, *, seed: int = 0) -> Policy:
-    """A rule by its name, or a saved policy by its folder, its run's folder, or its name in the store.
-
-    Raises:
-        InputError: if it is none of them, or a policy that acts in another action space than the environment's.
-    """
-    folder = folder_of(name, env.knowledge)
-    if folder is None:
-        return rule(name, env.knowledge, seed=seed)
-    policy = load(folder, seed=seed)
-    if not isinstance(env.choice, CHOICES[policy.card.choice]):
-        raise InputError(
-            f"the policy {name} chooses {policy.card.choice}, and this environment's actions are "
-            f"{env.action_space}: make it with choice={policy.card.choice!r}"
-        )
-    return policy
+from ackd.errors import unknown
+from ackd.signals import Observation
 
 
 def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
@@ -51,11 +34,22 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
     return library.find(name)
 
 
-def run_episode(env: Recording, policy: Policy, *, seed: int) -> None:
-    """One episode from `seed` to its end."""
+def run_episode(env: Recording, policy: Policy, *, seed: int, learner: OnlinePolicy | None = None) -> None:
+    """One episode from `seed` to its end; a `learner` is told of every decision, and may explore."""
     observation, _ = env.reset(seed=seed)
-    state, ended = None, False
-    while not ended:
-        action, state = policy.predict(observation, state, deterministic=True)
-        observation, _, terminated, truncated, _ = env.step(action)
-        ended = terminated or truncated
+    state, over = None, False
+    while not over:
+        action, state = policy.predict(observation, state, deterministic=learner is None)
+        following, reward, terminated, truncated, _ = env.step(action)
+        over = terminated or truncated
+        if learner is not None:
+            learner.update(
+                Transition(
+                    _row(observation), action[None], np.array([reward], np.float32), _row(following), np.array([over])
+                )
+            )
+        observation = following
+
+
+def _row(observation: Observation) -> Observation:
+    return {name: value[None] for name, value in observation.items()}

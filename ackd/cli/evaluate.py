@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, OutputOptions, StudentOptions, progress
+from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
 
 if TYPE_CHECKING:
+    from ackd.cli.arms import Arm
     from ackd.envs.distillation import DistillationEnv
+    from ackd.ledger import Ledger
     from ackd.runs import RunFolder
+
+RESULT = "result.json"
 
 COLUMNS = (
     "task",
@@ -24,38 +30,67 @@ COLUMNS = (
     "reward",
     "flops_share",
     "steps",
+    "search_steps",
     "seconds",
     "error",
 )
+GROWING = ("tasks", "teachers", "policies", "seeds", "first_seed", "checkpoint_seconds", "search_tries", "search_seeds")
+SEARCHED = "best-static"
 
 
 @dataclass(kw_only=True)
-class Evaluate(DataOptions, StudentOptions, OutputOptions):
-    """Distil a student for each task, policy and seed, and tabulate what came out."""
+class Evaluate(DataOptions, StudentOptions, RunOptions):
+    """Distil a student for each task, policy and seed, and tabulate what came out.
+
+    With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained.
+    """
 
     tasks: tuple[str, ...]
     """One or more tasks."""
     teachers: tuple[str, ...]
     """A teacher for each task, in the same order."""
     policies: tuple[str, ...] = ("labels", "all", "random", "scheduled")
-    """Rules, types joined by +, or folders of saved policies."""
+    """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
+    in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
+    decision), best-static (the best fixed subset, searched with other seeds first)."""
     seeds: int = 3
     """Students for each task and policy; all policies get the same ones."""
     first_seed: int = 1000
     """The first of the seeds; apart from those that agents are usually trained on."""
+    search_tries: int = 16
+    """Subsets that best-static tries at most."""
+    search_seeds: int = 1
+    """Students for each of them, from seed 0 on."""
 
     def run(self) -> None:
         """Fills the table cell by cell."""
-        from ackd.cli.episodes import policy_of
+        from ackd.cli.tables import tables
         from ackd.envs.make import distill
-        from ackd.errors import InputError
-        from ackd.runs import RunFolder
 
-        folder = RunFolder(
-            self.output,
-            overwrite=self.overwrite,
-            inputs=(*self.teachers, self.student, self.data, self.cache, *self.policies),
-        )
+        folder = self.run_folder((*self.teachers, self.student, self.data, self.cache, *self.policies))
+        self._check()
+        envs = {
+            task: distill(task=task, teacher=teacher, **self.data_settings(), **self.student_settings())
+            for task, teacher in zip(self.tasks, self.teachers, strict=True)
+        }
+        arms = {task: self._arms(env.knowledge) for task, env in envs.items()}
+        folder.begin("evaluate", asdict(self), growing=GROWING)
+        (folder.path / RESULT).unlink(missing_ok=True)
+        started = time.perf_counter()
+        cells = self._fill(folder, envs, arms)
+        learned = {one.name: one.learned.card for one in arms[self.tasks[0]] if one.learned is not None}
+        text = tables(cells, learned)
+        folder.write_text("table.md", text + "\n")
+        folder.write_json(RESULT, self._result(cells, time.perf_counter() - started))
+        print(text)
+        for policy in self.policies:
+            if "/" in policy:
+                print(f"policy:  {policy}")
+        print(f"pictures: ackd report {folder.path}\ncurves:  tensorboard --logdir {folder.path}")
+
+    def _check(self) -> None:
+        from ackd.errors import InputError
+
         if len(self.tasks) != len(self.teachers):
             raise InputError(
                 f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one teacher for each task"
@@ -64,31 +99,21 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"the {what} {name!r} is named twice: name each once")
-        if self.seeds < 1:
-            raise InputError(f"at least 1 seed is needed, got {self.seeds}")
-        envs = {
-            task: distill(task=task, teacher=teacher, **self.data_settings(), **self.student_settings())
-            for task, teacher in zip(self.tasks, self.teachers, strict=True)
-        }
-        for env in envs.values():
-            for policy in self.policies:
-                policy_of(policy, env)
-        folder.begin("evaluate", asdict(self))
-        started = time.perf_counter()
-        cells = self._fill(folder, envs)
-        table = tabulate(cells)
-        folder.write_text("table.md", table + "\n")
-        folder.write_json("result.json", self._result(cells, time.perf_counter() - started))
-        print(table)
-        for policy in self.policies:
-            if "/" in policy:
-                print(f"policy:  {policy}")
-        print(f"curves:  tensorboard --logdir {folder.path}")
+        for name in ("seeds", "search_seeds", "search_tries"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: at least 1 is needed")
 
-    def _fill(self, folder: RunFolder, envs: dict[str, DistillationEnv]) -> list[dict[str, Any]]:
-        from ackd.cli.episodes import policy_of, run_episode
-        from ackd.cli.results import episode_result
-        from ackd.envs.recording import Recording
+    def _arms(self, knowledge: Sequence[str]) -> list[Arm]:
+        """What each name stands for; what is found by a search is still to be found."""
+        from ackd.agents.rules import rule
+        from ackd.cli.arms import Arm, arm
+
+        searched = Arm(SEARCHED, lambda env, seed: rule("labels", env.knowledge))
+        return [searched if name == SEARCHED else arm(name, knowledge) for name in self.policies]
+
+    def _fill(
+        self, folder: RunFolder, envs: dict[str, DistillationEnv], arms: dict[str, list[Arm]]
+    ) -> list[dict[str, Any]]:
         from ackd.ledger import Ledger
 
         cells: list[dict[str, Any]] = []
@@ -101,21 +126,56 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
             rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             rows.writeheader()
             for task, env in envs.items():
-                for policy in self.policies:
-                    place = folder.path / task / policy.strip("/.").replace("/", "_")
-                    place.mkdir(parents=True)
-                    with closing(Recording(env, place, on_decision=bar.update)) as recording:
-                        for seed in range(self.first_seed, self.first_seed + self.seeds):
-                            began = time.perf_counter()
-                            run_episode(recording, policy_of(policy, env, seed=seed), seed=seed)
-                            seconds = round(time.perf_counter() - began, 3)
-                            cell = episode_result(recording, policy=policy, seconds=seconds)
-                            cells.append(cell)
-                            rows.writerow(cell)
-                            file.flush()
-                        total.add(recording.ledger)
+                for one in arms[task]:
+                    place = folder.path / task / one.name.strip("/.").replace("/", "_").replace(":", "_")
+                    place.mkdir(parents=True, exist_ok=True)
+                    for cell in self._group(one, env, place, bar.update, total):
+                        cells.append(cell)
+                        rows.writerow(cell)
+                        file.flush()
         folder.write_json("ledger.json", total.as_dict())
         return cells
+
+    def _group(
+        self, one: Arm, env: DistillationEnv, place: Path, on_decision: Callable[[int], object], total: Ledger
+    ) -> Iterator[dict[str, Any]]:
+        """The cells of one task and policy."""
+        from ackd.agents.search import Lookahead
+        from ackd.cli.episodes import run_episode
+        from ackd.cli.results import episode_result
+        from ackd.envs.recording import Recording
+
+        searched = 0
+        if one.name == SEARCHED:
+            one, searched = self._search(env, place)
+        env = env.variant(**{"reward_every": env.decisions, **one.settings})
+        with closing(Recording(env, place, on_decision=on_decision)) as recording:
+            for seed in range(self.first_seed, self.first_seed + self.seeds):
+                journal = None if one.forks else self.journal(place / "checkpoint" / str(seed))
+                env.distillation.journal = journal
+                policy = one.make(env, seed)
+                run_episode(recording, policy, seed=seed, learner=one.learner(policy))
+                # of the ledger, which knows what was spent before a run was resumed
+                seconds = round(sum(env.distillation.ledger.seconds.values()), 3)
+                if isinstance(policy, Lookahead):
+                    searched = policy.probes * self.decision_interval
+                yield episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
+                if journal is not None:
+                    journal.finish()
+            env.distillation.journal = None
+            total.add(recording.ledger)
+
+    def _search(self, env: DistillationEnv, place: Path) -> tuple[Arm, int]:
+        """The best fixed subset on seeds of its own, and the optimizer steps that finding it took."""
+        from ackd.agents.search import best_static
+        from ackd.cli.arms import Arm
+
+        env = env.variant(reward_every=env.decisions)
+        journal = env.distillation.journal = self.journal(place / "checkpoint" / "search")
+        found = best_static(env, range(self.search_seeds), tries=self.search_tries)
+        journal.finish()
+        policy = found.rule(env.knowledge)
+        return Arm(SEARCHED, lambda env, seed: policy), found.episodes * self.steps
 
     def _result(self, cells: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         return {
@@ -126,28 +186,3 @@ class Evaluate(DataOptions, StudentOptions, OutputOptions):
             "seconds": round(seconds, 3),
             "cells": cells,
         }
-
-
-def tabulate(cells: list[dict[str, Any]]) -> str:
-    """A Markdown table: a row for each task and policy, mean over seeds with the smallest and largest."""
-    lines = [
-        "| task | policy | metric | dev score, mean (min to max) | teacher | reward | FLOPs | seconds | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for task, policy in dict.fromkeys((cell["task"], cell["policy"]) for cell in cells):
-        group = [cell for cell in cells if (cell["task"], cell["policy"]) == (task, policy)]
-        scores = [cell["dev_score"] for cell in group if cell["dev_score"] is not None]
-        score = "diverged"
-        if scores:
-            score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
-            if len(scores) < len(group):
-                score += f", {len(group) - len(scores)} diverged"
-        reward, flops, seconds = (
-            sum(cell[name] for cell in group) / len(group) for name in ("reward", "flops_share", "seconds")
-        )
-        first = group[0]
-        lines.append(
-            f"| {task} | {policy} | {first['metric']} | {score} | {first['teacher_score']:.2f} "
-            f"| {reward:.3f} | {flops:.0%} | {seconds:.1f} | {len(group)} |"
-        )
-    return "\n".join(lines)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 Precision = Literal["fp32", "bf16"]
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from ackd.journal import Journal
+    from ackd.runs import RunFolder
 
 
 @dataclass(kw_only=True)
@@ -48,6 +52,38 @@ class OutputOptions:
     """Folder for the run; it must not hold one yet."""
     overwrite: bool = False
     """Replace the run in --output."""
+
+
+@dataclass(kw_only=True)
+class RunOptions(OutputOptions):
+    """A run that can be taken up again."""
+
+    resume: bool = False
+    """Go on with the run in --output, where it was killed; begin it if there is none."""
+    checkpoint_seconds: float = 60.0
+    """Training between two checkpoints: what is lost at most, when the run is killed."""
+
+    def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
+        """The run's folder, which nothing is written to yet.
+
+        Raises:
+            InputError: if it cannot be used.
+        """
+        from ackd.errors import InputError
+        from ackd.runs import RunFolder
+
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
+        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
+        if folder.finished:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
+        return folder
+
+    def journal(self, folder: Path) -> Journal:
+        """The journal in a folder, from which a run goes on."""
+        from ackd.journal import Journal
+
+        return Journal(folder, seconds=self.checkpoint_seconds)
 
 
 @dataclass(kw_only=True)

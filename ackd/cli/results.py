@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+from ackd.agents import store
+from ackd.agents.card import Card
+from ackd.agents.refine import Refining
 from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
 from ackd.loop import Distillation
@@ -66,13 +70,14 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
     env = recording.inner
     assert env.episode is not None
     phases = env.episode.phases
+    measured = env.episode.start is not None
     return summary(
         env.distillation.task.spec,
         recording.standings,
         teacher_standings(env.distillation),
         seed=env.distillation.seed,
         steps=env.distillation.steps_done,
-        reward=recording.returned,
+        reward=recording.returned if measured else None,
         flops_share=sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
         error="" if recording.standings else "divergence",
         **run,
@@ -92,13 +97,32 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
     save_student(folder, distillation, tokenizer)
+    reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
     print(
         f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev "
         f"(teacher {result['teacher_score']:.2f}), "
-        f"reward {result['reward']:.3f}, {result['flops_share']:.0%} of the FLOPs of transferring everything"
+        f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything"
     )
     print(ledger_lines(recording.ledger))
     print(f"student: {folder.path / 'student'}")
+
+
+def save_refined(path: Path, policy: Refining, card: Card) -> None:
+    """Saves what a refinement has learned: the frozen policy again, where it fell back to that."""
+    store.save(
+        path,
+        policy.frozen if policy.fallen_back else policy.network,
+        algorithm=card.algorithm,
+        name=card.name,
+        knowledge=card.knowledge,
+        k_max=card.k_max,
+        instances=card.instances,
+        metrics=card.metrics | {"refined_phases": len(policy.phases), "fallen_back": policy.fallen_back},
+        cost=card.cost,
+        license=card.license,
+    )
+    ending = "fell back to the policy as it was" if policy.fallen_back else "kept what it learned"
+    print(f"refined over {len(policy.phases)} phases, and {ending}: {path}")
 
 
 def ledger_lines(ledger: Ledger) -> str:
@@ -112,6 +136,6 @@ def ledger_lines(ledger: Ledger) -> str:
     ]
     asked = (
         f"  {ledger.steps} steps; a teacher computed answers for {ledger.teacher_queries} examples, and the cache had "
-        f"them for {ledger.cached_queries}; {ledger.reward_passes} passes over the reward split"
+        f"them for {ledger.cached_queries}; {ledger.reward_passes:g} passes over the reward split"
     )
     return "\n".join(["spent:", *rows, asked])

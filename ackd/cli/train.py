@@ -2,106 +2,274 @@
 
 from __future__ import annotations
 
-import time
+import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, OutputOptions, StudentOptions, progress
+from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
 
 if TYPE_CHECKING:
-    from ackd.envs.recording import Recording
+    from stable_baselines3.common.vec_env import VecEnv
+    from tqdm import tqdm
+
+    from ackd.agents.learner import Learner
+    from ackd.envs.distillation import DistillationEnv
+    from ackd.envs.instance_files import Instance
+    from ackd.envs.instances import InstanceEnv
+    from ackd.envs.recorder import Recorder
+    from ackd.envs.recording import CohortRecording, Recording
+    from ackd.journal import Journal
+    from ackd.ledger import Ledger
+    from ackd.runs import RunFolder
+
+# what only this machine knows or cares about; a policy's file is there to be shared
+PRIVATE = ("output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers")
 
 
 @dataclass(kw_only=True)
-class Train(DataOptions, StudentOptions, OutputOptions):
+class Train(DataOptions, StudentOptions, RunOptions):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
-    task: str
+    task: str | None = None
     """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
-    teacher: tuple[str, ...]
+    teacher: tuple[str, ...] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
     teacher_weights: tuple[float, ...] = ()
     """What each teacher's losses count; 1 each if not given."""
+    instances: str | None = None
+    """Instead of --task and --teacher: a JSON file of settings to learn on, or a set that comes along (embedded-v1,
+    glue-small-v1); what the set says goes before the options here."""
+    split: str = "train"
+    """The instances of this split."""
+    teachers: str | None = None
+    """Folder from which the teachers' names in --instances start."""
+    order: str = "round-robin"
+    """In which instances follow each other: round-robin or sampled."""
     agent: str = "a2c"
-    """Learning algorithm: a2c or ppo."""
+    """Learning algorithm: a2c, ppo (subsets); ddpg, td3, sac, ksm (weights); ucb, thompson, exp3 (bandits)."""
     episodes: int = 8
     """Students that the agent learns from, each trained for --steps."""
+    students: int = 1
+    """So many of them train side by side, in one batched step on the same batches."""
+    policy_name: str = "policy"
+    """What `ackd policies import` will call the policy."""
     seed: int = 0
     """Seed of the agent and of its episodes."""
 
     def run(self) -> None:
         """Trains the agent, distils a student with it, and saves both."""
-        from stable_baselines3.common.monitor import Monitor
+        from ackd.agents.card import check_name
+        from ackd.agents.learner import choice_of
+        from ackd.envs.recorder import Recorder
 
-        from ackd.agents import actor_critic, store
-        from ackd.agents.set_policy import SetPolicy
-        from ackd.cli.episodes import run_episode
-        from ackd.cli.results import finish
-        from ackd.envs.make import distill
-        from ackd.envs.recording import Recording
+        self._journals: list[Journal] = []  # for environments that are made when their instance comes up
+        folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
+        if folder.finished:
+            return
+        self._check()
+        choice_of(self.agent)
+        check_name(self.policy_name)
+        env, instances = self._environment()
+        folder.begin("train", asdict(self))
+        shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
+        journal = self.journal(folder.path / "checkpoint")
+        single = not instances
+        with (
+            progress((self.episodes + single) * self.steps, f"train ({self.agent})") as bar,
+            closing(Recorder(folder.path, env.knowledge)) as recorder,
+        ):
+            learner, ledger = self._learn(env, recorder, folder, journal, bar)
+            cost = {
+                "episodes": self.episodes,
+                "student_steps": ledger.steps * self.students,
+                "flops": sum(ledger.flops.values()),
+                "seconds": round(sum(ledger.seconds.values()), 3),
+            }
+            if single:
+                self._distil(learner, env, recorder, folder, journal, bar, cost, ledger)
+            else:
+                self._save(folder, learner, env, instances, {"episodes": self.episodes}, cost)
+                folder.write_json("ledger.json", ledger.as_dict())
+                folder.write_json(
+                    "result.json", {"policy": self.agent, "instances": [one.name for one in instances]} | cost
+                )
+        journal.finish()
+        print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")
+
+    def _check(self) -> None:
         from ackd.errors import InputError
-        from ackd.models import load_tokenizer
-        from ackd.runs import RunFolder
 
-        inputs = (*self.teacher, self.student, self.data, self.cache)
-        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs)
-        if self.episodes < 1:
-            raise InputError(f"the agent needs at least 1 episode, got {self.episodes}")
-        actor_critic.check_name(self.agent)
-        env = distill(
-            task=self.task,
-            teacher=self.teacher,
-            teacher_weights=self.teacher_weights,
-            **self.data_settings(),
-            **self.student_settings(),
-        )
+        if (self.instances is None) == (self.task is None):
+            raise InputError("say what to learn on: --task and --teacher, or --instances, and not both")
+        if self.task is not None and not self.teacher:
+            raise InputError(f"the task {self.task} has no teacher: name one with --teacher")
+        if self.episodes < 1 or self.students < 1:
+            raise InputError(
+                f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
+            )
+        if self.episodes % self.students:
+            raise InputError(
+                f"{self.episodes} episodes are no whole number of cohorts of {self.students} students: "
+                f"give {-(-self.episodes // self.students) * self.students} episodes"
+            )
+        if self.students > 1 and self.instances is not None:
+            raise InputError(
+                "instances differ, and the students of a cohort do not: leave --students or --instances away"
+            )
+
+    def _environment(self) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
+        """Where the agent learns, and the instances, if that is what it learns on."""
+        from ackd.agents.learner import choice_of, observes_cls
+        from ackd.envs.instance_files import read_instances
+        from ackd.envs.instances import InstanceEnv
+        from ackd.envs.make import distill
+        from ackd.errors import InputError
+
+        own = {"choice": choice_of(self.agent), "observe_cls": observes_cls(self.agent)}
+        if self.instances is None:
+            env: DistillationEnv | InstanceEnv = distill(
+                task=self.task,
+                teacher=self.teacher,
+                teacher_weights=self.teacher_weights,
+                **own,
+                **self.data_settings(),
+                **self.student_settings(),
+            )
+            instances: tuple[Instance, ...] = ()
+        else:
+            instances = read_instances(
+                self.instances,
+                teachers=Path(self.teachers) if self.teachers else None,
+                data=Path(self.data) if self.data else None,
+                split=self.split,
+            )
+            given = self.data_settings() | self.student_settings()
+            given.pop("data")
+
+            def make(**setting: Any) -> DistillationEnv:
+                built = distill(**{**given, **setting})
+                built.distillation.journal = self._journals[-1] if self._journals else None
+                return built
+
+            env = InstanceEnv(instances, make, order=self.order, seed=self.seed, **own)
         if env.decisions < 2:
             raise InputError(f"{self.steps} steps are a single decision of {self.decision_interval}: raise --steps")
-        folder.begin("train", asdict(self))
-        started = time.perf_counter()
-        with (
-            progress((self.episodes + 1) * self.steps, f"train ({self.agent})") as bar,
-            closing(Recording(env, folder.path, on_decision=bar.update)) as recording,
-        ):
-            agent = actor_critic.make_agent(
-                self.agent,
-                Monitor(recording),
-                seed=self.seed,
-                n_steps=env.decisions,
-                episodes=self.episodes,
-                tensorboard_log=str(folder.path / "tensorboard"),
+        return env, instances
+
+    def _learn(
+        self,
+        env: DistillationEnv | InstanceEnv,
+        recorder: Recorder,
+        folder: RunFolder,
+        journal: Journal,
+        bar: tqdm[Any],
+    ) -> tuple[Learner, Ledger]:
+        """The agent after its episodes, and what they took."""
+        from ackd.agents.learner import make_learner
+
+        recording, venv = self._venv(env, recorder, journal, bar)
+        learner = make_learner(
+            self.agent,
+            venv,
+            types=len(env.knowledge),
+            decisions=env.decisions,
+            episodes=self.episodes,
+            seed=self.seed,
+            tensorboard_log=str(folder.path / "tensorboard"),
+        )
+        recording.agent_flops = learner.flops
+        learner.learn(self.episodes * env.decisions)
+        return learner, recording.ledger
+
+    def _venv(
+        self, env: DistillationEnv | InstanceEnv, recorder: Recorder, journal: Journal, bar: tqdm[Any]
+    ) -> tuple[Recording | CohortRecording, VecEnv]:
+        from stable_baselines3.common.monitor import Monitor
+        from stable_baselines3.common.vec_env import DummyVecEnv
+
+        from ackd.cohort import Cohort
+        from ackd.envs.cohort import CohortEnv
+        from ackd.envs.distillation import DistillationEnv
+        from ackd.envs.recording import CohortRecording, Recording
+
+        if self.students > 1:
+            assert isinstance(env, DistillationEnv)
+            watch = CohortRecording(recorder, on_decision=bar.update)
+            cohort = Cohort(env.distillation, self.students)
+            cohort.journal = journal
+            return watch, CohortEnv(
+                cohort,
+                decision_interval=self.decision_interval,
+                reward=env.reward,
+                choice=env.choice,
+                k_max=env.signals.k_max,
+                watch=watch,
             )
-            recording.agent_flops = actor_critic.flops_per_decision(agent)
-            agent.learn(self.episodes * env.decisions, log_interval=1, tb_log_name="agent")
-            (folder.path / "checkpoint").mkdir()
-            agent.save(folder.path / "checkpoint" / "agent.zip")
-            run_episode(recording, agent, seed=self.seed)
-        seconds = time.perf_counter() - started
-        assert isinstance(agent.policy, SetPolicy)
+        if isinstance(env, DistillationEnv):
+            env.distillation.journal = journal
+        else:
+            self._journals.append(journal)
+            env.distillation.journal = journal
+        recording = Recording(env, recorder, on_decision=bar.update)
+        return recording, DummyVecEnv([lambda: Monitor(recording)])
+
+    def _distil(
+        self,
+        learner: Learner,
+        env: DistillationEnv | InstanceEnv,
+        recorder: Recorder,
+        folder: RunFolder,
+        journal: Journal,
+        bar: tqdm[Any],
+        cost: dict[str, Any],
+        ledger: Ledger,
+    ) -> None:
+        """One student with what was learned; saves it and the policy."""
+        from ackd.cli.episodes import run_episode
+        from ackd.cli.results import finish
+        from ackd.envs.distillation import DistillationEnv
+        from ackd.envs.recording import Recording
+        from ackd.models import load_tokenizer
+
+        assert isinstance(env, DistillationEnv)
+        env.distillation.journal = journal
+        recording = Recording(env, recorder, on_decision=bar.update)
+        recording.ledger.add(ledger)
+        run_episode(recording, learner, seed=self.seed)
+        dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
+        metrics = {"episodes": self.episodes, "reward": recording.returned, "dev": dev}
+        self._save(folder, learner, env, (), metrics, cost)
+        seconds = round(sum(recording.ledger.seconds.values()), 3)
+        tokenizer = load_tokenizer(self.teacher[0])
+        finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
+
+    def _save(
+        self,
+        folder: RunFolder,
+        learner: Learner,
+        env: DistillationEnv | InstanceEnv,
+        instances: tuple[Instance, ...],
+        metrics: dict[str, Any],
+        cost: dict[str, Any],
+    ) -> None:
+        from ackd.agents import store
+
         store.save(
             folder.path / "policy",
-            agent.policy.network,
+            learner.actor,
+            name=self.policy_name,
             algorithm=self.agent,
             knowledge=env.knowledge,
             k_max=env.signals.k_max,
-            instances=[self._instance()],
-            metrics=self._metrics(recording),
-            cost={"episodes": self.episodes, "student_steps": self.episodes * self.steps, "seconds": round(seconds, 3)},
+            instances=[one.published for one in instances] or [self._instance()],
+            metrics=metrics,
+            cost=cost,
         )
-        tokenizer = load_tokenizer(self.teacher[0])
-        finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
-        print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")
 
     def _instance(self) -> dict[str, Any]:
-        """What the policy learned on, without the paths of this machine: the file is there to be shared."""
-        private = ("output", "overwrite", "data", "dev_data", "device", "cache")
-        settings = {name: value for name, value in asdict(self).items() if name not in private}
+        """What the policy learned on, without the paths of this machine."""
+        settings = {name: value for name, value in asdict(self).items() if name not in PRIVATE}
         names = [Path(teacher).name for teacher in self.teacher]
         return settings | {"teacher": names, "student": self.student and Path(self.student).name}
-
-    def _metrics(self, recording: Recording) -> dict[str, Any]:
-        """How the learned policy did in the episode after its training; scores from 0 to 1."""
-        dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
-        return {"episodes": self.episodes, "reward": recording.returned, "dev": dev}

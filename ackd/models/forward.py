@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
@@ -13,6 +14,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from ackd.errors import InputError
 from ackd.models.dropout import CheapDropout
 from ackd.models.dropout import dropout as drop
+from ackd.models.lookup import look_up
 from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Shape
 
 Model: TypeAlias = PreTrainedModel
@@ -28,8 +30,8 @@ class _Finished(Exception):  # noqa: N818 - no error: the way out of a library's
 class _Recorder:
     """What one forward pass keeps, layer by layer."""
 
-    def __init__(self, needs: Needs, *, padded: bool) -> None:
-        self.needs, self.padded = needs, padded
+    def __init__(self, needs: Needs, *, padded: bool, stacked: bool) -> None:
+        self.needs, self.padded, self.stacked = needs, padded, stacked
         self.last = needs.last_layer
         self.layer = EMBEDDINGS
         self.inside: frozenset[str] = frozenset()  # the kinds that the present layer's attention is to catch
@@ -84,13 +86,14 @@ def _attend(
 
     A fused kernel has no scores to show, so a layer whose scores are asked for computes its attention step by step:
     the scores are those before mask and dropout. Switching the model to eager attention would pay for every layer.
-    With dropout a CPU has no fused kernel either.
+    With dropout a CPU has no fused kernel either, and under `torch.vmap` there is none to rely on.
     """
+    stacked = bool(_passes) and _passes[-1].stacked
     wanted = _passes[-1].inside if _passes else frozenset()
     for kind, heads in (("queries", query), ("keys", key), ("values", value)):
         if kind in wanted:
             _passes[-1].caught[kind] = heads.transpose(1, 2).flatten(2)  # [B, A, n, d / A] -> [B, n, d]
-    if "attention" not in wanted and not (dropout > 0 and query.device.type == "cpu"):
+    if "attention" not in wanted and not stacked and not (dropout > 0 and query.device.type == "cpu"):
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -117,24 +120,44 @@ def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Te
     return mask
 
 
+class StackableEmbedding(nn.Embedding):
+    """`nn.Embedding` that many students can look up at once."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows of `input`, [..., d]."""
+        if not (_passes and _passes[-1].stacked):
+            return super().forward(input)
+        return look_up(self.weight, input, self.padding_idx)
+
+
 AttentionInterface.register(CAPTURE, _attend)
 ALL_MASK_ATTENTION_FUNCTIONS.register(CAPTURE, _mask)
 
 
-def run(model: Model, batch: Batch, needs: Needs) -> Outputs:
+def run(
+    model: Model, batch: Batch, needs: Needs, weights: dict[str, Tensor] | None = None, *, stacked: bool = False
+) -> Outputs:
     """The outputs of `model` that are asked for; the layers behind the last one needed do not run.
+
+    Args:
+        model: what answers.
+        batch: what it is asked.
+        needs: what for.
+        weights: these, by their names, instead of the model's own.
+        stacked: whether `weights` are those of many students, under `torch.vmap`.
 
     Raises:
         InputError: if the model's family cannot give one of them.
     """
     capturing(model)
-    recorder = _Recorder(needs, padded=batch.padded)
+    recorder = _Recorder(needs, padded=batch.padded, stacked=stacked)
     _passes.append(recorder)
     inputs = dict(batch.inputs)
     if getattr(model.config, "type_vocab_size", 2) < 2:
         inputs.pop("token_type_ids", None)  # the tokenizer of another family may tell two sentences apart
     try:
-        recorder.tensors[Field("logits")] = model(**inputs).logits
+        answer = model(**inputs) if weights is None else functional_call(model, weights, kwargs=inputs)
+        recorder.tensors[Field("logits")] = answer.logits
     except _Finished:
         pass
     finally:
@@ -192,6 +215,8 @@ def capturing(model: Model) -> Model:
     for module in model.modules():
         if type(module) is nn.Dropout:
             module.__class__ = CheapDropout
+        if type(module) is nn.Embedding:
+            module.__class__ = StackableEmbedding
     found = layer_stack(model)
     for layer in found[1] if found else ():
         layer.register_forward_pre_hook(_before_layer, with_kwargs=True)

@@ -50,8 +50,8 @@ def test_never_chooses_a_masked_type(rows: list[list[int]], name: str, progress:
         for _ in range(3):
             action, state = policy.predict(observe(each, progress), state)
             assert action.shape == each.shape
-            assert action.dtype == np.int8
-            assert not (action & ~each.astype(bool)).any()
+            assert action.dtype == (np.float32 if name == "uncertainty-weights" else np.int8)
+            assert not action[each == 0].any()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,74 @@ def test_chooses_what_its_name_says(name: str, early: list[int], late: list[int]
     policy = rule(name, KNOWLEDGE)
     for progress, expected in ((0.0, early), (0.49, early), (0.5, late), (1.0, late)):
         assert policy.predict(observe(ALL, progress))[0].tolist() == [*expected, 0, 0]
+
+
+def uncertain(u: float, progress: float = 0.5) -> dict[str, NDArray[Any]]:
+    observation = observe(ALL, progress)
+    observation["globals"][GLOBALS.index("uncertainty")] = u
+    return observation
+
+
+@pytest.mark.parametrize(
+    ("u", "progress", "bits"),
+    [
+        (0.0, 0.0, [1, 1, 0, 1]),  # nothing is known yet
+        (0.51, 0.9, [1, 1, 0, 1]),
+        (0.5, 0.1, [0, 0, 1, 0]),
+        (0.0, 0.5, [0, 0, 1, 0]),
+    ],
+)
+def test_an_uncertain_student_learns_from_representations(u: float, progress: float, bits: list[int]) -> None:
+    assert rule("uncertain-hidden", KNOWLEDGE).predict(uncertain(u, progress))[0].tolist() == [*bits, 0, 0]
+
+
+@given(u=st.floats(-10, 10, width=32), progress=st.sampled_from([0.0, 0.1, 1.0]))
+def test_weights_follow_the_uncertainty(u: float, progress: float) -> None:
+    weights = rule("uncertainty-weights", KNOWLEDGE).predict(uncertain(u, progress))[0]
+    share = np.float32(min(max(u, 0.0), 1.0) if progress else 1.0)
+    assert weights.dtype == np.float32
+    assert weights.tolist() == [share, share, pytest.approx(1 - share), share, 0, 0]
+
+
+def test_a_type_is_kept_while_its_loss_falls() -> None:
+    """Falling, standing, rising, hardly falling; then as many decisions as a type needs for a slope."""
+    observation = observe(ALL)
+    features = observation["knowledge"].reshape(6, -1)
+    features[:4, FEATURES.index("slope")] = [-0.02, 0.0, 0.1, -0.009]
+    policy, overview = rule("falling", KNOWLEDGE), observation["globals"]
+    for done, total in ((1, 8), (2, 8), (5, 8), (7, 8)):
+        overview[GLOBALS.index("progress")] = done / total
+        overview[GLOBALS.index("horizon")] = np.log1p(total - done)
+        for times in range(min(done, 3) + 1):
+            features[:4, FEATURES.index("usage")] = times / done
+            expected = [1, 0, 0, 0] if times > 1 else [1, 1, 1, 1]
+            assert policy.predict(observation)[0].tolist() == [*expected, 0, 0]
+
+
+def test_what_no_longer_falls_is_dropped_in_an_episode() -> None:
+    """The toy's attention loss never moves: two tries, and not again."""
+    env, policy = ToyEnv(), rule("falling", ("hidden", "attention", "logits"))
+    observation, _ = env.reset(seed=0)
+    chosen, done = [], False
+    while not done:
+        observation, _, done, _, info = env.step(policy.predict(observation)[0])
+        chosen.append(info["action/effective"])
+    assert chosen == ["hidden+attention+logits"] * 2 + ["hidden+logits"] * 8
+
+
+def test_weights_reach_the_student() -> None:
+    env = tiny(types=("logits", "hidden"), steps=4, choice="weights")
+    observation, _ = env.reset(seed=0)
+    policy = rule("uncertainty-weights", env.knowledge)
+    env.step(policy.predict(observation)[0])
+    second = env.step(policy.predict(env.signals.observe(env.episode))[0])[0] if env.episode else {}
+    u = float(second["globals"][GLOBALS.index("uncertainty")])
+    assert env.episode is not None
+    first, last = (phase.selection.weights for phase in env.episode.phases)
+    assert first == {"hidden": 1.0}
+    assert 0.0 < last["hidden"] <= 1.0
+    assert sum(last.values()) == pytest.approx(1.0)
+    assert 0.0 < u <= 1.0
 
 
 def test_a_batch_is_decided_row_by_row() -> None:

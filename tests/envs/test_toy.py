@@ -16,6 +16,8 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from ackd.envs.toy import ToyEnv
@@ -43,12 +45,15 @@ def constant(bits: Sequence[int]) -> Chooser:
     return lambda t: bits
 
 
-@pytest.mark.parametrize("config", [{}, {"noise": 0.05, "k_max": 5}, {"decisions": 1}])
+@pytest.mark.parametrize("config", [{}, {"noise": 0.05, "k_max": 5}, {"decisions": 1}, {"choice": "weights"}])
 def test_passes_both_checkers(config: dict[str, Any]) -> None:
     gym.register("ToyUnderTest-v0", entry_point="ackd.envs.toy:ToyEnv", kwargs=config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            # weights are from 0 to 1; stable-baselines3's policies stretch them themselves
+            warnings.filterwarnings("ignore", message=".*symmetric and normalized Box action space")
+            warnings.filterwarnings("ignore", message=".*action space to be between")
             check_env(gym.make("ToyUnderTest-v0").unwrapped)
             check_env_for_sb3(ToyEnv(**config))
     finally:
@@ -71,6 +76,57 @@ def test_optimum_is_the_best_of_all_sequences(seed: int, cost_weight: float) -> 
             bill += cost_weight * (1 + 0.5 * h + 0.3 * a + 0.2 * g) / 2 / 5
         best = max(best, 1 - o - bill)
     assert ToyEnv(decisions=5, cost_weight=cost_weight).optimum(seed) == pytest.approx(best, abs=1e-9)
+
+
+def weighted(hidden: NDArray[Any], logits: NDArray[Any], seed: int) -> NDArray[Any]:
+    """Returns [n] of shares [n, decisions] of the capacity, by the formula in the docstring."""
+    rates = 0.4 * (1 + 0.05 * gym.utils.seeding.np_random(seed)[0].uniform(-1, 1, 2))
+    r = o = np.ones(hidden.shape[:-1])
+    for h, g in zip(np.moveaxis(hidden, -1, 0), np.moveaxis(logits, -1, 0), strict=True):
+        r, o = r * (1 - rates[0] * h), o * (1 - 0.02 - rates[1] * g * (1 - r) ** 2)
+    return 1 - o
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decisions", [3, 6, 10])
+def test_no_weights_beat_the_best_subsets(seed: int, decisions: int) -> None:
+    """So the optimum over subsets is the one over weights: 20,000 random ones, and gradients from twenty starts."""
+    optimum, rng = ToyEnv(decisions=decisions).optimum(seed), np.random.default_rng(seed)
+    shares = rng.dirichlet([0.3] * 3, (20_000, decisions))
+    assert weighted(shares[..., 0], shares[..., 1], seed).max() <= optimum + 1e-9
+
+    def lost(logits: NDArray[Any]) -> float:
+        shares = softmax(logits.reshape(decisions, 3), axis=1)
+        return -float(weighted(shares[:, 0], shares[:, 1], seed))
+
+    found = max(-minimize(lost, rng.normal(size=3 * decisions)).fun for _ in range(20))
+    assert optimum - 2e-3 <= found <= optimum + 1e-9
+
+
+@given(weights=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), seed=st.integers(0, 2**31))
+def test_weights_share_the_capacity(weights: list[float], seed: int) -> None:
+    env = ToyEnv(choice="weights", cost_weight=0.3)
+    env.reset(seed=seed)
+    action = np.array([*weights, *[1.0] * 5], dtype=np.float32)
+    _, _, _, _, info = env.step(action)
+    total = float(action[:3].astype(np.float64).sum()) or 1.0
+    share = action[:3].astype(np.float64) / total
+    expected = weighted(share[None, None, 0], share[None, None, 2], seed)
+    assert info["reward/improvement"] == pytest.approx(expected[0], abs=1e-9)
+    paid = sum(flops for flops, weight in zip((0.5, 0.3, 0.2), weights, strict=True) if weight)
+    assert info["reward/cost"] == pytest.approx(0.3 * (1 + paid) / 2 / 10)
+
+
+@given(sequence=actions, seed=st.integers(0, 2**31))
+def test_weights_of_0_and_1_are_subsets(sequence: list[tuple[int, ...]], seed: int) -> None:
+    subsets, soft = ToyEnv(noise=0.05), ToyEnv(noise=0.05, choice="weights")
+    assert data_equivalence(subsets.reset(seed=seed), soft.reset(seed=seed), exact=True)
+    for bits in sequence:
+        ours, theirs = subsets.step(act(bits)), soft.step(act(bits).astype(np.float32))
+        assert data_equivalence(ours, theirs, exact=True)
+    other = ToyEnv(noise=0.05, choice="weights")
+    other.load_state_dict(json.loads(json.dumps(soft.state_dict())))
+    assert other.episode == soft.episode
 
 
 def test_only_switching_comes_near_the_optimum() -> None:
@@ -171,6 +227,8 @@ def test_refuses_what_it_cannot_do() -> None:
         env.reset(options={"instance": 3})
     with pytest.raises(InputError, match=r"of a toy with .* this one has"):
         env.load_state_dict(ToyEnv(decisions=4).state_dict())
+    with pytest.raises(InputError, match="unknown action space 'weight': did you mean 'weights'"):
+        ToyEnv(choice="weight")
     configs: tuple[dict[str, Any], ...] = ({"decisions": 0}, {"k_max": 2}, {"noise": -1.0}, {"noise": float("nan")})
     for config in configs:
         with pytest.raises(InputError, match=next(iter(config))):

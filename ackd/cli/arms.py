@@ -1,0 +1,84 @@
+"""What can be evaluated under a name: a policy, and what it asks of its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ackd.agents.learned import LearnedPolicy
+from ackd.agents.learner import BANDITS, bandit
+from ackd.agents.policy import OnlinePolicy, Policy
+from ackd.agents.refine import Refining
+from ackd.agents.rules import RULES, rule
+from ackd.agents.search import Lookahead
+from ackd.agents.store import load
+from ackd.cli.episodes import folder_of
+from ackd.envs.distillation import DistillationEnv
+from ackd.errors import InputError
+
+REFINE = ":refine"
+ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
+ONLINE_SHARE = 0.25  # of the reward split, for that
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A policy by its name.
+
+    Args:
+        name: as it was given.
+        make: the policy for one episode in an environment, from a seed.
+        settings: of the environment that it acts in, besides those of the run.
+        online: learns while its student trains.
+        forks: looks ahead in copies of the environment, which a journal cannot answer for.
+        learned: what was read from a file, if anything was.
+    """
+
+    name: str
+    make: Callable[[DistillationEnv, int], Policy]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    online: bool = False
+    forks: bool = False
+    learned: LearnedPolicy | None = None
+
+    def learner(self, policy: Policy) -> OnlinePolicy | None:
+        """The policy, where it learns in the run."""
+        return policy if self.online else None  # type: ignore[return-value]  # what `make` makes of an online arm
+
+
+def arm(name: str, knowledge: Sequence[str]) -> Arm:
+    """A rule, types joined by +, a saved policy (its folder, its run or its name in the store), one of these with
+    `:refine`, a bandit that learns in the run, or `lookahead`.
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    if name == "lookahead":
+        return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1}, forks=True)
+    if name in BANDITS:
+        made = lambda env, seed: bandit(name, len(env.knowledge), seed=seed)  # noqa: E731 - as the others
+        return Arm(name, made, {"reward_every": 1}, online=True)
+    refined = name.endswith(REFINE)
+    source = name.removesuffix(REFINE)
+    folder = folder_of(source, knowledge)
+    if folder is None:
+        if refined:
+            raise InputError(f"{source} is a rule, which has nothing to refine: name a learned policy")
+        rule(source, knowledge)
+        soft = source in RULES and source.endswith("weights")
+        return Arm(
+            name, lambda env, seed: rule(source, env.knowledge, seed=seed), {"choice": "weights"} if soft else {}
+        )
+    policy = load(folder)
+    settings: dict[str, Any] = {"choice": policy.card.choice, "observe_cls": policy.card.kind.startswith("ksm")}
+    if not refined:
+        return Arm(name, lambda env, seed: load(folder, k_max=env.signals.k_max, seed=seed), settings, learned=policy)
+    Refining(policy, phase=ONLINE_PHASE)  # refuses what cannot be refined
+    return Arm(
+        name,
+        lambda env, seed: Refining(load(folder, k_max=env.signals.k_max), phase=ONLINE_PHASE, seed=seed),
+        settings | {"reward_every": ONLINE_PHASE, "reward_share": ONLINE_SHARE},
+        online=True,
+        learned=policy,
+    )

@@ -1,0 +1,151 @@
+"""What bandits choose between, and what they have learned, as a file can hold it.
+
+Arms are places in the action: what is learned holds for the knowledge types of the training in their order, whose names
+`policy.json` keeps, and for no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ackd.errors import InputError
+from ackd.signals import GLOBALS
+
+PROGRESS = GLOBALS.index("progress")
+MOST_TYPES, MOST_STAGES = 8, 1000
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """One bandit whose arms are all 2^K subsets of K types: bit k of an arm's number is bit k of the action."""
+
+    types: int
+    slots = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.types <= MOST_TYPES:
+            raise InputError(
+                f"a bandit over subsets takes 1 to {MOST_TYPES} knowledge types, and {self.types} would have "
+                f"2^{self.types} arms: use the per-type form, PerType"
+            )
+
+    @property
+    def arms(self) -> int:
+        """2^K."""
+        return 1 << self.types
+
+    def allowed(self, mask: Tensor) -> Tensor:
+        """[B, 1, 2^K], which subsets hold no masked type, from mask [B, K]."""
+        return ~(self._bits & (mask == 0).unsqueeze(1)).any(-1).unsqueeze(1)
+
+    def bits(self, arms: Tensor) -> Tensor:
+        """[B, K] from arms [B, 1]."""
+        return self._bits[arms.squeeze(1)]
+
+    def of(self, bits: Tensor) -> Tensor:
+        """Arms [B, 1] from bits [B, K]."""
+        return (bits.long() << torch.arange(self.types)).sum(1, keepdim=True)
+
+    @property
+    def _bits(self) -> Tensor:
+        return (torch.arange(self.arms).unsqueeze(1) >> torch.arange(self.types) & 1).bool()
+
+
+@dataclass(frozen=True)
+class PerType:
+    """A bandit for each of K types, whose arms are leaving (0) and taking (1); all of them are paid the same reward."""
+
+    types: int
+    arms = 2
+
+    def __post_init__(self) -> None:
+        if self.types < 1:
+            raise InputError(f"a bandit needs at least 1 knowledge type, not {self.types}")
+
+    @property
+    def slots(self) -> int:
+        """Bandits side by side."""
+        return self.types
+
+    def allowed(self, mask: Tensor) -> Tensor:
+        """[B, K, 2], which arms are possible, from mask [B, K]: leaving always is."""
+        return torch.stack([torch.ones_like(mask, dtype=torch.bool), mask != 0], dim=-1)
+
+    def bits(self, arms: Tensor) -> Tensor:
+        """[B, K] from arms [B, K]."""
+        return arms
+
+    def of(self, bits: Tensor) -> Tensor:
+        """Arms [B, K] from bits [B, K]."""
+        return bits.long()
+
+
+class BanditActor(nn.Module):
+    """What a bandit has learned, without the learning.
+
+    Args:
+        stages: bins of the progress, each with arms of its own.
+        types: knowledge types, the first bits of the action; further ones are never chosen.
+        subsets: 1 for arms over `Subsets`, 0 for `PerType`.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+
+    kind = "bandit"
+    values: Tensor  # [stages, slots, arms]: mean reward, or the log of a weight
+    counts: Tensor  # the same: times played, less what is forgotten
+    spread: Tensor  # [stages, slots, 1]: standard deviation of one reward about its arm's mean; 1 for logs of weights
+
+    def __init__(self, stages: int, types: int, subsets: int) -> None:
+        super().__init__()
+        if not 1 <= stages <= MOST_STAGES:
+            raise InputError(f"a bandit has 1 to {MOST_STAGES} stages, not {stages}")
+        self.sizes = {"stages": stages, "types": types, "subsets": int(subsets)}
+        self.stages, self.arms = stages, Subsets(types) if subsets else PerType(types)
+        shape = (stages, self.arms.slots, self.arms.arms)
+        self.register_buffer("values", torch.zeros(shape))
+        self.register_buffer("counts", torch.zeros(shape))
+        self.register_buffer("spread", torch.ones(*shape[:2], 1))
+
+    def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
+        """Bits [B, K] from globals [B, G] and mask [B, K]: the best arm, or a draw by softmax(value / spread).
+
+        Arms that were never played have no part in it; where there are no others, nothing is chosen.
+        """
+        stage, allowed = self.read(batch)
+        tried = allowed & (self.counts[stage] > 0)
+        tried[..., 0] |= ~tried.any(-1)  # arm 0 is to choose nothing, with either arms
+        scores = self.values[stage]
+        if not deterministic:
+            scores = scores / self.spread[stage].clamp(min=1e-6) + gumbel(scores.shape, generator)
+        return self.wide(scores.masked_fill(~tried, -math.inf).argmax(-1), batch["mask"])
+
+    def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Stages [B] and which arms are allowed, [B, slots, arms]."""
+        # progress is float32: a boundary may come as 2.9999998 of 10
+        stage = (batch["globals"][:, PROGRESS] * self.stages + 1e-4).long().clamp(0, self.stages - 1)
+        return stage, self.arms.allowed(self.narrow(batch["mask"]))
+
+    def narrow(self, bits: Tensor) -> Tensor:
+        """[B, types] from [B, K], where K may be less or more."""
+        return _sized(bits, self.arms.types)
+
+    def wide(self, arms: Tensor, mask: Tensor) -> Tensor:
+        """Bits [B, K] of the mask's type from arms [B, slots]."""
+        return _sized(self.arms.bits(arms).to(mask.dtype), mask.shape[1])
+
+
+def gumbel(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """Noise with which the largest of logits + noise is a draw from their softmax."""
+    return -torch.empty(shape).exponential_(generator=generator).log()
+
+
+def _sized(bits: Tensor, size: int) -> Tensor:
+    """[B, size]: cut, or filled up with zeros."""
+    return nn.functional.pad(bits, (0, max(size - bits.shape[1], 0)))[:, :size]

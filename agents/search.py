@@ -1,0 +1,228 @@
+"""Policies that try things out in the environment itself: what an agent is measured against, not what it may do.
+
+`Lookahead` is the greedy oracle, `best_static` the best that one subset can do for a whole episode. Both cost many
+times the training of a student, and count what they cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.agents.policy import Observations, State
+from ackd.agents.rules import Rule, fixed
+from ackd.choices import Choice
+from ackd.errors import InputError, unknown
+from ackd.signals import FEATURES
+from ackd.types import Selection
+
+MOST_ENUMERATED = 4  # types whose subsets are all tried
+SELECTED = FEATURES.index("selected")
+SAME = 1e-9  # returns that differ by less are equal
+
+Names = tuple[str, ...]
+
+
+class Forkable(Protocol):
+    """What is asked of an environment: Gymnasium's methods, and a copy in the middle of an episode."""
+
+    @property
+    def choice(self) -> Choice:
+        """The action space."""
+        ...
+
+    @property
+    def knowledge(self) -> Names:
+        """The names of the knowledge types, in the order of the action's bits."""
+        ...
+
+    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode."""
+        ...
+
+    def step(self, action: NDArray[Any]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Makes a decision."""
+        ...
+
+    def fork(self) -> Self:
+        """An independent copy that goes on alike."""
+        ...
+
+
+class Lookahead:
+    """Tries each candidate on a fork for some decisions, and takes the one with the highest return: a greedy oracle.
+
+        a = argmax over candidates c of r_1 + ... + r_h, where c is chosen h times in a row
+
+    Equal returns go to fewer types, then to earlier ones. The best that one look ahead finds is not the best there is:
+    a type that only prepares another earns nothing within a short horizon.
+
+    Args:
+        env: the one that is acted in; it has to be where the observation comes from.
+        horizon: decisions to look ahead.
+        candidates: the subsets to try, by names. By default all of them if there are at most 4 types; otherwise none,
+            each alone, all but each, all, and what was selected last with one type more or less.
+
+    Raises:
+        InputError: if the horizon is not positive, a name is not known, or there are no candidates.
+    """
+
+    def __init__(self, env: Forkable, horizon: int = 1, candidates: Iterable[Sequence[str]] | None = None) -> None:
+        if horizon < 1:
+            raise InputError(f"the horizon is {horizon} decisions: look at least 1 ahead")
+        self.env, self.horizon = env, horizon
+        self.forks, self.probes = 0, 0  # copies made, and decisions spent in them
+        self._candidates = None if candidates is None else [_known(names, env.knowledge) for names in candidates]
+        if self._candidates == []:
+            raise InputError("there are no candidates to look ahead with: give at least one subset, () for labels only")
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State | None]:
+        """The action with the best return on forks; masked types are left out of every candidate.
+
+        Raises:
+            InputError: if it is asked for several environments at once.
+        """
+        mask = np.asarray(observation["mask"])
+        if mask.size != mask.shape[-1]:
+            raise InputError(f"a lookahead forks one environment, and was asked for {mask.size // mask.shape[-1]}")
+        features = np.asarray(observation["knowledge"]).reshape(mask.size, -1)
+        free, last = mask.reshape(-1) != 0, features[:, SELECTED] > 0
+        places = range(min(len(self.env.knowledge), mask.size))
+        available = [self.env.knowledge[k] for k in places if free[k]]
+        present = [self.env.knowledge[k] for k in places if free[k] and last[k]]
+        best, action = -np.inf, self._action(())
+        for names in self._subsets(available, present):
+            tried = self._action(names)
+            value = self._probe(tried)
+            if value > best + SAME:
+                best, action = value, tried
+        return action.reshape(mask.shape), state
+
+    def _subsets(self, available: Sequence[str], present: Sequence[str]) -> list[Names]:
+        """What to try, each once, fewer types first."""
+        if self._candidates is not None:
+            found = {tuple(name for name in names if name in available) for names in self._candidates}
+        elif len(available) <= MOST_ENUMERATED:
+            found = set(_all(available))
+        else:
+            found = {(), tuple(available), *((name,) for name in available)}
+            for name in available:
+                found.add(tuple(other for other in available if other != name))
+                found.add(tuple(other for other in available if (other in present) != (other == name)))
+            found.add(tuple(present))
+        order = {name: k for k, name in enumerate(self.env.knowledge)}
+        return sorted(found, key=lambda names: (len(names), [order[name] for name in names]))
+
+    def _action(self, names: Names) -> NDArray[Any]:
+        return self.env.choice.action(Selection.of(*names))
+
+    def _probe(self, action: NDArray[Any]) -> float:
+        fork, total = self.env.fork(), 0.0
+        self.forks += 1
+        for _ in range(self.horizon):
+            _, reward, terminated, truncated, _ = fork.step(action)
+            self.probes += 1
+            total += reward
+            if terminated or truncated:
+                break
+        return total
+
+
+@dataclass(frozen=True)
+class Try:
+    """A subset and what it earned."""
+
+    names: Names
+    returns: tuple[float, ...]  # one for each seed
+
+    @property
+    def score(self) -> float:
+        """The mean return."""
+        return fmean(self.returns)
+
+
+@dataclass(frozen=True)
+class Static:
+    """What a search among constant subsets has found."""
+
+    names: Names
+    score: float
+    tries: tuple[Try, ...]  # in the order in which they were made
+    episodes: int  # spent on all of them
+    decisions: int
+
+    def rule(self, knowledge: Sequence[str]) -> Rule:
+        """The best subset as a policy, for actions whose bits have that order.
+
+        Raises:
+            InputError: if a chosen type is not among them.
+        """
+        _known(self.names, knowledge)
+        return fixed([name in self.names for name in knowledge])
+
+
+def best_static(env: Forkable, seeds: Sequence[int], *, tries: int = 16, seed: int = 0) -> Static:
+    """The best subset to hold for a whole episode: grid search or, where there are too many, random search.
+
+    Args:
+        env: where they are tried; it is reset for every episode.
+        seeds: of the episodes, the same for every subset, so that they are compared on the same students.
+        tries: the most subsets to try. If all there are fit, each is tried; otherwise so many different ones are drawn.
+        seed: of the draw.
+
+    Raises:
+        InputError: if there is nothing to try or no episode to try it in.
+
+    References:
+        Bergstra, Bengio, Random Search for Hyper-Parameter Optimization, JMLR 13, 2012,
+        https://jmlr.org/papers/v13/bergstra12a.html
+    """
+    if tries < 1 or not seeds:
+        raise InputError(f"{tries} tries in {len(seeds)} episodes each find nothing: give at least 1 of both")
+    subsets = 1 << len(env.knowledge)
+    codes = range(subsets)
+    if subsets > tries:
+        codes = np.random.default_rng(seed).choice(subsets, tries, replace=False).tolist()
+    made, decisions = [], 0
+    for code in codes:
+        names = tuple(name for k, name in enumerate(env.knowledge) if code >> k & 1)
+        played = [_episode(env, names, each) for each in seeds]
+        decisions += sum(length for _, length in played)
+        made.append(Try(names, tuple(total for total, _ in played)))
+    best = max(made, key=lambda one: (one.score, -len(one.names)))
+    return Static(best.names, best.score, tuple(made), len(made) * len(seeds), decisions)
+
+
+def _episode(env: Forkable, names: Names, seed: int) -> tuple[float, int]:
+    """The return of holding a subset, and how many decisions that took."""
+    action = env.choice.action(Selection.of(*names))
+    env.reset(seed=seed)
+    total, length, over = 0.0, 0, False
+    while not over:
+        _, reward, terminated, truncated, _ = env.step(action)
+        total, length, over = total + reward, length + 1, terminated or truncated
+    return total, length
+
+
+def _all(names: Sequence[str]) -> Iterable[Names]:
+    return (chosen for size in range(len(names) + 1) for chosen in combinations(names, size))
+
+
+def _known(names: Iterable[str], knowledge: Sequence[str]) -> Names:
+    """Those names in the order of the action's bits."""
+    chosen = set(names)
+    for name in sorted(chosen - set(knowledge)):
+        raise unknown("knowledge type", name, knowledge)
+    return tuple(name for name in knowledge if name in chosen)

@@ -1,0 +1,171 @@
+"""Runs that are killed by SIGKILL, again and again, end like runs that are not."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.process
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ackd.cli import main
+
+SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "12", "--decision-interval", "2"]
+SHORT += ["--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
+KILLS = 20  # over all commands
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "teacher"
+    arguments = ["finetune", "--task", "polarity", "--max-examples", "800", "--epochs", "2", "--lr", "1e-3"]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "policy"
+    arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "2"]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+def work(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    os._exit(main(arguments))
+
+
+def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
+    """The command in a process of its own, which begins without importing everything anew."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.setting"])
+    process = context.Process(target=work, args=(arguments,))
+    process.start()
+    return process
+
+
+def finished(arguments: list[str]) -> float:
+    """The seconds that the command takes to its end."""
+    began = time.monotonic()
+    process = start(arguments)
+    process.join(300)
+    assert process.exitcode == 0
+    return time.monotonic() - began
+
+
+def left(folder: Path) -> dict[str, object]:
+    """Everything that a run leaves and that may not depend on when it was killed."""
+    files: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix in (".safetensors", ".csv") and name != "table.csv":
+            files[name] = path.read_bytes()
+        elif path.is_dir() and path.parent.name == "tensorboard":
+            events = EventAccumulator(str(path))
+            events.Reload()
+            for tag in events.Tags()["scalars"]:
+                if not tag.startswith(("cost/seconds", "cost/time_share", "time/", "cost/flops/re")):
+                    files[f"{name}: {tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
+    result = json.loads((folder / "result.json").read_text())
+    cells = result.pop("cells", [])
+    files["result"] = {name: value for name, value in result.items() if name not in ("seconds", "flops")}
+    files["cells"] = [{name: value for name, value in cell.items() if name != "seconds"} for cell in cells]
+    return files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "kills"),
+    [
+        (["train", "--episodes", "8", "--agent", "a2c"], 5),
+        (["train", "--episodes", "4", "--agent", "td3"], 3),
+        (["train", "--episodes", "4", "--agent", "ppo", "--students", "2"], 3),
+        (["distill", "--policy", "random"], 3),
+        (["distill", "--refine", "--policy"], 2),
+        (["evaluate", "--seeds", "2", "--policies", "labels", "best-static", "ucb"], 4),
+    ],
+    ids=["a2c", "td3", "cohort", "distill", "refine", "evaluate"],
+)
+def test_a_killed_run_ends_like_an_undisturbed_one(
+    tmp_path: Path, teacher: Path, policy: Path, command: list[str], kills: int
+) -> None:
+    task = ["--tasks", "polarity", "--teachers"] if command[0] == "evaluate" else ["--task", "polarity", "--teacher"]
+    arguments = [*command, *([str(policy)] if command[-1] == "--policy" else []), *task, str(teacher), *SHORT]
+    finished(["policies", "list"])  # the first process waits for the imports of the server
+    seconds = finished([*arguments, "--output", str(tmp_path / "whole")])
+    dice, killed = random.Random(str(command)), 0
+    again = [*arguments, "--output", str(tmp_path / "killed"), "--resume"]
+    for _ in range(kills):
+        process = start(again)
+        process.join(dice.uniform(0.05, 0.9) * seconds)
+        if process.exitcode is None:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.join()
+    finished(again)
+    whole, resumed = left(tmp_path / "whole"), left(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert resumed[name] == value, name
+    assert killed > 0
+
+
+def test_the_kills_add_up() -> None:
+    marks = test_a_killed_run_ends_like_an_undisturbed_one.pytestmark  # type: ignore[attr-defined]
+    (parameters,) = (mark for mark in marks if mark.name == "parametrize")
+    assert sum(kills for _, kills in parameters.args[1]) == KILLS
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    before = (tmp_path / "run" / "result.json").stat().st_mtime_ns
+    assert main([*arguments, "--resume"]) == 0
+    assert "nothing is left to resume" in capsys.readouterr().out
+    assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_not_resumed(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    (tmp_path / "run" / "result.json").unlink()
+    assert main([*arguments, "--resume", "--seed", "7"]) == 2
+    assert "has seed 0, and now it is 7" in capsys.readouterr().err
+    assert main([*arguments, "--resume", "--overwrite"]) == 2
+    assert "choose one" in capsys.readouterr().err
+
+
+def test_a_table_grows(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(*policies: str, seeds: int) -> list[dict[str, object]]:
+        arguments = ["evaluate", "--tasks", "polarity", "--teachers", str(teacher), *SHORT, "--resume"]
+        arguments += ["--policies", *policies, "--seeds", str(seeds), "--output", str(tmp_path / "table")]
+        assert main(arguments) == 0
+        cells = json.loads((tmp_path / "table" / "result.json").read_text())["cells"]
+        return [{name: value for name, value in cell.items() if name != "seconds"} for cell in cells]
+
+    first = evaluate("labels", "all", seeds=1)
+    from ackd.distiller import Distiller
+
+    steps = 0
+    step = Distiller.step
+
+    def counted(self: Distiller, *args: object) -> object:
+        nonlocal steps
+        steps += 1
+        return step(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Distiller, "step", counted)
+    more = evaluate("all", "labels", "random", seeds=2)
+    assert steps == 4 * 12  # one new seed of the old policies, two of the new one
+    for cell in first:
+        assert cell in more
+    assert [cell["policy"] for cell in more] == ["all", "all", "labels", "labels", "random", "random"]

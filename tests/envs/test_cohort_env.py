@@ -1,0 +1,173 @@
+"""The cohort as a VecEnv: what stable-baselines3 expects of one, and the same numbers as single environments."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecMonitor
+
+from ackd.agents.actor_critic import make_agent
+from ackd.agents.rules import rule
+from ackd.cohort import Cohort
+from ackd.envs.cohort import CohortEnv
+from ackd.envs.distillation import ERROR_RETURN
+from ackd.envs.make import tiny
+from ackd.envs.recorder import Recorder
+from ackd.envs.recording import CohortRecording
+from ackd.errors import InputError
+from ackd.journal import Journal
+
+
+def make(students: int = 3, *, lr: float = 1e-3, **setting: Any) -> CohortEnv:
+    env = tiny(lr=lr)
+    return CohortEnv(Cohort(env.distillation, students), decision_interval=2, **setting)
+
+
+def actions(n: int, decisions: int = 6) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 2, (n, 8)).astype(np.int8) for _ in range(decisions)]
+
+
+def test_it_is_a_vec_env() -> None:
+    env = make()
+    assert env.num_envs == 3
+    observation = env.reset()
+    for name, space in env.observation_space.spaces.items():  # type: ignore[attr-defined]
+        assert observation[name].shape == (3, *space.shape)
+        for row in observation[name]:
+            assert space.contains(row)
+    for i, action in enumerate(actions(3)):
+        observation, rewards, dones, infos = env.step(action)
+        assert rewards.dtype == np.float32
+        assert rewards.shape == dones.shape == (3,)
+        assert dones.dtype == bool
+        assert dones.all() == dones.any() == (i == 5)
+        assert len(infos) == 3
+    for info in infos:
+        assert info["TimeLimit.truncated"] is False
+        assert env.observation_space.contains(info["terminal_observation"])
+        assert info["terminal_observation"]["globals"][0] == 1.0
+    assert (observation["globals"][:, 0] == 0).all()  # it has begun anew
+    assert env.get_attr("render_mode") == [None] * 3
+    assert env.env_is_wrapped(VecMonitor) == [False] * 3
+    assert [record.seed for record in env.env_method("record")] == env.get_attr("seed")
+
+
+def test_each_student_earns_what_it_would_alone() -> None:
+    """The same batches, and no dropout: the reward of each is that of an environment of its own."""
+    torch.manual_seed(0)
+    env = tiny(cost_weight=0.1)
+    for module in env.distillation.teachers[0].model.modules():  # type: ignore[attr-defined]
+        assert not isinstance(module, torch.nn.Dropout) or not module.training
+    cohort = CohortEnv(Cohort(env.distillation, 1), decision_interval=2)
+    cohort.seed(5)
+    first = cohort.reset()
+    alone, _ = env.reset(seed=5)
+    for name, value in alone.items():
+        np.testing.assert_array_equal(first[name][0], value)
+    for action in actions(1):
+        observation, rewards, _, infos = cohort.step(action)
+        expected, reward, over, _, _ = env.step(action[0])
+        assert rewards[0] == np.float32(reward)
+        last = infos[0]["terminal_observation"] if over else {name: value[0] for name, value in observation.items()}
+        for name, value in expected.items():
+            np.testing.assert_array_equal(last[name], value)
+
+
+def test_equal_seeds_compare_policies_on_the_same_student() -> None:
+    env = make(2)
+    env._seeds = [7, 7]
+    first = env.reset()
+    np.testing.assert_array_equal(first["globals"][0], first["globals"][1])
+    bits = np.zeros((2, 8), np.int8)
+    bits[0, :3] = 1
+    total = np.zeros(2)
+    for _ in range(6):
+        _, rewards, _, infos = env.step(bits)
+        total += rewards
+    assert total[0] != total[1]
+    assert [info["action/effective"] for info in infos] == ["logits+hidden+attention", "labels"]
+    assert infos[0]["episode"]["r"] == pytest.approx(total[0], rel=1e-5)
+
+
+def test_a_student_that_diverges_is_out_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make(2)
+    env.seed(1)
+    env.reset()
+    cohort = env.cohort
+    with torch.no_grad():
+        for parameter in cohort.model(0).parameters():
+            parameter.fill_(math.nan)
+    returns = np.zeros(2)
+    for action in actions(2):
+        _, rewards, dones, infos = env.step(action)
+        returns += rewards
+        assert infos[0]["error/type"] == "divergence"
+        assert infos[1]["error/type"] == ""
+    assert dones.all()
+    assert returns[0] == ERROR_RETURN
+    assert math.isfinite(returns[1])
+    assert infos[0]["episode"]["r"] == ERROR_RETURN
+
+
+def test_agents_of_stable_baselines_train_and_evaluate_on_it() -> None:
+    env = make(2)
+    agent = make_agent("a2c", env, seed=0, n_steps=6, episodes=4)
+    agent.learn(24)
+    assert agent.num_timesteps == 24
+    returns, lengths = evaluate_policy(rule("all", env.knowledge), env, 2, return_episode_rewards=True, warn=False)  # type: ignore[arg-type]
+    assert lengths == [6, 6]
+    assert np.isfinite(returns).all()
+
+
+def test_what_is_recorded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, ("logits", "hidden", "attention"))
+    steps: list[int] = []
+    watch = CohortRecording(recorder, on_decision=steps.append)
+    env = make(2, watch=watch)
+    env.reset()
+    given = np.zeros(2)
+    for action in actions(2):
+        given += env.step(action)[1]
+    recorder.close()
+    with (tmp_path / "decisions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["episode"], row["decision"]) for row in rows] == [(str(i), str(d)) for d in range(6) for i in (0, 1)]
+    for i in (0, 1):
+        assert sum(float(row["reward"]) for row in rows if row["episode"] == str(i)) == pytest.approx(
+            given[i], rel=1e-5
+        )
+    assert sum(steps) == 2 * 12
+    assert watch.ledger.steps == 12
+    assert watch.ledger.seconds["student"] > 0
+
+
+def test_it_resumes(tmp_path: Path) -> None:
+    def play(journal: Journal | None, decisions: int) -> list[Any]:
+        env = make(2)
+        env.cohort.journal = journal
+        env.seed(3)
+        said: list[Any] = [{name: value.tolist() for name, value in env.reset().items()}]
+        for action in actions(2, decisions):
+            observation, rewards, _, _ = env.step(action)
+            said.append((rewards.tolist(), {name: value.tolist() for name, value in observation.items()}))
+        return said
+
+    expected = play(None, 9)
+    assert play(Journal(tmp_path, seconds=0), 4) == expected[:5]
+    assert play(Journal(tmp_path, seconds=0), 8) == expected[:9]
+    assert play(Journal(tmp_path, seconds=0), 9) == expected
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="decision interval"):
+        CohortEnv(Cohort(tiny().distillation, 2), decision_interval=0)
+    with pytest.raises(InputError, match="raise it"):
+        make(k_max=2)
