@@ -15,7 +15,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from ackd.agents.arms import MOST_STAGES, BanditActor
 from ackd.agents.card import FORMAT, LICENSE, MAX_CARD, MAX_K, Card, read_card
+from ackd.agents.ksm_actor import KsmActor, KsmBits
 from ackd.agents.learned import Actor, LearnedPolicy
 from ackd.agents.model_card import card_text
 from ackd.agents.set_policy import SetNetwork, SetWeights
@@ -43,9 +45,14 @@ class Kind:
 
 
 READS = (len(GLOBALS), len(FEATURES))
+STATE = (1, 1 << 16)  # the width of a part of what `ksm` reads
+KSM = {"left": STATE, "right": STATE, "types": (1, 1024), "feature": (1, 1024), "width": (1, 1024), "cls": (0, 1)}
 KINDS: Mapping[str, Kind] = {
     "set": Kind(partial(SetNetwork, *READS), {"width": (1, 1024)}),
     "set-weights": Kind(partial(SetWeights, *READS), {"width": (1, 1024)}, "weights"),
+    "bandit": Kind(BanditActor, {"stages": (1, MOST_STAGES), "types": (1, 1024), "subsets": (0, 1)}),
+    "ksm": Kind(KsmActor, KSM, "weights"),
+    "ksm-bits": Kind(KsmBits, KSM),
 }
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def evaluate(policy: Policy | OnPolicyAlgorithm) -> float:
+def evaluate(policy: Policy | BaseAlgorithm) -> float:
     """The mean return of the deterministic policy over the fresh seeds."""
     vector = VecMonitor(DummyVecEnv([ToyEnv for _ in FRESH]))
     vector.seed(FRESH.start)
@@ -91,8 +91,9 @@ def test_same_seed_same_agent(name: str) -> None:
 @pytest.mark.parametrize(("envs", "a2c", "ppo"), [(1, 40, 80), (3, 20, 30), (4, 10, 20), (16, 10, 10)])
 def test_a_rollout_holds_whole_episodes_of_every_environment(envs: int, a2c: int, ppo: int) -> None:
     vector = DummyVecEnv([ToyEnv] * envs)
-    assert make_agent("a2c", vector, seed=0, n_steps=10).n_steps == a2c
-    assert make_agent("ppo", vector, seed=0, n_steps=10).n_steps == ppo
+    for name, steps in (("a2c", a2c), ("ppo", ppo)):
+        agent: Any = make_agent(name, vector, seed=0, n_steps=10)
+        assert agent.n_steps == steps
 
 
 def test_overrides_replace_defaults() -> None:
@@ -122,8 +123,8 @@ def test_curves_are_written_from_the_first_rollout(tmp_path: Any) -> None:
 
 
 def test_unknown_agents_and_arguments_are_refused() -> None:
-    with pytest.raises(InputError, match=r"unknown agent 'a3c': did you mean 'a2c'\?"):
-        make_agent("a3c", ToyEnv(), seed=0, n_steps=10)
+    with pytest.raises(InputError, match=r"unknown agent 'pp0': did you mean 'ppo'\?"):
+        make_agent("pp0", ToyEnv(), seed=0, n_steps=10)
     with pytest.raises(InputError, match="an episode of 0 decisions"):
         make_agent("a2c", ToyEnv(), seed=0, n_steps=0)
     with pytest.raises(InputError, match="unknown argument of a2c 'gama': did you mean 'gamma'"):
@@ -133,7 +134,7 @@ def test_unknown_agents_and_arguments_are_refused() -> None:
 @pytest.mark.parametrize("name", ["a2c", "ppo"])
 @pytest.mark.parametrize("episodes", [1, 3, 8, 16, 20, 24, 37, 64, 100])
 def test_short_runs_get_short_rollouts(name: str, episodes: int) -> None:
-    agent = make_agent(name, ToyEnv(), seed=0, n_steps=10, episodes=episodes)
+    agent: Any = make_agent(name, ToyEnv(), seed=0, n_steps=10, episodes=episodes)
     in_rollout, rest = divmod(agent.n_steps, 10)
     assert rest == 0
     assert episodes % in_rollout == 0  # so no episode more is played than was asked for

@@ -150,6 +150,9 @@ def test_rewards_telescope_to_the_share_of_the_gap(sequence: list[tuple[int, ...
     env = ToyEnv(noise=noise)
     total = play(env, lambda t: sequence[t], seed)
     episode = env.episode
+    assert episode.start
+    assert episode.standing
+    assert episode.teacher
     assert total == pytest.approx(
         (episode.start.loss - episode.standing.loss) / (episode.start.loss - episode.teacher.loss), abs=1e-9
     )

@@ -1,0 +1,186 @@
+"""Everything that can be trained over episodes, under one name and three verbs."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from ackd.agents import actor_critic, online
+from ackd.agents.bandits import Bandit, Exp3, PerType, Subsets, Thompson, Ucb
+from ackd.agents.ksm import Ksm
+from ackd.agents.learned import Actor
+from ackd.agents.policy import Observations, OnlinePolicy, State
+from ackd.errors import unknown
+
+BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
+LEARNERS = (*actor_critic.AGENTS, "ksm", *BANDITS)
+MAX_SUBSETS = 4  # types, beyond which a bandit has an arm a type instead of an arm a subset
+
+
+class Learner(Protocol):
+    """A policy in training."""
+
+    def learn(self, decisions: int) -> None:
+        """Decides so often, counted over all environments, and learns from it."""
+        ...
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State | None]:
+        """As `ackd.agents.Policy` has it."""
+        ...
+
+    @property
+    def actor(self) -> Actor:
+        """What it has learned, as the store saves it."""
+        ...
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of a decision and its part in learning, as far as they are known."""
+        ...
+
+
+class FromStableBaselines:
+    """A learner of stable-baselines3."""
+
+    def __init__(self, agent: BaseAlgorithm) -> None:
+        self.agent = agent
+
+    def learn(self, decisions: int) -> None:
+        """Trains, with curves under `agent` where TensorBoard is wanted."""
+        self.agent.learn(decisions, log_interval=actor_critic.LOG_INTERVAL, tb_log_name="agent")
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State | None]:
+        """As the agent does."""
+        return self.agent.predict(cast(Any, observation), state, episode_start, deterministic)
+
+    @property
+    def actor(self) -> Actor:
+        """The policy's network."""
+        return cast(Actor, cast(Any, self.agent.policy).network)
+
+    @property
+    def flops(self) -> float:
+        """As `flops_per_decision` counts them."""
+        return actor_critic.flops_per_decision(self.agent)
+
+
+class FromOnline:
+    """An `OnlinePolicy` in its environments."""
+
+    def __init__(self, policy: Ksm | Any, env: VecEnv) -> None:
+        self.policy, self.env = policy, env
+
+    def learn(self, decisions: int) -> None:
+        """Acts, and tells the policy what came of it."""
+        online.learn(cast(OnlinePolicy, self.policy), self.env, decisions)
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State | None]:
+        """As the policy does."""
+        action, after = self.policy.predict(observation, state, episode_start, deterministic)
+        return cast(NDArray[Any], action), cast(State | None, after)
+
+    @property
+    def actor(self) -> Actor:
+        """What the policy has learned."""
+        return cast(Actor, self.policy.network)
+
+    @property
+    def flops(self) -> float:
+        """Not counted: what these compute is no more than a few small products."""
+        return 0.0
+
+
+def choice_of(name: str) -> str:
+    """The action space that a learner acts in: subset | weights.
+
+    Raises:
+        InputError: if there is no learner of that name.
+    """
+    if name not in LEARNERS:
+        raise unknown("agent", name, LEARNERS)
+    if name in actor_critic.AGENTS:
+        return actor_critic.choice_of(name)
+    return "weights" if name == "ksm" else "subset"
+
+
+def observes_cls(name: str) -> bool:
+    """Whether a learner reads the first-token outputs of student and teacher."""
+    return name == "ksm"
+
+
+def make_learner(
+    name: str,
+    env: VecEnv,
+    *,
+    types: int,
+    decisions: int,
+    episodes: int,
+    seed: int,
+    tensorboard_log: str | None = None,
+) -> Learner:
+    """A learner with this project's defaults.
+
+    Args:
+        name: one of `LEARNERS`.
+        env: where it learns.
+        types: how many knowledge types there are.
+        decisions: in an episode.
+        episodes: how many there will be in all.
+        seed: of weights and draws; it also seeds the environments.
+        tensorboard_log: the folder for curves of its own, where it has any.
+
+    Raises:
+        InputError: if the name is not known or the environment is not one for it.
+    """
+    choice_of(name)
+    if name in actor_critic.AGENTS:
+        return FromStableBaselines(
+            actor_critic.make_agent(
+                name, env, seed=seed, n_steps=decisions, episodes=episodes, tensorboard_log=tensorboard_log
+            )
+        )
+    env.seed(seed)
+    if name == "ksm":
+        return FromOnline(Ksm(env.observation_space, seed=seed), env)
+    return FromOnline(bandit(name, types, seed=seed, decisions=decisions), env)
+
+
+def bandit(name: str, types: int, *, seed: int, decisions: int = 1) -> Bandit:
+    """A bandit over subsets where these are few, and over each type by itself otherwise.
+
+    Args:
+        name: ucb | thompson | exp3.
+        types: how many knowledge types there are.
+        seed: of its draws.
+        decisions: in an episode, where it learns over several: each has arms of its own then, which earn all that
+            comes after them. In a single run, 1: what a decision earns is all that is known of it in time.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in BANDITS:
+        raise unknown("bandit", name, BANDITS)
+    arms = Subsets(types) if types <= MAX_SUBSETS else PerType(types)
+    rule = Thompson(width=3.0) if name == "thompson" and isinstance(arms, PerType) else BANDITS[name]()
+    return Bandit(arms, rule, stages=decisions, credit="return" if decisions > 1 else "decision", seed=seed)

@@ -1,0 +1,138 @@
+"""Every agent and every policy by its name on the command line, and what they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from ackd.agents import load
+from ackd.agents.learner import LEARNERS, choice_of
+from ackd.cli import main
+
+SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
+SHORT += ["--lr", "5e-4", "--batch-size", "8"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "polarity"
+    arguments = ["finetune", "--task", "polarity", "--max-examples", "800", "--epochs", "2", "--lr", "1e-3"]
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "train"
+    arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "4", "--students", "2"]
+    assert main([*arguments, "--output", str(folder), "--policy-name", "mine"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("agent", [name for name in LEARNERS if name != "a2c"])
+def test_every_agent_trains_and_its_policy_is_used(tmp_path: Path, teacher: Path, agent: str) -> None:
+    pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
+    assert main(["train", *pair, "--agent", agent, "--episodes", "2", "--output", str(tmp_path / "train")]) == 0
+    policy = load(tmp_path / "train" / "policy")
+    assert policy.card.algorithm == agent
+    assert policy.card.choice == choice_of(agent)
+    assert policy.card.cost["student_steps"] == 16
+    assert policy.card.cost["flops"] > 0
+    arguments = ["distill", *pair, "--policy", str(tmp_path / "train"), "--output", str(tmp_path / "student")]
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "student" / "ledger.json").read_text())["reward_passes"] == 0
+
+
+def test_a_cohort_leaves_an_episode_a_student(trained: Path) -> None:
+    with (trained / "decisions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["episode"] for row in rows} == {"0", "1", "2", "3", "4"}  # the last is the student that was distilled
+    assert all(sum(row["episode"] == str(i) for row in rows) == 4 for i in range(5))
+    card = load(trained / "policy").card
+    assert card.name == "mine"
+    assert card.cost["student_steps"] == 4 * 8
+    assert json.loads((trained / "ledger.json").read_text())["steps"] == 3 * 8  # two cohorts and a student
+
+
+def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
+    file = tmp_path / "set.json"
+    setting = {"max_examples": 600, "steps": 8, "decision_interval": 2, "batch_size": 8, "lr": 5e-4}
+    instances = [
+        {"name": "two", "split": "train", "seeds": [0, 9], "student_layers": 2},
+        {"name": "one", "split": "train", "seeds": [0, 9], "student_layers": 1, "types": ["logits", "hidden"]},
+        {"name": "other", "split": "later", "seeds": [50, 9], "student_layers": 1},
+    ]
+    defaults = {"task": "polarity", "teacher": "polarity", **setting}
+    content = {"format": 1, "name": "s", "description": "", "defaults": defaults, "instances": instances}
+    file.write_text(json.dumps(content))
+    arguments = ["train", "--instances", str(file), "--teachers", str(teacher.parent), "--episodes", "4"]
+    assert main([*arguments, "--steps", "8", "--output", str(tmp_path / "run")]) == 0
+    card = load(tmp_path / "run" / "policy").card
+    assert [instance["name"] for instance in card.instances] == ["two", "one"]
+    assert str(tmp_path) not in (tmp_path / "run" / "policy" / "policy.json").read_text()
+    with (tmp_path / "run" / "decisions.csv").open() as file_:
+        episodes = {(row["episode"], row["seed"]) for row in csv.DictReader(file_)}
+    assert episodes == {("0", "0"), ("1", "0"), ("2", "1"), ("3", "1")}
+
+
+def test_refining_leaves_a_policy(tmp_path: Path, teacher: Path, trained: Path) -> None:
+    pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
+    arguments = ["distill", *pair, "--policy", str(trained), "--refine", "--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    card = load(tmp_path / "run" / "policy").card
+    assert card.name == "mine"
+    assert "fallen_back" in card.metrics
+    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    assert 0 < ledger["reward_passes"] <= 1  # a quarter of the split at the start, after 3 decisions, and at the end
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["reward"] is not None
+
+
+def test_everything_can_be_evaluated(
+    tmp_path: Path, teacher: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = ["labels", "all", "ucb", "thompson", "exp3", "lookahead", "best-static", "uncertain-hidden"]
+    policies += ["uncertainty-weights", "falling", str(trained), f"{trained}:refine"]
+    arguments = ["evaluate", "--tasks", "polarity", "--teachers", str(teacher), *SHORT, "--seeds", "2"]
+    arguments += ["--search-tries", "3", "--policies", *policies, "--output", str(tmp_path / "table")]
+    assert main(arguments) == 0
+    cells = json.loads((tmp_path / "table" / "result.json").read_text())["cells"]
+    assert [cell["policy"] for cell in cells] == [name for name in policies for _ in range(2)]
+    steps = {cell["policy"]: cell["search_steps"] for cell in cells}
+    assert steps["best-static"] == 3 * 8
+    assert steps["lookahead"] == 4 * 8 * 2  # 4 decisions, 8 subsets, 2 steps a probe
+    assert steps["ucb"] == 0
+    printed = capsys.readouterr().out
+    assert "| policy | score | beats all | gap closed |" in printed
+    assert "learning took 4.0 runs of 8 steps" in printed
+    assert main(["report", str(tmp_path / "table")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("train --task polarity --student-layers 2", "has no teacher"),
+        ("train --student-layers 2", "say what to learn on"),
+        ("train --task polarity --teacher T --instances embedded-v1", "and not both"),
+        ("train --instances none.json", "none.json"),
+        ("train --task polarity --teacher T --student-layers 2 --episodes 5 --students 2", "give 6 episodes"),
+        ("train --instances embedded-v1 --students 8", "leave --students or --instances away"),
+        ("train --task polarity --teacher T --student-layers 2 --policy-name ../x", "../x"),
+        ("train --task polarity --teacher T --student-layers 2 --agent dqn", "dqn"),
+        ("train --task polarity --teacher T --student-layers 2 --checkpoint-seconds -1", "give 0 or more"),
+        ("distill --task polarity --teacher T --student-layers 2 --refine", "is a rule, which has nothing to refine"),
+        ("distill --task polarity --teacher T --student-layers 2 --policy nobody", "nobody"),
+        ("evaluate --tasks polarity --teachers T --student-layers 2 --search-tries 0", "--search-tries is 0"),
+    ],
+)
+def test_bad_input(
+    tmp_path: Path, teacher: Path, arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(teacher) if word == "T" else word for word in arguments.split()]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
