@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 STUDENT := --student-layers 2 --max-examples 1500 --steps 160 --decision-interval 16 --lr 5e-4
 
-.PHONY: install demo test lint types format bench wheel clean
+.PHONY: install demo policies test lint types format bench wheel clean
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
@@ -23,6 +23,16 @@ demo: install
 	$(BIN)/ackd evaluate --tasks polarity --teachers $(DEMO)/teacher $(STUDENT) --seeds 3 \
 		--policies labels all random scheduled $(DEMO)/train/policy --output $(DEMO)/evaluate --overwrite
 	@echo "\nThe agent's reward curve and every decision:  $(BIN)/tensorboard --logdir $(DEMO)"
+
+# The policies that come with the package: learned on the generated tasks, from scratch.
+policies: install
+	for seed in 0 1; do $(BIN)/ackd finetune --task polarity --epochs 8 --lr 1e-3 --batch-size 64 --seed $$seed \
+		--output build/teachers/polarity$$(test $$seed = 0 || echo -2) --overwrite; done
+	$(BIN)/ackd finetune --task tally --epochs 8 --lr 1e-3 --batch-size 64 --output build/teachers/tally --overwrite
+	for agent in ppo thompson; do $(BIN)/ackd train --instances default-v1 --teachers build/teachers --agent $$agent \
+		--episodes 64 --reward score-gap --policy-name $$(test $$agent = ppo && echo default || echo $$agent-v1) \
+		--output build/policies/$$agent --resume; done
+	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/ppo/policy agents/policies/default
 
 test: install
 	$(BIN)/python -m pytest

@@ -47,26 +47,30 @@ def names(cells: Sequence[Cell], column: str) -> list[str]:
 def compare(cells: Sequence[Cell]) -> Comparison:
     """What can be compared: tasks that all policies finished, and policies none of whose trainings diverged there."""
     there = {(cell.task, cell.policy, cell.seed): cell for cell in cells}
-    seeds, policies = sorted({cell.seed for cell in cells}), names(cells, "policy")
+    policies = names(cells, "policy")
+    # each task may have seeds of its own; there have to be as many, and every policy has to have met all of them
+    seeds = {task: sorted({cell.seed for cell in cells if cell.task == task}) for task in names(cells, "task")}
+    runs = max((len(those) for those in seeds.values()), default=0)
     notes, tasks = [], []
-    for task in names(cells, "task"):
-        if all((task, policy, seed) in there for policy in policies for seed in seeds):
+    for task, those in seeds.items():
+        if len(those) == runs and all((task, policy, seed) in there for policy in policies for seed in those):
             tasks.append(task)
         else:
             notes.append(f"{task} is left out of what is taken over tasks: not every policy has finished it.")
     kept = []
     for policy in policies:
-        if any(there[task, policy, seed].score is None for task in tasks for seed in seeds):
+        if any(there[task, policy, seed].score is None for task in tasks for seed in seeds[task]):
             notes.append(f"{policy} is left out of what is taken over tasks: a training of it diverged.")
         else:
             kept.append(policy)
 
     def matrix(policy: str, value: Callable[[Cell], float | None]) -> Array:
-        return np.array([[value(there[task, policy, seed]) for task in tasks] for seed in seeds], dtype=np.float64)
+        rows = [[value(there[task, policy, seeds[task][run]]) for task in tasks] for run in range(runs)]
+        return np.array(rows, dtype=np.float64)
 
     percent = {policy: matrix(policy, lambda cell: cell.score) for policy in kept if tasks}
     returns = {policy: matrix(policy, lambda cell: cell.reward) for policy in kept if tasks}
-    teachers = np.array([there[task, policies[0], seeds[0]].teacher for task in tasks])
+    teachers = np.array([there[task, policies[0], seeds[task][0]].teacher for task in tasks])
     scores, scale = _normalised(percent, teachers)
     if percent and not scores:
         notes.append("A teacher's score is not above 0: scores of different tasks have no common scale.")

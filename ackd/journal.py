@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 
@@ -202,7 +202,7 @@ def journaled(verb: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P
         asked = [_plain(value) for value in (*args, *kwargs.values())]
         return self.journal.call(self, verb.__name__, asked, lambda: verb(self, *args, **kwargs))
 
-    return call
+    return cast(Callable[Concatenate[T, P], R], call)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -66,8 +66,10 @@ class Ledger:
 
     def share(self, of: int) -> Ledger:
         """One of so many equal parts of what was counted; counts are rounded."""
-        parts = (
+        flops, seconds, sizes = (
             {part: value / of for part, value in column.items()} for column in (self.flops, self.seconds, self.bytes)
         )
-        counts = (self.steps, self.teacher_queries, self.cached_queries)
-        return Ledger(*parts, *(round(count / of) for count in counts), self.reward_passes / of)
+        steps, queries, cached = (
+            round(count / of) for count in (self.steps, self.teacher_queries, self.cached_queries)
+        )
+        return Ledger(flops, seconds, sizes, steps, queries, cached, self.reward_passes / of)

@@ -9,7 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ackd.agents import actor_critic, online
-from ackd.agents.bandits import Bandit, Exp3, PerType, Subsets, Thompson, Ucb
+from ackd.agents.arms import PerType, Subsets
+from ackd.agents.bandits import Bandit, Exp3, Thompson, Ucb
 from ackd.agents.ksm import Ksm
 from ackd.agents.learned import Actor
 from ackd.agents.policy import Observations, OnlinePolicy, State

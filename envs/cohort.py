@@ -83,7 +83,7 @@ class CohortEnv(VecEnv):
             self._generator = np.random.default_rng(seed)
         return super().seed(seed)
 
-    def reset(self) -> Observation:  # type: ignore[override]  # one of the kinds of observation that a VecEnv may have
+    def reset(self) -> Observation:
         """Begins with N new students."""
         seeds = [int(self._generator.integers(2**31)) if given is None else given for given in self._seeds]
         self._reset_seeds()
@@ -109,7 +109,7 @@ class CohortEnv(VecEnv):
         self._actions = np.asarray(actions)
         self.cohort.ledger.seconds["agent"] += time.perf_counter() - self._handed
 
-    def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:  # type: ignore[override]  # as reset
+    def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
         phases = self._train([self.choice.selection(action) for action in self._actions])
         steps = [

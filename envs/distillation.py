@@ -93,11 +93,12 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.signals = Signals(families, distillation.type_prices, k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observe_cls = observe_cls
-        self.observation_space = self.signals.space
+        space = self.signals.space
         if observe_cls:
             widths = (distillation.student.model.config.hidden_size, distillation.teachers[0].shape.width)
             for name, width in zip(CLS, widths, strict=True):
-                self.observation_space.spaces[name] = spaces.Box(-LIMIT, LIMIT, (width,), np.float32)
+                space.spaces[name] = spaces.Box(-LIMIT, LIMIT, (width,), np.float32)
+        self.observation_space: spaces.Space[Any] = space
         self.action_space = self.choice.space
 
     @property

@@ -62,7 +62,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     def __init__(
         self,
         env: Trained,
-        folder: Path,
+        folder: Path | Recorder,
         *,
         dev: bool = True,
         agent_flops: float = 0.0,

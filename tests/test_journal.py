@@ -142,7 +142,7 @@ class Trap:
 
 
 def test_a_state_is_never_executed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cut_off(tmp_path, 20, monkeypatch, 0.0)
     torch.save({"entries": 15, "state": Trap()}, tmp_path / STATE)

@@ -90,13 +90,8 @@ def test_some_rows_of_a_batch_are_cut_to_the_longest(make_batch: Callable[..., B
 
 def test_the_mean_of_reports() -> None:
     def row(i: float) -> Report[torch.Tensor]:
-        return Report(
-            torch.tensor(i),
-            torch.tensor(i + 1),
-            torch.tensor(i + 2),
-            *torch.tensor([0.5, i]),
-            {"a": torch.tensor(2 * i)},
-        )
+        figures = [torch.tensor(value) for value in (i, i + 1, i + 2, 0.5, i)]
+        return Report(figures[0], figures[1], figures[2], figures[3], figures[4], {"a": torch.tensor(2 * i)})
 
     rows = [row(0.0), row(1.0), row(2.0)]
     assert mean(rows) == Report(1.0, 2.0, 3.0, 0.5, 1.0, {"a": 2.0})

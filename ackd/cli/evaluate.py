@@ -34,7 +34,17 @@ COLUMNS = (
     "seconds",
     "error",
 )
-GROWING = ("tasks", "teachers", "policies", "seeds", "first_seed", "checkpoint_seconds", "search_tries", "search_seeds")
+GROWING = (
+    "tasks",
+    "teachers",
+    "splits",
+    "policies",
+    "seeds",
+    "first_seed",
+    "checkpoint_seconds",
+    "search_tries",
+    "search_seeds",
+)
 SEARCHED = "best-static"
 
 
@@ -45,10 +55,15 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
     With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained.
     """
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
     """One or more tasks."""
-    teachers: tuple[str, ...]
-    """A teacher for each task, in the same order."""
+    teachers: tuple[str, ...] = ()
+    """A teacher for each task, in the same order; with --instances, the folder where the names of the set start."""
+    instances: str | None = None
+    """Instead of --tasks: a JSON file of settings, or a set that comes along (embedded-v1, glue-small-v1). Each of its
+    instances is a row of the table, with seeds of its own."""
+    splits: tuple[str, ...] = ()
+    """The instances of these splits; all if none is named."""
     policies: tuple[str, ...] = ("labels", "all", "random", "scheduled")
     """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
     in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
@@ -65,20 +80,16 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
     def run(self) -> None:
         """Fills the table cell by cell."""
         from ackd.cli.tables import tables
-        from ackd.envs.make import distill
 
         folder = self.run_folder((*self.teachers, self.student, self.data, self.cache, *self.policies))
         self._check()
-        envs = {
-            task: distill(task=task, teacher=teacher, **self.data_settings(), **self.student_settings())
-            for task, teacher in zip(self.tasks, self.teachers, strict=True)
-        }
+        envs, seeds = self._environments()
         arms = {task: self._arms(env.knowledge) for task, env in envs.items()}
         folder.begin("evaluate", asdict(self), growing=GROWING)
         (folder.path / RESULT).unlink(missing_ok=True)
         started = time.perf_counter()
-        cells = self._fill(folder, envs, arms)
-        learned = {one.name: one.learned.card for one in arms[self.tasks[0]] if one.learned is not None}
+        cells = self._fill(folder, envs, arms, seeds)
+        learned = {one.name: one.learned.card for one in next(iter(arms.values())) if one.learned is not None}
         text = tables(cells, learned)
         folder.write_text("table.md", text + "\n")
         folder.write_json(RESULT, self._result(cells, time.perf_counter() - started))
@@ -91,7 +102,11 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
     def _check(self) -> None:
         from ackd.errors import InputError
 
-        if len(self.tasks) != len(self.teachers):
+        if bool(self.tasks) == (self.instances is not None):
+            raise InputError("say what to evaluate on: --tasks and --teachers, or --instances, and not both")
+        if self.instances is not None and len(self.teachers) > 1:
+            raise InputError("with --instances, --teachers is the one folder where the teachers' names start")
+        if self.instances is None and len(self.tasks) != len(self.teachers):
             raise InputError(
                 f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one teacher for each task"
             )
@@ -103,6 +118,28 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: at least 1 is needed")
 
+    def _environments(self) -> tuple[dict[str, DistillationEnv], dict[str, int]]:
+        """Each row's environment and its first seed, by the row's name."""
+        from ackd.envs.instance_files import read_instances
+        from ackd.envs.make import distill
+
+        given = self.data_settings() | self.student_settings()
+        if self.instances is None:
+            pairs = zip(self.tasks, self.teachers, strict=True)
+            envs = {task: distill(task=task, teacher=teacher, **given) for task, teacher in pairs}
+            return envs, dict.fromkeys(envs, self.first_seed)
+        place = Path(self.teachers[0]) if self.teachers else None
+        data = Path(given.pop("data")) if self.data else given.pop("data")
+        chosen = [
+            one
+            for split in self.splits or (None,)
+            for one in read_instances(self.instances, teachers=place, data=data, split=split)
+        ]
+        return (
+            {one.name: distill(**{**given, **one.setting}) for one in chosen},
+            {one.name: one.seeds[0] for one in chosen},
+        )
+
     def _arms(self, knowledge: Sequence[str]) -> list[Arm]:
         """What each name stands for; what is found by a search is still to be found."""
         from ackd.agents.rules import rule
@@ -112,7 +149,11 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
         return [searched if name == SEARCHED else arm(name, knowledge) for name in self.policies]
 
     def _fill(
-        self, folder: RunFolder, envs: dict[str, DistillationEnv], arms: dict[str, list[Arm]]
+        self,
+        folder: RunFolder,
+        envs: dict[str, DistillationEnv],
+        arms: dict[str, list[Arm]],
+        seeds: dict[str, int],
     ) -> list[dict[str, Any]]:
         from ackd.ledger import Ledger
 
@@ -121,7 +162,7 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
         episodes = len(envs) * len(self.policies) * self.seeds
         with (
             (folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
-            progress(episodes * self.steps, "evaluate") as bar,
+            progress(sum(env.distillation.steps for env in envs.values()) * episodes // len(envs), "evaluate") as bar,
         ):
             rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             rows.writeheader()
@@ -129,7 +170,8 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
                 for one in arms[task]:
                     place = folder.path / task / one.name.strip("/.").replace("/", "_").replace(":", "_")
                     place.mkdir(parents=True, exist_ok=True)
-                    for cell in self._group(one, env, place, bar.update, total):
+                    for cell in self._group(one, env, place, seeds[task], bar.update, total):
+                        cell["task"] = task
                         cells.append(cell)
                         rows.writerow(cell)
                         file.flush()
@@ -137,7 +179,13 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
         return cells
 
     def _group(
-        self, one: Arm, env: DistillationEnv, place: Path, on_decision: Callable[[int], object], total: Ledger
+        self,
+        one: Arm,
+        env: DistillationEnv,
+        place: Path,
+        first_seed: int,
+        on_decision: Callable[[int], object],
+        total: Ledger,
     ) -> Iterator[dict[str, Any]]:
         """The cells of one task and policy."""
         from ackd.agents.search import Lookahead
@@ -150,7 +198,7 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
             one, searched = self._search(env, place)
         env = env.variant(**{"reward_every": env.decisions, **one.settings})
         with closing(Recording(env, place, on_decision=on_decision)) as recording:
-            for seed in range(self.first_seed, self.first_seed + self.seeds):
+            for seed in range(first_seed, first_seed + self.seeds):
                 journal = None if one.forks else self.journal(place / "checkpoint" / str(seed))
                 env.distillation.journal = journal
                 policy = one.make(env, seed)
@@ -158,7 +206,7 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
                 # of the ledger, which knows what was spent before a run was resumed
                 seconds = round(sum(env.distillation.ledger.seconds.values()), 3)
                 if isinstance(policy, Lookahead):
-                    searched = policy.probes * self.decision_interval
+                    searched = policy.probes * env.decision_interval
                 yield episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
                 if journal is not None:
                     journal.finish()
@@ -175,13 +223,13 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
         found = best_static(env, range(self.search_seeds), tries=self.search_tries)
         journal.finish()
         policy = found.rule(env.knowledge)
-        return Arm(SEARCHED, lambda env, seed: policy), found.episodes * self.steps
+        return Arm(SEARCHED, lambda env, seed: policy), found.episodes * env.distillation.steps
 
     def _result(self, cells: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         return {
-            "task": list(self.tasks),
+            "task": list(dict.fromkeys(cell["task"] for cell in cells)),
             "policy": list(self.policies),
-            "seed": list(range(self.first_seed, self.first_seed + self.seeds)),
+            "seed": sorted({cell["seed"] for cell in cells}),
             "steps": self.steps,
             "seconds": round(seconds, 3),
             "cells": cells,

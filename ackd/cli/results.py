@@ -117,7 +117,7 @@ def save_refined(path: Path, policy: Refining, card: Card) -> None:
         knowledge=card.knowledge,
         k_max=card.k_max,
         instances=card.instances,
-        metrics=card.metrics | {"refined_phases": len(policy.phases), "fallen_back": policy.fallen_back},
+        metrics={**card.metrics, "refined_phases": len(policy.phases), "fallen_back": policy.fallen_back},
         cost=card.cost,
         license=card.license,
     )

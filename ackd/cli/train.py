@@ -127,7 +127,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         from ackd.envs.make import distill
         from ackd.errors import InputError
 
-        own = {"choice": choice_of(self.agent), "observe_cls": observes_cls(self.agent)}
+        own: dict[str, Any] = {"choice": choice_of(self.agent), "observe_cls": observes_cls(self.agent)}
         if self.instances is None:
             env: DistillationEnv | InstanceEnv = distill(
                 task=self.task,

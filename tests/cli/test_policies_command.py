@@ -11,9 +11,11 @@ import pytest
 
 import ackd  # noqa: F401  # registers the environments
 from ackd.agents import LearnedPolicy, SetNetwork, SetWeights, library, save
+from ackd.agents.policy import Policy
 from ackd.agents.rules import Rule
 from ackd.cli import main
-from ackd.cli.episodes import folder_of, policy_of
+from ackd.cli.arms import arm
+from ackd.cli.episodes import folder_of
 from ackd.envs.distillation import DistillationEnv
 from ackd.errors import InputError
 from ackd.signals import FEATURES, GLOBALS
@@ -122,6 +124,10 @@ def test_what_cannot_be_done_is_one_sentence(
     assert message in err
 
 
+def policy_of(name: str, env: DistillationEnv) -> Policy:
+    return arm(name, env.knowledge).make(env, 0)
+
+
 @pytest.fixture(scope="module")
 def env() -> DistillationEnv:
     made = gym.make("ACKD/Tiny-v0").unwrapped
@@ -149,13 +155,12 @@ def test_a_policy_is_a_rule_a_folder_a_run_or_a_name(env: DistillationEnv) -> No
         policy_of("logits+nothing", env)
 
 
-def test_a_policy_of_another_action_space_is_refused(env: DistillationEnv) -> None:
+def test_a_policy_of_another_action_space_brings_it(env: DistillationEnv) -> None:
     saved("soft", SetWeights)
-    with pytest.raises(InputError, match=r"the policy soft chooses weights, .*choice='weights'"):
-        policy_of("soft", env)
-    weighing = gym.make("ACKD/Tiny-v0", choice="weights").unwrapped
-    assert isinstance(weighing, DistillationEnv)
+    soft = arm("soft", env.knowledge)
+    weighing = env.variant(**soft.settings)
     observation, _ = weighing.reset(seed=0)
-    actions, _ = policy_of("soft", weighing).predict(observation)
+    actions, _ = soft.make(weighing, 0).predict(observation)
     assert weighing.action_space.contains(actions)
+    assert not env.action_space.contains(actions)
     assert json.loads(Path("soft/policy.json").read_text())["choice"] == "weights"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,11 +23,16 @@ from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
 from ackd.errors import InputError
 from ackd.journal import Journal
+from ackd.signals import Observation
 
 
 def make(students: int = 3, *, lr: float = 1e-3, **setting: Any) -> CohortEnv:
     env = tiny(lr=lr)
     return CohortEnv(Cohort(env.distillation, students), decision_interval=2, **setting)
+
+
+def begin(env: CohortEnv) -> Observation:
+    return env.reset()
 
 
 def actions(n: int, decisions: int = 6) -> list[np.ndarray]:
@@ -38,13 +43,14 @@ def actions(n: int, decisions: int = 6) -> list[np.ndarray]:
 def test_it_is_a_vec_env() -> None:
     env = make()
     assert env.num_envs == 3
-    observation = env.reset()
+    observation = begin(env)
     for name, space in env.observation_space.spaces.items():  # type: ignore[attr-defined]
         assert observation[name].shape == (3, *space.shape)
         for row in observation[name]:
             assert space.contains(row)
     for i, action in enumerate(actions(3)):
-        observation, rewards, dones, infos = env.step(action)
+        after, rewards, dones, infos = env.step(action)
+        observation = cast(Observation, after)
         assert rewards.dtype == np.float32
         assert rewards.shape == dones.shape == (3,)
         assert dones.dtype == bool
@@ -68,12 +74,13 @@ def test_each_student_earns_what_it_would_alone() -> None:
         assert not isinstance(module, torch.nn.Dropout) or not module.training
     cohort = CohortEnv(Cohort(env.distillation, 1), decision_interval=2)
     cohort.seed(5)
-    first = cohort.reset()
+    first = begin(cohort)
     alone, _ = env.reset(seed=5)
     for name, value in alone.items():
         np.testing.assert_array_equal(first[name][0], value)
     for action in actions(1):
-        observation, rewards, _, infos = cohort.step(action)
+        after, rewards, _, infos = cohort.step(action)
+        observation = cast(Observation, after)
         expected, reward, over, _, _ = env.step(action[0])
         assert rewards[0] == np.float32(reward)
         last = infos[0]["terminal_observation"] if over else {name: value[0] for name, value in observation.items()}
@@ -84,7 +91,7 @@ def test_each_student_earns_what_it_would_alone() -> None:
 def test_equal_seeds_compare_policies_on_the_same_student() -> None:
     env = make(2)
     env._seeds = [7, 7]
-    first = env.reset()
+    first = begin(env)
     np.testing.assert_array_equal(first["globals"][0], first["globals"][1])
     bits = np.zeros((2, 8), np.int8)
     bits[0, :3] = 1
@@ -154,10 +161,10 @@ def test_it_resumes(tmp_path: Path) -> None:
         env = make(2)
         env.cohort.journal = journal
         env.seed(3)
-        said: list[Any] = [{name: value.tolist() for name, value in env.reset().items()}]
+        said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for action in actions(2, decisions):
-            observation, rewards, _, _ = env.step(action)
-            said.append((rewards.tolist(), {name: value.tolist() for name, value in observation.items()}))
+            after, rewards, _, _ = env.step(action)
+            said.append((rewards.tolist(), {name: value.tolist() for name, value in cast(Observation, after).items()}))
         return said
 
     expected = play(None, 9)

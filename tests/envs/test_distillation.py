@@ -200,6 +200,8 @@ def test_rewards_telescope() -> None:
     assert env.episode is not None
     reward = env.reward
     assert isinstance(reward, GapClosed)
+    assert env.episode.start is not None
+    assert env.episode.standing is not None
     expected = (env.episode.start.loss - env.episode.standing.loss) / reward.gap(env.episode)
     assert math.fsum(rewards) == pytest.approx(expected, abs=1e-9)
 
