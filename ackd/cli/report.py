@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,8 +53,10 @@ class Report:
                 raise InputError(f"{run.path} holds no decisions: there is nothing to report")
             pictures = album.of_training(run, decisions)
         text = page(_title(run), [note for note in notes if note], _facts(run), pictures, _tables(run, cells))
-        for path in _write(Path(self.output or self.folder), text, pictures):
+        place = Path(self.output or self.folder)
+        for path in _write(place, text, pictures):
             print(path)
+        _hang(place / "tensorboard" / "report", pictures)
         if not run.finished:
             print(_state(run))
 
@@ -74,6 +77,21 @@ def _write(folder: Path, text: str, pictures: Sequence[Picture]) -> list[Path]:
             f"the report cannot be written to {folder} ({error.strerror}): choose another folder with --output"
         ) from None
     return [*written, page]
+
+
+def _hang(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Shows the pictures in TensorBoard, beside the curves."""
+    import shutil
+
+    import numpy as np
+    from matplotlib.image import imread
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for picture in pictures:
+            pixels = imread(BytesIO(picture.content), format="png")
+            writer.add_image(f"report/{picture.name}", np.asarray(255 * pixels[..., :3], np.uint8), dataformats="HWC")
 
 
 def _state(run: Run) -> str:
