@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ackd.types import Selection
 
 Action = NDArray[Any]
+LEAST = 0.05  # weight with which a type is transferred at all
 
 
 class Choice(Protocol):
@@ -81,9 +82,14 @@ class Weights:
         return _padded([2.0] * len(self.names), self.k_max).astype(np.int8)
 
     def selection(self, action: Action) -> Selection:
-        """Each type with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end."""
+        """Each type with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end.
+
+        A weight below `LEAST` is none: a network's sigmoid never says 0, and what is hardly wanted is not to be paid for.
+        """
         weights = np.clip(np.nan_to_num(action.astype(np.float64)), 0.0, 1.0)
-        return Selection({name: float(weight) for name, weight in zip(self.names, weights, strict=False) if weight > 0})
+        return Selection(
+            {name: float(weight) for name, weight in zip(self.names, weights, strict=False) if weight >= LEAST}
+        )
 
     def action(self, selection: Selection) -> Action:
         """[K_max] float32."""

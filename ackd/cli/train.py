@@ -99,6 +99,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")
 
     def _check(self) -> None:
+        from ackd.agents.learner import observes_cls
         from ackd.errors import InputError
 
         if (self.instances is None) == (self.task is None):
@@ -113,6 +114,10 @@ class Train(DataOptions, StudentOptions, RunOptions):
             raise InputError(
                 f"{self.episodes} episodes are no whole number of cohorts of {self.students} students: "
                 f"give {-(-self.episodes // self.students) * self.students} episodes"
+            )
+        if self.students > 1 and observes_cls(self.agent):
+            raise InputError(
+                f"{self.agent} reads first-token states, which a cohort does not show: leave --students away"
             )
         if self.students > 1 and self.instances is not None:
             raise InputError(

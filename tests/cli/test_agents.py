@@ -118,6 +118,7 @@ def test_everything_can_be_evaluated(
         ("train --task polarity --teacher T --instances embedded-v1", "and not both"),
         ("train --instances none.json", "none.json"),
         ("train --task polarity --teacher T --student-layers 2 --episodes 5 --students 2", "give 6 episodes"),
+        ("train --task polarity --teacher T --agent ksm --episodes 8 --students 8", "leave --students away"),
         ("train --instances embedded-v1 --students 8", "leave --students or --instances away"),
         ("train --task polarity --teacher T --student-layers 2 --policy-name ../x", "../x"),
         ("train --task polarity --teacher T --student-layers 2 --agent dqn", "dqn"),
