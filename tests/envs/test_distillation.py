@@ -55,6 +55,14 @@ def test_both_checkers_pass(name: str) -> None:
     sb3_check_env(gymnasium.make(name))
 
 
+@pytest.mark.parametrize("changes", [{"observe_cls": True}, {"reward_every": 3, "reward_share": 0.25}])
+def test_both_checkers_pass_on_variants(changes: dict[str, Any]) -> None:
+    env = gymnasium.make("ACKD/Tiny-v0").unwrapped
+    assert isinstance(env, DistillationEnv)
+    check_env(env.variant(**changes), skip_render_check=True)
+    sb3_check_env(env.variant(**changes))
+
+
 @pytest.fixture
 def real_arguments(tmp_path: Path) -> dict[str, Any]:
     """Arguments of `ACKD/Distill-v0` with a small teacher in a folder."""
@@ -79,15 +87,6 @@ def test_both_checkers_pass_on_a_real_setting(real_arguments: dict[str, Any]) ->
     check_env(env.unwrapped)
     sb3_check_env(env)
 
-
-@pytest.mark.parametrize(
-    "changes", [{"observe_cls": True}, {"reward_every": 3, "reward_share": 0.25}, {"choice": "weights"}]
-)
-def test_both_checkers_pass_on_variants(changes: dict[str, Any]) -> None:
-    env = gymnasium.make("ACKD/Tiny-v0", observe_cls=False).unwrapped
-    assert isinstance(env, DistillationEnv)
-    check_env(env.variant(**changes), skip_render_check=True)
-    sb3_check_env(env.variant(**changes))
     other = gymnasium.make("ackd:ACKD/Distill-v0", **real_arguments)
     assert data_equivalence(env.reset(seed=1), other.reset(seed=1), exact=True)
     assert env.unwrapped.distillation.task is other.unwrapped.distillation.task  # type: ignore[attr-defined]
@@ -344,15 +343,6 @@ def test_soft_weights() -> None:
     check_env(env.unwrapped)
     sb3_check_env(env)
 
-
-@pytest.mark.parametrize(
-    "changes", [{"observe_cls": True}, {"reward_every": 3, "reward_share": 0.25}, {"choice": "weights"}]
-)
-def test_both_checkers_pass_on_variants(changes: dict[str, Any]) -> None:
-    env = gymnasium.make("ACKD/Tiny-v0", observe_cls=False).unwrapped
-    assert isinstance(env, DistillationEnv)
-    check_env(env.variant(**changes), skip_render_check=True)
-    sb3_check_env(env.variant(**changes))
     env.reset(seed=0)
     info = env.step(np.array([0.5, 0, 0, 1, 1, 1, 1, 1], np.float32))[4]
     assert info["action/effective"] == "logits"
