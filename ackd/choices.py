@@ -84,7 +84,7 @@ class Weights:
     def selection(self, action: Action) -> Selection:
         """Each type with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end.
 
-        A weight below `LEAST` is none: a network's sigmoid never says 0, and what is hardly wanted is not to be paid for.
+        A weight below `LEAST` is none: a network's sigmoid never says 0, and what is hardly wanted is not paid for.
         """
         weights = np.clip(np.nan_to_num(action.astype(np.float64)), 0.0, 1.0)
         return Selection(

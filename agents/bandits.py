@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.agents.arms import BanditActor, PerType, Subsets, gumbel
+from ackd.agents.learned import batch_of
 from ackd.agents.policy import Observations, State, Transition
 from ackd.errors import InputError, unknown
 
@@ -223,7 +224,7 @@ class Bandit:
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int8], State | None]:
         """Actions [K_max] or [n, K_max]: the best arms so far, or what the rule plays."""
-        batch = _batch(observation)
+        batch = batch_of(observation)
         if deterministic:
             bits = self.network.act(batch, True)
         else:
@@ -254,7 +255,7 @@ class Bandit:
                 waiting.clear()
 
     def _pulls(self, transition: Transition, rewards: NDArray[Any]) -> list[Pull]:
-        batch = _batch(transition.observation)
+        batch = batch_of(transition.observation)
         stage, allowed = self.network.read(batch)
         bits = torch.as_tensor(np.asarray(transition.action).reshape(batch["mask"].shape) > 0)
         arms = self.network.arms.of(self.network.narrow(bits & (batch["mask"] != 0))).unsqueeze(-1)
@@ -273,13 +274,6 @@ class Bandit:
         """A copy of the tables at those stages, or, for a slice, a view."""
         tables = (self.network.values, self.network.counts, self._squares, self.network.spread, self._low, self._high)
         return Known(*(table[stage] for table in tables))
-
-
-def _batch(observation: Observations) -> dict[str, Tensor]:
-    mask = np.asarray(observation["mask"])
-    rows = mask.reshape(-1, mask.shape[-1])
-    overview = np.asarray(observation["globals"], dtype=np.float32).reshape(len(rows), -1)
-    return {"globals": torch.as_tensor(overview), "mask": torch.as_tensor(rows)}
 
 
 def _untried_first(scores: Tensor, known: Known, generator: torch.Generator) -> Tensor:

@@ -82,25 +82,35 @@ class LearnedPolicy:
         mask = np.asarray(observation["mask"])
         rows = mask.reshape(-1, mask.shape[-1])
         sizes = {"globals": len(GLOBALS), "knowledge": rows.shape[1] * len(FEATURES)}
-        batch = {
-            name: _rows(value, len(rows), sizes.get(name), name)
-            for name, value in observation.items()
-            if name != "mask"
-        }
+        batch = batch_of(observation)
+        for name, size in sizes.items():
+            if batch[name].shape[1] != size:
+                raise InputError(
+                    f"the observation's {name} has the shape {list(np.shape(observation[name]))}, "
+                    f"the policy reads {size} numbers for each of {len(rows)}"
+                )
         with torch.no_grad():
-            actions = self.network.act(batch | {"mask": torch.as_tensor(rows)}, deterministic, self._generator)
+            actions = self.network.act(batch, deterministic, self._generator)
         if actions.shape != rows.shape:
             raise InputError(f"the policy decides over {actions.shape[-1]} entries, and here are {rows.shape[1]}")
         chosen = np.where(rows != 0, actions.numpy(), 0)
         return chosen.astype(DTYPES[self.card.choice]).reshape(mask.shape), state
 
 
-def _rows(values: NDArray[Any], rows: int, size: int | None, name: str) -> Tensor:
-    """[rows, size]; None is any size."""
-    array = np.asarray(values, dtype=np.float32)
-    if array.size % rows or (size is not None and array.size != rows * size):
-        raise InputError(
-            f"the observation's {name} has the shape {list(array.shape)}, "
-            f"the policy reads {'as many' if size is None else size} numbers for each of {rows}"
-        )
-    return torch.as_tensor(array.reshape(rows, -1 if size is None else size))
+def batch_of(observation: Observations) -> dict[str, Tensor]:
+    """The observation of one environment or of n as tensors [n, ...]: the mask as it is, all else in float32.
+
+    Raises:
+        InputError: if a part has another number of rows than the mask.
+    """
+    mask = np.asarray(observation["mask"])
+    rows = mask.reshape(-1, mask.shape[-1])
+    batch = {"mask": torch.as_tensor(rows)}
+    for name, value in observation.items():
+        array = np.asarray(value, dtype=np.float32)
+        if array.size % len(rows):
+            raise InputError(
+                f"the observation's {name} has the shape {list(array.shape)}, which is not {len(rows)} rows as its mask"
+            )
+        batch.setdefault(name, torch.as_tensor(array.reshape(len(rows), -1)))
+    return batch

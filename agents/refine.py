@@ -6,7 +6,6 @@ import copy
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ackd.agents.learned import LearnedPolicy
+from ackd.agents.learned import LearnedPolicy, batch_of
 from ackd.agents.policy import Observations, State, Transition
 from ackd.agents.set_policy import SetNetwork, likeliest, sampled
 from ackd.errors import InputError
@@ -99,14 +98,14 @@ class Refining:
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int8], State | None]:
         """The likeliest action, or a draw where the phase explores and `deterministic` is not asked for."""
-        batch, mask = _batch(observation)
+        batch = batch_of(observation)
         if not self._taken:
             self._drawing = self._draws(float(batch["globals"][0, 0]))
         with torch.no_grad():
             logits, _, available = (self.frozen if self.fallen_back else self.network).read(batch)
             explores = self._drawing and not deterministic
             bits = sampled(logits, available, self._generator) if explores else likeliest(logits, available)
-        return bits.numpy().astype(np.int8).reshape(mask.shape), state
+        return bits.numpy().astype(np.int8).reshape(np.shape(observation["mask"])), state
 
     def update(self, transition: Transition) -> None:
         """Remembers a decision; learns when it was the last of its phase.
@@ -136,9 +135,9 @@ class Refining:
         return bool(torch.rand((), generator=self._generator) < share) and not self.fallen_back
 
     def _learn(self, taken: list[Transition], earned: float) -> None:
-        batch = {name: torch.cat([_batch(one.observation)[0][name] for one in taken]) for name in taken[0].observation}
+        batch = {name: torch.cat([batch_of(one.observation)[name] for one in taken]) for name in taken[0].observation}
         actions = torch.from_numpy(np.concatenate([one.action for one in taken]).astype(np.float32))
-        following, _ = _batch(taken[-1].following)
+        following = batch_of(taken[-1].following)
         with torch.no_grad():
             expected, values, mask = self.frozen.read(batch)
             _, after, _ = self.frozen.read(following)
@@ -175,13 +174,3 @@ def _divergence(logits: Tensor, others: Tensor, mask: Tensor) -> Tensor:
     each = share * (F.logsigmoid(logits) - F.logsigmoid(others))
     each = each + (1 - share) * (F.logsigmoid(-logits) - F.logsigmoid(-others))
     return (each * mask).sum(1).mean()
-
-
-def _batch(observation: Observations) -> tuple[dict[str, Any], NDArray[Any]]:
-    """[1, ...] float32 tensors, and the mask as it came."""
-    mask = np.asarray(observation["mask"])
-    rows = mask.reshape(-1, mask.shape[-1])
-    return {
-        name: torch.as_tensor(np.asarray(value, dtype=np.float32).reshape(len(rows), -1))
-        for name, value in observation.items()
-    }, mask

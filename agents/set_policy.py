@@ -219,11 +219,19 @@ def _sizes(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
     """G, F and K of the spaces."""
     if not isinstance(action_space, spaces.MultiBinary):
         raise InputError(f"SetPolicy chooses subsets, so the action space must be MultiBinary, not {action_space}")
+    return set_sizes(observation_space, action_space.shape[0])
+
+
+def set_sizes(observation_space: spaces.Space[Any], types: int) -> tuple[int, int, int]:
+    """G, F and K of observations for actions of K entries.
+
+    Raises:
+        InputError: if they lack one of globals, knowledge and mask.
+    """
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     if not {"globals", "knowledge", "mask"} <= parts.keys():
-        raise InputError(f"SetPolicy reads globals, knowledge and mask of a Dict observation, not {observation_space}")
+        raise InputError(f"globals, knowledge and mask of a Dict observation are read, not {observation_space}")
     overview, knowledge = parts["globals"].shape, parts["knowledge"].shape
     assert overview is not None
     assert knowledge is not None
-    bits = action_space.shape[0]
-    return overview[0], knowledge[0] // bits, bits
+    return overview[0], knowledge[0] // types, types

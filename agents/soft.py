@@ -19,7 +19,7 @@ from stable_baselines3.sac import policies as sac
 from stable_baselines3.td3 import policies as td3
 from torch import Tensor, nn
 
-from ackd.agents.set_policy import WIDTH, SetWeights
+from ackd.agents.set_policy import WIDTH, SetWeights, set_sizes
 from ackd.errors import InputError
 
 
@@ -176,7 +176,46 @@ def _begin(actor: BasePolicy, kwargs: Mapping[str, Any]) -> None:
     BasePolicy.__init__(actor, **{name: kwargs[name] for name in names}, squash_output=True)
 
 
-class WeightsPolicy(td3.TD3Policy):
+class _OverSets:
+    """What both policies have in common: the check of the spaces, and the critics."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        *args: Any,
+        width: int = WIDTH,
+        **kwargs: Any,
+    ) -> None:
+        sizes(observation_space, action_space)
+        self.width = width
+        super().__init__(observation_space, action_space, *args, **kwargs)  # type: ignore[call-arg]  # the policy's
+
+    @property
+    def network(self) -> SetWeights:
+        """What acts, as it can be saved: the actor, or its means."""
+        return cast(SetActor | SetGaussian, cast(Any, self).actor).network
+
+    @property
+    def critics(self) -> SetCritic:
+        """What judges."""
+        return cast(SetCritic, cast(Any, self).critic)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """A new actor."""
+        return self._made(SetGaussian if isinstance(self, sac.SACPolicy) else SetActor, "actor", features_extractor)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """New critics."""
+        return self._made(SetCritic, "critic", features_extractor)
+
+    def _made(self, kind: type[nn.Module], part: str, features_extractor: BaseFeaturesExtractor | None) -> nn.Module:
+        policy = cast(Any, self)
+        arguments = policy._update_features_extractor(getattr(policy, f"{part}_kwargs"), features_extractor)
+        return kind(self.width, **arguments).to(policy.device)
+
+
+class WeightsPolicy(_OverSets, td3.TD3Policy):
     """TD3's and DDPG's policy with a `SetActor` and a `SetCritic`.
 
     Args:
@@ -188,88 +227,13 @@ class WeightsPolicy(td3.TD3Policy):
         InputError: if the spaces are not `ackd.signals.Signals.space` and `Box(0, 1)`.
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
-        *args: Any,
-        width: int = WIDTH,
-        **kwargs: Any,
-    ) -> None:
-        sizes(observation_space, action_space)
-        self.width = width
-        super().__init__(observation_space, action_space, *args, **kwargs)
 
-    @property
-    def network(self) -> SetWeights:
-        """What acts, as it can be saved."""
-        return cast(SetActor, self.actor).network
-
-    @property
-    def critics(self) -> SetCritic:
-        """What judges."""
-        return cast(SetCritic, self.critic)
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SetActor:
-        """A new actor."""
-        return SetActor(self.width, **self._update_features_extractor(self.actor_kwargs, features_extractor)).to(
-            self.device
-        )
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> SetCritic:
-        """New critics."""
-        return SetCritic(self.width, **self._update_features_extractor(self.critic_kwargs, features_extractor)).to(
-            self.device
-        )
-
-
-class GaussianPolicy(sac.SACPolicy):
+class GaussianPolicy(_OverSets, sac.SACPolicy):
     """SAC's policy with a `SetGaussian` and a `SetCritic`; arguments as `WeightsPolicy`."""
-
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
-        *args: Any,
-        width: int = WIDTH,
-        **kwargs: Any,
-    ) -> None:
-        sizes(observation_space, action_space)
-        self.width = width
-        super().__init__(observation_space, action_space, *args, **kwargs)
-
-    @property
-    def network(self) -> SetWeights:
-        """The means, as they can be saved."""
-        return cast(SetGaussian, self.actor).network
-
-    @property
-    def critics(self) -> SetCritic:
-        """What judges."""
-        return cast(SetCritic, self.critic)
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> SetGaussian:
-        """A new actor."""
-        return SetGaussian(self.width, **self._update_features_extractor(self.actor_kwargs, features_extractor)).to(
-            self.device
-        )
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> SetCritic:
-        """New critics."""
-        return SetCritic(self.width, **self._update_features_extractor(self.critic_kwargs, features_extractor)).to(
-            self.device
-        )
 
 
 def sizes(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[int, int, int]:
     """G, F and K of the spaces."""
     if not (isinstance(action_space, spaces.Box) and (action_space.low == 0).all() and (action_space.high == 1).all()):
         raise InputError(f"weights need the action space Box(0, 1), not {action_space}")
-    parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
-    if not {"globals", "knowledge", "mask"} <= parts.keys():
-        raise InputError(f"globals, knowledge and mask of a Dict observation are read, not {observation_space}")
-    overview, knowledge = parts["globals"].shape, parts["knowledge"].shape
-    assert overview is not None
-    assert knowledge is not None
-    types = action_space.shape[0]
-    return overview[0], knowledge[0] // types, types
+    return set_sizes(observation_space, action_space.shape[0])

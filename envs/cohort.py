@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from ackd.choices import Choice
 from ackd.cohort import Cohort
-from ackd.envs.distillation import make_choice, measured
+from ackd.envs.distillation import DistillationEnv, measured
 from ackd.envs.trajectory import Trajectory
 from ackd.episode import Episode, Phase
 from ackd.errors import InputError
-from ackd.rewards import GapClosed, Reward
-from ackd.signals import Observation, Signals
+from ackd.journal import Journal
+from ackd.signals import Observation
 from ackd.types import Report, Selection, Standing
 
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]
@@ -32,50 +31,52 @@ class CohortEnv(VecEnv):
     done, since all end together.
 
     Args:
-        cohort: the students.
-        decision_interval: optimizer steps between two decisions.
-        reward: what a decision earns.
-        choice: `subset`, `weights`, or an action space of one's own.
-        k_max: length of the action.
-        reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
+        envs: what each student's environment is like, one for each setting; with several, episodes take them in turn.
+        students: N.
+        blocks: for each of them the first seed and how many that its students take in turn; drawn if not given.
         watch: is shown rewards and infos after every decision, before the environment resets itself at the end.
-        seed: of the episodes' seeds, where `seed` is not called.
+        seed: of the episodes' seeds, where they are drawn and `seed` is not called.
 
     Raises:
-        InputError: if a number is out of range.
+        InputError: if there is no environment or no student, or they have different spaces.
     """
 
     def __init__(
         self,
-        cohort: Cohort,
+        envs: Sequence[DistillationEnv],
+        students: int,
         *,
-        decision_interval: int = 20,
-        reward: Reward | None = None,
-        choice: str | Choice = "subset",
-        k_max: int = 8,
-        reward_every: int | None = 1,
+        blocks: Sequence[tuple[int, int]] = (),
         watch: Watch | None = None,
         seed: int = 0,
     ) -> None:
-        if decision_interval < 1:
-            raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
-        distillation = cohort.distillation
-        self.cohort, self.decision_interval, self.reward_every = cohort, decision_interval, reward_every
-        self.watch = watch
-        self.knowledge = tuple(distillation.families)
-        self.choice = make_choice(choice, self.knowledge, k_max)
-        self.signals = Signals(distillation.families, distillation.type_prices, k_max)
-        self.trajectories = [Trajectory(self.signals, self.choice, reward or GapClosed()) for _ in range(cohort.size)]
+        if not envs or any(env.choice.space != envs[0].choice.space for env in envs):
+            raise InputError("a cohort needs at least one environment, and the same action space in all of them")
+        self.envs, self.blocks, self.watch = envs, blocks, watch
+        self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
+        self._size = students
+        self.turns = 0  # episodes begun
+        self.journal: Journal | None = None  # of all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
         self._started = self._handed = 0.0  # when the episode began, and when the agent got its last observations
         self._actions: NDArray[Any] = np.zeros(0)
         self.render_mode: str | None = None  # asked for in the constructor of a VecEnv
-        super().__init__(cohort.size, self.signals.space, self.choice.space)
+        self._enter(0)
+        super().__init__(students, self.signals.space, self.choice.space)
+
+    def _enter(self, place: int) -> None:
+        """Goes to the cohort of that environment."""
+        if place not in self._cohorts:
+            self._cohorts[place] = Cohort(self.envs[place].distillation, self._size)
+        self.env, self.cohort = self.envs[place], self._cohorts[place]
+        self.cohort.journal = self.journal
+        self.knowledge, self.signals, self.choice = self.env.knowledge, self.env.signals, self.env.choice
+        self.trajectories = [Trajectory(self.signals, self.choice, self.env.reward) for _ in range(self._size)]
 
     @property
     def decisions(self) -> int:
         """Decisions in an episode."""
-        return -(-self.cohort.steps // self.decision_interval)
+        return self.env.decisions
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """The next episodes take the seeds `seed`, `seed + 1`, ..., those after them follow from it."""
@@ -84,8 +85,14 @@ class CohortEnv(VecEnv):
         return super().seed(seed)
 
     def reset(self) -> Observation:
-        """Begins with N new students."""
+        """Begins with N new students, in the setting whose turn it is."""
+        place, before = self.turns % len(self.envs), self.turns // len(self.envs) * self._size
+        self._enter(place)
+        self.turns += 1
         seeds = [int(self._generator.integers(2**31)) if given is None else given for given in self._seeds]
+        if self.blocks:
+            first, count = self.blocks[place]
+            seeds = [first + (before + student) % count for student in range(self._size)]
         self._reset_seeds()
         self._reset_options()
         self._started = time.time()
@@ -93,11 +100,11 @@ class CohortEnv(VecEnv):
         cohort.reset(seeds)
         starts: Sequence[Standing | None] = [None] * self.num_envs
         teacher = None
-        if self.reward_every is not None:
-            reward_split = cohort.distillation.task.reward
+        if self.env.reward_every is not None:
+            reward_split = cohort.distillation.reward_part(self.env.reward_share)
             starts, teacher = cohort.measure(reward_split, "reward"), cohort.measure_teacher(reward_split, "reward")
         began = [
-            trajectory.begin(Episode(start, teacher, cohort.steps, self.decision_interval), seed)
+            trajectory.begin(Episode(start, teacher, cohort.steps, self.env.decision_interval), seed)
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]
@@ -162,11 +169,11 @@ class CohortEnv(VecEnv):
         cohort = self.cohort
         steps, prices, price_of_all = cohort.steps_done, list(cohort.prices), cohort.price_of_all
         learning_rate = cohort.learning_rate
-        reports = cohort.advance(selections, self.decision_interval)
-        decision = -(-cohort.steps_done // self.decision_interval)
+        reports = cohort.advance(selections, self.env.decision_interval)
+        decision = -(-cohort.steps_done // self.env.decision_interval)
         standings: Sequence[Standing | None] = [None] * self.num_envs
-        if measured(decision, self.decisions, self.reward_every):
-            standings = cohort.measure(cohort.distillation.task.reward, "reward")
+        if measured(decision, self.decisions, self.env.reward_every):
+            standings = cohort.measure(cohort.distillation.reward_part(self.env.reward_share), "reward")
         return [
             Phase(
                 selection,

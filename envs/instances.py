@@ -85,6 +85,15 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self.present = self._kept[self.instance.name] = self._build(self.instance)
         self.observation_space, self.action_space = self.present.observation_space, self.present.action_space
 
+    def every(self) -> list[DistillationEnv]:
+        """An environment of each instance, all at once and not counted among those that are kept."""
+        return [self._build(one) for one in self.instances.values()]
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """The seeds of each instance: the first, and how many."""
+        return [one.seeds for one in self.instances.values()]
+
     @property
     def distillation(self) -> Distillation:
         """What is trained at present."""

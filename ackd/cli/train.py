@@ -119,10 +119,8 @@ class Train(DataOptions, StudentOptions, RunOptions):
             raise InputError(
                 f"{self.agent} reads first-token states, which a cohort does not show: leave --students away"
             )
-        if self.students > 1 and self.instances is not None:
-            raise InputError(
-                "instances differ, and the students of a cohort do not: leave --students or --instances away"
-            )
+        if self.students > 1 and self.order != "round-robin":
+            raise InputError("cohorts take instances in turn: leave --order or --students away")
 
     def _environment(self) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
         """Where the agent learns, and the instances, if that is what it learns on."""
@@ -194,24 +192,18 @@ class Train(DataOptions, StudentOptions, RunOptions):
         from stable_baselines3.common.monitor import Monitor
         from stable_baselines3.common.vec_env import DummyVecEnv
 
-        from ackd.cohort import Cohort
         from ackd.envs.cohort import CohortEnv
         from ackd.envs.distillation import DistillationEnv
         from ackd.envs.recording import CohortRecording, Recording
 
         if self.students > 1:
-            assert isinstance(env, DistillationEnv)
             watch = CohortRecording(recorder, on_decision=bar.update)
-            cohort = Cohort(env.distillation, self.students)
+            if isinstance(env, DistillationEnv):
+                cohort = CohortEnv([env], self.students, watch=watch)
+            else:
+                cohort = CohortEnv(env.every(), self.students, blocks=env.blocks, watch=watch)
             cohort.journal = journal
-            return watch, CohortEnv(
-                cohort,
-                decision_interval=self.decision_interval,
-                reward=env.reward,
-                choice=env.choice,
-                k_max=env.signals.k_max,
-                watch=watch,
-            )
+            return watch, cohort
         if isinstance(env, DistillationEnv):
             env.distillation.journal = journal
         else:

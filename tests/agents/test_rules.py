@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.rules import RULES, Staged, rule
-from ackd.choices import Stages
+from ackd.choices import LEAST, Stages
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
@@ -134,7 +134,7 @@ def test_weights_reach_the_student() -> None:
     first, last = (phase.selection.weights for phase in env.episode.phases)
     assert first == {"hidden": 1.0}
     assert 0.0 < last["hidden"] <= 1.0
-    assert sum(last.values()) == pytest.approx(1.0)
+    assert sum(last.values()) == pytest.approx(1.0, abs=LEAST)  # the smaller one may be too small to be paid for
     assert 0.0 < u <= 1.0
 
 

@@ -188,5 +188,5 @@ def test_other_spaces_are_refused() -> None:
     env = ToyEnv()
     with pytest.raises(InputError, match="must be MultiBinary"):
         SetPolicy(env.observation_space, spaces.Discrete(4), lambda _: 1e-3)
-    with pytest.raises(InputError, match="reads globals, knowledge and mask"):
+    with pytest.raises(InputError, match="globals, knowledge and mask"):
         SetPolicy(spaces.Box(0, 1, (3,)), env.action_space, lambda _: 1e-3)

@@ -17,14 +17,6 @@ SHORT += ["--lr", "5e-4", "--batch-size", "8"]
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "polarity"
-    arguments = ["finetune", "--task", "polarity", "--max-examples", "800", "--epochs", "2", "--lr", "1e-3"]
-    assert main([*arguments, "--output", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "train"
     arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "4", "--students", "2"]
@@ -119,7 +111,7 @@ def test_everything_can_be_evaluated(
         ("train --instances none.json", "none.json"),
         ("train --task polarity --teacher T --student-layers 2 --episodes 5 --students 2", "give 6 episodes"),
         ("train --task polarity --teacher T --agent ksm --episodes 8 --students 8", "leave --students away"),
-        ("train --instances embedded-v1 --students 8", "leave --students or --instances away"),
+        ("train --instances embedded-v1 --episodes 8 --students 8 --order sampled", "leave --order or --students away"),
         ("train --task polarity --teacher T --student-layers 2 --policy-name ../x", "../x"),
         ("train --task polarity --teacher T --student-layers 2 --agent dqn", "dqn"),
         ("train --task polarity --teacher T --student-layers 2 --checkpoint-seconds -1", "give 0 or more"),

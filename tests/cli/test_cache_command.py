@@ -25,13 +25,6 @@ COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "200"
 TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "--lr", "5e-4"]  # more than one pass
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "teacher"
-    assert main(f"finetune --task polarity --max-examples 600 --epochs 0.5 --output {folder}".split()) == 0
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     """As in a new process: nobody holds a cache."""

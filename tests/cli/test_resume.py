@@ -23,14 +23,6 @@ KILLS = 20  # over all commands
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "teacher"
-    arguments = ["finetune", "--task", "polarity", "--max-examples", "800", "--epochs", "2", "--lr", "1e-3"]
-    assert main([*arguments, "--output", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "policy"
     arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "2"]

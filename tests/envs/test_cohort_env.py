@@ -15,7 +15,6 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from ackd.agents.actor_critic import make_agent
 from ackd.agents.rules import rule
-from ackd.cohort import Cohort
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.distillation import ERROR_RETURN
 from ackd.envs.make import tiny
@@ -26,9 +25,8 @@ from ackd.journal import Journal
 from ackd.signals import Observation
 
 
-def make(students: int = 3, *, lr: float = 1e-3, **setting: Any) -> CohortEnv:
-    env = tiny(lr=lr)
-    return CohortEnv(Cohort(env.distillation, students), decision_interval=2, **setting)
+def make(students: int = 3, **setting: Any) -> CohortEnv:
+    return CohortEnv([tiny()], students, **setting)
 
 
 def begin(env: CohortEnv) -> Observation:
@@ -72,7 +70,7 @@ def test_each_student_earns_what_it_would_alone() -> None:
     env = tiny(cost_weight=0.1)
     for module in env.distillation.teachers[0].model.modules():  # type: ignore[attr-defined]
         assert not isinstance(module, torch.nn.Dropout) or not module.training
-    cohort = CohortEnv(Cohort(env.distillation, 1), decision_interval=2)
+    cohort = CohortEnv([env], 1)
     cohort.seed(5)
     first = begin(cohort)
     alone, _ = env.reset(seed=5)
@@ -159,7 +157,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 def test_it_resumes(tmp_path: Path) -> None:
     def play(journal: Journal | None, decisions: int) -> list[Any]:
         env = make(2)
-        env.cohort.journal = journal
+        env.journal = journal
         env.seed(3)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for action in actions(2, decisions):
@@ -174,7 +172,31 @@ def test_it_resumes(tmp_path: Path) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(InputError, match="decision interval"):
-        CohortEnv(Cohort(tiny().distillation, 2), decision_interval=0)
-    with pytest.raises(InputError, match="raise it"):
-        make(k_max=2)
+    with pytest.raises(InputError, match="at least one environment"):
+        CohortEnv([], 2)
+    with pytest.raises(InputError, match="the same action space"):
+        CohortEnv([tiny(), tiny(k_max=5)], 2)
+    with pytest.raises(InputError, match="at least 1 student"):
+        make(0)
+
+
+def test_settings_take_turns(tmp_path: Path) -> None:
+    envs = [tiny(), tiny(types=("logits", "hidden"), student_width=8, steps=8)]
+
+    def play(journal: Journal | None, episodes: int) -> list[Any]:
+        env = CohortEnv(envs, 2, blocks=[(10, 3), (20, 100)])
+        env.journal = journal
+        said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
+        for _ in range(episodes):
+            said.append((env.knowledge, env.cohort.seeds))
+            for action in actions(2, env.decisions):
+                _, rewards, dones, _ = env.step(action)
+                said.append((rewards.tolist(), dones.tolist()))
+        return said
+
+    expected = play(None, 4)
+    visited = [step for step in expected[1:] if isinstance(step[0][0], str)]
+    assert [seeds for _, seeds in visited] == [(10, 11), (20, 21), (12, 10), (22, 23)]
+    assert [len(knowledge) for knowledge, _ in visited] == [3, 2, 3, 2]
+    assert play(Journal(tmp_path, seconds=0), 2) == expected[: len(play(None, 2))]
+    assert play(Journal(tmp_path, seconds=0), 4) == expected
