@@ -26,13 +26,11 @@ demo: install
 
 # The policies that come with the package: learned on the generated tasks, from scratch.
 policies: install
-	for seed in 0 1; do $(BIN)/ackd finetune --task polarity --epochs 8 --lr 1e-3 --batch-size 64 --seed $$seed \
-		--output build/teachers/polarity$$(test $$seed = 0 || echo -2) --overwrite; done
-	$(BIN)/ackd finetune --task tally --epochs 8 --lr 1e-3 --batch-size 64 --output build/teachers/tally --overwrite
-	for agent in ppo thompson; do $(BIN)/ackd train --instances default-v1 --teachers build/teachers --agent $$agent \
-		--episodes 64 --reward score-gap --policy-name $$(test $$agent = ppo && echo default || echo $$agent-v1) \
-		--output build/policies/$$agent --resume; done
-	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/ppo/policy agents/policies/default
+	for task in polarity tally; do $(BIN)/ackd finetune --task $$task --epochs 8 --lr 1e-3 --batch-size 64 \
+		--output build/teachers/$$task --overwrite; done
+	$(BIN)/ackd train --instances default-v1 --teachers build/teachers --agent ppo --episodes 1024 --students 16 \
+		--policy-name default --output build/policies/default --resume
+	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/default/policy agents/policies/default
 
 test: install
 	$(BIN)/python -m pytest

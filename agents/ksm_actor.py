@@ -9,6 +9,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from ackd.errors import InputError
+
 PARTS: Mapping[str, tuple[str, str]] = {"cls": ("student_cls", "teacher_cls"), "signals": ("globals", "knowledge")}
 Batch = Mapping[str, Tensor]
 
@@ -48,6 +50,13 @@ class KsmActor(nn.Module):
 
     def act(self, batch: Batch, deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Weights [B, K] from 0 to 1, 0 where masked; it draws nothing."""
+        sizes = {name: batch[name].shape[1] if name in batch else 0 for name in (*self.parts, "mask")}
+        reads = (self.sizes["left"], self.sizes["right"], self.sizes["types"])
+        if tuple(sizes.values()) != reads:
+            shown = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+            raise InputError(
+                f"the policy reads {reads[0]} and {reads[1]} numbers and {reads[2]} types, and got {shown}"
+            )
         logits = self.mu(self.state([batch[name] for name in self.parts]))
         return cast(Tensor, logits.sigmoid()).masked_fill(batch["mask"] == 0, 0.0)
 

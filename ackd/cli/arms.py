@@ -18,6 +18,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.errors import InputError
 
 REFINE = ":refine"
+BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
 ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
 ONLINE_SHARE = 0.25  # of the reward split, for that
 
@@ -71,6 +72,11 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
             name, lambda env, seed: rule(source, env.knowledge, seed=seed), {"choice": "weights"} if soft else {}
         )
     policy = load(folder)
+    if policy.card.kind in BY_PLACE and tuple(policy.card.knowledge) != tuple(knowledge):
+        raise InputError(
+            f"the policy {source} knows its knowledge types by their places, {', '.join(policy.card.knowledge)}, and here "
+            f"they are {', '.join(knowledge)}: name them so with --knowledge, or take a policy over sets (ppo, sac, ...)"
+        )
     settings: dict[str, Any] = {"choice": policy.card.choice, "observe_cls": policy.card.kind.startswith("ksm")}
     if not refined:
         return Arm(name, lambda env, seed: load(folder, k_max=env.signals.k_max, seed=seed), settings, learned=policy)

@@ -45,6 +45,7 @@ class Distill(DataOptions, StudentOptions, RunOptions):
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if folder.finished:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
             return
         if self.preset is not None and (self.policy is not None or self.refine):
             raise InputError(f"the preset {self.preset!r} says what is transferred when: leave --policy away")

@@ -74,10 +74,7 @@ class RunOptions(OutputOptions):
 
         if not self.checkpoint_seconds >= 0:
             raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
-        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
-        return folder
+        return RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
 
     def journal(self, folder: Path) -> Journal:
         """The journal in a folder, from which a run goes on."""

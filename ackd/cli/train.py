@@ -67,6 +67,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         self._journals: list[Journal] = []  # for environments that are made when their instance comes up
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
         if folder.finished:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
             return
         self._check()
         choice_of(self.agent)

@@ -266,3 +266,13 @@ def test_reaches_the_optimum_of_the_toy(hard: bool) -> None:
     predictor: Any = policy
     returns, _ = evaluate_policy(predictor, vector, len(fresh), return_episode_rewards=True)
     assert np.mean(returns) >= 0.95 * np.mean([ToyEnv().optimum(seed) for seed in fresh])
+
+
+def test_an_actor_says_what_it_cannot_read() -> None:
+    actor = KsmActor(left=3, right=4, types=2, feature=8, width=8, cls=0)
+    batch = {"globals": torch.zeros(1, 3), "knowledge": torch.zeros(1, 4), "mask": torch.ones(1, 2)}
+    assert actor.act(batch, True).shape == (1, 2)
+    with pytest.raises(InputError, match="reads 3 and 4 numbers and 2 types, and got 3 of globals, 5 of knowledge"):
+        actor.act(batch | {"knowledge": torch.zeros(1, 5)}, True)
+    with pytest.raises(InputError, match="0 of globals"):
+        actor.act({name: value for name, value in batch.items() if name != "globals"}, True)

@@ -102,6 +102,23 @@ def test_everything_can_be_evaluated(
     assert main(["report", str(tmp_path / "table")]) == 0
 
 
+def test_a_policy_that_knows_types_by_place_is_not_used_for_others(
+    tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
+    assert main(["train", *pair, "--agent", "ucb", "--episodes", "2", "--output", str(tmp_path / "train")]) == 0
+    arguments = ["distill", *pair, "--knowledge", "hidden", "logits", "--policy", str(tmp_path / "train")]
+    assert main([*arguments, "--output", str(tmp_path / "student")]) == 2
+    assert "by their places, logits, hidden, attention, and here they are hidden, logits" in capsys.readouterr().err
+
+
+def test_the_default_policy_comes_along(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
+    assert main(["distill", *pair, "--policy", "default", "--refine", "--output", str(tmp_path / "run")]) == 0
+    assert main(["policies", "show", "default"]) == 0
+    assert "default" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
