@@ -74,8 +74,8 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     policy = load(folder)
     if policy.card.kind in BY_PLACE and tuple(policy.card.knowledge) != tuple(knowledge):
         raise InputError(
-            f"the policy {source} knows its knowledge types by their places, {', '.join(policy.card.knowledge)}, and here "
-            f"they are {', '.join(knowledge)}: name them so with --knowledge, or take a policy over sets (ppo, sac, ...)"
+            f"the policy {source} knows its knowledge types by their places, {', '.join(policy.card.knowledge)}, and "
+            f"here they are {', '.join(knowledge)}: name those with --knowledge, or take a policy over sets (ppo, sac)"
         )
     settings: dict[str, Any] = {"choice": policy.card.choice, "observe_cls": policy.card.kind.startswith("ksm")}
     if not refined:
