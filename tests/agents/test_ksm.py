@@ -272,7 +272,7 @@ def test_an_actor_says_what_it_cannot_read() -> None:
     actor = KsmActor(left=3, right=4, types=2, feature=8, width=8, cls=0)
     batch = {"globals": torch.zeros(1, 3), "knowledge": torch.zeros(1, 4), "mask": torch.ones(1, 2)}
     assert actor.act(batch, True).shape == (1, 2)
-    with pytest.raises(InputError, match="reads 3 and 4 numbers and 2 types, got 3 of globals, 5 of knowledge"):
+    with pytest.raises(InputError, match="reads 3 and 4 numbers and 2 types, and got 3 of globals, 5 of knowledge"):
         actor.act(batch | {"knowledge": torch.zeros(1, 5)}, True)
     with pytest.raises(InputError, match="0 of globals"):
         actor.act({name: value for name, value in batch.items() if name != "globals"}, True)
