@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -13,7 +12,7 @@ from ackd.agents.arms import PerType, Subsets
 from ackd.agents.bandits import Bandit, Exp3, Thompson, Ucb
 from ackd.agents.ksm import Ksm
 from ackd.agents.learned import Actor
-from ackd.agents.policy import Observations, OnlinePolicy, State
+from ackd.agents.policy import Policy
 from ackd.errors import unknown
 
 BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
@@ -24,18 +23,13 @@ MAX_SUBSETS = 4  # types, beyond which a bandit has an arm a type instead of an 
 class Learner(Protocol):
     """A policy in training."""
 
-    def learn(self, decisions: int) -> None:
-        """Decides so often, counted over all environments, and learns from it."""
+    @property
+    def policy(self) -> Policy:
+        """What acts, at any time of its training."""
         ...
 
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[Any] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], State | None]:
-        """As `ackd.agents.Policy` has it."""
+    def learn(self, decisions: int) -> None:
+        """Decides so often, counted over all environments, and learns from it."""
         ...
 
     @property
@@ -50,24 +44,19 @@ class Learner(Protocol):
 
 
 class FromStableBaselines:
-    """A learner of stable-baselines3."""
+    """A learner of stable-baselines3, with curves under `agent` where TensorBoard is wanted."""
 
     def __init__(self, agent: BaseAlgorithm) -> None:
         self.agent = agent
 
-    def learn(self, decisions: int) -> None:
-        """Trains, with curves under `agent` where TensorBoard is wanted."""
-        self.agent.learn(decisions, log_interval=actor_critic.LOG_INTERVAL, tb_log_name="agent")
+    @property
+    def policy(self) -> Policy:
+        """The agent, whose `predict` all policies have."""
+        return cast(Policy, self.agent)
 
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[Any] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], State | None]:
+    def learn(self, decisions: int) -> None:
         """As the agent does."""
-        return self.agent.predict(cast(Any, observation), state, episode_start, deterministic)
+        self.agent.learn(decisions, log_interval=actor_critic.LOG_INTERVAL, tb_log_name="agent")
 
     @property
     def actor(self) -> Actor:
@@ -81,35 +70,21 @@ class FromStableBaselines:
 
 
 class FromOnline:
-    """An `OnlinePolicy` in its environments."""
+    """An `OnlinePolicy` in its environments; what it computes is no more than a few small products, and not counted."""
 
-    def __init__(self, policy: Ksm | Any, env: VecEnv) -> None:
+    flops = 0.0
+
+    def __init__(self, policy: Ksm | Bandit, env: VecEnv) -> None:
         self.policy, self.env = policy, env
 
     def learn(self, decisions: int) -> None:
         """Acts, and tells the policy what came of it."""
-        online.learn(cast(OnlinePolicy, self.policy), self.env, decisions)
-
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[Any] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], State | None]:
-        """As the policy does."""
-        action, after = self.policy.predict(observation, state, episode_start, deterministic)
-        return cast(NDArray[Any], action), cast(State | None, after)
+        online.learn(self.policy, self.env, decisions)
 
     @property
     def actor(self) -> Actor:
         """What the policy has learned."""
-        return cast(Actor, self.policy.network)
-
-    @property
-    def flops(self) -> float:
-        """Not counted: what these compute is no more than a few small products."""
-        return 0.0
+        return self.policy.network
 
 
 def choice_of(name: str) -> str:

@@ -16,6 +16,7 @@ from ackd.envs.instance_files import Instance, read_instances, shipped
 from ackd.envs.trajectory import Trajectory
 from ackd.episode import Episode
 from ackd.errors import InputError, unknown
+from ackd.journal import Journal
 from ackd.loop import Distillation
 from ackd.rewards import Reward
 from ackd.signals import Observation, Signals
@@ -79,6 +80,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self._common = {**common, "k_max": k_max}
         self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
         self._turns = 0  # of the order
+        self.journal: Journal | None = None  # of all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)
         self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
         self.instance = instances[0]
@@ -207,6 +209,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
             self._kept[name] = self._alike(self._build(self.instances[name]), name)
         self._kept.move_to_end(name)
         self.instance, self.present = self.instances[name], self._kept[name]
+        self.present.distillation.journal = self.journal
 
     def _build(self, instance: Instance) -> DistillationEnv:
         try:

@@ -64,7 +64,6 @@ class Train(DataOptions, StudentOptions, RunOptions):
         from ackd.agents.learner import choice_of
         from ackd.envs.recorder import Recorder
 
-        self._journals: list[Journal] = []  # for environments that are made when their instance comes up
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
         if folder.finished:
             print(f"the run in {self.output} is finished: nothing is left to resume")
@@ -153,9 +152,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
             given.pop("data")
 
             def make(**setting: Any) -> DistillationEnv:
-                built = distill(**{**given, **setting})
-                built.distillation.journal = self._journals[-1] if self._journals else None
-                return built
+                return distill(**{**given, **setting})
 
             env = InstanceEnv(instances, make, order=self.order, seed=self.seed, **own)
         if env.decisions < 2:
@@ -208,8 +205,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         if isinstance(env, DistillationEnv):
             env.distillation.journal = journal
         else:
-            self._journals.append(journal)
-            env.distillation.journal = journal
+            env.journal = journal
         recording = Recording(env, recorder, on_decision=bar.update)
         return recording, DummyVecEnv([lambda: Monitor(recording)])
 
@@ -235,7 +231,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         env.distillation.journal = journal
         recording = Recording(env, recorder, on_decision=bar.update)
         recording.ledger.add(ledger)
-        run_episode(recording, learner, seed=self.seed)
+        run_episode(recording, learner.policy, seed=self.seed)
         dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
         metrics = {"episodes": self.episodes, "reward": recording.returned, "dev": dev}
         self._save(folder, learner, env, (), metrics, cost)
