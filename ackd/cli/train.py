@@ -190,6 +190,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         from stable_baselines3.common.monitor import Monitor
         from stable_baselines3.common.vec_env import DummyVecEnv
 
+        from ackd.agents.relative import Relative
         from ackd.envs.cohort import CohortEnv
         from ackd.envs.distillation import DistillationEnv
         from ackd.envs.recording import CohortRecording, Recording
@@ -201,7 +202,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
             else:
                 cohort = CohortEnv(env.every(), self.students, blocks=env.blocks, watch=watch)
             cohort.journal = journal
-            return watch, cohort
+            return watch, Relative(cohort)
         if isinstance(env, DistillationEnv):
             env.distillation.journal = journal
         else:
