@@ -28,12 +28,12 @@ demo: install
 policies: install
 	for task in polarity tally; do $(BIN)/ackd finetune --task $$task --epochs 8 --lr 1e-3 --batch-size 64 \
 		--output build/teachers/$$task --overwrite; done
-	$(BIN)/ackd train --instances default-v1 --teachers build/teachers --agent ppo --episodes 1024 --students 16 \
+	$(BIN)/ackd train --instances default-v1 --teachers build/teachers --agent ppo --episodes 512 --students 16 \
 		--policy-name default --output build/policies/default --resume
 	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/default/policy agents/policies/default
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
