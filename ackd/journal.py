@@ -127,8 +127,13 @@ class Journal:
         if not self._ahead and self._state:
             training.load_state_dict(self._state["state"])
             self._state = None
-        training.load_counters(entry["counters"])
-        return _restored(entry["answer"])
+        try:
+            training.load_counters(entry["counters"])
+            return _restored(entry["answer"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
+            ) from error
 
     def _append(self, entry: dict[str, Any]) -> None:
         if self._failed:

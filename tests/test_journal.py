@@ -157,6 +157,27 @@ def test_a_garbled_line_is_refused(tmp_path: Path, line: str) -> None:
         Journal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("answer", {"report": {"loss": 1}}),
+        ("answer", {"nothing": {}}),
+        ("answer", {}),
+        ("counters", {}),
+        ("counters", 3),
+    ],
+)
+def test_an_answer_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: object
+) -> None:
+    cut_off(tmp_path, 9, monkeypatch, 0.0)
+    lines = [json.loads(line) for line in (tmp_path / ENTRIES).read_text().splitlines()]
+    lines[1][field] = value
+    (tmp_path / ENTRIES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match="has an answer to measure that cannot be read"):
+        play(journaled(tmp_path))
+
+
 def test_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_off(tmp_path, 9, monkeypatch, 0.0)
     with pytest.raises(InputError, match=r"cannot be resumed: it had advance .*start it anew"):
