@@ -49,7 +49,8 @@ def of_training(run: Run, decisions: Sequence[Decision]) -> list[Picture]:
 def steps_of(run: Run, decisions: Sequence[Decision]) -> int:
     """The optimizer steps of one student's training."""
     most = max((decision.steps_done for decision in decisions), default=1)
-    steps = run.settings.get("steps")
+    # instances have budgets of their own
+    steps = None if run.settings.get("instances") else run.settings.get("steps")
     return steps if isinstance(steps, int) and steps >= most else most
 
 
