@@ -18,11 +18,13 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/ackd finetune --task polarity --epochs 8 --lr 1e-3 --batch-size 64 --output $(DEMO)/teacher --overwrite
-	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --episodes 20 \
+	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --agent ppo --episodes 32 --students 8 \
 		--output $(DEMO)/train --overwrite
 	$(BIN)/ackd evaluate --tasks polarity --teachers $(DEMO)/teacher $(STUDENT) --seeds 3 \
-		--policies labels all random scheduled $(DEMO)/train/policy --output $(DEMO)/evaluate --overwrite
-	@echo "\nThe agent's reward curve and every decision:  $(BIN)/tensorboard --logdir $(DEMO)"
+		--policies labels all random scheduled default $(DEMO)/train/policy --output $(DEMO)/evaluate --overwrite
+	$(BIN)/ackd report $(DEMO)/evaluate > /dev/null
+	@echo "\nPictures: $(DEMO)/evaluate/report.html"
+	@echo "The agent's reward curve and every decision:  $(BIN)/tensorboard --logdir $(DEMO)"
 
 # The policies that come with the package: learned on the generated tasks, from scratch.
 policies: install
