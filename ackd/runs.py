@@ -29,18 +29,23 @@ class RunFolder:
         path: where.
         overwrite: replace a run that is already there.
         inputs: what the run reads, names that are no paths included; none of it may lie in what is replaced.
-        resume: go on with the run that is there, if there is one.
+        resume: go on with the run that is there, if there is one; None where a command cannot.
 
     Raises:
         InputError: if there is something already, or the place cannot be written.
     """
 
     def __init__(
-        self, path: str | Path, *, overwrite: bool = False, inputs: Iterable[str | None] = (), resume: bool = False
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        inputs: Iterable[str | None] = (),
+        resume: bool | None = None,
     ) -> None:
         self.path = Path(path)
         self._replace = False
-        self.resumed = resume and (self.path / CONFIG).is_file()
+        self.resumed = bool(resume) and (self.path / CONFIG).is_file()
         if overwrite and resume:
             raise InputError("--resume goes on with a run and --overwrite replaces it: choose one")
         # a run that was killed at its very beginning may have left the half of its config
@@ -48,9 +53,8 @@ class RunFolder:
             if not (self.path / CONFIG).is_file():
                 raise InputError(f"the output folder {path} holds other files: choose a new or empty folder")
             if not (overwrite or resume):
-                raise InputError(
-                    f"the output folder {path} already holds a run: choose another, or add --resume or --overwrite"
-                )
+                ways = "--overwrite" if resume is None else "--resume or --overwrite"
+                raise InputError(f"the output folder {path} already holds a run: choose another, or add {ways}")
             for name in inputs if overwrite else ():
                 if name is not None and Path(name).exists() and self._holds(Path(name)):
                     raise InputError(f"the output folder {path} holds {name}, which is read: choose another folder")

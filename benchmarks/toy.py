@@ -18,8 +18,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents import make_agent, rule
-from ackd.agents.actor_critic import AGENTS, choice_of
+from ackd.agents.actor_critic import AGENTS
 from ackd.agents.ksm import Ksm
+from ackd.agents.learner import BANDITS, bandit, choice_of
 from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.envs.toy import ToyEnv
@@ -30,12 +31,14 @@ SPACE = ToyEnv().observation_space
 
 
 def online(name: str, seed: int) -> OnlinePolicy:
-    """An agent that `learn` teaches."""
+    """An agent that `learn` teaches; bandits have arms for each of the ten decisions."""
+    if name in BANDITS:
+        return bandit(name, len(ToyEnv().knowledge), seed=seed, decisions=10)
     return Ksm(SPACE, state="signals", seed=seed)
 
 
-ONLINE = ("ksm",)  # what `online` makes; all of it acts in the space that CHOICES says
-CHOICES = {name: choice_of(name) for name in AGENTS} | {"ksm": "weights"}
+ONLINE = ("ksm", *BANDITS)  # what `online` makes
+CHOICES = {name: choice_of(name) for name in (*AGENTS, *ONLINE)}
 
 
 class Marks(BaseCallback):

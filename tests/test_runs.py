@@ -17,8 +17,10 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert config["command"] == "distill"
     assert config["settings"] == {"task": "sst2"}
     assert config["versions"]["torch"]
-    with pytest.raises(InputError, match=r"already holds a run.*--overwrite"):
+    with pytest.raises(InputError, match=r"already holds a run: choose another, or add --overwrite$"):
         RunFolder(tmp_path / "run")
+    with pytest.raises(InputError, match=r"add --resume or --overwrite"):
+        RunFolder(tmp_path / "run", resume=False)
     (folder.path / "old").touch()
     replaced = RunFolder(tmp_path / "run", overwrite=True)
     assert (folder.path / "old").exists()
@@ -88,3 +90,4 @@ def test_a_run_is_resumed_with_the_same_settings_alone(tmp_path: Path, caplog: p
 def test_half_a_config_is_no_run(tmp_path: Path) -> None:
     (tmp_path / ".config.json.x1").write_text("{")
     RunFolder(tmp_path).begin("distill", {})
+    assert json.loads((tmp_path / "config.json").read_text())["command"] == "distill"
