@@ -217,7 +217,7 @@ class Cohort:
             answers = self._first.answer(self._ask, split, part).reshape(len(split), self.size, -1)
             if part == "reward":
                 self.ledger.reward_passes += len(split) / len(self._first.task.reward)
-            return [self._first.judge(answers[:, i], split, name) for i in range(self.size)]
+            return [self._first.judge(answers[:, i], split) for i in range(self.size)]
 
     def _ask(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The students' logits side by side, [B, N C]."""

@@ -34,7 +34,7 @@ class Comparison:
     tasks: Sequence[str]
     scores: Mapping[str, Array]  # normalised
     percent: Mapping[str, Array]
-    returns: Mapping[str, Array]
+    returns: Mapping[str, Array]  # of the policies whose rewards are measured on the whole reward split
     scale: str
     notes: Sequence[str] = ()
 
@@ -69,7 +69,8 @@ def compare(cells: Sequence[Cell]) -> Comparison:
         return np.array(rows, dtype=np.float64)
 
     percent = {policy: matrix(policy, lambda cell: cell.score) for policy in kept if tasks}
-    returns = {policy: matrix(policy, lambda cell: cell.reward) for policy in kept if tasks}
+    earned = {policy: matrix(policy, lambda cell: cell.reward) for policy in kept if tasks}
+    returns = {policy: values for policy, values in earned.items() if not np.isnan(values).any()}
     teachers = np.array([there[task, policies[0], seeds[task][0]].teacher for task in tasks])
     scores, scale = _normalised(percent, teachers)
     if percent and not scores:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,6 @@ class Distillation:
         self._parts = {1.0: task.reward}  # of the reward split
         # the reference teacher's, by split: it never changes
         self._standings: dict[tuple[str, int], Standing] = {}
-        self._answers: dict[tuple[str, int], NDArray[np.float64]] = {}
         with Streams(0).initialising():
             self._meter = Meter(make_student())
         self._begin(0)
@@ -194,22 +192,27 @@ class Distillation:
             answers = self.answer(self._ask_student, split, part)
             if part == "reward":
                 self.ledger.reward_passes += len(split) / len(self.task.reward)
-            return self.judge(answers, split, name)
+            return self.judge(answers, split)
 
-    def judge(self, answers: NDArray[np.float64], split: Split, name: str) -> Standing:
-        """How good answers to a split are, [N, C] logits in its order; `name` as in `measure`."""
-        standing = self._standing(answers, split)
-        if self.reference and not self.task.spec.regression:
-            same = answers.argmax(1) == self._teacher_answers(split, name).argmax(1)
-            standing = replace(standing, agreement=float(same.mean()))
-        return standing
+    def judge(self, answers: NDArray[np.float64], split: Split) -> Standing:
+        """How good answers to a split are, [N, C] logits in its order."""
+        if not np.isfinite(answers).all():
+            return Standing(loss=float("nan"), score=float("nan"))
+        scores = self.task.measure(answers, split.labels)
+        score = scores[self.task.spec.metrics[0]]
+        if self.task.spec.regression:
+            return Standing(float(np.square(answers[:, 0] - split.labels).mean()), score, scores)
+        log_p = answers - np.logaddexp.reduce(answers, axis=1, keepdims=True)
+        return Standing(-float(log_p[np.arange(len(answers)), split.labels].mean()), score, scores)
 
     @journaled
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         key = (name, len(split))
         if key not in self._standings:
-            self._standings[key] = replace(self._standing(self._teacher_answers(split, name), split), agreement=1.0)
+            assert self.reference is not None
+            answers = self.answer(self.reference, split, "reward" if name == "reward" else "report")
+            self._standings[key] = self.judge(answers, split)
         return self._standings[key]
 
     @journaled
@@ -280,13 +283,6 @@ class Distillation:
         twin.load_state_dict(self.state_dict())
         return twin
 
-    def _teacher_answers(self, split: Split, name: str) -> NDArray[np.float64]:
-        assert self.reference is not None
-        key = (name, len(split))
-        if key not in self._answers:
-            self._answers[key] = self.answer(self.reference, split, "reward" if name == "reward" else "report")
-        return self._answers[key]
-
     def _ask_student(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         ledger.spend("student", self._meter(needs).forward(*batch.shape))
         with computing(self.precision, self.device):
@@ -305,19 +301,6 @@ class Distillation:
         answers = np.empty((len(split), outputs[0].shape[-1]))
         answers[np.concatenate(groups)] = torch.cat(outputs).double().cpu().numpy()
         return answers
-
-    def _standing(self, answers: NDArray[np.float64], split: Split) -> Standing:
-        if not np.isfinite(answers).all():
-            return Standing(loss=float("nan"), score=float("nan"))
-        scores = self.task.measure(answers, split.labels)
-        score = scores[self.task.spec.metrics[0]]
-        if self.task.spec.regression:
-            loss = float(np.square(answers[:, 0] - split.labels).mean())
-            return Standing(loss, score, scores)
-        log_p = answers - np.logaddexp.reduce(answers, axis=1, keepdims=True)
-        loss = -float(log_p[np.arange(len(answers)), split.labels].mean())
-        entropy = -float((np.exp(log_p) * log_p).sum(1).mean())
-        return Standing(loss, score, scores, uncertainty=entropy / float(np.log(answers.shape[1])))
 
 
 def distill(

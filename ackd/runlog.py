@@ -47,7 +47,7 @@ class Cell:
     metric: str
     score: float | None  # percent
     teacher: float  # percent
-    reward: float
+    reward: float | None  # None where a part of the reward split was measured
     flops_share: float
     seconds: float
 
@@ -148,7 +148,7 @@ def read_table(path: Path) -> list[Cell]:
             metric=row["metric"],
             score=row.number("dev_score", _finite) if row["dev_score"] else None,
             teacher=row.number("teacher_score", _finite),
-            reward=row.number("reward", _finite),
+            reward=row.number("reward", _finite) if row["reward"] else None,
             flops_share=row.number("flops_share", _finite),
             seconds=row.number("seconds", _finite),
         )

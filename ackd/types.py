@@ -220,8 +220,6 @@ class Standing:
     loss: float  # mean label loss
     score: float  # the task's main metric, higher is better
     scores: Mapping[str, float] = field(default_factory=dict)  # every metric of the task
-    uncertainty: float = 0.0  # mean entropy over log C; 0 for regression
-    agreement: float = 0.0  # share of examples on which it answers as the teacher does; 0 for regression
 
     @property
     def finite(self) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 OTHERS = {"sst2": "mrpc", "mrpc": "sst2", "stsb": "sst2"}  # where the policy comes from that never saw the task
-EPISODES, SEEDS = 16, 5
+EPISODES, STUDENTS, SEEDS = 32, 16, 5
 SETTING = (
     "--student-layers 2 --steps 100 --decision-interval 10 --batch-size 16 --lr 2e-4 --max-length 48 "
     "--max-examples 3000 --reward score-gap --reward-examples 512 --cache build/quality/cache"
@@ -50,7 +50,7 @@ def run(task: str, data: str, models: Path, folder: Path) -> None:
     search = f"--search-tries 8 --search-seeds {EPISODES // 8}".split()
     ackd(
         *("train", "--task", task, "--teacher", str(teacher), "--data", data, *SETTING, "--agent", "ppo"),
-        *("--episodes", str(EPISODES), "--output", str(agent(folder, task)), "--resume"),
+        *("--episodes", str(EPISODES), "--students", str(STUDENTS), "--output", str(agent(folder, task)), "--resume"),
     )
     common = ["evaluate", "--tasks", task, "--teachers", str(teacher), "--data", data, *SETTING, *search]
     common += ["--output", str(folder / task / "table"), "--resume", "--seeds", str(SEEDS)]

@@ -226,12 +226,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
 
     def _standing(self, factor: float) -> Standing:
         output = self._gaps.output * factor
-        return Standing(
-            loss=TEACHER + (START - TEACHER) * output,
-            score=1.0 - output,
-            uncertainty=min(output, 1.0),
-            agreement=max(1.0 - output, 0.0),
-        )
+        return Standing(loss=TEACHER + (START - TEACHER) * output, score=1.0 - output)
 
     def _price(self, selection: Selection) -> float:
         share = (1.0 + sum(FLOPS[name] for name in selection.chosen)) / (1.0 + sum(FLOPS.values()))

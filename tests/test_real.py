@@ -61,7 +61,6 @@ def test_regression_distils_too(shared: Path, make_regression_teacher: Path) -> 
     assert report.finite
     standing = distillation.measure(distillation.task.dev["validation"], "validation")
     assert set(standing.scores) == {"pearson", "spearman"}
-    assert standing.uncertainty == standing.agreement == 0
 
 
 @pytest.fixture

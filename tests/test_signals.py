@@ -21,7 +21,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 
 def make_episode(values: list[float], scale: float = 1.0) -> Episode:
     """Phases whose losses are the values, twice the values, ... times a scale."""
-    episode = Episode(Standing(2 * scale, 0.1, uncertainty=0.9, agreement=0.5), Standing(scale, 0.9), 100, 10)
+    episode = Episode(Standing(2 * scale, 0.1), Standing(scale, 0.9), 100, 10)
     for i, value in enumerate(values):
         names = ("logits", "hidden") if i % 2 else ("logits",)
         report = Report(
@@ -32,7 +32,7 @@ def make_episode(values: list[float], scale: float = 1.0) -> Episode:
             0.25 * i,
             {n: (j + 1) * value * scale for j, n in enumerate(names)},
         )
-        standing = Standing(value * scale, 0.5, uncertainty=0.5, agreement=0.75)
+        standing = Standing(value * scale, 0.5)
         episode = episode.then(Phase(Selection.of(*names), report, standing, 10, 0.5, 60.0, 100.0))
     return episode
 

@@ -207,7 +207,9 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
                 seconds = round(sum(env.distillation.ledger.seconds.values()), 3)
                 if isinstance(policy, Lookahead):
                     searched = policy.probes * env.decision_interval
-                yield episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
+                cell = episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
+                # what a part of the reward split says is another measure, not to be set beside the others'
+                yield cell if env.reward_share == 1 else cell | {"reward": None}
                 if journal is not None:
                     journal.finish()
             env.distillation.journal = None

@@ -149,10 +149,12 @@ def _groups(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
         score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "diverged"
         if scores and len(scores) < len(group):
             score += f", {len(group) - len(scores)} diverged"
-        reward, flops, seconds = (
-            sum(getattr(cell, name) for cell in group) / len(group) for name in ("reward", "flops_share", "seconds")
+        flops, seconds = (
+            sum(getattr(cell, name) for cell in group) / len(group) for name in ("flops_share", "seconds")
         )
-        figures = (f"{group[0].teacher:.2f}", f"{reward:.3f}", f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
+        rewards = [cell.reward for cell in group if cell.reward is not None]
+        reward = f"{sum(rewards) / len(rewards):.3f}" if len(rewards) == len(group) else ""
+        figures = (f"{group[0].teacher:.2f}", reward, f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
         rows.append((task, policy, group[0].metric, score, *figures))
     return rows
 

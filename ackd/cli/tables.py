@@ -35,13 +35,13 @@ def tabulate(cells: list[dict[str, Any]]) -> str:
             score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
             if len(scores) < len(group):
                 score += f", {len(group) - len(scores)} diverged"
-        reward, flops, seconds = (
-            sum(cell[name] for cell in group) / len(group) for name in ("reward", "flops_share", "seconds")
-        )
+        flops, seconds = (sum(cell[name] for cell in group) / len(group) for name in ("flops_share", "seconds"))
+        rewards = [cell["reward"] for cell in group]
+        reward = "" if None in rewards else f"{sum(rewards) / len(rewards):.3f}"
         first = group[0]
         lines.append(
             f"| {task} | {policy} | {first['metric']} | {score} | {first['teacher_score']:.2f} "
-            f"| {reward:.3f} | {flops:.0%} | {seconds:.1f} | {len(group)} |"
+            f"| {reward} | {flops:.0%} | {seconds:.1f} | {len(group)} |"
         )
     return "\n".join(lines)
 

@@ -92,6 +92,7 @@ def test_everything_can_be_evaluated(
     assert main(arguments) == 0
     cells = json.loads((tmp_path / "table" / "result.json").read_text())["cells"]
     assert [cell["policy"] for cell in cells] == [name for name in policies for _ in range(2)]
+    assert {cell["policy"] for cell in cells if cell["reward"] is None} == {f"{trained}:refine"}
     steps = {cell["policy"]: cell["search_steps"] for cell in cells}
     assert steps["best-static"] == 3 * 8
     assert steps["lookahead"] == 4 * 8 * 2  # 4 decisions, 8 subsets, 2 steps a probe
