@@ -15,13 +15,13 @@ from ackd.journal import Journal, journaled
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.loop import Distillation
-from ackd.mixture import LABELS, Mixture, Scales
+from ackd.mixture import Mixture, Scales
 from ackd.models import Model, run
 from ackd.precision import computing
 from ackd.stacked import Stacked
 from ackd.student import learning_rate
 from ackd.tasks import Split
-from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, union
+from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, union
 
 Weights: TypeAlias = dict[str, Tensor]
 
@@ -40,12 +40,17 @@ class Cohort:
         students: N.
 
     Raises:
-        InputError: if there is no student.
+        InputError: if there is no student, or the students pick or weigh examples.
     """
 
     def __init__(self, distillation: Distillation, students: int) -> None:
         if students < 1:
             raise InputError(f"a cohort needs at least 1 student, got {students}")
+        if distillation.picks:
+            raise InputError(
+                "students of a cohort learn from the same examples, and here each picks or weighs its own: train them "
+                "one by one (leave --students away)"
+            )
         self.distillation, self.size = distillation, students
         self._known_prices: dict[tuple[tuple[str, ...], tuple[int, int]], float] = {}
         self._reached: dict[str, frozenset[int]] = {}  # by term: the places of the parameters that it reaches

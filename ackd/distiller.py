@@ -12,16 +12,19 @@ from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter, run
 from ackd.precision import Precision, computing
+from ackd.scores import Pick
 from ackd.student import Student
-from ackd.types import Batch, Knowledge, Needs, Report, Selection, Teacher, union
+from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher, union
+from ackd.weighting import Answers, Weighting
 
 
 class Distiller:
     """A student, its teachers and the knowledge that can pass between them.
 
-        L = 1/B sum_i [ w_0 CE_i + sum_m g_m sum_k a_k c_k L_k(x_i, teacher m) ]
+        L = 1/B sum_i [ w_0 v_i CE_i + sum_m g_m sum_k a_k c_k v_ik L_k(x_i, teacher m) ]
 
-    w_0 and a are the selection's weights, g the teachers'. c brings the knowledge losses to one size: 1 / (mean of
+    w_0 and a are the selection's weights, g the teachers', v the weighting's; a term that is taken on some of the
+    examples alone is a mean over those. c brings the knowledge losses to one size: 1 / (mean of
     L_k over the first `scale_steps` batches that computed it), fixed from then on. What is not selected is not
     computed.
 
@@ -33,6 +36,8 @@ class Distiller:
         ledger: where FLOPs, time, bytes and teacher queries are counted.
         teacher_weights: g; 1 for each if not given.
         scale_steps: 0 leaves every c_k at 1.
+        weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
+        thin: the part of each batch that the student learns from at all, scored in a pass of its own; all if None.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
     """
 
@@ -46,6 +51,8 @@ class Distiller:
         ledger: Ledger,
         teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
+        weighting: Weighting | None = None,
+        thin: Pick | None = None,
         precision: Precision = "fp32",
     ) -> None:
         self.student = student
@@ -55,6 +62,7 @@ class Distiller:
         self.ledger = ledger
         self.teacher_weights = teacher_weights or [1.0] * len(teachers)
         self.scale_steps = scale_steps
+        self.weighting, self.thin = weighting, thin
         self.precision = precision
         self._sums: dict[str, Tensor] = {}  # of each type's first losses, on the device
         self._seen: dict[str, int] = {}
@@ -77,58 +85,114 @@ class Distiller:
     def _learn(self, batch: Batch, selection: Selection, share: float) -> Tensor:
         """Adds the gradient of one batch's `share` of the step; its loss, label loss, uncertainty, accuracy, losses."""
         chosen = [self.knowledge[name] for name in selection.chosen]
-        size, length = batch.shape
-        needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
-        self.ledger.spend("student", self._student_price(needs, size, length))
-        self.ledger.spend("knowledge", sum(one.flops(size, length) for one in chosen))
         with computing(self.precision, batch.mask.device):
+            if self.thin is not None:
+                batch = self._thinned(batch, self.thin)
+            size, length = batch.shape
+            needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
+            self.ledger.spend("student", 3 * self.meter(needs).forward(size, length))
             with self.ledger.timing("student"):
                 outputs = run(self.student.model, batch, needs)
                 assert outputs.logits is not None
-                labels = label_loss(outputs.logits, batch.labels).mean()
+                losses = {LABELS: label_loss(outputs.logits, batch.labels)}
                 sure, right = assess(outputs.logits, batch.labels)
-            answers = {m: self.teachers[m](batch, asked, self.ledger) for m, asked in self.asked(chosen).items()}
+            rows = self.weighting.pick(outputs, batch, chosen) if self.weighting else {}
+            answers: dict[str, Outputs] = {}
+            for places, terms in _by_rows(chosen, rows):
+                if places is not None and not len(places):
+                    losses |= {one.name: outputs.logits.new_zeros(0) for one in terms}
+                    continue
+                there = batch if places is None else batch.rows(places.tolist())
+                self.ledger.spend("knowledge", sum(one.flops(*there.shape) for one in terms))
+                mine = outputs if places is None else outputs.rows(places, there.shape[1])
+                theirs = {m: self.teachers[m](there, asked, self.ledger) for m, asked in self.asked(terms).items()}
+                with self.ledger.timing("knowledge"):
+                    losses |= {one.name: one(mine, theirs[one.teacher], there) for one in terms}
+                answers |= {one.name: theirs[one.teacher] for one in terms}
             with self.ledger.timing("knowledge"):
-                losses = {one.name: one(outputs, answers[one.teacher], batch).mean() for one in chosen}
-                # a label loss of weight 0 is left out: its gradient of zeros would let the head's weights decay
-                terms = [selection.labels * labels] if selection.labels else []
-                for one in chosen:
-                    weight = self.teacher_weights[one.teacher] * selection.weights[one.name]
-                    terms.append(weight * self._scaled(one.name, losses[one.name]))
-                loss = sum(terms[1:], terms[0])
+                weights: Mapping[str, Tensor] = {}
+                if self.weighting is not None:
+                    weights = self.weighting.weigh(Answers(batch, outputs, answers, losses), chosen, rows)
+                loss, raw = self._mixed(selection, losses, weights)
         with self.ledger.timing("student"):
             self.student.learn(share * loss)
-        return torch.stack([loss.detach(), labels.detach(), sure, right, *(raw.detach() for raw in losses.values())])
+        return torch.stack([loss.detach(), raw[LABELS], sure, right, *(raw[one.name] for one in chosen)])
+
+    def _thinned(self, batch: Batch, thin: Pick) -> Batch:
+        """The examples that the student learns from, picked by a pass of its own over all of them."""
+        with torch.no_grad(), self.ledger.timing("student"):
+            self.ledger.spend("student", self.meter(Needs(logits=True)).forward(*batch.shape))
+            logits = run(self.student.model, batch, Needs(logits=True)).logits
+            assert logits is not None
+            return batch.rows(thin(logits, batch.labels).tolist())
+
+    def _mixed(
+        self, selection: Selection, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the terms that are selected, and each term's plain mean without gradient."""
+        raw, parts = {}, {}
+        for name, each in losses.items():
+            mean = each.mean() if len(each) else 0.0 * losses[LABELS].mean()  # a pick may be empty
+            raw[name] = mean.detach()
+            parts[name] = (weights[name] * each).mean() if name in weights and len(each) else mean
+        # a label loss of weight 0 is left out: its gradient of zeros would let the head's weights decay
+        terms = [selection.labels * parts[LABELS]] if selection.labels else []
+        for name in selection.chosen:
+            weight = self.teacher_weights[self.knowledge[name].teacher] * selection.weights[name]
+            terms.append(weight * self._scaled(name, raw[name], parts[name]))
+        return sum(terms[1:], terms[0]), raw
 
     def asked(self, chosen: Sequence[Knowledge]) -> dict[int, Needs]:
         """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
         places = sorted({one.teacher for one in chosen})
         return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in places}
 
-    def price(self, chosen: Sequence[Knowledge], size: int, length: int) -> float:
-        """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache."""
+    def price(self, chosen: Sequence[Knowledge], size: int, length: int, *, whole: bool = False) -> float:
+        """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache.
+
+        With `whole`, as if every example were learned from and asked about.
+        """
         needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
-        teachers = sum(self.teachers[m].price(asked, size, length) for m, asked in self.asked(chosen).items())
-        losses = sum(one.flops(size, length) for one in chosen)
-        return self._student_price(needs, size, length) + teachers + losses
+        scored = 0.0
+        if self.thin is not None and not whole:
+            scored = self.meter(Needs(logits=True)).forward(size, length)
+            size = self.thin.count(size)
+        counts = self.weighting.counts(size, chosen) if self.weighting is not None and not whole else {}
+        teachers = losses = 0.0
+        for count in {counts.get(one.name, size) for one in chosen} - {0}:
+            terms = [one for one in chosen if counts.get(one.name, size) == count]
+            teachers += sum(self.teachers[m].price(asked, count, length) for m, asked in self.asked(terms).items())
+            losses += sum(one.flops(count, length) for one in terms)
+        # backward counts as two forward passes
+        return scored + 3 * self.meter(needs).forward(size, length) + teachers + losses
 
-    def _student_price(self, needs: Needs, size: int, length: int) -> float:
-        return 3 * self.meter(needs).forward(size, length)  # backward counts as two forward passes
-
-    def _scaled(self, name: str, loss: Tensor) -> Tensor:
+    def _scaled(self, name: str, raw: Tensor, loss: Tensor) -> Tensor:
+        """The loss over the mean of the type's first plain losses."""
         if not self.scale_steps:
             return loss
         if self._seen.get(name, 0) < self.scale_steps:
-            self._sums[name] = self._sums.get(name, torch.zeros_like(loss.detach())) + loss.detach()
+            self._sums[name] = self._sums.get(name, torch.zeros_like(raw)) + raw
             self._seen[name] = self._seen.get(name, 0) + 1
         # the clamp keeps a loss that starts at 0, as between equal models, from dividing by 0
         return loss / (self._sums[name] / self._seen[name]).clamp_min(1e-6)
 
     def state_dict(self) -> dict[str, Any]:
-        """The student's state and the scales."""
-        return {"student": self.student.state_dict(), "sums": dict(self._sums), "seen": dict(self._seen)}
+        """The student's state, the scales, and what a weighting has learned."""
+        state = {"student": self.student.state_dict(), "sums": dict(self._sums), "seen": dict(self._seen)}
+        return state | {"weighting": self.weighting.state_dict() if self.weighting is not None else {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
         self.student.load_state_dict(state["student"])
         self._sums, self._seen = dict(state["sums"]), dict(state["seen"])
+        if self.weighting is not None:
+            self.weighting.load_state_dict(state["weighting"])
+
+
+def _by_rows(terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> list[tuple[Tensor | None, list[Knowledge]]]:
+    """The terms that are taken on the same rows, with those; None where it is all of them."""
+    groups: dict[int, tuple[Tensor | None, list[Knowledge]]] = {}
+    for one in terms:
+        places = rows.get(one.name)
+        groups.setdefault(id(places), (places, []))[1].append(one)
+    return list(groups.values())

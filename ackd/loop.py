@@ -17,12 +17,14 @@ from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
 from ackd.precision import Precision, computing
-from ackd.presets import Stage, stage_at
+from ackd.scores import Pick
+from ackd.stages import Stage, stage_at
 from ackd.streams import Streams
 from ackd.student import Student, learning_rate
 from ackd.tasks import Split, Task
 from ackd.teachers import uncached
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
+from ackd.weighting import Weighting
 
 
 class Distillation:
@@ -40,6 +42,9 @@ class Distillation:
         lr: peak learning rate.
         teacher_weights: what each teacher's losses count; 1 if not given.
         scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are.
+        make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
+            from torch's generator; all of them, each 1, if None.
+        thin: the part of each batch that the student learns from at all; all of it if None.
         device: where student and teachers are.
         precision: of the student's passes.
         compiled: compile the student's passes.
@@ -62,6 +67,8 @@ class Distillation:
         lr: float = 5e-5,
         teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
+        make_weighting: Callable[[], Weighting | None] | None = None,
+        thin: Pick | None = None,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         compiled: bool = False,
@@ -77,6 +84,7 @@ class Distillation:
         self.stages = tuple(stages)
         self.steps, self.batch_size, self.accumulate, self.lr = steps, batch_size, accumulate, lr
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
+        self._make_weighting, self.thin = make_weighting, thin
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self.journal: Journal | None = None
         self._parts = {1.0: task.reward}  # of the reward split
@@ -99,6 +107,7 @@ class Distillation:
         with self.streams.initialising():
             model = self._make_student().to(self.device)
             knowledge = [one.to(self.device) for one in self._make_knowledge()]
+            weighting = self._make_weighting() if self._make_weighting is not None else None
         self.student = Student(model, knowledge, steps=self.steps, lr=self.lr, compiled=self.compiled)
         self.distiller = Distiller(
             self.student,
@@ -108,6 +117,8 @@ class Distillation:
             ledger=self.ledger,
             teacher_weights=self.teacher_weights,
             scale_steps=self.scale_steps,
+            weighting=weighting,
+            thin=self.thin,
             precision=self.precision,
         )
         self.steps_done = 0
@@ -129,6 +140,11 @@ class Distillation:
         return self._parts[share]
 
     @property
+    def picks(self) -> bool:
+        """Whether a student learns from examples of its own choice, or weighs them by itself."""
+        return self.thin is not None or self._make_weighting is not None
+
+    @property
     def families(self) -> dict[str, str]:
         """The family of each knowledge type by its name."""
         return {name: one.family for name, one in self.distiller.knowledge.items()}
@@ -142,7 +158,7 @@ class Distillation:
         """FLOPs of a step with only this type, as a share of a step with every type, for each type by its name."""
         shape = (self.batch_size, round(float(self.task.train.lengths.mean())))
         everything = list(self.distiller.knowledge.values())
-        price_of_all = self.distiller.price(everything, *shape)
+        price_of_all = self.distiller.price(everything, *shape, whole=True)
         return {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
     @journaled
@@ -161,7 +177,9 @@ class Distillation:
                 places = [self.order.next() for _ in range(self.accumulate)]
                 batches = [self.task.train.batch(those).to(self.device) for those in places]
                 self.price += sum(self.distiller.price(chosen, *batch.shape) for batch in batches)
-                self.price_of_all += sum(self.distiller.price(everything, *batch.shape) for batch in batches)
+                self.price_of_all += sum(
+                    self.distiller.price(everything, *batch.shape, whole=True) for batch in batches
+                )
                 reports.append(self.distiller.step(batches, selection))
                 asked += places
         self.steps_done += len(reports)

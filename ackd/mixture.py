@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.distiller import Distiller
-from ackd.types import Selection
-
-LABELS = "labels"
+from ackd.types import LABELS, Selection
 
 
 class Scales:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def prepare(
     student: str | None = None,
     types: Sequence[str] = (),
     preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
     layer_map: str | None = None,
     temperature: float = 4.0,
     teacher_weights: Sequence[float] = (),
@@ -73,8 +75,10 @@ def prepare(
         student_layers: the student starts as so many of the first teacher's layers.
         student: instead of `student_layers`: a folder or hub id to start from, or a JSON config to draw weights for.
         types: the knowledge types that can be selected, logits, hidden and attention if none is named; of several
-            teachers `logits@2` is the second's, and `logits` stands for everyone's.
-        preset: a published method's types, weights and stages, instead of `types`.
+            teachers `logits@2` is the second's, and `logits` stands for everyone's. With a preset whose own losses
+            give way, these take their place.
+        preset: a published method's types, weights, stages and examples, instead of `types`; several joined by commas.
+        options: of the preset, by their names.
         layer_map: uniform | last | skip | pairs such as 0:1,1:3,2:5; uniform, or the preset's own, if None.
         temperature: of the logits; a preset has its own.
         teacher_weights: what each teacher's losses count; 1 each if not given.
@@ -112,12 +116,18 @@ def prepare(
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     make_student, shape = _student(student, student_layers, teachers[0].model, tokenizer, spec.num_labels, sources[0])
-    make_knowledge, stages = _knowledge(
-        types, preset, shape, [one.shape for one in teachers], layer_map=layer_map, temperature=temperature
+    make_method = _method(
+        types,
+        preset,
+        options or {},
+        shape,
+        [one.shape for one in teachers],
+        layers=layer_map,
+        temperature=temperature,
     )
     with torch.random.fork_rng():
-        losses = make_knowledge()
-        check_outputs([one.model for one in teachers], make_student().to(place), losses)
+        method = make_method()
+        check_outputs([one.model for one in teachers], make_student().to(place), method.knowledge)
     its_task = _task(
         task,
         tokenizer,
@@ -134,63 +144,80 @@ def prepare(
     if cache is not None:
         budget = parse_size(cache_budget)
         answering = [
-            _kept(one, [loss for loss in losses if loss.teacher == m], cache, task, its_task.train, budget, cache_dtype)
+            _kept(
+                one,
+                [loss for loss in method.knowledge if loss.teacher == m],
+                cache,
+                task,
+                its_task.train,
+                budget,
+                cache_dtype,
+            )
             for m, one in enumerate(teachers)
         ]
+    if method.revise is not None:
+        material = presets.Material(its_task.train, spec.num_labels, make_student, place)
+        answering = method.revise(answering, material)
     return Distillation(
         its_task,
         answering,
         make_student,
-        make_knowledge,
-        stages=stages,
+        lambda: make_method().knowledge,
+        stages=method.stages,
+        make_weighting=(lambda: make_method().weighting) if method.weighting is not None else None,
+        thin=method.thin,
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
         lr=lr,
         teacher_weights=teacher_weights,
-        scale_steps=0 if preset else scale_steps,
+        scale_steps=0 if method.stages else scale_steps,
         device=place,
         precision=precision,
         compiled=compiled,
     )
 
 
-def _knowledge(
+def _method(
     types: Sequence[str],
     preset: str | None,
+    options: Mapping[str, Any],
     student: Shape,
     teachers: Sequence[Shape],
     *,
-    layer_map: str | None,
+    layers: str | None,
     temperature: float,
-) -> tuple[Callable[[], Sequence[Knowledge]], Sequence[presets.Stage]]:
-    """What makes the losses anew for each student, and the stages of a preset."""
-    if preset is not None:
-        if len(teachers) > 1:
-            raise InputError(f"the preset {preset!r} has one teacher, and {len(teachers)} were named: name one")
-        if types:
-            raise InputError(f"the preset {preset!r} brings its own knowledge types: leave {', '.join(types)} away")
-        with torch.random.fork_rng():
-            stages = presets.preset(preset, student, teachers[0], layers=layer_map).stages
-        return lambda: presets.preset(preset, student, teachers[0], layers=layer_map).knowledge, stages
+) -> Callable[[], presets.Preset]:
+    """What makes the losses, and what else a method has, anew for each student."""
+    if preset is None:
+        if options:
+            raise InputError(f"{', '.join(options)}: options of a preset, and none is named with --preset")
+    elif not types:
+        return lambda: presets.preset(preset, student, teachers, **options, layers=layers)
     wanted = _by_teacher(types or knowledge.DEFAULT, len(teachers))
 
-    def make() -> Sequence[Knowledge]:
-        return [
+    def make() -> presets.Preset:
+        method = presets.Preset()
+        if preset is not None:
+            method = presets.preset(preset, student, teachers, **options)
+            if not method.gives_way:
+                raise InputError(f"the preset {preset!r} brings its own knowledge types: leave {', '.join(types)} away")
+        losses = [
             one
             for m, names in enumerate(wanted)
             for one in knowledge.build(
                 names,
                 student,
                 teachers[m],
-                layers=layer_map or "uniform",
+                layers=layers or "uniform",
                 temperature=temperature,
                 teacher_place=m,
                 suffix=f"@{m + 1}" if len(teachers) > 1 else "",
             )
         ]
+        return replace(method, knowledge=losses, stages=())
 
-    return make, ()
+    return make
 
 
 def _by_teacher(types: Sequence[str], teachers: int) -> list[list[str]]:

@@ -20,6 +20,7 @@ from ackd.ledger import Ledger
 Number = TypeVar("Number", float, Tensor)
 
 EMBEDDINGS = -1
+LABELS = "labels"  # the term of the gold labels, beside those of the knowledge types
 LAYERED = ("cls", "hidden", "attention", "queries", "keys", "values")
 
 
@@ -139,6 +140,18 @@ class Outputs:
             if kind != "logits":
                 layered[kind][layer] = value
         return Outputs(tensors.get(Field("logits")), **layered)
+
+    def rows(self, places: Tensor, length: int) -> Outputs:
+        """Those of the examples at `places`, [R] on the device, cut to `length` tokens."""
+
+        def cut(kind: str, value: Tensor) -> Tensor:
+            chosen = value.index_select(0, places)
+            if kind == "cls":
+                return chosen
+            return chosen[:, :, :length, :length] if kind == "attention" else chosen[:, :length]
+
+        layered = {kind: {at: cut(kind, one) for at, one in getattr(self, kind).items()} for kind in LAYERED}
+        return Outputs(None if self.logits is None else self.logits.index_select(0, places), **layered)
 
     def __getitem__(self, wanted: Field) -> Tensor:
         if wanted.kind == "logits":

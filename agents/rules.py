@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, Policy, State
 from ackd.errors import InputError, unknown
-from ackd.presets import Stage, stage_at
 from ackd.signals import FEATURES, GLOBALS
+from ackd.stages import Stage, stage_at
 
 Bits = NDArray[np.int8]
 

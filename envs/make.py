@@ -12,8 +12,8 @@ from ackd.choices import Stages
 from ackd.envs.distillation import DistillationEnv
 from ackd.errors import InputError
 from ackd.loop import Distillation
-from ackd.presets import stage_at
 from ackd.rewards import named
+from ackd.stages import stage_at
 from ackd.teachers import ModelTeacher
 
 

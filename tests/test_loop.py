@@ -158,7 +158,7 @@ def test_a_bf16_teacher_is_another_teacher() -> None:
 def test_staged_training_goes_on_from_its_state_bit_for_bit() -> None:
     """Saved within the first stage; the rest is as if nothing had happened, prices and ledger included."""
     parts = tiny(student_width=8).distillation
-    shapes = models.shape_of(parts.student.model), parts.teachers[0].shape
+    shapes = models.shape_of(parts.student.model), [parts.teachers[0].shape]
 
     def made() -> Distillation:
         stages = preset("tinybert", *shapes).stages

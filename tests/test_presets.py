@@ -32,6 +32,7 @@ from ackd.ledger import Ledger
 from ackd.loop import Distillation
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import Preset, preset
+from ackd.stages import stage_at
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, Selection, Shape
@@ -219,7 +220,7 @@ def test_a_preset_is_its_papers_formula(name: str, width: int, make_batch: Calla
         plain = Plain.of(model, batch)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            made = preset(name, shape_of(model), shape_of(teacher))
+            made = preset(name, shape_of(model), [shape_of(teacher)])
         stage = made.stages[place]
         assert len(made.stages) == len(FORMULAS[name])
         assert stage.share == pytest.approx(share)
@@ -261,7 +262,7 @@ def test_a_pair_that_cannot_satisfy_one_is_told_which_part_and_what_to_do(
     name: str, student: Shape, layers: str | None, part: str, remedy: str
 ) -> None:
     with pytest.raises(InputError) as refused:
-        preset(name, student, shape(4), layers=layers)
+        preset(name, student, [shape(4)], layers=layers)
     said = str(refused.value)
     assert repr(name) in said
     assert part in said
@@ -271,25 +272,25 @@ def test_a_pair_that_cannot_satisfy_one_is_told_which_part_and_what_to_do(
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
     with pytest.raises(InputError, match=r"unknown preset 'tinybrt': did you mean 'tinybert'\? Known: distilbert, kd"):
-        preset("tinybrt", shape(2), shape(4))
+        preset("tinybrt", shape(2), [shape(4)])
 
 
 def test_a_layer_map_of_ones_own_is_used() -> None:
     (loss,) = (
         one
-        for one in preset("tinybert", shape(2), shape(4), layers="0:0,1:0,1:3").knowledge
+        for one in preset("tinybert", shape(2), [shape(4)], layers="0:0,1:0,1:3").knowledge
         if isinstance(one, knowledge.Attention)
     )
     assert loss.pairs == ((0, 0), (1, 0), (1, 3))
-    assert preset("minilm", shape(2), shape(4), layers="1:2").knowledge[0].teacher_needs.attention == {2}
+    assert preset("minilm", shape(2), [shape(4)], layers="1:2").knowledge[0].teacher_needs.attention == {2}
 
 
 def test_stages_come_when_their_share_is_used() -> None:
-    stages = preset("tinybert", shape(2), shape(4)).stages
-    assert [presets.stage_at(stages, done / 13) for done in range(13)] == [0] * 10 + [1] * 3
-    assert [presets.stage_at(stages, float(np.float32(done / 13))) for done in range(13)] == [0] * 10 + [1] * 3
-    assert presets.stage_at(stages, 1.0) == 1
-    assert presets.stage_at(preset("kd", shape(2), shape(4)).stages, 1.0) == 0
+    stages = preset("tinybert", shape(2), [shape(4)]).stages
+    assert [stage_at(stages, done / 13) for done in range(13)] == [0] * 10 + [1] * 3
+    assert [stage_at(stages, float(np.float32(done / 13))) for done in range(13)] == [0] * 10 + [1] * 3
+    assert stage_at(stages, 1.0) == 1
+    assert stage_at(preset("kd", shape(2), [shape(4)]).stages, 1.0) == 0
 
 
 def staged(name: str, **changes: Any) -> Distillation:
@@ -298,7 +299,7 @@ def staged(name: str, **changes: Any) -> Distillation:
     (teacher,) = parts.teachers
 
     def made() -> Preset:
-        return preset(name, shape_of(parts.student.model), teacher.shape)
+        return preset(name, shape_of(parts.student.model), [teacher.shape])
 
     return Distillation(
         parts.task,

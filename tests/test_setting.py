@@ -107,7 +107,7 @@ def test_rewards_compare_with_the_first_teacher(teachers: list[str]) -> None:
         ({"teacher_weights": [1.0]}, "give one weight above 0 for each of the 2 teachers, or none"),
         ({"teacher_weights": [1.0, 0.0]}, "one weight above 0"),
         ({"teacher_weights": [1.0, float("nan")]}, "one weight above 0"),
-        ({"preset": "kd"}, "the preset 'kd' has one teacher, and 2 were named: name one"),
+        ({"preset": "kd"}, "the preset 'kd' takes 1 teacher, and 2 were named with --teacher"),
     ],
 )
 def test_several_teachers_that_cannot_work_are_refused(

@@ -13,6 +13,7 @@ from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.finetune import Finetune
 from ackd.cli.policies import Policies
+from ackd.cli.presets import Presets
 from ackd.cli.report import Report
 from ackd.cli.train import Train
 from ackd.errors import InputError
@@ -26,6 +27,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Policies, tyro.conf.subcommand("policies")]
+    | Annotated[Presets, tyro.conf.subcommand("presets")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
 

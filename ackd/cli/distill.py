@@ -6,11 +6,11 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
+from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, progress
 
 
 @dataclass(kw_only=True)
-class Distill(DataOptions, StudentOptions, RunOptions):
+class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
@@ -19,9 +19,6 @@ class Distill(DataOptions, StudentOptions, RunOptions):
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
     teacher_weights: tuple[float, ...] = ()
     """What each teacher's losses count; 1 each if not given."""
-    preset: str | None = None
-    """A published method with its losses, weights and stages: kd, pkd-skip, pkd-last, tinybert, minilm, minilmv2,
-    distilbert, rkd."""
     policy: str | None = None
     """labels, all, random, random-held, scheduled, types joined by + (logits+hidden), a policy of the store
     (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3); all if
@@ -47,18 +44,20 @@ class Distill(DataOptions, StudentOptions, RunOptions):
         if folder.finished:
             print(f"the run in {self.output} is finished: nothing is left to resume")
             return
-        if self.preset is not None and (self.policy is not None or self.refine):
-            raise InputError(f"the preset {self.preset!r} says what is transferred when: leave --policy away")
+        setting = {**self.data_settings(), **self.student_settings(), **self.method_settings()}
+        if self.preset is not None and (self.policy is not None or self.refine) and not self.knowledge:
+            raise InputError(
+                f"the preset {self.preset!r} says what is transferred when: leave --policy away, or name the types to "
+                "select from with --knowledge"
+            )
         env = distill(
             task=self.task,
             teacher=self.teacher,
             teacher_weights=self.teacher_weights,
-            preset=self.preset,
             reward_every=None,
-            **self.data_settings(),
-            **self.student_settings(),
+            **setting,
         )
-        if self.preset is not None:
+        if self.preset is not None and env.distillation.stages:
             chosen = Arm(self.preset, lambda env, seed: Staged(env.distillation.stages))
         else:
             chosen = arm((self.policy or "all") + REFINE * self.refine, env.knowledge)

@@ -144,6 +144,41 @@ class StudentOptions(PairOptions):
         return {**self.pair_settings(), "compiled": self.compile, **own}
 
 
+@dataclass(kw_only=True)
+class MethodOptions:
+    """A published method."""
+
+    preset: str | None = None
+    """A published method with its losses, weights and stages, or several joined by commas; `ackd presets` lists
+    them."""
+    keep: float | None = None
+    """Of a preset that picks examples: the share of a batch that it keeps."""
+    score: str | None = None
+    """Of a preset that picks examples: entropy, margin, confidence, loss, the same with -r for the reverse, or
+    random."""
+    options: tuple[str, ...] = ()
+    """Further options of the preset as NAME=VALUE, such as alpha=0.7; `ackd presets NAME` lists them."""
+
+    def method_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them.
+
+        Raises:
+            InputError: if an option is not written as NAME=VALUE, or is named twice.
+        """
+        from ackd.errors import InputError
+        from ackd.presets import parse
+
+        given = {name: value for name, value in (("keep", self.keep), ("score", self.score)) if value is not None}
+        for text in self.options:
+            name, sign, value = text.partition("=")
+            if not (name and sign):
+                raise InputError(f"the option {text!r} cannot be read: write it as NAME=VALUE")
+            if name in given:
+                raise InputError(f"the option {name!r} is given twice: give it once")
+            given[name] = value
+        return {"preset": self.preset, "options": parse(self.preset, given)}
+
+
 def move(bar: tqdm[Any], done: int) -> None:
     """Moves a bar to `done` steps."""
     bar.update(done - bar.n)

@@ -19,8 +19,8 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.presets import Stage
 from ackd.signals import FEATURES, GLOBALS
+from ackd.stages import Stage
 from ackd.types import Selection
 
 KNOWLEDGE = ("hidden", "attention", "logits", "relation")

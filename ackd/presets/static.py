@@ -9,11 +9,10 @@ student and teacher differ in width, hidden states pass a learned projection, al
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from typing import Any
 
-from ackd.errors import InputError, unknown
 from ackd.knowledge import (
     Attention,
     AttentionKL,
@@ -29,29 +28,9 @@ from ackd.knowledge import (
     layer_map,
     shared_heads,
 )
-from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a training, and what is transferred in it."""
-
-    share: float  # of the budget
-    selection: Selection
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A method: its losses, and what it does with them from the first step to the last."""
-
-    knowledge: Sequence[Knowledge]
-    stages: Sequence[Stage]
-
-
-def stage_at(stages: Sequence[Stage], progress: float) -> int:
-    """Which stage has come when `progress`, from 0 to 1, of the budget is used."""
-    ends = list(accumulate(stage.share for stage in stages))[:-1]
-    return sum(progress > end - 1e-6 for end in ends)  # progress may come as float32
+from ackd.presets.preset import Method, Preset
+from ackd.stages import Stage
+from ackd.types import EMBEDDINGS, Selection, Shape
 
 
 def kd(student: Shape, teacher: Shape, *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
@@ -159,45 +138,103 @@ def rkd(student: Shape, teacher: Shape) -> Preset:
     return Preset([RkdDistance(student, teacher), RkdAngle(student, teacher)], [Stage(1.0, selection)])
 
 
-def _pkd_skip(student: Shape, teacher: Shape, *, layers: str = "skip") -> Preset:
-    return pkd(student, teacher, layers=layers)
+def _of_one(make: Callable[..., Preset], **fixed: Any) -> Callable[..., Preset]:
+    """A preset of one teacher as `Method` makes it; `fixed` are other defaults."""
+    own = [
+        one.replace(default=fixed.get(one.name, one.default))
+        for one in inspect.signature(make).parameters.values()
+        if one.kind is one.KEYWORD_ONLY
+    ]
+
+    def of_one(student: Shape, teachers: Sequence[Shape], **options: Any) -> Preset:
+        return make(student, teachers[0], **fixed | options)
+
+    places = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("student", "teachers")]
+    of_one.__signature__ = inspect.Signature([*places, *own])  # type: ignore[attr-defined]  # what inspect reads
+    return of_one
 
 
-def _pkd_last(student: Shape, teacher: Shape, *, layers: str = "last") -> Preset:
-    return pkd(student, teacher, layers=layers)
-
-
-_PRESETS: dict[str, Callable[..., Preset]] = {
-    "kd": kd,
-    "pkd-skip": _pkd_skip,
-    "pkd-last": _pkd_last,
-    "tinybert": tinybert,
-    "minilm": minilm,
-    "minilmv2": minilmv2,
-    "distilbert": distilbert,
-    "rkd": rkd,
-}
-NAMES = tuple(_PRESETS)
-
-
-def preset(name: str, student: Shape, teacher: Shape, *, layers: str | None = None) -> Preset:
-    """A method by its name, for this pair of models.
-
-    Args:
-        name: one of `NAMES`.
-        student: the student's sizes.
-        teacher: the teacher's sizes.
-        layers: a layer map instead of the method's own.
-
-    Raises:
-        InputError: for an unknown name, or a pair of models that the method cannot work with.
-    """
-    if name not in _PRESETS:
-        raise unknown("preset", name, NAMES)
-    own = {} if layers is None else {"layers": layers}
-    if own and name in ("kd", "rkd"):
-        raise InputError(f"the preset {name!r} matches no layers: leave the layer map away")
-    try:
-        return _PRESETS[name](student, teacher, **own)
-    except InputError as error:
-        raise InputError(f"the preset {name!r} does not fit these models: {error}") from error
+_OURS = "formula and reduction from the authors' code; padding is left out, see docs/systems.md"
+METHODS = (
+    Method(
+        "kd",
+        _of_one(kd),
+        "Distilling the Knowledge in a Neural Network",
+        2015,
+        "https://arxiv.org/abs/1503.02531",
+        does="labels and softened outputs",
+        cost="one teacher pass a step",
+        known="formula certain; alpha 0.5 and tau 4 are usual values, to be tuned",
+    ),
+    Method(
+        "pkd-skip",
+        _of_one(pkd, layers="skip"),
+        "Patient Knowledge Distillation for BERT Model Compression",
+        2019,
+        "https://arxiv.org/abs/1908.09355",
+        does="softened outputs, and first tokens of every so many layers",
+        cost="one teacher pass a step",
+        known=_OURS,
+    ),
+    Method(
+        "pkd-last",
+        _of_one(pkd, layers="last"),
+        "Patient Knowledge Distillation for BERT Model Compression",
+        2019,
+        "https://arxiv.org/abs/1908.09355",
+        does="softened outputs, and first tokens of the last layers",
+        cost="one teacher pass a step",
+        known=_OURS,
+    ),
+    Method(
+        "tinybert",
+        _of_one(tinybert),
+        "TinyBERT: Distilling BERT for Natural Language Understanding",
+        2020,
+        "https://arxiv.org/abs/1909.10351",
+        does="embeddings, hidden states and attention first, outputs afterwards",
+        cost="one teacher pass a step",
+        known=_OURS,
+        unknown="both stages share one learning-rate schedule here; no data augmentation",
+    ),
+    Method(
+        "minilm",
+        _of_one(minilm),
+        "MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers",
+        2020,
+        "https://arxiv.org/abs/2002.10957",
+        does="the last layer's attention and value relations first, labels afterwards",
+        cost="one teacher pass a step in the first half",
+        known="formula from a re-implementation; half and half is ours: the paper's first stage is a pre-training",
+    ),
+    Method(
+        "minilmv2",
+        _of_one(minilmv2),
+        "MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers",
+        2021,
+        "https://arxiv.org/abs/2012.15828",
+        does="the last layer's query, key and value relations first, labels afterwards",
+        cost="one teacher pass a step in the first half",
+        known="formula from a re-implementation; half and half is ours: the paper's first stage is a pre-training",
+    ),
+    Method(
+        "distilbert",
+        _of_one(distilbert),
+        "DistilBERT, a distilled version of BERT",
+        2019,
+        "https://arxiv.org/abs/1910.01108",
+        does="outputs, labels and the direction of the last hidden states",
+        cost="one teacher pass a step",
+        known="weights from the authors' code; labels stand for masked words",
+    ),
+    Method(
+        "rkd",
+        _of_one(rkd),
+        "Relational Knowledge Distillation",
+        2019,
+        "https://arxiv.org/abs/1904.05068",
+        does="distances and angles between the examples of a batch",
+        cost="one teacher pass a step, and all triples of a batch",
+        known="weights from a re-implementation",
+    ),
+)

@@ -1,0 +1,130 @@
+"""Published methods as settings of the same parts, by their names; two of them combine where that makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ackd.errors import InputError, unknown
+from ackd.presets import static
+from ackd.presets.preset import Material, Method, Preset
+from ackd.types import Shape
+from ackd.weighting import Together
+
+__all__ = ["METHODS", "NAMES", "Material", "Method", "Preset", "named", "parse", "preset"]
+
+METHODS: Mapping[str, Method] = {one.name: one for one in (*static.METHODS,)}
+NAMES = tuple(METHODS)
+
+
+def named(names: str) -> list[Method]:
+    """The methods of a name, or of several joined by commas.
+
+    Raises:
+        InputError: for a name that is not known, or one that is named twice.
+    """
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in METHODS:
+            raise unknown("preset", name, NAMES)
+        if wanted.count(name) > 1:
+            raise InputError(f"the preset {name!r} is named twice: name it once")
+    return [METHODS[name] for name in wanted]
+
+
+def preset(names: str, student: Shape, teachers: Sequence[Shape], **options: Any) -> Preset:
+    """A method by its name, or several of them as one, for these models.
+
+    Of several, one at most has losses that do not give way; what they pick, weigh and revise adds up.
+
+    Args:
+        names: one of `NAMES`, or some joined by commas.
+        student: the student's sizes.
+        teachers: the teachers' sizes.
+        **options: of the methods, by their keywords; None is as not given.
+
+    Raises:
+        InputError: for an unknown name or option, or a combination or models that the methods cannot work with.
+    """
+    methods = named(names)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name == "layers" and not any(name in one.defaults for one in methods):
+            raise InputError(f"the preset {names!r} matches no layers: leave the layer map away")
+        if not any(name in one.defaults for one in methods):
+            takers = [one.name for one in METHODS.values() if name in one.defaults]
+            whose = f"{', '.join(takers)} have" if takers else "no preset has"
+            raise InputError(f"the preset {names!r} has no option {name.replace('_', '-')!r}, which {whose}")
+    made = []
+    for one in methods:
+        least, most = one.teachers
+        if not least <= len(teachers) <= most:
+            wants = f"{least}" if least == most else f"at least {least}" if len(teachers) < least else f"at most {most}"
+            raise InputError(
+                f"the preset {one.name!r} takes {wants} teacher{'s' * (wants != '1')}, and {len(teachers)} "
+                f"{'was' if len(teachers) == 1 else 'were'} named with --teacher"
+            )
+        try:
+            own = {name: value for name, value in given.items() if name in one.defaults}
+            made.append((one.name, one.make(student, teachers, **own)))
+        except InputError as error:
+            raise InputError(f"the preset {one.name!r} does not fit these models: {error}") from error
+    return _combined(made)
+
+
+def parse(names: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of presets with values as they were written, each read as what it is by default.
+
+    Raises:
+        InputError: if a value cannot be read so.
+    """
+    known = {name: default for one in (named(names) if names else ()) for name, default in one.defaults.items()}
+    return {name: _read(name, value, known.get(name)) for name, value in options.items()}
+
+
+def _read(name: str, value: Any, default: Any) -> Any:
+    if not isinstance(value, str) or default is None or isinstance(default, str):
+        return value
+    if isinstance(default, bool):
+        if value.lower() in ("yes", "true", "1", "no", "false", "0"):
+            return value.lower() in ("yes", "true", "1")
+        raise InputError(f"the option {name} is yes or no, not {value!r}")
+    try:
+        return type(default)(value)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise InputError(f"the option {name} is {kind}, not {value!r}") from None
+
+
+def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
+    """All of them as one."""
+    if len(made) == 1:
+        return made[0][1]
+    own = [(name, one) for name, one in made if one.knowledge and not one.gives_way]
+    if len(own) > 1:
+        raise InputError(
+            f"the presets {' and '.join(name for name, _ in own)} both say which losses there are: name one of them"
+        )
+    losses = own[0][1] if own else next(one for _, one in made if one.knowledge)
+    thin = [one.thin for _, one in made if one.thin is not None]
+    if len(thin) > 1:
+        raise InputError("two of the presets thin the batches: name one of them")
+    weighting = None
+    for _, one in made:
+        if one.weighting is not None:
+            weighting = one.weighting if weighting is None else Together(weighting, one.weighting)
+    revisions = [one.revise for _, one in made if one.revise is not None]
+
+    def revise(teachers: Any, material: Material) -> Any:
+        for change in revisions:
+            teachers = change(teachers, material)
+        return teachers
+
+    return Preset(
+        losses.knowledge,
+        losses.stages,
+        weighting,
+        thin[0] if thin else None,
+        revise if revisions else None,
+        gives_way=not own,
+    )

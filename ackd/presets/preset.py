@@ -1,0 +1,86 @@
+"""What a published method is made of, and what is known of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from ackd.models import StudentFactory
+from ackd.scores import Pick
+from ackd.stages import Stage
+from ackd.tasks import Split
+from ackd.types import Knowledge, Teacher
+from ackd.weighting import Weighting
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a method can make teachers of, besides those that were named."""
+
+    train: Split
+    classes: int  # 1 for regression
+    make_student: StudentFactory
+    device: torch.device
+
+
+Revise: TypeAlias = Callable[[Sequence[Teacher], Material], Sequence[Teacher]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method: its losses, what it does with them from the first step to the last, on which examples, taught by whom.
+
+    Args:
+        knowledge: the losses.
+        stages: their weights, one stage after the other.
+        weighting: which examples each loss is taken on, and how much each counts; all of them, each 1, if None.
+        thin: the part of each batch that the student learns from at all; all of it if None.
+        revise: puts what the method has of its own around or in the place of the teachers, if anything.
+        gives_way: the losses are only what the method is usually run with, and give way to those of another.
+    """
+
+    knowledge: Sequence[Knowledge] = ()
+    stages: Sequence[Stage] = ()
+    weighting: Weighting | None = None
+    thin: Pick | None = None
+    revise: Revise | None = None
+    gives_way: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method by its name.
+
+    Args:
+        name: what the command line calls it.
+        make: the preset for a student's and its teachers' sizes; its keywords are the method's options.
+        paper: the title.
+        year: of publication.
+        link: to the paper.
+        does: what it does, in a few words.
+        cost: what a step takes, against plain distillation.
+        known: how sure the formulas and defaults are.
+        unknown: what the paper, or what could be read of it, leaves open.
+        teachers: how many it takes, as (least, most).
+    """
+
+    name: str
+    make: Callable[..., Preset]
+    paper: str
+    year: int
+    link: str
+    does: str
+    cost: str
+    known: str
+    unknown: str = ""
+    teachers: tuple[int, int] = (1, 1)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its options by name, and what they are if not given."""
+        parameters = inspect.signature(self.make).parameters.values()
+        return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
