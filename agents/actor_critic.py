@@ -47,7 +47,6 @@ REPLAY: dict[str, Any] = {
     "buffer_size": 1_000,
     "replay_buffer_class": ReturnReplay,
     "train_freq": 1,
-    "policy_kwargs": {"optimizer_kwargs": {"eps": 1e-4}},
     "device": "cpu",
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -119,9 +118,9 @@ def make_agent(
                           weights, or 1/8 of all       a short run cannot spare so many
     gradient_steps        1 for each decision          decisions cost more than gradient steps
     learning_rate         3e-3 -> 0                    as above
-    optimizer             Adam, eps 1e-4               while the critic knows little, its tiny gradients all point one way;
-                                                       made as large as any other, with 1e-8, they drive an actor to say
-                                                       the same everywhere: 5 of 16 seeds after 400 decisions, 1 with this
+    optimizer             Adam, eps 1e-4               while the critic knows little, gradients are tiny and all point
+                                                       one way; scaled up, as with 1e-8, they bring an actor to say the
+                                                       same everywhere: 5 of 16 seeds after 400 decisions, 1 with this
     batch_size, tau       64, 0.05                     episodes are short: a target that lags holds up the bootstrapping
     replay                returns over 4 decisions     what the first decision did shows in no later observation, since
                                                        losses are told against their first value: with 1, what a critic
@@ -166,6 +165,7 @@ def make_agent(
         random = RANDOM if episodes is None else min(RANDOM, max(1, episodes // UPDATES))
         noise = NormalActionNoise(*(np.full(env.action_space.shape or (), value) for value in (0.0, NOISE)))
         own = {"learning_starts": n_steps * random, "gradient_steps": envs, "action_noise": noise}
+        own["policy_kwargs"] = {"optimizer_kwargs": {"eps": 1e-4}}  # its own, since stable-baselines3 writes into it
         if "replay_buffer_class" not in overrides:
             own["replay_buffer_kwargs"] = {"n_steps": RETURN, "gamma": overrides.get("gamma", REPLAY["gamma"])}
     arguments = DEFAULTS[name] | own | overrides
