@@ -3,7 +3,8 @@
     python benchmarks/reuse.py --tasks sst2 mrpc stsb --teachers T1 T2 T3 --data GLUE --policy default --pairs 3
 
 `fixed` takes the selections that the frozen policy took, written down beforehand, so it differs from `frozen` by the
-policy alone. All runs of a pair have the same seed, and stand in another order in each pair.
+policy alone. All runs of a pair have the same seed, and stand in another order in each pair. Times are this process's
+processor time, which other processes of the machine hardly touch.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def play(
     env = env.variant(**{"reward_every": 1 if name == "full mode" else None, **chosen.settings})
     made: Policy = scripted(script) if name == "fixed" else chosen.make(env, seed)
     with tempfile.TemporaryDirectory() as folder, closing(Recording(env, Path(folder), dev=False)) as recording:
-        began = time.perf_counter()
+        began = time.process_time()
         run_episode(recording, made, seed=seed, learner=chosen.learner(made))
-        return time.perf_counter() - began, recording.ledger, env.record().actions
+        return time.process_time() - began, recording.ledger, env.record().actions
 
 
 def measure(task: str, teacher: str, options: argparse.Namespace) -> list[str]:
@@ -57,9 +58,10 @@ def measure(task: str, teacher: str, options: argparse.Namespace) -> list[str]:
         teacher=teacher,
         data=options.data,
         student_layers=3,
-        max_length=64,
+        max_length=options.max_length,
         max_examples=4000,
         steps=options.steps,
+        batch_size=options.batch_size,
         lr=2e-4,
         reward_every=None,
     )
@@ -92,6 +94,8 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--policy", default="default")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
