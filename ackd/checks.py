@@ -59,11 +59,15 @@ def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: 
 def check_outputs(teachers: Sequence[Model], student: Model, knowledge: Sequence[Knowledge]) -> None:
     """Asks each model, once, for what each knowledge type will need of it.
 
+    A teacher behind those that are named is a method's own, made to answer what it is asked.
+
     Raises:
         InputError: if one cannot give it.
     """
     for one in knowledge:
-        asked = (("teacher", teachers[one.teacher], one.teacher_needs), ("student", student, one.student_needs))
+        asked = [("student", student, one.student_needs)]
+        if one.teacher < len(teachers):
+            asked.insert(0, ("teacher", teachers[one.teacher], one.teacher_needs))
         for who, model, needs in asked:
             reason = models.cannot_give(model, needs)
             if reason:

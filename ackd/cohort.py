@@ -151,11 +151,13 @@ class Cohort:
         chosen = [distiller.knowledge[name] for name in mixture.names]
         needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
         # backward counts as two forward passes
-        self.ledger.spend("student", self.size * 3 * distiller.meter(needs).forward(*batch.shape))
+        forward = self.size * distiller.meter(needs).forward(*batch.shape)
+        self.ledger.spend("student", 3 * forward)
         self.ledger.spend("knowledge", self.size * sum(one.flops(*batch.shape) for one in chosen))
         with computing(self._first.precision, batch.mask.device):
-            asked = distiller.asked(chosen)
+            asked, taught = distiller.asked(chosen), self.ledger.flops["teacher"]
             answers = {m: self._first.teachers[m](batch, those, self.ledger) for m, those in asked.items()}
+            self.ledger.account(forward, self.ledger.flops["teacher"] - taught)
             with self.ledger.timing("student"):
                 labels, sure, right, *losses = self._forward(batch, needs, chosen, answers)
             with self.ledger.timing("knowledge"):

@@ -85,12 +85,14 @@ class Distiller:
     def _learn(self, batch: Batch, selection: Selection, share: float) -> Tensor:
         """Adds the gradient of one batch's `share` of the step; its loss, label loss, uncertainty, accuracy, losses."""
         chosen = [self.knowledge[name] for name in selection.chosen]
+        scored, taught = 0.0, self.ledger.flops["teacher"]
         with computing(self.precision, batch.mask.device):
             if self.thin is not None:
+                scored = self.meter(Needs(logits=True)).forward(*batch.shape)
                 batch = self._thinned(batch, self.thin)
-            size, length = batch.shape
-            needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
-            self.ledger.spend("student", 3 * self.meter(needs).forward(size, length))
+            needs = self._read(chosen)
+            passes = self.meter(needs)
+            self.ledger.spend("student", scored + 3 * passes.forward(*batch.shape))
             with self.ledger.timing("student"):
                 outputs = run(self.student.model, batch, needs)
                 assert outputs.logits is not None
@@ -98,21 +100,28 @@ class Distiller:
                 sure, right = assess(outputs.logits, batch.labels)
             rows = self.weighting.pick(outputs, batch, chosen) if self.weighting else {}
             answers: dict[str, Outputs] = {}
+            picked: set[int] = set()  # what any term is taken on; all where there is none
             for places, terms in _by_rows(chosen, rows):
                 if places is not None and not len(places):
                     losses |= {one.name: outputs.logits.new_zeros(0) for one in terms}
                     continue
-                there = batch if places is None else batch.rows(places.tolist())
+                listed = None if places is None else places.tolist()
+                there = batch if listed is None else batch.rows(listed)
+                picked.update(range(batch.shape[0]) if listed is None else listed)
                 self.ledger.spend("knowledge", sum(one.flops(*there.shape) for one in terms))
                 mine = outputs if places is None else outputs.rows(places, there.shape[1])
                 theirs = {m: self.teachers[m](there, asked, self.ledger) for m, asked in self.asked(terms).items()}
                 with self.ledger.timing("knowledge"):
                     losses |= {one.name: one(mine, theirs[one.teacher], there) for one in terms}
                 answers |= {one.name: theirs[one.teacher] for one in terms}
+            taught = self.ledger.flops["teacher"] - taught
+            part = passes.forward(*_covering(batch, picked)) if chosen else None
+            self.ledger.account(passes.forward(*batch.shape), taught, scored=scored, picked=part)
             with self.ledger.timing("knowledge"):
                 weights: Mapping[str, Tensor] = {}
                 if self.weighting is not None:
-                    weights = self.weighting.weigh(Answers(batch, outputs, answers, losses), chosen, rows)
+                    known = Answers(batch, outputs, answers, losses, self.student.progress)
+                    weights = self.weighting.weigh(known, chosen, rows)
                 loss, raw = self._mixed(selection, losses, weights)
         with self.ledger.timing("student"):
             self.student.learn(share * loss)
@@ -121,7 +130,6 @@ class Distiller:
     def _thinned(self, batch: Batch, thin: Pick) -> Batch:
         """The examples that the student learns from, picked by a pass of its own over all of them."""
         with torch.no_grad(), self.ledger.timing("student"):
-            self.ledger.spend("student", self.meter(Needs(logits=True)).forward(*batch.shape))
             logits = run(self.student.model, batch, Needs(logits=True)).logits
             assert logits is not None
             return batch.rows(thin(logits, batch.labels).tolist())
@@ -139,8 +147,15 @@ class Distiller:
         terms = [selection.labels * parts[LABELS]] if selection.labels else []
         for name in selection.chosen:
             weight = self.teacher_weights[self.knowledge[name].teacher] * selection.weights[name]
-            terms.append(weight * self._scaled(name, raw[name], parts[name]))
+            # a pick that came out empty says nothing of the type's size
+            scaled = self._scaled(name, raw[name], parts[name]) if len(losses[name]) else parts[name]
+            terms.append(weight * scaled)
         return sum(terms[1:], terms[0]), raw
+
+    def _read(self, chosen: Sequence[Knowledge]) -> Needs:
+        """What is read of the student."""
+        weighting = self.weighting.reads() if self.weighting is not None else Needs()
+        return union([Needs(logits=True), weighting, *(one.student_needs for one in chosen)])
 
     def asked(self, chosen: Sequence[Knowledge]) -> dict[int, Needs]:
         """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
@@ -152,7 +167,7 @@ class Distiller:
 
         With `whole`, as if every example were learned from and asked about.
         """
-        needs = union([Needs(logits=True), *(one.student_needs for one in chosen)])
+        needs = self._read(chosen)
         scored = 0.0
         if self.thin is not None and not whole:
             scored = self.meter(Needs(logits=True)).forward(size, length)
@@ -187,6 +202,11 @@ class Distiller:
         self._sums, self._seen = dict(state["sums"]), dict(state["seen"])
         if self.weighting is not None:
             self.weighting.load_state_dict(state["weighting"])
+
+
+def _covering(batch: Batch, places: set[int]) -> tuple[int, int]:
+    """The shape of a batch of the examples at these places."""
+    return (len(places), int(batch.lengths[list(places)].max())) if places else (0, 0)
 
 
 def _by_rows(terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> list[tuple[Tensor | None, list[Knowledge]]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ackd.distiller import Distiller
 from ackd.errors import InputError, not_finite
 from ackd.journal import Journal, journaled
+from ackd.knowledge import token_sums
 from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
@@ -22,9 +23,11 @@ from ackd.stages import Stage, stage_at
 from ackd.streams import Streams
 from ackd.student import Student, learning_rate
 from ackd.tasks import Split, Task
-from ackd.teachers import uncached
+from ackd.teachers import LabelTeacher, uncached
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
 from ackd.weighting import Weighting
+
+LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
 
 
 class Distillation:
@@ -32,7 +35,8 @@ class Distillation:
 
     Args:
         task: the data.
-        teachers: who answers; none trains on labels alone. Rewards and reports compare with the first.
+        teachers: who answers; none trains on labels alone. Rewards and reports compare with the first that
+            does not go by the labels, if there is one.
         make_student: a new student, drawn from torch's generator.
         make_knowledge: the knowledge types, with new projections, drawn from torch's generator.
         stages: of a published method, what it transfers when; none if the selection is left open.
@@ -79,7 +83,8 @@ class Distillation:
                 raise InputError(f"the {name} must be above 0, got {value}")
         self.task, self.teachers = task, tuple(teachers)
         # whose standing rewards and reports compare with; it is asked about splits that no cache knows
-        self.reference = uncached(self.teachers[0]) if self.teachers else None
+        asked = [uncached(one) for one in self.teachers]
+        self.reference = next((one for one in asked if not isinstance(one, LabelTeacher)), None)
         self._make_student, self._make_knowledge = make_student, make_knowledge
         self.stages = tuple(stages)
         self.steps, self.batch_size, self.accumulate, self.lr = steps, batch_size, accumulate, lr
@@ -213,11 +218,13 @@ class Distillation:
             return self.judge(answers, split)
 
     def judge(self, answers: NDArray[np.float64], split: Split) -> Standing:
-        """How good answers to a split are, [N, C] logits in its order."""
+        """How good answers to a split are, [N, C] logits in its order; of a language model [N, 3] `token_sums`."""
         if not np.isfinite(answers).all():
             return Standing(loss=float("nan"), score=float("nan"))
         scores = self.task.measure(answers, split.labels)
         score = scores[self.task.spec.metrics[0]]
+        if self.task.spec.language:
+            return Standing(-scores["neg_loss"], score, scores)
         if self.task.spec.regression:
             return Standing(float(np.square(answers[:, 0] - split.labels).mean()), score, scores)
         log_p = answers - np.logaddexp.reduce(answers, axis=1, keepdims=True)
@@ -242,7 +249,7 @@ class Distillation:
         Raises:
             InputError: if there is no teacher.
         """
-        if not self.teachers:
+        if self.reference is None:
             raise InputError("there is no teacher to represent examples: name one")
         batch = self.task.train.batch(self._last).to(self.device)
         self.student.model.eval()
@@ -307,14 +314,21 @@ class Distillation:
             return run(self.student.model, batch, needs)
 
     def answer(self, ask: Callable[[Batch, Needs, Ledger], Outputs], split: Split, part: str) -> NDArray[np.float64]:
-        """[N, C] logits in the split's order, read from the device once; what they cost goes to `part`."""
-        groups = list(split.by_length(256 if self.device.type == "cuda" else 32))  # small ones waste little padding
+        """[N, C] logits in the split's order, read from the device once; what they cost goes to `part`.
+
+        Of a language model [N, 3] `token_sums`: its logits are too many to keep.
+        """
+        most = 256 if self.device.type == "cuda" else 32  # small ones waste little padding
+        if split.language:
+            most = max(min(most, LOGITS // int(split.lengths.max() * self.student.model.config.vocab_size)), 1)
+        groups = list(split.by_length(most))
         outputs, spent = [], Ledger()
         with torch.no_grad():
             for group in groups:
-                logits = ask(split.batch(group).to(self.device), Needs(logits=True), spent).logits
+                batch = split.batch(group).to(self.device)
+                logits = ask(batch, Needs(logits=True), spent).logits
                 assert logits is not None
-                outputs.append(logits)
+                outputs.append(token_sums(logits, batch.labels) if split.language else logits)
         self.ledger.spend(part, sum(spent.flops.values()))
         answers = np.empty((len(split), outputs[0].shape[-1]))
         answers[np.concatenate(groups)] = torch.cat(outputs).double().cpu().numpy()

@@ -129,6 +129,20 @@ class RunFolder:
         os.replace(temporary, self.path / name)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file and the folders around it, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _versions() -> dict[str, Any]:
     """What a run's numbers depend on besides its settings."""
     packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "datasets")

@@ -49,17 +49,17 @@ def confidence(logits: Tensor) -> Tensor:
     return -wide(logits).softmax(-1).amax(-1)
 
 
-def check_uncertain(classes: int) -> None:
-    """Refuses what has no classes to be uncertain between.
+_ELSEWISE = "choose examples by their loss or at random (--score loss, --score random)"
+
+
+def check_uncertain(classes: int, instead: str = _ELSEWISE) -> None:
+    """Refuses what has no classes to be uncertain between, and says what to do `instead`.
 
     Raises:
         InputError: for fewer than two outputs.
     """
     if classes < 2:
-        raise InputError(
-            "a model with 1 output, as for a regression, has no uncertainty over classes: choose examples by their "
-            "loss or at random (--score loss, --score random)"
-        )
+        raise InputError(f"a model with 1 output, as for a regression, has no uncertainty over classes: {instead}")
 
 
 _UNCERTAIN: dict[str, Callable[[Tensor], Tensor]] = {"entropy": entropy, "margin": margin, "confidence": confidence}

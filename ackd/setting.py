@@ -23,6 +23,7 @@ from ackd.precision import Precision
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher
 from ackd.types import Knowledge, Shape, Teacher
+from ackd.weighting import Weighting, together
 
 logger = logging.getLogger("ackd")
 
@@ -30,7 +31,7 @@ logger = logging.getLogger("ackd")
 def prepare(
     *,
     task: str,
-    teacher: str | Sequence[str],
+    teacher: str | Sequence[str] = (),
     data: str | None = None,
     text_columns: Sequence[str] = (),
     label_column: str | None = None,
@@ -44,6 +45,7 @@ def prepare(
     types: Sequence[str] = (),
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
+    methods: Mapping[str, presets.Method] = presets.METHODS,
     layer_map: str | None = None,
     temperature: float = 4.0,
     teacher_weights: Sequence[float] = (),
@@ -63,7 +65,8 @@ def prepare(
 
     Args:
         task: a GLUE task, a generated one, or any name where `data` is a file.
-        teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or several of them.
+        teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or several of them; or
+            none, for a preset that needs none.
         data: a folder in the hub's layout, or a CSV, JSON lines or Parquet file; the hub if None.
         text_columns: one or two, where `data` is a file.
         label_column: where `data` is a file.
@@ -79,6 +82,7 @@ def prepare(
             give way, these take their place.
         preset: a published method's types, weights, stages and examples, instead of `types`; several joined by commas.
         options: of the preset, by their names.
+        methods: the presets there are; `ackd.agents.presets.METHODS` has those that learn as well.
         layer_map: uniform | last | skip | pairs such as 0:1,1:3,2:5; uniform, or the preset's own, if None.
         temperature: of the logits; a preset has its own.
         teacher_weights: what each teacher's losses count; 1 each if not given.
@@ -101,11 +105,12 @@ def prepare(
     reuse_memory()
     place = check_device(device)
     sources = [teacher] if isinstance(teacher, str) else list(teacher)
-    if not sources:
-        raise InputError("no teacher was named: give a folder or a hub id")
+    if not sources and preset is None:
+        alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
+        raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
     loaded = [_teacher(source, str(place), precision) for source in sources]
-    tokenizer = loaded[0][1]
+    tokenizer = loaded[0][1] if loaded else find_tokenizer(task, (), student)
     for source, (one, its_tokenizer) in zip(sources, loaded, strict=True):
         check_classes(spec, one.model, source, own_data=data is not None and Path(data).is_file())
         if not models.same_vocabulary(its_tokenizer, tokenizer):
@@ -115,7 +120,8 @@ def prepare(
     teachers = [one for one, _ in loaded]
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
-    make_student, shape = _student(student, student_layers, teachers[0].model, tokenizer, spec.num_labels, sources[0])
+    first = (teachers[0].model, sources[0]) if teachers else None
+    make_student, shape = _student(student, student_layers, first, tokenizer, spec.num_labels)
     make_method = _method(
         types,
         preset,
@@ -124,6 +130,7 @@ def prepare(
         [one.shape for one in teachers],
         layers=layer_map,
         temperature=temperature,
+        methods=methods,
     )
     with torch.random.fork_rng():
         method = make_method()
@@ -155,27 +162,83 @@ def prepare(
             )
             for m, one in enumerate(teachers)
         ]
+    images = tasks.images(its_task.train, tokenizer)
+    material = presets.Material(its_task.train, spec.num_labels, make_student, place, images=images)
+    weighs = [method.weigh(answering, material)] if method.weigh is not None else []
     if method.revise is not None:
-        material = presets.Material(its_task.train, spec.num_labels, make_student, place)
         answering = method.revise(answering, material)
+
+    def make_weighting() -> Weighting | None:
+        own = make_method().weighting
+        return together([*([own] if own is not None else []), *weighs])
+
     return Distillation(
         its_task,
         answering,
         make_student,
         lambda: make_method().knowledge,
         stages=method.stages,
-        make_weighting=(lambda: make_method().weighting) if method.weighting is not None else None,
+        make_weighting=make_weighting if method.weighting is not None or weighs else None,
         thin=method.thin,
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
         lr=lr,
-        teacher_weights=teacher_weights,
+        # a method's own teachers come behind those that were named
+        teacher_weights=teacher_weights and [*teacher_weights, *[1.0] * (len(answering) - len(teachers))],
         scale_steps=0 if method.stages else scale_steps,
         device=place,
         precision=precision,
         compiled=compiled,
     )
+
+
+def students(
+    *,
+    task: str,
+    students: Sequence[str] = (),
+    teacher: str | None = None,
+    student_layers: int | None = None,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    data: str | None = None,
+    text_columns: Sequence[str] = (),
+    label_column: str | None = None,
+    data_seed: int = 0,
+    **cut: Any,
+) -> tuple[tasks.Task, list[StudentFactory], Tokenizer]:
+    """A task and what makes students for it, where nobody else answers, with the tokenizer that all of them share.
+
+    Args:
+        task: as `prepare` takes it, and the rest likewise.
+        students: one folder, hub id or JSON config for each student.
+        teacher: whose layers and tokenizer a student takes; it answers nothing.
+        student_layers: the one student starts as so many of its layers.
+        device: cpu, cuda or cuda:1.
+        precision: fp32 | bf16.
+        data: as the rest.
+        text_columns: as the rest.
+        label_column: as the rest.
+        data_seed: as the rest.
+        **cut: dev_data, max_examples, reward_examples, max_length.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+    """
+    reuse_memory()
+    place = check_device(device)
+    spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
+    own = next((one for one in students if not one.endswith(".json")), None)
+    tokenizer = find_tokenizer(task, [teacher] if teacher is not None else [], own)
+    first = (_teacher(teacher, str(place), precision)[0].model, teacher) if teacher is not None else None
+    if first is not None and student_layers is not None:
+        check_classes(spec, first[0], first[1], own_data=data is not None and Path(data).is_file())
+    for one in students:
+        if not one.endswith(".json") and not models.same_vocabulary(models.load_tokenizer(one), tokenizer):
+            raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
+    factories = [_student(one, student_layers, first, tokenizer, spec.num_labels)[0] for one in students or (None,)]
+    source = {"data": data, "text_columns": tuple(text_columns), "label_column": label_column, "seed": data_seed}
+    return _task(task, tokenizer, **source, **cut), factories, tokenizer
 
 
 def _method(
@@ -187,19 +250,20 @@ def _method(
     *,
     layers: str | None,
     temperature: float,
+    methods: Mapping[str, presets.Method],
 ) -> Callable[[], presets.Preset]:
     """What makes the losses, and what else a method has, anew for each student."""
     if preset is None:
         if options:
             raise InputError(f"{', '.join(options)}: options of a preset, and none is named with --preset")
     elif not types:
-        return lambda: presets.preset(preset, student, teachers, **options, layers=layers)
+        return lambda: presets.preset(preset, student, teachers, methods=methods, **options, layers=layers)
     wanted = _by_teacher(types or knowledge.DEFAULT, len(teachers))
 
     def make() -> presets.Preset:
         method = presets.Preset()
         if preset is not None:
-            method = presets.preset(preset, student, teachers, **options)
+            method = presets.preset(preset, student, teachers, methods=methods, **options)
             if not method.gives_way:
                 raise InputError(f"the preset {preset!r} brings its own knowledge types: leave {', '.join(types)} away")
         losses = [
@@ -265,19 +329,22 @@ def _kept(
 
 
 def _student(
-    source: str | None, layers: int | None, teacher: Model, tokenizer: Tokenizer, num_labels: int, teacher_source: str
+    source: str | None, layers: int | None, teacher: tuple[Model, str] | None, tokenizer: Tokenizer, num_labels: int
 ) -> tuple[StudentFactory, Shape]:
+    """The student's factory and sizes; `teacher` is the first that was named, and its name."""
     if (source is None) == (layers is None):
         raise InputError("say what the student is: --student-layers, or --student, and not both")
     if layers is not None:
-        make = models.from_layers(teacher, layers)
+        if teacher is None:
+            raise InputError("--student-layers are those of a teacher, and none was named: give --student instead")
+        make = models.from_layers(teacher[0], layers)
     elif source is not None and source.endswith(".json"):
         make = models.from_config(models.read_config(source, num_labels))
     else:
         assert source is not None
-        if not models.same_vocabulary(models.load_tokenizer(source), tokenizer):
+        if teacher is not None and not models.same_vocabulary(models.load_tokenizer(source), tokenizer):
             raise InputError(
-                f"the tokenizers of the student {source} and the teacher {teacher_source} differ: "
+                f"the tokenizers of the student {source} and the teacher {teacher[1]} differ: "
                 "give a student that was trained with the teacher's tokenizer"
             )
         make = models.from_checkpoint(source, num_labels)
@@ -286,9 +353,27 @@ def _student(
     if shape.vocabulary < len(tokenizer):
         raise InputError(
             f"the student {source} has a vocabulary of {shape.vocabulary}, "
-            f"less than the {len(tokenizer)} tokens of the teacher's tokenizer"
+            f"less than the {len(tokenizer)} tokens of the {'task' if teacher is None else 'teacher'}'s tokenizer"
         )
     return make, shape
+
+
+def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> Tokenizer:
+    """The first teacher's; without a teacher the student's, or that of a generated task where this is a config alone.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if teachers:
+        return models.load_tokenizer(teachers[0])
+    if student is not None and not student.endswith(".json"):
+        return models.load_tokenizer(student)
+    if task not in tasks.EMBEDDED:
+        raise InputError(
+            f"no teacher was named, nor a student that brings a tokenizer for {task}: "
+            "give --teacher, or --student with a folder or a hub id"
+        )
+    return tasks.embedded_tokenizer(task)
 
 
 # Environments of one process that name the same teacher, data or cache share them: none ever changes.

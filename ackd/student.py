@@ -50,7 +50,7 @@ class Student:
     ) -> None:
         self.model = models.compiled(model) if compiled else models.capturing(model)
         self.companions = nn.ModuleList(companions)
-        self.clip = clip
+        self.clip, self.steps = clip, steps
         self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
         groups = [
             {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -58,6 +58,11 @@ class Student:
         ]
         self.optimizer = AdamW(groups, lr=lr, fused=True)
         self.schedule = LambdaLR(self.optimizer, lambda step: learning_rate(step, steps, warmup))
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used."""
+        return self.schedule.last_epoch / self.steps
 
     def learn(self, loss: Tensor) -> None:
         """Adds the gradient of `loss` to that of the step under way."""

@@ -20,6 +20,7 @@ from ackd.ledger import Ledger
 Number = TypeVar("Number", float, Tensor)
 
 EMBEDDINGS = -1
+NO_TOKEN = -100  # the label where no token follows; what torch's cross-entropy leaves out
 LABELS = "labels"  # the term of the gold labels, beside those of the knowledge types
 LAYERED = ("cls", "hidden", "attention", "queries", "keys", "values")
 
@@ -30,7 +31,7 @@ class Batch:
 
     ids: Tensor  # [B] int64, the example's place in its task's split: stable over epochs and runs; on the host
     inputs: Mapping[str, Tensor]  # each [B, n] int64, as the model takes them: input_ids, attention_mask, ...
-    labels: Tensor  # [B] int64 classes, or float32 values for regression
+    labels: Tensor  # [B] int64 classes, float32 values for regression, or [B, n] int64 next tokens, else `NO_TOKEN`
     lengths: Tensor = None  # type: ignore[assignment]  # [B] int64, tokens of each; counted if not given; on the host
 
     def __post_init__(self) -> None:
@@ -71,7 +72,8 @@ class Batch:
         longest = int(lengths.max())
         there = chosen.to(self.mask.device, non_blocking=True)
         inputs = {name: value[there, :longest] for name, value in self.inputs.items()}
-        return Batch(self.ids[chosen], inputs, self.labels[there], lengths)
+        labels = self.labels[there]
+        return Batch(self.ids[chosen], inputs, labels[:, :longest] if labels.dim() > 1 else labels, lengths)
 
 
 class Field(NamedTuple):
@@ -124,7 +126,7 @@ class Needs:
 class Outputs:
     """What a model answered: what was asked for, and nothing else. At padding it may say anything that is finite."""
 
-    logits: Tensor | None = None  # [B, C]
+    logits: Tensor | None = None  # [B, C], or [B, n, V] of a language model
     cls: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, d], the first token of the layer's output
     hidden: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, n, d], the layer's output
     attention: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, A, n, n], scores before softmax
@@ -151,7 +153,10 @@ class Outputs:
             return chosen[:, :, :length, :length] if kind == "attention" else chosen[:, :length]
 
         layered = {kind: {at: cut(kind, one) for at, one in getattr(self, kind).items()} for kind in LAYERED}
-        return Outputs(None if self.logits is None else self.logits.index_select(0, places), **layered)
+        logits = None if self.logits is None else self.logits.index_select(0, places)
+        if logits is not None and logits.dim() > 2:
+            logits = logits[:, :length]
+        return Outputs(logits, **layered)
 
     def __getitem__(self, wanted: Field) -> Tensor:
         if wanted.kind == "logits":

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ackd.scores import Pick
-from ackd.types import Batch, Knowledge, Outputs
+from ackd.types import Batch, Knowledge, Needs, Outputs
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,15 @@ class Answers:
     student: Outputs  # on all of them
     teachers: Mapping[str, Outputs]  # by term: what its teacher answered, on the term's rows
     losses: Mapping[str, Tensor]  # by term: the loss of each of its R rows, with gradient
+    progress: float = 0.0  # share of the student's budget that is used
 
 
 class Weighting(Protocol):
     """Picks rows before the teachers are asked, and weighs the losses afterwards; by itself, everything counts 1."""
+
+    def reads(self) -> Needs:
+        """What it reads of the student, besides logits."""
+        return Needs()
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
         """R of each term that is not taken on all of `size` examples, or what to expect: for what a step costs."""
@@ -53,6 +59,11 @@ class Weighting(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
+        return
+
+    def learned(self) -> dict[str, Tensor]:
+        """What is worth keeping of it beside the student."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,10 @@ class Together(Weighting):
     first: Weighting
     second: Weighting
 
+    def reads(self) -> Needs:
+        """What either reads."""
+        return self.first.reads() | self.second.reads()
+
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
         """As many as to expect if one pick knew nothing of the other."""
         one, other = self.first.counts(size, terms), self.second.counts(size, terms)
@@ -93,9 +108,14 @@ class Together(Weighting):
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
         """What both pick."""
-        rows = dict(self.first.pick(student, batch, terms))
-        for name, theirs in self.second.pick(student, batch, terms).items():
-            rows[name] = rows[name][torch.isin(rows[name], theirs)] if name in rows else theirs
+        rows, others = dict(self.first.pick(student, batch, terms)), self.second.pick(student, batch, terms)
+        common: dict[tuple[int, int], Tensor] = {}  # who shared rows shares them still, and so a teacher's pass
+        for name, theirs in others.items():
+            if name in rows:
+                mine, both = rows[name], (id(rows[name]), id(theirs))
+                rows[name] = common.setdefault(both, mine[torch.isin(mine, theirs)])
+            else:
+                rows[name] = theirs
         return rows
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -113,3 +133,12 @@ class Together(Weighting):
         """Both."""
         self.first.load_state_dict(state["first"])
         self.second.load_state_dict(state["second"])
+
+    def learned(self) -> dict[str, Tensor]:
+        """Of both."""
+        return {**self.first.learned(), **self.second.learned()}
+
+
+def together(weightings: Sequence[Weighting]) -> Weighting | None:
+    """All of them at once; None if there is none."""
+    return reduce(Together, weightings) if weightings else None

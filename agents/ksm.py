@@ -91,7 +91,7 @@ class Ksm:
         seed: int = 0,
     ) -> None:
         self.settings = settings = settings or Settings()
-        _check(settings)
+        check_settings(settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             sizes = _sizes(observation_space, state) | {"feature": settings.feature, "width": settings.width}
@@ -242,7 +242,12 @@ def _sizes(space: spaces.Space[Any], state: str) -> dict[str, int]:
     return {"left": left, "right": right, "types": types, "cls": int(state == "cls")}
 
 
-def _check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
+    """Refuses settings that cannot work.
+
+    Raises:
+        InputError: if one is out of range or not known.
+    """
     for name in ("phase", "feature", "width", "batch", "updates"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}: give at least 1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Protocol, cast
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -10,10 +12,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from ackd.agents import actor_critic, online
 from ackd.agents.arms import PerType, Subsets
 from ackd.agents.bandits import Bandit, Exp3, Thompson, Ucb
-from ackd.agents.ksm import Ksm
+from ackd.agents.ksm import Ksm, Settings, check_settings
 from ackd.agents.learned import Actor
 from ackd.agents.policy import Policy
-from ackd.errors import unknown
+from ackd.errors import InputError, unknown
+from ackd.presets import read
 
 BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
 LEARNERS = (*actor_critic.AGENTS, "ksm", *BANDITS)
@@ -87,7 +90,26 @@ class FromOnline:
         return self.policy.network
 
 
-def choice_of(name: str) -> str:
+def settings_of(name: str, options: Mapping[str, Any]) -> Settings | None:
+    """A learner's settings from values as they were written; None of one that has none.
+
+    Raises:
+        InputError: if the learner does not have one of them, or its value cannot be read.
+    """
+    if name != "ksm":
+        if options:
+            raise InputError(f"the agent {name} has no option {', '.join(options)}: only ksm has options")
+        return None
+    defaults = {one.name: one.default for one in fields(Settings)}
+    for option in options:
+        if option not in defaults:
+            raise unknown("setting of ksm", option, defaults)
+    settings = Settings(**{option: read(option, value, defaults[option]) for option, value in options.items()})
+    check_settings(settings)
+    return settings
+
+
+def choice_of(name: str, settings: Settings | None = None) -> str:
     """The action space that a learner acts in: subset | weights.
 
     Raises:
@@ -97,7 +119,7 @@ def choice_of(name: str) -> str:
         raise unknown("agent", name, LEARNERS)
     if name in actor_critic.AGENTS:
         return actor_critic.choice_of(name)
-    return "weights" if name == "ksm" else "subset"
+    return "weights" if name == "ksm" and not (settings and settings.hard) else "subset"
 
 
 def observes_cls(name: str) -> bool:
@@ -114,6 +136,7 @@ def make_learner(
     episodes: int,
     seed: int,
     tensorboard_log: str | None = None,
+    settings: Settings | None = None,
 ) -> Learner:
     """A learner with this project's defaults.
 
@@ -125,6 +148,7 @@ def make_learner(
         episodes: how many there will be in all.
         seed: of weights and draws; it also seeds the environments.
         tensorboard_log: the folder for curves of its own, where it has any.
+        settings: of ksm; its own if None.
 
     Raises:
         InputError: if the name is not known or the environment is not one for it.
@@ -138,7 +162,7 @@ def make_learner(
         )
     env.seed(seed)
     if name == "ksm":
-        return FromOnline(Ksm(env.observation_space, seed=seed), env)
+        return FromOnline(Ksm(env.observation_space, settings, seed=seed), env)
     return FromOnline(bandit(name, types, seed=seed, decisions=decisions), env)
 
 

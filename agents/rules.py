@@ -170,6 +170,7 @@ RULES = (
     "all",
     "random",
     "random-held",
+    "random-weights",
     "scheduled",
     "uncertain-hidden",
     "uncertainty-weights",
@@ -204,6 +205,9 @@ def rule(name: str, knowledge: Sequence[str], *, seed: int = 0) -> Policy:
             return Rule(lambda _, mask: _draw(rng, mask))
         case "random-held":
             return RandomHeld(seed)
+        case "random-weights":
+            rng = np.random.default_rng(seed)
+            return Rule(lambda _, mask: rng.random(mask.shape, dtype=np.float32))
         case _ if name in CHOOSERS:
             return Rule(CHOOSERS[name])
     parts = name.split("+")

@@ -102,7 +102,9 @@ class CohortEnv(VecEnv):
         teacher = None
         if self.env.reward_every is not None:
             reward_split = cohort.distillation.reward_part(self.env.reward_share)
-            starts, teacher = cohort.measure(reward_split, "reward"), cohort.measure_teacher(reward_split, "reward")
+            starts = cohort.measure(reward_split, "reward")
+            if cohort.distillation.reference is not None:
+                teacher = cohort.measure_teacher(reward_split, "reward")
         began = [
             trajectory.begin(Episode(start, teacher, cohort.steps, self.env.decision_interval), seed)
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)

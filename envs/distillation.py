@@ -95,6 +95,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.observe_cls = observe_cls
         space = self.signals.space
         if observe_cls:
+            if distillation.reference is None:
+                raise InputError("there is no teacher whose first-token outputs could be observed: name one")
             widths = (distillation.student.model.config.hidden_size, distillation.teachers[0].shape.width)
             for name, width in zip(CLS, widths, strict=True):
                 space.spaces[name] = spaces.Box(-LIMIT, LIMIT, (width,), np.float32)
@@ -132,7 +134,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         start = teacher = None
         if self.reward_every is not None:
             start = distillation.measure(distillation.reward_part(self.reward_share), "reward")
-            teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
+            if distillation.reference is not None:
+                teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
         episode = Episode(start, teacher, distillation.steps, self.decision_interval)
         observation, info = self.trajectory.begin(episode, distillation.seed)
         return observation | self._represent(), info

@@ -89,6 +89,9 @@ class Trajectory:
         self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
 
     def _warn(self, start: Standing | None, teacher: Standing | None) -> None:
+        if start and not teacher and not self._warned:
+            self._warned = True
+            logger.warning("there is no teacher to compare with, so rewards are plain differences")
         if start and teacher and start.loss - teacher.loss < MIN_GAP and not self._warned:
             self._warned = True
             logger.warning(

@@ -92,12 +92,19 @@ def test_ledgers_add_up_and_survive_json() -> None:
     ledger = Ledger(steps=2, teacher_queries=16, cached_queries=5, reward_passes=1)
     ledger.spend("teacher", 7.0)
     ledger.move("cache", 9.0)
+    ledger.account(5.0, 2.0, picked=1.0)
+    ledger.account(3.0, 2.0, scored=10.0)
     again = Ledger(**json.loads(json.dumps(ledger.as_dict())))
     assert again == ledger
     again.add(ledger)
     assert (again.steps, again.teacher_queries, again.cached_queries, again.reward_passes) == (4, 32, 10, 2)
     assert again.flops["teacher"] == 14.0
     assert again.bytes["cache"] == 18.0
+    assert ledger.accounts == {"as_run": 10 + 2 + 10 + 6 + 2, "as_in_paper": 5 + 1 + 2 + 10 + 3 + 2}
+    assert again.accounts == {"as_run": 60.0, "as_in_paper": 46.0}
+    assert again.share(4).accounts == {"as_run": 15.0, "as_in_paper": 11.5}
+    old = {name: value for name, value in ledger.as_dict().items() if name != "accounts"}
+    assert Ledger(**old).accounts == {"as_run": 0.0, "as_in_paper": 0.0}
 
 
 TYPES = ("logits", "embeddings", "hidden", "attention")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ackd
-from ackd import knowledge, models, presets
+from ackd import knowledge, models
 from ackd.agents.rules import Staged
 from ackd.choices import Stages
 from ackd.distiller import Distiller
@@ -31,7 +31,7 @@ from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.loop import Distillation
 from ackd.models import Meter, Model, shape_of
-from ackd.presets import Preset, preset
+from ackd.presets import Preset, preset, static
 from ackd.stages import stage_at
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
@@ -207,7 +207,7 @@ FORMULAS: dict[str, list[tuple[float, Formula]]] = {
 
 
 def test_every_preset_has_a_formula() -> None:
-    assert set(FORMULAS) == set(presets.NAMES)
+    assert set(FORMULAS) == {one.name for one in static.METHODS}  # other files have tests of their own
 
 
 @pytest.mark.parametrize("width", [16, 12])
@@ -271,7 +271,9 @@ def test_a_pair_that_cannot_satisfy_one_is_told_which_part_and_what_to_do(
 
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"unknown preset 'tinybrt': did you mean 'tinybert'\? Known: distilbert, kd"):
+    with pytest.raises(
+        InputError, match=r"unknown preset 'tinybrt': did you mean 'tinybert'\? Known: .*distilbert, .*kd, "
+    ):
         preset("tinybrt", shape(2), [shape(4)])
 
 

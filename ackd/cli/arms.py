@@ -20,7 +20,7 @@ from ackd.errors import InputError
 REFINE = ":refine"
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
 ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
-ONLINE_SHARE = 0.25  # of the reward split, for that
+ONLINE_SHARE = 0.2  # of the reward split, for that
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class FillCache(DataOptions, PairOptions):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
 
     task: str
-    """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
     teacher: tuple[str, ...]
     """The teacher, or several: folder of a fine-tuned model, a run that holds one, or a hub id."""
     output: str
@@ -29,6 +29,7 @@ class FillCache(DataOptions, PairOptions):
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""
+        from ackd.agents.presets import METHODS
         from ackd.errors import InputError
         from ackd.ledger import Ledger
         from ackd.plan import readable
@@ -42,6 +43,7 @@ class FillCache(DataOptions, PairOptions):
             task=self.task,
             teacher=self.teacher,
             preset=self.preset,
+            methods=METHODS,
             cache=self.output,
             cache_budget=self.budget,
             cache_dtype=self.dtype,

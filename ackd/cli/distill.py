@@ -14,15 +14,16 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
-    """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
-    teacher: tuple[str, ...]
-    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    teacher: tuple[str, ...] = ()
+    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side; some
+    presets need none."""
     teacher_weights: tuple[float, ...] = ()
     """What each teacher's losses count; 1 each if not given."""
     policy: str | None = None
-    """labels, all, random, random-held, scheduled, types joined by + (logits+hidden), a policy of the store
-    (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3); all if
-    neither this nor --preset is given."""
+    """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), a policy of the
+    store (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3);
+    all if neither this nor --preset is given."""
     refine: bool = False
     """Let the learned policy in --policy go on learning inside this run."""
     seed: int = 0
@@ -38,18 +39,13 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
         from ackd.envs.make import distill
         from ackd.envs.recording import Recording
         from ackd.errors import InputError
-        from ackd.models import load_tokenizer
+        from ackd.setting import find_tokenizer
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if folder.finished:
             print(f"the run in {self.output} is finished: nothing is left to resume")
             return
         setting = {**self.data_settings(), **self.student_settings(), **self.method_settings()}
-        if self.preset is not None and (self.policy is not None or self.refine) and not self.knowledge:
-            raise InputError(
-                f"the preset {self.preset!r} says what is transferred when: leave --policy away, or name the types to "
-                "select from with --knowledge"
-            )
         env = distill(
             task=self.task,
             teacher=self.teacher,
@@ -57,7 +53,18 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             reward_every=None,
             **setting,
         )
-        if self.preset is not None and env.distillation.stages:
+        staged = bool(env.distillation.stages)
+        if staged and (self.policy is not None or self.refine):
+            raise InputError(
+                f"the preset {self.preset!r} says what is transferred when: leave --policy away, or name the types to "
+                "select from with --knowledge"
+            )
+        if self.preset is not None and not staged and self.policy is None and not self.knowledge:
+            raise InputError(
+                f"the preset {self.preset!r} leaves open what is transferred when: let an agent learn it with "
+                f"`ackd train --preset {self.preset}`, and name that run with --policy; or name a rule"
+            )
+        if self.preset is not None and staged:
             chosen = Arm(self.preset, lambda env, seed: Staged(env.distillation.stages))
         else:
             chosen = arm((self.policy or "all") + REFINE * self.refine, env.knowledge)
@@ -73,9 +80,10 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             env.distillation.journal = journal
             run_episode(recording, policy, seed=self.seed, learner=chosen.learner(policy))
         seconds = time.perf_counter() - started
+        tokenizer = find_tokenizer(self.task, self.teacher, self.student)
         if isinstance(policy, Refining) and chosen.learned is not None:
             save_refined(folder.path / "policy", policy, chosen.learned.card)
-        finish(folder, recording, load_tokenizer(self.teacher[0]), policy=chosen.name, seconds=seconds)
+        finish(folder, recording, tokenizer, policy=chosen.name, seconds=seconds)
         if journal is not None:
             journal.finish()
         print(f"curves:  tensorboard --logdir {folder.path}")

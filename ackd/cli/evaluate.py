@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,6 +84,7 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
         folder = self.run_folder((*self.teachers, self.student, self.data, self.cache, *self.policies))
         self._check()
         envs, seeds = self._environments()
+        self._check_compared(envs)
         arms = {task: self._arms(env.knowledge) for task, env in envs.items()}
         folder.begin("evaluate", asdict(self), growing=GROWING)
         (folder.path / RESULT).unlink(missing_ok=True)
@@ -117,6 +118,13 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
         for name in ("seeds", "search_seeds", "search_tries"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: at least 1 is needed")
+
+    def _check_compared(self, envs: Mapping[str, DistillationEnv]) -> None:
+        from ackd.errors import InputError
+
+        for name, env in envs.items():
+            if env.distillation.reference is None:
+                raise InputError(f"{name} has no teacher that the students could be compared with: name one")
 
     def _environments(self) -> tuple[dict[str, DistillationEnv], dict[str, int]]:
         """Each row's environment and its first seed, by the row's name."""

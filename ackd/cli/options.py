@@ -84,45 +84,60 @@ class RunOptions(OutputOptions):
 
 
 @dataclass(kw_only=True)
-class PairOptions:
-    """What can pass from the teacher to the student."""
+class ModelOptions:
+    """The student's model, and where the models are."""
 
     student_layers: int | None = None
     """The student starts as so many of the (first) teacher's layers, at even distances."""
     student: str | None = None
     """Instead of --student-layers: folder or hub id to start from, or a JSON config to draw weights for."""
-    knowledge: tuple[str, ...] = ()
-    """Knowledge types that can be selected: logits, hidden and attention if none is named; docs/knowledge.md lists
-    all. Of several teachers, logits@2 is the second's, and logits stands for everyone's."""
-    layer_map: str | None = None
-    """Which teacher layer each student layer learns from: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
     device: str = "cpu"
     """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
     precision: Precision = "fp32"
     """What the models compute in; weights, optimizer and losses are in float32 either way."""
 
-    def pair_settings(self) -> dict[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
-        names = ("student_layers", "student", "layer_map", "device", "precision")
-        return {"types": self.knowledge, **{name: getattr(self, name) for name in names}}
+        return {name: getattr(self, name) for name in ("student_layers", "student", "device", "precision")}
 
 
 @dataclass(kw_only=True)
-class StudentOptions(PairOptions):
-    """The student, what it can be taught, and how it learns."""
+class PairOptions(ModelOptions):
+    """What can pass from the teacher to the student."""
 
-    temperature: float = 4.0
-    """Temperature of the logits; a preset has its own."""
+    knowledge: tuple[str, ...] = ()
+    """Knowledge types that can be selected: logits, hidden and attention if none is named; docs/knowledge.md lists
+    all. Of several teachers, logits@2 is the second's, and logits stands for everyone's."""
+    layer_map: str | None = None
+    """Which teacher layer each student layer learns from: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
+
+    def pair_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them."""
+        return {"types": self.knowledge, "layer_map": self.layer_map, **self.model_settings()}
+
+
+@dataclass(kw_only=True)
+class CacheOptions:
+    """Where teachers' answers are kept."""
+
     cache: str | None = None
     """Folder that keeps the teachers' answers, shared by all runs that ask the same; `ackd cache` fills it ahead."""
     cache_budget: str = "4GB"
     """What one teacher's answers may take there; what does not fit is asked live."""
     cache_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Numbers in the cache; the answers are rounded to them."""
+
+    def cache_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them."""
+        return {name: getattr(self, name) for name in ("cache", "cache_budget", "cache_dtype")}
+
+
+@dataclass(kw_only=True)
+class LearningOptions:
+    """How a student learns."""
+
     steps: int = 300
     """Optimizer steps of one student's training."""
-    decision_interval: int = 20
-    """Optimizer steps between two decisions."""
     batch_size: int = 32
     """Examples in a batch."""
     accumulate: int = 1
@@ -131,6 +146,21 @@ class StudentOptions(PairOptions):
     """Peak learning rate of the student."""
     compile: bool = False
     """Compile the student's passes: the first steps take minutes, the others less."""
+
+    def learning_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them."""
+        own = {name: getattr(self, name) for name in ("steps", "batch_size", "accumulate", "lr")}
+        return {**own, "compiled": self.compile}
+
+
+@dataclass(kw_only=True)
+class StudentOptions(PairOptions, CacheOptions, LearningOptions):
+    """The student, what it can be taught, and how it learns."""
+
+    temperature: float = 4.0
+    """Temperature of the logits; a preset has its own."""
+    decision_interval: int = 20
+    """Optimizer steps between two decisions."""
     reward: str = "gap"
     """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
     cost_weight: float = 0.1
@@ -138,10 +168,8 @@ class StudentOptions(PairOptions):
 
     def student_settings(self) -> dict[str, Any]:
         """As `ACKD/Distill-v0` takes them."""
-        names = ("temperature", "cache", "cache_budget", "cache_dtype", "steps", "batch_size", "accumulate", "lr")
-        environment = ("decision_interval", "reward", "cost_weight")
-        own = {name: getattr(self, name) for name in (*names, *environment)}
-        return {**self.pair_settings(), "compiled": self.compile, **own}
+        own = {name: getattr(self, name) for name in ("temperature", "decision_interval", "reward", "cost_weight")}
+        return {**self.pair_settings(), **self.cache_settings(), **self.learning_settings(), **own}
 
 
 @dataclass(kw_only=True)
@@ -165,18 +193,35 @@ class MethodOptions:
         Raises:
             InputError: if an option is not written as NAME=VALUE, or is named twice.
         """
+        from ackd.agents.presets import METHODS
         from ackd.errors import InputError
         from ackd.presets import parse
 
         given = {name: value for name, value in (("keep", self.keep), ("score", self.score)) if value is not None}
-        for text in self.options:
-            name, sign, value = text.partition("=")
-            if not (name and sign):
-                raise InputError(f"the option {text!r} cannot be read: write it as NAME=VALUE")
+        for name, value in pairs(self.options).items():
             if name in given:
                 raise InputError(f"the option {name!r} is given twice: give it once")
             given[name] = value
-        return {"preset": self.preset, "options": parse(self.preset, given)}
+        return {"preset": self.preset, "options": parse(self.preset, given, METHODS), "methods": METHODS}
+
+
+def pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """What was written as NAME=VALUE.
+
+    Raises:
+        InputError: if one is not, or a name is given twice.
+    """
+    from ackd.errors import InputError
+
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise InputError(f"the option {text!r} cannot be read: write it as NAME=VALUE")
+        if name in given:
+            raise InputError(f"the option {name!r} is given twice: give it once")
+        given[name] = value
+    return given
 
 
 def move(bar: tqdm[Any], done: int) -> None:

@@ -47,12 +47,14 @@ def _percent(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
-    """The teacher on each dev split."""
+    """The teacher on each dev split; empty if there is none to compare with."""
+    if distillation.reference is None:
+        return {}
     return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
 
 
 def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer) -> None:
-    """Writes the student, and the projections that are no part of it in a file of their own."""
+    """Writes the student, and what is no part of it, projections and learned weights, in files of their own."""
     save_model(folder.path / "student", distillation.student.model, tokenizer)
     projections = distillation.student.companions.state_dict()
     if projections:
@@ -63,6 +65,10 @@ def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Token
             for key, value in module.state_dict().items()
         }
         save_file(tensors, folder.path / "student" / "projections.safetensors")
+    weighting = distillation.distiller.weighting
+    learned = weighting.learned() if weighting is not None else {}
+    if learned:
+        save_file(learned, folder.path / "student" / "weighting.safetensors")
 
 
 def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
@@ -98,9 +104,9 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
     save_student(folder, distillation, tokenizer)
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
+    teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.2f}"
     print(
-        f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev "
-        f"(teacher {result['teacher_score']:.2f}), "
+        f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev ({teacher}), "
         f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything"
     )
     print(ledger_lines(recording.ledger))

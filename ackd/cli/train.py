@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
+from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, pairs, progress
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
     from tqdm import tqdm
 
+    from ackd.agents.ksm import Settings
     from ackd.agents.learner import Learner
     from ackd.envs.distillation import DistillationEnv
     from ackd.envs.instance_files import Instance
@@ -29,11 +30,11 @@ PRIVATE = ("output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_d
 
 
 @dataclass(kw_only=True)
-class Train(DataOptions, StudentOptions, RunOptions):
+class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: str | None = None
-    """A GLUE task, a generated one (polarity, tally), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
     teacher: tuple[str, ...] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
     teacher_weights: tuple[float, ...] = ()
@@ -47,8 +48,11 @@ class Train(DataOptions, StudentOptions, RunOptions):
     """Folder from which the teachers' names in --instances start."""
     order: str = "round-robin"
     """In which instances follow each other: round-robin or sampled."""
-    agent: str = "a2c"
-    """Learning algorithm: a2c, ppo (subsets); ddpg, td3, sac, ksm (weights); ucb, thompson, exp3 (bandits)."""
+    agent: str | None = None
+    """Learning algorithm: a2c, ppo (subsets); ddpg, td3, sac, ksm (weights); ucb, thompson, exp3 (bandits). It is ksm
+    with --preset ksm, and a2c otherwise."""
+    agent_options: tuple[str, ...] = ()
+    """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
     episodes: int = 8
     """Students that the agent learns from, each trained for --steps."""
     students: int = 1
@@ -69,7 +73,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
             print(f"the run in {self.output} is finished: nothing is left to resume")
             return
         self._check()
-        choice_of(self.agent)
+        choice_of(self.algorithm, self.settings)
         check_name(self.policy_name)
         env, instances = self._environment()
         folder.begin("train", asdict(self))
@@ -77,7 +81,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         journal = self.journal(folder.path / "checkpoint")
         single = not instances
         with (
-            progress((self.episodes + single) * self.steps, f"train ({self.agent})") as bar,
+            progress((self.episodes + single) * self.steps, f"train ({self.algorithm})") as bar,
             closing(Recorder(folder.path, env.knowledge)) as recorder,
         ):
             learner, ledger = self._learn(env, recorder, folder, journal, bar)
@@ -93,10 +97,22 @@ class Train(DataOptions, StudentOptions, RunOptions):
                 self._save(folder, learner, env, instances, {"episodes": self.episodes}, cost)
                 folder.write_json("ledger.json", ledger.as_dict())
                 folder.write_json(
-                    "result.json", {"policy": self.agent, "instances": [one.name for one in instances]} | cost
+                    "result.json", {"policy": self.algorithm, "instances": [one.name for one in instances]} | cost
                 )
         journal.finish()
         print(f"policy:  {folder.path / 'policy'}\ncurves:  tensorboard --logdir {folder.path}")
+
+    @property
+    def algorithm(self) -> str:
+        """The learning algorithm, also where none is named."""
+        return self.agent or ("ksm" if self.preset == "ksm" else "a2c")
+
+    @property
+    def settings(self) -> Settings | None:
+        """What --agent-options says."""
+        from ackd.agents.learner import settings_of
+
+        return settings_of(self.algorithm, pairs(self.agent_options))
 
     def _check(self) -> None:
         from ackd.agents.learner import observes_cls
@@ -106,6 +122,8 @@ class Train(DataOptions, StudentOptions, RunOptions):
             raise InputError("say what to learn on: --task and --teacher, or --instances, and not both")
         if self.task is not None and not self.teacher:
             raise InputError(f"the task {self.task} has no teacher: name one with --teacher")
+        if self.instances is not None and (self.preset is not None or self.options):
+            raise InputError(f"the instances of {self.instances} say what is selected from: leave --preset away")
         if self.episodes < 1 or self.students < 1:
             raise InputError(
                 f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
@@ -115,9 +133,9 @@ class Train(DataOptions, StudentOptions, RunOptions):
                 f"{self.episodes} episodes are no whole number of cohorts of {self.students} students: "
                 f"give {-(-self.episodes // self.students) * self.students} episodes"
             )
-        if self.students > 1 and observes_cls(self.agent):
+        if self.students > 1 and observes_cls(self.algorithm):
             raise InputError(
-                f"{self.agent} reads first-token states, which a cohort does not show: leave --students away"
+                f"{self.algorithm} reads first-token states, which a cohort does not show: leave --students away"
             )
         if self.students > 1 and self.order != "round-robin":
             raise InputError("cohorts take instances in turn: leave --order or --students away")
@@ -130,7 +148,8 @@ class Train(DataOptions, StudentOptions, RunOptions):
         from ackd.envs.make import distill
         from ackd.errors import InputError
 
-        own: dict[str, Any] = {"choice": choice_of(self.agent), "observe_cls": observes_cls(self.agent)}
+        choice = choice_of(self.algorithm, self.settings)
+        own: dict[str, Any] = {"choice": choice, "observe_cls": observes_cls(self.algorithm)}
         if self.instances is None:
             env: DistillationEnv | InstanceEnv = distill(
                 task=self.task,
@@ -139,7 +158,13 @@ class Train(DataOptions, StudentOptions, RunOptions):
                 **own,
                 **self.data_settings(),
                 **self.student_settings(),
+                **self.method_settings(),
             )
+            if env.distillation.stages:
+                raise InputError(
+                    f"the preset {self.preset!r} says what is transferred when, and leaves an agent nothing to learn: "
+                    "leave it away, or name the types to select from with --knowledge"
+                )
             instances: tuple[Instance, ...] = ()
         else:
             instances = read_instances(
@@ -172,13 +197,14 @@ class Train(DataOptions, StudentOptions, RunOptions):
 
         recording, venv = self._venv(env, recorder, journal, bar)
         learner = make_learner(
-            self.agent,
+            self.algorithm,
             venv,
             types=len(env.knowledge),
             decisions=env.decisions,
             episodes=self.episodes,
             seed=self.seed,
             tensorboard_log=str(folder.path / "tensorboard"),
+            settings=self.settings,
         )
         recording.agent_flops = learner.flops
         learner.learn(self.episodes * env.decisions)
@@ -238,7 +264,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
         self._save(folder, learner, env, (), metrics, cost)
         seconds = round(sum(recording.ledger.seconds.values()), 3)
         tokenizer = load_tokenizer(self.teacher[0])
-        finish(folder, recording, tokenizer, policy=self.agent, episodes=self.episodes, seconds=seconds)
+        finish(folder, recording, tokenizer, policy=self.algorithm, episodes=self.episodes, seconds=seconds)
 
     def _save(
         self,
@@ -255,7 +281,7 @@ class Train(DataOptions, StudentOptions, RunOptions):
             folder.path / "policy",
             learner.actor,
             name=self.policy_name,
-            algorithm=self.agent,
+            algorithm=self.algorithm,
             knowledge=env.knowledge,
             k_max=env.signals.k_max,
             instances=[one.published for one in instances] or [self._instance()],

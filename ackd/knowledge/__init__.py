@@ -11,11 +11,14 @@ from ackd.knowledge.cls import HiddenCls
 from ackd.knowledge.cosine import HiddenCosine
 from ackd.knowledge.fsp import Fsp
 from ackd.knowledge.hidden import Hidden
-from ackd.knowledge.labels import assess, label_loss
+from ackd.knowledge.labels import assess, label_loss, token_loss, token_sums
 from ackd.knowledge.layers import LayerMap, evenly, last_pair, layer_map
 from ackd.knowledge.logits import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy
+from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.relations import Relations
+from ackd.knowledge.revision import Revision
 from ackd.knowledge.rkd import RkdAngle, RkdDistance
+from ackd.knowledge.tokens import Tokens
 from ackd.types import EMBEDDINGS, Knowledge, Shape
 
 __all__ = [
@@ -32,9 +35,13 @@ __all__ = [
     "LogitsCosine",
     "LogitsMse",
     "LogitsSoftCrossEntropy",
+    "MaskedCorrelation",
     "Relations",
+    "Revision",
     "RkdAngle",
     "RkdDistance",
+    "SampleConfidence",
+    "Tokens",
     "assess",
     "build",
     "evenly",
@@ -42,6 +49,8 @@ __all__ = [
     "last_pair",
     "layer_map",
     "shared_heads",
+    "token_loss",
+    "token_sums",
 ]
 
 

@@ -19,18 +19,23 @@ class Hidden(Knowledge):
 
     Where the widths differ, one linear projection W, shared by all pairs, takes the student's states to the
     teacher's width; where they are equal there is none. A pair may name the embeddings, layer -1.
+    With `normalise`, each token's W H_S and H_T are first divided by their lengths: directions are compared.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
         https://arxiv.org/abs/1909.10351
+        Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021, for `normalise`,
+        https://arxiv.org/abs/2109.11295
     """
 
     family = "hidden"
 
-    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "hidden") -> None:
+    def __init__(
+        self, student: Shape, teacher: Shape, pairs: LayerMap, *, normalise: bool = False, name: str = "hidden"
+    ) -> None:
         super().__init__()
         self.name = name
-        self.pairs = pairs
+        self.pairs, self.normalise = pairs, normalise
         self.width = teacher.width
         self.projection = projection(student, teacher)
         self.student_needs = Needs(hidden=student_layers(pairs))
@@ -39,8 +44,11 @@ class Hidden(Knowledge):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
         states = projected(self.projection, student.hidden, (s for s, _ in self.pairs))
+        matched = [(states[s], wide(teacher.hidden[t])) for s, t in self.pairs]
+        if self.normalise:
+            matched = [(F.normalize(ours, dim=-1), F.normalize(theirs, dim=-1)) for ours, theirs in matched]
         # summed over a token's entries before the mask, and divided afterwards: fewer passes over [B, n, d]
-        errors = [F.mse_loss(states[s], wide(teacher.hidden[t]), reduction="none").sum(-1) for s, t in self.pairs]
+        errors = [F.mse_loss(ours, theirs, reduction="none").sum(-1) for ours, theirs in matched]
         return masked_mean(torch.stack(errors).mean(0) / self.width, batch.mask)
 
     def flops(self, size: int, length: int) -> float:

@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ackd.knowledge.masked import wide
+from ackd.knowledge.masked import masked_mean, wide
+from ackd.types import NO_TOKEN
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy `-log softmax(z)_y` per example, or `(z - y)^2` for regression (C = 1).
 
+    Of a language model it is the mean over an example's tokens that are followed by one: `-1/n sum_t log p(y_t)`.
+
     Args:
-        logits: [B, C].
-        labels: [B], int64 classes or float values.
+        logits: [B, C], or [B, n, V] of a language model.
+        labels: [B], int64 classes or float values; or [B, n], the token that follows each, `NO_TOKEN` for none.
 
     Returns:
         [B].
     """
+    if logits.dim() == 3:
+        return masked_mean(token_loss(logits, labels), labels != NO_TOKEN)
     logits = wide(logits)
     if logits.shape[-1] == 1:
         return (logits[:, 0] - labels.to(logits.dtype)).square()
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each next token, [B, n] from [B, n, V] and [B, n]; 0 where none follows."""
+    return F.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+
+
+def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of each text its summed loss, how many of its tokens were the likeliest, and how many there were, [B, 3].
+
+    Args:
+        logits: [B, n, V].
+        labels: [B, n], the token that follows each, `NO_TOKEN` for none.
+    """
+    right = (logits.argmax(-1) == labels).sum(1)
+    sums = token_loss(logits, labels).sum(1)
+    return torch.stack([sums, right.to(sums.dtype), (labels != NO_TOKEN).sum(1).to(sums.dtype)], 1)
+
+
 def assess(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """How sure and how right a model is: the mean of `-sum_c p_c log p_c / log C`, and the share of right answers.
 
     Args:
-        logits: [B, C].
-        labels: [B], int64 classes or float values.
+        logits: [B, C], or [B, n, V] of a language model, where they are means over all tokens that are followed by one.
+        labels: [B], int64 classes or float values; or [B, n], the token that follows each.
 
     Returns:
         Two 0-d tensors without gradient; both 0 for regression (C = 1).
@@ -41,4 +64,9 @@ def assess(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if classes == 1:
         return logits.new_zeros(()), logits.new_zeros(())
     log_p = logits.log_softmax(-1)
+    if logits.dim() == 3:
+        followed = labels != NO_TOKEN
+        count = followed.sum().clamp_min(1)
+        entropies = -(log_p.exp() * log_p).sum(-1).where(followed, 0.0)
+        return entropies.sum() / count / math.log(classes), (logits.argmax(-1) == labels).sum() / count
     return -(log_p.exp() * log_p).sum(-1).mean() / math.log(classes), (logits.argmax(-1) == labels).float().mean()

@@ -44,6 +44,8 @@ class Logits(Response):
 
         L_i = tau^2 sum_c p_c (log p_c - log q_c),  p = softmax(z_T / tau),  q = softmax(z_S / tau)
 
+    `teacher_temperature` is that of p alone, where it has another: 1 leaves the teacher's answer as it is.
+
     References:
         Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, https://arxiv.org/abs/1503.02531
 
@@ -51,15 +53,18 @@ class Logits(Response):
         InputError: if the temperature is not above 0.
     """
 
-    def __init__(self, *, temperature: float = 4.0, name: str = "logits") -> None:
+    def __init__(
+        self, *, temperature: float = 4.0, teacher_temperature: float | None = None, name: str = "logits"
+    ) -> None:
         super().__init__(name)
         self.temperature = _positive(temperature)
+        self.teacher_temperature = _positive(temperature if teacher_temperature is None else teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
         if student.shape[-1] == 1:
             return _squared(student, teacher)
-        log_p = torch.log_softmax(teacher / self.temperature, -1)
+        log_p = torch.log_softmax(teacher / self.teacher_temperature, -1)
         log_q = torch.log_softmax(student / self.temperature, -1)
         return self.temperature**2 * kl(log_q, log_p)
 
@@ -87,6 +92,7 @@ class LogitsSoftCrossEntropy(Response):
         L_i = -sum_c p_c log q_c,  p = softmax(z_T / tau),  q = softmax(z_S / tau)
 
     Its gradient is that of the divergence, without tau^2; its least value is the entropy of p, not 0.
+    `teacher_temperature` is that of p alone, where it has another.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
@@ -96,15 +102,18 @@ class LogitsSoftCrossEntropy(Response):
         InputError: if the temperature is not above 0.
     """
 
-    def __init__(self, *, temperature: float = 1.0, name: str = "logits-soft-ce") -> None:
+    def __init__(
+        self, *, temperature: float = 1.0, teacher_temperature: float | None = None, name: str = "logits-soft-ce"
+    ) -> None:
         super().__init__(name)
         self.temperature = _positive(temperature)
+        self.teacher_temperature = _positive(temperature if teacher_temperature is None else teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
         if student.shape[-1] == 1:
             return _squared(student, teacher)
-        p = torch.softmax(teacher / self.temperature, -1)
+        p = torch.softmax(teacher / self.teacher_temperature, -1)
         return -(p * torch.log_softmax(student / self.temperature, -1)).sum(-1)
 
 

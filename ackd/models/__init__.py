@@ -11,6 +11,17 @@ from ackd.models.load import (
     model_folder,
     same_vocabulary,
     save_model,
+    save_tokenizer,
+)
+from ackd.models.vocabulary import (
+    check_length,
+    end_token,
+    language_config,
+    sentence_ends,
+    starts_texts,
+    tokenizer_fingerprint,
+    train_tokenizer,
+    vocabulary_size,
 )
 
 __all__ = [
@@ -21,11 +32,14 @@ __all__ = [
     "Tokenizer",
     "cannot_give",
     "capturing",
+    "check_length",
     "class_names",
     "compiled",
+    "end_token",
     "from_checkpoint",
     "from_config",
     "from_layers",
+    "language_config",
     "load_model",
     "load_tokenizer",
     "model_folder",
@@ -33,6 +47,12 @@ __all__ = [
     "run",
     "same_vocabulary",
     "save_model",
+    "save_tokenizer",
+    "sentence_ends",
     "shape_of",
     "small_config",
+    "starts_texts",
+    "tokenizer_fingerprint",
+    "train_tokenizer",
+    "vocabulary_size",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
 from ackd.errors import InputError
 from ackd.knowledge.layers import evenly
@@ -62,20 +62,26 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
     return lambda: copy.deepcopy(template)
 
 
-def from_config(config: Any) -> StudentFactory:
-    """Students with random weights, drawn from torch's generator when they are made."""
+def from_config(config: Any, *, language: bool = False) -> StudentFactory:
+    """Students with random weights, drawn from torch's generator when they are made; classifiers, or causal models."""
+    family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
 
     def make() -> Model:
-        model: Model = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
+        model: Model = family.from_config(copy.deepcopy(config))
         return model
 
     return make
 
 
-def from_checkpoint(source: str | Path, num_labels: int) -> StudentFactory:
-    """Students that begin as a saved model; a head that is missing or of another size is drawn anew for each."""
+def from_checkpoint(source: str | Path, num_labels: int | None = None) -> StudentFactory:
+    """Students that begin as a saved model; a head that is missing or of another size is drawn anew for each.
+
+    Without a number of labels they are causal language models.
+    """
 
     def make() -> Model:
+        if num_labels is None:
+            return load_model(source, language=True)
         return load_model(source, num_labels=num_labels, ignore_mismatched_sizes=True)
 
     return make

@@ -98,15 +98,25 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return fused
+    if key.shape[1] < query.shape[1]:  # several heads share their keys and values
+        key, value = (heads.repeat_interleave(query.shape[1] // key.shape[1], 1) for heads in (key, value))
     scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
     if "attention" in wanted:
         _passes[-1].caught["attention"] = scores
+    if attention_mask is None and _causal(module, kwargs):  # the library leaves out a mask that is only causal
+        attention_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     shares = scores.softmax(-1)
     if dropout > 0:
         shares = drop(shares, dropout)
     return (shares @ value).transpose(1, 2).contiguous(), None
+
+
+def _causal(module: nn.Module, kwargs: dict[str, Any]) -> bool:
+    """Whether a layer's tokens see only those before them, by the rule of the library's fused attention."""
+    given = kwargs.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if given is None else given)
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
@@ -152,9 +162,11 @@ def run(
     capturing(model)
     recorder = _Recorder(needs, padded=batch.padded, stacked=stacked)
     _passes.append(recorder)
-    inputs = dict(batch.inputs)
+    inputs: dict[str, Any] = dict(batch.inputs)
     if getattr(model.config, "type_vocab_size", 2) < 2:
         inputs.pop("token_type_ids", None)  # the tokenizer of another family may tell two sentences apart
+    if model.can_generate():
+        inputs["use_cache"] = False  # keys and values are kept for a text that goes on, and none does
     try:
         answer = model(**inputs) if weights is None else functional_call(model, weights, kwargs=inputs)
         recorder.tensors[Field("logits")] = answer.logits
@@ -186,7 +198,7 @@ def shape_of(model: Model) -> Shape:
     return Shape(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
-        heads=config.num_attention_heads,
+        heads=getattr(config, "num_attention_heads", 0),  # a state space model has none
         classes=config.num_labels,
         vocabulary=config.vocab_size,
     )

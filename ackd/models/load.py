@@ -8,7 +8,12 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from ackd.errors import InputError
@@ -17,12 +22,15 @@ from ackd.models.forward import Model
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 
-def load_model(source: str | Path, *, device: torch.device | str = "cpu", **config: Any) -> Model:
-    """A sequence classifier from a folder or the hub, in float32.
+def load_model(
+    source: str | Path, *, device: torch.device | str = "cpu", language: bool = False, **config: Any
+) -> Model:
+    """A sequence classifier, or a causal language model, from a folder or the hub, in float32.
 
     Args:
         source: a Hugging Face folder, a run's folder that holds a model, or a hub id.
         device: where to put it.
+        language: a causal language model rather than a classifier.
         **config: settings of the model's config to change, as `num_labels`.
 
     Raises:
@@ -30,8 +38,9 @@ def load_model(source: str | Path, *, device: torch.device | str = "cpu", **conf
     """
     folder = model_folder(source)
     _quieten()
+    family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
     try:
-        model: Model = AutoModelForSequenceClassification.from_pretrained(
+        model: Model = family.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -43,6 +52,12 @@ def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
     """Writes a model and its tokenizer as any Hugging Face tool reads them."""
     _quieten()
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
+    """Writes a tokenizer alone, as any Hugging Face tool reads it."""
+    _quieten()
     tokenizer.save_pretrained(folder)
 
 
@@ -58,7 +73,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     Raises:
         InputError: if there is none.
     """
-    folder = model_folder(source)
+    folder = str(source) if (Path(source) / "tokenizer_config.json").is_file() else model_folder(source)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -3,60 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from ackd.errors import InputError, unknown
-from ackd.presets import static
+from ackd.presets import collaborative, dynamickd, reffakd, revision, static
 from ackd.presets.preset import Material, Method, Preset
-from ackd.types import Shape
-from ackd.weighting import Together
+from ackd.types import Shape, Teacher
+from ackd.weighting import Together, Weighting, together
 
-__all__ = ["METHODS", "NAMES", "Material", "Method", "Preset", "named", "parse", "preset"]
+__all__ = ["METHODS", "NAMES", "Material", "Method", "Preset", "named", "parse", "preset", "read"]
 
-METHODS: Mapping[str, Method] = {one.name: one for one in (*static.METHODS,)}
+METHODS: Mapping[str, Method] = {
+    one.name: one
+    for one in (*static.METHODS, *dynamickd.METHODS, *revision.METHODS, *reffakd.METHODS, *collaborative.METHODS)
+}
 NAMES = tuple(METHODS)
 
 
-def named(names: str) -> list[Method]:
-    """The methods of a name, or of several joined by commas.
+def named(names: str, methods: Mapping[str, Method] = METHODS) -> list[Method]:
+    """The methods of a name, or of several joined by commas; `methods` are those that are known.
 
     Raises:
         InputError: for a name that is not known, or one that is named twice.
     """
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
-        if name not in METHODS:
-            raise unknown("preset", name, NAMES)
+        if name not in methods:
+            raise unknown("preset", name, methods)
         if wanted.count(name) > 1:
             raise InputError(f"the preset {name!r} is named twice: name it once")
-    return [METHODS[name] for name in wanted]
+    return [methods[name] for name in wanted]
 
 
-def preset(names: str, student: Shape, teachers: Sequence[Shape], **options: Any) -> Preset:
+def preset(
+    names: str,
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    methods: Mapping[str, Method] = METHODS,
+    **options: Any,
+) -> Preset:
     """A method by its name, or several of them as one, for these models.
 
     Of several, one at most has losses that do not give way; what they pick, weigh and revise adds up.
 
     Args:
-        names: one of `NAMES`, or some joined by commas.
+        names: one of `methods`, or some joined by commas.
         student: the student's sizes.
         teachers: the teachers' sizes.
+        methods: those that are known.
         **options: of the methods, by their keywords; None is as not given.
 
     Raises:
         InputError: for an unknown name or option, or a combination or models that the methods cannot work with.
     """
-    methods = named(names)
+    wanted = named(names, methods)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name == "layers" and not any(name in one.defaults for one in methods):
+        if name == "layers" and not any(name in one.defaults for one in wanted):
             raise InputError(f"the preset {names!r} matches no layers: leave the layer map away")
-        if not any(name in one.defaults for one in methods):
-            takers = [one.name for one in METHODS.values() if name in one.defaults]
+        if not any(name in one.defaults for one in wanted):
+            takers = [one.name for one in methods.values() if name in one.defaults]
             whose = f"{', '.join(takers)} have" if takers else "no preset has"
             raise InputError(f"the preset {names!r} has no option {name.replace('_', '-')!r}, which {whose}")
     made = []
-    for one in methods:
+    for one in wanted:
         least, most = one.teachers
         if not least <= len(teachers) <= most:
             wants = f"{least}" if least == most else f"at least {least}" if len(teachers) < least else f"at most {most}"
@@ -72,17 +84,23 @@ def preset(names: str, student: Shape, teachers: Sequence[Shape], **options: Any
     return _combined(made)
 
 
-def parse(names: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+def parse(names: str | None, options: Mapping[str, Any], methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
     """Options of presets with values as they were written, each read as what it is by default.
 
     Raises:
         InputError: if a value cannot be read so.
     """
-    known = {name: default for one in (named(names) if names else ()) for name, default in one.defaults.items()}
-    return {name: _read(name, value, known.get(name)) for name, value in options.items()}
+    wanted = named(names, methods) if names else ()
+    known = {name: default for one in wanted for name, default in one.defaults.items()}
+    return {name: read(name, value, known.get(name)) for name, value in options.items()}
 
 
-def _read(name: str, value: Any, default: Any) -> Any:
+def read(name: str, value: Any, default: Any) -> Any:
+    """The value of an option as it was written, as what it is by default.
+
+    Raises:
+        InputError: if it cannot be read so.
+    """
     if not isinstance(value, str) or default is None or isinstance(default, str):
         return value
     if isinstance(default, bool):
@@ -109,22 +127,23 @@ def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
     thin = [one.thin for _, one in made if one.thin is not None]
     if len(thin) > 1:
         raise InputError("two of the presets thin the batches: name one of them")
-    weighting = None
-    for _, one in made:
-        if one.weighting is not None:
-            weighting = one.weighting if weighting is None else Together(weighting, one.weighting)
     revisions = [one.revise for _, one in made if one.revise is not None]
+    weighings = [one.weigh for _, one in made if one.weigh is not None]
 
     def revise(teachers: Any, material: Material) -> Any:
         for change in revisions:
             teachers = change(teachers, material)
         return teachers
 
+    def weigh(teachers: Sequence[Teacher], material: Material) -> Weighting:
+        return reduce(Together, [one(teachers, material) for one in weighings])
+
     return Preset(
         losses.knowledge,
         losses.stages,
-        weighting,
+        together([one.weighting for _, one in made if one.weighting is not None]),
         thin[0] if thin else None,
         revise if revisions else None,
+        weigh if weighings else None,
         gives_way=not own,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
+from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.scores import Pick
 from ackd.stages import Stage
@@ -25,9 +27,12 @@ class Material:
     classes: int  # 1 for regression
     make_student: StudentFactory
     device: torch.device
+    images: Tensor | None = None  # [N, 1, side, side] in [0, 1], of the training data, where it is of images
+    ledger: Ledger = field(default_factory=Ledger)  # what was spent before the training
 
 
 Revise: TypeAlias = Callable[[Sequence[Teacher], Material], Sequence[Teacher]]
+Weigh: TypeAlias = Callable[[Sequence[Teacher], Material], Weighting]
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Preset:
         weighting: which examples each loss is taken on, and how much each counts; all of them, each 1, if None.
         thin: the part of each batch that the student learns from at all; all of it if None.
         revise: puts what the method has of its own around or in the place of the teachers, if anything.
+        weigh: makes, once for all students, a weighting from the teachers as they were named and the training data.
         gives_way: the losses are only what the method is usually run with, and give way to those of another.
     """
 
@@ -48,6 +54,7 @@ class Preset:
     weighting: Weighting | None = None
     thin: Pick | None = None
     revise: Revise | None = None
+    weigh: Weigh | None = None
     gives_way: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Tasks that the project generates: no files, no network, the same on every machine."""
+"""Tasks that need no files and no network, generated or brought along by a library: the same on every machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ackd.errors import unknown
+from ackd.tasks import digits
 from ackd.tasks.dice import Dice
 from ackd.tasks.polarity import polarity, tally
 from ackd.tasks.rows import Rows
@@ -25,7 +26,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 CLASSES = ("negative", "positive")
 EMBEDDED: dict[str, TaskSpec] = {
-    name: TaskSpec(name, ("sentence",), "label", CLASSES, ("accuracy",)) for name in ("polarity", "tally")
+    name: TaskSpec(name, ("sentence",), "label", classes, ("accuracy",))
+    for name, classes in {"polarity": CLASSES, "tally": CLASSES, "digits": digits.CLASSES}.items()
 }
 _DRAW: dict[str, Callable[[Dice], tuple[tuple[str, ...], int]]] = {"polarity": polarity, "tally": tally}
 
@@ -34,9 +36,12 @@ _DRAW: dict[str, Callable[[Dice], tuple[tuple[str, ...], int]]] = {"polarity": p
 def generate(name: str, split: str) -> Rows:
     """The task's `train` or `validation` examples.
 
-    The classes are balanced. A tenth of the training labels, and none of the validation labels, are turned round: it is
-    what makes a teacher that saw all of them worth listening to for a student that sees a few.
+    Where they are generated, the classes are balanced, and a tenth of the training labels, but none of the validation
+    labels, are turned round: it is what makes a teacher that saw all of them worth listening to for a student that
+    sees a few.
     """
+    if name == "digits":
+        return digits.digits(split, SEED)
     place = (list(EMBEDDED).index(name), list(SIZES).index(split))
     draws, noise = (np.random.default_rng(seed) for seed in np.random.SeedSequence(SEED, spawn_key=place).spawn(2))
     dice, size = Dice(draws), SIZES[split]
@@ -55,14 +60,15 @@ def generate(name: str, split: str) -> Rows:
 
 
 def embedded_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The word-level tokenizer that all generated tasks share, so that a teacher of one can read another.
+    """The word-level tokenizer of a generated task: one for all that are sentences, so that a teacher of one can read
+    another, and one for images.
 
     Raises:
         InputError: if there is no such task.
     """
     if name not in EMBEDDED:
         raise unknown("generated task", name, EMBEDDED)
-    tokenizer = Tokenizer(WordLevel(_vocabulary(), unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordLevel(_vocabulary(name), unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -77,13 +83,14 @@ def embedded_tokenizer(name: str) -> PreTrainedTokenizerBase:
     )
 
 
+def _vocabulary(name: str) -> dict[str, int]:
+    words = digits.WORDS if name == "digits" else _words()
+    return {word: i for i, word in enumerate((*SPECIAL, *words))}
+
+
 @lru_cache(maxsize=1)
-def _vocabulary() -> dict[str, int]:
+def _words() -> tuple[str, ...]:
     words = {
-        word
-        for name in EMBEDDED
-        for column in generate(name, "train").texts
-        for text in column
-        for word in text.split()
+        word for name in _DRAW for column in generate(name, "train").texts for text in column for word in text.split()
     }
-    return {word: i for i, word in enumerate((*SPECIAL, *sorted(words)))}
+    return tuple(sorted(words))

@@ -13,9 +13,10 @@ class TaskSpec:
         name: what it is called.
         text_columns: one or two columns that hold the text.
         label_column: the column that holds the label.
-        classes: names of the classes in the order of their ids; none means regression.
+        classes: names of the classes in the order of their ids; none means regression, or a language model.
         metrics: the first is the main one.
         validation: names of the splits to report on.
+        language: whether the text itself is what is learned, token after token.
     """
 
     name: str
@@ -24,11 +25,12 @@ class TaskSpec:
     classes: tuple[str, ...]
     metrics: tuple[str, ...]
     validation: tuple[str, ...] = ("validation",)
+    language: bool = False
 
     @property
     def regression(self) -> bool:
         """Whether labels are numbers rather than classes."""
-        return not self.classes
+        return not self.classes and not self.language
 
     @property
     def num_labels(self) -> int:

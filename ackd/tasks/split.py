@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from ackd.types import Batch
+from ackd.types import NO_TOKEN, Batch
 
 Indices = Sequence[int] | NDArray[np.int64]
 MASK = "attention_mask"
@@ -27,17 +27,22 @@ class Split:
         labels: [N], int64 classes or float32 values.
         ids: [N], what each example is called in its source, whatever it is selected into.
         padding: what each input is padded with.
+        language: whether examples are texts to go on with: a batch has all tokens of each but the last, and as labels,
+            [B, n], those that follow them; `labels` are not used.
     """
 
     def __init__(
         self,
-        inputs: Mapping[str, NDArray[np.int64]],
+        inputs: Mapping[str, NDArray[Any]],
         offsets: NDArray[np.int64],
         labels: NDArray[Any],
         ids: NDArray[np.int64],
         padding: Mapping[str, int],
+        *,
+        language: bool = False,
     ) -> None:
         self.inputs, self.offsets, self.labels, self.ids, self.padding = inputs, offsets, labels, ids, padding
+        self.language = language
 
     @classmethod
     def tokenise(
@@ -76,18 +81,21 @@ class Split:
     def batch(self, indices: Indices) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
         chosen = np.asarray(indices, np.int64)
-        starts, lengths = self.offsets[chosen], self.lengths[chosen]
+        starts = self.offsets[chosen]
+        lengths = self.offsets[chosen + 1] - starts - int(self.language)
         places = np.arange(lengths.max())
         mask = places < lengths[:, None]
         where = np.where(mask, starts[:, None] + places, 0)
         inputs = {
-            name: torch.from_numpy(np.where(mask, flat[where], self.padding.get(name, 0)))
+            name: torch.from_numpy(np.where(mask, flat[where], self.padding.get(name, 0)).astype(np.int64, copy=False))
             for name, flat in self.inputs.items()
         }
         inputs[MASK] = torch.from_numpy(mask.astype(np.int64))
-        return Batch(
-            torch.from_numpy(self.ids[chosen]), inputs, torch.from_numpy(self.labels[chosen]), torch.from_numpy(lengths)
-        )
+        labels = self.labels[chosen]
+        if self.language:
+            labels = np.where(mask, self.inputs["input_ids"][where + 1].astype(np.int64), NO_TOKEN)
+        ids = torch.from_numpy(self.ids[chosen])
+        return Batch(ids, inputs, torch.from_numpy(labels), torch.from_numpy(lengths))
 
     def select(self, indices: Indices) -> Split:
         """Only the examples at `indices`, in their order."""
@@ -96,7 +104,7 @@ class Split:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         where = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
         inputs = {name: flat[where] for name, flat in self.inputs.items()}
-        return Split(inputs, offsets, self.labels[chosen], self.ids[chosen], self.padding)
+        return Split(inputs, offsets, self.labels[chosen], self.ids[chosen], self.padding, language=self.language)
 
     def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Groups of at most `size` places, those of similar length together: little padding, each example once."""

@@ -26,7 +26,14 @@ class Task:
     dev: Mapping[str, Split]  # by the validation split's name
 
     def measure(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
-        """Each of the task's metrics, from a model's outputs [N, C] and the labels [N]."""
+        """Each of the task's metrics, from a model's outputs [N, C] and the labels [N].
+
+        Of a language model the outputs are what `token_sums` says of each text, [N, 3]: `neg_loss` is minus the mean
+        loss of a token over all texts, and `accuracy` the share of tokens that were the likeliest.
+        """
+        if self.spec.language:
+            loss, right, tokens = outputs.sum(0)
+            return {"neg_loss": -float(loss / tokens), "accuracy": float(right / tokens)}
         from ackd.tasks.metrics import METRICS  # scikit-learn takes its time to import
 
         predicted = outputs[:, 0] if self.spec.regression else outputs.argmax(1)

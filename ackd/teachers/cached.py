@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ackd.cache import Cache
 from ackd.ledger import Ledger
 from ackd.plan import Rows
+from ackd.teachers.around import Around
 from ackd.types import Batch, Field, Needs, Outputs, Shape, Teacher
 
 
@@ -27,7 +28,7 @@ class _Answer:
     arrived: torch.cuda.Event | None  # when a GPU has sent them
 
 
-class Cached:
+class Cached(Around):
     """Any teacher, asked only once about each example for what its cache keeps.
 
     Answers come in float32, rounded to the cache's own numbers whether they are read or new, so what was kept before a
@@ -152,11 +153,6 @@ class Cached:
         ledger.move("cache", value.nbytes)
         device = batch.mask.device
         return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True).float()
-
-
-def uncached(teacher: Teacher) -> Teacher:
-    """Who answers behind any cache, and so about any example."""
-    return uncached(teacher.inner) if isinstance(teacher, Cached) else teacher
 
 
 def _whole(there: Mapping[Field, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:

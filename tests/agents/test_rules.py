@@ -50,7 +50,7 @@ def test_never_chooses_a_masked_type(rows: list[list[int]], name: str, progress:
         for _ in range(3):
             action, state = policy.predict(observe(each, progress), state)
             assert action.shape == each.shape
-            assert action.dtype == (np.float32 if name == "uncertainty-weights" else np.int8)
+            assert action.dtype == (np.float32 if name.endswith("-weights") else np.int8)
             assert not action[each == 0].any()
 
 
@@ -155,7 +155,15 @@ def test_random_takes_each_available_type_half_of_the_time() -> None:
     assert np.abs(np.corrcoef(draws[:, :4].T) - np.eye(4)).max() < 0.08
 
 
-@pytest.mark.parametrize("name", ["random", "random-held"])
+def test_random_weights_are_uniform_and_independent() -> None:
+    policy = rule("random-weights", KNOWLEDGE, seed=3)
+    draws = policy.predict(observe(np.tile(ALL, (4000, 1))))[0]
+    assert not draws[:, 4:].any()
+    assert np.abs(np.quantile(draws[:, :4], [0.1, 0.5, 0.9], axis=0).T - [0.1, 0.5, 0.9]).max() < 0.04
+    assert np.abs(np.corrcoef(draws[:, :4].T) - np.eye(4)).max() < 0.08
+
+
+@pytest.mark.parametrize("name", ["random", "random-held", "random-weights"])
 def test_same_seed_same_draws(name: str) -> None:
     batch = observe(np.tile(ALL, (50, 1)))
     first, again, other = (rule(name, KNOWLEDGE, seed=seed).predict(batch)[0] for seed in (1, 1, 2))

@@ -26,8 +26,11 @@ from ackd.cli import main, options
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
+from ackd.cli.federate import Federate
 from ackd.cli.finetune import Finetune
+from ackd.cli.mutual import Mutual
 from ackd.cli.train import Train
+from ackd.cli.tune import Tune
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]
@@ -447,7 +450,7 @@ def test_the_program_itself(tmp_path: Path) -> None:
     assert quiet.stderr == ""
 
 
-@pytest.mark.parametrize("command", [Finetune, Distill, FillCache, Train, Evaluate])
+@pytest.mark.parametrize("command", [Finetune, Distill, FillCache, Train, Evaluate, Tune, Mutual, Federate])
 def test_every_option_has_help(command: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["cache" if command is FillCache else command.__name__.lower(), "--help"])

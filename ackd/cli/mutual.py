@@ -1,0 +1,84 @@
+"""`ackd mutual`: students that teach each other."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ackd.cli.options import DataOptions, LearningOptions, Precision, RunOptions, move, progress
+
+
+@dataclass(kw_only=True)
+class Mutual(DataOptions, LearningOptions, RunOptions):
+    """Train two or more students side by side, each learning from the labels and from the others (deep mutual
+    learning). The one that stands best on the reward split is saved.
+    """
+
+    task: str
+    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    students: tuple[str, ...]
+    """Two or more: folder or hub id to start from, or a JSON config to draw weights for; the same one may be named
+    again where its weights are drawn. All share one tokenizer."""
+    peer_dropout: bool = True
+    """Students answer each other with their dropout on, as the paper's do."""
+    seed: int = 0
+    """Seed of data order and dropout; each student draws its weights from a seed of its own, counted from here."""
+    device: str = "cpu"
+    """Where the students are: cpu, cuda, cuda:1."""
+    precision: Precision = "fp32"
+    """What the models compute in; weights, optimizer and losses are in float32 either way."""
+
+    def run(self) -> None:
+        """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
+        from ackd.cli.results import ledger_lines, summary
+        from ackd.models import save_model
+        from ackd.mutual import MutualLearning
+        from ackd.setting import students
+
+        folder = self.run_folder((*self.students, self.data))
+        if folder.finished:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
+            return
+        where: dict[str, Any] = {"device": self.device, "precision": self.precision}
+        task, factories, tokenizer = students(task=self.task, students=self.students, **self.data_settings(), **where)
+        learning = MutualLearning(task, factories, dropout=self.peer_dropout, **self.learning_settings(), **where)
+        folder.begin("mutual", asdict(self))
+        started = time.perf_counter()
+        learning.journal = self.journal(folder.path / "checkpoint")
+        with progress(self.steps, "mutual") as bar:
+            learning.reset(self.seed)
+            while learning.steps_done < self.steps:
+                learning.advance(20)
+                move(bar, learning.steps_done)
+        rewards = learning.measure(task.reward, "reward")
+        best = max(range(len(rewards)), key=lambda k: (rewards[k].score, -rewards[k].loss))
+        dev = {name: learning.measure(split, name) for name, split in task.dev.items()}
+        cells = [
+            {
+                "student": name,
+                "reward_score": round(100 * rewards[k].score, 4),
+                "dev_score": round(100 * next(iter(dev.values()))[k].score, 4),
+            }
+            for k, name in enumerate(self.students)
+        ]
+        save_model(folder.path / "student", learning.peers[best].student.model, tokenizer)
+        folder.write_json("ledger.json", learning.ledger.as_dict())
+        result = summary(
+            task.spec,
+            {name: those[best] for name, those in dev.items()},
+            policy="mutual",
+            seed=self.seed,
+            steps=self.steps,
+            chosen=best + 1,
+            students=cells,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        folder.write_json("result.json", result)
+        learning.journal.finish()
+        for k, cell in enumerate(cells):
+            print(
+                f"{k + 1}. {cell['student']}: {result['metric']} {cell['reward_score']:.2f} on the reward split, "
+                f"{cell['dev_score']:.2f} on dev{', chosen' * (k == best)}"
+            )
+        print(f"{ledger_lines(learning.ledger)}\nstudent: {folder.path / 'student'}")

@@ -1,0 +1,336 @@
+"""`ackd tune`: the temperature and weight of plain distillation, by grid search."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ackd.cli.options import CacheOptions, DataOptions, LearningOptions, ModelOptions, RunOptions, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ackd.ledger import Ledger
+    from ackd.loop import Distillation
+    from ackd.runs import RunFolder
+    from ackd.types import Standing
+
+Cell = tuple[float, float]  # temperature, weight of the teacher
+
+UNTUNED: Cell = (1.0, 0.5)
+COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
+
+
+@dataclass(kw_only=True)
+class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions):
+    """Find the temperature and weight of plain distillation by grid search.
+
+    Students of every pair are judged on the reward split, and dev is read at the end: for the pair that was chosen,
+    for the untuned one (1, 0.5), and for the student before it learned.
+    """
+
+    task: str
+    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    teacher: tuple[str, ...]
+    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach by their average."""
+    temperature: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    """Temperatures to try."""
+    kd_weight: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    """Weights of the teacher to try, from 0 to 1; the labels have the rest."""
+    seeds: int = 1
+    """Students for each pair; every pair gets the same ones."""
+    first_seed: int = 0
+    """The first of the seeds."""
+
+    def run(self) -> None:
+        """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
+        from ackd.cli.results import save_student
+        from ackd.ledger import Ledger
+        from ackd.setting import find_tokenizer
+
+        folder = self.run_folder((*self.teacher, self.student, self.data, self.cache))
+        if folder.finished:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
+            return
+        self._check()
+        self._prepare(UNTUNED)  # refuses what cannot work
+        folder.begin("tune", asdict(self))
+        started, total = time.perf_counter(), Ledger()
+        grid = [(tau, weight) for tau in self.temperature for weight in self.kd_weight]
+        rows: list[dict[str, Any]] = []
+        best: dict[str, Any] | None = None
+        cells = [*grid, *([] if UNTUNED in grid else [UNTUNED])]
+        with progress(len(cells) * self.seeds * self.steps, "tune") as bar:
+            for cell in cells:
+                rows.append(self._cell(folder, cell, lambda: bar.update(self.steps)))
+                total.add(Ledger(**rows[-1]["ledger"]))
+                if cell in grid and not rows[-1]["error"] and (best is None or _standing(rows[-1]) > _standing(best)):
+                    best = rows[-1]
+                kept = {UNTUNED, best and _pair(best)}
+                for other in {_pair(row) for row in rows} - kept:  # what is not chosen takes no room
+                    shutil.rmtree(self._students(folder, other), ignore_errors=True)
+                text = self._tables(folder, rows, best, grid)
+        print(text)
+        if best is None:
+            raise FloatingPointError(f"every training of the grid diverged: lower --lr ({self.lr})")
+        result = self._result(folder, rows, best, total)
+        save_student(
+            folder,
+            self._taught(folder, _pair(best), self.first_seed),
+            find_tokenizer(self.task, self.teacher, self.student),
+        )
+        folder.write_json("ledger.json", total.as_dict())
+        folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
+        shutil.rmtree(folder.path / "students", ignore_errors=True)
+        print(_said(result))
+        print(f"to distil so: {result['command']}\nstudent: {folder.path / 'student'}")
+
+    def _check(self) -> None:
+        from ackd.errors import InputError
+
+        for name, values in (("temperature", self.temperature), ("kd-weight", self.kd_weight)):
+            if not values:
+                raise InputError(f"--{name} names no value to try: give at least one")
+            for value in values:
+                if values.count(value) > 1:
+                    raise InputError(f"--{name} has {value:g} twice: name each value once")
+        for tau in self.temperature:
+            if not (math.isfinite(tau) and tau > 0):
+                raise InputError(f"--temperature has {tau}: give numbers above 0")
+        for weight in self.kd_weight:
+            if not 0 <= weight <= 1:
+                raise InputError(f"--kd-weight has {weight}: give numbers from 0 to 1")
+        if self.seeds < 1:
+            raise InputError(f"--seeds is {self.seeds}: at least 1 is needed")
+        if not self.teacher:
+            raise InputError("no teacher was named: give a folder or a hub id")
+
+    def _prepare(self, cell: Cell) -> Distillation:
+        from ackd.setting import prepare
+
+        settings = {**self.data_settings(), **self.model_settings(), **self.cache_settings()}
+        return prepare(
+            task=self.task,
+            teacher=self.teacher,
+            preset=self._preset,
+            options=_options(cell),
+            **settings,
+            **self.learning_settings(),
+        )
+
+    @property
+    def _preset(self) -> str:
+        return "kd" if len(self.teacher) == 1 else "kd-average"
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    def _students(self, folder: RunFolder, cell: Cell) -> Path:
+        return folder.path / "students" / _named(cell)
+
+    def _cell(self, folder: RunFolder, cell: Cell, on_student: Callable[[], object]) -> dict[str, Any]:
+        """The cell's row of the table; its students are trained unless the run had come so far."""
+        import torch
+
+        from ackd.ledger import Ledger
+        from ackd.runs import write_whole
+
+        done = folder.path / "cells" / f"{_named(cell)}.json"
+        if done.is_file():
+            row: dict[str, Any] = json.loads(done.read_bytes())
+            for _ in self._seeds:
+                on_student()
+            return row
+        distillation, total = self._prepare(cell), Ledger()
+        standings = []
+        for seed in self._seeds:
+            journal = distillation.journal = self.journal(folder.path / "checkpoint" / _named(cell) / str(seed))
+            standings.append(_trained(distillation, seed))
+            path = self._students(folder, cell) / f"{seed}.pt"
+            if standings[-1].finite and not path.is_file():
+                file = io.BytesIO()
+                torch.save(distillation.student.model.state_dict(), file)
+                write_whole(path, file.getvalue())
+            journal.finish()
+            total.add(distillation.ledger)
+            on_student()
+        finite = all(one.finite for one in standings)
+        row = {
+            "temperature": cell[0],
+            "kd_weight": cell[1],
+            "reward_score": round(_mean([100 * one.score for one in standings]), 4) if finite else None,
+            "reward_loss": _mean([one.loss for one in standings]) if finite else None,
+            "reward_scores": [round(100 * one.score, 4) if one.finite else None for one in standings],
+            "seconds": round(sum(total.seconds.values()), 3),
+            "error": "" if finite else "divergence",
+            "ledger": total.as_dict(),
+        }
+        write_whole(done, json.dumps(row).encode())
+        shutil.rmtree(folder.path / "checkpoint" / _named(cell))
+        return row
+
+    def _taught(self, folder: RunFolder, cell: Cell, seed: int) -> Distillation:
+        """A distillation that holds a student of a finished cell."""
+        import torch
+
+        from ackd.errors import InputError
+
+        path = self._students(folder, cell) / f"{seed}.pt"
+        distillation = self._prepare(cell)
+        distillation.reset(seed)
+        try:
+            distillation.student.model.load_state_dict(torch.load(path, weights_only=True))
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{path} cannot be read: start the run anew with --overwrite") from error
+        return distillation
+
+    def _result(
+        self, folder: RunFolder, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], total: Ledger
+    ) -> dict[str, Any]:
+        """The fields of `result.json`; here, and only here, dev is read."""
+        from ackd.cli.results import summary, teacher_standings
+
+        control = next(row for row in rows if _pair(row) == UNTUNED)
+        pairs = dict.fromkeys([_pair(best), *([] if control["error"] else [UNTUNED])])
+        ready = {pair: [self._taught(folder, pair, seed) for seed in self._seeds] for pair in pairs}
+
+        def read(distillations: Sequence[Distillation]) -> float:
+            name, split = next(iter(distillations[0].task.dev.items()))
+            standings = [one.measure(split, name) for one in distillations]
+            for one in distillations:
+                total.add(one.ledger)
+            return round(100 * _mean([one.score for one in standings]), 4)
+
+        (first, *_) = ready[_pair(best)]
+        dev = {name: first.measure(split, name) for name, split in first.task.dev.items()}
+        scores = {pair: read(those) for pair, those in ready.items()}
+        for one, seed in zip(ready[_pair(best)], self._seeds, strict=True):
+            one.reset(seed)
+        initial = read(ready[_pair(best)])
+        tuned, untuned = scores[_pair(best)], scores.get(UNTUNED)
+        earned = None if untuned is None else untuned - initial
+        return {
+            **summary(first.task.spec, dev, teacher_standings(first)),
+            "dev_score": tuned,
+            "untuned_dev_score": untuned,
+            "initial_dev_score": initial,
+            "gain": round(tuned - initial, 4),
+            "untuned_gain": None if earned is None else round(earned, 4),
+            "relative_gain": None if untuned is None or not earned or earned < 0 else (tuned - untuned) / earned,
+            "policy": "tuned-kd",
+            "best": {name: best[name] for name in ("temperature", "kd_weight", "reward_score", "reward_loss")},
+            "seed": list(self._seeds),
+            "steps": self.steps,
+            "command": self._command(_pair(best)),
+            "cells": [{name: row[name] for name in row if name != "ledger"} for row in rows],
+        }
+
+    def _tables(
+        self,
+        folder: RunFolder,
+        rows: Sequence[Mapping[str, Any]],
+        best: Mapping[str, Any] | None,
+        grid: Sequence[Cell],
+    ) -> str:
+        """Writes `table.csv` and `table.md`, and gives the latter back."""
+        noted = []
+        for row in rows:
+            notes = [
+                *(["best"] if row is best else []),
+                *(["untuned"] if _pair(row) == UNTUNED else []),
+                *(["not in the grid"] if _pair(row) not in grid else []),
+            ]
+            noted.append({**row, "note": ", ".join(notes)})
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(noted)
+        folder.write_text("table.csv", file.getvalue())
+        lines = ["| temperature | KD weight | reward split | loss there | seconds | |", "|---|---|---|---|---|---|"]
+        for row in noted:
+            score = "diverged" if row["error"] else f"{row['reward_score']:.2f}"
+            loss = "" if row["error"] else f"{row['reward_loss']:.4f}"
+            lines.append(
+                f"| {row['temperature']:g} | {row['kd_weight']:g} | {score} | {loss} | {row['seconds']:.1f} "
+                f"| {row['note']} |"
+            )
+        text = "\n".join(lines)
+        folder.write_text("table.md", text + "\n")
+        return text
+
+    def _command(self, cell: Cell) -> str:
+        """What distils such a student."""
+        from ackd.cli.distill import Distill
+
+        words = ["ackd", "distill", "--task", self.task, "--teacher", *self.teacher]
+        theirs = {field.name for field in dataclasses.fields(Distill)} - {"task", "teacher", "seed", "temperature"}
+        run = {field.name for field in dataclasses.fields(RunOptions)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in theirs - run or value == field.default:
+                continue
+            words.append(f"--{field.name.replace('_', '-')}")
+            if not isinstance(value, bool):
+                words += map(str, value) if isinstance(value, tuple) else [str(value)]
+        options = [f"{name}={value}" for name, value in _options(cell).items()]
+        seed = ["--seed", str(self.first_seed)] if self.first_seed else []
+        return shlex.join([*words, *seed, "--preset", self._preset, "--options", *options, "--output", "RUN"])
+
+
+def _trained(distillation: Distillation, seed: int) -> Standing:
+    """Trains a student; how it stands on the reward split, without a score if it diverged."""
+    from ackd.loop import distill
+    from ackd.types import Standing
+
+    (stage,) = distillation.stages
+    try:
+        distill(distillation, stage.selection, seed=seed)
+        return distillation.measure(distillation.task.reward, "reward")
+    except FloatingPointError:
+        return Standing(math.nan, math.nan)
+
+
+def _options(cell: Cell) -> dict[str, float]:
+    """The preset's."""
+    return {"tau": cell[0], "alpha": cell[1]}
+
+
+def _named(cell: Cell) -> str:
+    return f"{cell[0]}-{cell[1]}"
+
+
+def _pair(row: Mapping[str, Any]) -> Cell:
+    return row["temperature"], row["kd_weight"]
+
+
+def _standing(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What a row is chosen by: the score, and of equal ones the loss."""
+    return row["reward_score"], -row["reward_loss"]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _said(result: Mapping[str, Any]) -> str:
+    best, relative = result["best"], result["relative_gain"]
+    lines = [
+        f"{result['task']}: temperature {best['temperature']:g} and weight {best['kd_weight']:g}: {result['metric']} "
+        f"{result['dev_score']:.2f} on dev, {result['gain']:+.2f} against the student before it learned"
+    ]
+    if result["untuned_dev_score"] is None:
+        lines.append("untuned (1, 0.5) it diverged")
+    else:
+        share = "" if relative is None else f"; tuning raises the gain by {relative:.0%}"
+        lines.append(f"untuned (1, 0.5): {result['untuned_dev_score']:.2f}, {result['untuned_gain']:+.2f}{share}")
+    return "\n".join(lines)

@@ -1,0 +1,191 @@
+"""A corpus of tokens on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.corpora.chunks import Tokens, cut, encode
+from ackd.corpora.text import documents
+from ackd.errors import InputError
+from ackd.models import (
+    Tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    sentence_ends,
+    tokenizer_fingerprint,
+    vocabulary_size,
+)
+from ackd.tasks import Split
+
+HEADER, TOKENS, OFFSETS, TOKENIZER = "corpus.json", "tokens.bin", "offsets.bin", "tokenizer"
+T = TypeVar("T")
+PIECE = 2**22  # tokens that are looked at together
+
+
+@dataclass(frozen=True)
+class Header:
+    """What `corpus.json` says."""
+
+    fingerprint: str  # SHA-256 of the tokenizer's fingerprint, of all lengths and of all tokens
+    tokenizer: str  # the tokenizer's fingerprint
+    chunks: int
+    tokens: int
+    vocabulary: int
+    dtype: str  # uint8, uint16 or uint32: the smallest that holds the vocabulary
+    max_length: int  # at which chunks were cut
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Chunks of tokens, memory-mapped, in a folder that also has their tokenizer."""
+
+    folder: Path
+    header: Header
+    tokens: NDArray[Any]  # of all chunks, one after the other
+    offsets: NDArray[np.int64]  # [N + 1], where each chunk begins
+
+    def __len__(self) -> int:
+        return self.header.chunks
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[N], the tokens of each chunk."""
+        return np.diff(self.offsets)
+
+    def chunk(self, place: int) -> Tokens:
+        """The tokens of one chunk."""
+        return self.tokens[self.offsets[place] : self.offsets[place + 1]].astype(np.int64)
+
+    def tokenizer(self) -> Tokenizer:
+        """Whose tokens these are."""
+        return load_tokenizer(self.folder / TOKENIZER)
+
+    def split(self, first: int, last: int) -> Split:
+        """The chunks from `first` to before `last`, to learn or measure the next token on; nothing is copied."""
+        start, stop = self.offsets[first], self.offsets[last]
+        labels = np.zeros(last - first, np.int64)
+        ids = np.arange(first, last)
+        offsets = self.offsets[first : last + 1] - start
+        return Split({"input_ids": self.tokens[start:stop]}, offsets, labels, ids, {}, language=True)
+
+
+def write_corpus(folder: Path, chunks: Iterable[Tokens], tokenizer: Tokenizer, max_length: int) -> Corpus:
+    """Writes chunks as they come; the header last, so that what was broken off is no corpus.
+
+    Raises:
+        InputError: if there is no chunk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEADER).unlink(missing_ok=True)
+    vocabulary = vocabulary_size(tokenizer)
+    kind = np.min_scalar_type(vocabulary - 1).newbyteorder("<")
+    lengths = []
+    with (folder / TOKENS).open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk.astype(kind).tobytes())
+            lengths.append(len(chunk))
+    if not lengths:
+        raise InputError("there is no chunk of two tokens or more, and nothing to learn from")
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
+    (folder / OFFSETS).write_bytes(offsets.tobytes())
+    save_tokenizer(folder / TOKENIZER, tokenizer)
+    tokens = np.memmap(folder / TOKENS, kind, "r")
+    its = tokenizer_fingerprint(tokenizer)
+    header = Header(
+        _fingerprint(its, tokens, offsets), its, len(lengths), len(tokens), vocabulary, kind.name, max_length
+    )
+    (folder / HEADER).write_text(json.dumps(asdict(header), indent=2) + "\n", encoding="utf-8")
+    return Corpus(folder, header, tokens, offsets)
+
+
+def tokenised(folder: Path, texts: str | Path, tokenizer: Tokenizer, max_length: int) -> Corpus:
+    """A text file as a corpus in `folder`.
+
+    Raises:
+        InputError: if the file cannot be read or has no text, or the length is below 2.
+    """
+    if max_length < 2:
+        raise InputError(f"the maximum length is {max_length}: a chunk has 2 tokens or more")
+    chunks = cut(encode(documents(texts), tokenizer), sentence_ends(tokenizer), max_length)
+    return write_corpus(folder, chunks, tokenizer, max_length)
+
+
+def find_corpus(path: str | Path) -> Path | None:
+    """The folder of the corpus that `path` is, or that a run there has; None if it has none."""
+    places = (Path(path), Path(path) / "corpus")
+    return next((place for place in places if (place / HEADER).is_file()), None)
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """The corpus in a folder, or that of a run there; all of it is checked, and nothing of it is executed.
+
+    Raises:
+        InputError: if there is none, or it is damaged.
+    """
+    folder = find_corpus(path)
+    if folder is None:
+        raise InputError(f"there is no corpus in {path}: expected {HEADER}")
+    header = read_header(folder / HEADER, Header)
+    if header.dtype not in ("uint8", "uint16", "uint32"):
+        raise InputError(f"{folder / HEADER} is damaged: it has tokens of the type {header.dtype!r}")
+    kind = np.dtype(header.dtype).newbyteorder("<")
+    tokens = mapped(folder / TOKENS, kind, header.tokens)
+    offsets = np.array(mapped(folder / OFFSETS, np.dtype("<i8"), header.chunks + 1), np.int64)
+    sound = offsets[0] == 0 and offsets[-1] == len(tokens) and bool((np.diff(offsets) > 1).all())
+    pieces = (tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE))
+    if not sound or any(int(piece.max()) >= header.vocabulary for piece in pieces):
+        raise InputError(f"the corpus in {folder} is damaged: its chunks or tokens are out of range; write it anew")
+    if _fingerprint(header.tokenizer, tokens, offsets) != header.fingerprint:
+        raise InputError(f"the corpus in {folder} is damaged: it is not what its {HEADER} says; write it anew")
+    return Corpus(folder, header, tokens, offsets)
+
+
+def read_header(path: Path, kind: Callable[..., T]) -> T:
+    """A dataclass of strings and counts from a JSON file.
+
+    Raises:
+        InputError: if it is not that.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        header = kind(**values)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0][:200]})") from error
+    types: dict[str, str] = kind.__annotations__
+    for name, value in values.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60
+        if not (isinstance(value, str) if types[name] == "str" else whole):
+            raise InputError(f"{path} is damaged: its {name} is {str(value)[:100]!r}")
+    return header
+
+
+def mapped(path: Path, kind: np.dtype[Any], count: int) -> NDArray[Any]:
+    """An array of `count` numbers in a file, which is opened only if it has that size.
+
+    Raises:
+        InputError: if it has not.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no {path}: it is incomplete")
+    size = path.stat().st_size
+    if size != count * kind.itemsize:
+        raise InputError(
+            f"{path} is damaged or incomplete: it has {size} bytes and should have {count * kind.itemsize}"
+        )
+    return np.memmap(path, kind, "r") if count else np.empty(0, kind)
+
+
+def _fingerprint(tokenizer: str, tokens: NDArray[Any], offsets: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(f"{tokenizer} {len(tokens)} {len(offsets)}".encode())
+    digest.update(np.ascontiguousarray(offsets, "<i8").data)
+    for start in range(0, len(tokens), PIECE):
+        digest.update(np.ascontiguousarray(tokens[start : start + PIECE]).data)
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""Difference sampling: which chunks a large model knows and a small one does not."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.corpora.scores import Scores
+from ackd.errors import InputError
+
+Normalise = Literal["mean", "sum"]
+
+
+def differences(
+    teacher: Scores, reference: Scores, lengths: NDArray[np.int64], normalise: Normalise = "mean"
+) -> NDArray[np.float64]:
+    """How much better the teacher knows each chunk than the reference does, [N].
+
+        score_i = loss_R,i - loss_T,i = 1/n_i log p_T(x_i) / p_R(x_i),  or n_i times that
+
+    Args:
+        teacher: the large model's losses.
+        reference: the small model's.
+        lengths: [N], tokens of each chunk; n_i is one less, since the first is not predicted.
+        normalise: `mean`, as the published code does, or `sum`, as the paper's formula says.
+
+    Raises:
+        InputError: if the two are not of one corpus, or the corpus has another number of chunks.
+    """
+    if teacher.header.tokenizer != reference.header.tokenizer:
+        raise InputError(
+            "the reference was scored with another tokenizer than the teacher: losses of different tokens cannot be "
+            "compared; train a reference with the teacher's tokenizer"
+        )
+    if teacher.header.corpus != reference.header.corpus:
+        raise InputError("the scores of the teacher and of the reference are of two corpora: score one with both")
+    if not len(teacher.values) == len(reference.values) == len(lengths):
+        raise InputError(
+            f"there are {len(teacher.values)} scores of the teacher and {len(reference.values)} of the reference, and "
+            f"the corpus has {len(lengths)} chunks: score this corpus with both"
+        )
+    scores = reference.values.astype(np.float64) - teacher.values
+    return scores * (lengths - 1) if normalise == "sum" else scores
+
+
+def kept(
+    scores: NDArray[np.float64], ratio: float, allowed: NDArray[np.bool_] | None = None, *, seed: int | None = None
+) -> NDArray[np.int64]:
+    """The places of the int(ratio N) largest scores, ascending: the corpus keeps its order. Of ties the earlier wins.
+
+    Args:
+        scores: [N].
+        ratio: the share to keep, above 0 and at most 1, of the chunks that are allowed.
+        allowed: [N], which chunks may be kept and count for N; all if None.
+        seed: keep as many at random instead, as a control.
+
+    Raises:
+        InputError: if the ratio is out of range or keeps nothing, or a score is no number.
+    """
+    if not 0 < ratio <= 1:
+        raise InputError(f"a ratio of {ratio} cannot be kept: give one above 0, at most 1")
+    if not np.isfinite(scores).all():
+        raise InputError(f"the score of chunk {int(np.flatnonzero(~np.isfinite(scores))[0])} is no finite number")
+    places = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+    count = int(ratio * len(places) + 1e-9)  # 0.29 * 100 is 28.999...
+    if not count:
+        raise InputError(f"a ratio of {ratio} keeps none of {len(places)} chunks: give a larger one")
+    if seed is not None:
+        return np.sort(np.random.default_rng(seed).choice(places, count, replace=False))
+    order = np.argsort(-scores[places], kind="stable")[:count]
+    chosen: NDArray[Any] = np.sort(places[order])
+    return chosen

@@ -1,0 +1,137 @@
+"""A teacher's mistakes, put right by the labels."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ackd.errors import InputError, unknown
+from ackd.knowledge.labels import label_loss
+from ackd.knowledge.masked import wide
+from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+
+Where: TypeAlias = Literal["wrong", "all"]
+WHERE = ("wrong", "all")
+FLOOR = -1e30  # for log 0: any temperature makes 0 of its exponential, and none makes infinity of the number
+
+
+def revised(logits: Tensor, labels: Tensor, *, eta: float, where: Where = "wrong") -> Tensor:
+    """The log of a distribution that the label's class leads, whatever the teacher says, [B, C] from [B, C].
+
+        p' = beta p + (1 - beta) e_y,  beta = eta / (max_c p_c - p_y + 1),  p = softmax(logits)
+
+    The shares of all other classes keep their ratios. With `where` as `wrong`, p' is p where no class is ahead of the
+    label's. No number is below `FLOOR`.
+
+    Args:
+        logits: [B, C].
+        labels: [B], int64 classes.
+        eta: in (0, 1); the lead of the label's class over the teacher's is 1 - eta where that was wrong.
+        where: revise the answers that are wrong, or all.
+
+    References:
+        Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
+        https://arxiv.org/abs/2404.03693
+    """
+    log_p = wide(logits).log_softmax(-1)
+    best, own = log_p.amax(-1, keepdim=True), log_p.gather(-1, labels[:, None])
+    beta = eta / (best.exp() - own.exp() + 1)
+    target = torch.logaddexp(beta.log() + own, torch.log1p(-beta))
+    answer = (log_p + beta.log()).scatter(-1, labels[:, None], target)
+    if where == "wrong":
+        answer = torch.where(right(logits, labels)[:, None], log_p, answer)
+    return answer.clamp_min(FLOOR)
+
+
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether no class is ahead of the label's, [B] bool from [B, C] and [B]."""
+    return logits.gather(-1, labels[:, None])[:, 0] >= logits.amax(-1)
+
+
+def check_revision(classes: int, eta: float, where: str) -> None:
+    """Refuses what cannot be revised.
+
+    Raises:
+        InputError: for regression, an `eta` outside (0, 1), or an unknown `where`.
+    """
+    check_classes(classes, "revise")
+    if not 0 < eta < 1:
+        raise InputError(f"eta is {eta}: the label's class leads a revised answer for an eta between 0 and 1 only")
+    if where not in WHERE:
+        raise unknown("place for a revision", where, WHERE)
+
+
+def check_classes(classes: int, verb: str) -> None:
+    """Refuses a model without classes.
+
+    Raises:
+        InputError: for fewer than two outputs.
+    """
+    if classes < 2:
+        raise InputError(
+            f"a teacher with 1 output, as for a regression, gives no probabilities to {verb}: use 'logits-mse' instead"
+        )
+
+
+class Revision(Knowledge):
+    """The whole loss of label revision as another team re-implemented it, the labels' part included.
+
+        L = mean over right i [CE_i + lambda1 MSE(z_S, z_T)_i] + lambda2 mean over wrong i MSE(softmax z_S, p')_i
+
+    Right are the examples on which no class of the teacher's is ahead of the label's; MSE is the mean over classes, and
+    a group without examples counts 0. What is returned for an example is B over its group's size times its own part, so
+    that the mean over a batch is L. Use it with `Selection(..., labels=0)`.
+
+    Args:
+        student: the student's sizes.
+        teacher: the teacher's sizes.
+        eta: as in `revised`.
+        lambda1: of the logits.
+        lambda2: of the revised answers.
+
+    References:
+        Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
+        https://arxiv.org/abs/2404.03693, as read in https://github.com/zju-SWJ/RLD
+
+    Raises:
+        InputError: for regression (C = 1), an `eta` outside (0, 1) or a negative weight.
+    """
+
+    family = "logits"
+
+    def __init__(
+        self,
+        student: Shape,
+        teacher: Shape,
+        *,
+        eta: float = 0.8,
+        lambda1: float = 4.0,
+        lambda2: float = 1.0,
+        name: str = "label-revision",
+    ) -> None:
+        super().__init__()
+        check_revision(min(student.classes, teacher.classes), eta, "wrong")
+        for what, weight in {"lambda1": lambda1, "lambda2": lambda2}.items():
+            if not 0 <= weight < float("inf"):
+                raise InputError(f"{what} is {weight}: a weight is finite and not negative")
+        self.name = name
+        self.eta, self.lambda1, self.lambda2 = eta, lambda1, lambda2
+        self.student_needs = self.teacher_needs = Needs(logits=True)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss per example, `[B]`."""
+        assert student.logits is not None
+        assert teacher.logits is not None
+        ours, theirs, labels = wide(student.logits), wide(teacher.logits), batch.labels
+        target = revised(theirs, labels, eta=self.eta).exp()
+        known = label_loss(ours, labels) + self.lambda1 * (ours - theirs).square().mean(-1)
+        mended = self.lambda2 * (ours.softmax(-1) - target).square().mean(-1)
+        knows = right(theirs, labels)
+        count = torch.where(knows, knows.sum(), (~knows).sum()).to(ours.dtype)
+        return len(labels) / count * torch.where(knows, known, mended)
+
+    def flops(self, size: int, length: int) -> float:
+        """0: no matrix product."""
+        return 0.0

@@ -1,0 +1,38 @@
+"""What a teacher says of every next token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ackd.knowledge.logits import Response
+from ackd.knowledge.masked import masked_mean, wide
+from ackd.types import NO_TOKEN, Batch, Outputs
+
+
+class Tokens(Response):
+    """Cross-entropy of a causal language model under the teacher's distribution, mean over an example's next tokens.
+
+        L_i = -1/n sum_t sum_v p_tv log q_tv,  p = softmax(z_T),  q = softmax(z_S)
+
+    Over the whole vocabulary and at temperature 1; its least value is the mean entropy of p, not 0.
+
+    References:
+        Gu et al., MiniPLM: Knowledge Distillation for Pre-Training Language Models, 2025,
+        https://arxiv.org/abs/2410.17215, the baseline "Vanilla KD"
+    """
+
+    def __init__(self, *, name: str = "tokens") -> None:
+        super().__init__(name)
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss of each token, [B, n] from [B, n, V]."""
+        # a word that the student rules out costs a large number, and nothing where the teacher rules it out as well
+        log_q = torch.log_softmax(student, -1).clamp_min(torch.finfo(student.dtype).min)
+        return -(torch.softmax(teacher, -1) * log_q).sum(-1)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss per example, `[B]`."""
+        assert student.logits is not None
+        assert teacher.logits is not None
+        return masked_mean(self.compare(wide(student.logits), wide(teacher.logits)), batch.labels != NO_TOKEN)

@@ -1,0 +1,126 @@
+"""What a causal language model's tokenizer and config have to say to each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as Trained
+from tokenizers import decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from ackd.errors import InputError
+from ackd.models.forward import Model
+from ackd.models.load import Tokenizer
+
+END = "<|endoftext|>"
+SMALLEST = 257  # every byte, and the end of a text
+CLOSING = " \t\"')]}\u201d\u2019\u00bb"  # what may stand between the end of a sentence and that of its token
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of at most `size` tokens, with an end-of-text token: it can say every text.
+
+    Raises:
+        InputError: if `size` has no room for the bytes themselves.
+
+    References:
+        Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016,
+        https://arxiv.org/abs/1508.07909
+    """
+    if size < SMALLEST:
+        raise InputError(f"a vocabulary of {size} has no room for the {SMALLEST} tokens that every text needs")
+    learned = Trained(BPE())
+    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learned.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    learned.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=learned, eos_token=END, pad_token=END)
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id."""
+    return int(max(tokenizer.get_vocab().values())) + 1
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 of the vocabulary and the end-of-text token: equal fingerprints, ids of equal meaning."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps([vocabulary, end_token(tokenizer)]).encode()).hexdigest()
+
+
+def end_token(tokenizer: Tokenizer) -> int:
+    """The id of the token that ends a text.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"the tokenizer of {tokenizer.name_or_path or 'the model'} has no end-of-text token, as that of a causal "
+            "language model has: give another"
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def sentence_ends(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """[V], whether a token ends a text, a line or a sentence."""
+    ends = np.zeros(vocabulary_size(tokenizer), np.bool_)
+    for token in tokenizer.get_vocab().values():
+        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        ends[token] = text.rstrip(" \t").endswith("\n") or text.rstrip(CLOSING).endswith((".", "!", "?", "…", "。"))
+    ends[end_token(tokenizer)] = True
+    return ends
+
+
+def starts_texts(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer, left to itself, puts a token in front of each text."""
+    bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    return tokenizer.bos_token_id is not None and len(whole) > len(bare) and whole[0] == tokenizer.bos_token_id
+
+
+def language_config(path: str | Path, tokenizer: Tokenizer, vocabulary: int | None = None) -> Any:
+    """A causal language model's config from a JSON file, for the tokens of `tokenizer`.
+
+    Args:
+        path: the file, with a `model_type` and its sizes.
+        tokenizer: whose special tokens are the model's.
+        vocabulary: tokens that the model answers with; as many as the tokenizer has, if neither this nor the file
+            says.
+
+    Raises:
+        InputError: if it cannot be read, or has fewer tokens than the tokenizer.
+    """
+    wanted = vocabulary or vocabulary_size(tokenizer)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = AutoConfig.for_model(**{"vocab_size": wanted, **settings, **special})
+    except Exception as error:  # the configs of a hundred families check their values in many ways
+        raise InputError(
+            f"{path} is not a model config ({(str(error) or type(error).__name__).splitlines()[0][:200]}): "
+            "it needs a 'model_type' and its sizes"
+        ) from error
+    if config.vocab_size < wanted:
+        raise InputError(
+            f"{path} has a vocabulary of {config.vocab_size}, and {wanted} tokens are needed: leave it out"
+        )
+    return config
+
+
+def check_length(model: Model, length: int, source: str) -> None:
+    """Compares the tokens that a model can read at once with those that it will have to.
+
+    Raises:
+        InputError: if they are too many.
+    """
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and length > most:
+        raise InputError(f"{source} reads {most} tokens at once, and the corpus has texts of {length}: cut it shorter")

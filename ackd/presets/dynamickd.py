@@ -1,0 +1,266 @@
+"""Dynamic knowledge distillation: the student's uncertainty says which examples, which teacher, which losses.
+
+    u_i = -sum_c p_ic log p_ic / log C,  p_i = softmax(z_S(x_i)) of the current forward pass
+
+Weights follow the current batch alone; nothing is annealed, and by default no gradient passes through them.
+
+References:
+    Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
+    https://arxiv.org/abs/2109.11295
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ackd.errors import InputError, unknown
+from ackd.knowledge import Hidden, Logits, LogitsMse, layer_map
+from ackd.presets.preset import Method, Preset
+from ackd.scores import Pick, check_uncertain, entropy, uncertainty
+from ackd.stages import Stage
+from ackd.types import EMBEDDINGS, Batch, Knowledge, Outputs, Selection, Shape
+from ackd.weighting import Answers, PickedRows, Weighting
+
+SMALL = 0  # the place of the small teacher; whoever else teaches is large
+LOSSES = ("mse", "kl")
+ADOPTIONS = ("hard", "soft", "instance", "average")
+
+
+@dataclass(frozen=True)
+class UncertainHalf(Weighting):
+    """The floor(B / 2) most uncertain examples to the small teacher alone, the others to the large one alone.
+
+    Each is asked about its own half only, and each loss is a mean over its own half; of one example, all is the large
+    teacher's.
+    """
+
+    def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
+        """Half of it."""
+        return {one.name: size // 2 if one.teacher == SMALL else size - size // 2 for one in terms}
+
+    def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
+        """Each teacher's half."""
+        assert student.logits is not None
+        order = entropy(student.logits.detach()).argsort(descending=True, stable=True)
+        half = len(order) // 2
+        small, large = order[:half].sort().values, order[half:].sort().values
+        return {one.name: small if one.teacher == SMALL else large for one in terms}
+
+
+@dataclass(frozen=True)
+class UncertainTeachers(Weighting):
+    """w_i for the small teacher's losses, and 1 - w_i for the large one's: the less sure, the smaller the teacher.
+
+        w_i = mean of u over the batch, or u_i itself
+
+    Args:
+        each: weigh every example by its own uncertainty, not by the batch's.
+        attached: let gradient pass through the weights too, as in the published code.
+    """
+
+    each: bool = False
+    attached: bool = False
+
+    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The shares."""
+        share = _uncertainty(answers, self.attached)
+        if not self.each:
+            share = share.mean().expand_as(share)
+        return {one.name: _of(share if one.teacher == SMALL else 1 - share, rows.get(one.name)) for one in terms}
+
+
+@dataclass(frozen=True)
+class EqualTeachers(Weighting):
+    """1 / teachers for every loss: what the dynamic rules are compared with.
+
+    Args:
+        teachers: how many there are.
+    """
+
+    teachers: int = 2
+
+    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The shares."""
+        return {one.name: torch.full_like(answers.losses[one.name], 1 / self.teachers) for one in terms}
+
+
+@dataclass(frozen=True)
+class UncertainObjectives(Weighting):
+    """1 - u_i for what compares outputs and u_i for all else: representations teach the unsure, outputs the sure.
+
+    Args:
+        reverse: exchange the two.
+        attached: let gradient pass through the weights too, as in the published code.
+    """
+
+    reverse: bool = False
+    attached: bool = False
+
+    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """By the family of each."""
+        u = _uncertainty(answers, self.attached)
+        return {
+            one.name: _of(1 - u if (one.family == "logits") != self.reverse else u, rows.get(one.name)) for one in terms
+        }
+
+
+def _uncertainty(answers: Answers, attached: bool) -> Tensor:
+    """Of the whole batch, u, [B]."""
+    assert answers.student.logits is not None
+    return uncertainty(answers.student.logits if attached else answers.student.logits.detach())
+
+
+def _of(weights: Tensor, rows: Tensor | None) -> Tensor:
+    return weights if rows is None else weights[rows]
+
+
+def dynamickd_data(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    keep: float = 0.5,
+    score: str = "margin",
+    train_on: str = "all",
+    loss: str = "mse",
+    tau: float = 5.0,
+) -> Preset:
+    """CE over all examples + D over the share `keep` of them that `score` puts first; a teacher is asked on those only.
+
+    D is the mean squared error of the raw outputs over examples and classes, or tau^2 KL (batchmean). With `train_on`
+    "kept" the labels count on the picked examples only too, which costs a pass of the student to score the batch.
+    """
+    pick = Pick(score, keep)
+    if pick.uncertain:
+        check_uncertain(student.classes)
+    _check("train_on", train_on, ("all", "kept"))
+    losses = _outputs(loss, tau, len(teachers))
+    stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
+    if train_on == "kept":
+        return Preset(losses, stages, thin=pick, gives_way=True)
+    return Preset(losses, stages, PickedRows(pick), gives_way=True)
+
+
+def dynamickd_teacher(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    adoption: str = "hard",
+    loss: str = "mse",
+    tau: float = 5.0,
+    attached: bool = False,
+) -> Preset:
+    """CE + w_small D(small teacher) + w_large D(large teacher); the small one is named first.
+
+    `hard` gives the uncertain half of each batch to the small teacher alone and the rest to the large one alone;
+    `soft` weighs them by the mean of u over the batch and one less that, `instance` each example by its own u;
+    `average` is the static control, half of each.
+    """
+    _check("adoption", adoption, ADOPTIONS)
+    if adoption != "average":
+        check_uncertain(student.classes, "average the teachers (--options adoption=average)")
+    if attached and adoption not in ("soft", "instance"):
+        raise InputError(f"no gradient can pass through the weights of adoption={adoption}: leave attached away")
+    rules: dict[str, Weighting] = {
+        "hard": UncertainHalf(),
+        "soft": UncertainTeachers(attached=attached),
+        "instance": UncertainTeachers(each=True, attached=attached),
+        "average": EqualTeachers(),
+    }
+    losses = _outputs(loss, tau, len(teachers))
+    stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
+    return Preset(losses, stages, rules[adoption], gives_way=True)
+
+
+def dynamickd_objective(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    weights: str = "uncertainty",
+    reverse: bool = False,
+    attached: bool = False,
+    normalise: bool = True,
+    loss: str = "mse",
+    tau: float = 5.0,
+    beta: float = 1.0,
+    layers: str = "uniform",
+) -> Preset:
+    """CE + mean_i (1 - u_i) D_i + beta mean_i u_i R_i; R_i sums the distance of hidden states over matched layers.
+
+    The embeddings are one of the layers; each distance is a mean over valid tokens and width, of states divided by
+    their lengths unless `normalise` is off. With static weights both losses count 1.
+    """
+    _check("weights", weights, ("uncertainty", "static"))
+    if weights == "uncertainty":
+        check_uncertain(student.classes, "keep the weights static (--options weights=static)")
+    elif reverse or attached:
+        given = "reverse" if reverse else "attached"
+        raise InputError(f"static weights do not depend on uncertainty: leave {given} away")
+    (teacher,) = teachers
+    pairs = ((EMBEDDINGS, EMBEDDINGS), *layer_map(layers, student.layers, teacher.layers))
+    (outputs,) = _outputs(loss, tau, 1)
+    hidden = Hidden(student, teacher, pairs, normalise=normalise)
+    selection = Selection({outputs.name: 1.0, hidden.name: beta * len(pairs)})
+    weighting = UncertainObjectives(reverse, attached) if weights == "uncertainty" else None
+    return Preset([outputs, hidden], [Stage(1.0, selection)], weighting)
+
+
+def _outputs(loss: str, tau: float, teachers: int) -> list[Knowledge]:
+    """D for each teacher, named as everywhere: `logits-mse`, or of several `logits-mse@1` and so on."""
+    _check("loss", loss, LOSSES)
+    made: list[Knowledge] = []
+    for place in range(teachers):
+        one: Knowledge = LogitsMse() if loss == "mse" else Logits(temperature=tau)
+        one.name += f"@{place + 1}" if teachers > 1 else ""
+        one.teacher = place
+        made.append(one)
+    return made
+
+
+def _check(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise unknown(what, value, known)
+
+
+_PAPER: dict[str, Any] = {
+    "paper": "Dynamic Knowledge Distillation for Pre-trained Language Models",
+    "year": 2021,
+    "link": "https://arxiv.org/abs/2109.11295",
+}
+_OURS = "formula, reduction and defaults from the authors' code; teachers without dropout, weights without gradient"
+METHODS = (
+    Method(
+        "dynamickd-data",
+        dynamickd_data,
+        **_PAPER,
+        does="outputs of the examples that the student is least sure of, labels of all",
+        cost="a teacher pass over the kept share of each batch",
+        known=_OURS,
+        unknown="the paper counts FLOPs as if the backward pass ran on the kept share alone, and the code runs it on "
+        "all; ledger.json has both accounts. Scores that need soft labels (kl) are left out",
+        teachers=(1, 2),
+    ),
+    Method(
+        "dynamickd-teacher",
+        dynamickd_teacher,
+        **_PAPER,
+        does="outputs of two teachers, the small one for the unsure and the large one for the sure; small named first",
+        cost="half a pass of each teacher a step (hard), or a pass of each",
+        known=_OURS,
+        teachers=(2, 2),
+    ),
+    Method(
+        "dynamickd-objective",
+        dynamickd_objective,
+        **_PAPER,
+        does="hidden states for the unsure, outputs for the sure",
+        cost="one teacher pass a step",
+        known=f"{_OURS}; padding is left out",
+        unknown="beta is tuned for each task: 1 in the code, 4 in its script for RTE; the static control is normalised "
+        "over tokens in the code, and over the hidden axis here",
+    ),
+)

@@ -1,0 +1,194 @@
+"""Soft labels that need no teacher: of an autoencoder, and, as its control, of nothing at all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ackd.errors import InputError
+from ackd.knowledge import Logits, LogitsSoftCrossEntropy
+from ackd.presets.preset import Material, Method, Preset
+from ackd.stages import Stage
+from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
+from ackd.teachers.labels import LabelTeacher, smooth_labels
+from ackd.types import Knowledge, Selection, Shape, Teacher
+
+logger = logging.getLogger("ackd")
+
+LEAST = "least"
+
+
+def reffakd(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    alpha: float = 0.5,
+    tau: float = 5.0,
+    form: str = "kl",
+    similarity_temperature: float = 0.1,
+    boost: str = LEAST,
+    per_class: int = 40,
+    fit_steps: int = STEPS,
+    seed: int = 42,
+) -> Preset:
+    """(1 - alpha) CE + alpha tau^2 KL(q_y || softmax(z / tau)) elementmean, or with `ce` the soft cross-entropy.
+
+    `q_y` is the label's row of a table that an autoencoder of the training data gives, and is not tempered. The
+    authors search tau in 1, 5, 10, 20 and alpha in 0.1 to 0.9. A teacher that is named teaches nothing: it may give the
+    student its layers, and is what reports compare with.
+
+    Args:
+        student: the student's sizes.
+        teachers: of the teachers that were named, if any.
+        alpha: what the soft labels count.
+        tau: temperature of the student's answers.
+        form: kl | ce.
+        similarity_temperature: of the softmax over similarities; 1 as published, which leaves `q` almost uniform.
+        boost: what is added to the similarity of a class to itself: a number, or `least`, which makes it the largest.
+        per_class: examples of each class that are compared.
+        fit_steps: of the autoencoder, batches of 128.
+        seed: of the autoencoder and of what is drawn.
+
+    Raises:
+        InputError: for regression, or an option out of range.
+
+    References:
+        Doshi, Kim, ReffAKD: Resource-efficient Autoencoder-based Knowledge Distillation, 2023,
+        https://arxiv.org/abs/2404.09886
+    """
+    _check_share("alpha", alpha)
+    more = _number(boost)
+    types: dict[str, tuple[Knowledge, float]] = {
+        "kl": (Logits(temperature=tau, teacher_temperature=1.0), alpha / student.classes),
+        "ce": (LogitsSoftCrossEntropy(temperature=tau, teacher_temperature=1.0), alpha * tau**2),
+    }
+    if form not in types:
+        raise InputError(f"there is no form {form!r}: use kl or ce")
+
+    def make(material: Material) -> LabelTeacher:
+        images, began = material.images, time.perf_counter()
+        made = soft_labels(
+            _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
+            material.train.labels,
+            material.classes,
+            images=images is not None,
+            per_class=per_class,
+            boost=more,
+            temperature=similarity_temperature,
+            steps=fit_steps,
+            seed=seed,
+        )
+        leads = int((made.table.argmax(1) == torch.arange(material.classes)).sum())
+        logger.info(
+            "soft labels from %s: %.1f GFLOPs in %.1f s; the likeliest class is the label in %d of %d rows, at %.3f on "
+            "average",
+            "word embeddings" if images is None else "images",
+            made.spent / 1e9,
+            time.perf_counter() - began,
+            leads,
+            material.classes,
+            made.table.diagonal().mean(),
+        )
+        return made
+
+    return _taught(*types[form], student, teachers, make, labels=1 - alpha)
+
+
+def label_smoothing(student: Shape, teachers: Sequence[Shape], *, epsilon: float = 0.1) -> Preset:
+    """(1 - epsilon) CE + epsilon CE under equally likely classes: what soft labels do that tell no class from another.
+
+    Raises:
+        InputError: for regression, or an `epsilon` outside (0, 1).
+
+    References:
+        Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016,
+        https://arxiv.org/abs/1512.00567
+    """
+    _check_share("epsilon", epsilon)
+
+    def make(material: Material) -> LabelTeacher:
+        return smooth_labels(material.classes)
+
+    return _taught(LogitsSoftCrossEntropy(), epsilon, student, teachers, make, labels=1 - epsilon)
+
+
+def _taught(
+    loss: Knowledge,
+    weight: float,
+    student: Shape,
+    teachers: Sequence[Shape],
+    make: Callable[[Material], LabelTeacher],
+    *,
+    labels: float,
+) -> Preset:
+    """One loss of the labels and one of soft labels, whose teacher comes behind those that were named."""
+    if student.classes < 2:
+        raise InputError("soft labels are distributions over classes, which a regression has not")
+    loss.teacher = len(teachers)
+
+    def revise(named: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+        return [*named, make(material)]
+
+    return Preset([loss], [Stage(1.0, Selection({loss.name: weight}, labels=labels))], revise=revise)
+
+
+def _pooled(material: Material) -> Inputs:
+    """Sentences as the mean of the starting student's word embeddings over their tokens, [R, d]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        embeddings = material.make_student().get_input_embeddings().cpu()
+
+    def pooled(places: Places) -> Tensor:
+        batch = material.train.batch(places)
+        with torch.no_grad():
+            vectors: Tensor = embeddings(batch.inputs["input_ids"]).float()
+        mask = batch.mask[..., None]
+        return (vectors * mask).sum(1) / mask.sum(1)
+
+    return pooled
+
+
+def _number(boost: str | float) -> float | None:
+    if boost == LEAST:
+        return None
+    try:
+        return float(boost)
+    except ValueError:
+        raise InputError(f"the boost is a number or {LEAST!r}, not {boost!r}") from None
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise InputError(f"{name} must be above 0 and below 1, got {value}: labels and soft labels share the loss")
+
+
+METHODS = (
+    Method(
+        "reffakd",
+        reffakd,
+        "ReffAKD: Resource-efficient Autoencoder-based Knowledge Distillation",
+        2023,
+        "https://arxiv.org/abs/2404.09886",
+        does="labels, and soft labels from how alike an autoencoder finds the classes; no teacher",
+        cost="no teacher pass; fitting the autoencoder, seconds on one core",
+        known="formulas and loss from the authors' code; they have images alone, and a similarity temperature of 1, "
+        "which leaves the soft labels almost uniform",
+        unknown="alpha and tau behind the published numbers; how it does on text, which is ours",
+        teachers=(0, 1),
+    ),
+    Method(
+        "label-smoothing",
+        label_smoothing,
+        "Rethinking the Inception Architecture for Computer Vision",
+        2016,
+        "https://arxiv.org/abs/1512.00567",
+        does="labels mixed with equally likely classes; no teacher",
+        cost="no teacher pass",
+        known="formula certain, and epsilon 0.1 is the paper's",
+        teachers=(0, 1),
+    ),
+)

@@ -1,0 +1,272 @@
+"""Label revision with data selection, its siblings for a teacher's mistakes, and data partitioning.
+
+    p' = beta p_T + (1 - beta) e_y,  beta = eta / (max_c p_T,c - p_T,y + 1)
+
+All of them are known from images alone; what is open is an option, or said in `unknown`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+import torch
+
+from ackd.errors import InputError, unknown
+from ackd.influence import Distilled, influence
+from ackd.knowledge import Logits
+from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
+from ackd.knowledge.revision import Revision, Where, check_classes, check_revision
+from ackd.presets.preset import Material, Method, Preset, Weigh
+from ackd.stages import Stage
+from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
+from ackd.teachers.partitioned import By
+from ackd.types import Knowledge, Selection, Shape, Teacher
+
+logger = logging.getLogger("ackd")
+
+FORMS = ("kd", "mse")
+SELECT = ("influence", "influence-r")
+
+
+def label_revision(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    eta: float = 0.8,
+    where: Where = "wrong",
+    form: str = "kd",
+    alpha: float = 0.5,
+    tau: float = 4.0,
+    lambda1: float = 4.0,
+    lambda2: float = 1.0,
+    keep: float = 1.0,
+    select: str = "influence",
+    held: float = 0.1,
+) -> Preset:
+    """Distillation from answers that the label's class leads, on the examples that help the others.
+
+    Form `kd` is (1 - alpha) CE + alpha tau^2 KL(p' || p_S), with the temperature taken of log p'; of several teachers
+    each has its share of alpha. Form `mse` is CE + lambda1 MSE(z_S, z_T) over what the teacher gets right + lambda2
+    MSE(softmax z_S, p') over what it gets wrong, group means, as another team re-implemented the paper.
+
+    With `keep` below 1 only that share of the training examples is distilled, those of the largest influence (the
+    smallest for `influence-r`), which a share `held` of the training examples is held out to measure; all others learn
+    from labels alone. See `ackd.influence`: it stands in for the paper's estimator.
+
+    References:
+        Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
+        https://arxiv.org/abs/2404.03693
+    """
+    for one in teachers:
+        check_revision(one.classes, eta, where)
+    if form not in FORMS:
+        raise unknown("form of label revision", form, FORMS)
+    if select not in SELECT:
+        raise unknown("selection of examples", select, SELECT)
+    for what, share in {"keep": keep, "held": held}.items():
+        if not 0 < share <= 1:
+            raise InputError(f"{what} is {share}: give a share of the examples above 0, at most 1")
+    selecting = keep < 1
+    if form == "mse":
+        if len(teachers) > 1:
+            raise InputError("form=mse learns from one teacher: name one, or leave form=mse away")
+        loss = Revision(student, teachers[0], eta=eta, lambda1=lambda1, lambda2=lambda2)
+        # the loss has the labels' part of what is distilled; where some is not, that is left to the labels
+        stages = [Stage(1.0, Selection({loss.name: 1.0}, labels=float(selecting)))]
+        weigh = _selecting(keep, select, held, rest=True) if selecting else None
+        return Preset([loss], stages, revise=_classified, weigh=weigh)
+    if selecting and not alpha < 1:
+        raise InputError(
+            "what is not distilled learns from labels alone, and alpha=1 leaves those no weight: give alpha below 1"
+        )
+
+    def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+        return [Revised(one, eta, where) for one in _classified(teachers, material)]
+
+    losses, stages = _kd(len(teachers), alpha, tau)
+    weigh = _selecting(keep, select, held) if selecting else None
+    return Preset(losses, stages, revise=revise, weigh=weigh, gives_way=True)
+
+
+def swap(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
+    """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), z_T[y] and max z_T exchanged; of several teachers shares of alpha.
+
+    References:
+        Wen et al., Preparing Lessons: Improve Knowledge Distillation with Better Supervision, 2019,
+        https://arxiv.org/abs/1911.07471
+    """
+    for one in teachers:
+        check_classes(one.classes, "swap")
+
+    def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+        return [Swapped(one) for one in _classified(teachers, material)]
+
+    losses, stages = _kd(len(teachers), alpha, tau)
+    return Preset(losses, stages, revise=revise, gives_way=True)
+
+
+def refined_logits(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    labels: float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    alpha_tau: float = 1.0,
+    tau: float = 4.0,
+) -> Preset:
+    """A weight `labels` on CE + alpha SCD at temperature alpha_tau + beta MCD at temperature tau.
+
+    References:
+        Sun et al., Knowledge Distillation with Refined Logits, ICCV 2025, https://arxiv.org/abs/2408.07703
+    """
+    (teacher,) = teachers
+    confidence = SampleConfidence(student, teacher, temperature=alpha_tau)
+    correlation = MaskedCorrelation(student, teacher, temperature=tau)
+    selection = Selection({confidence.name: alpha, correlation.name: beta}, labels=labels)
+    return Preset([confidence, correlation], [Stage(1.0, selection)], revise=_classified)
+
+
+def data_partitioning(
+    student: Shape, teachers: Sequence[Shape], *, tau: float = 1.0, by: By = "label", alpha: float = 1.0
+) -> Preset:
+    """(1 - alpha) CE + alpha tau^2 KL(p || p_S), p the teacher's or the initial student's, whichever is the better.
+
+    References:
+        Roth et al., Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge
+        Transfer between Any Pretrained Model, ICLR 2024, https://arxiv.org/abs/2310.17653
+    """
+    (teacher,) = teachers
+    check_classes(min(student.classes, teacher.classes), "compare")
+    if by not in get_args(By):
+        raise unknown("comparison", by, get_args(By))
+
+    def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+        initial = _initial(material)
+        return [Partitioned(one, initial, by) for one in _classified(teachers, material)]
+
+    losses, stages = _kd(1, alpha, tau)
+    return Preset(losses, stages, revise=revise)
+
+
+def _kd(teachers: int, alpha: float, tau: float) -> tuple[list[Knowledge], list[Stage]]:
+    """(1 - alpha) CE + alpha tau^2 KL, shared among the teachers; named as everywhere: `logits`, or `logits@1` ..."""
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha is {alpha}: it is the teachers' share of the loss, from 0 to 1")
+    losses: list[Knowledge] = []
+    for place in range(teachers):
+        one = Logits(temperature=tau, name=f"logits@{place + 1}" if teachers > 1 else "logits")
+        one.teacher = place
+        losses.append(one)
+    selection = Selection({one.name: alpha / teachers for one in losses}, labels=1 - alpha)
+    return losses, [Stage(1.0, selection)]
+
+
+def _classified(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+    """The teachers as they are, where an example has one label."""
+    if material.train.language:
+        raise InputError(
+            "this preset puts a label in the place of an answer, and a text has none: give a classification task"
+        )
+    return teachers
+
+
+def _selecting(keep: float, select: str, held: float, *, rest: bool = False) -> Weigh:
+    """Scores the training examples by what the first teacher says of them."""
+
+    def weigh(teachers: Sequence[Teacher], material: Material) -> Distilled:
+        _classified(teachers, material)
+        size, spent = len(material.train), material.ledger
+        count = max(round(held * size), 1)
+        out = np.arange(count) * size // count  # evenly spread
+        before = spent.flops["teacher"]
+        with spent.timing("teacher"):
+            scores = influence(teachers[0], material.train, out, device=material.device, ledger=spent)
+        chosen = Distilled.best(material.train, -scores if select == "influence-r" else scores, keep, rest=rest)
+        logger.info(
+            "%s: %d of %d training examples are distilled; scoring them took %.3g GFLOPs of the teacher",
+            select,
+            len(chosen.ids),
+            size,
+            (spent.flops["teacher"] - before) / 1e9,
+        )
+        return chosen
+
+    return weigh
+
+
+def _initial(material: Material) -> ModelTeacher:
+    """The student before its first step, which must be the same whatever the seed."""
+    with torch.random.fork_rng():
+        one, other = (_drawn(material, seed) for seed in range(2))
+    if one.fingerprint != other.fingerprint:
+        raise InputError(
+            "the student's first weights are drawn anew for each seed, so there is no initial student to keep to: give "
+            "--student-layers, or a student that was trained on this task as --student"
+        )
+    return one
+
+
+def _drawn(material: Material, seed: int) -> ModelTeacher:
+    torch.manual_seed(seed)
+    return ModelTeacher(material.make_student().to(material.device))
+
+
+_LAN = {
+    "paper": "Improve Knowledge Distillation via Label Revision and Data Selection",
+    "link": "https://arxiv.org/abs/2404.03693",
+}
+METHODS = (
+    Method(
+        "label-revision",
+        label_revision,
+        _LAN["paper"],
+        2024,
+        _LAN["link"],
+        does="softened outputs in which the label's class leads; may distil only the examples that help others",
+        cost="one teacher pass a step; with keep below 1 a teacher pass over the training data before",
+        known="revision and eta's role from the paper; eta 0.8, lambda1 4, lambda2 1, revising wrong answers only and "
+        "form=mse are another team's reading; form=kd is plain distillation from the revised answers",
+        unknown="the paper's own values, and of its data selection the estimator, the model, the sign and the ratio: "
+        "influence through the last layer stands in for it",
+        teachers=(1, 8),
+    ),
+    Method(
+        "swap",
+        swap,
+        "Preparing Lessons: Improve Knowledge Distillation with Better Supervision",
+        2019,
+        "https://arxiv.org/abs/1911.07471",
+        does="softened outputs in which the label's class and the likeliest have changed places",
+        cost="one teacher pass a step",
+        known="the exchange from two re-implementations, of which one has no labels (alpha=1); alpha and tau are kd's",
+        teachers=(1, 8),
+    ),
+    Method(
+        "refined-logits",
+        refined_logits,
+        "Knowledge Distillation with Refined Logits",
+        2024,
+        "https://arxiv.org/abs/2408.07703",
+        does="labels, the teacher's confidence, and how the classes behind the label's compare",
+        cost="one teacher pass a step",
+        known="formula and weights from the authors' code",
+        unknown="nothing of the formula; the authors' alpha and beta rise over the first 20 of 240 epochs and are "
+        "constant here; of two classes nothing but the confidence is left",
+    ),
+    Method(
+        "data-partitioning",
+        data_partitioning,
+        "Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge Transfer between "
+        "Any Pretrained Model",
+        2024,
+        "https://arxiv.org/abs/2310.17653",
+        does="outputs of the teacher where it is better than the initial student, and of that elsewhere",
+        cost="one pass a step of the teacher and of a second student",
+        known="the idea from secondary sources; both masks from memory; tau 1 and no labels are ours",
+        unknown="that this is the partitioning which arXiv 2402.14922 compares, and its temperatures",
+    ),
+)

@@ -1,0 +1,60 @@
+"""Handwritten digits as sentences: a task of images for models of text, from data that scikit-learn brings along.
+
+1,797 images of 8 x 8 pixels with grey levels from 0 (paper) to 16 (ink). An image is a sentence of 64 words, row by
+row, each word a grey level: `p0` to `p16`.
+
+References:
+    Alpaydin, Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
+    https://archive.ics.uci.edu/dataset/80
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ackd.tasks.rows import Rows
+from ackd.tasks.split import Split
+
+SIDE = 8
+DEEPEST = 16  # the darkest grey level
+WORDS = tuple(f"p{level}" for level in range(DEEPEST + 1))
+CLASSES = tuple("zero one two three four five six seven eight nine".split())
+DEV_SHARE = 0.2
+
+
+def digits(split: str, seed: int) -> Rows:
+    """The `train` or `validation` images; validation is a fifth of each class, drawn by `seed`."""
+    from sklearn.datasets import load_digits  # it takes its time to import
+
+    levels, labels = load_digits(return_X_y=True)
+    rng = np.random.default_rng(seed)
+    held: list[NDArray[np.int64]] = []
+    for label in range(len(CLASSES)):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        held.append(places[: round(DEV_SHARE * len(places))])
+    validation = np.sort(np.concatenate(held))
+    chosen = validation if split == "validation" else np.setdiff1d(np.arange(len(labels)), validation)
+    sentences = [" ".join(WORDS[level] for level in image) for image in levels[chosen].astype(np.int64).tolist()]
+    return Rows((sentences,), labels[chosen].astype(np.int64), chosen)
+
+
+def images(split: Split, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+    """The images behind tokenised sentences of grey levels, [N, 1, 8, 8] in [0, 1]; None if not all of them are whole.
+
+    They are not where the tokenizer takes words apart, or examples were cut.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if not vocabulary.keys() >= set(WORDS):
+        return None
+    levels = np.full(max(vocabulary.values()) + 1, -1)
+    levels[[vocabulary[word] for word in WORDS]] = np.arange(len(WORDS))
+    pixels = levels[split.inputs["input_ids"]]
+    marks = np.add.reduceat(pixels < 0, split.offsets[:-1])  # tokens of each example that are no grey level
+    if ((split.lengths - marks) != SIDE**2).any():
+        return None
+    whole = pixels[pixels >= 0].reshape(-1, 1, SIDE, SIDE)
+    return torch.from_numpy(whole).float() / DEEPEST

@@ -1,0 +1,19 @@
+"""A teacher around a teacher."""
+
+from __future__ import annotations
+
+from ackd.types import Teacher
+
+
+class Around:
+    """Asks another teacher, and keeps or changes what that answers.
+
+    Rewards and reports compare with the innermost: a changed answer may know the labels.
+    """
+
+    inner: Teacher
+
+
+def uncached(teacher: Teacher) -> Teacher:
+    """Who answers behind everything that keeps or changes answers, and so about any example and by itself."""
+    return uncached(teacher.inner) if isinstance(teacher, Around) else teacher

@@ -1,0 +1,85 @@
+"""A teacher and a student as it began, each for the examples on which it is the better one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ackd.errors import InputError, unknown
+from ackd.knowledge.masked import wide
+from ackd.knowledge.revision import check_classes
+from ackd.ledger import Ledger
+from ackd.teachers.around import Around
+from ackd.types import Batch, Needs, Outputs, Shape, Teacher
+
+By: TypeAlias = Literal["label", "confidence"]
+BY = ("label", "confidence")
+
+
+class Partitioned(Around):
+    """Answers each example with the logits of the teacher or of the initial student, whoever does better on it.
+
+        z = z_T where p_T,y > p_S0,y (by label), or where max p_T > max p_S0 (by confidence); z_S0 elsewhere
+
+    Only logits are partitioned: everything else that is asked for is the teacher's own. Both are asked about every
+    example, which the ledger counts as two queries.
+
+    Args:
+        inner: the teacher.
+        initial: the student before its first step, frozen.
+        by: what is compared; `confidence` reads no labels.
+
+    References:
+        Roth et al., Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge
+        Transfer between Any Pretrained Model, ICLR 2024, https://arxiv.org/abs/2310.17653
+
+    Raises:
+        InputError: for regression (C = 1), different classes, or an unknown `by`.
+    """
+
+    def __init__(self, inner: Teacher, initial: Teacher, by: By = "label") -> None:
+        check_classes(inner.shape.classes, "compare")
+        if inner.shape.classes != initial.shape.classes:
+            raise InputError(
+                f"the teacher has {inner.shape.classes} classes and the student {initial.shape.classes}: their answers "
+                "cannot stand for each other; give models of one task"
+            )
+        if by not in BY:
+            raise unknown("comparison", by, BY)
+        self.inner, self.initial = inner, initial
+        self.by = by
+
+    @property
+    def shape(self) -> Shape:
+        """The teacher's sizes."""
+        return self.inner.shape
+
+    @property
+    def fingerprint(self) -> str:
+        """Both models' and what is compared."""
+        return f"{self.inner.fingerprint}-partitioned-{self.by}-{self.initial.fingerprint}"
+
+    def price(self, needs: Needs, size: int, length: int) -> float:
+        """FLOPs of the teacher's answer, and of the initial student's where it is asked for logits."""
+        price = self.inner.price(needs, size, length)
+        return price + self.initial.price(Needs(logits=True), size, length) if needs.logits else price
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        """The outputs asked for; logits from whoever is the better one on each example."""
+        outputs = self.inner(batch, needs, ledger)
+        if outputs.logits is None:
+            return outputs
+        initial = self.initial(batch, Needs(logits=True), ledger).logits
+        assert initial is not None
+        with ledger.timing("teacher"):
+            theirs, ours = wide(outputs.logits), wide(initial)
+            better = self._height(theirs, batch.labels) > self._height(ours, batch.labels)
+            return replace(outputs, logits=torch.where(better, theirs, ours))
+
+    def _height(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B, 1], the log of what is compared: probabilities that are near 1 would all be the same."""
+        log_p = logits.log_softmax(-1)
+        return log_p.gather(-1, labels[:, None]) if self.by == "label" else log_p.amax(-1, keepdim=True)

@@ -1,0 +1,147 @@
+"""The published methods, with those whose weights or selections are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ackd import presets
+from ackd.agents.mtkd_rl import MtkdRl
+from ackd.agents.rl_kd import Credit, Empty, Rewarding, RlKd, Share, State
+from ackd.agents.teacher_weights import Learning, check_teachers
+from ackd.knowledge import Fsp, Hidden, HiddenCosine, Logits, last_pair, layer_map
+from ackd.presets import Method, Preset
+from ackd.stages import Stage
+from ackd.types import Knowledge, Selection, Shape
+
+MOST = 8  # teachers
+
+
+def rl_kd(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    alpha: float = 0.5,
+    tau: float = 10.0,
+    reward: int = 1,
+    gamma: float = 0.5,
+    credit: Credit = "next",
+    empty: Empty = "none",
+    share: Share = "selected",
+    baseline: bool = True,
+    state: State = "cls",
+    warmup: float = 0.3,
+    every: int = 1,
+    policy_lr: float = 1e-3,
+) -> Preset:
+    """(1 - alpha) CE + alpha sum_k w_k tau^2 KL(p_k || p_S), the teachers drawn for each example; see `RlKd`."""
+    losses = _outputs(len(teachers), tau)
+    weighting = RlKd(
+        len(teachers),
+        student.classes,
+        width=student.width,
+        layer=student.layers - 1,
+        rewarding=Rewarding(reward, gamma, credit, empty, share, baseline, state),
+        learning=Learning(policy_lr, every, warmup),
+    )
+    selection = Selection({one.name: alpha for one in losses}, labels=1 - alpha)
+    return Preset(losses, [Stage(1.0, selection)], weighting)
+
+
+def mtkd_rl(
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    alpha: float = 1.0,
+    tau: float = 4.0,
+    beta: float = 1.0,
+    hidden: int = 128,
+    warmup: float = 0.3,
+    every: int = 1,
+    policy_lr: float = 1e-3,
+    layers: str = "last",
+) -> Preset:
+    """CE + alpha sum_k w_k tau^2 KL(p_k || p_S) + beta sum_k v_k (1 - cos of last hidden states); see `MtkdRl`.
+
+    With a `beta` of 0 no features are distilled, and none are read.
+    """
+    check_teachers(len(teachers), student.classes)
+    losses = _outputs(len(teachers), tau)
+    weights = {one.name: alpha for one in losses}
+    for place, teacher in enumerate(teachers if beta else ()):
+        pairs = last_pair(layers, student.layers, teacher.layers)
+        losses.append(_named(HiddenCosine(student, teacher, pairs), place))
+        weights[losses[-1].name] = beta
+    weighting = MtkdRl(
+        len(teachers),
+        student.classes,
+        widths=[one.width for one in teachers] if beta else (),
+        beta=beta,
+        hidden=hidden,
+        learning=Learning(policy_lr, every, warmup),
+    )
+    return Preset(losses, [Stage(1.0, Selection(weights))], weighting)
+
+
+def ksm(student: Shape, teachers: Sequence[Shape], *, tau: float = 4.0, layers: str = "uniform") -> Preset:
+    """The labels, and what an agent selects of outputs (ResK), hidden states (FeaK) and their flow (RelK)."""
+    (teacher,) = teachers
+    pairs = layer_map(layers, student.layers, teacher.layers)
+    return Preset([Logits(temperature=tau), Hidden(student, teacher, pairs), Fsp(student, teacher, pairs)])
+
+
+def _outputs(teachers: int, tau: float) -> list[Knowledge]:
+    return [_named(Logits(temperature=tau), place) for place in range(teachers)]
+
+
+def _named(loss: Knowledge, place: int) -> Knowledge:
+    """Of one of several teachers, named as everywhere: `logits@1` is the first's."""
+    loss.name += f"@{place + 1}"
+    loss.teacher = place
+    return loss
+
+
+LEARNED = (
+    Method(
+        "rl-kd",
+        rl_kd,
+        "Reinforced Multi-Teacher Selection for Knowledge Distillation",
+        2021,
+        "https://arxiv.org/abs/2012.06048",
+        does="outputs of several teachers, drawn for each example by a policy that learns in the run",
+        cost="a pass of every teacher a step",
+        known="state, Bernoulli draws and three rewards from descriptions; alpha, tau and empty selections from a "
+        "re-run, whose slips (pi for log pi, the last teacher's loss for the student's) are not repeated",
+        unknown="the instance embedding is the student's own [CLS] here; what an update is made of, the rates, the "
+        "baseline, and the share of averaging before are ours; one description lets the chances themselves be the "
+        "weights; accuracy is of training batches, where the paper takes dev. In the re-run the policy added almost "
+        "nothing to plain averaging (warmup=1)",
+        teachers=(2, MOST),
+    ),
+    Method(
+        "mtkd-rl",
+        mtkd_rl,
+        "Multi-Teacher Knowledge Distillation with Reinforcement Learning",
+        2025,
+        "https://github.com/winycg/MTKD-RL",
+        does="outputs and features of several teachers, weighed for each example by two rules and a network",
+        cost="a pass of every teacher a step",
+        known="state, network, rules, reward and update from the authors' code, which is for images",
+        unknown="how the three are averaged, rates and loss weights; the update it has is no policy gradient, and is "
+        "least at equal weights whatever the rewards; features are last hidden states, their gap 1 - cos",
+        teachers=(2, MOST),
+    ),
+    Method(
+        "ksm",
+        ksm,
+        "Improved Knowledge Distillation for Pre-trained Language Models via Knowledge Selection",
+        2022,
+        "https://arxiv.org/abs/2302.00444",
+        does="outputs, hidden states and their flow, as an actor-critic agent selects them; `ackd train --preset ksm`",
+        cost="one teacher pass a step, after the agent's episodes, each a training of its own",
+        known="knowledge types, soft and hard actions, state, networks, phases and exploration reward, second-hand",
+        unknown="every hyperparameter and the table of results; the labels always count 1 here, where the paper's "
+        "agent weighs them too; the reward is of a part of the training data. --policy random and random-weights are "
+        "its controls Random-Hard and Random-Soft",
+    ),
+)
+METHODS: Mapping[str, Method] = {**presets.METHODS, **{one.name: one for one in LEARNED}}

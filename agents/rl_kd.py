@@ -1,0 +1,213 @@
+"""Which teachers each example is taught by, drawn from a policy that learns while the student does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_teachers, look
+from ackd.errors import InputError, unknown
+from ackd.types import Knowledge, Needs, Outputs
+from ackd.weighting import Answers, Weighting
+
+KEPT = 0.9  # of the baseline, when another batch of rewards comes in
+
+Credit: TypeAlias = Literal["next", "visit"]
+Empty: TypeAlias = Literal["none", "all"]
+Share: TypeAlias = Literal["selected", "all"]
+State: TypeAlias = Literal["cls", "outputs"]
+
+
+@dataclass(frozen=True)
+class Rewarding:
+    """What a selection of teachers earns, and how it is told.
+
+    Args:
+        reward: 1 is -CE of the student, 2 is -(CE + KD), KD that of its weighted teachers, and 3 is
+            gamma (-(CE + KD)) + (1 - gamma) accuracy.
+        gamma: of reward 3.
+        credit: `next` tells a batch's selections what the student earned on the batch after it, on average; `visit`
+            tells each example's selection what the student earns on that example when it comes up again.
+        empty: what an example without any teacher learns from: `none`, the labels alone, or `all` of them.
+        share: selected teachers share 1 among themselves (`selected`), or have 1/K each (`all`).
+        baseline: subtract a running mean of the rewards.
+        state: what stands for the example: the `cls` vector of the student's last layer, or its `outputs`.
+
+    Raises:
+        InputError: if one is not known or out of range.
+    """
+
+    reward: int = 1
+    gamma: float = 0.5
+    credit: Credit = "next"
+    empty: Empty = "none"
+    share: Share = "selected"
+    baseline: bool = True
+    state: State = "cls"
+
+    def __post_init__(self) -> None:
+        if self.reward not in (1, 2, 3):
+            raise InputError(f"there is no reward {self.reward}: take 1, 2 or 3")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise InputError(f"gamma is {self.gamma}: give 0 to 1")
+        for name, known in (("credit", Credit), ("empty", Empty), ("share", Share), ("state", State)):
+            if getattr(self, name) not in get_args(known):
+                raise unknown(name, getattr(self, name), get_args(known))
+
+
+class RlKd(Weighting):
+    """Reinforced multi-teacher selection: which teachers an example is taught by is drawn, and the draw is learned.
+
+        s_i = [h_S(x_i), softmax z_1, ..., softmax z_K, CE_1, ..., CE_K]    pi(a_ik = 1) = sigmoid(A s_i + b)_k
+        w_ik = a_ik / sum_k a_ik    max E[sum_i R_i]: gradient log pi(a_i) (R_i - running mean of R)
+
+    Accuracy, in reward 3, is that of the training batch, where the paper takes a dev batch: dev steers nothing here.
+    With `credit="visit"` selections may be some updates old when they are learned from, as after an epoch.
+
+    Args:
+        teachers: K.
+        classes: C.
+        width: of the student's vectors, and
+        layer: the last of its layers, for `state="cls"`.
+        rewarding: what a selection earns.
+        learning: how the policy learns.
+
+    Raises:
+        InputError: for fewer than two teachers or classes.
+
+    References:
+        Yuan et al., Reinforced Multi-Teacher Selection for Knowledge Distillation, AAAI 2021,
+        https://arxiv.org/abs/2012.06048
+    """
+
+    def __init__(
+        self,
+        teachers: int,
+        classes: int,
+        *,
+        width: int,
+        layer: int,
+        rewarding: Rewarding | None = None,
+        learning: Learning | None = None,
+    ) -> None:
+        check_teachers(teachers, classes)
+        self.rewarding, self.learning = rewarding or Rewarding(), learning or Learning()
+        self.layer = layer
+        example = width if self.rewarding.state == "cls" else classes
+        self.network = Network(nn.Linear(example + teachers * (classes + 1), teachers), self.learning.rate)
+        self._generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
+        self._baseline: Tensor | None = None
+        self._last: tuple[Tensor, Tensor] | None = None  # states [R, S] and draws [R, K] of the last batch
+        self._visits: dict[int, tuple[Tensor, Tensor]] = {}  # by example: its last state [S] and draw [K]
+        self._phase: list[tuple[Tensor, Tensor, Tensor]] = []  # states, draws, rewards [R] since the last update
+        self._mean = MeanWeights(teachers)
+
+    def reads(self) -> Needs:
+        """The student's last [CLS], if that is the state."""
+        return Needs(cls=frozenset({self.layer})) if self.rewarding.state == "cls" else Needs()
+
+    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights of each teacher's terms; 1/K each while warming up."""
+        seen = look(answers, terms, rows)
+        if seen is None:
+            return {}
+        if answers.progress < self.learning.warmup:
+            weights = torch.full_like(seen.gaps, 1 / seen.gaps.shape[1])
+        else:
+            with torch.autocast(seen.student.device.type, enabled=False):
+                weights = self._decide(seen, answers.student)
+            self._mean.add(weights)
+        return {one.name: weights[:, one.teacher] for one in terms}
+
+    def _decide(self, seen: Seen, student: Outputs) -> Tensor:
+        self.network.to(seen.student.device)
+        example = student.cls[self.layer].detach() if self.rewarding.state == "cls" else student.logits
+        assert example is not None
+        example = example.detach().float() if seen.rows is None else example.detach()[seen.rows].float()
+        state = torch.cat([example, seen.teachers.softmax(-1).flatten(1), seen.errors], 1)
+        with torch.no_grad():
+            chance = self.network(state).sigmoid()
+        draw = torch.rand(chance.shape, generator=self._generator).to(chance.device)
+        chosen = (draw < chance).float()
+        weights = self._shares(chosen)
+        self._tell(seen.ids, state, chosen, self._reward(seen, weights))
+        if len(self._phase) >= self.learning.every:
+            self._update()
+        return weights
+
+    def _shares(self, chosen: Tensor) -> Tensor:
+        """The weights, [R, K], of draws, [R, K]."""
+        if self.rewarding.empty == "all":
+            chosen = torch.where(chosen.any(1, keepdim=True), chosen, 1.0)
+        if self.rewarding.share == "all":
+            return chosen / chosen.shape[1]
+        return chosen / chosen.sum(1, keepdim=True).clamp_min(1.0)
+
+    def _reward(self, seen: Seen, weights: Tensor) -> Tensor:
+        """R [R]."""
+        if self.rewarding.reward == 1:
+            return -seen.error
+        lost = -(seen.error + (weights * seen.gaps).sum(1))
+        if self.rewarding.reward == 2:
+            return lost
+        right = (seen.student.argmax(1) == seen.labels).float().mean()
+        return self.rewarding.gamma * lost + (1 - self.rewarding.gamma) * right
+
+    def _tell(self, ids: Sequence[int], state: Tensor, chosen: Tensor, reward: Tensor) -> None:
+        """Gives earlier draws what they have earned, and keeps these."""
+        if self.rewarding.credit == "next":
+            if self._last is not None:
+                self._phase.append((*self._last, reward.mean().expand(len(self._last[0]))))
+            self._last = (state, chosen)
+            return
+        known = [place for place, one in enumerate(ids) if one in self._visits]
+        if known:
+            states, draws = zip(*(self._visits[ids[place]] for place in known), strict=True)
+            self._phase.append((torch.stack(states), torch.stack(draws), reward[known]))
+        self._visits.update(zip(ids, zip(state, chosen, strict=True), strict=True))
+
+    def _update(self) -> None:
+        states, draws, rewards = (torch.cat(parts) for parts in zip(*self._phase, strict=True))
+        self._phase.clear()
+        mean = rewards.mean()
+        before = self._baseline if self._baseline is not None else mean
+        self._baseline = KEPT * before.to(mean) + (1 - KEPT) * mean
+        earned = rewards - before.to(mean) if self.rewarding.baseline else rewards
+        self.network.learn(-(log_chance(self.network(states), draws) * earned).mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimizer, generator, and the draws that wait for their reward."""
+        state = {
+            "network": self.network.state_dict(),
+            "generator": self._generator.get_state(),
+            "baseline": self._baseline,
+            "last": self._last,
+            "visits": self._visits,
+            "phase": self._phase,
+            "mean": self._mean.state_dict(),
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        state = copy.deepcopy(state)
+        self.network.load_state_dict(state["network"])
+        self._generator.set_state(state["generator"])
+        self._baseline, self._last = state["baseline"], state["last"]
+        self._visits, self._phase = state["visits"], state["phase"]
+        self._mean.load_state_dict(state["mean"])
+
+    def learned(self) -> dict[str, Tensor]:
+        """The network, and each teacher's mean weight since the warm-up, [K]."""
+        return {**self.network.tensors(), "mean_weights": self._mean.value()}
+
+
+def log_chance(logits: Tensor, draws: Tensor) -> Tensor:
+    """`sum_k log pi(a_k)` of independent draws, [R] from [R, K] each."""
+    return (draws * F.logsigmoid(logits) + (1 - draws) * F.logsigmoid(-logits)).sum(1)

@@ -1,0 +1,174 @@
+"""What weightings that learn have in common: what they see, how they are taught, the network beside the student.
+
+A `Weighting` sees the student's and the teachers' answers of each training batch, and nothing of dev. What one draws
+comes from a generator of its own, so the student's start, data and dropout are those of any other run with its seed.
+No gradient of the student's loss passes through the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ackd.errors import InputError
+from ackd.knowledge import label_loss
+from ackd.types import LABELS, Knowledge
+from ackd.weighting import Answers
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the network beside the student learns.
+
+    Args:
+        rate: Adam's learning rate; 0 leaves the network as it was drawn.
+        every: batches whose decisions make one update.
+        warmup: share of the student's budget before it; a teacher then counts as much as any other.
+
+    Raises:
+        InputError: if one is out of range.
+    """
+
+    rate: float = 1e-3
+    every: int = 1
+    warmup: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.rate < math.inf):
+            raise InputError(f"the policy's learning rate is {self.rate}: give a finite number, 0 or more")
+        if self.every < 1:
+            raise InputError(f"an update after {self.every} batches is none: give at least 1")
+        if not 0.0 <= self.warmup <= 1.0:
+            raise InputError(f"a warm-up of {self.warmup} of the budget cannot be: give 0 to 1")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of R examples and K teachers, without gradient."""
+
+    ids: list[int]  # R, as in the batch
+    labels: Tensor  # [R]
+    student: Tensor  # [R, C], logits
+    error: Tensor  # [R], the student's label loss
+    teachers: Tensor  # [R, K, C], logits
+    errors: Tensor  # [R, K], their label losses
+    gaps: Tensor  # [R, K], the loss between their outputs and the student's
+    rows: Tensor | None  # [R], where they are in the batch; None if that is all of it
+
+
+def look(answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Seen | None:
+    """What the terms say of the examples that they are taken on; None if that is none."""
+    own = {one.teacher: one.name for one in terms if one.family == "logits"}
+    if not own:
+        return None
+    places = [rows.get(one.name) for one in terms]
+    rows_of_all = places[0]
+    for other in places:
+        if other is not rows_of_all and (other is None or rows_of_all is None or not torch.equal(other, rows_of_all)):
+            raise InputError(
+                "learned teacher weights compare every teacher on the same examples, and here each teaches others: "
+                "leave the other preset away"
+            )
+    logits = answers.student.logits
+    assert logits is not None
+    if logits.dim() > 2:
+        raise InputError("learned teacher weights are of examples with a class, and a language model has none: use kd")
+    if rows_of_all is not None and not len(rows_of_all):
+        return None
+    taken = slice(None) if rows_of_all is None else rows_of_all
+    ids = answers.batch.ids if rows_of_all is None else answers.batch.ids[rows_of_all.cpu()]
+    labels = answers.batch.labels[taken]
+    names = [own[teacher] for teacher in sorted(own)]
+    theirs = [cast(Tensor, answers.teachers[name].logits).float() for name in names]
+    return Seen(
+        ids.tolist(),
+        labels,
+        logits.detach()[taken].float(),
+        answers.losses[LABELS].detach()[taken].float(),
+        torch.stack(theirs, 1),
+        torch.stack([label_loss(one, labels) for one in theirs], 1),
+        torch.stack([answers.losses[name].detach().float() for name in names], 1),
+        rows_of_all,
+    )
+
+
+def check_teachers(teachers: int, classes: int) -> None:
+    """Refuses what leaves nothing to weigh.
+
+    Raises:
+        InputError: for fewer than two teachers or classes.
+    """
+    if teachers < 2:
+        raise InputError("one teacher has nobody to be weighed against: name a second one with --teacher, or use kd")
+    if classes < 2:
+        raise InputError(
+            "teachers are weighed by their distributions over classes, and a model with 1 output, as for a regression, "
+            "has none: average them (--knowledge logits --teacher-weights 0.5 0.5)"
+        )
+
+
+class Network:
+    """A network that learns by steps of its own."""
+
+    def __init__(self, layers: nn.Module, rate: float) -> None:
+        self.layers = layers
+        self._adam = torch.optim.Adam(layers.parameters(), rate)
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """Its answer, with gradient."""
+        return cast(Tensor, self.layers(state))
+
+    def to(self, device: torch.device) -> None:
+        """Moves it, and what Adam has gathered."""
+        if next(self.layers.parameters()).device != device:
+            self.layers.to(device)
+            self._adam.load_state_dict(self._adam.state_dict())
+
+    def learn(self, loss: Tensor) -> None:
+        """One step."""
+        self._adam.zero_grad()
+        loss.backward()
+        self._adam.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and moments."""
+        return {"layers": self.layers.state_dict(), "adam": self._adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        self.layers.load_state_dict(state["layers"])
+        self._adam.load_state_dict(copy.deepcopy(state["adam"]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by their names, as copies."""
+        return {f"network.{name}": value.detach().cpu().clone() for name, value in self.layers.state_dict().items()}
+
+
+class MeanWeights:
+    """The mean weight of each teacher, over all examples since the warm-up."""
+
+    def __init__(self, teachers: int) -> None:
+        self.total, self.count = torch.zeros(teachers), 0
+
+    def add(self, weights: Tensor) -> None:
+        """Takes in [R, K]."""
+        self.total = self.total.to(weights.device) + weights.sum(0)
+        self.count += len(weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sum and count."""
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        self.total, self.count = state["total"].clone(), state["count"]
+
+    def value(self) -> Tensor:
+        """[K]; 0 where nothing came in."""
+        return self.total.cpu() / max(self.count, 1)
