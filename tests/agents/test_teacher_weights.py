@@ -66,7 +66,8 @@ def answers(
 
 def softmax(z: Array) -> Array:
     p = np.exp(z - z.max(-1, keepdims=True))
-    return p / p.sum(-1, keepdims=True)
+    shares: Array = p / p.sum(-1, keepdims=True)
+    return shares
 
 
 def numbers(tensor: Tensor | None) -> Array:
