@@ -4,8 +4,8 @@
     python benchmarks/miniplm.py table
 
 TEXT is a folder with `war_and_peace.txt`, `middlemarch.txt`, `great_expectations.txt` and `pride_and_prejudice.txt`.
-The corpus holds three of the novels, a fifth as many documents of words in random order, a fifth of random letters, and a
-fifth of one notice over and over; the last novel is held out. Students see the same FLOPs. Everything goes to
+The corpus holds three of the novels, a fifth as many documents of words in random order, a fifth of random letters, and
+a fifth of one notice over and over; the last novel is held out. Students see the same FLOPs. Everything goes to
 `build/miniplm` and is taken up again where it stopped.
 """
 
@@ -17,7 +17,7 @@ import random
 import string
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,17 +118,23 @@ def kinds(text: Path, folder: Path) -> NDArray[np.str_]:
     runs = {hash(run) for words in novels for run in fours(words)}
     known = {word for words in novels for word in words}
     corpus, found = open_corpus(folder / "scores-teacher"), []
-    tokenizer = corpus.tokenizer
+    tokenizer = corpus.tokenizer()
     for place in range(len(corpus)):
         words = str(tokenizer.decode(corpus.chunk(place))).split()
         parts = {
-            "novel": np.mean([hash(run) in runs for run in fours(words)] or [0.0]),
-            "notice": np.mean([word in NOTICE.split() for word in words]),
-            "letters": np.mean([word not in known for word in words]),
+            "novel": share(hash(run) in runs for run in fours(words)),
+            "notice": share(word in NOTICE.split() for word in words),
+            "letters": share(word not in known for word in words),
         }
         kind = max(parts, key=lambda name: parts[name])
         found.append(kind if parts[kind] > 0.5 else "shuffled")
     return np.array(found)
+
+
+def share(found: Iterable[bool]) -> float:
+    """How many of them are true, of all; 0 of none."""
+    listed = list(found)
+    return sum(listed) / max(len(listed), 1)
 
 
 def fours(words: Sequence[str]) -> list[tuple[str, ...]]:

@@ -3,8 +3,8 @@
     python benchmarks/reuse.py --tasks sst2 mrpc stsb --teachers T1 T2 T3 --data GLUE --policy default --pairs 3
 
 `fixed` takes the selections that the frozen policy took, written down beforehand, so it differs from `frozen` by the
-policy alone. All runs of a pair have the same seed, and stand in another order in each pair. Times are this process's
-processor time, which other processes of the machine hardly touch.
+policy alone; the agent's own time is told apart as well. All runs of a pair have the same seed, and stand in another
+order in each pair. Times are this process's processor time, which other processes of the machine hardly touch.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def row(task: str, name: str, seconds: dict[str, list[float]], ledgers: dict[str
         ratios.append(f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})")
     flops = sum(ledgers[name].flops.values()) / sum(ledgers["all"].flops.values())
     passes = 1000 * ledgers[name].reward_passes / ledgers[name].steps
-    return f"| {task} | {name} | {ratios[0]} | {ratios[1]} | {flops:.3f} | {passes:.1f} |"
+    agent = ledgers[name].seconds["agent"] / sum(ledgers[name].seconds.values())
+    return f"| {task} | {name} | {ratios[0]} | {ratios[1]} | {flops:.3f} | {agent:.2%} | {passes:.1f} |"
 
 
 def main() -> None:
@@ -100,8 +101,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| task | run | time / all | time / fixed | FLOPs / all | reward passes in 1000 steps |")
-    print("|---|---|---|---|---|---|")
+    print("| task | run | time / all | time / fixed | FLOPs / all | the agent's time | reward passes in 1000 steps |")
+    print("|---|---|---|---|---|---|---|")
     for task, teacher in zip(options.tasks, options.teachers, strict=True):
         print("\n".join(measure(task, teacher, options)), flush=True)
 
