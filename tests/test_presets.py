@@ -244,6 +244,11 @@ def shape(layers: int, width: int = 16, heads: int = 2, classes: int = 2) -> Sha
     return Shape(layers, width, heads, classes, 50)
 
 
+def test_an_option_that_is_mistyped_is_told_what_is_near() -> None:
+    with pytest.raises(InputError, match=r"unknown option of the preset 'pkd-skip' 'alfa': did you mean 'alpha'\?"):
+        preset("pkd-skip", shape(2), [shape(4)], alfa=1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "student", "layers", "part", "remedy"),
     [

@@ -125,7 +125,7 @@ def test_several_teachers_that_cannot_work_are_refused(
         ({"preset": "tinybrt"}, "did you mean 'tinybert'"),
         ({"preset": "kd", "types": ["logits"]}, "brings its own knowledge types: leave logits away"),
         ({"preset": "kd", "layer_map": "uniform"}, "matches no layers"),
-        ({"preset": "pkd-skip", "student_layers": 1}, "the preset 'pkd-skip' does not fit these models"),
+        ({"preset": "pkd-skip", "student_layers": 1}, "the preset 'pkd-skip' cannot be used so"),
         ({"layer_map": "0:1,0:1"}, "twice"),
     ],
 )

@@ -65,8 +65,9 @@ def preset(
             raise InputError(f"the preset {names!r} matches no layers: leave the layer map away")
         if not any(name in one.defaults for one in wanted):
             takers = [one.name for one in methods.values() if name in one.defaults]
-            whose = f"{', '.join(takers)} have" if takers else "no preset has"
-            raise InputError(f"the preset {names!r} has no option {name.replace('_', '-')!r}, which {whose}")
+            if takers:
+                raise InputError(f"{name!r} is no option of the preset {names!r}, but of {', '.join(takers)}")
+            raise unknown(f"option of the preset {names!r}", name, {own for one in wanted for own in one.defaults})
     made = []
     for one in wanted:
         least, most = one.teachers
@@ -80,7 +81,7 @@ def preset(
             own = {name: value for name, value in given.items() if name in one.defaults}
             made.append((one.name, one.make(student, teachers, **own)))
         except InputError as error:
-            raise InputError(f"the preset {one.name!r} does not fit these models: {error}") from error
+            raise InputError(f"the preset {one.name!r} cannot be used so: {error}") from error
     return _combined(made)
 
 

@@ -364,7 +364,7 @@ BAD: dict[str, tuple[Changes, str]] = {
     "preset and types": (lambda p, t, r: {"preset": "kd", "knowledge": "hidden"}, "leave hidden away"),
     "preset of other heads": (
         lambda p, t, r: {"student": other_heads(p), "student_layers": None, "preset": "tinybert"},
-        "the preset 'tinybert' does not fit these models",
+        "the preset 'tinybert' cannot be used so",
     ),
     "second of one teacher": (lambda p, t, r: {"knowledge": "logits@2"}, "'logits@2' names no teacher"),
     "accumulate": (lambda p, t, r: {"accumulate": "0"}, "must be above 0, got 0"),

@@ -115,7 +115,7 @@ def test_options_reach_the_table(split: Split) -> None:
         ("reffakd", {"form": "mse"}, "there is no form 'mse': use kl or ce"),
         ("reffakd", {"boost": "much"}, "the boost is a number or 'least', not 'much'"),
         ("label-smoothing", {"epsilon": 0.0}, "epsilon must be above 0 and below 1"),
-        ("label-smoothing", {"tau": 2.0}, "has no option 'tau'"),
+        ("label-smoothing", {"tau": 2.0}, "'tau' is no option of the preset 'label-smoothing', but of"),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, Any], words: str) -> None:
