@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ackd.types import Teacher
+from ackd.types import Needs, Shape, Teacher
 
 
 class Around:
@@ -12,6 +12,15 @@ class Around:
     """
 
     inner: Teacher
+
+    @property
+    def shape(self) -> Shape:
+        """The inner teacher's sizes."""
+        return self.inner.shape
+
+    def price(self, needs: Needs, size: int, length: int) -> float:
+        """FLOPs of the inner teacher's answer."""
+        return self.inner.price(needs, size, length)
 
 
 def uncached(teacher: Teacher) -> Teacher:

@@ -16,7 +16,7 @@ from ackd.cache import Cache
 from ackd.ledger import Ledger
 from ackd.plan import Rows
 from ackd.teachers.around import Around
-from ackd.types import Batch, Field, Needs, Outputs, Shape, Teacher
+from ackd.types import Batch, Field, Needs, Outputs, Teacher
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,6 @@ class Cached(Around):
     def __init__(self, inner: Teacher, cache: Cache) -> None:
         self.inner, self.cache = inner, cache
         self._on_their_way: deque[_Answer] = deque()
-
-    @property
-    def shape(self) -> Shape:
-        """The inner teacher's sizes."""
-        return self.inner.shape
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ from ackd.knowledge.masked import wide
 from ackd.knowledge.revision import check_classes
 from ackd.ledger import Ledger
 from ackd.teachers.around import Around
-from ackd.types import Batch, Needs, Outputs, Shape, Teacher
+from ackd.types import Batch, Needs, Outputs, Teacher
 
 By: TypeAlias = Literal["label", "confidence"]
 BY = ("label", "confidence")
@@ -51,11 +51,6 @@ class Partitioned(Around):
             raise unknown("comparison", by, BY)
         self.inner, self.initial = inner, initial
         self.by = by
-
-    @property
-    def shape(self) -> Shape:
-        """The teacher's sizes."""
-        return self.inner.shape
 
     @property
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ackd.knowledge.revision import Where, check_classes, check_revision, revised
 from ackd.ledger import Ledger
 from ackd.teachers.around import Around
-from ackd.types import Batch, Needs, Outputs, Shape, Teacher
+from ackd.types import Batch, Needs, Outputs, Teacher
 
 
 class Revised(Around):
@@ -33,18 +33,9 @@ class Revised(Around):
         self.eta, self.where = eta, where
 
     @property
-    def shape(self) -> Shape:
-        """The inner teacher's sizes."""
-        return self.inner.shape
-
-    @property
     def fingerprint(self) -> str:
         """The inner teacher's, and what is done to its answers."""
         return f"{self.inner.fingerprint}-revised-{self.where}-{self.eta!r}"
-
-    def price(self, needs: Needs, size: int, length: int) -> float:
-        """FLOPs of the inner teacher's answer."""
-        return self.inner.price(needs, size, length)
 
     def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The outputs asked for, with revised logits."""
@@ -76,18 +67,9 @@ class Swapped(Around):
         self.inner = inner
 
     @property
-    def shape(self) -> Shape:
-        """The inner teacher's sizes."""
-        return self.inner.shape
-
-    @property
     def fingerprint(self) -> str:
         """The inner teacher's, and what is done to its answers."""
         return f"{self.inner.fingerprint}-swapped"
-
-    def price(self, needs: Needs, size: int, length: int) -> float:
-        """FLOPs of the inner teacher's answer."""
-        return self.inner.price(needs, size, length)
 
     def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The outputs asked for, with swapped logits."""
