@@ -31,7 +31,6 @@ from ackd import Distillation, Selection, distill, models, prepare
 from ackd.clients import ClientSplit
 from ackd.ledger import Ledger
 from ackd.models import StudentFactory
-from ackd.stages import Stage
 from ackd.statistics import paired_bootstrap
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher, Revised
@@ -174,7 +173,7 @@ class Mistaken:
 
 
 REVISION = {
-    "labels": None,
+    "labels": Arm("kd", {"alpha": 0.0}),
     "kd": Arm("kd"),
     "label-revision": Arm("kd"),
     "label-revision, published re-run": Arm("label-revision", {"form": "mse"}),
@@ -183,11 +182,7 @@ REVISION = {
 
 def revision(place: Place, task: str, arm: str, seed: int) -> dict[str, float]:
     """A student of a teacher that is wrong on purpose on a fifth of the training examples."""
-    if arm == "labels":
-        distillation = prepared(place, task, Arm("kd"))
-        distillation.teachers, distillation.stages = (), (Stage(1.0, Selection()),)
-        return trained(distillation, seed)
-    distillation = prepared(place, task, REVISION[arm] or Arm("kd"))
+    distillation = prepared(place, task, REVISION[arm])
     mistaken: Teacher = Mistaken(ModelTeacher(models.load_model(place.teacher(task))), 0.2)
     distillation.teachers = (Revised(mistaken) if arm == "label-revision" else mistaken,)
     return trained(distillation, seed)
