@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,18 @@ from ackd.checks import check_classes, check_device, check_outputs
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.memory import reuse_memory
-from ackd.models import Model, StudentFactory, Tokenizer
 from ackd.plan import make_plan, parse_size
 from ackd.precision import Precision
+from ackd.sources import find_tokenizer, student_of, task_of, teacher_of
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher
 from ackd.types import Knowledge, Shape, Teacher
 from ackd.weighting import Weighting, together
 
 logger = logging.getLogger("ackd")
+
+# Environments of one process that name the same cache share it.
+_caches: dict[tuple[str, ...], Cache] = {}
 
 
 def prepare(
@@ -109,7 +111,7 @@ def prepare(
         alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
         raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
-    loaded = [_teacher(source, str(place), precision) for source in sources]
+    loaded = [teacher_of(source, str(place), precision) for source in sources]
     tokenizer = loaded[0][1] if loaded else find_tokenizer(task, (), student)
     for source, (one, its_tokenizer) in zip(sources, loaded, strict=True):
         check_classes(spec, one.model, source, own_data=data is not None and Path(data).is_file())
@@ -121,7 +123,7 @@ def prepare(
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     first = (teachers[0].model, sources[0]) if teachers else None
-    make_student, shape = _student(student, student_layers, first, tokenizer, spec.num_labels)
+    make_student, shape = student_of(student, student_layers, first, tokenizer, spec.num_labels)
     make_method = _method(
         types,
         preset,
@@ -135,7 +137,7 @@ def prepare(
     with torch.random.fork_rng():
         method = make_method()
         check_outputs([one.model for one in teachers], make_student().to(place), method.knowledge)
-    its_task = _task(
+    its_task = task_of(
         task,
         tokenizer,
         data=data,
@@ -191,54 +193,6 @@ def prepare(
         precision=precision,
         compiled=compiled,
     )
-
-
-def students(
-    *,
-    task: str,
-    students: Sequence[str] = (),
-    teacher: str | None = None,
-    student_layers: int | None = None,
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    data: str | None = None,
-    text_columns: Sequence[str] = (),
-    label_column: str | None = None,
-    data_seed: int = 0,
-    **cut: Any,
-) -> tuple[tasks.Task, list[StudentFactory], Tokenizer]:
-    """A task and what makes students for it, where nobody else answers, with the tokenizer that all of them share.
-
-    Args:
-        task: as `prepare` takes it, and the rest likewise.
-        students: one folder, hub id or JSON config for each student.
-        teacher: whose layers and tokenizer a student takes; it answers nothing.
-        student_layers: the one student starts as so many of its layers.
-        device: cpu, cuda or cuda:1.
-        precision: fp32 | bf16.
-        data: as the rest.
-        text_columns: as the rest.
-        label_column: as the rest.
-        data_seed: as the rest.
-        **cut: dev_data, max_examples, reward_examples, max_length.
-
-    Raises:
-        InputError: if any of it cannot work, in one sentence.
-    """
-    reuse_memory()
-    place = check_device(device)
-    spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
-    own = next((one for one in students if not one.endswith(".json")), None)
-    tokenizer = find_tokenizer(task, [teacher] if teacher is not None else [], own)
-    first = (_teacher(teacher, str(place), precision)[0].model, teacher) if teacher is not None else None
-    if first is not None and student_layers is not None:
-        check_classes(spec, first[0], first[1], own_data=data is not None and Path(data).is_file())
-    for one in students:
-        if not one.endswith(".json") and not models.same_vocabulary(models.load_tokenizer(one), tokenizer):
-            raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
-    factories = [_student(one, student_layers, first, tokenizer, spec.num_labels)[0] for one in students or (None,)]
-    source = {"data": data, "text_columns": tuple(text_columns), "label_column": label_column, "seed": data_seed}
-    return _task(task, tokenizer, **source, **cut), factories, tokenizer
 
 
 def _method(
@@ -326,66 +280,3 @@ def _kept(
         cache.widen(plan.fields)
     logger.info("cache %s: %s", cache.folder, plan)
     return Cached(teacher, cache)
-
-
-def _student(
-    source: str | None, layers: int | None, teacher: tuple[Model, str] | None, tokenizer: Tokenizer, num_labels: int
-) -> tuple[StudentFactory, Shape]:
-    """The student's factory and sizes; `teacher` is the first that was named, and its name."""
-    if (source is None) == (layers is None):
-        raise InputError("say what the student is: --student-layers, or --student, and not both")
-    if layers is not None:
-        if teacher is None:
-            raise InputError("--student-layers are those of a teacher, and none was named: give --student instead")
-        make = models.from_layers(teacher[0], layers)
-    elif source is not None and source.endswith(".json"):
-        make = models.from_config(models.read_config(source, num_labels))
-    else:
-        assert source is not None
-        if teacher is not None and not models.same_vocabulary(models.load_tokenizer(source), tokenizer):
-            raise InputError(
-                f"the tokenizers of the student {source} and the teacher {teacher[1]} differ: "
-                "give a student that was trained with the teacher's tokenizer"
-            )
-        make = models.from_checkpoint(source, num_labels)
-    with torch.random.fork_rng():
-        shape = models.shape_of(make())
-    if shape.vocabulary < len(tokenizer):
-        raise InputError(
-            f"the student {source} has a vocabulary of {shape.vocabulary}, "
-            f"less than the {len(tokenizer)} tokens of the {'task' if teacher is None else 'teacher'}'s tokenizer"
-        )
-    return make, shape
-
-
-def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> Tokenizer:
-    """The first teacher's; without a teacher the student's, or that of a generated task where this is a config alone.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if teachers:
-        return models.load_tokenizer(teachers[0])
-    if student is not None and not student.endswith(".json"):
-        return models.load_tokenizer(student)
-    if task not in tasks.EMBEDDED:
-        raise InputError(
-            f"no teacher was named, nor a student that brings a tokenizer for {task}: "
-            "give --teacher, or --student with a folder or a hub id"
-        )
-    return tasks.embedded_tokenizer(task)
-
-
-# Environments of one process that name the same teacher, data or cache share them: none ever changes.
-_caches: dict[tuple[str, ...], Cache] = {}
-
-
-@lru_cache(maxsize=4)
-def _teacher(source: str, device: str, precision: Precision) -> tuple[ModelTeacher, Tokenizer]:
-    model = models.load_model(source, device=device)
-    return ModelTeacher(model, precision=precision), models.load_tokenizer(source)
-
-
-@lru_cache(maxsize=4)
-def _task(name: str, tokenizer: Tokenizer, **source: Any) -> tasks.Task:
-    return tasks.load(name, tokenizer, **source)

@@ -83,7 +83,7 @@ class Place:
         path = self.folder / "teachers" / f"{name}-{task}"
         if not (path / "result.json").is_file():
             if task == "digits":
-                more = ["finetune", "--task", task, "--seed", "0"]
+                more = ["finetune", "--task", task, "--seed", "0", "--lr", "1e-3", "--epochs", "40"]
             else:
                 options = "--student-layers 3 --steps 400 --batch-size 16 --lr 2e-4 --max-length 48 --policy labels"
                 source = ["--teacher", self.teacher(task), "--data", self.data]
@@ -115,7 +115,7 @@ def prepared(place: Place, task: str, arm: Arm, **changes: Any) -> Distillation:
     """A system, ready to train."""
     setting = SETTING | changes
     if task == "digits":
-        setting |= {"max_length": 66, "student_layers": None, "student": str(small_config(place)), "lr": 1e-3}
+        setting |= {"max_length": 66, "student_layers": None, "student": str(small_config(place)), "lr": 3e-3}
     else:
         setting |= {"data": place.data}
     teachers = [place.teacher(task, name) for name in arm.teachers]
@@ -274,7 +274,7 @@ ADOPTION = {
     **{name: Arm("dynamickd-teacher", {"adoption": name}, BOTH) for name in ("average", "hard", "soft", "instance")},
 }
 REFFAKD = {
-    "labels": Arm("label-smoothing", {"epsilon": 0.0}, ()),
+    "labels": Arm("kd", {"alpha": 0.0}),
     "label-smoothing": Arm("label-smoothing", {}, ()),
     "reffakd": Arm("reffakd", {}, ()),
     "kd": Arm("kd"),
@@ -284,7 +284,7 @@ EXPERIMENTS = {
     "data": Experiment(PAIR, DATA, "all examples", plainly(DATA, batch_size=32, steps=200)),
     "objective": Experiment(PAIR, OBJECTIVE, "static", plainly(OBJECTIVE)),
     "adoption": Experiment(PAIR, ADOPTION, "average", plainly(ADOPTION)),
-    "reffakd": Experiment(("digits",), REFFAKD, "labels", plainly(REFFAKD, steps=300)),
+    "reffakd": Experiment(("digits",), REFFAKD, "labels", plainly(REFFAKD, steps=600, batch_size=64)),
     "revision": Experiment(PAIR, REVISION, "kd", revision),
     "tuning-iid": Experiment(("sst2",), dict.fromkeys(TUNING), "untuned", tuning("iid")),
     "tuning-dirichlet": Experiment(("sst2",), dict.fromkeys(TUNING), "untuned", tuning("dirichlet:0.3")),

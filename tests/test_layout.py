@@ -13,6 +13,7 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 # From the bottom up: a module imports only from rows above its own, or from its own row.
 ROWS = [
     {"ackd.errors", "ackd.ledger", "ackd.memory", "ackd.precision"},
+    {"ackd.workers"},
     {"ackd.types"},
     {
         "ackd.knowledge",
@@ -31,7 +32,7 @@ ROWS = [
     {"ackd.pictures", "ackd.comparison_pictures"},
     {"ackd.teachers", "ackd.tasks", "ackd.student", "ackd.influence"},
     {"ackd.distiller", "ackd.checks", "ackd.journal", "ackd.presets", "ackd.corpora"},
-    {"ackd.loop"},
+    {"ackd.loop", "ackd.sources"},
     {"ackd.cohort", "ackd.federated", "ackd.mixture", "ackd.mutual", "ackd.stacked"},
     {"ackd.setting"},
     {"ackd.envs"},

@@ -39,7 +39,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
         from ackd.envs.make import distill
         from ackd.envs.recording import Recording
         from ackd.errors import InputError
-        from ackd.setting import find_tokenizer
+        from ackd.sources import find_tokenizer
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if folder.finished:

@@ -78,7 +78,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         from ackd.cli.results import ledger_lines
         from ackd.ledger import Ledger
         from ackd.models import save_model
-        from ackd.setting import find_tokenizer
+        from ackd.sources import find_tokenizer
 
         folder = self.run_folder((self.teacher, self.student, self.data))
         if folder.finished:
@@ -145,7 +145,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         from ackd.clients import ClientSplit
         from ackd.errors import InputError
         from ackd.federated import Federation
-        from ackd.setting import students
+        from ackd.sources import students
         from ackd.streams import Streams
 
         task, (make,), _ = students(

@@ -34,7 +34,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
         from ackd.cli.results import ledger_lines, summary
         from ackd.models import save_model
         from ackd.mutual import MutualLearning
-        from ackd.setting import students
+        from ackd.sources import students
 
         folder = self.run_folder((*self.students, self.data))
         if folder.finished:

@@ -55,7 +55,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
         from ackd.cli.results import save_student
         from ackd.ledger import Ledger
-        from ackd.setting import find_tokenizer
+        from ackd.sources import find_tokenizer
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache))
         if folder.finished:
