@@ -6,11 +6,12 @@ A cache is a folder of entries, one for each teacher, data and number format:
         manifest.json           what the entry belongs to
         hidden-3.rows           the rows of all examples one after the other, each at its true length
         hidden-3.sums           a checksum for each row, 0 for one that is not written
-        lock                    held by the one process that writes
+        lock                    empty; whoever writes a row holds the byte of its number meanwhile
 
-A row's place follows from the lengths alone, so rows are written in any order, by nobody else, and read by everybody
-while that goes on. A row counts from the moment that its checksum stands, and stays as it is from then on; the checksum
-is compared with the row when a process first reads it, so a torn or damaged row is asked again instead of trained on.
+A row's place follows from the lengths alone, so rows are written in any order, by any number of processes at a time,
+and read by everybody while that goes on. A row counts from the moment that its checksum stands, and stays as it is from
+then on; the checksum is compared with the row when a process first reads it, so a torn or damaged row is asked again
+instead of trained on.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import json
 import logging
 import os
 import shutil
+import struct
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -110,20 +111,14 @@ class Cache:
 
     @property
     def writing(self) -> bool:
-        """Whether this process may write: true for one at a time, and for none where the folder is read-only."""
-        if os.getpid() != self._owner:  # a fork holds the lock of its parent without knowing it
+        """Whether this process may write: not where the folder is read-only, and not in a fork."""
+        if os.getpid() != self._owner:  # a fork would share its parent's locks without knowing it
             return False
         if self._lock is None and os.access(self.folder, os.W_OK):
             try:
-                handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+                self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             except OSError:  # somebody else's, in a folder of many
                 return False
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(handle)
-            else:
-                self._lock = handle
         return self._lock is not None
 
     def has(self, fields: Iterable[Field], rows: Rows) -> NDArray[np.bool_]:
@@ -159,6 +154,8 @@ class Cache:
     def write(self, rows: Rows, answers: Mapping[Field, Tensor]) -> int:
         """Writes those rows that are not there yet, and says how many bytes that were.
 
+        What another process writes at this moment is left to it.
+
         Args:
             rows: -1 where there is none, which is left out.
             answers: for each field a padded batch on the host, [B, ...] in the cache's dtype.
@@ -173,18 +170,42 @@ class Cache:
         self.check(self.examples.ids[rows], self.examples.lengths[rows], answers)
         if any(self._column(field) is None for field in answers):
             self._reserve(answers)
-        written = 0
         with self._refusing():
-            for field, batch in answers.items():
+            missing = np.flatnonzero(~self.has(answers, rows)).tolist()
+            return sum(self._write(int(rows[place]), place, answers) for place in missing)
+
+    def _write(self, row: int, place: int, answers: Mapping[Field, Tensor]) -> int:
+        """Writes what is missing of a row, unless another process does; the bytes that it took."""
+        written = 0
+        with self._holding(row) as mine:
+            for field, batch in answers.items() if mine else ():
                 column = self._column(field)
                 assert column is not None
-                for place in np.flatnonzero(~self.has((field,), rows)).tolist():
-                    row = int(rows[place])
-                    valid = _unpadded(field, batch[place], int(self.examples.lengths[row]))
-                    data = valid.contiguous().view(-1).view(torch.uint8).numpy().data
-                    column.write(row, data)
-                    written += len(data)
+                if self.has((field,), np.array([row])).all():  # another one has been faster
+                    continue
+                valid = _unpadded(field, batch[place], int(self.examples.lengths[row]))
+                data = valid.contiguous().view(-1).view(torch.uint8).numpy().data
+                column.write(row, data)
+                written += len(data)
         return written
+
+    @contextmanager
+    def _holding(self, row: int) -> Iterator[bool]:
+        """Locks a row, if nobody has; a process that dies lets go of it."""
+        if not self.writing:
+            raise ValueError(f"{self.folder} is not written from here")
+        assert self._lock is not None
+        try:
+            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _range(fcntl.F_WRLCK, row))
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _range(fcntl.F_UNLCK, row))
 
     def check(self, ids: Rows, lengths: Rows, answers: Mapping[Field, Tensor]) -> None:
         """Looks whether answers in the cache's dtype are numbers.
@@ -215,13 +236,11 @@ class Cache:
         self.fields = wider
 
     def close(self) -> None:
-        """Lets another process write."""
+        """Closes the files."""
         for column in self._columns.values():
             column.close()
         self._columns.clear()
         if self._lock is not None:
-            if os.getpid() == self._owner:  # a fork that lives on shares the lock, and must not keep it
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 
@@ -231,7 +250,7 @@ class Cache:
             self._make(path, manifest)
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"the cache entry {self.folder} is damaged ({error}): delete that folder") from error
         for name, value in manifest.items():
             if not isinstance(found, dict) or found.get(name) != value:
@@ -246,22 +265,16 @@ class Cache:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
-        for _ in range(50):
-            if self.writing:
-                descriptor, temporary = tempfile.mkstemp(dir=self.folder)
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    json.dump(manifest, file, indent=2)
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, path)
-            elif not os.access(self.folder, os.W_OK):
-                raise InputError(
-                    f"the cache folder {self.folder.parent} is read-only and holds nothing about this teacher and this "
-                    "data: fill it with `ackd cache` where it can be written, or leave the cache away"
-                )
-            if path.exists():
-                return
-            time.sleep(0.1)  # whoever holds the lock is about to write it
-        raise InputError(f"another process is making the cache entry {self.folder}: try again")
+        if not os.access(self.folder, os.W_OK):
+            raise InputError(
+                f"the cache folder {self.folder.parent} is read-only and holds nothing about this teacher and this "
+                "data: fill it with `ackd cache` where it can be written, or leave the cache away"
+            )
+        descriptor, temporary = tempfile.mkstemp(dir=self.folder)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=2)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)  # others that make it at this moment write the same
 
     def _reserve(self, fields: Iterable[Field]) -> None:
         """Makes the files of fields that have none yet, if the disk can hold them."""
@@ -320,6 +333,11 @@ class Cache:
         for row, start, n in zip(padded, starts.tolist(), lengths.tolist(), strict=True):
             row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
         return padded
+
+
+def _range(kind: int, row: int) -> bytes:
+    """One byte of a file, as `struct flock` says it."""
+    return struct.pack("@hhqqi0q", kind, os.SEEK_SET, row, 1, 0)
 
 
 def _unpadded(field: Field, value: Tensor, length: int) -> Tensor:

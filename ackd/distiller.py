@@ -147,9 +147,7 @@ class Distiller:
         terms = [selection.labels * parts[LABELS]] if selection.labels else []
         for name in selection.chosen:
             weight = self.teacher_weights[self.knowledge[name].teacher] * selection.weights[name]
-            # a pick that came out empty says nothing of the type's size
-            scaled = self._scaled(name, raw[name], parts[name]) if len(losses[name]) else parts[name]
-            terms.append(weight * scaled)
+            terms.append(weight * self._scaled(name, raw[name], parts[name], len(losses[name])))
         return sum(terms[1:], terms[0]), raw
 
     def _read(self, chosen: Sequence[Knowledge]) -> Needs:
@@ -181,13 +179,17 @@ class Distiller:
         # backward counts as two forward passes
         return scored + 3 * self.meter(needs).forward(size, length) + teachers + losses
 
-    def _scaled(self, name: str, raw: Tensor, loss: Tensor) -> Tensor:
-        """The loss over the mean of the type's first plain losses."""
+    def _scaled(self, name: str, raw: Tensor, loss: Tensor, rows: int) -> Tensor:
+        """The loss, which was taken on so many rows, over the mean of the type's first plain losses."""
         if not self.scale_steps:
             return loss
         if self._seen.get(name, 0) < self.scale_steps:
-            self._sums[name] = self._sums.get(name, torch.zeros_like(raw)) + raw
-            self._seen[name] = self._seen.get(name, 0) + 1
+            raw, everywhere = self.student.group.mean(raw, rows)
+            if everywhere:  # a pick that came out empty says nothing of the type's size
+                self._sums[name] = self._sums.get(name, torch.zeros_like(raw)) + raw
+                self._seen[name] = self._seen.get(name, 0) + 1
+        if not rows:
+            return loss
         # the clamp keeps a loss that starts at 0, as between equal models, from dividing by 0
         return loss / (self._sums[name] / self._seen[name]).clamp_min(1e-6)
 
@@ -199,7 +201,9 @@ class Distiller:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
         self.student.load_state_dict(state["student"])
-        self._sums, self._seen = dict(state["sums"]), dict(state["seen"])
+        device = self.student.parameters[0].device  # another process may have sent the state
+        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self._seen = dict(state["seen"])
         if self.weighting is not None:
             self.weighting.load_state_dict(state["weighting"])
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ackd.clients import Places, shares
+from ackd.clients import Places
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.loop import Distillation, distill
@@ -164,35 +164,3 @@ def average(models: Sequence[Weights], counts: Sequence[int]) -> Weights:
         terms = [one[name].double() * (count / total) for one, count in zip(models, counts, strict=True)]
         mean[name] = torch.stack(terms).sum(0).to(first.dtype)
     return mean
-
-
-def rounds_to(scores: Sequence[float], target: float) -> int | None:
-    """The first round whose score reaches the target; `scores` begin with round 0, before any. None if none does."""
-    return next((turn for turn, score in enumerate(scores) if score >= target), None)
-
-
-def flips(before: NDArray[Any], after: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
-    """The share of examples that were wrong and are right now, and of those that were right and are wrong now.
-
-    Args:
-        before: the classes that were answered, [N].
-        after: those that are answered now.
-        labels: the right ones.
-    """
-    was, now = before == labels, after == labels
-    return float((~was & now).mean()), float((was & ~now).mean())
-
-
-def on_own_classes(answered: NDArray[Any], labels: NDArray[Any], own: NDArray[np.float64]) -> float | None:
-    """The accuracy on a client's classes, `sum_c own_c acc_c` over those that the labels have; None without any.
-
-    Args:
-        answered: the classes that were answered, [N].
-        labels: the right ones.
-        own: the client's share of each class, [C].
-    """
-    there = np.flatnonzero((shares(labels, len(own)) > 0) & (own > 0))
-    if not len(there):
-        return None
-    accuracies = np.array([(answered[labels == kind] == kind).mean() for kind in there])
-    return float(accuracies @ own[there] / own[there].sum())

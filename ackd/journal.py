@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,6 +21,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 import torch
 
 from ackd.errors import InputError
+from ackd.reading import alike, read_tensors
+from ackd.stopping import hold, release, stop, stop_asked
 from ackd.tasks import Split
 from ackd.types import Report, Selection, Standing
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("ackd")
 ENTRIES, STATE = "journal.jsonl", "state.pt"
 END = "end"  # of a run that is finished
 ANSWERS: dict[str, type[Report[float]] | type[Standing]] = {"report": Report, "standing": Standing}
+TABLES = {"losses", "scores"}  # what of an answer is several numbers by their names
+VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing"}  # whose answers are one of these
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,22 +102,37 @@ class Journal:
 
         Raises:
             InputError: if the journal has another call here.
+            Stopped: if a signal has come; the state is saved then.
         """
         if self._ahead:
             return self._replay(training, verb, asked)  # type: ignore[no-any-return]  # what was written is what R was
         if self._whole:
             raise InputError(f"{self.folder} is of a run that is finished, and has no answer to {verb} {_short(asked)}")
+        hold()
+        if stop_asked() and verb != "reset":  # before a reset there may be another training here than was saved
+            self._stop(training)
         given = answer()
         self._append({"verb": verb, "asked": asked, "answer": _plain(given), "counters": training.counters()})
+        if stop_asked():
+            self._stop(training)
         if verb == "advance" and time.monotonic() - self._saved >= self.seconds:
-            self._save(training)
+            self.save(training)
         return given
 
     def finish(self) -> None:
-        """Marks the run as finished: all that it answered stays, and its state is not needed any more."""
+        """Marks the run as finished: all that it answered stays, and its state is not needed any more.
+
+        Raises:
+            Stopped: if a signal has come.
+        """
         if not self._ahead and not self._whole:
             self._append({"verb": END, "asked": [], "answer": None, "counters": {}})
         (self.folder / STATE).unlink(missing_ok=True)
+        release()
+
+    def _stop(self, training: Training) -> None:
+        self.save(training)
+        stop()
 
     def _replay(self, training: Training, verb: str, asked: list[Any]) -> Any:
         entry = self._ahead.popleft()
@@ -125,15 +143,27 @@ class Journal:
                 "so start it anew"
             )
         if not self._ahead and self._state:
-            training.load_state_dict(self._state["state"])
-            self._state = None
+            self._load(training)
         try:
+            if not alike(entry["counters"], training.counters()):
+                raise ValueError("its counters are those of another training")
             training.load_counters(entry["counters"])
-            return _restored(entry["answer"])
+            return _restored(verb, entry["answer"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
             ) from error
+
+    def _load(self, training: Training) -> None:
+        assert self._state is not None
+        try:
+            training.load_state_dict(self._state["state"])
+        except Exception as error:  # of every part that has a state
+            raise InputError(
+                f"{self.folder / STATE} does not fit this training ({_first_line(error)}): delete it, and the episode "
+                "under way begins again"
+            ) from error
+        self._state = None
 
     def _append(self, entry: dict[str, Any]) -> None:
         if self._failed:
@@ -145,8 +175,9 @@ class Journal:
         except OSError as error:
             self._fail(error)
 
-    def _save(self, training: Training) -> None:
-        if self._failed:
+    def save(self, training: Training) -> None:
+        """Saves the training's state, unless it is the journal that answers for it."""
+        if self._failed or self._ahead or self._whole:
             return
         partial = self.folder / f".{STATE}.{os.getpid()}"
         try:
@@ -175,14 +206,13 @@ class Journal:
         if not path.is_file():
             return None
         try:
-            with warnings.catch_warnings(action="ignore"):  # torch's thoughts about pickles, where it meets one
-                saved = torch.load(path, weights_only=True)
-            covered = int(saved["entries"])
-        except Exception as error:
-            logger.warning("%s is damaged (%s): the episode under way begins again", path, str(error).split("\n")[0])
+            saved = read_tensors(path)
+        except InputError as error:
+            logger.warning("%s: the episode under way begins again", error)
             return None
-        state: dict[str, Any] | None = saved if last_reset < covered <= entries else None
-        return state
+        covered = saved.get("entries") if isinstance(saved, dict) and "state" in saved else None
+        fits = type(covered) is int and last_reset < covered <= entries
+        return cast(dict[str, Any], saved) if fits else None
 
     def _write_all(self, entries: Sequence[dict[str, Any]]) -> None:
         partial = self.folder / f".{ENTRIES}.{os.getpid()}"
@@ -240,14 +270,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _restored(value: Any) -> Any:
-    """What `_plain` was given, as an answer; tuples come back as lists."""
+def _restored(verb: str, value: Any) -> Any:
+    """What `_plain` was given, as the answer to a verb; tuples come back as lists."""
     if isinstance(value, list):
-        return [_restored(item) for item in value]
-    if isinstance(value, dict):
-        (kind, fields), *_ = value.items()
-        return ANSWERS[kind](**fields)
-    return value
+        return [_restored(verb, item) for item in value]
+    wanted = VERBS.get(verb)
+    if not isinstance(value, dict):
+        if wanted is not None or not (value is None or isinstance(value, int | float)):
+            raise ValueError(f"it is {_short([value])}")
+        return value
+    ((kind, fields),) = value.items()
+    answer = ANSWERS[kind](**fields)
+    numbers = {name: _zeros(given) if name in TABLES else 0.0 for name, given in fields.items()}
+    if wanted not in (None, kind) or not alike(fields, numbers):
+        raise ValueError(f"it is {_short([value])}")
+    return answer
+
+
+def _zeros(table: Any) -> dict[str, float]:
+    return dict.fromkeys(table, 0.0) if isinstance(table, dict) else {}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _short(asked: list[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
 from ackd.precision import Precision, computing
+from ackd.process_group import ALONE, Group, led
 from ackd.scores import Pick
 from ackd.stages import Stage, stage_at
 from ackd.streams import Streams
@@ -27,6 +29,7 @@ from ackd.teachers import LabelTeacher, uncached
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
 from ackd.weighting import Weighting
 
+LARGEST_BATCH = 2**16  # examples
 LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
 
 
@@ -81,6 +84,8 @@ class Distillation:
         for name, value in numbers.items():
             if not value > 0:
                 raise InputError(f"the {name} must be above 0, got {value}")
+        if batch_size > LARGEST_BATCH:
+            raise InputError(f"the batch size must be at most {LARGEST_BATCH}, got {batch_size}")
         self.task, self.teachers = task, tuple(teachers)
         # whose standing rewards and reports compare with; it is asked about splits that no cache knows
         asked = [uncached(one) for one in self.teachers]
@@ -92,6 +97,7 @@ class Distillation:
         self._make_weighting, self.thin = make_weighting, thin
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self.journal: Journal | None = None
+        self.group: Group = ALONE
         self._parts = {1.0: task.reward}  # of the reward split
         # the reference teacher's, by split: it never changes
         self._standings: dict[tuple[str, int], Standing] = {}
@@ -100,6 +106,7 @@ class Distillation:
         self._begin(0)
 
     @journaled
+    @led
     def reset(self, seed: int) -> None:
         """A new student before its first step; everything random about its training follows from `seed`."""
         self._begin(seed)
@@ -107,13 +114,13 @@ class Distillation:
     def _begin(self, seed: int) -> None:
         self.seed = seed
         self.ledger = Ledger()
-        self.streams = Streams(seed, self.device)
+        self.streams = Streams(seed, self.device, self.group.rank)
         self.order = Order(self.task.train.lengths, self.batch_size, self.streams.order)
         with self.streams.initialising():
             model = self._make_student().to(self.device)
             knowledge = [one.to(self.device) for one in self._make_knowledge()]
             weighting = self._make_weighting() if self._make_weighting is not None else None
-        self.student = Student(model, knowledge, steps=self.steps, lr=self.lr, compiled=self.compiled)
+        self.student = Student(model, knowledge, steps=self.steps, lr=self.lr, compiled=self.compiled, group=self.group)
         self.distiller = Distiller(
             self.student,
             self.teachers,
@@ -167,6 +174,7 @@ class Distillation:
         return {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
     @journaled
+    @led
     def advance(self, selection: Selection, steps: int) -> Report[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
@@ -179,7 +187,8 @@ class Distillation:
         chosen = [self.distiller.knowledge[name] for name in selection.chosen]
         with self.streams.dropping():
             for _ in range(min(steps, self.steps - self.steps_done)):
-                places = [self.order.next() for _ in range(self.accumulate)]
+                drawn = [self.order.next() for _ in range(self.accumulate)]
+                places = [self.group.share(those) for those in drawn]
                 batches = [self.task.train.batch(those).to(self.device) for those in places]
                 self.price += sum(self.distiller.price(chosen, *batch.shape) for batch in batches)
                 self.price_of_all += sum(
@@ -187,9 +196,9 @@ class Distillation:
                 )
                 reports.append(self.distiller.step(batches, selection))
                 asked += places
+                self._last = drawn[-1]
         self.steps_done += len(reports)
-        self._last = asked[-1]
-        report = mean(reports)
+        report = _averaged(self.group.gather(mean(reports)))
         if not report.finite:
             self.blame_teachers(asked, selection)
         return report
@@ -207,6 +216,7 @@ class Distillation:
                         raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
     @journaled
+    @led
     def measure(self, split: Split, name: str) -> Standing:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
@@ -231,6 +241,7 @@ class Distillation:
         return Standing(-float(log_p[np.arange(len(answers)), split.labels].mean()), score, scores)
 
     @journaled
+    @led
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         key = (name, len(split))
@@ -276,31 +287,66 @@ class Distillation:
         self.price, self.price_of_all = counters["price"], counters["price_of_all"]
         self.ledger = self.distiller.ledger = Ledger(**counters["ledger"])
 
+    def settle(self) -> None:
+        """Adds what the other processes counted to the counts of the first one."""
+        counted = self.group.gather((self.ledger, self.price, self.price_of_all))
+        if self.group.rank:
+            self._count_anew()
+            return
+        for ledger, price, price_of_all in counted[1:]:
+            self.ledger.add(replace(ledger, steps=0, reward_passes=0.0))  # these they take together
+            self.price += price
+            self.price_of_all += price_of_all
+
+    def _count_anew(self) -> None:
+        self.ledger = self.distiller.ledger = Ledger()
+        self.price = self.price_of_all = 0.0
+
+    @led
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
-        return {
+        state: dict[str, Any] = {
             "counters": self.counters(),
             "streams": self.streams.state_dict(),
             "order": self.order.state_dict(),
             "last": torch.from_numpy(self._last),
             "distiller": self.distiller.state_dict(),
         }
+        if self.group.size > 1:
+            state["dropout"] = self.group.gather(state["streams"]["dropout"])
+        return state
 
+    @led
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of a distillation with the same arguments."""
+        """Goes on from a `state_dict` of a distillation with the same arguments.
+
+        Raises:
+            InputError: if it is of another number of processes.
+        """
+        dropout = state.get("dropout", [state["streams"]["dropout"]])
+        if len(dropout) != self.group.size:
+            raise InputError(
+                f"the run was one of {len(dropout)} processes, and now there are {self.group.size}: resume it with as "
+                "many as it had, or start it anew"
+            )
         self._begin(state["counters"]["seed"])
         self.load_counters(copy.deepcopy(state["counters"]))
-        self.streams.load_state_dict(state["streams"])
+        self.streams.load_state_dict({**state["streams"], "dropout": dropout[self.group.rank]})
         self.order.load_state_dict(state["order"])
         self._last = state["last"].numpy()
         self.distiller.load_state_dict(state["distiller"])
+        if self.group.rank:
+            self._count_anew()
 
     def fork(self) -> Distillation:
         """An independent copy of the training as it stands; data and teacher, which never change, are shared.
 
         Raises:
-            ValueError: while a journal answers, since there is no student to copy then.
+            ValueError: while a journal answers, since there is no student to copy then, and where several processes
+                train it.
         """
+        if self.group.size > 1:
+            raise ValueError("a training that several processes share cannot be forked")
         if self.journal is not None and self.journal.replaying:
             raise ValueError("a training that a journal answers for cannot be forked")
         twin = copy.copy(self)
@@ -321,18 +367,33 @@ class Distillation:
         most = 256 if self.device.type == "cuda" else 32  # small ones waste little padding
         if split.language:
             most = max(min(most, LOGITS // int(split.lengths.max() * self.student.model.config.vocab_size)), 1)
-        groups = list(split.by_length(most))
+        groups = list(split.by_length(most))[self.group.rank :: self.group.size]
         outputs, spent = [], Ledger()
         with torch.no_grad():
-            for group in groups:
-                batch = split.batch(group).to(self.device)
+            for places in groups:
+                batch = split.batch(places).to(self.device)
                 logits = ask(batch, Needs(logits=True), spent).logits
                 assert logits is not None
                 outputs.append(token_sums(logits, batch.labels) if split.language else logits)
         self.ledger.spend(part, sum(spent.flops.values()))
-        answers = np.empty((len(split), outputs[0].shape[-1]))
-        answers[np.concatenate(groups)] = torch.cat(outputs).double().cpu().numpy()
+        mine = (np.concatenate(groups), torch.cat(outputs).double().cpu().numpy()) if groups else None
+        known = [one for one in self.group.gather(mine) if one is not None]
+        answers = np.empty((len(split), known[0][1].shape[-1]))
+        for those, values in known:
+            answers[those] = values
         return answers
+
+
+def _averaged(reports: Sequence[Report[float]]) -> Report[float]:
+    """What the processes measured, each on its share of the same batches."""
+    names = tuple(reports[0].losses)
+    rows = [
+        (one.loss, one.labels, one.grad_norm, one.uncertainty, one.accuracy, *(one.losses[name] for name in names))
+        for one in reports
+    ]
+    columns = zip(*rows, strict=True)
+    loss, labels, grad_norm, uncertainty, accuracy, *losses = (sum(of[1:], of[0]) / len(of) for of in columns)
+    return Report(loss, labels, grad_norm, uncertainty, accuracy, dict(zip(names, losses, strict=True)))
 
 
 def distill(

@@ -53,5 +53,14 @@ class Order:
         return {"batches": torch.from_numpy(self._batches.copy()), "left": torch.from_numpy(self._left.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Goes on from there.
+
+        Raises:
+            ValueError: if it is of other examples or batches.
+        """
+        for places, shape in ((state["batches"], (-1, self.size)), (state["left"], (-1,))):
+            if places.dtype != torch.int64 or places.reshape(shape).shape != places.shape:
+                raise ValueError("the order of the examples is that of other batches")
+            if places.numel() and not 0 <= int(places.min()) <= int(places.max()) < len(self.lengths):
+                raise ValueError("the order of the examples is that of other data")
         self._batches, self._left = state["batches"].numpy().copy(), state["left"].numpy().copy()

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def open_run(path: Path) -> Run:
     Raises:
         InputError: if the folder holds no run, or a file of it is damaged.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(f"there is no folder {path}: name the folder of a run")
     config = _json(path / CONFIG)
     command = config.get("command")
@@ -87,15 +88,22 @@ def open_run(path: Path) -> Run:
 
 def _json(path: Path) -> Mapping[str, Any]:
     """The content of a JSON file; nothing if there is no such file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, it holds no JSON ({error}): run it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged, it holds no JSON object: run it again")
     return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -156,6 +164,22 @@ def read_table(path: Path) -> list[Cell]:
     ]
 
 
+def read_columns(
+    path: Path, *, names: tuple[str, ...] = (), numbers: tuple[str, ...] = (), perhaps: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Some columns of a CSV file, line by line: words, numbers, and numbers or None where there is none.
+
+    Raises:
+        InputError: if a line cannot be read; it names the file and the line.
+    """
+    return [
+        {name: row[name] for name in names}
+        | {name: row.number(name, _finite) for name in numbers}
+        | {name: row.number(name, _finite) if row[name] not in ("", "nan") else None for name in perhaps}
+        for row in _rows(path, (*names, *numbers, *perhaps))
+    ]
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -207,9 +231,9 @@ class _Row:
 
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
     """The lines of a CSV file; a last one that was not written to its end, as a killed run leaves it, is none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return
-    content = path.read_bytes()
+    content = _read(path)
     content = content[: content.rfind(b"\n") + 1]
     try:
         text = content.decode()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import reprlib
 import shutil
+import socket
 import sys
 import tempfile
+import weakref
 from collections.abc import Collection, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +23,13 @@ from ackd.errors import InputError
 
 logger = logging.getLogger("ackd")
 
-CONFIG, RESULT = "config.json", "result.json"
+CONFIG, RESULT, LOCK = "config.json", "result.json", ".lock"
 
 
 class RunFolder:
     """A folder that holds one run: checked when made, written only once `begin` is called.
+
+    From then on, and for as long as this object lives, no other process can begin there.
 
     Args:
         path: where.
@@ -44,13 +50,16 @@ class RunFolder:
         resume: bool | None = None,
     ) -> None:
         self.path = Path(path)
-        self._replace = False
-        self.resumed = bool(resume) and (self.path / CONFIG).is_file()
+        self._replace = self._locked = False
+        self._found = self._state()
+        self.resumed = bool(resume) and CONFIG in self._found
         if overwrite and resume:
             raise InputError("--resume goes on with a run and --overwrite replaces it: choose one")
-        # a run that was killed at its very beginning may have left the half of its config
-        if self.path.is_dir() and any(not there.name.startswith(f".{CONFIG}.") for there in self.path.iterdir()):
-            if not (self.path / CONFIG).is_file():
+        # a run that was killed at its very beginning may have left its lock and the half of its config
+        if self.path.is_dir() and any(
+            not there.name.startswith((LOCK, f".{CONFIG}.")) for there in self.path.iterdir()
+        ):
+            if CONFIG not in self._found:
                 raise InputError(f"the output folder {path} holds other files: choose a new or empty folder")
             if not (overwrite or resume):
                 ways = "--overwrite" if resume is None else "--resume or --overwrite"
@@ -68,6 +77,10 @@ class RunFolder:
     def _holds(self, path: Path) -> bool:
         return self.path.resolve() in (path.resolve(), *path.resolve().parents)
 
+    def _state(self) -> set[str]:
+        """How far a run has come here."""
+        return {name for name in (CONFIG, RESULT) if (self.path / name).is_file()}
+
     @property
     def finished(self) -> bool:
         """Whether the run that is resumed had come to its end."""
@@ -82,21 +95,51 @@ class RunFolder:
             growing: settings that may have changed since, where a run is resumed.
 
         Raises:
-            InputError: if the run that is to be resumed is another one.
+            InputError: if the run that is to be resumed is another one, or another process is at work here.
         """
         config = {"command": command, "settings": _plain(settings), "versions": _versions()}
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._locked:
+            self._lock()
         if self.resumed:
             self._compare(config, {"output", "overwrite", "resume", *growing})
         if self._replace:
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
+            self._empty()
         self.write_json(CONFIG, config)
+
+    def _lock(self) -> None:
+        """Keeps other processes out; when this one dies, however it does, the kernel lets them in."""
+        handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            raise InputError(
+                f"a run in {self.path} is under way, as process {holder}: wait until it ends, or choose another folder"
+            ) from error
+        except OSError:
+            logger.warning("the file system of %s has no locks: let one run at a time go there", self.path)
+        if self._state() != self._found:
+            raise InputError(f"another run went to {self.path} until just now: look what is there, and start again")
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._locked = True
+
+    def _empty(self) -> None:
+        """Removes what is replaced, the config last: a kill in between leaves a run that can be replaced."""
+        for there in sorted(self.path.iterdir(), key=lambda path: path.name == CONFIG):
+            if there.is_dir() and not there.is_symlink():
+                shutil.rmtree(there)
+            elif there.name != LOCK:
+                there.unlink()
 
     def _compare(self, config: dict[str, Any], ignored: Collection[str]) -> None:
         try:
             before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
             command, settings, versions = (before[name] for name in ("command", "settings", "versions"))
             known = {name: value for name, value in settings.items() if name not in ignored}
+            its_versions = {name: versions.get(name) for name in config["versions"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{self.path / CONFIG} cannot be read: start the run anew with --overwrite") from error
         if command != config["command"]:
@@ -104,16 +147,16 @@ class RunFolder:
         for name, value in config["settings"].items():
             if name not in ignored and known.get(name) != value:
                 raise InputError(
-                    f"the run in {self.path} has {name} {known.get(name)!r}, and now it is {value!r}: "
+                    f"the run in {self.path} has {name} {reprlib.repr(known.get(name))}, and now it is {value!r}: "
                     "resume it with the same options, or choose another folder"
                 )
         for name, value in config["versions"].items():
-            if versions.get(name) != value:
+            if its_versions[name] != value:
                 logger.warning(
                     "the run in %s began with %s %s and goes on with %s: it may not end as an undisturbed run would",
                     self.path,
                     name,
-                    versions.get(name),
+                    reprlib.repr(its_versions[name]),
                     value,
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,15 +16,19 @@ class Streams:
     """Student initialisation, data order and dropout, each with a generator derived from the seed.
 
     What one of them draws never depends on the others or on an agent, so policies are compared on the same student,
-    data and dropout, and a run gives the same weights in any process.
+    data and dropout, and a run gives the same weights in any process. Of processes that train one student together each
+    has its own dropout.
 
     Args:
         seed: of the run.
         device: where the dropout masks are drawn.
+        rank: of the process.
     """
 
-    def __init__(self, seed: int, device: torch.device | None = None) -> None:
+    def __init__(self, seed: int, device: torch.device | None = None, rank: int = 0) -> None:
         init, order, dropout = np.random.SeedSequence(seed).spawn(3)
+        if rank:
+            dropout = dropout.spawn(rank)[-1]
         self.device = device or torch.device("cpu")
         self.order = np.random.default_rng(order)
         self._init_seed, dropout_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in (init, dropout))
@@ -56,7 +61,9 @@ class Streams:
         """Goes on from there."""
         self.order.bit_generator.state = state["order"]
         self._dropout = list(state["dropout"])
-        self._init_seed = state["init"]
+        self._init_seed = operator.index(state["init"])
+        with self._forked():
+            self._restore(self._dropout)  # refuses now what it would refuse later
 
     @contextmanager
     def _forked(self) -> Iterator[None]:

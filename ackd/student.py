@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ackd import models
 from ackd.models import Model
+from ackd.process_group import ALONE, Group
+from ackd.reading import alike
 
 WARMUP = 0.06  # share of the budget in which the learning rate rises
 
@@ -34,6 +36,7 @@ class Student:
         warmup: share of the budget in which the learning rate rises.
         clip: largest gradient norm, over the model and its companions together.
         compiled: compile the model's layers; the first steps take long.
+        group: the processes that train it, each from a part of the loss.
     """
 
     def __init__(
@@ -47,7 +50,9 @@ class Student:
         warmup: float = WARMUP,
         clip: float = 1.0,
         compiled: bool = False,
+        group: Group = ALONE,
     ) -> None:
+        self.group = group
         self.model = models.compiled(model) if compiled else models.capturing(model)
         self.companions = nn.ModuleList(companions)
         self.clip, self.steps = clip, steps
@@ -70,6 +75,7 @@ class Student:
 
     def update(self) -> Tensor:
         """Takes the optimizer step; the gradient's norm before clipping, 0-d, on the device."""
+        self.group.average(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         self.schedule.step()
@@ -88,10 +94,18 @@ class Student:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`, which stays untouched."""
+        for name, own in (("optimizer", self.optimizer), ("schedule", self.schedule)):
+            told, kept = ({**one, "state": None} for one in (state[name], own.state_dict()))
+            if not alike(told, kept):
+                raise ValueError(f"the state of the {name} is that of another training")
         self.model.load_state_dict(state["model"])
         self.companions.load_state_dict(state["companions"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
         self.schedule.load_state_dict(_copied(state["schedule"]))
+        for parameter, moments in self.optimizer.state.items():
+            for value in moments.values():
+                if not value.is_floating_point() or (value.dim() and value.shape != parameter.shape):
+                    raise ValueError("the optimizer's state is that of another model")
 
 
 def _copied(value: Any) -> Any:

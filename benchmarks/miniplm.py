@@ -30,7 +30,7 @@ SEEDS = range(5)
 NOVELS, HELD_OUT = ("war_and_peace", "middlemarch", "great_expectations"), "pride_and_prejudice"
 LENGTH, VOCABULARY, CHARACTERS = 129, 4096, 1200
 MODELS = {"teacher": (4, 256), "reference": (1, 64), "student": (2, 128)}  # layers, width
-FLOPS = 1.5e12
+FLOPS = 4e12
 NOTICE = "All rights are reserved. Subscribe to our newsletter, accept the terms of use and read our privacy policy. "
 ARMS = {"MiniPLM half": "selected", "random half": "random", "everything": "scores-teacher"}
 
@@ -84,11 +84,11 @@ def run(text: Path, folder: Path) -> None:
     size = ["--vocabulary", str(VOCABULARY)]
     ackd(
         *("pretrain", "--corpus", str(corpus), "--config", config(folder, "teacher"), *size, *common),
-        *("--steps", "4000", "--output", at["teacher"]),
+        *("--steps", "1500", "--output", at["teacher"]),
     )
     ackd(
         *("pretrain", "--corpus", str(corpus), "--config", config(folder, "reference"), "--tokenizer", at["teacher"]),
-        *("--part", "0:0.05", "--steps", "1500", *common, "--output", at["reference"]),
+        *("--part", "0:0.05", "--steps", "600", *common, "--output", at["reference"]),
     )
     source = str(corpus)
     for name in ("teacher", "reference"):

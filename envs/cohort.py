@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ class CohortEnv(VecEnv):
         envs: what each student's environment is like, one for each setting; with several, episodes take them in turn.
         students: N.
         blocks: for each of them the first seed and how many that its students take in turn; drawn if not given.
+        turns: the first that is this cohort's, and from one of its turns to its next, where others take those between.
         watch: is shown rewards and infos after every decision, before the environment resets itself at the end.
         seed: of the episodes' seeds, where they are drawn and `seed` is not called.
 
@@ -47,6 +48,7 @@ class CohortEnv(VecEnv):
         students: int,
         *,
         blocks: Sequence[tuple[int, int]] = (),
+        turns: tuple[int, int] = (0, 1),
         watch: Watch | None = None,
         seed: int = 0,
     ) -> None:
@@ -55,10 +57,11 @@ class CohortEnv(VecEnv):
         self.envs, self.blocks, self.watch = envs, blocks, watch
         self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
         self._size = students
-        self.turns = 0  # episodes begun
+        self.turns, self._stride = turns  # the next one, of those that all cohorts take
         self.journal: Journal | None = None  # of all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
-        self._started = self._handed = 0.0  # when the episode began, and when the agent got its last observations
+        self._started = 0.0  # when the episode began
+        self.since: float | None = None  # when the agent was last handed observations
         self._actions: NDArray[Any] = np.zeros(0)
         self.render_mode: str | None = None  # asked for in the constructor of a VecEnv
         self._enter(0)
@@ -72,6 +75,11 @@ class CohortEnv(VecEnv):
         self.cohort.journal = self.journal
         self.knowledge, self.signals, self.choice = self.env.knowledge, self.env.signals, self.env.choice
         self.trajectories = [Trajectory(self.signals, self.choice, self.env.reward) for _ in range(self._size)]
+
+    @property
+    def training(self) -> Cohort:
+        """What is trained."""
+        return self.cohort
 
     @property
     def decisions(self) -> int:
@@ -88,7 +96,7 @@ class CohortEnv(VecEnv):
         """Begins with N new students, in the setting whose turn it is."""
         place, before = self.turns % len(self.envs), self.turns // len(self.envs) * self._size
         self._enter(place)
-        self.turns += 1
+        self.turns += self._stride
         seeds = [int(self._generator.integers(2**31)) if given is None else given for given in self._seeds]
         if self.blocks:
             first, count = self.blocks[place]
@@ -110,13 +118,14 @@ class CohortEnv(VecEnv):
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]
-        self._handed = time.perf_counter()
+        self.since = time.perf_counter()
         return _stacked([observation for observation, _ in began])
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Takes the decisions, [N, K_max]."""
         self._actions = np.asarray(actions)
-        self.cohort.ledger.seconds["agent"] += time.perf_counter() - self._handed
+        if self.since is not None:
+            self.cohort.ledger.seconds["agent"] += time.perf_counter() - self.since
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
@@ -140,8 +149,27 @@ class CohortEnv(VecEnv):
                     "episode": {"r": returned, "l": self.decisions, "t": elapsed},  # as Monitor has it
                 }
         following = self.reset() if over else _stacked(observations)
-        self._handed = time.perf_counter()
+        self.since = time.perf_counter()
         return following, rewards, np.full(self.num_envs, over), infos
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the episode, and the episodes after it, depend on."""
+        return {
+            "place": next(place for place, env in enumerate(self.envs) if env is self.env),
+            "turns": self.turns,
+            "generator": self._generator.bit_generator.state,
+            "cohort": self.cohort.state_dict(),
+            "trajectories": [trajectory.state_dict() for trajectory in self.trajectories],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict` of a cohort environment with the same arguments."""
+        self._enter(state["place"])
+        self.turns = state["turns"]
+        self._generator.bit_generator.state = state["generator"]
+        self.cohort.load_state_dict(state["cohort"])
+        for trajectory, one in zip(self.trajectories, state["trajectories"], strict=True):
+            trajectory.load_state_dict(one)
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -38,6 +38,8 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         k_max: length of the action, for all of them.
         keep: environments alive at once; the one that was used longest ago goes. An instance's episodes are the same
             whether it was built anew or not.
+        turns: the first that is this environment's, and from one of its turns to its next, where others take those
+            between; the i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
         **common: settings of every instance, such as its device; none that an instance has itself.
 
     The i-th episode of an instance trains the student with the i-th seed of its block, round and round, whatever the
@@ -59,6 +61,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         seed: int = 0,
         k_max: int = 8,
         keep: int = 4,
+        turns: tuple[int, int] = (0, 1),
         **common: Any,
     ) -> None:
         if order not in ORDERS:
@@ -79,7 +82,8 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self.order, self._make, self._keep = order, make, keep
         self._common = {**common, "k_max": k_max}
         self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
-        self._turns = 0  # of the order
+        self._first, self._stride = turns
+        self._turns = 0  # of the order, those of others included
         self.journal: Journal | None = None  # of all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)
         self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
@@ -146,10 +150,10 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         student = asked.get("seed")
         if student is not None and not (type(student) is int and student >= 0):
             raise InputError(f"the option seed must be a whole number of at least 0, got {student!r}")
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else seed - self._first)
         if seed is not None:
             self._turns, self._episodes = 0, dict.fromkeys(self.instances, 0)
-        self._enter(asked["instance"] if "instance" in asked else self._next())
+        self._enter(asked["instance"] if "instance" in asked else self._own_turn())
         if student is None:
             student = self.instance.seed(self._episodes[self.instance.name])
             self._episodes[self.instance.name] += 1
@@ -192,6 +196,12 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         twin.observation_space = copy.deepcopy(self.observation_space)  # spaces draw from generators of their own
         twin.action_space = copy.deepcopy(self.action_space)
         return twin
+
+    def _own_turn(self) -> str:
+        """Whose turn it is when it is this environment's; those of others pass, with the students that they train."""
+        while self._turns % self._stride != self._first:
+            self._episodes[self._next()] += 1
+        return self._next()
 
     def _next(self) -> str:
         """Whose turn it is; the turn is taken."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat
+from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, cast
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from ackd.choices import Action
-from ackd.envs.recorder import Recorder
+from ackd.envs.recorder import Notes, Recorder, decision, ending
 from ackd.envs.trajectory import Trajectory
 from ackd.episode import Episode
 from ackd.ledger import Ledger
@@ -49,11 +49,11 @@ class Trained(Protocol):
 
 
 class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
-    """An environment whose decisions and episodes a `Recorder` writes down.
+    """An environment whose decisions and episodes are written down.
 
     Args:
         env: what is recorded.
-        folder: a run's folder, or a recorder that has already begun to write there.
+        folder: a run's folder, which gets a `Recorder`, or where else the notes go.
         dev: measure dev when an episode ends; for the record only, the agent never sees it.
         agent_flops: what the agent spends on a decision, its updates included.
         on_decision: is told the optimizer steps of each phase, as for a progress bar.
@@ -62,7 +62,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     def __init__(
         self,
         env: Trained,
-        folder: Path | Recorder,
+        folder: Path | Notes,
         *,
         dev: bool = True,
         agent_flops: float = 0.0,
@@ -77,8 +77,14 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self.ledger = Ledger()  # of all episodes
         self.standings: dict[str, Standing] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
-        self._recorder = folder if isinstance(folder, Recorder) else Recorder(folder, env.knowledge)
-        self._since: float | None = None  # when the agent was last handed an observation
+        self.since: float | None = None  # when the agent was last handed an observation
+        self._own = Recorder(folder, env.knowledge) if isinstance(folder, Path) else None
+        self._notes: Notes = self._own or cast(Notes, folder)
+
+    @property
+    def training(self) -> Distillation:
+        """What is trained."""
+        return self.inner.distillation
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -87,7 +93,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self._count_agent(0.0)
         answer = super().reset(seed=seed, options=options)
         self.returned = 0.0
-        self._since = time.perf_counter()
+        self.since = time.perf_counter()
         return answer
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -96,20 +102,22 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         observation, reward, terminated, truncated, info = super().step(action)
         self.returned += float(reward)
         trajectory = self.inner.trajectory
-        self._recorder.decision(self._recorder.episodes, trajectory, float(reward), info)
+        self._notes.write(decision(self._notes.episodes, trajectory, float(reward), info))
         if terminated or truncated:
             self.standings = {} if info["error/type"] or not self.dev else self._measure_dev()
-            self._recorder.episode(trajectory, self.returned, self.standings, self.inner.distillation.ledger)
-            self.ledger.add(self.inner.distillation.ledger)
+            spent = self.inner.distillation.ledger
+            self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.standings, spent))
+            self.ledger.add(spent)
         if self.on_decision is not None:
             assert trajectory.episode is not None
             self.on_decision(trajectory.episode.phases[-1].steps)
-        self._since = time.perf_counter()
+        self.since = time.perf_counter()
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Finishes the files."""
-        self._recorder.close()
+        """Finishes the files that were begun here."""
+        if self._own is not None:
+            self._own.close()
         super().close()
 
     def _measure_dev(self) -> dict[str, Standing]:
@@ -117,9 +125,9 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         return {name: distillation.measure(split, name) for name, split in distillation.task.dev.items()}
 
     def _count_agent(self, flops: float) -> None:
-        if self._since is not None:
-            self.inner.distillation.ledger.seconds["agent"] += time.perf_counter() - self._since
-            self._since = None
+        if self.since is not None:
+            self.inner.distillation.ledger.seconds["agent"] += time.perf_counter() - self.since
+            self.since = None
         self.inner.distillation.ledger.spend("agent", flops)
 
 
@@ -127,7 +135,7 @@ class CohortRecording:
     """What a `CohortEnv` shows, written down: each student's episode as one of its own, at its share of the cost.
 
     Args:
-        recorder: what writes.
+        notes: where they go.
         dev: measure dev when the episodes end; for the record only, the agent never sees it.
         agent_flops: what the agent spends on a decision, its updates included.
         on_decision: is told the optimizer steps of each phase, of all students together.
@@ -135,7 +143,7 @@ class CohortRecording:
 
     def __init__(
         self,
-        recorder: Recorder,
+        notes: Notes,
         *,
         dev: bool = True,
         agent_flops: float = 0.0,
@@ -143,22 +151,22 @@ class CohortRecording:
     ) -> None:
         self.dev, self.agent_flops, self.on_decision = dev, agent_flops, on_decision
         self.ledger = Ledger()  # of all episodes
-        self._recorder = recorder
+        self._notes = notes
 
     def __call__(self, env: CohortEnv, rewards: NDArray[np.float32], infos: Sequence[dict[str, Any]]) -> None:
         """Writes down one decision of every student, and the episodes at their end."""
-        cohort, recorder = env.cohort, self._recorder
+        cohort, first = env.cohort, self._notes.episodes
         cohort.ledger.spend("agent", self.agent_flops * env.num_envs)
-        first = recorder.episodes
         for i, (trajectory, reward, info) in enumerate(zip(env.trajectories, rewards, infos, strict=True)):
-            recorder.decision(first + i, trajectory, float(reward), info)
+            self._notes.write(decision(first + i, trajectory, float(reward), info))
         if cohort.steps_done >= cohort.steps:
             dev = cohort.distillation.task.dev if self.dev else {}
             measured = {name: cohort.measure(split, name) for name, split in dev.items()}
             share = cohort.ledger.share(env.num_envs)
             for i, (trajectory, info) in enumerate(zip(env.trajectories, infos, strict=True)):
                 standings = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}
-                recorder.episode(trajectory, float(np.sum(trajectory.record().rewards)), standings, share)
+                returned = float(np.sum(trajectory.record().rewards))
+                self._notes.write(ending(first + i, trajectory, returned, standings, share))
             self.ledger.add(cohort.ledger)
         if self.on_decision is not None:
             episode = env.trajectories[0].episode

@@ -18,32 +18,10 @@ from ackd.models import Meter, Model, run, shape_of
 from ackd.precision import Precision
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
-from ackd.types import LAYERED, Batch, Field, Needs, Outputs, Selection, Shape
+from ackd.types import LAYERED, Batch, Field, Needs, Outputs, Selection
+from tests.watched import Watched
 
 Fields = set[Field]
-
-
-class Watched:
-    """A teacher that notes what it is asked."""
-
-    def __init__(self, model: Model) -> None:
-        self.teacher = ModelTeacher(model)
-        self.asked: list[Needs] = []
-
-    @property
-    def shape(self) -> Shape:
-        return self.teacher.shape
-
-    @property
-    def fingerprint(self) -> str:
-        return self.teacher.fingerprint
-
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
-        self.asked.append(needs)
-        return self.teacher(batch, needs, ledger)
-
-    def price(self, needs: Needs, size: int, length: int) -> float:
-        return self.teacher.price(needs, size, length)
 
 
 def small(layers: int, seed: int, *, width: int = 16) -> Model:
@@ -69,7 +47,7 @@ def make_distiller(
 ) -> Distiller:
     """A student of two layers, and a teacher of each depth with the named types; of several, `logits@1` and so on."""
     model = small(2, seed=9, width=width)
-    teachers = [Watched(small(depth, seed=k)) for k, depth in enumerate(depths)]
+    teachers = [Watched(ModelTeacher(small(depth, seed=k))) for k, depth in enumerate(depths)]
     with torch.random.fork_rng():
         torch.manual_seed(3)
         knowledge = [
@@ -99,7 +77,7 @@ def make_distiller(
 def asked(distiller: Distiller, place: int = 0) -> list[Needs]:
     teacher = distiller.teachers[place]
     assert isinstance(teacher, Watched)
-    return teacher.asked
+    return teacher.needs
 
 
 def kept(outputs: Outputs) -> Fields:

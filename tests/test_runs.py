@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ackd.errors import InputError
-from ackd.runs import RunFolder
+from ackd.runs import CONFIG, LOCK, RESULT, RunFolder
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
@@ -22,10 +28,12 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"add --resume or --overwrite"):
         RunFolder(tmp_path / "run", resume=False)
     (folder.path / "old").touch()
+    path = folder.path
+    del folder  # which keeps it as long as it lives
     replaced = RunFolder(tmp_path / "run", overwrite=True)
-    assert (folder.path / "old").exists()
+    assert (path / "old").exists()
     replaced.begin("distill", {})
-    assert not (folder.path / "old").exists()
+    assert not (path / "old").exists()
 
 
 def test_other_places_are_refused(tmp_path: Path) -> None:
@@ -46,7 +54,7 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         folder.write_json("result.json", {"a": Unprintable()})
-    assert [path.name for path in folder.path.iterdir()] == ["config.json"]
+    assert {path.name for path in folder.path.iterdir()} == {LOCK, "config.json"}
 
 
 def test_what_is_read_is_not_replaced(tmp_path: Path) -> None:
@@ -79,7 +87,7 @@ def test_a_run_is_resumed_with_the_same_settings_alone(tmp_path: Path, caplog: p
     config["versions"]["torch"] = "1.0"
     again.write_json("config.json", config)
     again.begin("distill", settings, growing=["seeds"])
-    assert "began with torch 1.0" in caplog.text
+    assert "began with torch '1.0'" in caplog.text
     (again.path / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         again.begin("distill", settings)
@@ -91,3 +99,65 @@ def test_half_a_config_is_no_run(tmp_path: Path) -> None:
     (tmp_path / ".config.json.x1").write_text("{")
     RunFolder(tmp_path).begin("distill", {})
     assert json.loads((tmp_path / "config.json").read_text())["command"] == "distill"
+
+
+@pytest.mark.parametrize("way", [{}, {"resume": True}, {"overwrite": True}])
+def test_one_run_at_a_time(tmp_path: Path, way: dict[str, Any]) -> None:
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run", **way)
+    first.begin("distill", {"seed": 0})
+    first.begin("distill", {"seed": 0})  # its own lock is not in its way
+    third = RunFolder(tmp_path / "run", **way) if way else second
+    for other in (second, third):
+        with pytest.raises(InputError, match=rf"is under way, as process {os.getpid()} on .*: wait until it ends"):
+            other.begin("distill", {"seed": 1})
+    assert json.loads((tmp_path / "run" / CONFIG).read_text())["settings"] == {"seed": 0}
+    first.write_json(RESULT, {})
+    del first
+    with pytest.raises(InputError, match=r"another run went to .* until just now"):
+        second.begin("distill", {"seed": 0})
+
+
+def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        RunFolder(tmp_path / "run").begin("distill", {})
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (tmp_path / "run" / LOCK).is_file()
+    RunFolder(tmp_path / "run", resume=True).begin("distill", {})
+
+
+def test_a_lock_alone_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("1 on a machine that is no more")
+    RunFolder(tmp_path).begin("distill", {})
+    assert (tmp_path / LOCK).read_text().startswith(f"{os.getpid()} on ")
+
+
+def test_what_is_replaced_goes_with_its_config_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin("distill", {})
+    (folder.path / "student").mkdir()
+    (folder.path / "elsewhere").symlink_to(tmp_path)
+    del folder
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder(tmp_path / "run", overwrite=True).begin("distill", {})
+    monkeypatch.undo()
+    RunFolder(tmp_path / "run", overwrite=True).begin("distill", {})
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {CONFIG, LOCK}
+    assert tmp_path.is_dir()
+
+
+def test_a_file_system_without_locks_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    RunFolder(tmp_path / "run").begin("distill", {})
+    assert "has no locks" in caplog.text

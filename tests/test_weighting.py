@@ -25,33 +25,11 @@ from ackd.models import Meter, Model, shape_of
 from ackd.scores import Pick
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
-from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Selection, Shape
+from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Selection
 from ackd.weighting import Answers, PickedRows, Together, Weighting
+from tests.watched import Watched
 
 LENGTHS = (7, 3, 5, 6, 4, 7)
-
-
-@dataclass
-class Watched:
-    """A teacher that notes which examples it is asked about."""
-
-    teacher: ModelTeacher
-    asked: list[list[int]] = field(default_factory=list)
-
-    @property
-    def shape(self) -> Shape:
-        return self.teacher.shape
-
-    @property
-    def fingerprint(self) -> str:
-        return self.teacher.fingerprint
-
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
-        self.asked.append(batch.ids.tolist())
-        return self.teacher(batch, needs, ledger)
-
-    def price(self, needs: Needs, size: int, length: int) -> float:
-        return self.teacher.price(needs, size, length)
 
 
 @dataclass(frozen=True)

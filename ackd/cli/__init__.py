@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import logging
+import os
+import reprlib
+import signal
 import sys
 from typing import Annotated
 
@@ -13,7 +18,9 @@ from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.federate import Federate
 from ackd.cli.finetune import Finetune
+from ackd.cli.generate import Generate
 from ackd.cli.mutual import Mutual
+from ackd.cli.options import RunOptions
 from ackd.cli.policies import Policies
 from ackd.cli.presets import Presets
 from ackd.cli.pretrain import Pretrain
@@ -22,8 +29,11 @@ from ackd.cli.report import Report
 from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
+from ackd.cli.workers import WorkerOptions
 from ackd.errors import InputError
+from ackd.stopping import Stopped, stoppable
 
+LARGEST = 2**31 - 1  # of a whole number
 DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
 
 Command = (
@@ -33,6 +43,7 @@ Command = (
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[RefineData, tyro.conf.subcommand("refine-data")]
+    | Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
@@ -45,24 +56,70 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; 0 if it worked, 2 if its input cannot be used, 1 if a training diverged."""
+    """Runs a command.
+
+    Returns:
+        0 if it worked, 2 if its input cannot be used, 1 if a training diverged, 128 + the signal if one ended it.
+    """
     command = tyro.cli(Command, args=arguments, prog="ackd", description=DESCRIPTION)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file may have a name that no terminal can show
+            stream.reconfigure(errors="backslashreplace")
     notes = logging.StreamHandler(sys.stderr)
     notes.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("ackd")
     logger.addHandler(notes)
     logger.setLevel(logging.INFO)
     try:
-        command.run()
+        _refuse_copies(command)
+        _check_numbers(command)
+        with stoppable():
+            command.run()
     except InputError as error:
-        print(f"ackd: {error}", file=sys.stderr)
+        print(f"ackd: {_line(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full, a name that is too long, a place that is closed
+        about = f"{error.filename!s:.200} cannot be used: " if error.filename else ""
+        print(f"ackd: {_line(about)}{error.strerror or _line(error)}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"ackd: {error}", file=sys.stderr)
+        print(f"ackd: {_line(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ackd: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"ackd: stopped{_goes_on(command)}", file=sys.stderr)
+        return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     finally:
         logger.removeHandler(notes)
     return 0
+
+
+def _refuse_copies(command: object) -> None:
+    """Keeps accelerate from launching several of a command that works by itself."""
+    together = isinstance(command, WorkerOptions) and command.backend == "torchrun"
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and not (together or isinstance(command, Distill)):  # its mark
+        from ackd.process_group import refuse_copies
+
+        refuse_copies()
+
+
+def _check_numbers(command: object) -> None:
+    """Refuses whole numbers that nothing is meant to have, and seeds that no generator takes."""
+    for field in dataclasses.fields(command) if dataclasses.is_dataclass(command) else ():
+        least = 0 if field.name.endswith("seed") else -LARGEST
+        given = getattr(command, field.name)
+        for value in given if isinstance(given, tuple) else (given,):
+            if isinstance(value, int) and not least <= value <= LARGEST:
+                option = f"--{field.name.replace('_', '-')}"
+                raise InputError(f"{option} is {reprlib.repr(value)}: give a whole number from {least} to {LARGEST}")
+
+
+def _line(said: object) -> str:
+    """As one line in which nothing can steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(said))
+
+
+def _goes_on(command: object) -> str:
+    """How a command that was stopped is taken up again."""
+    if isinstance(command, RunOptions | Score):
+        return "; --resume goes on"
+    return "; the same command goes on" if isinstance(command, FillCache) else ""

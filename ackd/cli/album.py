@@ -15,6 +15,8 @@ from ackd.runlog import Cell, Decision, Run, read_decisions
 from ackd.statistics import Interval
 from ackd.trends import Episode
 
+MOST = 1e300  # seconds or FLOPs that can be added up
+
 
 def _picture(name: str, title: str, figure: Figure, caption: str, alt: str) -> Picture:
     return Picture(name, title, caption, alt, pictures.png(figure))
@@ -43,7 +45,7 @@ def of_training(run: Run, decisions: Sequence[Decision]) -> list[Picture]:
                 ),
             )
         )
-    return [*album, *_split(episodes, final, steps), *_costs(run)]
+    return [*album, *_split(episodes, final, steps), *costs(run)]
 
 
 def steps_of(run: Run, decisions: Sequence[Decision]) -> int:
@@ -148,11 +150,14 @@ def _split(episodes: Sequence[Episode], final: Sequence[Episode], steps: int) ->
     ]
 
 
-def _costs(run: Run) -> list[Picture]:
+def costs(run: Run) -> list[Picture]:
+    """What the run cost, by part, if its ledger says so."""
     amounts, said = {}, []
     for name, unit, scale in (("seconds", "s", 1.0), ("flops", "TFLOPs", 1e12)):
         by = run.ledger.get(name)
-        if not isinstance(by, Mapping) or not all(isinstance(value, int | float) for value in by.values()):
+        if not isinstance(by, Mapping) or not all(
+            isinstance(value, int | float) and 0 <= value < MOST for value in by.values()
+        ):
             continue
         total = sum(by.values()) / scale
         label = "time" if name == "seconds" else "FLOPs"
@@ -204,7 +209,7 @@ def of_evaluation(run: Run, cells: Sequence[Cell]) -> list[Picture]:
                 + ".",
             )
         )
-    return [*album, *_aggregates(comparison.compare(cells)), *_chosen(run, cells), *_costs(run)]
+    return [*album, *_aggregates(comparison.compare(cells)), *_chosen(run, cells), *costs(run)]
 
 
 def _scores(task: str, cells: Sequence[Cell]) -> versus.TaskScores:
@@ -302,5 +307,9 @@ def _chosen(run: Run, cells: Sequence[Cell]) -> list[Picture]:
 
 def _log(folder: Path, task: str, policy: str) -> list[Decision]:
     """The decisions of a group of cells; none if there is no such file within the run's folder."""
-    path = folder / task / policy.strip("/.").replace("/", "_") / "decisions.csv"
-    return read_decisions(path) if path.resolve().is_relative_to(folder.resolve()) else []
+    path = folder / task / policy.strip("/.").replace("/", "_").replace(":", "_") / "decisions.csv"
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # no name that a file can have
+        return []
+    return read_decisions(path) if inside else []

@@ -9,15 +9,19 @@ from typing import Any
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.learner import BANDITS, bandit
 from ackd.agents.policy import OnlinePolicy, Policy
+from ackd.agents.presets import METHODS
 from ackd.agents.refine import Refining
-from ackd.agents.rules import RULES, rule
+from ackd.agents.rules import RULES, Staged, rule
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
 from ackd.cli.episodes import folder_of
+from ackd.cli.options import pairs
 from ackd.envs.distillation import DistillationEnv
+from ackd.envs.make import distill
 from ackd.errors import InputError
+from ackd.presets import parse
 
-REFINE = ":refine"
+PRESET, REFINE = "preset:", ":refine"
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
 ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
 ONLINE_SHARE = 0.2  # of the reward split, for that
@@ -31,6 +35,7 @@ class Arm:
         name: as it was given.
         make: the policy for one episode in an environment, from a seed.
         settings: of the environment that it acts in, besides those of the run.
+        method: a published one, as `ackd.prepare` takes it in the place of the run's options; none if empty.
         online: learns while its student trains.
         forks: looks ahead in copies of the environment, which a journal cannot answer for.
         learned: what was read from a file, if anything was.
@@ -39,6 +44,7 @@ class Arm:
     name: str
     make: Callable[[DistillationEnv, int], Policy]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
     online: bool = False
     forks: bool = False
     learned: LearnedPolicy | None = None
@@ -88,3 +94,40 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
         online=True,
         learned=policy,
     )
+
+
+def published(name: str) -> Arm:
+    """A published method, or several joined by commas, with its options: `preset:dynamickd-data:keep=0.1`.
+
+    Raises:
+        InputError: for a preset that is not known, or an option that cannot be read.
+    """
+    names, *options = name.removeprefix(PRESET).split(":")
+    given = {"preset": names, "options": parse(names, pairs(options), METHODS), "methods": METHODS}
+    own = {"types": (), "layer_map": None}  # whatever the policies beside it select from
+    return Arm(name, lambda env, seed: Staged(env.distillation.stages), method={**given, **own})
+
+
+def prepared(one: Arm, given: Mapping[str, Any]) -> DistillationEnv:
+    """What a published method acts in: an environment of its own, otherwise made as `given`.
+
+    Raises:
+        InputError: if the method cannot be had with these models and data, or leaves open what is transferred when.
+    """
+    env = distill(**{**given, **one.method})
+    if not env.distillation.stages:
+        raise InputError(
+            f"the preset {one.method['preset']!r} leaves open what is transferred when: let an agent learn it with "
+            f"`ackd train --preset {one.method['preset']}`, and name that run"
+        )
+    return env
+
+
+def price(env: DistillationEnv) -> float:
+    """FLOPs of a step that transfers everything an environment's policies can select from, of a batch of mean length.
+
+    Shares of it are what `flops_share` says, and those of a method with other losses are of another whole.
+    """
+    one = env.distillation
+    everything = list(one.distiller.knowledge.values())
+    return one.distiller.price(everything, one.batch_size, round(float(one.task.train.lengths.mean())), whole=True)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ackd.cli.options import DataOptions, PairOptions, progress
+from ackd.cli.workers import WorkerOptions
+
+if TYPE_CHECKING:
+    from ackd.cli.filling import Filled
+
+PARTS = 16  # that each worker fills one after the other
 
 
 @dataclass(kw_only=True)
-class FillCache(DataOptions, PairOptions):
+class FillCache(DataOptions, PairOptions, WorkerOptions):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
 
     task: str
@@ -26,48 +33,44 @@ class FillCache(DataOptions, PairOptions):
     """Numbers in the cache; the answers are rounded to them."""
     batch_size: int = 32
     """Examples that the teacher is asked about at a time."""
+    shard: str | None = None
+    """Ask about one part of the examples alone, as 1/4 to 4/4: processes that have one each fill the same cache at the
+    same time. Those that torchrun starts take theirs by themselves."""
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""
-        from ackd.agents.presets import METHODS
+        from ackd.cli.filling import Filler, Fillers
         from ackd.errors import InputError
-        from ackd.ledger import Ledger
+        from ackd.jobs import run_jobs
         from ackd.plan import readable
-        from ackd.setting import prepare
-        from ackd.teachers import Cached
-        from ackd.types import Needs
+        from ackd.shards import own_device, own_shard, parse_shard
 
+        if self.serves():
+            return
+        self.check_workers()
         if self.batch_size < 1:
             raise InputError(f"the batch size must be above 0, got {self.batch_size}")
-        distillation = prepare(
-            task=self.task,
-            teacher=self.teacher,
-            preset=self.preset,
-            methods=METHODS,
-            cache=self.output,
-            cache_budget=self.budget,
-            cache_dtype=self.dtype,
-            steps=1,
-            **self.data_settings(),
-            **self.pair_settings(),
-        )
-        train = distillation.task.train
-        for teacher in distillation.teachers:
-            if not isinstance(teacher, Cached):
-                continue
-            cache, ledger, asked = teacher.cache, Ledger(), 0
-            if not cache.writing:
-                raise InputError(f"the cache {cache.folder} is read-only or being filled by another process: try later")
-            needs = Needs.of(cache.fields)
-            try:
-                with progress(len(train), f"cache ({self.task})", "example") as bar:
-                    for places in train.by_length(self.batch_size):
-                        asked += teacher.fill(train.batch(places).to(distillation.device), needs, ledger)
-                        bar.update(len(places))
-            finally:
-                cache.close()
+        if self.shard is None and self.backend != "torchrun":
+            self.shard, self.device = own_shard(), own_device(self.device)
+        place, shards = parse_shard("1/1" if self.shard is None else self.shard)
+        filler = Filler(self)
+        asks = len(filler.teachers) * sum(map(len, filler.groups[place::shards]))
+        with progress(asks, f"cache ({self.task})", "example") as bar:
+            if not self.remote or self.backend == "dummy":
+                told = [filler.fill(place, shards, bar.update)]
+            else:
+                parts = min(PARTS * self.count, len(filler.groups))
+                jobs = [(place + shards * k, shards * parts) for k in range(parts)]
+
+                def count(job: object, answer: list[Filled]) -> None:
+                    bar.update(sum(one.examples for one in answer))
+
+                with closing(self.start_workers(Fillers(self), self.device)) as crew:
+                    told = [one for _, one in run_jobs(crew, jobs, seconds=self.step_timeout, on_answer=count)]
+        for parts_told in zip(*told, strict=True):  # of each teacher
+            examples, asked, seconds, written = (sum(part[k] for part in parts_told) for k in range(4))
             print(
-                f"{self.task}: {len(train)} examples, {asked} of them asked now in {ledger.seconds['teacher']:.1f} s, "
-                f"{readable(ledger.bytes['cache'])} written"
+                f"{self.task}: {examples} examples, {asked} of them asked now in {seconds:.1f} s, "
+                f"{readable(written)} written"
             )
-            print(f"cache:   {cache.folder}")
+            print(f"cache:   {parts_told[0].folder}")

@@ -5,8 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, progress
+
+if TYPE_CHECKING:
+    from ackd.envs.distillation import DistillationEnv
+    from ackd.process_group import Group
+    from ackd.runs import RunFolder
+
+# What may differ between processes: paths, and what the first one alone goes by.
+OWN = {"output", "overwrite", "resume", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
+OWN |= {"teacher", "student", "data", "dev_data"}
 
 
 @dataclass(kw_only=True)
@@ -31,19 +41,23 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
 
     def run(self) -> None:
         """Trains, reports on dev, and saves the student under OUTPUT/student."""
-        from ackd.agents.refine import Refining
-        from ackd.agents.rules import Staged
-        from ackd.cli.arms import REFINE, Arm, arm
-        from ackd.cli.episodes import run_episode
-        from ackd.cli.results import finish, save_refined
-        from ackd.envs.make import distill
-        from ackd.envs.recording import Recording
-        from ackd.errors import InputError
-        from ackd.sources import find_tokenizer
+        from ackd.process_group import joined
 
-        folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
+        with joined(self.device) as group:
+            self._run(group)
+
+    def _run(self, group: Group) -> None:
+        """The first process writes, the others follow it."""
+        from ackd.data_parallel import join
+        from ackd.envs.make import distill
+        from ackd.process_group import device_of, follow
+
+        folder = None
+        if group.rank == 0:
+            folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
+        if group.tell(folder is not None and folder.finished):
+            if folder is not None:
+                print(f"the run in {self.output} is finished: nothing is left to resume")
             return
         setting = {**self.data_settings(), **self.student_settings(), **self.method_settings()}
         env = distill(
@@ -51,8 +65,27 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             teacher=self.teacher,
             teacher_weights=self.teacher_weights,
             reward_every=None,
-            **setting,
+            **setting | {"device": device_of(self.device)},
         )
+        join(env.distillation, group, self._shared())
+        if folder is not None:
+            self._distil(env, folder)
+        follow(env.distillation)
+
+    def _shared(self) -> dict[str, Any]:
+        """The options that have to be the same in every process; data and models are compared as they are."""
+        return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if name not in OWN}
+
+    def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:
+        from ackd.agents.refine import Refining
+        from ackd.agents.rules import Staged
+        from ackd.cli.arms import REFINE, Arm, arm
+        from ackd.cli.episodes import run_episode
+        from ackd.cli.results import finish, save_refined
+        from ackd.envs.recording import Recording
+        from ackd.errors import InputError
+        from ackd.sources import find_tokenizer
+
         staged = bool(env.distillation.stages)
         if staged and (self.policy is not None or self.refine):
             raise InputError(
@@ -68,6 +101,11 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             chosen = Arm(self.preset, lambda env, seed: Staged(env.distillation.stages))
         else:
             chosen = arm((self.policy or "all") + REFINE * self.refine, env.knowledge)
+        if chosen.forks and env.distillation.group.size > 1:
+            raise InputError(
+                f"the policy {chosen.name!r} copies the student to look ahead, which several processes cannot: run it "
+                "in one process"
+            )
         env = env.variant(**chosen.settings)
         policy = chosen.make(env, self.seed)
         folder.begin("distill", asdict(self))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
+from ackd.cli.workers import GROWING as FREE
+from ackd.cli.workers import WorkerOptions
 
 if TYPE_CHECKING:
-    from ackd.cli.arms import Arm
-    from ackd.envs.distillation import DistillationEnv
-    from ackd.ledger import Ledger
+    from tqdm import tqdm
+
+    from ackd.agents.card import Card
+    from ackd.cli.cells import Cell, Cells, Filled, Found
     from ackd.runs import RunFolder
+
+    Do = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]  # from jobs to each of them with its answer
 
 RESULT = "result.json"
 
@@ -44,15 +49,24 @@ GROWING = (
     "checkpoint_seconds",
     "search_tries",
     "search_seeds",
+    "workers",
+    *FREE,
 )
-SEARCHED = "best-static"
+
+
+class Row(NamedTuple):
+    """A task of the table."""
+
+    setting: dict[str, Any]  # as `ACKD/Distill-v0` takes it
+    first_seed: int
 
 
 @dataclass(kw_only=True)
-class Evaluate(DataOptions, StudentOptions, RunOptions):
+class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     """Distil a student for each task, policy and seed, and tabulate what came out.
 
-    With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained.
+    With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
+    --workers train a student each at a time.
     """
 
     tasks: tuple[str, ...] = ()
@@ -67,7 +81,8 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
     policies: tuple[str, ...] = ("labels", "all", "random", "scheduled")
     """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
     in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
-    decision), best-static (the best fixed subset, searched with other seeds first)."""
+    decision), best-static (the best fixed subset, searched with other seeds first), or preset: with a published method
+    and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1)."""
     seeds: int = 3
     """Students for each task and policy; all policies get the same ones."""
     first_seed: int = 1000
@@ -79,21 +94,25 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
 
     def run(self) -> None:
         """Fills the table cell by cell."""
+        from ackd.cli.cells import Cells
         from ackd.cli.tables import tables
 
+        if self.serves():
+            return
+        if self.restarted():
+            self.resume, self.overwrite = True, False
         folder = self.run_folder((*self.teachers, self.student, self.data, self.cache, *self.policies))
         self._check()
-        envs, seeds = self._environments()
-        self._check_compared(envs)
-        arms = {task: self._arms(env.knowledge) for task, env in envs.items()}
+        self.check_workers()
+        cells = Cells(self)
+        learned = self._check_each(cells)
         folder.begin("evaluate", asdict(self), growing=GROWING)
         (folder.path / RESULT).unlink(missing_ok=True)
         started = time.perf_counter()
-        cells = self._fill(folder, envs, arms, seeds)
-        learned = {one.name: one.learned.card for one in next(iter(arms.values())) if one.learned is not None}
-        text = tables(cells, learned)
+        rows = self._fill(folder, cells)
+        text = tables(rows, learned)
         folder.write_text("table.md", text + "\n")
-        folder.write_json(RESULT, self._result(cells, time.perf_counter() - started))
+        folder.write_json(RESULT, self._result(rows, time.perf_counter() - started))
         print(text)
         for policy in self.policies:
             if "/" in policy:
@@ -119,23 +138,27 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: at least 1 is needed")
 
-    def _check_compared(self, envs: Mapping[str, DistillationEnv]) -> None:
+    def _check_each(self, cells: Cells) -> dict[str, Card]:
+        """Refuses tasks and policies that cannot be evaluated; what is known of those that were learned."""
         from ackd.errors import InputError
 
-        for name, env in envs.items():
+        for name in cells.rows:
+            env = cells.env(name)
             if env.distillation.reference is None:
                 raise InputError(f"{name} has no teacher that the students could be compared with: name one")
+            arms = [cells.arm(policy, env.knowledge) for policy in self.policies]
+            for policy in self.policies:
+                cells.env(name, policy)
+        return {one.name: one.learned.card for one in arms if one.learned is not None}
 
-    def _environments(self) -> tuple[dict[str, DistillationEnv], dict[str, int]]:
-        """Each row's environment and its first seed, by the row's name."""
+    def rows(self) -> dict[str, Row]:
+        """What each row of the table is about, by its name."""
         from ackd.envs.instance_files import read_instances
-        from ackd.envs.make import distill
 
         given = self.data_settings() | self.student_settings()
         if self.instances is None:
             pairs = zip(self.tasks, self.teachers, strict=True)
-            envs = {task: distill(task=task, teacher=teacher, **given) for task, teacher in pairs}
-            return envs, dict.fromkeys(envs, self.first_seed)
+            return {task: Row({"task": task, "teacher": teacher, **given}, self.first_seed) for task, teacher in pairs}
         place = Path(self.teachers[0]) if self.teachers else None
         data = Path(given.pop("data")) if self.data else given.pop("data")
         chosen = [
@@ -143,97 +166,84 @@ class Evaluate(DataOptions, StudentOptions, RunOptions):
             for split in self.splits or (None,)
             for one in read_instances(self.instances, teachers=place, data=data, split=split)
         ]
-        return (
-            {one.name: distill(**{**given, **one.setting}) for one in chosen},
-            {one.name: one.seeds[0] for one in chosen},
-        )
+        return {one.name: Row({**given, **one.setting}, one.seeds[0]) for one in chosen}
 
-    def _arms(self, knowledge: Sequence[str]) -> list[Arm]:
-        """What each name stands for; what is found by a search is still to be found."""
-        from ackd.agents.rules import rule
-        from ackd.cli.arms import Arm, arm
-
-        searched = Arm(SEARCHED, lambda env, seed: rule("labels", env.knowledge))
-        return [searched if name == SEARCHED else arm(name, knowledge) for name in self.policies]
-
-    def _fill(
-        self,
-        folder: RunFolder,
-        envs: dict[str, DistillationEnv],
-        arms: dict[str, list[Arm]],
-        seeds: dict[str, int],
-    ) -> list[dict[str, Any]]:
+    def _fill(self, folder: RunFolder, cells: Cells) -> list[dict[str, Any]]:
+        """The table, whose rows are written as they come, in their order."""
+        from ackd.cli.cells import SEARCHED, Search
         from ackd.ledger import Ledger
 
-        cells: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         total = Ledger()
-        episodes = len(envs) * len(self.policies) * self.seeds
+        steps = sum(cells.env(task).distillation.steps for task in cells.rows) * len(self.policies) * self.seeds
         with (
             (folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
-            progress(sum(env.distillation.steps for env in envs.values()) * episodes // len(envs), "evaluate") as bar,
+            progress(steps, "evaluate") as bar,
+            self._doing(cells, bar) as do,
         ):
-            rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            rows.writeheader()
-            for task, env in envs.items():
-                for one in arms[task]:
-                    place = folder.path / task / one.name.strip("/.").replace("/", "_").replace(":", "_")
-                    place.mkdir(parents=True, exist_ok=True)
-                    for cell in self._group(one, env, place, seeds[task], bar.update, total):
-                        cell["task"] = task
-                        cells.append(cell)
-                        rows.writerow(cell)
-                        file.flush()
+            written = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            written.writeheader()
+            searches = [Search(task) for task in cells.rows] if SEARCHED in self.policies else []
+            found = {job.task: answer for job, answer in do(searches)}
+            for filled in self._filled(folder.path, cells, self._jobs(cells, found), do):
+                rows.append(filled.row)
+                written.writerow(filled.row)
+                file.flush()
+                total.add(filled.ledger)
         folder.write_json("ledger.json", total.as_dict())
-        return cells
+        return rows
 
-    def _group(
-        self,
-        one: Arm,
-        env: DistillationEnv,
-        place: Path,
-        first_seed: int,
-        on_decision: Callable[[int], object],
-        total: Ledger,
-    ) -> Iterator[dict[str, Any]]:
-        """The cells of one task and policy."""
-        from ackd.agents.search import Lookahead
-        from ackd.cli.episodes import run_episode
-        from ackd.cli.results import episode_result
-        from ackd.envs.recording import Recording
+    def _jobs(self, cells: Cells, found: Mapping[str, Found]) -> list[Cell]:
+        """All of them, in the order of the table."""
+        from ackd.cli.cells import SEARCHED, Cell
 
-        searched = 0
-        if one.name == SEARCHED:
-            one, searched = self._search(env, place)
-        env = env.variant(**{"reward_every": env.decisions, **one.settings})
-        with closing(Recording(env, place, on_decision=on_decision)) as recording:
-            for seed in range(first_seed, first_seed + self.seeds):
-                journal = None if one.forks else self.journal(place / "checkpoint" / str(seed))
-                env.distillation.journal = journal
-                policy = one.make(env, seed)
-                run_episode(recording, policy, seed=seed, learner=one.learner(policy))
-                # of the ledger, which knows what was spent before a run was resumed
-                seconds = round(sum(env.distillation.ledger.seconds.values()), 3)
-                if isinstance(policy, Lookahead):
-                    searched = policy.probes * env.decision_interval
-                cell = episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
-                # what a part of the reward split says is another measure, not to be set beside the others'
-                yield cell if env.reward_share == 1 else cell | {"reward": None}
-                if journal is not None:
-                    journal.finish()
-            env.distillation.journal = None
-            total.add(recording.ledger)
+        return [
+            Cell(task, policy, k, row.first_seed + k, found[task] if policy == SEARCHED else None)
+            for task, row in cells.rows.items()
+            for policy in self.policies
+            for k in range(self.seeds)
+        ]
 
-    def _search(self, env: DistillationEnv, place: Path) -> tuple[Arm, int]:
-        """The best fixed subset on seeds of its own, and the optimizer steps that finding it took."""
-        from ackd.agents.search import best_static
-        from ackd.cli.arms import Arm
+    def _filled(self, folder: Path, cells: Cells, jobs: Sequence[Cell], do: Do) -> Iterator[Filled]:
+        """The cells in their order; each group of a task and policy is recorded in a folder of its own."""
+        from ackd.cli.cells import group_folder
+        from ackd.envs.recorder import Recorder
 
-        env = env.variant(reward_every=env.decisions)
-        journal = env.distillation.journal = self.journal(place / "checkpoint" / "search")
-        found = best_static(env, range(self.search_seeds), tries=self.search_tries)
-        journal.finish()
-        policy = found.rule(env.knowledge)
-        return Arm(SEARCHED, lambda env, seed: policy), found.episodes * env.distillation.steps
+        with ExitStack() as stack:
+            for job, filled in do(jobs):
+                if not job.place:
+                    stack.close()
+                    place = group_folder(folder, job.task, job.policy)
+                    place.mkdir(parents=True, exist_ok=True)
+                    recorder = stack.enter_context(closing(Recorder(place, cells.env(job.task, job.policy).knowledge)))
+                for note in filled.notes:
+                    recorder.write(note)
+                yield filled
+
+    @contextmanager
+    def _doing(self, cells: Cells, bar: tqdm[Any]) -> Iterator[Do]:
+        """Who does the jobs: this process, one after the other, or workers."""
+        from ackd.cli.cells import Filled, MakeCells, Search
+        from ackd.jobs import run_jobs
+
+        if not self.remote or self.backend == "dummy":
+            cells.on_decision = bar.update
+            yield lambda jobs: ((job, cells.do(job)) for job in jobs)
+            return
+
+        def count(job: Any, answer: Any) -> None:
+            if isinstance(answer, Filled):
+                bar.update(answer.row["steps"])
+
+        cell = max(cells.env(task).decisions for task in cells.rows) + 2  # decisions, and what is measured
+        search = cell * self.search_tries * self.search_seeds
+        with closing(self.start_workers(MakeCells(self), self.device)) as crew:
+            yield lambda jobs: run_jobs(
+                crew,
+                jobs,
+                seconds=self.step_timeout * (search if any(isinstance(job, Search) for job in jobs) else cell),
+                on_answer=count,
+            )
 
     def _result(self, cells: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         return {

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ackd.cli.options import DataOptions, ModelOptions, RunOptions, progress
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
-    from ackd.federated import Federation, Weights
-    from ackd.ledger import Ledger
+    from ackd.federated import Federation
     from ackd.runs import RunFolder
 
-logger = logging.getLogger("ackd")
-
-STARTS = ("initial", "labels", "distilled")
 COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
 
 
@@ -78,6 +72,8 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         from ackd.cli.results import ledger_lines
         from ackd.ledger import Ledger
         from ackd.models import save_model
+        from ackd.outcome import outcome
+        from ackd.rounds import Rounds
         from ackd.sources import find_tokenizer
 
         folder = self.run_folder((self.teacher, self.student, self.data))
@@ -88,13 +84,24 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         federation = self._federation()
         folder.begin("federate", asdict(self))
         started, total = time.perf_counter(), Ledger()
-        initial = federation.weights_of(federation.model)
-        steps = self.clients * (self.own_steps + len(self.starts) * self.rounds * self.local_steps)
-        with progress(steps, "federate") as bar:
-            own = self._own(folder, federation, initial, total, bar)
-            ends, rows = {}, []
+        rounds = Rounds(
+            federation,
+            folder.path / "checkpoint",
+            federation.weights_of(federation.model),
+            own_steps=self.own_steps,
+            distil_steps=self.distil_steps,
+            local_steps=self.local_steps,
+            alpha=self.kd_weight,
+            tau=self.temperature,
+        )
+        ends, rows = {}, []
+        with progress(
+            self.clients * (self.own_steps + len(self.starts) * self.rounds * self.local_steps), "federate"
+        ) as bar:
+            own = rounds.own(total, bar.update)
             for start in self.starts:
-                end, mine, ledger = self._rounds(folder, federation, start, initial, own, bar)
+                with self._curves(folder, start, bar) as draw:
+                    end, mine, ledger = rounds.run(start, own, self.rounds, draw)
                 ends[start] = end
                 rows += mine
                 total.add(ledger)
@@ -103,7 +110,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         writer.writeheader()
         writer.writerows(rows)
         folder.write_text("table.csv", file.getvalue())
-        result = self._result(federation, initial, own, ends, rows, total)
+        result = outcome(federation, rounds.initial, own, ends, rows, self.target, total)
         text = _tabulate(result)
         folder.write_text("table.md", text + "\n")
         best = max(self.starts, key=lambda start: (result["starts"][start]["score"], -result["starts"][start]["loss"]))
@@ -120,6 +127,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
     def _check(self) -> None:
         from ackd.clients import ClientSplit
         from ackd.errors import InputError, unknown
+        from ackd.rounds import STARTS
 
         ClientSplit.parse(self.split)
         for name in ("public_examples", "rounds", "local_steps", "own_steps", "distil_steps"):
@@ -138,6 +146,23 @@ class Federate(DataOptions, ModelOptions, RunOptions):
             raise InputError(f"--temperature is {self.temperature}: give a number above 0")
         if not 0 <= self.kd_weight <= 1:
             raise InputError(f"--kd-weight is {self.kd_weight}: give a number from 0 to 1")
+
+    @contextmanager
+    def _curves(self, folder: RunFolder, start: str, bar: tqdm[Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Draws each round of a start, and moves the bar by it."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        place = folder.path / "tensorboard" / start
+        shutil.rmtree(place, ignore_errors=True)
+        with SummaryWriter(str(place)) as writer:
+
+            def draw(row: Mapping[str, Any]) -> None:
+                for name in ("score", "loss", "bytes"):
+                    writer.add_scalar(f"federation/{name}", row[name], row["round"])
+                if row["round"]:
+                    bar.update(self.clients * self.local_steps)
+
+            yield draw
 
     def _federation(self) -> Federation:
         import numpy as np
@@ -167,166 +192,6 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         setting = {name: getattr(self, name) for name in ("batch_size", "lr", "device", "precision")}
         return Federation(task, public, [private[part] for part in parts], model, self.seed, setting)
 
-    def _own(
-        self, folder: RunFolder, federation: Federation, initial: Weights, total: Ledger, bar: tqdm[Any]
-    ) -> list[Weights]:
-        """The models that the clients train by themselves."""
-        from ackd.ledger import Ledger
-
-        models = []
-        for client in range(self.clients):
-            path = folder.path / "checkpoint" / f"client-{client}.pt"
-            state = _read(path)
-            if state is None:
-                ledger = Ledger()
-                weights = federation.learn(client, initial, steps=self.own_steps, turn=0, ledger=ledger)
-                state = {"weights": weights, "ledger": ledger.as_dict()}
-                _write(path, state)
-            models.append(state["weights"])
-            total.add(Ledger(**state["ledger"]))
-            bar.update(self.own_steps)
-        return models
-
-    def _rounds(
-        self,
-        folder: RunFolder,
-        federation: Federation,
-        start: str,
-        initial: Weights,
-        own: Sequence[Weights],
-        bar: tqdm[Any],
-    ) -> tuple[Weights, list[dict[str, Any]], Ledger]:
-        """FedAvg from a start: what it ends with, a row for each round and for the start itself, and what it took."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        from ackd.ledger import Ledger
-
-        path = folder.path / "checkpoint" / f"{start}.pt"
-        state = _read(path)
-        everyone = self.clients * federation.size
-        if state is None:
-            ledger, exchanged = Ledger(), everyone if start == "distilled" else 0
-            weights = initial
-            if start != "initial":
-                models = own if start == "distilled" else ()
-                weights = federation.consolidate(
-                    models,
-                    initial,
-                    steps=self.distil_steps,
-                    alpha=self.kd_weight,
-                    tau=self.temperature,
-                    ledger=ledger,
-                )
-            state = {"weights": weights, "rows": [], "ledger": ledger.as_dict()}
-            state = self._scored(federation, state, weights, start, exchanged)
-            _write(path, state)
-        curves = folder.path / "tensorboard" / start
-        shutil.rmtree(curves, ignore_errors=True)
-        with SummaryWriter(str(curves)) as writer:
-            for row in state["rows"]:
-                _draw(writer, row)
-            bar.update((len(state["rows"]) - 1) * self.clients * self.local_steps)
-            for turn in range(len(state["rows"]), self.rounds + 1):
-                ledger = Ledger(**state["ledger"])
-                weights = federation.round(state["weights"], steps=self.local_steps, turn=turn, ledger=ledger)
-                state = self._scored(federation, {**state, "ledger": ledger.as_dict()}, weights, start, everyone)
-                _write(path, state)
-                _draw(writer, state["rows"][-1])
-                bar.update(self.clients * self.local_steps)
-        return state["weights"], state["rows"], Ledger(**state["ledger"])
-
-    def _scored(
-        self, federation: Federation, state: Mapping[str, Any], weights: Weights, start: str, sent: int
-    ) -> dict[str, Any]:
-        """The state after another round that ended with `weights`, for which so many bytes were sent either way."""
-        from ackd.ledger import Ledger
-
-        ledger, reward = Ledger(**state["ledger"]), federation.task.reward
-        standing = federation.judge(federation.answers(weights, reward, "reward", ledger), reward)
-        before = state["rows"][-1]["bytes"] if state["rows"] else 0
-        row = {
-            "start": start,
-            "round": len(state["rows"]),
-            "score": round(100 * standing.score, 4),
-            "loss": standing.loss,
-            "bytes_down": sent,
-            "bytes_up": sent,
-            "bytes": before + 2 * sent,
-        }
-        return {"weights": weights, "rows": [*state["rows"], row], "ledger": ledger.as_dict()}
-
-    def _result(
-        self,
-        federation: Federation,
-        initial: Weights,
-        own: Sequence[Weights],
-        ends: Mapping[str, Weights],
-        rows: Sequence[Mapping[str, Any]],
-        total: Ledger,
-    ) -> dict[str, Any]:
-        """The fields of `result.json`; here, and only here, dev is read."""
-        from ackd.clients import shares
-        from ackd.federated import flips, on_own_classes, rounds_to
-
-        task, spec = federation.task, federation.task.spec
-        name, dev = next(iter(task.dev.items()))
-
-        def asked(weights: Weights) -> Any:
-            return federation.answers(weights, dev, "report", total)
-
-        before, locals_ = asked(initial), [asked(weights) for weights in own]
-        initial_score = 100 * federation.judge(before, dev).score
-        labels = [task.train.labels[part] for part in federation.parts]
-        owned = [] if spec.regression else [shares(those, spec.num_labels) for those in labels]
-
-        def drop(after: Any) -> float | None:
-            """By how much the clients' own models were better on their own classes, in points."""
-            pairs = [
-                (on_own_classes(mine.argmax(1), dev.labels, kinds), on_own_classes(after.argmax(1), dev.labels, kinds))
-                for mine, kinds in zip(locals_, owned, strict=False)
-            ]
-            drops = [100 * (mine - now) for mine, now in pairs if mine is not None and now is not None]
-            return round(sum(drops) / len(drops), 4) if drops else None
-
-        starts = {}
-        for start in self.starts:
-            after = asked(ends[start])
-            scores = [row["score"] for row in rows if row["start"] == start]
-            reached = None if self.target is None else rounds_to(scores, self.target)
-            score = 100 * federation.judge(after, dev).score
-            positive, negative = (
-                (None, None) if spec.regression else flips(before.argmax(1), after.argmax(1), dev.labels)
-            )
-            starts[start] = {
-                "score": scores[-1],
-                "loss": next(row["loss"] for row in reversed(rows) if row["start"] == start),
-                "start_score": scores[0],
-                "rounds_to_target": reached,
-                "exchanges_to_target": None if reached is None else reached + (start == "distilled"),
-                "bytes": [row["bytes"] for row in rows if row["start"] == start][-1],
-                "dev_score": round(score, 4),
-                "gain": round(score - initial_score, 4),
-                "forgetting": drop(after),
-                "positive_flips": None if positive is None else round(100 * positive, 4),
-                "negative_flips": None if negative is None else round(100 * negative, 4),
-            }
-        local_scores = [round(100 * federation.judge(mine, dev).score, 4) for mine in locals_]
-        return {
-            "task": spec.name,
-            "metric": spec.metrics[0],
-            "policy": "federated",
-            "dev": name,
-            "dev_score": starts[self.starts[-1]]["dev_score"],
-            "initial_dev_score": round(initial_score, 4),
-            "client_dev_scores": local_scores,
-            "client_examples": [len(part) for part in federation.parts],
-            "client_shares": [[round(float(share), 4) for share in those] for those in owned],
-            "target": self.target,
-            "model_bytes": federation.size,
-            "seed": self.seed,
-            "starts": starts,
-        }
-
 
 def _tabulate(result: Mapping[str, Any]) -> str:
     """A row for each start."""
@@ -352,34 +217,3 @@ def _tabulate(result: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else format(value, form)
-
-
-def _draw(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
-    """A round's curves."""
-    for name in ("score", "loss", "bytes"):
-        writer.add_scalar(f"federation/{name}", row[name], row["round"])
-
-
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    """Keeps a state on disk, whole or not at all."""
-    import torch
-
-    from ackd.runs import write_whole
-
-    file = io.BytesIO()
-    torch.save(dict(state), file)
-    write_whole(path, file.getvalue())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The state that was kept; None if there is none that can be read."""
-    import torch
-
-    if not path.is_file():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-    except Exception as error:
-        logger.warning("%s is damaged (%s): its part of the run begins again", path, str(error).split("\n")[0])
-        return None
-    return state

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ackd.cli.options import DataOptions, LearningOptions, Precision, RunOptions, move, progress
+
+if TYPE_CHECKING:
+    from ackd.types import Report
+
+INTERVAL = 20  # optimizer steps between two points of the curves
+COLUMNS = ("step", "student", "label_loss", "peer_loss", "accuracy")
 
 
 @dataclass(kw_only=True)
@@ -48,9 +55,12 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
         learning.journal = self.journal(folder.path / "checkpoint")
         with progress(self.steps, "mutual") as bar:
             learning.reset(self.seed)
+            curve = [",".join(COLUMNS)]
             while learning.steps_done < self.steps:
-                learning.advance(20)
+                reports = learning.advance(INTERVAL)
+                curve += _points(learning.steps_done, reports)
                 move(bar, learning.steps_done)
+        folder.write_text("curve.csv", "\n".join(curve) + "\n")
         rewards = learning.measure(task.reward, "reward")
         best = max(range(len(rewards)), key=lambda k: (rewards[k].score, -rewards[k].loss))
         dev = {name: learning.measure(split, name) for name, split in task.dev.items()}
@@ -82,3 +92,13 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
                 f"{cell['dev_score']:.2f} on dev{', chosen' * (k == best)}"
             )
         print(f"{ledger_lines(learning.ledger)}\nstudent: {folder.path / 'student'}")
+
+
+def _points(step: int, reports: Sequence[Sequence[Report[float]]]) -> list[str]:
+    """A line of the curves for each student: means over the steps that were just taken."""
+    lines = []
+    for k, own in enumerate(zip(*reports, strict=True)):
+        peers = [sum(one.losses.values()) / len(one.losses) for one in own]
+        means = (sum(values) / len(own) for values in ([one.labels for one in own], peers, [r.accuracy for r in own]))
+        lines.append(",".join([str(step), str(k + 1), *(f"{mean:.6g}" for mean in means)]))
+    return lines

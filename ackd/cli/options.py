@@ -180,7 +180,7 @@ class MethodOptions:
     """A published method with its losses, weights and stages, or several joined by commas; `ackd presets` lists
     them."""
     keep: float | None = None
-    """Of a preset that picks examples: the share of a batch that it keeps."""
+    """Of a preset that picks examples: the share that it keeps of a batch, or of the training data (label-revision)."""
     score: str | None = None
     """Of a preset that picks examples: entropy, margin, confidence, loss, the same with -r for the reverse, or
     random."""

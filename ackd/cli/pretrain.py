@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
     from ackd.runs import RunFolder
     from ackd.teachers import ModelTeacher
-    from ackd.types import Selection
+    from ackd.types import Selection, Standing
 
 INTERVAL = 20  # optimizer steps between two points of the curve
 
@@ -110,10 +110,29 @@ class Pretrain(RunOptions):
             distill(training, chosen, seed=self.seed, interval=INTERVAL, on_phase=note)
         (name, split), *_ = training.task.dev.items()
         standing = training.measure(split, name)
-        models.save_model(folder.path / "student", training.student.model, tokenizer)
-        folder.write_text("curve.csv", "\n".join(curve) + "\n")
         folder.write_json("ledger.json", training.ledger.as_dict())
         result = {
+            **self._result(training, teacher, standing),
+            **figures,
+            "corpus": corpus.header.fingerprint,
+            "seed": self.seed,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        models.save_model(folder.path / "student", training.student.model, tokenizer)
+        folder.write_text("curve.csv", "\n".join(curve) + "\n")
+        folder.write_json("result.json", result)
+        training.journal.finish()
+        beside = f" (teacher {result['teacher_loss']:.4f})" if teacher is not None else ""
+        print(
+            f"held-out loss {result['dev_loss']:.4f} a token{beside}, perplexity {result['dev_perplexity']:.2f}, after "
+            f"{training.steps} steps, {figures['tokens']} tokens, {figures['flops']:.3g} FLOPs"
+        )
+        print(f"student: {folder.path / 'student'}")
+
+    def _result(self, training: Distillation, teacher: ModelTeacher | None, standing: Standing) -> dict[str, Any]:
+        """How the student and its teacher do on held-out text."""
+        (name, split), *_ = training.task.dev.items()
+        return {
             "task": "language",
             "metric": "loss",
             "lower_is_better": True,
@@ -123,19 +142,7 @@ class Pretrain(RunOptions):
             "dev_tokens": int((split.lengths - 1).sum()),
             "teacher_loss": training.measure_teacher(split, name).loss if teacher is not None else None,
             "kd_weight": self.kd_weight if teacher is not None else None,
-            **figures,
-            "corpus": corpus.header.fingerprint,
-            "seed": self.seed,
-            "seconds": round(time.perf_counter() - started, 3),
         }
-        folder.write_json("result.json", result)
-        training.journal.finish()
-        beside = f" (teacher {result['teacher_loss']:.4f})" if teacher is not None else ""
-        print(
-            f"held-out loss {standing.loss:.4f} a token{beside}, perplexity {result['dev_perplexity']:.2f}, after "
-            f"{training.steps} steps, {figures['tokens']} tokens, {figures['flops']:.3g} FLOPs"
-        )
-        print(f"student: {folder.path / 'student'}")
 
     def _check(self) -> None:
         from ackd.errors import InputError
@@ -182,6 +189,7 @@ class Pretrain(RunOptions):
                 "tokens cannot be learned from; refine the corpus with it instead (ackd refine-data --retokenise)"
             )
         model = models.load_model(self.teacher, device=device, language=True)
+        models.check_causal(model, f"the teacher {self.teacher}")
         return ModelTeacher(model, precision=self.precision)
 
     def _student(self, tokenizer: Tokenizer, teacher: ModelTeacher | None) -> StudentFactory:
@@ -202,7 +210,9 @@ class Pretrain(RunOptions):
             make = models.from_checkpoint(self.student)
         try:
             with torch.random.fork_rng():
-                size = models.shape_of(make()).vocabulary
+                one = make()
+                size = models.shape_of(one).vocabulary
+                models.check_causal(one, f"the student {self.config or self.student}")
         except (ValueError, TypeError, AttributeError, RuntimeError, AssertionError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
@@ -227,6 +237,7 @@ class Pretrain(RunOptions):
     ) -> tuple[Distillation, Selection, dict[str, Any]]:
         """The training, what it transfers, and what it will have taken in the end."""
         from ackd import corpora, models
+        from ackd.budget import afford
         from ackd.knowledge import Tokens
         from ackd.loop import Distillation
         from ackd.types import Selection
@@ -258,34 +269,3 @@ class Pretrain(RunOptions):
         passes = training.steps * self.batch_size * self.accumulate / len(task.train)
         figures = {"steps": training.steps, "tokens": tokens, "passes": round(passes, 4), "flops": flops}
         return training, chosen, {**figures, "first": first, "last": last}
-
-
-def afford(training: Distillation, chosen: Selection, flops: float | None, seed: int) -> tuple[int, float, int]:
-    """The optimizer steps of a training, what they cost, and the tokens that they predict, before any is taken.
-
-    Args:
-        training: with its number of steps.
-        chosen: what it transfers.
-        flops: as many steps as cost at most so much, instead of its own number.
-        seed: of its order of batches.
-
-    Raises:
-        InputError: if not even one step can be had.
-    """
-    from ackd.errors import InputError
-    from ackd.order import Order
-    from ackd.streams import Streams
-
-    lengths = training.task.train.lengths - 1  # the last token of a chunk is only predicted
-    order = Order(lengths, training.batch_size, Streams(seed).order)
-    terms = [training.distiller.knowledge[name] for name in chosen.chosen]
-    steps, spent, tokens = 0, 0.0, 0
-    while flops is not None or steps < training.steps:
-        batches = [lengths[order.next()] for _ in range(training.accumulate)]
-        cost = sum(training.distiller.price(terms, len(batch), int(batch.max())) for batch in batches)
-        if flops is not None and spent + cost > flops:
-            break
-        steps, spent, tokens = steps + 1, spent + cost, tokens + sum(int(batch.sum()) for batch in batches)
-    if not steps:
-        raise InputError(f"--flops is {flops:g}, and the first step takes {cost:.3g}: give more")
-    return steps, spent, tokens

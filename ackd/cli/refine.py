@@ -158,9 +158,13 @@ def trained_on(run: str, corpus: Corpus) -> tuple[int, int]:
 
     try:
         result = json.loads((Path(run) / "result.json").read_text(encoding="utf-8"))
-        its, first, last = result["corpus"], int(result["first"]), int(result["last"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        its, first, last = result["corpus"], result["first"], result["last"]
+        if not (type(first) is type(last) is int and 0 <= first < last):
+            raise ValueError("no part of the corpus")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{run} is no finished run of ackd pretrain: give one, or shares such as 0:0.05") from error
     if its != corpus.header.fingerprint:
         raise InputError(f"{run} learned from another corpus than the one that was scored: nothing is to be left out")
+    if last > len(corpus):
+        raise InputError(f"{run} is damaged: it learned from {last} chunks, and the corpus has {len(corpus)}")
     return first, last

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from ackd.runlog import Cell, Run
 
 REPORTED = ("train", "distill", "evaluate")
+SUBJECTS = {"evaluate": "tasks", "pretrain": "corpus"}  # the setting that says what a run is about, if not its task
 
 
 @dataclass(kw_only=True)
 class Report:
-    """Draw what a run of train, distill or evaluate did: pictures, and one HTML page that holds them all."""
+    """Draw what a run of train, distill, evaluate, tune, federate, mutual or pretrain did: pictures, and one HTML page
+    that holds them all.
+    """
 
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """The run's folder."""
@@ -29,19 +32,25 @@ class Report:
     def run(self) -> None:
         """Writes the pictures and the page."""
         from ackd.cli import album
+        from ackd.cli.method_album import METHODS, of_method
         from ackd.cli.page import page
         from ackd.comparison import compare
         from ackd.errors import InputError
         from ackd.runlog import open_run, read_decisions, read_table
 
         run = open_run(Path(self.folder))
-        if run.command not in REPORTED:
+        known = (*REPORTED, *METHODS)
+        if run.command not in known:
             raise InputError(
-                f"{run.path} is a run of ackd {run.command}, which decides nothing: there is nothing to report; "
-                f"name a run of {', '.join(REPORTED[:-1])} or {REPORTED[-1]}"
+                f"{run.path} is a run of ackd {run.command}, of which there is nothing to draw: name a run of "
+                f"{', '.join(known[:-1])} or {known[-1]}"
             )
-        notes, cells = [_state(run)], []
-        if run.command == "evaluate":
+        notes = [_state(run)]
+        cells: list[Cell] = []
+        tables: list[Table] = []
+        if run.command in METHODS:
+            pictures, tables = of_method(run)
+        elif run.command == "evaluate":
             cells = read_table(run.path / "table.csv")
             if not cells:
                 raise InputError(f"{run.path} holds no student that was trained to its end: there is nothing to report")
@@ -52,7 +61,9 @@ class Report:
             if not decisions:
                 raise InputError(f"{run.path} holds no decisions: there is nothing to report")
             pictures = album.of_training(run, decisions)
-        text = page(_title(run), [note for note in notes if note], _facts(run), pictures, _tables(run, cells))
+        text = page(
+            _title(run), [note for note in notes if note], _facts(run), pictures, [*tables, *_tables(run, cells)]
+        )
         place = Path(self.output or self.folder)
         for path in _write(place, text, pictures):
             print(path)
@@ -71,7 +82,7 @@ def _write(folder: Path, text: str, pictures: Sequence[Picture]) -> list[Path]:
         (folder / "report").mkdir(parents=True, exist_ok=True)
         for path, picture in zip(written, pictures, strict=True):
             path.write_bytes(picture.content)
-        page.write_text(text, encoding="utf-8")
+        page.write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON can hold halves of characters
     except OSError as error:
         raise InputError(
             f"the report cannot be written to {folder} ({error.strerror}): choose another folder with --output"
@@ -104,7 +115,7 @@ def _state(run: Run) -> str:
 
 
 def _title(run: Run) -> str:
-    return f"ackd {run.command}: {_shown(run.settings.get('task', run.settings.get('tasks', '')))}"
+    return f"ackd {run.command}: {_shown(run.settings.get(SUBJECTS.get(run.command, 'task')))}"
 
 
 def _facts(run: Run) -> Table:

@@ -31,8 +31,9 @@ class Score(OutputOptions):
     """Of a text file: tokens of a chunk, one more than the model reads at once."""
     batch_size: int = 8
     """Chunks that the model is asked about at a time."""
-    shard: str = "1/1"
-    """Score one part of the corpus, as 1/4 to 4/4; `refine-data` takes the folders of all of them together."""
+    shard: str | None = None
+    """Score one part of the corpus, as 1/4 to 4/4; `refine-data` takes the folders of all of them together. Processes
+    that torchrun starts take a part each, and leave OUTPUT/shard-1-of-4 and so on."""
     device: str = "cpu"
     """Where the model is: cpu, cuda, cuda:1."""
     precision: Precision = "fp32"
@@ -46,8 +47,13 @@ class Score(OutputOptions):
         from ackd.checks import check_device
         from ackd.errors import InputError
         from ackd.runs import RunFolder
+        from ackd.shards import own_device, own_shard
         from ackd.teachers import ModelTeacher
 
+        if self.shard is None:
+            self.shard, self.device = own_shard(), own_device(self.device)
+            if self.shard != "1/1":
+                self.output = str(Path(self.output) / f"shard-{self.shard.replace('/', '-of-')}")
         inputs = (self.model, self.corpus)
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
         if folder.finished:
@@ -133,6 +139,6 @@ def corpus_of(scores: str) -> str | None:
         return scores
     try:
         place = json.loads((Path(scores) / "result.json").read_text(encoding="utf-8"))["corpus"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return place if isinstance(place, str) and corpora.find_corpus(place) is not None else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, pairs, progress
+from ackd.cli.workers import GROWING, WorkerOptions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -17,20 +19,21 @@ if TYPE_CHECKING:
     from ackd.agents.ksm import Settings
     from ackd.agents.learner import Learner
     from ackd.envs.distillation import DistillationEnv
+    from ackd.envs.hosted import Watch
     from ackd.envs.instance_files import Instance
     from ackd.envs.instances import InstanceEnv
-    from ackd.envs.recorder import Recorder
-    from ackd.envs.recording import CohortRecording, Recording
+    from ackd.envs.recorder import Note, Recorder
     from ackd.journal import Journal
     from ackd.ledger import Ledger
     from ackd.runs import RunFolder
 
 # what only this machine knows or cares about; a policy's file is there to be shared
-PRIVATE = ("output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers")
+PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
+PRIVATE |= {"workers", *GROWING}
 
 
 @dataclass(kw_only=True)
-class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
+class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOptions):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: str | None = None
@@ -68,6 +71,10 @@ class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
         from ackd.agents.learner import choice_of
         from ackd.envs.recorder import Recorder
 
+        if self.serves():
+            return
+        if self.restarted():
+            self.resume, self.overwrite = True, False
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
         if folder.finished:
             print(f"the run in {self.output} is finished: nothing is left to resume")
@@ -75,8 +82,8 @@ class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
         self._check()
         choice_of(self.algorithm, self.settings)
         check_name(self.policy_name)
-        env, instances = self._environment()
-        folder.begin("train", asdict(self))
+        env, instances = self.environment()
+        folder.begin("train", asdict(self), growing=GROWING)
         shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         journal = self.journal(folder.path / "checkpoint")
         single = not instances
@@ -128,10 +135,13 @@ class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
             raise InputError(
                 f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
             )
-        if self.episodes % self.students:
+        self.check_workers()
+        at_once = self.students * self.count
+        if self.episodes % at_once:
+            what = f"cohorts of {self.students} students" if self.count == 1 else f"rounds of {at_once} students"
             raise InputError(
-                f"{self.episodes} episodes are no whole number of cohorts of {self.students} students: "
-                f"give {-(-self.episodes // self.students) * self.students} episodes"
+                f"{self.episodes} episodes are no whole number of {what}: "
+                f"give {-(-self.episodes // at_once) * at_once} episodes"
             )
         if self.students > 1 and observes_cls(self.algorithm):
             raise InputError(
@@ -140,8 +150,10 @@ class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
         if self.students > 1 and self.order != "round-robin":
             raise InputError("cohorts take instances in turn: leave --order or --students away")
 
-    def _environment(self) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
-        """Where the agent learns, and the instances, if that is what it learns on."""
+    def environment(
+        self, turns: tuple[int, int] = (0, 1)
+    ) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
+        """Where the agent learns, and the instances, if that is what it learns on; `turns` are those of a worker."""
         from ackd.agents.learner import choice_of, observes_cls
         from ackd.envs.instance_files import read_instances
         from ackd.envs.instances import InstanceEnv
@@ -179,7 +191,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
             def make(**setting: Any) -> DistillationEnv:
                 return distill(**{**given, **setting})
 
-            env = InstanceEnv(instances, make, order=self.order, seed=self.seed, **own)
+            env = InstanceEnv(instances, make, order=self.order, seed=self.seed, turns=turns, **own)
         if env.decisions < 2:
             raise InputError(f"{self.steps} steps are a single decision of {self.decision_interval}: raise --steps")
         return env, instances
@@ -195,46 +207,50 @@ class Train(DataOptions, StudentOptions, MethodOptions, RunOptions):
         """The agent after its episodes, and what they took."""
         from ackd.agents.learner import make_learner
 
-        recording, venv = self._venv(env, recorder, journal, bar)
-        learner = make_learner(
-            self.algorithm,
-            venv,
-            types=len(env.knowledge),
-            decisions=env.decisions,
-            episodes=self.episodes,
-            seed=self.seed,
-            tensorboard_log=str(folder.path / "tensorboard"),
-            settings=self.settings,
-        )
-        recording.agent_flops = learner.flops
-        learner.learn(self.episodes * env.decisions)
-        return learner, recording.ledger
+        with self._venv(env, recorder, folder, journal, bar) as (watch, venv):
+            learner = make_learner(
+                self.algorithm,
+                venv,
+                types=len(env.knowledge),
+                decisions=env.decisions,
+                episodes=self.episodes,
+                seed=self.seed,
+                tensorboard_log=str(folder.path / "tensorboard"),
+                settings=self.settings,
+            )
+            watch.agent_flops = learner.flops
+            learner.learn(self.episodes * env.decisions)
+            return learner, watch.ledger
 
+    @contextmanager
     def _venv(
-        self, env: DistillationEnv | InstanceEnv, recorder: Recorder, journal: Journal, bar: tqdm[Any]
-    ) -> tuple[Recording | CohortRecording, VecEnv]:
-        from stable_baselines3.common.monitor import Monitor
-        from stable_baselines3.common.vec_env import DummyVecEnv
+        self,
+        env: DistillationEnv | InstanceEnv,
+        recorder: Recorder,
+        folder: RunFolder,
+        journal: Journal,
+        bar: tqdm[Any],
+    ) -> Iterator[tuple[Watch, VecEnv]]:
+        """The environments as the learner has them, here or in workers, and who counts what they take."""
+        from ackd.cli.hosting import Students, fingerprints, run_token, vectorised
+        from ackd.envs.remote import RemoteVecEnv
 
-        from ackd.agents.relative import Relative
-        from ackd.envs.cohort import CohortEnv
-        from ackd.envs.distillation import DistillationEnv
-        from ackd.envs.recording import CohortRecording, Recording
+        if not self.remote:
+            watch, venv, _ = vectorised(env, self.students, recorder, journal, on_decision=bar.update)
+            yield watch, venv
+            return
 
-        if self.students > 1:
-            watch = CohortRecording(recorder, on_decision=bar.update)
-            if isinstance(env, DistillationEnv):
-                cohort = CohortEnv([env], self.students, watch=watch)
-            else:
-                cohort = CohortEnv(env.every(), self.students, blocks=env.blocks, watch=watch)
-            cohort.journal = journal
-            return watch, Relative(cohort)
-        if isinstance(env, DistillationEnv):
-            env.distillation.journal = journal
-        else:
-            env.journal = journal
-        recording = Recording(env, recorder, on_decision=bar.update)
-        return recording, DummyVecEnv([lambda: Monitor(recording)])
+        def play(notes: Sequence[Note]) -> None:
+            for note in notes:
+                recorder.write(note)
+                bar.update(note.steps)
+
+        students = Students(self, run_token(folder.path / "checkpoint"))
+        with closing(self.start_workers(students, self.device)) as workers:
+            remote = RemoteVecEnv(workers, seconds=self.step_timeout, fingerprints=fingerprints(env), watch=play)
+            with closing(remote):
+                yield remote, remote
+                remote.finish()
 
     def _distil(
         self,

@@ -5,26 +5,21 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ackd.cli.options import CacheOptions, DataOptions, LearningOptions, ModelOptions, RunOptions, progress
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from ackd.grid import Cell, Grid
     from ackd.ledger import Ledger
     from ackd.loop import Distillation
     from ackd.runs import RunFolder
-    from ackd.types import Standing
-
-Cell = tuple[float, float]  # temperature, weight of the teacher
 
 UNTUNED: Cell = (1.0, 0.5)
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
@@ -54,6 +49,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     def run(self) -> None:
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
         from ackd.cli.results import save_student
+        from ackd.grid import Grid, pair, standing
         from ackd.ledger import Ledger
         from ackd.sources import find_tokenizer
 
@@ -65,27 +61,29 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         self._prepare(UNTUNED)  # refuses what cannot work
         folder.begin("tune", asdict(self))
         started, total = time.perf_counter(), Ledger()
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        students = Grid(folder.path, self._prepare, seeds, self.journal)
         grid = [(tau, weight) for tau in self.temperature for weight in self.kd_weight]
         rows: list[dict[str, Any]] = []
         best: dict[str, Any] | None = None
         cells = [*grid, *([] if UNTUNED in grid else [UNTUNED])]
         with progress(len(cells) * self.seeds * self.steps, "tune") as bar:
             for cell in cells:
-                rows.append(self._cell(folder, cell, lambda: bar.update(self.steps)))
+                rows.append(students.row(cell, lambda: bar.update(self.steps)))
                 total.add(Ledger(**rows[-1]["ledger"]))
-                if cell in grid and not rows[-1]["error"] and (best is None or _standing(rows[-1]) > _standing(best)):
+                if cell in grid and not rows[-1]["error"] and (best is None or standing(rows[-1]) > standing(best)):
                     best = rows[-1]
-                kept = {UNTUNED, best and _pair(best)}
-                for other in {_pair(row) for row in rows} - kept:  # what is not chosen takes no room
-                    shutil.rmtree(self._students(folder, other), ignore_errors=True)
+                kept = {UNTUNED, best and pair(best)}
+                for other in {pair(row) for row in rows} - kept:
+                    students.forget(other)
                 text = self._tables(folder, rows, best, grid)
         print(text)
         if best is None:
             raise FloatingPointError(f"every training of the grid diverged: lower --lr ({self.lr})")
-        result = self._result(folder, rows, best, total)
+        result = self._result(students, rows, best, total)
         save_student(
             folder,
-            self._taught(folder, _pair(best), self.first_seed),
+            students.taught(pair(best), self.first_seed),
             find_tokenizer(self.task, self.teacher, self.student),
         )
         folder.write_json("ledger.json", total.as_dict())
@@ -131,78 +129,17 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     def _preset(self) -> str:
         return "kd" if len(self.teacher) == 1 else "kd-average"
 
-    @property
-    def _seeds(self) -> range:
-        return range(self.first_seed, self.first_seed + self.seeds)
-
-    def _students(self, folder: RunFolder, cell: Cell) -> Path:
-        return folder.path / "students" / _named(cell)
-
-    def _cell(self, folder: RunFolder, cell: Cell, on_student: Callable[[], object]) -> dict[str, Any]:
-        """The cell's row of the table; its students are trained unless the run had come so far."""
-        import torch
-
-        from ackd.ledger import Ledger
-        from ackd.runs import write_whole
-
-        done = folder.path / "cells" / f"{_named(cell)}.json"
-        if done.is_file():
-            row: dict[str, Any] = json.loads(done.read_bytes())
-            for _ in self._seeds:
-                on_student()
-            return row
-        distillation, total = self._prepare(cell), Ledger()
-        standings = []
-        for seed in self._seeds:
-            journal = distillation.journal = self.journal(folder.path / "checkpoint" / _named(cell) / str(seed))
-            standings.append(_trained(distillation, seed))
-            path = self._students(folder, cell) / f"{seed}.pt"
-            if standings[-1].finite and not path.is_file():
-                file = io.BytesIO()
-                torch.save(distillation.student.model.state_dict(), file)
-                write_whole(path, file.getvalue())
-            journal.finish()
-            total.add(distillation.ledger)
-            on_student()
-        finite = all(one.finite for one in standings)
-        row = {
-            "temperature": cell[0],
-            "kd_weight": cell[1],
-            "reward_score": round(_mean([100 * one.score for one in standings]), 4) if finite else None,
-            "reward_loss": _mean([one.loss for one in standings]) if finite else None,
-            "reward_scores": [round(100 * one.score, 4) if one.finite else None for one in standings],
-            "seconds": round(sum(total.seconds.values()), 3),
-            "error": "" if finite else "divergence",
-            "ledger": total.as_dict(),
-        }
-        write_whole(done, json.dumps(row).encode())
-        shutil.rmtree(folder.path / "checkpoint" / _named(cell))
-        return row
-
-    def _taught(self, folder: RunFolder, cell: Cell, seed: int) -> Distillation:
-        """A distillation that holds a student of a finished cell."""
-        import torch
-
-        from ackd.errors import InputError
-
-        path = self._students(folder, cell) / f"{seed}.pt"
-        distillation = self._prepare(cell)
-        distillation.reset(seed)
-        try:
-            distillation.student.model.load_state_dict(torch.load(path, weights_only=True))
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{path} cannot be read: start the run anew with --overwrite") from error
-        return distillation
-
     def _result(
-        self, folder: RunFolder, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], total: Ledger
+        self, students: Grid, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], total: Ledger
     ) -> dict[str, Any]:
         """The fields of `result.json`; here, and only here, dev is read."""
         from ackd.cli.results import summary, teacher_standings
+        from ackd.grid import pair
 
-        control = next(row for row in rows if _pair(row) == UNTUNED)
-        pairs = dict.fromkeys([_pair(best), *([] if control["error"] else [UNTUNED])])
-        ready = {pair: [self._taught(folder, pair, seed) for seed in self._seeds] for pair in pairs}
+        control = next(row for row in rows if pair(row) == UNTUNED)
+        chosen = pair(best)
+        cells = dict.fromkeys([chosen, *([] if control["error"] else [UNTUNED])])
+        ready = {cell: [students.taught(cell, seed) for seed in students.seeds] for cell in cells}
 
         def read(distillations: Sequence[Distillation]) -> float:
             name, split = next(iter(distillations[0].task.dev.items()))
@@ -211,13 +148,13 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
                 total.add(one.ledger)
             return round(100 * _mean([one.score for one in standings]), 4)
 
-        (first, *_) = ready[_pair(best)]
+        (first, *_) = ready[chosen]
         dev = {name: first.measure(split, name) for name, split in first.task.dev.items()}
-        scores = {pair: read(those) for pair, those in ready.items()}
-        for one, seed in zip(ready[_pair(best)], self._seeds, strict=True):
+        scores = {cell: read(those) for cell, those in ready.items()}
+        for one, seed in zip(ready[chosen], students.seeds, strict=True):
             one.reset(seed)
-        initial = read(ready[_pair(best)])
-        tuned, untuned = scores[_pair(best)], scores.get(UNTUNED)
+        initial = read(ready[chosen])
+        tuned, untuned = scores[chosen], scores.get(UNTUNED)
         earned = None if untuned is None else untuned - initial
         return {
             **summary(first.task.spec, dev, teacher_standings(first)),
@@ -229,9 +166,9 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
             "relative_gain": None if untuned is None or not earned or earned < 0 else (tuned - untuned) / earned,
             "policy": "tuned-kd",
             "best": {name: best[name] for name in ("temperature", "kd_weight", "reward_score", "reward_loss")},
-            "seed": list(self._seeds),
+            "seed": list(students.seeds),
             "steps": self.steps,
-            "command": self._command(_pair(best)),
+            "command": self._command(chosen),
             "cells": [{name: row[name] for name in row if name != "ledger"} for row in rows],
         }
 
@@ -243,12 +180,14 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         grid: Sequence[Cell],
     ) -> str:
         """Writes `table.csv` and `table.md`, and gives the latter back."""
+        from ackd.grid import pair
+
         noted = []
         for row in rows:
             notes = [
                 *(["best"] if row is best else []),
-                *(["untuned"] if _pair(row) == UNTUNED else []),
-                *(["not in the grid"] if _pair(row) not in grid else []),
+                *(["untuned"] if pair(row) == UNTUNED else []),
+                *(["not in the grid"] if pair(row) not in grid else []),
             ]
             noted.append({**row, "note": ", ".join(notes)})
         file = io.StringIO(newline="")
@@ -287,35 +226,9 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         return shlex.join([*words, *seed, "--preset", self._preset, "--options", *options, "--output", "RUN"])
 
 
-def _trained(distillation: Distillation, seed: int) -> Standing:
-    """Trains a student; how it stands on the reward split, without a score if it diverged."""
-    from ackd.loop import distill
-    from ackd.types import Standing
-
-    (stage,) = distillation.stages
-    try:
-        distill(distillation, stage.selection, seed=seed)
-        return distillation.measure(distillation.task.reward, "reward")
-    except FloatingPointError:
-        return Standing(math.nan, math.nan)
-
-
 def _options(cell: Cell) -> dict[str, float]:
     """The preset's."""
     return {"tau": cell[0], "alpha": cell[1]}
-
-
-def _named(cell: Cell) -> str:
-    return f"{cell[0]}-{cell[1]}"
-
-
-def _pair(row: Mapping[str, Any]) -> Cell:
-    return row["temperature"], row["kd_weight"]
-
-
-def _standing(row: Mapping[str, Any]) -> tuple[float, float]:
-    """What a row is chosen by: the score, and of equal ones the loss."""
-    return row["reward_score"], -row["reward_loss"]
 
 
 def _mean(values: Sequence[float]) -> float:

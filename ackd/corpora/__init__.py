@@ -1,4 +1,4 @@
-"""Texts to pre-train on: cut into chunks, kept as tokens on disk, scored by two models, and refined by the scores.
+"""Texts to pre-train on: cut into chunks, kept as tokens on disk, scored and refined, or written anew by a teacher.
 
 References:
     Gu et al., MiniPLM: Knowledge Distillation for Pre-Training Language Models, 2025,
@@ -11,12 +11,14 @@ from ackd.corpora.refine import differences, kept
 from ackd.corpora.scores import BLOCK, Scores, open_scores, read_values, score, shard
 from ackd.corpora.task import LANGUAGE, language_task, part
 from ackd.corpora.text import documents
+from ackd.corpora.writing import Writing, write
 
 __all__ = [
     "BLOCK",
     "LANGUAGE",
     "Corpus",
     "Scores",
+    "Writing",
     "cut",
     "differences",
     "documents",
@@ -32,5 +34,6 @@ __all__ = [
     "score",
     "shard",
     "tokenised",
+    "write",
     "write_corpus",
 ]

@@ -23,6 +23,7 @@ from ackd.models import (
     tokenizer_fingerprint,
     vocabulary_size,
 )
+from ackd.runs import write_whole
 from ackd.tasks import Split
 
 HEADER, TOKENS, OFFSETS, TOKENIZER = "corpus.json", "tokens.bin", "offsets.bin", "tokenizer"
@@ -85,24 +86,35 @@ def write_corpus(folder: Path, chunks: Iterable[Tokens], tokenizer: Tokenizer, m
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HEADER).unlink(missing_ok=True)
-    vocabulary = vocabulary_size(tokenizer)
-    kind = np.min_scalar_type(vocabulary - 1).newbyteorder("<")
-    lengths = []
+    kind, lengths = token_type(tokenizer), []
     with (folder / TOKENS).open("wb") as file:
         for chunk in chunks:
             file.write(chunk.astype(kind).tobytes())
             lengths.append(len(chunk))
-    if not lengths:
+    return seal(folder, np.array(lengths, np.int64), tokenizer, max_length)
+
+
+def token_type(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """The smallest type that holds the vocabulary, little-endian."""
+    return np.min_scalar_type(vocabulary_size(tokenizer) - 1).newbyteorder("<")
+
+
+def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_length: int) -> Corpus:
+    """Makes a corpus of the tokens that a folder has, chunks of these lengths: all that is beside them, header last.
+
+    Raises:
+        InputError: if there is no chunk.
+    """
+    if not len(lengths):
         raise InputError("there is no chunk of two tokens or more, and nothing to learn from")
+    kind, its = token_type(tokenizer), tokenizer_fingerprint(tokenizer)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
     (folder / OFFSETS).write_bytes(offsets.tobytes())
     save_tokenizer(folder / TOKENIZER, tokenizer)
-    tokens = np.memmap(folder / TOKENS, kind, "r")
-    its = tokenizer_fingerprint(tokenizer)
-    header = Header(
-        _fingerprint(its, tokens, offsets), its, len(lengths), len(tokens), vocabulary, kind.name, max_length
-    )
-    (folder / HEADER).write_text(json.dumps(asdict(header), indent=2) + "\n", encoding="utf-8")
+    tokens = mapped(folder / TOKENS, kind, int(offsets[-1]))
+    fingerprint, vocabulary = _fingerprint(its, tokens, offsets), vocabulary_size(tokenizer)
+    header = Header(fingerprint, its, len(lengths), len(tokens), vocabulary, kind.name, max_length)
+    write_whole(folder / HEADER, (json.dumps(asdict(header), indent=2) + "\n").encode())
     return Corpus(folder, header, tokens, offsets)
 
 
@@ -162,7 +174,7 @@ def read_header(path: Path, kind: Callable[..., T]) -> T:
     types: dict[str, str] = kind.__annotations__
     for name, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60
-        if not (isinstance(value, str) if types[name] == "str" else whole):
+        if not (isinstance(value, str) and value.isascii() if types[name] == "str" else whole):
             raise InputError(f"{path} is damaged: its {name} is {str(value)[:100]!r}")
     return header
 

@@ -16,6 +16,7 @@ from ackd.corpora.corpus import Corpus, mapped, read_header
 from ackd.errors import InputError, not_finite
 from ackd.knowledge import label_loss
 from ackd.ledger import Ledger
+from ackd.shards import parse_shard
 from ackd.tasks import Split
 from ackd.types import Needs, Teacher
 
@@ -51,13 +52,11 @@ def shard(chunks: int, text: str) -> tuple[int, int]:
     Raises:
         InputError: if it is not written so, or there are more shards than blocks.
     """
-    place, sign, count = text.partition("/")
-    if not (sign and place.isdecimal() and count.isdecimal() and 1 <= int(place) <= int(count)):
-        raise InputError(f"the shard {text!r} cannot be read: write 1/4 to 4/4")
+    place, count = parse_shard(text)
     blocks = -(-chunks // BLOCK)
-    if int(count) > blocks:
+    if count > blocks:
         raise InputError(f"{chunks} chunks are {blocks} blocks of {BLOCK}: they make no {count} shards")
-    first, last = (blocks * part // int(count) * BLOCK for part in (int(place) - 1, int(place)))
+    first, last = (blocks * part // count * BLOCK for part in (place, place + 1))
     return first, min(last, chunks)
 
 
@@ -135,6 +134,8 @@ def open_scores(paths: Sequence[str | Path]) -> Scores:
     Raises:
         InputError: if one is missing, unfinished or damaged, they are not of one model and corpus, or do not cover it.
     """
+    if not paths:
+        raise InputError("no scores were named: give the folders of one model's")
     parts = []
     for path in paths:
         folder = Path(path)

@@ -57,7 +57,16 @@ def _json_lines(path: Path) -> Iterator[str]:
                 text = json.loads(line)["text"]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f'{path} has no JSON object with a "text" in line {number}') from error
-            if not isinstance(text, str):
-                raise InputError(f'{path} has a "text" in line {number} that is no string')
+            if not isinstance(text, str) or not _encodable(text):
+                raise InputError(f'{path} has a "text" in line {number} that is no string of characters')
             if text.strip():
                 yield text
+
+
+def _encodable(text: str) -> bool:
+    """Whether it is free of halves of characters, which JSON can write and no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

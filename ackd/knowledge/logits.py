@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ackd.errors import InputError
 from ackd.knowledge.divergence import kl
-from ackd.knowledge.masked import wide
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
-
-
-class Response(Knowledge):
-    """A loss between two answers `z`, [B, C]; C is 1 for regression."""
-
-    family = "logits"
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.student_needs = self.teacher_needs = Needs(logits=True)
-
-    @abstractmethod
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss per example, `[B]`, of two `[B, C]`."""
-
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """The loss per example, `[B]`."""
-        assert student.logits is not None
-        assert teacher.logits is not None
-        return self.compare(wide(student.logits), wide(teacher.logits))
-
-    def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
-        return 0.0
+from ackd.knowledge.response import Response, positive
+from ackd.types import Shape
 
 
 class Logits(Response):
@@ -57,10 +30,10 @@ class Logits(Response):
         self, *, temperature: float = 4.0, teacher_temperature: float | None = None, name: str = "logits"
     ) -> None:
         super().__init__(name)
-        self.temperature = _positive(temperature)
-        self.teacher_temperature = _positive(temperature if teacher_temperature is None else teacher_temperature)
+        self.temperature = positive(temperature)
+        self.teacher_temperature = positive(temperature if teacher_temperature is None else teacher_temperature)
 
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
         if student.shape[-1] == 1:
             return _squared(student, teacher)
@@ -81,7 +54,7 @@ class LogitsMse(Response):
     def __init__(self, *, name: str = "logits-mse") -> None:
         super().__init__(name)
 
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
         return _squared(student, teacher)
 
@@ -106,10 +79,10 @@ class LogitsSoftCrossEntropy(Response):
         self, *, temperature: float = 1.0, teacher_temperature: float | None = None, name: str = "logits-soft-ce"
     ) -> None:
         super().__init__(name)
-        self.temperature = _positive(temperature)
-        self.teacher_temperature = _positive(temperature if teacher_temperature is None else teacher_temperature)
+        self.temperature = positive(temperature)
+        self.teacher_temperature = positive(temperature if teacher_temperature is None else teacher_temperature)
 
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
         if student.shape[-1] == 1:
             return _squared(student, teacher)
@@ -134,15 +107,9 @@ class LogitsCosine(Response):
                 "use 'logits-mse' for regression"
             )
 
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
         return 1 - F.cosine_similarity(student, teacher, dim=-1)
-
-
-def _positive(temperature: float) -> float:
-    if not temperature > 0:
-        raise InputError(f"the temperature must be above 0, got {temperature}")
-    return temperature
 
 
 def _squared(student: Tensor, teacher: Tensor) -> Tensor:

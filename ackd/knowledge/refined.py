@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ackd.errors import InputError
 from ackd.knowledge.divergence import kl
-from ackd.knowledge.masked import wide
+from ackd.knowledge.response import Response, positive
 from ackd.knowledge.revision import check_classes
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Shape
 
 
-class SampleConfidence(Knowledge):
+class SampleConfidence(Response):
     """How confident the teacher is of its likeliest class, learned as confidence in the label's: SCD.
 
         L_i = tau^2 KL((p_max, 1 - p_max) || (q_y, 1 - q_y)),  p = softmax(z_T / tau),  q = softmax(z_S / tau)
@@ -24,28 +23,19 @@ class SampleConfidence(Knowledge):
         InputError: for regression (C = 1), or a temperature that is not above 0.
     """
 
-    family = "logits"
-
     def __init__(self, student: Shape, teacher: Shape, *, temperature: float = 1.0, name: str = "scd") -> None:
-        super().__init__()
-        self.name, self.temperature = name, _checked(student, teacher, temperature)
-        self.student_needs = self.teacher_needs = Needs(logits=True)
+        super().__init__(name)
+        check_classes(min(student.classes, teacher.classes), "refine")
+        self.temperature = positive(temperature)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
-        assert student.logits is not None
-        assert teacher.logits is not None
-        ours, theirs = (wide(logits) / self.temperature for logits in (student.logits, teacher.logits))
-        log_q = _against_the_rest(ours, batch.labels)
-        log_p = _against_the_rest(theirs, theirs.argmax(-1))
+        log_q = _against_the_rest(student / self.temperature, labels)
+        log_p = _against_the_rest(teacher / self.temperature, teacher.argmax(-1))
         return self.temperature**2 * kl(log_q, log_p)
 
-    def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
-        return 0.0
 
-
-class MaskedCorrelation(Knowledge):
+class MaskedCorrelation(Response):
     """How the classes that the teacher puts behind the label's compare with each other: MCD.
 
         L_i = tau^2 KL(p || q) over the classes c with z_T,c < z_T,y,  p = softmax(z_T / tau),  q = softmax(z_S / tau)
@@ -59,37 +49,21 @@ class MaskedCorrelation(Knowledge):
         InputError: for regression (C = 1), or a temperature that is not above 0.
     """
 
-    family = "logits"
-
     def __init__(self, student: Shape, teacher: Shape, *, temperature: float = 4.0, name: str = "mcd") -> None:
-        super().__init__()
-        self.name, self.temperature = name, _checked(student, teacher, temperature)
-        self.student_needs = self.teacher_needs = Needs(logits=True)
+        super().__init__(name)
+        check_classes(min(student.classes, teacher.classes), "refine")
+        self.temperature = positive(temperature)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
-        assert student.logits is not None
-        assert teacher.logits is not None
-        ours, theirs = wide(student.logits), wide(teacher.logits)
-        hidden = theirs >= theirs.gather(-1, batch.labels[:, None])
+        hidden = teacher >= teacher.gather(-1, labels[:, None])
 
         def log_softmax(logits: Tensor) -> Tensor:
             # the lowest finite number: its share is exactly 0, and 0 times it is no NaN as 0 times infinity would be
             lowest = torch.finfo(logits.dtype).min
             return (logits / self.temperature).masked_fill(hidden, lowest).log_softmax(-1)
 
-        return self.temperature**2 * kl(log_softmax(ours), log_softmax(theirs))
-
-    def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
-        return 0.0
-
-
-def _checked(student: Shape, teacher: Shape, temperature: float) -> float:
-    check_classes(min(student.classes, teacher.classes), "refine")
-    if not temperature > 0:
-        raise InputError(f"the temperature must be above 0, got {temperature}")
-    return temperature
+        return self.temperature**2 * kl(log_softmax(student), log_softmax(teacher))
 
 
 def _against_the_rest(logits: Tensor, classes: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 from ackd.errors import InputError, unknown
 from ackd.knowledge.labels import label_loss
 from ackd.knowledge.masked import wide
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.knowledge.response import Response
+from ackd.types import Shape
 
 Where: TypeAlias = Literal["wrong", "all"]
 WHERE = ("wrong", "all")
@@ -75,7 +76,7 @@ def check_classes(classes: int, verb: str) -> None:
         )
 
 
-class Revision(Knowledge):
+class Revision(Response):
     """The whole loss of label revision as another team re-implemented it, the labels' part included.
 
         L = mean over right i [CE_i + lambda1 MSE(z_S, z_T)_i] + lambda2 mean over wrong i MSE(softmax z_S, p')_i
@@ -99,8 +100,6 @@ class Revision(Knowledge):
         InputError: for regression (C = 1), an `eta` outside (0, 1) or a negative weight.
     """
 
-    family = "logits"
-
     def __init__(
         self,
         student: Shape,
@@ -111,27 +110,18 @@ class Revision(Knowledge):
         lambda2: float = 1.0,
         name: str = "label-revision",
     ) -> None:
-        super().__init__()
+        super().__init__(name)
         check_revision(min(student.classes, teacher.classes), eta, "wrong")
         for what, weight in {"lambda1": lambda1, "lambda2": lambda2}.items():
             if not 0 <= weight < float("inf"):
                 raise InputError(f"{what} is {weight}: a weight is finite and not negative")
-        self.name = name
         self.eta, self.lambda1, self.lambda2 = eta, lambda1, lambda2
-        self.student_needs = self.teacher_needs = Needs(logits=True)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]`."""
-        assert student.logits is not None
-        assert teacher.logits is not None
-        ours, theirs, labels = wide(student.logits), wide(teacher.logits), batch.labels
-        target = revised(theirs, labels, eta=self.eta).exp()
-        known = label_loss(ours, labels) + self.lambda1 * (ours - theirs).square().mean(-1)
-        mended = self.lambda2 * (ours.softmax(-1) - target).square().mean(-1)
-        knows = right(theirs, labels)
-        count = torch.where(knows, knows.sum(), (~knows).sum()).to(ours.dtype)
+        target = revised(teacher, labels, eta=self.eta).exp()
+        known = label_loss(student, labels) + self.lambda1 * (student - teacher).square().mean(-1)
+        mended = self.lambda2 * (student.softmax(-1) - target).square().mean(-1)
+        knows = right(teacher, labels)
+        count = torch.where(knows, knows.sum(), (~knows).sum()).to(student.dtype)
         return len(labels) / count * torch.where(knows, known, mended)
-
-    def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
-        return 0.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ackd.knowledge.logits import Response
-from ackd.knowledge.masked import masked_mean, wide
-from ackd.types import NO_TOKEN, Batch, Outputs
+from ackd.knowledge.masked import masked_mean
+from ackd.knowledge.response import Response
+from ackd.types import NO_TOKEN
 
 
 class Tokens(Response):
@@ -25,14 +25,8 @@ class Tokens(Response):
     def __init__(self, *, name: str = "tokens") -> None:
         super().__init__(name)
 
-    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of each token, [B, n] from [B, n, V]."""
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """The loss per example, `[B]` from two [B, n, V]."""
         # a word that the student rules out costs a large number, and nothing where the teacher rules it out as well
         log_q = torch.log_softmax(student, -1).clamp_min(torch.finfo(student.dtype).min)
-        return -(torch.softmax(teacher, -1) * log_q).sum(-1)
-
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """The loss per example, `[B]`."""
-        assert student.logits is not None
-        assert teacher.logits is not None
-        return masked_mean(self.compare(wide(student.logits), wide(teacher.logits)), batch.labels != NO_TOKEN)
+        return masked_mean(-(torch.softmax(teacher, -1) * log_q).sum(-1), labels != NO_TOKEN)

@@ -23,6 +23,7 @@ from ackd.models.vocabulary import (
     train_tokenizer,
     vocabulary_size,
 )
+from ackd.models.writing import check_causal, go_on
 
 __all__ = [
     "Cost",
@@ -32,6 +33,7 @@ __all__ = [
     "Tokenizer",
     "cannot_give",
     "capturing",
+    "check_causal",
     "check_length",
     "class_names",
     "compiled",
@@ -39,6 +41,7 @@ __all__ = [
     "from_checkpoint",
     "from_config",
     "from_layers",
+    "go_on",
     "language_config",
     "load_model",
     "load_tokenizer",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
 from ackd.errors import InputError
 from ackd.knowledge.layers import evenly
 from ackd.models.forward import Model, layer_stack
+from ackd.models.guard import check_runs, limited, memory, read_settings, reason
 from ackd.models.load import load_model
 
 StudentFactory: TypeAlias = Callable[[], Model]
@@ -63,14 +65,36 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
 
 
 def from_config(config: Any, *, language: bool = False) -> StudentFactory:
-    """Students with random weights, drawn from torch's generator when they are made; classifiers, or causal models."""
+    """Students with random weights, drawn from torch's generator when they are made; classifiers, or causal models.
+
+    Raises:
+        InputError: if there can be no such model, or this machine's memory cannot train one.
+    """
     family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    most = memory() // 16  # float32 weights, as many gradients and twice as many moments
+    refusal = f"a student of that config has more than {most:.2g} weights, which this machine has no memory to train"
+    with _refusing(config), torch.device("meta"), torch.random.fork_rng(devices=[]), limited(most, refusal):
+        family.from_config(copy.deepcopy(config))
 
     def make() -> Model:
-        model: Model = family.from_config(copy.deepcopy(config))
+        with _refusing(config):
+            model: Model = family.from_config(copy.deepcopy(config))
+            check_runs(model)
         return model
 
     return make
+
+
+@contextmanager
+def _refusing(config: Any) -> Iterator[None]:
+    """Says in a sentence why there can be no model of a config."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # as many kinds as there are model families
+        kind = getattr(config, "model_type", "unknown")
+        raise InputError(f"a {kind} of that config cannot be made ({reason(error)}): correct its sizes") from error
 
 
 def from_checkpoint(source: str | Path, num_labels: int | None = None) -> StudentFactory:
@@ -93,12 +117,12 @@ def read_config(path: str | Path, num_labels: int) -> Any:
     Raises:
         InputError: if it cannot be read.
     """
+    settings = read_settings(Path(path))
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
         return AutoConfig.for_model(**{**settings, "num_labels": num_labels})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # the configs of a hundred families check their values in many ways
         raise InputError(
-            f"{path} is not a model config ({str(error).splitlines()[0][:200]}): it needs a 'model_type' and its sizes"
+            f"{path} is not a model config ({reason(error)}): it needs a 'model_type' and its sizes"
         ) from error
 
 

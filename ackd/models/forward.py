@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeAlias
 
 import torch
@@ -182,8 +183,8 @@ def run(
 
 def cannot_give(model: Model, needs: Needs) -> str:
     """Why a model cannot give what is asked for, found by trying; empty if it can."""
-    ids = torch.ones(1, 4, dtype=torch.int64, device=model.device)
-    batch = Batch(torch.zeros(1, dtype=torch.int64), {"input_ids": ids, "attention_mask": ids}, ids[:, 0])
+    ids = torch.zeros(1, 4, dtype=torch.int64, device=model.device)
+    batch = Batch(ids[:, 0], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids[:, 0])
     try:
         with torch.no_grad():
             run(model, batch, needs)
@@ -193,15 +194,24 @@ def cannot_give(model: Model, needs: Needs) -> str:
 
 
 def shape_of(model: Model) -> Shape:
-    """The sizes of a model."""
+    """The sizes of a model.
+
+    Raises:
+        InputError: if its config does not say them.
+    """
     config = model.config
-    return Shape(
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=getattr(config, "num_attention_heads", 0),  # a state space model has none
-        classes=config.num_labels,
-        vocabulary=config.vocab_size,
-    )
+    try:
+        return Shape(
+            layers=operator.index(config.num_hidden_layers),
+            width=operator.index(config.hidden_size),
+            heads=getattr(config, "num_attention_heads", 0),  # a state space model has none
+            classes=config.num_labels,
+            vocabulary=operator.index(config.vocab_size),
+        )
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"a {config.model_type} does not say its sizes ({error}): take a transformer for text"
+        ) from error
 
 
 def layer_stack(model: Model) -> tuple[str, nn.ModuleList] | None:

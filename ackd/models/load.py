@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -18,8 +18,12 @@ from transformers.utils import logging as transformers_logging
 
 from ackd.errors import InputError
 from ackd.models.forward import Model
+from ackd.models.guard import SLACK, check_runs, limited, read_settings, reason
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TRIAL = "a bc, d-e. \u2603"  # a word, signs, and what few vocabularies have
 
 
 def load_model(
@@ -34,16 +38,28 @@ def load_model(
         **config: settings of the model's config to change, as `num_labels`.
 
     Raises:
-        InputError: if there is no such model.
+        InputError: if there is no such model, or it is damaged.
     """
     folder = model_folder(source)
     _quieten()
     family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    weights = Path(folder) / WEIGHTS
+    if weights.is_file():
+        read_settings(Path(folder) / CONFIG)
+        # what is 8 bits in the file, and named there once, may be two tensors of 32 in memory
+        most = 2 * weights.stat().st_size + SLACK
+    else:
+        most = sys.maxsize  # of a hub id
+    refusal = f"the model in {folder} cannot be read: its {CONFIG} has larger sizes than {WEIGHTS} holds weights for"
     try:
-        model: Model = family.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+        with limited(most, refusal):
+            model: Model = family.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
+            )
+        check_runs(model)
+    except InputError:
+        raise
+    except Exception as error:  # hundreds of model families check their configs and weights in many ways
         raise InputError(_cannot_load("model", folder, error)) from error
     return model.to(device)
 
@@ -71,13 +87,25 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     """The tokenizer of a folder or a hub id.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or it is damaged.
     """
     folder = str(source) if (Path(source) / "tokenizer_config.json").is_file() else model_folder(source)
+    _quieten()
+    if (Path(folder) / CONFIG).is_file():
+        read_settings(Path(folder) / CONFIG)  # the library looks there as well
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        length = tokenizer.model_max_length
+        if type(length) not in (int, float) or not length > 0:
+            raise ValueError(f"it cuts texts at {str(length)[:40]!r} tokens")
+        ids = tokenizer([TRIAL, ""], truncation=True, max_length=8)["input_ids"]
+        if not all(type(one) is int and one >= 0 for row in ids for one in row):
+            raise ValueError("its tokens are no numbers")
+    except BaseException as error:  # the library below raises bare exceptions, and panics, which are none
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise InputError(_cannot_load("tokenizer", folder, error)) from error
+    return tokenizer
 
 
 def model_folder(source: str | Path) -> str:
@@ -88,19 +116,18 @@ def model_folder(source: str | Path) -> str:
     """
     path = Path(source)
     for candidate in (path, path / "model", path / "student"):
-        if (candidate / "config.json").is_file() and (candidate / "model.safetensors").is_file():
+        if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
             return str(candidate)
     if path.is_dir():
-        raise InputError(f"there is no model in {source}: expected config.json and model.safetensors")
+        raise InputError(f"there is no model in {source}: expected {CONFIG} and {WEIGHTS}")
     if path.is_absolute() or str(source).startswith(".") or str(source).count("/") > 1:
         raise InputError(f"there is no folder {source}")
     return str(source)
 
 
-def _cannot_load(what: str, source: str, error: Exception) -> str:
+def _cannot_load(what: str, source: str, error: BaseException) -> str:
     if Path(source).is_dir():
-        reason = str(error).splitlines()[0][:200]
-        return f"the {what} in {source} cannot be read ({reason}): it may be damaged or incomplete"
+        return f"the {what} in {source} cannot be read ({reason(error)}): it may be damaged or incomplete"
     return (
         f"there is no {what} {source!r}: it is no folder here, and the hub has no such {what} or cannot be reached; "
         "give a local folder, or connect to the network"

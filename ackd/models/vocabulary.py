@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from ackd.errors import InputError
 from ackd.models.forward import Model
+from ackd.models.guard import read_settings, reason
 from ackd.models.load import Tokenizer
 
 END = "<|endoftext|>"
@@ -100,15 +101,15 @@ def language_config(path: str | Path, tokenizer: Tokenizer, vocabulary: int | No
     """
     wanted = vocabulary or vocabulary_size(tokenizer)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    settings = read_settings(Path(path))
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
         config = AutoConfig.for_model(**{"vocab_size": wanted, **settings, **special})
+        too_small = bool(config.vocab_size < wanted)
     except Exception as error:  # the configs of a hundred families check their values in many ways
         raise InputError(
-            f"{path} is not a model config ({(str(error) or type(error).__name__).splitlines()[0][:200]}): "
-            "it needs a 'model_type' and its sizes"
+            f"{path} is not a model config ({reason(error)}): it needs a 'model_type' and its sizes"
         ) from error
-    if config.vocab_size < wanted:
+    if too_small:
         raise InputError(
             f"{path} has a vocabulary of {config.vocab_size}, and {wanted} tokens are needed: leave it out"
         )

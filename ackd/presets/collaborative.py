@@ -1,14 +1,18 @@
-"""One student of several models that learned apart."""
+"""One student of several models that learned apart, or of a model and of what the student itself was."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from ackd.errors import InputError
-from ackd.knowledge import Logits
-from ackd.presets.preset import Method, Preset
-from ackd.stages import Stage
-from ackd.types import Knowledge, Selection, Shape
+import torch
+
+from ackd.errors import InputError, unknown
+from ackd.knowledge.revision import check_classes
+from ackd.presets.preset import Material, Method, Preset, classified, softened
+from ackd.teachers import ModelTeacher, Partitioned
+from ackd.teachers.partitioned import By
+from ackd.types import Shape, Teacher
 
 
 def kd_average(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 1.0) -> Preset:
@@ -24,14 +28,47 @@ def kd_average(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5,
         Alballa, Canini, Practical Insights into Knowledge Distillation for Pre-Trained Models, 2024,
         https://arxiv.org/abs/2402.14922
     """
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha is {alpha}: it is the weight of the teachers, from 0 to 1")
-    losses: list[Knowledge] = []
-    for place in range(len(teachers)):
-        losses.append(Logits(temperature=tau, name=f"logits@{place + 1}" if len(teachers) > 1 else "logits"))
-        losses[-1].teacher = place
-    selection = Selection({one.name: alpha / len(losses) for one in losses}, labels=1 - alpha)
-    return Preset(losses, [Stage(1.0, selection)])
+    losses, stages = softened(len(teachers), alpha, tau)
+    return Preset(losses, stages)
+
+
+def data_partitioning(
+    student: Shape, teachers: Sequence[Shape], *, tau: float = 1.0, by: By = "label", alpha: float = 1.0
+) -> Preset:
+    """(1 - alpha) CE + alpha tau^2 KL(p || p_S), p the teacher's or the initial student's, whichever is the better.
+
+    References:
+        Roth et al., Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge
+        Transfer between Any Pretrained Model, ICLR 2024, https://arxiv.org/abs/2310.17653
+    """
+    (teacher,) = teachers
+    check_classes(min(student.classes, teacher.classes), "compare")
+    if by not in get_args(By):
+        raise unknown("comparison", by, get_args(By))
+
+    def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+        initial = _initial(material)
+        return [Partitioned(one, initial, by) for one in classified(teachers, material)]
+
+    losses, stages = softened(1, alpha, tau)
+    return Preset(losses, stages, revise=revise)
+
+
+def _initial(material: Material) -> ModelTeacher:
+    """The student before its first step, which must be the same whatever the seed."""
+    with torch.random.fork_rng():
+        one, other = (_drawn(material, seed) for seed in range(2))
+    if one.fingerprint != other.fingerprint:
+        raise InputError(
+            "the student's first weights are drawn anew for each seed, so there is no initial student to keep to: give "
+            "--student-layers, or a student that was trained on this task as --student"
+        )
+    return one
+
+
+def _drawn(material: Material, seed: int) -> ModelTeacher:
+    torch.manual_seed(seed)
+    return ModelTeacher(material.make_student().to(material.device))
 
 
 METHODS = (
@@ -47,5 +84,17 @@ METHODS = (
         unknown="the paper's grid, its best settings for each split, its data sets, models and numbers of clients; "
         "whether it distils from its teachers at once or one after the other",
         teachers=(1, 1000),
+    ),
+    Method(
+        "data-partitioning",
+        data_partitioning,
+        "Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge Transfer between "
+        "Any Pretrained Model",
+        2024,
+        "https://arxiv.org/abs/2310.17653",
+        does="outputs of the teacher where it is better than the initial student, and of that elsewhere",
+        cost="one pass a step of the teacher and of a second student",
+        known="the idea from secondary sources; both masks from memory; tau 1 and no labels are ours",
+        unknown="that this is the partitioning which arXiv 2402.14922 compares, and its temperatures",
     ),
 )

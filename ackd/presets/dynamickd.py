@@ -11,112 +11,20 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from ackd.errors import InputError, unknown
 from ackd.knowledge import Hidden, Logits, LogitsMse, layer_map
-from ackd.presets.preset import Method, Preset
-from ackd.scores import Pick, check_uncertain, entropy, uncertainty
+from ackd.presets.preset import Method, Preset, of_each
+from ackd.presets.uncertain import EqualTeachers, UncertainHalf, UncertainObjectives, UncertainTeachers
+from ackd.scores import Pick, check_uncertain
 from ackd.stages import Stage
-from ackd.types import EMBEDDINGS, Batch, Knowledge, Outputs, Selection, Shape
-from ackd.weighting import Answers, PickedRows, Weighting
+from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
+from ackd.weighting import PickedRows, Weighting
 
-SMALL = 0  # the place of the small teacher; whoever else teaches is large
 LOSSES = ("mse", "kl")
 ADOPTIONS = ("hard", "soft", "instance", "average")
-
-
-@dataclass(frozen=True)
-class UncertainHalf(Weighting):
-    """The floor(B / 2) most uncertain examples to the small teacher alone, the others to the large one alone.
-
-    Each is asked about its own half only, and each loss is a mean over its own half; of one example, all is the large
-    teacher's.
-    """
-
-    def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """Half of it."""
-        return {one.name: size // 2 if one.teacher == SMALL else size - size // 2 for one in terms}
-
-    def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
-        """Each teacher's half."""
-        assert student.logits is not None
-        order = entropy(student.logits.detach()).argsort(descending=True, stable=True)
-        half = len(order) // 2
-        small, large = order[:half].sort().values, order[half:].sort().values
-        return {one.name: small if one.teacher == SMALL else large for one in terms}
-
-
-@dataclass(frozen=True)
-class UncertainTeachers(Weighting):
-    """w_i for the small teacher's losses, and 1 - w_i for the large one's: the less sure, the smaller the teacher.
-
-        w_i = mean of u over the batch, or u_i itself
-
-    Args:
-        each: weigh every example by its own uncertainty, not by the batch's.
-        attached: let gradient pass through the weights too, as in the published code.
-    """
-
-    each: bool = False
-    attached: bool = False
-
-    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The shares."""
-        share = _uncertainty(answers, self.attached)
-        if not self.each:
-            share = share.mean().expand_as(share)
-        return {one.name: _of(share if one.teacher == SMALL else 1 - share, rows.get(one.name)) for one in terms}
-
-
-@dataclass(frozen=True)
-class EqualTeachers(Weighting):
-    """1 / teachers for every loss: what the dynamic rules are compared with.
-
-    Args:
-        teachers: how many there are.
-    """
-
-    teachers: int = 2
-
-    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The shares."""
-        return {one.name: torch.full_like(answers.losses[one.name], 1 / self.teachers) for one in terms}
-
-
-@dataclass(frozen=True)
-class UncertainObjectives(Weighting):
-    """1 - u_i for what compares outputs and u_i for all else: representations teach the unsure, outputs the sure.
-
-    Args:
-        reverse: exchange the two.
-        attached: let gradient pass through the weights too, as in the published code.
-    """
-
-    reverse: bool = False
-    attached: bool = False
-
-    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """By the family of each."""
-        u = _uncertainty(answers, self.attached)
-        return {
-            one.name: _of(1 - u if (one.family == "logits") != self.reverse else u, rows.get(one.name)) for one in terms
-        }
-
-
-def _uncertainty(answers: Answers, attached: bool) -> Tensor:
-    """Of the whole batch, u, [B]."""
-    assert answers.student.logits is not None
-    return uncertainty(answers.student.logits if attached else answers.student.logits.detach())
-
-
-def _of(weights: Tensor, rows: Tensor | None) -> Tensor:
-    return weights if rows is None else weights[rows]
 
 
 def dynamickd_data(
@@ -210,15 +118,9 @@ def dynamickd_objective(
 
 
 def _outputs(loss: str, tau: float, teachers: int) -> list[Knowledge]:
-    """D for each teacher, named as everywhere: `logits-mse`, or of several `logits-mse@1` and so on."""
+    """D for each teacher."""
     _check("loss", loss, LOSSES)
-    made: list[Knowledge] = []
-    for place in range(teachers):
-        one: Knowledge = LogitsMse() if loss == "mse" else Logits(temperature=tau)
-        one.name += f"@{place + 1}" if teachers > 1 else ""
-        one.teacher = place
-        made.append(one)
-    return made
+    return of_each(teachers, lambda: LogitsMse() if loss == "mse" else Logits(temperature=tau))
 
 
 def _check(what: str, value: str, known: Sequence[str]) -> None:

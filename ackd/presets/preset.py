@@ -10,12 +10,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ackd.errors import InputError
+from ackd.knowledge import Logits
 from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.scores import Pick
 from ackd.stages import Stage
 from ackd.tasks import Split
-from ackd.types import Knowledge, Teacher
+from ackd.types import Knowledge, Selection, Teacher
 from ackd.weighting import Weighting
 
 
@@ -91,3 +93,39 @@ class Method:
         """Its options by name, and what they are if not given."""
         parameters = inspect.signature(self.make).parameters.values()
         return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def of_each(teachers: int, make: Callable[[], Knowledge]) -> list[Knowledge]:
+    """A loss for each teacher, named as everywhere: `logits`, or of several `logits@1` and so on."""
+    made = []
+    for place in range(teachers):
+        made.append(make())
+        made[-1].teacher = place
+        made[-1].name += f"@{place + 1}" if teachers > 1 else ""
+    return made
+
+
+def softened(teachers: int, alpha: float, tau: float) -> tuple[list[Knowledge], list[Stage]]:
+    """(1 - alpha) CE + alpha tau^2 1/M sum_m KL(p_m || p_S), batchmean.
+
+    Raises:
+        InputError: if alpha is not from 0 to 1.
+    """
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha is {alpha}: it is the teachers' share of the loss, from 0 to 1")
+    losses = of_each(teachers, lambda: Logits(temperature=tau))
+    selection = Selection({one.name: alpha / teachers for one in losses}, labels=1 - alpha)
+    return losses, [Stage(1.0, selection)]
+
+
+def classified(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
+    """The teachers as they are, where an example has one label.
+
+    Raises:
+        InputError: for a language model's data.
+    """
+    if material.train.language:
+        raise InputError(
+            "this preset puts a label in the place of an answer, and a text has none: give a classification task"
+        )
+    return teachers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,30 +71,14 @@ def reffakd(
         raise InputError(f"there is no form {form!r}: use kl or ce")
 
     def make(material: Material) -> LabelTeacher:
-        images, began = material.images, time.perf_counter()
-        made = soft_labels(
-            _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
-            material.train.labels,
-            material.classes,
-            images=images is not None,
+        return _of_likeness(
+            material,
             per_class=per_class,
             boost=more,
             temperature=similarity_temperature,
             steps=fit_steps,
             seed=seed,
         )
-        leads = int((made.table.argmax(1) == torch.arange(material.classes)).sum())
-        logger.info(
-            "soft labels from %s: %.1f GFLOPs in %.1f s; the likeliest class is the label in %d of %d rows, at %.3f on "
-            "average",
-            "word embeddings" if images is None else "images",
-            made.spent / 1e9,
-            time.perf_counter() - began,
-            leads,
-            material.classes,
-            made.table.diagonal().mean(),
-        )
-        return made
 
     return _taught(*types[form], student, teachers, make, labels=1 - alpha)
 
@@ -134,6 +119,30 @@ def _taught(
         return [*named, make(material)]
 
     return Preset([loss], [Stage(1.0, Selection({loss.name: weight}, labels=labels))], revise=revise)
+
+
+def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
+    """Answers by how alike the classes are, from images where the task has them; tells how that went."""
+    images, began = material.images, time.perf_counter()
+    made = soft_labels(
+        _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
+        material.train.labels,
+        material.classes,
+        images=images is not None,
+        **how,
+    )
+    leads = int((made.table.argmax(1) == torch.arange(material.classes)).sum())
+    logger.info(
+        "soft labels from %s: %.1f GFLOPs in %.1f s; the likeliest class is the label in %d of %d rows, at %.3f on "
+        "average",
+        "word embeddings" if images is None else "images",
+        made.spent / 1e9,
+        time.perf_counter() - began,
+        leads,
+        material.classes,
+        made.table.diagonal().mean(),
+    )
+    return made
 
 
 def _pooled(material: Material) -> Inputs:

@@ -1,4 +1,4 @@
-"""Label revision with data selection, its siblings for a teacher's mistakes, and data partitioning.
+"""Label revision with data selection, and its siblings for a teacher's mistakes.
 
     p' = beta p_T + (1 - beta) e_y,  beta = eta / (max_c p_T,c - p_T,y + 1)
 
@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
-import torch
 
 from ackd.errors import InputError, unknown
 from ackd.influence import Distilled, influence
-from ackd.knowledge import Logits
 from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.revision import Revision, Where, check_classes, check_revision
-from ackd.presets.preset import Material, Method, Preset, Weigh
+from ackd.presets.preset import Material, Method, Preset, Weigh, classified, softened
 from ackd.stages import Stage
-from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
-from ackd.teachers.partitioned import By
-from ackd.types import Knowledge, Selection, Shape, Teacher
+from ackd.teachers import Revised, Swapped
+from ackd.types import Selection, Shape, Teacher
 
 logger = logging.getLogger("ackd")
 
@@ -77,16 +73,16 @@ def label_revision(
         # the loss has the labels' part of what is distilled; where some is not, that is left to the labels
         stages = [Stage(1.0, Selection({loss.name: 1.0}, labels=float(selecting)))]
         weigh = _selecting(keep, select, held, rest=True) if selecting else None
-        return Preset([loss], stages, revise=_classified, weigh=weigh)
+        return Preset([loss], stages, revise=classified, weigh=weigh)
     if selecting and not alpha < 1:
         raise InputError(
             "what is not distilled learns from labels alone, and alpha=1 leaves those no weight: give alpha below 1"
         )
 
     def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
-        return [Revised(one, eta, where) for one in _classified(teachers, material)]
+        return [Revised(one, eta, where) for one in classified(teachers, material)]
 
-    losses, stages = _kd(len(teachers), alpha, tau)
+    losses, stages = softened(len(teachers), alpha, tau)
     weigh = _selecting(keep, select, held) if selecting else None
     return Preset(losses, stages, revise=revise, weigh=weigh, gives_way=True)
 
@@ -102,9 +98,9 @@ def swap(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: 
         check_classes(one.classes, "swap")
 
     def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
-        return [Swapped(one) for one in _classified(teachers, material)]
+        return [Swapped(one) for one in classified(teachers, material)]
 
-    losses, stages = _kd(len(teachers), alpha, tau)
+    losses, stages = softened(len(teachers), alpha, tau)
     return Preset(losses, stages, revise=revise, gives_way=True)
 
 
@@ -127,58 +123,14 @@ def refined_logits(
     confidence = SampleConfidence(student, teacher, temperature=alpha_tau)
     correlation = MaskedCorrelation(student, teacher, temperature=tau)
     selection = Selection({confidence.name: alpha, correlation.name: beta}, labels=labels)
-    return Preset([confidence, correlation], [Stage(1.0, selection)], revise=_classified)
-
-
-def data_partitioning(
-    student: Shape, teachers: Sequence[Shape], *, tau: float = 1.0, by: By = "label", alpha: float = 1.0
-) -> Preset:
-    """(1 - alpha) CE + alpha tau^2 KL(p || p_S), p the teacher's or the initial student's, whichever is the better.
-
-    References:
-        Roth et al., Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge
-        Transfer between Any Pretrained Model, ICLR 2024, https://arxiv.org/abs/2310.17653
-    """
-    (teacher,) = teachers
-    check_classes(min(student.classes, teacher.classes), "compare")
-    if by not in get_args(By):
-        raise unknown("comparison", by, get_args(By))
-
-    def revise(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
-        initial = _initial(material)
-        return [Partitioned(one, initial, by) for one in _classified(teachers, material)]
-
-    losses, stages = _kd(1, alpha, tau)
-    return Preset(losses, stages, revise=revise)
-
-
-def _kd(teachers: int, alpha: float, tau: float) -> tuple[list[Knowledge], list[Stage]]:
-    """(1 - alpha) CE + alpha tau^2 KL, shared among the teachers; named as everywhere: `logits`, or `logits@1` ..."""
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha is {alpha}: it is the teachers' share of the loss, from 0 to 1")
-    losses: list[Knowledge] = []
-    for place in range(teachers):
-        one = Logits(temperature=tau, name=f"logits@{place + 1}" if teachers > 1 else "logits")
-        one.teacher = place
-        losses.append(one)
-    selection = Selection({one.name: alpha / teachers for one in losses}, labels=1 - alpha)
-    return losses, [Stage(1.0, selection)]
-
-
-def _classified(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
-    """The teachers as they are, where an example has one label."""
-    if material.train.language:
-        raise InputError(
-            "this preset puts a label in the place of an answer, and a text has none: give a classification task"
-        )
-    return teachers
+    return Preset([confidence, correlation], [Stage(1.0, selection)], revise=classified)
 
 
 def _selecting(keep: float, select: str, held: float, *, rest: bool = False) -> Weigh:
     """Scores the training examples by what the first teacher says of them."""
 
     def weigh(teachers: Sequence[Teacher], material: Material) -> Distilled:
-        _classified(teachers, material)
+        classified(teachers, material)
         size, spent = len(material.train), material.ledger
         count = max(round(held * size), 1)
         out = np.arange(count) * size // count  # evenly spread
@@ -196,23 +148,6 @@ def _selecting(keep: float, select: str, held: float, *, rest: bool = False) -> 
         return chosen
 
     return weigh
-
-
-def _initial(material: Material) -> ModelTeacher:
-    """The student before its first step, which must be the same whatever the seed."""
-    with torch.random.fork_rng():
-        one, other = (_drawn(material, seed) for seed in range(2))
-    if one.fingerprint != other.fingerprint:
-        raise InputError(
-            "the student's first weights are drawn anew for each seed, so there is no initial student to keep to: give "
-            "--student-layers, or a student that was trained on this task as --student"
-        )
-    return one
-
-
-def _drawn(material: Material, seed: int) -> ModelTeacher:
-    torch.manual_seed(seed)
-    return ModelTeacher(material.make_student().to(material.device))
 
 
 _LAN = {
@@ -256,17 +191,5 @@ METHODS = (
         known="formula and weights from the authors' code",
         unknown="nothing of the formula; the authors' alpha and beta rise over the first 20 of 240 epochs and are "
         "constant here; of two classes nothing but the confidence is left",
-    ),
-    Method(
-        "data-partitioning",
-        data_partitioning,
-        "Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge Transfer between "
-        "Any Pretrained Model",
-        2024,
-        "https://arxiv.org/abs/2310.17653",
-        does="outputs of the teacher where it is better than the initial student, and of that elsewhere",
-        cost="one pass a step of the teacher and of a second student",
-        known="the idea from secondary sources; both masks from memory; tau 1 and no labels are ours",
-        unknown="that this is the partitioning which arXiv 2402.14922 compares, and its temperatures",
     ),
 )

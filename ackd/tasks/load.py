@@ -74,6 +74,8 @@ def load(
     Raises:
         InputError: if any of it is missing or unfit, in one sentence.
     """
+    if seed < 0:
+        raise InputError(f"the seed of the data must be 0 or more, got {seed}")
     if reward_examples < 1:
         raise InputError(f"the reward split needs at least 1 example, got {reward_examples}")
     longest = min(tokenizer.model_max_length, 10**6)

@@ -66,7 +66,12 @@ def from_file(path: Path) -> Dataset:
         raise InputError(f"there is no file {path}")
     if path.suffix not in READERS:
         raise InputError(f"{path} ends in {path.suffix or 'nothing'}: files may end in {', '.join(READERS)}")
-    if not path.read_bytes()[:4096].strip():
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    if not start.strip():
         raise InputError(f"{path} has no rows")
     rows = _read(READERS[path.suffix], [path], **({"sep": "\t"} if path.suffix == ".tsv" else {}))
     if not len(rows):
@@ -101,16 +106,16 @@ def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
     except Exception as error:  # the readers of three formats raise a dozen kinds for a damaged file
         if "corresponds to no data" in str(error):
             raise InputError(f"{files[0]} has no rows") from error
-        reason = (str(error.__cause__ or error) or type(error).__name__).splitlines()[0][:200]
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{files[0]} cannot be read as {kind} ({reason})") from error
 
 
 def _datasets() -> Any:
     """The library, without its bars and notes."""
     import datasets
-    from datasets.utils.logging import disable_progress_bar, set_verbosity_error
+    from datasets.utils.logging import disable_progress_bar, set_verbosity
 
-    set_verbosity_error()
+    set_verbosity(logging.CRITICAL)  # what it would tell of a damaged file, ours tells
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each of its five tries
     disable_progress_bar()
     return datasets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from ackd.errors import InputError
 from ackd.tasks.read import columns, from_file, from_folder, from_hub
 from ackd.tasks.spec import TaskSpec
+
+DIGITS = 300  # of a whole number, so that it has a float
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,16 @@ def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
         InputError: if it cannot be had, or its labels are hidden.
     """
     table = from_hub(spec, split) if data is None else from_folder(Path(data), spec, split)
-    labels = np.asarray(table[spec.label_column])
-    if not spec.regression and not np.isin(labels, range(len(spec.classes))).all():
-        stranger = int(labels[~np.isin(labels, range(len(spec.classes)))][0])
-        raise InputError(
-            f"the {split} split of {spec.name} has the label {stranger}, and its classes are 0 to "
-            f"{len(spec.classes) - 1}: its labels are hidden or damaged"
-        )
-    if spec.regression and (labels < 0).any():
-        raise InputError(
-            f"the {split} split of {spec.name} has the label {labels.min()}: its labels are hidden or damaged"
-        )
-    return _rows(spec, table, labels, f"the {split} split of {spec.name}")
+    source = f"the {split} split of {spec.name}"
+    labels = _values(table, spec.label_column, source)
+    known = "numbers from 0 up" if spec.regression else f"0 to {len(spec.classes) - 1}"
+    for label in labels:
+        number = isinstance(label, int | float) and label >= 0  # NaN is not
+        if not (number if spec.regression else label in range(len(spec.classes))):
+            raise InputError(
+                f"{source} has the label {reprlib.repr(label)}, and its labels are {known}: they are hidden or damaged"
+            )
+    return _rows(spec, table, labels, source)
 
 
 def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: str | None) -> tuple[TaskSpec, Rows]:
@@ -68,12 +70,13 @@ def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: s
             f"it has {', '.join(table.column_names)}"
         )
     table = columns(table, [*text_columns, label_column], path)
-    values = table[label_column]
+    values = _values(table, label_column, str(path))
     if any(value is None or value != value for value in values):
         raise InputError(f"{path} has a row without a label in {label_column!r}: fill it or leave the row out")
+    _check_labels(values, label_column, path)
     if any(isinstance(value, float) for value in values) and not all(float(value).is_integer() for value in values):
         spec = TaskSpec(name, tuple(text_columns), label_column, (), ("pearson", "spearman"))
-        return spec, _rows(spec, table, np.asarray(values, np.float32), str(path))
+        return spec, _rows(spec, table, values, str(path))
     values = [int(value) if isinstance(value, float) else value for value in values]
     classes = tuple(str(value) for value in sorted(set(values), key=_in_order(values)))
     if len(classes) < 2:
@@ -89,20 +92,22 @@ def own_dev(spec: TaskSpec, path: Path) -> Rows:
         InputError: if a column is missing or a label is none of the task's.
     """
     table = columns(from_file(path), [*spec.text_columns, spec.label_column], path)
-    values = table[spec.label_column]
+    values = _values(table, spec.label_column, str(path))
     if spec.regression:
         stranger = next((value for value in values if not isinstance(value, (int, float))), None)
         if stranger is not None:
             raise InputError(
-                f"{path} has the label {stranger!r} in {spec.label_column!r}: the training data has numbers"
+                f"{path} has the label {stranger!r:.80} in {spec.label_column!r}: the training data has numbers"
             )
-        return _rows(spec, table, np.asarray(list(values), np.float32), str(path))
+        return _rows(spec, table, values, str(path))
     return _rows(spec, table, _class_ids(spec, values, path), str(path))
 
 
 def _in_order(values: Sequence[Any]) -> Callable[[Any], Any]:
     """Whole numbers by size, also where a format keeps them as strings; other strings by their letters."""
-    whole = all(not isinstance(value, str) or value.removeprefix("-").isdecimal() for value in values)
+    whole = all(
+        not isinstance(value, str) or (len(value) <= DIGITS and value.removeprefix("-").isdecimal()) for value in values
+    )
     return int if whole else str
 
 
@@ -111,17 +116,36 @@ def _class_ids(spec: TaskSpec, values: Sequence[Any], path: Path) -> NDArray[np.
     names = [str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values]
     for name in names:
         if name not in known:
-            raise InputError(f"{path} has the label {name!r}, which the training data ({', '.join(known)}) has not")
+            raise InputError(
+                f"{path} has the label {reprlib.repr(name)}, which the training data ({', '.join(known):.200}) has not"
+            )
     return np.asarray([known[name] for name in names], np.int64)
 
 
-def _rows(spec: TaskSpec, table: Any, labels: NDArray[Any], source: str) -> Rows:
-    if spec.regression and not np.isfinite(labels).all():
-        raise InputError(f"{source} has a label that is not a number in {spec.label_column!r}")
-    texts = tuple(list(table[column]) for column in spec.text_columns)
+def _values(table: Any, column: str, source: str) -> list[Any]:
+    """A column's values, as Python has them."""
+    try:
+        return list(table[column])
+    except Exception as error:  # text that is no UTF-8, dates that no calendar has
+        raise InputError(f"{source} has values in {column!r} that cannot be read ({error!s:.200})") from error
+
+
+def _check_labels(values: Sequence[Any], column: str, path: Path) -> None:
+    """Refuses labels that are neither text nor numbers."""
+    for value in values:
+        if not isinstance(value, str | int | float):
+            raise InputError(
+                f"{path} has the label {reprlib.repr(value)} in {column!r}: labels are text, whole numbers, or numbers"
+            )
+
+
+def _rows(spec: TaskSpec, table: Any, labels: Sequence[Any] | NDArray[Any], source: str) -> Rows:
+    if spec.regression and not all(abs(label) <= LARGEST for label in labels):
+        raise InputError(f"{source} has a label that is not a number in {spec.label_column!r}, or too large")
+    texts = tuple(_values(table, column, source) for column in spec.text_columns)
     for column, values in zip(spec.text_columns, texts, strict=True):
         for place, value in enumerate(values):
             if not isinstance(value, str):
-                raise InputError(f"{source} has no text in {column!r}, row {place + 1}: got {value!r}")
+                raise InputError(f"{source} has no text in {column!r}, row {place + 1}: got {reprlib.repr(value)}")
     kind = np.float32 if spec.regression else np.int64
-    return Rows(texts, labels.astype(kind), np.arange(len(labels)))
+    return Rows(texts, np.asarray(labels, kind), np.arange(len(labels)))

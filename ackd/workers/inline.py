@@ -1,40 +1,27 @@
-"""Workers that are no others: this process does each call as it is received."""
+"""`dummy`: workers that are no others; this process does each call when its answer is waited for."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ackd.workers.protocol import Make
+from ackd.workers.host import Host
 
 
 class Inline:
-    """Objects in this process, one call after the other.
+    """A host in this process."""
 
-    Args:
-        make: makes the object of each.
-        count: how many.
-    """
+    def __init__(self, worker: int) -> None:
+        self._host = Host(worker)
+        self._request = b""
 
-    def __init__(self, make: Make, count: int) -> None:
-        self._make = make
-        self._objects = [make(worker) for worker in range(count)]
-        self._calls: dict[int, tuple[str, tuple[Any, ...], dict[str, Any]]] = {}
+    def put(self, request: bytes) -> None:
+        """Remembers it."""
+        self._request = request
 
-    def __len__(self) -> int:
-        return len(self._objects)
+    def get(self, seconds: float | None) -> bytes:
+        """Does it; nobody can look at the clock meanwhile."""
+        return self._host.do(self._request)
 
-    def send(self, worker: int, method: str, *args: Any, **kwargs: Any) -> None:
-        """Remembers the call."""
-        self._calls[worker] = method, args, kwargs
+    def end(self) -> None:
+        """There is nothing to end."""
 
-    def receive(self, worker: int, seconds: float | None = None) -> Any:
-        """Does it; what it raises comes as it is, and nobody can look at the clock meanwhile."""
-        method, args, kwargs = self._calls.pop(worker)
-        return getattr(self._objects[worker], method)(*args, **kwargs)
-
-    def restart(self, worker: int) -> None:
-        """A new object."""
-        self._objects[worker] = self._make(worker)
-
-    def close(self) -> None:
+    def kill(self) -> None:
         """There is nothing to end."""

@@ -1,9 +1,9 @@
-"""What every backend of workers can do."""
+"""What a backend brings: a channel to each worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 Make = Callable[[int], object]  # from a worker's number to the object that it holds; travels by pickle
 
@@ -16,36 +16,29 @@ class WorkerLost(RuntimeError):  # noqa: N818
     """The worker died, or did not answer in time; `Workers.restart` brings back another with a new object."""
 
 
-class Workers(Protocol):
-    """Some objects, each in a worker of its own, numbered from 0; `send` and `receive` take turns for each of them."""
+class Channel(Protocol):
+    """The way to a `Host` that runs in a worker: a request goes there, its answer comes back, then the next."""
 
-    def __len__(self) -> int: ...
-
-    def send(self, worker: int, method: str, *args: Any, **kwargs: Any) -> None:
-        """Begins a call of a method of a worker's object.
+    def put(self, request: bytes) -> None:
+        """Sends a request.
 
         Raises:
             WorkerLost: if the worker is no more.
         """
         ...
 
-    def receive(self, worker: int, seconds: float | None = None) -> Any:
-        """What the call that was begun last came to; waits `seconds` at most.
+    def get(self, seconds: float | None) -> bytes:
+        """The answer; waits `seconds` at most.
 
         Raises:
-            WorkerFailed: if the method raised; an `InputError` comes as what it was.
-            WorkerLost: if the worker died or did not answer in time.
+            WorkerLost: if the worker died or did not answer in time; the message goes on after its name.
         """
         ...
 
-    def restart(self, worker: int) -> None:
-        """A new worker with a new object under that number; what was left of the old one is killed.
-
-        Raises:
-            WorkerLost: if this backend cannot, and the whole run has to be started again.
-        """
+    def end(self) -> None:
+        """Asks the worker to end; `kill` comes after that."""
         ...
 
-    def close(self) -> None:
-        """Ends all workers."""
+    def kill(self) -> None:
+        """Ends it at once, whatever it does."""
         ...

@@ -25,7 +25,7 @@ from ackd.knowledge import Logits, label_loss
 from ackd.loop import Distillation
 from ackd.models import shape_of
 from ackd.presets import Preset, preset
-from ackd.presets.dynamickd import EqualTeachers
+from ackd.presets.uncertain import EqualTeachers
 from ackd.scores import Pick
 from ackd.types import LABELS, Batch, Knowledge, Outputs, Selection, Shape
 from ackd.weighting import Answers, PickedRows, Together, Weighting

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ackd import setting
-from ackd.cache import Cache, Examples
 from ackd.cli import main
 from ackd.plan import parse_size
 from ackd.teachers import ModelTeacher
@@ -195,26 +197,6 @@ def test_who_may_not_write_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert filling("--budget", "1kB") == 0
-    cache = next(iter(setting._caches.values()))
-    examples = Examples(cache.examples.ids, cache.examples.lengths, cache.examples.fingerprint)
-    manifest = json.loads((cache.folder / "manifest.json").read_text())
-    other = Cache(
-        tmp_path / "cache",
-        name="polarity",
-        teacher=manifest["teacher"],
-        shape=cache.shape,
-        examples=examples,
-        fields=[],
-    )
-    assert other.folder == cache.folder
-    assert other.writing
-    capsys.readouterr()
-    assert filling("--budget", "1kB") == 2
-    assert "read-only or being filled by another process: try later" in capsys.readouterr().err
-    _, ledger = distilled("beside", "--cache", str(tmp_path / "cache"), "--cache-budget", "1kB")
-    assert ledger["teacher_queries"] > 0  # hidden and attention; the logits are read meanwhile
-    other.close()
-    assert filling("--budget", "1kB") == 0
     stood = rows_of(tmp_path / "cache")
     setting._caches.clear()
     access = os.access
@@ -236,3 +218,63 @@ def test_every_setting_that_changes_the_answers_has_an_entry(filling: Callable[.
     assert len(entries(tmp_path / "cache")) == 5
     assert filling(*cheap, "--layer-map", "last", "--batch-size", "7") == 0
     assert len(entries(tmp_path / "cache")) == 5
+
+
+@pytest.fixture
+def whole(filling: Callable[..., int], tmp_path: Path) -> dict[str, bytes]:
+    """What one process leaves."""
+    assert filling(folder=tmp_path / "whole") == 0
+    return rows_of(tmp_path / "whole")
+
+
+def in_processes(teacher: Path, folder: Path, shards: Sequence[str]) -> list[subprocess.Popen[str]]:
+    arguments = ["cache", "--teacher", str(teacher), *COMMON, "--output", str(folder), "--batch-size", "4", "--shard"]
+    program = [sys.executable, "-m", "ackd", *arguments]
+    return [subprocess.Popen([*program, shard], stdout=subprocess.PIPE, text=True) for shard in shards]
+
+
+def test_shards_are_filled_at_once(
+    teacher: Path, filling: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert filling("--batch-size", "4", folder=tmp_path / "whole") == 0
+    whole, folder = rows_of(tmp_path / "whole"), tmp_path / "cache"
+    first, second = in_processes(teacher, folder, ["1/2", "2/2"])
+    while not any(set(path.read_bytes()) != {0} for path in folder.glob("*/*.sums")) and first.poll() is None:
+        time.sleep(0.002)
+    first.kill()
+    assert "80 examples, 80 of them asked now" in second.communicate()[0]
+    first.communicate()
+    capsys.readouterr()
+    assert filling("--batch-size", "4", "--shard", "2/2", folder=folder) == 0
+    assert "80 examples, 0 of them asked now" in capsys.readouterr().out
+    assert filling("--batch-size", "4", "--shard", "1/2", folder=folder) == 0  # what is missing is added
+    assert rows_of(folder) == whole
+    assert filling("--batch-size", "4", folder=folder) == 0  # nobody has to go over it again
+    assert "160 examples, 0 of them asked now" in capsys.readouterr().out
+
+
+def test_workers_fill_what_one_process_fills(
+    filling: Callable[..., int], tmp_path: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert filling("--workers", "2") == 0
+    assert "160 examples, 160 of them asked now" in capsys.readouterr().out
+    assert rows_of(tmp_path / "cache") == whole
+
+
+def test_ranks_take_their_parts(
+    filling: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes]
+) -> None:
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        assert filling() == 0
+    assert rows_of(tmp_path / "cache") == whole
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
+def test_a_shard_that_cannot_be_read(
+    filling: Callable[..., int], capsys: pytest.CaptureFixture[str], shard: str
+) -> None:
+    assert filling(f"--shard={shard}") == 2
+    assert "cannot be read: write 1/4 to 4/4" in capsys.readouterr().err

@@ -16,8 +16,9 @@ from ackd import models, tasks
 from ackd.cli import main
 from ackd.distiller import Distiller
 from ackd.errors import InputError
-from ackd.federated import Federation, average, flips, on_own_classes, rounds_to
+from ackd.federated import Federation, average
 from ackd.ledger import Ledger
+from ackd.outcome import flips, on_own_classes, rounds_to
 from ackd.tasks import Task
 
 DATA = ["--max-examples", "600", "--reward-examples", "64", "--batch-size", "8", "--lr", "2e-3"]

@@ -224,13 +224,20 @@ def test_killed_scores_are_the_same_bytes(place: Path, tmp_path: Path) -> None:
     assert values.read_bytes() == whole
 
 
-def test_shards_are_refined_together(place: Path, tmp_path: Path) -> None:
+def test_shards_are_refined_together(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = []
     for part in ("1/2", "2/2"):
         shards.append(str(tmp_path / part.replace("/", "-")))
         score = ["score", "--model", str(place / "teacher"), "--corpus", str(place / "B"), "--shard", part]
         assert main([*score, "--output", shards[-1]]) == 2  # B has none of its own: it is of A's
         assert main([*score[:4], str(place / "A"), *score[5:], "--output", shards[-1]]) == 0
+    with monkeypatch.context() as torchrun:
+        torchrun.setenv("RANK", "1")
+        torchrun.setenv("WORLD_SIZE", "2")
+        ranks = ["score", "--model", str(place / "teacher"), "--corpus", str(place / "A")]
+        assert main([*ranks, "--output", str(tmp_path / "ranks")]) == 0
+    own = tmp_path / "ranks" / "shard-2-of-2" / "scores.bin"
+    assert own.read_bytes() == (Path(shards[1]) / "scores.bin").read_bytes()
     merged = b"".join((Path(shard) / "scores.bin").read_bytes() for shard in shards)
     assert merged == (place / "A" / "scores.bin").read_bytes()
     both = ["refine-data", "--teacher-scores", *shards, "--reference-scores", str(place / "B")]

@@ -263,6 +263,108 @@ def test_one_seed_and_diverged_cells_are_reported(tmp_path: Path) -> None:
     assert not (run / "report" / "improvement.png").exists()
 
 
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        written = csv.DictWriter(file, list(rows[0]))
+        written.writeheader()
+        written.writerows(rows)
+
+
+def write_tuning(path: Path) -> Path:
+    """Two temperatures and three weights; one pair diverged, and the control is not in the grid."""
+    write_run(path, "tune", {"task": "polarity"}, {"dev_score": 80.0})
+    cells = [(tau, weight) for tau in (2.0, 8.0) for weight in (0.1, 0.5, 1.0)]
+    rows = [
+        {"temperature": t, "kd_weight": w, "reward_score": 70 + t + w, "reward_loss": 0.5, "note": ""} for t, w in cells
+    ]
+    rows[2] |= {"reward_score": "", "reward_loss": ""}
+    rows[5]["note"] = "best"
+    control = {"temperature": 1, "kd_weight": 0.5, "reward_score": 99, "reward_loss": 0.1}
+    write_rows(path / "table.csv", [*rows, control | {"note": "untuned, not in the grid"}])
+    return path
+
+
+def write_federation(path: Path) -> Path:
+    starts = {"distilled": {"rounds_to_target": 1, "exchanges_to_target": 2, "dev_score": 81.5, "gain": 3.25}}
+    write_run(path, "federate", {"task": "polarity", "target": 80.0}, {"starts": {"initial": {}, **starts}})
+    rows = [
+        {"start": start, "round": k, "score": 70 + 5 * k + k * (start == "distilled"), "loss": 1 / (k + 1), "bytes": k}
+        for start in ("initial", "distilled")
+        for k in range(4)
+    ]
+    write_rows(path / "table.csv", rows)
+    return path
+
+
+def write_mutual(path: Path) -> Path:
+    students = [{"student": EVIL, "reward_score": 80.0, "dev_score": 79.0}] * 2
+    write_run(path, "mutual", {"task": "polarity"}, {"students": students, "dev_score": 79.0})
+    rows = [
+        {"step": 20 * k, "student": peer, "label_loss": peer / k, "peer_loss": 0.1 * k, "accuracy": 0.5}
+        for k in range(1, 5)
+        for peer in (1, 2)
+    ]
+    write_rows(path / "curve.csv", rows)
+    return path
+
+
+def write_pretraining(path: Path, *, teacher: bool) -> Path:
+    write_run(path, "pretrain", {"corpus": "novel.txt"}, {"dev_loss": 2.25})
+    rows: list[dict[str, Any]] = [
+        {"step": 20 * k, "loss": 4 / k, "lm_loss": 5 / k, "kd_loss": 3 / k if teacher else "nan", "grad_norm": 1.0}
+        | {"accuracy": 0.1 * k}
+        for k in range(1, 5)
+    ]
+    write_rows(path / "curve.csv", rows)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "pictures", "words"),
+    [
+        (write_tuning, ["grid", "costs"], ["The best is 79.00 at temperature 8 and weight 1.", "not in the grid"]),
+        (write_federation, ["rounds", "costs"], ["the scores end at initial 85.00, distilled 88.00", "81.50", "3.25"]),
+        (write_mutual, ["losses", "costs"], ["student 1 0.25, student 2 0.5", EVIL]),
+        (
+            functools.partial(write_pretraining, teacher=True),
+            ["losses", "costs"],
+            ["from 5 to 1.25; 2.25 on held-out text"],
+        ),
+        (functools.partial(write_pretraining, teacher=False), ["losses", "costs"], ["ackd pretrain: novel.txt"]),
+    ],
+)
+def test_methods_that_decide_nothing_have_pictures_too(
+    tmp_path: Path, make: Callable[[Path], Path], pictures: list[str], words: list[str]
+) -> None:
+    run = make(tmp_path / "run")
+    assert main(["report", str(run)]) == 0
+    assert {path.stem for path in (run / "report").iterdir()} == set(pictures)
+    page = Page(run / "report.html")
+    said = page.text + " ".join(str(own.get("alt")) for tag, own in page.tags if tag == "img")
+    for word in words:
+        assert word in said
+    assert {tag for tag, _ in page.tags} <= TAGS
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("tune", "table.csv"), ("federate", "table.csv"), ("mutual", "curve.csv"), ("pretrain", "curve.csv")],
+)
+def test_what_such_a_run_has_not_come_to_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    run = write_run(tmp_path / "run", command, {}, None)
+    for content, words in {
+        "": "has come to nothing yet",
+        "step\n1\n": f"{name}, line 1: no column",
+        "\udcff": "not UTF-8 text",
+    }.items():
+        (run / name).write_bytes((content + "\n" * bool(content)).encode(errors="surrogateescape"))
+        assert main(["report", str(run)]) == 2
+        assert words in capsys.readouterr().err
+    assert not (run / "report.html").exists()
+
+
 def write_config(path: Path, content: str) -> None:
     path.mkdir()
     (path / "config.json").write_text(content)
@@ -280,8 +382,14 @@ def append(path: Path, line: str) -> None:
         (lambda path: path.mkdir(), "the folder {run} holds no run: name the --output of ackd train, distill or evalu"),
         (lambda path: write_config(path, '{"model_type": "bert"}'), "the folder {run} holds no run: "),
         (lambda path: write_config(path, "{"), "{run}/config.json is damaged"),
-        (lambda path: write_run(path, "finetune", {}, {}), "{run} is a run of ackd finetune, which decides nothing: "),
-        (lambda path: write_run(path, "cache", {}, {}), "{run} is a run of ackd cache, which decides nothing: "),
+        (
+            lambda path: write_run(path, "finetune", {}, {}),
+            "{run} is a run of ackd finetune, of which there is nothing to draw: ",
+        ),
+        (
+            lambda path: write_run(path, "cache", {}, {}),
+            "{run} is a run of ackd cache, of which there is nothing to draw: ",
+        ),
         (lambda path: write_run(path, "train", {}, None), "{run} holds no decisions: there is nothing to report"),
         (lambda path: write_run(path, "evaluate", {}, None), "{run} holds no student that was trained to its end: "),
         (lambda path: append(write_training(path) / "decisions.csv", "junk\n"), "{run}/decisions.csv, line 38: "),

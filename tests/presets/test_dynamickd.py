@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from ackd.ledger import Ledger
 from ackd.loop import Distillation
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import METHODS, Preset, preset
-from ackd.presets.dynamickd import ADOPTIONS, UncertainHalf, UncertainObjectives, UncertainTeachers
+from ackd.presets.dynamickd import ADOPTIONS
+from ackd.presets.uncertain import UncertainHalf, UncertainObjectives, UncertainTeachers
 from ackd.scores import Pick
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import EMBEDDINGS, Batch, Knowledge, Needs, Outputs, Selection, Shape
 from ackd.weighting import Answers, PickedRows, Together
+from tests.watched import Watched
 
 LENGTHS = (7, 4, 6, 3, 5)
 CLASSES = 3
@@ -50,29 +52,6 @@ def frozen(depth: int, classes: int) -> ModelTeacher:
 @cache
 def meter(width: int, classes: int) -> Meter:
     return Meter(model(2, 0, width=width, classes=classes))
-
-
-@dataclass
-class Watched:
-    """A teacher that notes which examples it is asked about."""
-
-    teacher: ModelTeacher
-    asked: list[list[int]] = field(default_factory=list)
-
-    @property
-    def shape(self) -> Shape:
-        return self.teacher.shape
-
-    @property
-    def fingerprint(self) -> str:
-        return self.teacher.fingerprint
-
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
-        self.asked.append(batch.ids.tolist())
-        return self.teacher(batch, needs, ledger)
-
-    def price(self, needs: Needs, size: int, length: int) -> float:
-        return self.teacher.price(needs, size, length)
 
 
 @dataclass

@@ -245,7 +245,12 @@ def test_examples_of_another_split_are_refused(teacher: Asked, split: Split, kep
 @pytest.mark.parametrize("writing", [True, False])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_answers_that_are_no_numbers_are_refused(
-    teacher: Asked, split: Split, kept: Callable[..., Cached], value: float, writing: bool
+    teacher: Asked,
+    split: Split,
+    kept: Callable[..., Cached],
+    monkeypatch: pytest.MonkeyPatch,
+    value: float,
+    writing: bool,
 ) -> None:
     def damaged(batch: Batch, field: Field, answer: Tensor) -> Tensor:
         answer = answer.clone()
@@ -254,8 +259,9 @@ def test_answers_that_are_no_numbers_are_refused(
             answer[batch.ids == 40, 1:] = value  # at padding alone
         return answer
 
-    first = kept((LOGITS, HIDDEN))
-    cached = first if writing else kept((LOGITS, HIDDEN))
+    cached = kept((LOGITS, HIDDEN))
+    if not writing:
+        monkeypatch.setattr(Cache, "writing", False)
     teacher.change = damaged
     cached(split.batch([3]), Needs.of([LOGITS, HIDDEN]), Ledger())
     with pytest.raises(InputError, match=r"NaN or infinity \(hidden\) for the examples 10, 70: its weights"):
@@ -308,19 +314,29 @@ def test_a_damaged_row_is_asked_again_and_never_returned(
     assert not teacher.took
 
 
-def test_the_second_writer_answers_live(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
+def test_two_fill_one_cache(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     first, second = kept(), kept()
     batch, needs = split.batch([4, 5]), Needs.of(FIELDS)
     live = teacher.inner(batch, needs, Ledger())
-    for _ in range(2):
-        assert same(second(batch, needs, Ledger()), live, batch)
-    assert len(teacher.took) == 2
-    first(batch, needs, Ledger())
     assert same(second(batch, needs, Ledger()), live, batch)
+    assert same(first(batch, needs, Ledger()), live, batch)
     assert len(teacher.took) == 1
-    first.cache.close()
-    second(split.batch([0, 1]), needs, Ledger())
-    assert second.cache.has(FIELDS, np.array([0, 1])).all()
+    first(split.batch([0, 1]), needs, Ledger())
+    assert second.fill(split.batch([0, 1, 2]), needs, Ledger()) == 1
+    for cached in (first, second):
+        assert cached.cache.has(FIELDS, np.arange(6)).tolist() == [True, True, True, False, True, True]
+
+
+def test_what_another_one_writes_is_answered_live(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
+    first, second = kept(), kept()
+    batch, needs = split.batch([4, 5]), Needs.of(FIELDS)
+    live = teacher.inner(batch, needs, Ledger())
+    with first.cache._holding(4):
+        for _ in range(2):
+            answer = second(batch, needs, Ledger())
+            for field in FIELDS:
+                torch.testing.assert_close(masked(field, answer[field], batch), masked(field, live[field], batch))
+    assert teacher.took == [([80, 60], FIELDS), ([80], FIELDS)]
 
 
 def test_it_stands_for_the_teacher(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:

@@ -1,0 +1,152 @@
+"""The cells of an evaluation: a student for each task, policy and seed, wherever it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ackd.agents.rules import fixed
+from ackd.agents.search import Lookahead, best_static
+from ackd.cli.arms import PRESET, Arm, arm, prepared, price, published
+from ackd.cli.episodes import run_episode
+from ackd.cli.results import episode_result
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.make import distill
+from ackd.envs.recorder import Note, Tape
+from ackd.envs.recording import Recording
+from ackd.jobs import answering
+from ackd.ledger import Ledger
+
+if TYPE_CHECKING:
+    from ackd.cli.evaluate import Evaluate
+
+SEARCHED = "best-static"
+
+
+class Found(NamedTuple):
+    """The best fixed subset of a task."""
+
+    names: tuple[str, ...]
+    steps: int  # optimizer steps that finding it took
+
+
+@dataclass(frozen=True)
+class Search:
+    """A job: find the best fixed subset."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A job: distil a student."""
+
+    task: str
+    policy: str
+    place: int  # of its seed
+    seed: int
+    found: Found | None = None  # what `best-static` stands for
+
+
+class Filled(NamedTuple):
+    """What became of a cell."""
+
+    row: dict[str, Any]  # of the table
+    notes: list[Note]  # for the recorder of its task and policy
+    ledger: Ledger
+
+
+class Cells:
+    """Does the jobs of an evaluation; each of its tasks is prepared when the first job needs it.
+
+    Args:
+        command: with its options.
+        on_decision: is told the optimizer steps of each phase of a student that is reported.
+    """
+
+    def __init__(self, command: Evaluate, *, on_decision: Callable[[int], object] = lambda steps: None) -> None:
+        self.command, self.on_decision = command, on_decision
+        self.rows = command.rows()
+        self._envs: dict[tuple[str, str], DistillationEnv] = {}
+
+    def env(self, task: str, policy: str = "") -> DistillationEnv:
+        """The environment of a row of the table; a published method has one of its own there."""
+        method = policy if policy.startswith(PRESET) else ""
+        if (task, method) not in self._envs:
+            given = self.rows[task].setting
+            self._envs[task, method] = prepared(published(method), given) if method else distill(**given)
+        return self._envs[task, method]
+
+    def arm(self, name: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
+        """What a name stands for; for a search without its finding, nothing that could be run."""
+        if name.startswith(PRESET):
+            return published(name)
+        if name != SEARCHED:
+            return arm(name, knowledge)
+        names = found.names if found is not None else ()
+        return Arm(name, lambda env, seed: fixed([each in names for each in env.knowledge]))
+
+    @answering
+    def do(self, job: Search | Cell) -> Found | Filled:
+        """Does a job; begun before, it goes on from its journal."""
+        env = self.env(job.task, job.policy if isinstance(job, Cell) else "")
+        try:
+            return self._search(job, env) if isinstance(job, Search) else self._cell(job, env)
+        finally:
+            env.distillation.journal = None
+
+    def _search(self, job: Search, env: DistillationEnv) -> Found:
+        env = env.variant(reward_every=env.decisions)
+        journal = env.distillation.journal = self.command.journal(self._place(job.task, SEARCHED) / "search")
+        found = best_static(env, range(self.command.search_seeds), tries=self.command.search_tries)
+        journal.finish()
+        return Found(found.names, found.episodes * env.distillation.steps)
+
+    def _cell(self, job: Cell, env: DistillationEnv) -> Filled:
+        one = self.arm(job.policy, env.knowledge, job.found)
+        env = env.variant(**{"reward_every": env.decisions, **one.settings})
+        journal = None if one.forks else self.command.journal(self._place(job.task, job.policy) / str(job.seed))
+        env.distillation.journal = journal
+        tape = Tape(job.place)
+        recording = Recording(env, tape, on_decision=self.on_decision)
+        policy = one.make(env, job.seed)
+        run_episode(recording, policy, seed=job.seed, learner=one.learner(policy))
+        # of the ledger, which knows what was spent before a run was resumed
+        seconds = round(sum(env.distillation.ledger.seconds.values()), 3)
+        searched = job.found.steps if job.found is not None else 0
+        if isinstance(policy, Lookahead):
+            searched = policy.probes * env.decision_interval
+        row = episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
+        # what a part of the reward split says is another measure, not to be set beside the others'
+        own = {"task": job.task, **({} if env.reward_share == 1 else {"reward": None})}
+        if one.method:  # its shares are of a whole of its own, and so is what it earns
+            whole = price(self.env(job.task)) / price(env)
+            own |= {"reward": None, "flops_share": row["flops_share"] / whole}
+        if journal is not None:
+            journal.finish()
+        return Filled(row | own, tape.take(), recording.ledger)
+
+    def _place(self, task: str, policy: str) -> Path:
+        return group_folder(Path(self.command.output), task, policy) / "checkpoint"
+
+
+def group_folder(folder: Path, task: str, policy: str) -> Path:
+    """Where the curves and journals of a task and policy go."""
+    return folder / task / policy.strip("/.").replace("/", "_").replace(":", "_")
+
+
+@dataclass(frozen=True)
+class MakeCells:
+    """Makes what does the jobs in a worker, in that worker.
+
+    Args:
+        command: with its options.
+    """
+
+    command: Evaluate
+
+    def __call__(self, worker: int) -> Cells:
+        """On the worker's device."""
+        return Cells(replace(self.command, device=self.command.device_of(worker, self.command.device)))

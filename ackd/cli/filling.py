@@ -1,0 +1,95 @@
+"""What fills a cache, in this process or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from ackd.agents.presets import METHODS
+from ackd.errors import InputError
+from ackd.jobs import answering
+from ackd.ledger import Ledger
+from ackd.setting import prepare
+from ackd.teachers import Cached
+from ackd.types import Needs
+
+if TYPE_CHECKING:
+    from ackd.cli.cache import FillCache
+
+
+class Filled(NamedTuple):
+    """What a part took."""
+
+    examples: int
+    asked: int  # of them
+    seconds: float
+    written: float  # bytes
+    folder: str  # the entry
+
+
+class Filler:
+    """Fills parts of a cache, once what that takes is prepared.
+
+    The groups that a teacher is asked about are the same whatever the number of parts, so the answers are too.
+
+    Args:
+        command: with its options.
+    """
+
+    def __init__(self, command: FillCache) -> None:
+        distillation = prepare(
+            task=command.task,
+            teacher=command.teacher,
+            preset=command.preset,
+            methods=METHODS,
+            cache=command.output,
+            cache_budget=command.budget,
+            cache_dtype=command.dtype,
+            steps=1,
+            **command.data_settings(),
+            **command.pair_settings(),
+        )
+        self.device, self.train = distillation.device, distillation.task.train
+        self.groups = list(self.train.by_length(command.batch_size))
+        self.teachers = [teacher for teacher in distillation.teachers if isinstance(teacher, Cached)]
+        for teacher in self.teachers:
+            if not teacher.cache.writing:
+                raise InputError(f"the cache {teacher.cache.folder} is read-only: fill it where it can be written")
+
+    @answering
+    def do(self, job: tuple[int, int]) -> list[Filled]:
+        """Fills a part, of so many; begun again, it goes on."""
+        return self.fill(*job)
+
+    def fill(self, part: int, parts: int, on_group: Callable[[int], object] = lambda examples: None) -> list[Filled]:
+        """Every `parts`-th group from `part` on; what that took for each teacher."""
+        told = []
+        for teacher in self.teachers:
+            cache, ledger, asked = teacher.cache, Ledger(), 0
+            groups = self.groups[part::parts]
+            try:
+                for places in groups:
+                    batch = self.train.batch(places).to(self.device)
+                    asked += teacher.fill(batch, Needs.of(cache.fields), ledger)
+                    on_group(len(places))
+            finally:
+                cache.close()
+            spent = ledger.seconds["teacher"], ledger.bytes["cache"]
+            told.append(Filled(sum(map(len, groups)), asked, *spent, str(cache.folder)))
+        return told
+
+
+@dataclass(frozen=True)
+class Fillers:
+    """Makes what fills parts of a cache in a worker, in that worker.
+
+    Args:
+        command: with its options.
+    """
+
+    command: FillCache
+
+    def __call__(self, worker: int) -> Filler:
+        """On the worker's device."""
+        return Filler(replace(self.command, device=self.command.device_of(worker, self.command.device)))

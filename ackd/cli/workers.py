@@ -1,0 +1,116 @@
+"""Options of commands whose work is spread over processes and machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ackd.workers import Make, Workers
+
+# what may differ when a run is resumed: it changes who does the work, and not what comes of it
+GROWING = ("backend", "ray_address", "share_gpu", "step_timeout")
+
+
+@dataclass(kw_only=True)
+class WorkerOptions:
+    """Who does the work."""
+
+    workers: int | None = None
+    """So many do it at once; 1 if not given, and under torchrun as many as it starts processes."""
+    backend: str | None = None
+    """Where the workers are: subproc (processes of this machine, the default of several), torchrun, ray, or dummy (all
+    in this process, one after the other)."""
+    ray_address: str | None = None
+    """HOST:PORT of a Ray cluster; Ray on this machine alone if not given."""
+    share_gpu: bool = False
+    """Let several workers share a GPU."""
+    step_timeout: float = 1800.0
+    """Seconds that a worker may take over one call before it counts as lost."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether there are workers besides this process."""
+        return self.backend is not None or (self.workers or 1) > 1
+
+    @property
+    def count(self) -> int:
+        """How many workers there are.
+
+        Raises:
+            InputError: if torchrun is named and did not start this process.
+        """
+        if self.workers is None and self.backend == "torchrun":
+            from ackd.workers import torchrun
+
+            return torchrun.world_size()
+        return 1 if self.workers is None else self.workers
+
+    def serves(self) -> bool:
+        """Whether this process is one of torchrun's that only works for the first; it has done so then.
+
+        Raises:
+            InputError: if torchrun is named and did not start this process, or its first process is gone.
+        """
+        if self.backend != "torchrun":
+            return False
+        from ackd.workers import torchrun
+
+        if torchrun.rank() == 0:
+            return False
+        torchrun.serve(self.step_timeout)
+        return True
+
+    def restarted(self) -> bool:
+        """Whether torchrun starts this command not for the first time, after it lost a process."""
+        if self.backend != "torchrun":
+            return False
+        from ackd.workers import torchrun
+
+        return torchrun.restarted()
+
+    def check_workers(self) -> None:
+        """Refuses what cannot work before anything is begun.
+
+        Raises:
+            InputError: if an option is out of range, or says something of a backend that is not named.
+        """
+        from ackd.errors import InputError, unknown
+        from ackd.workers import BACKENDS
+
+        if self.backend is not None and self.backend not in BACKENDS:
+            raise unknown("backend", self.backend, BACKENDS)
+        if self.count < 1:
+            raise InputError(f"{self.workers} workers do nothing: give --workers 1 or more")
+        if not self.step_timeout > 0:
+            raise InputError(f"--step-timeout is {self.step_timeout}: give seconds above 0")
+        if self.ray_address is not None and self.backend != "ray":
+            raise InputError("--ray-address is of a Ray cluster: add --backend ray")
+
+    def start_workers(self, make: Make, device: str) -> Workers:
+        """The workers, each with what `make` makes there.
+
+        Raises:
+            InputError: if they cannot be had.
+        """
+        from ackd.errors import InputError
+        from ackd.workers import WorkerLost, start
+
+        try:
+            return start(
+                self.backend or "subproc",
+                make,
+                self.count,
+                address=self.ray_address,
+                device=device,
+                share_gpu=self.share_gpu,
+                seconds=self.step_timeout,
+            )
+        except WorkerLost as lost:
+            raise InputError(f"{lost}, before it had begun: look for what ends it, such as too little memory") from None
+
+    def device_of(self, worker: int, device: str) -> str:
+        """Where a worker computes: each on a GPU of its own, as far as there are as many."""
+        from ackd.workers import device_of
+
+        return device_of(self.backend or "subproc", worker, device)

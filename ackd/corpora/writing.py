@@ -1,0 +1,166 @@
+"""A corpus whose chunks a teacher has written to their ends: what sequence distillation learns from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.corpora.chunks import Tokens
+from ackd.corpora.corpus import TOKENS, Corpus, read_header, seal, token_type
+from ackd.corpora.scores import BLOCK
+from ackd.errors import InputError
+from ackd.models import go_on
+from ackd.precision import computing
+from ackd.runs import write_whole
+from ackd.teachers import ModelTeacher
+from ackd.types import Needs
+
+HEADER = "writing.json"
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a teacher goes on with the beginnings of chunks.
+
+    Args:
+        prompt: the share of each chunk that it is given; it writes as many tokens as the rest had.
+        temperature: of what is drawn; 0 takes the likeliest token each time.
+        no_repeat: no run of so many tokens comes twice in a chunk; 0 lets any.
+        batch_size: chunks that it writes at a time.
+        seed: of what is drawn; a chunk's draws follow from it and the chunk's place alone.
+
+    Raises:
+        InputError: if one of them is out of range.
+
+    References:
+        Kim, Rush, Sequence-Level Knowledge Distillation, 2016, https://arxiv.org/abs/1606.07947; with these defaults
+        as a baseline of Gu et al., MiniPLM, 2025, https://arxiv.org/abs/2410.17215
+    """
+
+    prompt: float = 0.75
+    temperature: float = 1.0
+    no_repeat: int = 6
+    batch_size: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prompt < 1:
+            raise InputError(f"a prompt of {self.prompt} leaves nothing to read or to write: give a share in between")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"the temperature is {self.temperature}: give 0 or more")
+        if self.no_repeat < 0:
+            raise InputError(f"runs of {self.no_repeat} tokens cannot be kept from coming twice: give 0 or more")
+        if self.batch_size < 1:
+            raise InputError(f"the batch size must be above 0, got {self.batch_size}")
+        if self.seed < 0:
+            raise InputError(f"the seed is {self.seed}: give 0 or more")
+
+    def given(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[N], the tokens that the teacher is given of chunks of these lengths: one at least, and never all."""
+        return np.clip((self.prompt * lengths).astype(np.int64), 1, lengths - 1)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What `writing.json` says: who writes, and on what."""
+
+    model: str  # the model's fingerprint
+    corpus: str  # the corpus's
+    first: int  # the first chunk that is given
+    last: int  # and the one behind the last
+    how: str  # all of `Writing`
+
+
+def write(
+    teacher: ModelTeacher,
+    corpus: Corpus,
+    folder: Path,
+    part: tuple[int, int],
+    how: Writing,
+    *,
+    on_block: Callable[[int], None] = lambda done: None,
+) -> tuple[Corpus, float]:
+    """Writes a corpus of chunks as long as those given, and goes on where an earlier run stopped.
+
+    A chunk depends on those of its block alone, so that it is the same whenever the run was killed. The header of the
+    corpus comes last: what was broken off is none.
+
+    Args:
+        teacher: who writes.
+        corpus: whose chunks' beginnings it is given.
+        folder: where to.
+        part: the chunks from the first to before the last.
+        how: what it is given, and how it goes on.
+        on_block: is told how many chunks are written.
+
+    Returns:
+        The corpus, and its FLOPs, which count one pass over every chunk.
+
+    Raises:
+        InputError: if the model answers what is no number, or `folder` has another's writing.
+    """
+    first, last = part
+    _claim(
+        folder / HEADER, Header(teacher.fingerprint, corpus.header.fingerprint, first, last, json.dumps(asdict(how)))
+    )
+    tokenizer, lengths = corpus.tokenizer(), corpus.lengths[first:last]
+    kind, ends, flops = token_type(tokenizer), np.cumsum(lengths), 0.0
+    with (folder / TOKENS).open("ab") as file:
+        whole = int(np.searchsorted(ends, file.tell() // kind.itemsize, "right"))
+        whole = whole if whole == len(lengths) else whole // BLOCK * BLOCK
+        file.truncate(int(ends[whole - 1]) * kind.itemsize if whole else 0)
+        for start in range(0, len(lengths), BLOCK):
+            block = range(start, min(start + BLOCK, len(lengths)))
+            groups = _groups(block, lengths, how.batch_size)
+            price = (teacher.price(Needs(logits=True), len(one), int(lengths[one].max()) - 1) for one in groups)
+            flops += sum(price)
+            if start >= whole:
+                written: dict[int, Tokens] = {}
+                for group in groups:
+                    written |= _written(teacher, corpus, [first + place for place in group], how)
+                file.write(b"".join(written[first + place].astype(kind).tobytes() for place in block))
+                file.flush()
+                os.fsync(file.fileno())
+            on_block(block.stop)
+    return seal(folder, lengths, tokenizer, corpus.header.max_length), flops
+
+
+def _groups(block: range, lengths: NDArray[np.int64], size: int) -> list[list[int]]:
+    """The places of a block in batches, those of similar length together."""
+    order = sorted(block, key=lambda place: int(lengths[place]))
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def _written(teacher: ModelTeacher, corpus: Corpus, places: list[int], how: Writing) -> dict[int, Tokens]:
+    """The chunks at these places, written to their ends."""
+    chunks = [corpus.chunk(place) for place in places]
+    given = how.given(np.array([len(chunk) for chunk in chunks]))
+    prompts = [chunk[:count] for chunk, count in zip(chunks, given, strict=True)]
+    draws = [
+        np.random.default_rng([how.seed, place]).random(len(chunk) - count)
+        for place, chunk, count in zip(places, chunks, given, strict=True)
+    ]
+    with computing(teacher.precision, teacher.model.device):
+        rests = go_on(
+            teacher.model,
+            prompts,
+            draws,
+            vocabulary=corpus.header.vocabulary,
+            temperature=how.temperature,
+            no_repeat=how.no_repeat,
+        )
+    return {place: np.concatenate(pair) for place, *pair in zip(places, prompts, rests, strict=True)}
+
+
+def _claim(path: Path, header: Header) -> None:
+    """Writes the header, or compares it with the one that is there."""
+    if not path.is_file():
+        write_whole(path, (json.dumps(asdict(header), indent=2) + "\n").encode())
+    elif read_header(path, Header) != header:
+        raise InputError(f"the texts in {path.parent} are another model's or of another corpus: start with --overwrite")

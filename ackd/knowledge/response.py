@@ -1,0 +1,47 @@
+"""What all losses between answers have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from ackd.errors import InputError
+from ackd.knowledge.masked import wide
+from ackd.types import Batch, Knowledge, Needs, Outputs
+
+
+class Response(Knowledge):
+    """A loss between two answers `z`, [B, C]; C is 1 for regression."""
+
+    family = "logits"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.student_needs = self.teacher_needs = Needs(logits=True)
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """The loss per example, `[B]`, of two `[B, C]` in float32 or wider; `labels` are the batch's."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss per example, `[B]`."""
+        assert student.logits is not None
+        assert teacher.logits is not None
+        return self.compare(wide(student.logits), wide(teacher.logits), batch.labels)
+
+    def flops(self, size: int, length: int) -> float:
+        """0: no matrix product."""
+        return 0.0
+
+
+def positive(temperature: float) -> float:
+    """A temperature.
+
+    Raises:
+        InputError: if it is not above 0.
+    """
+    if not temperature > 0:
+        raise InputError(f"the temperature must be above 0, got {temperature}")
+    return temperature

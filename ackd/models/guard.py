@@ -1,0 +1,103 @@
+"""Models of sizes that stand in a file: no more memory than is justified, and a sentence where they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from ackd.errors import InputError
+from ackd.models.forward import Model
+
+SLACK = 1 << 24  # numbers that a model may have besides those in its file: a new head, tables of positions
+TENSORS = 8192  # of a model: 500 layers
+SETTINGS, CLASSES = 1 << 22, 1 << 16  # bytes of a config, and outputs of a model
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a model's `config.json`.
+
+    Raises:
+        InputError: if it is no JSON object, or has a number of outputs that no model has.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(SETTINGS + 1)
+        if len(text) > SETTINGS:
+            raise ValueError(f"more than {SETTINGS} bytes")
+        settings = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a model config ({reason(error)}): it is damaged") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} is not a model config: it holds no JSON object with a 'model_type' and its sizes")
+    for name in ("num_labels", "_num_labels"):
+        classes = settings.get(name, 1)
+        if type(classes) is not int or not 0 <= classes <= CLASSES:
+            raise InputError(f"{path} has {name} {str(classes)[:40]}: a model has 0 to {CLASSES} outputs")
+    return settings
+
+
+@contextmanager
+def limited(most: int, refusal: str) -> Iterator[None]:
+    """Ends the making of a model, before memory is taken, when its tensors come to more than `most` numbers.
+
+    Raises:
+        InputError: then, with the refusal.
+    """
+    sizes: dict[tuple[int, str], int] = {}
+    total = 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal total
+        if tensor is None:
+            return
+        place = (id(module), name)
+        total += tensor.numel() - sizes.get(place, 0)
+        sizes[place] = tensor.numel()
+        if total > most or len(sizes) > TENSORS:
+            raise InputError(refusal)
+
+    hooks: list[Any] = [
+        register(count)
+        for register in (register_module_parameter_registration_hook, register_module_buffer_registration_hook)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_runs(model: Model) -> None:
+    """Asks a model about four tokens.
+
+    Raises:
+        Exception: whatever a model of such a config raises.
+    """
+    learning = model.training
+    ids = torch.zeros(1, 4, dtype=torch.int64, device=model.device)
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    model.train(learning)
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"it answers with {type(logits).__name__}")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, or the kind of its error where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

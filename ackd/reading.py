@@ -1,0 +1,63 @@
+"""What a run left for itself, read back: it may be anything by now, and nothing of it is executed."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ackd.errors import InputError
+
+
+def read_tensors(path: Path) -> Any:
+    """What `torch.save` wrote of tensors, numbers and names; no tensor of it is larger than the file.
+
+    Raises:
+        InputError: if it is not that, in whatever way.
+    """
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > size:
+                raise ValueError("it says that it is larger than it is")
+        with warnings.catch_warnings(action="ignore"):  # torch's thoughts about pickles, where it meets one
+            content = torch.load(path, weights_only=True)
+        if any(one.layout != torch.strided or one.nbytes > size for one in _tensors(content)):
+            raise ValueError("it has a tensor larger than itself")
+    except Exception as error:  # torch, zip and pickle have many ways to fail
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path} is damaged ({said})") from error
+    return content
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    waiting = [content]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list | tuple):
+            waiting += one
+
+
+def alike(given: Any, own: Any) -> bool:
+    """Whether plain values from a file have the names and the kinds of one's own, so that they can take their place.
+
+    Any number will do for a float, and a list may be of any length.
+    """
+    if isinstance(own, dict):
+        same = isinstance(given, dict) and given.keys() == own.keys()
+        return same and all(alike(given[name], value) for name, value in own.items())
+    if isinstance(own, list | tuple):
+        return isinstance(given, list | tuple) and all(alike(item, own[0]) for item in given if own)
+    if isinstance(own, float):
+        return type(given) is float or (type(given) is int and abs(given) <= sys.float_info.max)
+    return type(given) is type(own)

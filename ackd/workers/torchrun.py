@@ -1,0 +1,185 @@
+"""`torchrun`: a worker for each rank of a process group; rank 0 is the learner, and worker 0 beside that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from ackd.errors import InputError
+from ackd.workers.host import END, live
+from ackd.workers.inline import Inline
+from ackd.workers.protocol import Channel, WorkerLost
+
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+IDLE = 600.0  # seconds that the other ranks wait for rank 0 at least
+
+
+class Rank:
+    """The host in another rank.
+
+    Args:
+        rank: which.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+
+    def put(self, request: bytes) -> None:
+        """Sends its size, then itself."""
+        try:
+            _send(self._rank, request)
+        except RuntimeError:
+            raise WorkerLost("is gone") from None
+
+    def get(self, seconds: float | None) -> bytes:
+        """Waits for the two."""
+        try:
+            return _receive(self._rank, seconds)
+        except RuntimeError as error:
+            late = seconds is not None and "imed out" in str(error)
+            raise WorkerLost(f"did not answer within {seconds:g} s" if late else "is gone") from None
+
+    def end(self) -> None:
+        """Tells it that this is all."""
+        with suppress(RuntimeError):
+            _send(self._rank, END)
+
+    def kill(self) -> None:
+        """It is torchrun that ends a group, when one of its processes ends with an error."""
+
+
+def rank() -> int:
+    """This process's rank.
+
+    Raises:
+        InputError: if it has none, since torchrun did not start it.
+    """
+    if any(name not in os.environ for name in VARIABLES):
+        raise InputError(
+            "the backend torchrun needs torchrun to start it: "
+            "torchrun --nproc-per-node 4 -m ackd train ... --backend torchrun"
+        )
+    return int(os.environ["RANK"])
+
+
+def world_size() -> int:
+    """How many ranks there are.
+
+    Raises:
+        InputError: as `rank`.
+    """
+    rank()
+    return int(os.environ["WORLD_SIZE"])
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this group once more, after one of its processes was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def serve(seconds: float | None = None) -> None:
+    """What ranks above 0 do: whatever rank 0 asks for, until that ends.
+
+    Args:
+        seconds: that a call may take; rank 0 may be silent for twice as long.
+
+    Raises:
+        InputError: if rank 0 is gone.
+    """
+    join(seconds)
+    own = rank()
+    try:
+        live(own, lambda: _receive(0), lambda content: _send(0, content))
+    except RuntimeError as error:
+        raise InputError(f"rank {own} ends, since rank 0 is gone or silent ({_first_line(error)})") from None
+    part()
+
+
+def join(seconds: float | None) -> None:
+    """Meets the other ranks.
+
+    Raises:
+        InputError: if they do not all come.
+    """
+    own, patience = rank(), timedelta(seconds=max(2 * (seconds or 0.0), IDLE))
+    try:
+        store, _, size = next(rendezvous("env://", timeout=patience))
+        # torchrun keeps what the store holds when it restarts the ranks, and so addresses of ranks that are no more
+        store = PrefixStore(_meeting(store, own, size, patience), store)
+        dist.init_process_group("gloo", store=store, rank=own, world_size=size, timeout=patience)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"rank {own} did not meet the others ({_first_line(error)})") from None
+
+
+def _meeting(store: Store, own: int, size: int, patience: timedelta) -> str:
+    """A name for this meeting of all ranks that no earlier one had: rank 0 finds it, and all agree on who has come."""
+    me, until = secrets.token_hex(8), time.monotonic() + patience.total_seconds()
+    if own == 0:
+        store.set("ackd", me)
+        there = [store.get(f"ackd/{me}/{other}").decode() for other in range(1, size)]
+        store.set(f"ackd/{me}", " ".join(there))
+        return me
+    while time.monotonic() < until:
+        if store.check(["ackd"]):
+            name = store.get("ackd").decode()
+            store.set(f"ackd/{name}/{own}", me)
+            if store.check([f"ackd/{name}"]) and me in store.get(f"ackd/{name}").decode():
+                return name
+        time.sleep(0.05)
+    raise RuntimeError("rank 0 is missing")
+
+
+def part() -> None:
+    """Leaves the others."""
+    dist.destroy_process_group()
+
+
+def opener() -> Callable[[int], Channel]:
+    """Opens each rank once: what is lost is brought back by torchrun, with all the others."""
+    opened: set[int] = set()
+
+    def open(worker: int) -> Channel:
+        if worker in opened:
+            raise InputError("a rank is lost, and so all have to start again: torchrun --max-restarts 3 sees to that")
+        opened.add(worker)
+        return Rank(worker) if worker else Inline(worker)
+
+    return open
+
+
+def _send(rank: int, content: bytes) -> None:
+    dist.send(torch.tensor([len(content)]), rank)
+    if content:
+        dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), rank)
+
+
+def _receive(rank: int, seconds: float | None = None) -> bytes:
+    size = torch.zeros(1, dtype=torch.int64)
+    _wait(size, rank, seconds)
+    if not size.item():
+        return b""
+    content = torch.empty(int(size.item()), dtype=torch.uint8)
+    _wait(content, rank, seconds)
+    return content.numpy().tobytes()
+
+
+def _wait(tensor: torch.Tensor, rank: int, seconds: float | None) -> None:
+    work = dist.irecv(tensor, rank)
+    assert work is not None
+    if seconds is None:
+        work.wait()
+    else:
+        work.wait(timedelta(seconds=seconds))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

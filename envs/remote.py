@@ -1,0 +1,273 @@
+"""Environments in workers, as one vector environment of stable-baselines3."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from ackd.envs.hosted import Begun, Description, Stepped
+from ackd.envs.recorder import Note
+from ackd.errors import InputError
+from ackd.ledger import Ledger
+from ackd.stopping import hold, release, stop, stop_asked
+from ackd.workers import WorkerFailed, WorkerLost, Workers
+
+logger = logging.getLogger("ackd")
+
+LOSSES = 3  # of one worker over one decision, after which there is no point in another try
+PATIENCE = 5.0  # seconds for a worker to close its environments
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+
+
+class RemoteVecEnv(VecEnv):
+    """The environments of all workers, in the workers' order.
+
+    A worker that dies, or does not answer in time, is replaced, and its successor is asked everything anew that the
+    lost one had been asked. Environments with a journal answer from that as far as it goes and train the rest again,
+    to the same end bit for bit; so nothing is lost but time.
+
+    Args:
+        workers: what holds the environments, a `Hosted` each.
+        seconds: that a decision may take; None waits for ever.
+        fingerprints: of what has to be the same in every worker, as the learner has it.
+        watch: is shown what the workers wrote down of each decision, worker by worker.
+
+    Raises:
+        InputError: if a worker has other spaces or fingerprints; later, if a worker is lost again and again.
+        WorkerFailed: if something goes wrong in a worker.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        seconds: float | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+        watch: Callable[[Sequence[Note]], object] | None = None,
+    ) -> None:
+        self.workers, self._seconds, self._watch = workers, seconds, watch
+        self._asked: dict[int, Call] = {}  # what each is busy with
+        self._history: list[list[Call]] = [[] for _ in range(len(workers))]  # what a successor has to be asked
+        self._handed = 0.0  # when the agent got its last observations
+        self._flops, self._closed = 0.0, False
+        there: list[Description] = self._ask_all("describe")
+        for worker, one in enumerate(there):
+            self._check(worker, one, there[0], fingerprints or {})
+        self._places = [(worker, i) for worker, one in enumerate(there) for i in range(one.num_envs)]
+        self._firsts = [self._places.index((worker, 0)) for worker in range(len(workers))]
+        super().__init__(len(self._places), there[0].observation_space, there[0].action_space)
+
+    def _check(self, worker: int, one: Description, first: Description, fingerprints: Mapping[str, str]) -> None:
+        for name, ours in fingerprints.items():
+            theirs = one.fingerprints.get(name)
+            if theirs != ours:
+                raise InputError(
+                    f"{self.workers.name(worker)} has another {name} ({theirs}) than the learner ({ours}): "
+                    "give every machine the same files"
+                )
+        if (one.observation_space, one.action_space) != (first.observation_space, first.action_space):
+            raise InputError(f"{self.workers.name(worker)} has other observations or actions than worker 0")
+
+    def reset(self) -> VecEnvObs:
+        """Begins anew everywhere."""
+        for worker, first in enumerate(self._firsts):
+            count = self._count(worker)
+            self._begin(worker, "reset", self._seeds[first], list(self._options[first : first + count]))
+        self._reset_seeds()
+        self._reset_options()
+        answers: list[Begun] = self._ends()
+        self.reset_infos = [info for one in answers for info in one.infos]
+        self._show(answers)
+        observations: VecEnvObs = _joined([one.observations for one in answers])
+        return observations
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Sends each worker its part of the decisions."""
+        hold()
+        seconds = (time.perf_counter() - self._handed) / len(self.workers)
+        for worker, first in enumerate(self._firsts):
+            self._begin(worker, "step", np.asarray(actions)[first : first + self._count(worker)], seconds)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Waits for all of them.
+
+        Raises:
+            Stopped: if a signal has come; the trainings are saved then.
+        """
+        answers: list[Stepped] = self._ends()
+        if stop_asked():
+            self._ask_all("save", kept=False)
+            stop()
+        self.reset_infos = [info for one in answers for info in one.reset_infos]
+        self._show(answers)
+        return (
+            _joined([one.observations for one in answers]),
+            np.concatenate([one.rewards for one in answers]),
+            np.concatenate([one.dones for one in answers]),
+            [info for one in answers for info in one.infos],
+        )
+
+    def close(self) -> None:
+        """Closes the environments and ends the workers, once."""
+        if self._closed:
+            return
+        self._closed = True
+        idle = [worker for worker in range(len(self.workers)) if worker not in self._asked]
+        with suppress(WorkerLost, WorkerFailed):
+            for worker in idle:
+                self.workers.send(worker, "close")
+            for worker in idle:
+                self.workers.receive(worker, PATIENCE)
+        self.workers.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of each environment."""
+        return self._each(indices, "get_attr", attr_name, kept=False)
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Whether all environments have it."""
+        return all(self._ask_all("has_attr", attr_name, kept=False))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Sets an attribute of each environment."""
+        self._each(indices, "set_attr", attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Calls a method of each environment."""
+        return self._each(indices, "env_method", method_name, *method_args, **method_kwargs)
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Whether each environment has such a wrapper."""
+        return self._each(indices, "env_is_wrapped", wrapper_class, kept=False)
+
+    def get_images(self) -> list[Any]:
+        """A picture of each environment."""
+        return [image for images in self._ask_all("get_images", kept=False) for image in images]
+
+    def state_dict(self) -> list[Any]:
+        """What the rest of the episodes, and those after them, depend on; an entry a worker."""
+        return self._ask_all("state_dict", kept=False)
+
+    def load_state_dict(self, state: Sequence[Any]) -> None:
+        """Goes on from a `state_dict` of as many workers with the same environments."""
+        for worker, one in enumerate(state):
+            self._begin(worker, "load_state_dict", one)
+        self._ends()
+
+    @property
+    def agent_flops(self) -> float:
+        """What the agent spends on a decision, its updates included."""
+        return self._flops
+
+    @agent_flops.setter
+    def agent_flops(self, flops: float) -> None:
+        self._flops = flops
+        self._ask_all("spend", flops)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What all episodes took in all workers."""
+        total = Ledger()
+        for one in self._ask_all("spent", kept=False):
+            total.add(one)
+        return total
+
+    def finish(self) -> None:
+        """Nothing more will be asked of the trainings.
+
+        Raises:
+            Stopped: if a signal has come.
+        """
+        self._ask_all("finish", kept=False)
+        release()
+
+    def _count(self, worker: int) -> int:
+        following = [*self._firsts[1:], len(self._places)]
+        return following[worker] - self._firsts[worker]
+
+    def _show(self, answers: Sequence[Begun | Stepped]) -> None:
+        for one in answers:
+            if self._watch is not None:
+                self._watch(one.notes)
+        self._handed = time.perf_counter()
+
+    def _each(self, indices: Any, method: str, *args: Any, kept: bool = True, **kwargs: Any) -> list[Any]:
+        """What a method of `Hosted` that goes by places comes to, in the order of the indices."""
+        wanted = [self._places[i] for i in self._get_indices(indices)]
+        busy = dict.fromkeys(worker for worker, _ in wanted)
+        for worker in busy:
+            places = [place for its, place in wanted if its == worker]
+            self._begin(worker, method, *args, indices=places, **kwargs)
+        answers = dict(zip(busy, map(iter, self._ends(kept=kept)), strict=True))
+        return [next(answers[worker]) for worker, _ in wanted]
+
+    def _ask_all(self, method: str, *args: Any, kept: bool = True) -> list[Any]:
+        for worker in range(len(self.workers)):
+            self._begin(worker, method, *args)
+        return self._ends(kept=kept)
+
+    def _begin(self, worker: int, method: str, *args: Any, **kwargs: Any) -> None:
+        self._asked[worker] = method, args, kwargs
+        with suppress(WorkerLost):  # it is missed when its answer is waited for
+            self.workers.send(worker, method, *args, **kwargs)
+
+    def _ends(self, *, kept: bool = True) -> list[Any]:
+        """The answers of all that were asked, or what one of them raised; nobody's answer is left over for later."""
+        answers, errors = [], []
+        for worker in list(self._asked):
+            try:
+                answers.append(self._end(worker, kept=kept))
+            except (InputError, WorkerFailed) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return answers
+
+    def _end(self, worker: int, *, kept: bool) -> Any:
+        """The answer to what was begun; `kept` calls are those that a successor has to be asked, too."""
+        call, reason = self._asked.pop(worker), ""
+        for losses in range(LOSSES):
+            try:
+                if losses:
+                    self._replace(worker, call)
+                answer = self.workers.receive(worker, self._seconds)
+            except WorkerLost as lost:
+                if stop_asked():
+                    stop()
+                reason = str(lost)
+                logger.warning("%s, after %d calls", reason, len(self._history[worker]))
+                continue
+            if kept:
+                self._history[worker].append(call)
+            return answer
+        raise InputError(
+            f"{reason}, and so it went {LOSSES} times over at the same {call[0]}: look for what ends it, such as too "
+            "little memory, or give it more time with --step-timeout; --resume goes on from there"
+        )
+
+    def _replace(self, worker: int, call: Call) -> None:
+        """Another worker in its place, as far as the lost one had come, and busy with what that was busy with."""
+        self.workers.restart(worker)
+        for method, args, kwargs in self._history[worker]:
+            self.workers.send(worker, method, *args, **kwargs)
+            self.workers.receive(worker, self._seconds)  # known already, and so are the notes
+        method, args, kwargs = call
+        self.workers.send(worker, method, *args, **kwargs)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Observations of several vector environments as one's."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if isinstance(parts[0], tuple):
+        return tuple(np.concatenate(those) for those in zip(*parts, strict=True))
+    return np.concatenate(parts)

@@ -1,0 +1,123 @@
+"""An evaluation whose students are trained by workers comes to what one process comes to, whoever is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ackd.cli import main
+from ackd.journal import ENTRIES
+
+SHORT = ["--student-layers", "2", "--max-examples", "200", "--reward-examples", "40", "--steps", "8"]
+SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
+COMPARED = ["--policies", "random", "best-static", "ucb", "--seeds", "2", "--search-tries", "2"]
+COMPARED += ["--knowledge", "logits", "hidden"]
+
+
+@pytest.fixture(scope="module")
+def arguments(teacher: Path) -> list[str]:
+    return ["evaluate", "--tasks", "polarity", "--teachers", str(teacher), *SHORT, *COMPARED]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What one process leaves."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main([*arguments, "--output", str(folder)]) == 0
+    return left(folder)
+
+
+def left(folder: Path) -> dict[str, object]:
+    """Everything that an evaluation leaves, wall-clock time and who measured the teacher aside."""
+    files: dict[str, object] = {}
+    for path in sorted(folder.rglob("decisions.csv")):
+        files[str(path.relative_to(folder))] = path.read_bytes()
+    for path in sorted(folder.rglob("tensorboard/env")):
+        events = EventAccumulator(str(path))
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            if not tag.startswith(("cost/seconds", "cost/time_share", "cost/flops/re")):
+                files[f"{path.relative_to(folder)}: {tag}"] = [(one.step, one.value) for one in events.Scalars(tag)]
+    cells = json.loads((folder / "result.json").read_text())["cells"]
+    files["cells"] = [{name: value for name, value in cell.items() if name != "seconds"} for cell in cells]
+    rows = (folder / "table.csv").read_text().splitlines()
+    files["rows"] = [",".join(row.split(",")[:10]) for row in rows]
+    return files
+
+
+def test_two_workers_make_the_same_table(arguments: list[str], whole: dict[str, object], tmp_path: Path) -> None:
+    assert main([*arguments, "--output", str(tmp_path / "run"), "--workers", "2"]) == 0
+    found = left(tmp_path / "run")
+    assert found.keys() == whole.keys()
+    for name, value in whole.items():
+        assert found[name] == value, name
+
+
+def children(pid: int) -> list[int]:
+    """The workers of a run."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def wait(until: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 200
+    while not until():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def lines(run: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in run.rglob(ENTRIES))
+
+
+def test_lost_workers_and_a_lost_parent_cost_nothing(
+    arguments: list[str], whole: dict[str, object], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    again = [*arguments, "--output", str(run), "--resume", "--workers", "2", "--backend", "subproc"]
+    program = [sys.executable, "-m", "ackd", *again]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
+        wait(lambda: lines(run) > 10, process)
+        os.kill(children(process.pid)[0], signal.SIGKILL)  # another takes its place
+        reached = lines(run)
+        wait(lambda: lines(run) > reached + 8, process)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1] == "ackd: stopped; --resume goes on"
+        assert process.wait() == 128 + signal.SIGTERM
+        assert time.monotonic() - began < 20  # 10 where nothing else runs
+    assert not (run / "result.json").exists()
+    assert main([*arguments, "--output", str(run), "--resume"]) == 0  # by this process alone
+    found = left(run)
+    for name, value in whole.items():
+        assert found[name] == value, name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--workers 0", "give --workers 1 or more"),
+        ("--backend subprocess", "unknown backend 'subprocess': did you mean 'subproc'"),
+        ("--workers 2 --backend torchrun", "needs torchrun to start it"),
+        ("--step-timeout 0", "--step-timeout is 0"),
+        ("--ray-address localhost:1", "add --backend ray"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, words: str
+) -> None:
+    capsys.readouterr()
+    assert main([*arguments, "--output", str(tmp_path / "run"), *options.split()]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

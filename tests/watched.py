@@ -1,0 +1,34 @@
+"""A teacher that several tests listen to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ackd.ledger import Ledger
+from ackd.teachers import ModelTeacher
+from ackd.types import Batch, Needs, Outputs, Shape
+
+
+@dataclass
+class Watched:
+    """A teacher that notes which examples it is asked about, and what for."""
+
+    teacher: ModelTeacher
+    asked: list[list[int]] = field(default_factory=list)
+    needs: list[Needs] = field(default_factory=list)
+
+    @property
+    def shape(self) -> Shape:
+        return self.teacher.shape
+
+    @property
+    def fingerprint(self) -> str:
+        return self.teacher.fingerprint
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        self.asked.append(batch.ids.tolist())
+        self.needs.append(needs)
+        return self.teacher(batch, needs, ledger)
+
+    def price(self, needs: Needs, size: int, length: int) -> float:
+        return self.teacher.price(needs, size, length)
