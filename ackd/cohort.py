@@ -15,6 +15,7 @@ from ackd.journal import Journal, journaled
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.loop import Distillation
+from ackd.measuring import judge
 from ackd.mixture import Mixture, Scales
 from ackd.models import Model, run
 from ackd.precision import computing
@@ -224,7 +225,7 @@ class Cohort:
             answers = self._first.answer(self._ask, split, part).reshape(len(split), self.size, -1)
             if part == "reward":
                 self.ledger.reward_passes += len(split) / len(self._first.task.reward)
-            return [self._first.judge(answers[:, i], split) for i in range(self.size)]
+            return [judge(self._first.task, answers[:, i], split) for i in range(self.size)]
 
     def _ask(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The students' logits side by side, [B, N C]."""

@@ -20,7 +20,7 @@ from ackd.models import Model, shape_of
 from ackd.presets import preset
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher
-from ackd.types import Selection, Standing, Teacher
+from ackd.types import Selection, Teacher
 
 Weights: TypeAlias = Mapping[str, Tensor]  # a model's state dict
 
@@ -141,10 +141,6 @@ class Federation:
             self._judge.ledger.reward_passes += len(split) / len(self.task.reward)
         ledger.add(self._judge.ledger)
         return answers
-
-    def judge(self, answers: NDArray[np.float64], split: Split) -> Standing:
-        """How good they are."""
-        return self._judge.judge(answers, split)
 
 
 def average(models: Sequence[Weights], counts: Sequence[int]) -> Weights:

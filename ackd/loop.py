@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ackd.distiller import Distiller
 from ackd.errors import InputError, not_finite
 from ackd.journal import Journal, journaled
-from ackd.knowledge import token_sums
 from ackd.ledger import Ledger
+from ackd.measuring import Ask, answers, judge
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
 from ackd.precision import Precision, computing
@@ -30,7 +30,6 @@ from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Stan
 from ackd.weighting import Weighting
 
 LARGEST_BATCH = 2**16  # examples
-LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
 
 
 class Distillation:
@@ -222,23 +221,9 @@ class Distillation:
         part = "reward" if name == "reward" else "report"
         with self.ledger.timing(part):
             self.student.model.eval()
-            answers = self.answer(self._ask_student, split, part)
             if part == "reward":
                 self.ledger.reward_passes += len(split) / len(self.task.reward)
-            return self.judge(answers, split)
-
-    def judge(self, answers: NDArray[np.float64], split: Split) -> Standing:
-        """How good answers to a split are, [N, C] logits in its order; of a language model [N, 3] `token_sums`."""
-        if not np.isfinite(answers).all():
-            return Standing(loss=float("nan"), score=float("nan"))
-        scores = self.task.measure(answers, split.labels)
-        score = scores[self.task.spec.metrics[0]]
-        if self.task.spec.language:
-            return Standing(-scores["neg_loss"], score, scores)
-        if self.task.spec.regression:
-            return Standing(float(np.square(answers[:, 0] - split.labels).mean()), score, scores)
-        log_p = answers - np.logaddexp.reduce(answers, axis=1, keepdims=True)
-        return Standing(-float(log_p[np.arange(len(answers)), split.labels].mean()), score, scores)
+            return judge(self.task, self.answer(self._ask_student, split, part), split)
 
     @journaled
     @led
@@ -247,8 +232,8 @@ class Distillation:
         key = (name, len(split))
         if key not in self._standings:
             assert self.reference is not None
-            answers = self.answer(self.reference, split, "reward" if name == "reward" else "report")
-            self._standings[key] = self.judge(answers, split)
+            theirs = self.answer(self.reference, split, "reward" if name == "reward" else "report")
+            self._standings[key] = judge(self.task, theirs, split)
         return self._standings[key]
 
     @journaled
@@ -359,29 +344,11 @@ class Distillation:
         with computing(self.precision, self.device):
             return run(self.student.model, batch, needs)
 
-    def answer(self, ask: Callable[[Batch, Needs, Ledger], Outputs], split: Split, part: str) -> NDArray[np.float64]:
-        """[N, C] logits in the split's order, read from the device once; what they cost goes to `part`.
-
-        Of a language model [N, 3] `token_sums`: its logits are too many to keep.
-        """
-        most = 256 if self.device.type == "cuda" else 32  # small ones waste little padding
-        if split.language:
-            most = max(min(most, LOGITS // int(split.lengths.max() * self.student.model.config.vocab_size)), 1)
-        groups = list(split.by_length(most))[self.group.rank :: self.group.size]
-        outputs, spent = [], Ledger()
-        with torch.no_grad():
-            for places in groups:
-                batch = split.batch(places).to(self.device)
-                logits = ask(batch, Needs(logits=True), spent).logits
-                assert logits is not None
-                outputs.append(token_sums(logits, batch.labels) if split.language else logits)
-        self.ledger.spend(part, sum(spent.flops.values()))
-        mine = (np.concatenate(groups), torch.cat(outputs).double().cpu().numpy()) if groups else None
-        known = [one for one in self.group.gather(mine) if one is not None]
-        answers = np.empty((len(split), known[0][1].shape[-1]))
-        for those, values in known:
-            answers[those] = values
-        return answers
+    def answer(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
+        """What `answers` gives, of this student's device and processes; what they cost goes to `part`."""
+        found, flops = answers(ask, split, self.device, self.student.model.config.vocab_size, self.group)
+        self.ledger.spend(part, flops)
+        return found
 
 
 def _averaged(reports: Sequence[Report[float]]) -> Report[float]:

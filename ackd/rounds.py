@@ -14,6 +14,7 @@ import torch
 from ackd.errors import InputError
 from ackd.federated import Federation, Weights
 from ackd.ledger import Ledger
+from ackd.measuring import judge
 from ackd.reading import alike, read_tensors
 from ackd.runs import write_whole
 
@@ -111,7 +112,7 @@ class Rounds:
     def _scored(self, state: Mapping[str, Any], weights: Weights, start: str, sent: int) -> dict[str, Any]:
         """The state after another round that ended with `weights`, for which so many bytes were sent either way."""
         ledger, reward = Ledger(**state["ledger"]), self.federation.task.reward
-        standing = self.federation.judge(self.federation.answers(weights, reward, "reward", ledger), reward)
+        standing = judge(self.federation.task, self.federation.answers(weights, reward, "reward", ledger), reward)
         before = state["rows"][-1]["bytes"] if state["rows"] else 0
         row = {
             "start": start,

@@ -128,7 +128,7 @@ def test_too_little_for_a_step_is_refused(corpus: Corpus, make: Callable[[int, i
 
 
 def test_dynamic_kds_published_flops_are_those_of_its_models() -> None:
-    """2.8: 12 layers of BERT-base teach 6, 128 tokens: 45.1B in full; of a tenth 14.7B as in the paper, 24.9B as run."""
+    """2.8: 12 layers of BERT-base teach 6, 128 tokens: 45.1B in full, of a tenth 14.7B as in the paper, 24.9B run."""
     needs = Needs(logits=True)
     teacher, student = (bert(layers)(needs).forward(1, 128) / 1e9 for layers in (12, 6))
     assert [teacher, student] == pytest.approx([22.5, 11.3], rel=0.015)

@@ -35,7 +35,7 @@ ROWS = [
     {"ackd.pictures", "ackd.comparison_pictures", "ackd.method_pictures"},
     {"ackd.teachers", "ackd.tasks", "ackd.student", "ackd.influence"},
     {"ackd.distiller", "ackd.checks", "ackd.journal", "ackd.presets", "ackd.corpora"},
-    {"ackd.loop", "ackd.sources"},
+    {"ackd.loop", "ackd.measuring", "ackd.sources"},
     {
         "ackd.budget",
         "ackd.cohort",

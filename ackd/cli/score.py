@@ -64,6 +64,7 @@ class Score(OutputOptions):
         device = check_device(self.device)
         tokenizer = models.load_tokenizer(self.model)
         model = models.load_model(self.model, device=device, language=True)
+        models.check_causal(model, self.model)
         with ready(folder, self.corpus, tokenizer, self.max_length, self.model) as corpus:
             models.check_length(model, int(corpus.lengths.max()) - 1, self.model)
             part = corpora.shard(len(corpus), self.shard)

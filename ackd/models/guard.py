@@ -41,7 +41,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         if len(text) > SETTINGS:
             raise ValueError(f"more than {SETTINGS} bytes")
         settings = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a model's config") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a model config ({reason(error)}): it is damaged") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} is not a model config: it holds no JSON object with a 'model_type' and its sizes")

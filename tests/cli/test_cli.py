@@ -22,13 +22,17 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ackd import models, tasks
-from ackd.cli import main, options
+from ackd.cli import main
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.federate import Federate
 from ackd.cli.finetune import Finetune
+from ackd.cli.generate import Generate
 from ackd.cli.mutual import Mutual
+from ackd.cli.pretrain import Pretrain
+from ackd.cli.refine import RefineData
+from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 
@@ -450,14 +454,20 @@ def test_the_program_itself(tmp_path: Path) -> None:
     assert quiet.stderr == ""
 
 
-@pytest.mark.parametrize("command", [Finetune, Distill, FillCache, Train, Evaluate, Tune, Mutual, Federate])
+NAMES = {FillCache: "cache", RefineData: "refine-data"}  # where a command is not called as its class is
+
+
+@pytest.mark.parametrize(
+    "command",
+    [Finetune, Distill, FillCache, Train, Evaluate, Tune, Mutual, Federate, Pretrain, Score, RefineData, Generate],
+)
 def test_every_option_has_help(command: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["cache" if command is FillCache else command.__name__.lower(), "--help"])
+        main([NAMES.get(command, command.__name__.lower()), "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     for field in dataclasses.fields(command):
         assert "--" + field.name.replace("_", "-") in shown
-    source = inspect.getsource(inspect.getmodule(command)) + inspect.getsource(options)  # type: ignore[arg-type]
+    source = "".join(inspect.getsource(one) for one in command.__mro__[:-1])
     for field in dataclasses.fields(command):
-        assert re.search(rf'\n    {field.name}: .*\n    """[^"]+"""', source), f"{field.name} has no help"
+        assert re.search(rf'\n    {field.name}: .*\n    """(?s:.+?)"""', source), f"{field.name} has no help"
