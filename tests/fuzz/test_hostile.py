@@ -227,7 +227,7 @@ def spots(tree: Any) -> list[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_states_of_another_training_are_refused(seed: int, tmp_path: Path) -> None:
+def test_states_of_another_training_end_in_no_traceback(seed: int, tmp_path: Path) -> None:
     """Whole files, in which one value is of another kind, shape or range."""
     folder = tmp_path / "folder"
     folder.mkdir()
