@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ackd.cli.options import DataOptions, PairOptions, progress
-from ackd.cli.workers import WorkerOptions
+from ackd.cli.workers import OnItsDevice, WorkerOptions
 
 if TYPE_CHECKING:
     from ackd.cli.filling import Filled
@@ -39,7 +39,7 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""
-        from ackd.cli.filling import Filler, Fillers
+        from ackd.cli.filling import Filler
         from ackd.errors import InputError
         from ackd.jobs import run_jobs
         from ackd.plan import readable
@@ -65,7 +65,7 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
                 def count(job: object, answer: list[Filled]) -> None:
                     bar.update(sum(one.examples for one in answer))
 
-                with closing(self.start_workers(Fillers(self), self.device)) as crew:
+                with closing(self.start_workers(OnItsDevice(Filler, self), self.device)) as crew:
                     told = [one for _, one in run_jobs(crew, jobs, seconds=self.step_timeout, on_answer=count)]
         for parts_told in zip(*told, strict=True):  # of each teacher
             examples, asked, seconds, written = (sum(part[k] for part in parts_told) for k in range(4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,18 +135,3 @@ class Cells:
 def group_folder(folder: Path, task: str, policy: str) -> Path:
     """Where the curves and journals of a task and policy go."""
     return folder / task / policy.strip("/.").replace("/", "_").replace(":", "_")
-
-
-@dataclass(frozen=True)
-class MakeCells:
-    """Makes what does the jobs in a worker, in that worker.
-
-    Args:
-        command: with its options.
-    """
-
-    command: Evaluate
-
-    def __call__(self, worker: int) -> Cells:
-        """On the worker's device."""
-        return Cells(replace(self.command, device=self.command.device_of(worker, self.command.device)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
 from ackd.cli.workers import GROWING as FREE
-from ackd.cli.workers import WorkerOptions
+from ackd.cli.workers import OnItsDevice, WorkerOptions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -223,7 +223,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     @contextmanager
     def _doing(self, cells: Cells, bar: tqdm[Any]) -> Iterator[Do]:
         """Who does the jobs: this process, one after the other, or workers."""
-        from ackd.cli.cells import Filled, MakeCells, Search
+        from ackd.cli.cells import Cells, Filled, Search
         from ackd.jobs import run_jobs
 
         if not self.remote or self.backend == "dummy":
@@ -237,7 +237,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
         cell = max(cells.env(task).decisions for task in cells.rows) + 2  # decisions, and what is measured
         search = cell * self.search_tries * self.search_seeds
-        with closing(self.start_workers(MakeCells(self), self.device)) as crew:
+        with closing(self.start_workers(OnItsDevice(Cells, self), self.device)) as crew:
             yield lambda jobs: run_jobs(
                 crew,
                 jobs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ackd.agents.presets import METHODS
@@ -78,18 +77,3 @@ class Filler:
             spent = ledger.seconds["teacher"], ledger.bytes["cache"]
             told.append(Filled(sum(map(len, groups)), asked, *spent, str(cache.folder)))
         return told
-
-
-@dataclass(frozen=True)
-class Fillers:
-    """Makes what fills parts of a cache in a worker, in that worker.
-
-    Args:
-        command: with its options.
-    """
-
-    command: FillCache
-
-    def __call__(self, worker: int) -> Filler:
-        """On the worker's device."""
-        return Filler(replace(self.command, device=self.command.device_of(worker, self.command.device)))

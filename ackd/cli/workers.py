@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ackd.workers import Make, Workers
@@ -114,3 +115,20 @@ class WorkerOptions:
         from ackd.workers import device_of
 
         return device_of(self.backend or "subproc", worker, device)
+
+
+@dataclass(frozen=True)
+class OnItsDevice:
+    """Makes what does a command's jobs in a worker, there and on that worker's device; travels by pickle.
+
+    Args:
+        make: from the command with its options.
+        command: which has a device and `WorkerOptions`.
+    """
+
+    make: Callable[[Any], object]
+    command: Any
+
+    def __call__(self, worker: int) -> object:
+        """For one worker."""
+        return self.make(replace(self.command, device=self.command.device_of(worker, self.command.device)))
