@@ -1,12 +1,15 @@
-"""What students reach under each policy on real tasks, small enough for two CPU cores.
+"""What students reach under each policy on real tasks.
 
     python benchmarks/quality.py run --data GLUE --models MODELS --task sst2      (then stsb, mrpc, and sst2 again)
     python benchmarks/quality.py table
+    python benchmarks/quality.py run --size middle --task sst2
+    python benchmarks/quality.py run --size full --device cuda --task sst2
 
 GLUE is a folder in the hub's layout; MODELS holds `minilm-l6` (sentence-transformers/all-MiniLM-L6-v2) and teachers
-that were fine-tuned from it as `minilm-l6-TASK`; one that is missing is made. Everything goes to `build/quality` and is
-taken up again where it stopped: the agent's training, the search, and the table cell by cell. `table` prints what is
-there.
+that were fine-tuned from it as `minilm-l6-TASK`; one that is missing is made. Everything goes to `build/quality`, or
+`build/quality-SIZE`, and is taken up again where it stopped: the agent's training, the search, and the table cell by
+cell. `table` prints what is there. The small size takes two CPU cores some hours for three tasks, the middle one for
+one; the full size is for a GPU.
 
 The agent learns on seeds of its own with rewards from a part of the training data; dev is read for the table alone.
 """
@@ -18,16 +21,45 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OTHERS = {"sst2": "mrpc", "mrpc": "sst2", "stsb": "sst2"}  # where the policy comes from that never saw the task
-EPISODES, STUDENTS, SEEDS = 32, 16, 5
-SETTING = (
-    "--student-layers 2 --steps 100 --decision-interval 10 --batch-size 16 --lr 2e-4 --max-length 48 "
-    "--max-examples 3000 --reward score-gap --reward-examples 512 --cache build/quality/cache"
-).split()
+# where the policy comes from that never saw the task
+OTHERS = {"sst2": "mrpc", "mrpc": "sst2", "stsb": "sst2", "rte": "sst2", "cola": "sst2"}
 RULES = ("labels", "all", "logits", "hidden", "attention", "random", "scheduled", "ucb", "best-static")
+EPISODES, SEEDS = 32, 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long students learn, from how many examples, and under which policies beside the learned ones."""
+
+    setting: str
+    students: int = 16
+    teacher: str = "--epochs 3 --lr 5e-5 --max-length 128"
+    policies: Sequence[str] = RULES
+
+
+SIZES = {
+    "small": Size(
+        "--student-layers 2 --steps 100 --decision-interval 10 --batch-size 16 --lr 2e-4 --max-length 48 "
+        "--max-examples 3000 --reward score-gap --reward-examples 512",
+        teacher="--epochs 2 --lr 1e-4 --max-length 48 --max-examples 3000",
+    ),
+    "middle": Size(
+        "--student-layers 3 --steps 300 --decision-interval 30 --batch-size 32 --lr 2e-4 --max-length 48 "
+        "--max-examples 10000 --reward score-gap --reward-examples 512",
+        students=8,
+        policies=(*RULES, "default", "default:refine"),
+    ),
+    "full": Size(
+        "--student-layers 3 --steps 1000 --decision-interval 50 --batch-size 32 --lr 1e-4 --max-length 128 "
+        "--reward score-gap --reward-examples 512 --precision bf16",
+        policies=(*RULES, "uncertainty-weights", "default", "default:refine", "lookahead"),
+    ),
+}
 
 
 def ackd(*arguments: str) -> None:
@@ -36,30 +68,33 @@ def ackd(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "ackd", *arguments], check=True)
 
 
-def run(task: str, data: str, models: Path, folder: Path) -> None:
+def run(task: str, data: str, models: Path, folder: Path, size: Size, device: str) -> None:
     """Everything for one task."""
     teacher = models / f"minilm-l6-{task}"
     if not teacher.is_dir():
         teacher = folder / f"teacher-{task}"
         if not (teacher / "result.json").is_file():
-            options = "--epochs 2 --lr 1e-4 --max-length 48 --max-examples 3000 --overwrite".split()
+            options = [*size.teacher.split(), "--overwrite"]
             ackd(
                 *("finetune", "--task", task, "--data", data, "--model", str(models / "minilm-l6")),
-                *("--output", str(teacher), *options),
+                *("--output", str(teacher), "--device", device, *options),
             )
+    setting = [*size.setting.split(), "--cache", str(folder / "cache"), "--device", device]
     search = f"--search-tries 8 --search-seeds {EPISODES // 8}".split()
     ackd(
-        *("train", "--task", task, "--teacher", str(teacher), "--data", data, *SETTING, "--agent", "ppo"),
-        *("--episodes", str(EPISODES), "--students", str(STUDENTS), "--output", str(agent(folder, task)), "--resume"),
+        *("train", "--task", task, "--teacher", str(teacher), "--data", data, *setting, "--agent", "ppo"),
+        *("--episodes", str(EPISODES), "--students", str(size.students)),
+        *("--output", str(agent(folder, task)), "--resume"),
     )
-    common = ["evaluate", "--tasks", task, "--teachers", str(teacher), "--data", data, *SETTING, *search]
+    common = ["evaluate", "--tasks", task, "--teachers", str(teacher), "--data", data, *setting, *search]
     common += ["--output", str(folder / task / "table"), "--resume", "--seeds", str(SEEDS)]
-    ackd(*common, "--policies", *RULES, str(agent(folder, task)))
+    learned = [str(agent(folder, task))]
     other = agent(folder, OTHERS[task])
     if (other / "policy").is_dir():
-        ackd(*common, "--policies", *RULES, str(agent(folder, task)), str(other), f"{other}:refine")
+        learned += [str(other), f"{other}:refine"]
     else:
         print(f"the policy of {OTHERS[task]} is not there yet: run this again when it is", flush=True)
+    ackd(*common, "--policies", *size.policies, *learned)
 
 
 def agent(folder: Path, task: str) -> Path:
@@ -95,13 +130,16 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(OTHERS))
     parser.add_argument("--data", default="../shared/glue")
     parser.add_argument("--models", type=Path, default=Path("../shared/models"))
-    parser.add_argument("--folder", type=Path, default=Path("build/quality"))
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folder = options.folder or Path("build/quality" if options.size == "small" else f"build/quality-{options.size}")
     if options.what == "table":
-        print(table(options.folder))
+        print(table(folder))
     else:
-        run(options.task, options.data, options.models, options.folder)
+        run(options.task, options.data, options.models, folder, SIZES[options.size], options.device)
 
 
 if __name__ == "__main__":

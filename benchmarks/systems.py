@@ -83,7 +83,7 @@ class Place:
         path = self.folder / "teachers" / f"{name}-{task}"
         if not (path / "result.json").is_file():
             if task == "digits":
-                more = ["finetune", "--task", task, "--seed", "0", "--lr", "1e-3", "--epochs", "40"]
+                more = ["finetune", "--task", task, "--seed", "0", "--lr", "3e-3", "--epochs", "40"]
             else:
                 options = "--student-layers 3 --steps 400 --batch-size 16 --lr 2e-4 --max-length 48 --policy labels"
                 source = ["--teacher", self.teacher(task), "--data", self.data]

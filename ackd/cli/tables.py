@@ -12,7 +12,7 @@ from ackd import comparison
 from ackd.agents.card import Card
 from ackd.knowledge import NAMES
 from ackd.runlog import Cell
-from ackd.statistics import Interval, break_even, gap_closed
+from ackd.statistics import Interval, break_even
 
 
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
@@ -53,12 +53,7 @@ def _overall(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(both.scores) < 2:
         return list(both.notes)
     means, better = comparison.aggregates(both), comparison.improvements(both)
-    statics = [name for name in both.scores if _static(name)]
-    closed: dict[str, float | None] = {}
-    if len(statics) > 1:
-        by_task = np.array([both.scores[name].mean(0) for name in statics])
-        single, virtual = float(by_task.mean(1).max()), float(by_task.max(0).mean())
-        closed = {name: gap_closed(float(scores.mean()), single, virtual) for name, scores in both.scores.items()}
+    closed = comparison.gaps_closed(both, [name for name in both.scores if _static(name)])
     lines = [
         f"Over {len(both.tasks)} task{'s' * (len(both.tasks) > 1)} ({both.scale}): interquartile mean with its 95 % "
         "bootstrap interval, probability of beating `all`, and the share of the gap from the single best static "
@@ -68,11 +63,13 @@ def _overall(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         "|---|---|---|---|",
     ]
     for name, value in means.items():
-        gap = closed.get(name)
-        lines.append(
-            f"| {name} | {_shown(value)} | {_shown(better[name]) if name in better else ''} "
-            f"| {'' if gap is None else f'{gap:.2f}'} |"
-        )
+        gap = f"{closed[name]:.2f}" if name in closed else ""
+        lines.append(f"| {name} | {_shown(value)} | {_shown(better[name]) if name in better else ''} | {gap} |")
+    if len(both.tasks) > 1 and not closed:
+        lines += [
+            "",
+            "No gap to close: the best static policies by task do not surely beat the best one over all of them.",
+        ]
     return ["\n".join(lines), *both.notes]
 
 
