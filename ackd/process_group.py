@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ackd.errors import InputError
+from ackd.rendezvous import meet
 from ackd.stopping import hold
 
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what launchers call it
@@ -256,6 +257,10 @@ def _processes(device: str) -> Processes:
             f"process {local} of this machine has no GPU of its own, since torch sees {torch.cuda.device_count()}: "
             "start fewer processes, or give --device cpu",
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun or accelerate, which may start the processes again
+        store, rank, _ = meet(PATIENCE)
+        backend = "gloo" if device == "cpu" else "nccl"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     if state.num_processes != size:
         raise InputError(f"the launcher speaks of {size} processes and {state.num_processes} met: start them anew")

@@ -352,7 +352,7 @@ def test_a_batch_that_they_cannot_share_is_refused_once(teacher: Path, tmp_path:
     assert not folder.exists()
 
 
-def test_killed_and_resumed_they_end_as_if_undisturbed(teacher: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_they_end_as_if_undisturbed(teacher: Path, undisturbed: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "run", tmp_path / "said"
     arguments = ["distill", *SHORT, "--teacher", str(teacher), "--output", str(folder), "--resume"]
     for victim, answers in ((1, 2), (0, 4)):
@@ -368,13 +368,38 @@ def test_killed_and_resumed_they_end_as_if_undisturbed(teacher: Path, tmp_path: 
         assert not (folder / "result.json").exists()
     assert output.read_text().count("ackd: another process of this run has ended") == 1  # what the first one says
     assert ends(launch(command, 2, arguments, output=output)) == [0, 0]
-    undisturbed = tmp_path / "undisturbed"
-    by_accelerate(["distill", *SHORT, "--teacher", str(teacher), "--output", str(undisturbed)])
     same(folder, undisturbed)
 
 
-def by_accelerate(arguments: Sequence[str]) -> None:
-    """The command as a user launches it."""
+def test_torchrun_starts_them_again_and_they_go_on(teacher: Path, undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["distill", *SHORT, "--teacher", str(teacher), "--output", str(folder)]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]
+    with subprocess.Popen(
+        [sys.executable, *launcher, "-m", "ackd", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as processes:
+        journal, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
+        while not (journal.exists() and len(journal.read_text().splitlines()) >= 2):
+            assert time.monotonic() < until
+            assert processes.poll() is None
+            time.sleep(0.005)
+        first, *_ = (folder / ".lock").read_text().split()
+        os.kill(int(first), signal.SIGKILL)
+        said, warned = processes.communicate(timeout=PATIENCE)
+    assert processes.returncode == 0, warned
+    assert said.count("accuracy") == 1
+    same(folder, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as a user launches it."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    arguments = ["distill", *SHORT, "--teacher", str(teacher), "--output", str(folder)]
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(port()), "-m", "ackd"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -383,6 +408,7 @@ def by_accelerate(arguments: Sequence[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("accuracy") == 1
+    return folder
 
 
 def same(one: Path, other: Path) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROOT / "agents"}
 # From the bottom up: a module imports only from rows above its own, or from its own row.
 ROWS = [
-    {"ackd.errors", "ackd.ledger", "ackd.memory", "ackd.precision", "ackd.stopping"},
+    {"ackd.errors", "ackd.ledger", "ackd.memory", "ackd.precision", "ackd.rendezvous", "ackd.stopping"},
     {"ackd.workers", "ackd.process_group"},
     {"ackd.types"},
     {

@@ -89,6 +89,7 @@ def test_ranks_of_torchrun(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from functools import partial\n"
         "from ackd.errors import InputError\n"
+        "from ackd.rendezvous import restarted\n"
         "from ackd.workers import WorkerFailed, WorkerLost, start, torchrun\n"
         "if torchrun.rank():\n"
         "    torchrun.serve(30)\n"
@@ -100,7 +101,7 @@ def test_ranks_of_torchrun(tmp_path: Path) -> None:
         "print('SAID', ask('__add__', 10), ask('bit_length'))\n"
         "try: there.send(1, '__floordiv__', 0); there.receive(1)\n"
         "except WorkerFailed as failed: print('FAILED', 'ZeroDivisionError' in str(failed))\n"
-        "if not torchrun.restarted():\n"
+        "if not restarted():\n"
         "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"  # torchrun sends it when it sees the loss before we do
         "    os.kill(int(there.about[1]['pid']), signal.SIGKILL)\n"
         "    try: ask('bit_length')\n"

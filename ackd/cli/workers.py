@@ -66,9 +66,9 @@ class WorkerOptions:
         """Whether torchrun starts this command not for the first time, after it lost a process."""
         if self.backend != "torchrun":
             return False
-        from ackd.workers import torchrun
+        from ackd.rendezvous import restarted
 
-        return torchrun.restarted()
+        return restarted()
 
     def check_workers(self) -> None:
         """Refuses what cannot work before anything is begun.

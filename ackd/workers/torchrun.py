@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
 from ackd.errors import InputError
+from ackd.rendezvous import meet
 from ackd.workers.host import END, live
 from ackd.workers.inline import Inline
 from ackd.workers.protocol import Channel, WorkerLost
@@ -81,11 +78,6 @@ def world_size() -> int:
     return int(os.environ["WORLD_SIZE"])
 
 
-def restarted() -> bool:
-    """Whether torchrun has started this group once more, after one of its processes was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def serve(seconds: float | None = None) -> None:
     """What ranks above 0 do: whatever rank 0 asks for, until that ends.
 
@@ -112,30 +104,10 @@ def join(seconds: float | None) -> None:
     """
     own, patience = rank(), timedelta(seconds=max(2 * (seconds or 0.0), IDLE))
     try:
-        store, _, size = next(rendezvous("env://", timeout=patience))
-        # torchrun keeps what the store holds when it restarts the ranks, and so addresses of ranks that are no more
-        store = PrefixStore(_meeting(store, own, size, patience), store)
+        store, _, size = meet(patience)
         dist.init_process_group("gloo", store=store, rank=own, world_size=size, timeout=patience)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"rank {own} did not meet the others ({_first_line(error)})") from None
-
-
-def _meeting(store: Store, own: int, size: int, patience: timedelta) -> str:
-    """A name for this meeting of all ranks that no earlier one had: rank 0 finds it, and all agree on who has come."""
-    me, until = secrets.token_hex(8), time.monotonic() + patience.total_seconds()
-    if own == 0:
-        store.set("ackd", me)
-        there = [store.get(f"ackd/{me}/{other}").decode() for other in range(1, size)]
-        store.set(f"ackd/{me}", " ".join(there))
-        return me
-    while time.monotonic() < until:
-        if store.check(["ackd"]):
-            name = store.get("ackd").decode()
-            store.set(f"ackd/{name}/{own}", me)
-            if store.check([f"ackd/{name}"]) and me in store.get(f"ackd/{name}").decode():
-                return name
-        time.sleep(0.05)
-    raise RuntimeError("rank 0 is missing")
 
 
 def part() -> None:
