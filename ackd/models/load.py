@@ -41,7 +41,7 @@ def load_model(
         InputError: if there is no such model, or it is damaged.
     """
     folder = model_folder(source)
-    _quieten()
+    quieten()
     family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
     weights = Path(folder) / WEIGHTS
     if weights.is_file():
@@ -66,18 +66,18 @@ def load_model(
 
 def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
     """Writes a model and its tokenizer as any Hugging Face tool reads them."""
-    _quieten()
+    quieten()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
     """Writes a tokenizer alone, as any Hugging Face tool reads it."""
-    _quieten()
+    quieten()
     tokenizer.save_pretrained(folder)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Stops the library's own bars and notes, which would run into ours."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -90,7 +90,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
         InputError: if there is none, or it is damaged.
     """
     folder = str(source) if (Path(source) / "tokenizer_config.json").is_file() else model_folder(source)
-    _quieten()
+    quieten()
     if (Path(folder) / CONFIG).is_file():
         read_settings(Path(folder) / CONFIG)  # the library looks there as well
     try:

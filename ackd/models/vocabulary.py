@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from ackd.errors import InputError
 from ackd.models.forward import Model
 from ackd.models.guard import read_settings, reason
-from ackd.models.load import Tokenizer
+from ackd.models.load import Tokenizer, quieten
 
 END = "<|endoftext|>"
 SMALLEST = 257  # every byte, and the end of a text
@@ -101,6 +101,7 @@ def language_config(path: str | Path, tokenizer: Tokenizer, vocabulary: int | No
     """
     wanted = vocabulary or vocabulary_size(tokenizer)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    quieten()
     settings = read_settings(Path(path))
     try:
         config = AutoConfig.for_model(**{"vocab_size": wanted, **settings, **special})
