@@ -131,8 +131,9 @@ class Cohort:
         reports = _reports(torch.stack(figures), mixture.names, selections)
         lost = {i for i, report in enumerate(reports) if not report.finite}
         if lost - self._lost:
-            theirs = [name for i in sorted(lost - self._lost) for name in selections[i].chosen]
-            first.blame_teachers(asked, Selection.of(*theirs))
+            theirs = {name for i in lost - self._lost for name in selections[i].chosen}
+            chosen = [one for name, one in first.distiller.knowledge.items() if name in theirs]
+            first.distiller.blame((first.task.train.batch(those).to(first.device) for those in asked), chosen)
         self._lost |= lost
         return reports
 

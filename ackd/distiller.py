@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ackd.errors import InputError, not_finite
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter, run
@@ -159,6 +160,20 @@ class Distiller:
         """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
         places = sorted({one.teacher for one in chosen})
         return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in places}
+
+    def blame(self, batches: Iterable[Batch], chosen: Sequence[Knowledge]) -> None:
+        """Asks again what was asked in a phase that failed.
+
+        Raises:
+            InputError: with the examples whose answers are no numbers, if there are any.
+        """
+        for batch in batches:
+            for m, needs in self.asked(chosen).items():
+                answer = self.teachers[m](batch, needs, Ledger())
+                for field in needs.fields:
+                    bad = ~torch.isfinite(answer[field]).flatten(1).all(1).cpu()
+                    if bad.any():
+                        raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
     def price(self, chosen: Sequence[Knowledge], size: int, length: int, *, whole: bool = False) -> float:
         """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.distiller import Distiller
-from ackd.errors import InputError, not_finite
+from ackd.errors import InputError
 from ackd.journal import Journal, journaled
 from ackd.ledger import Ledger
 from ackd.measuring import Ask, answers, judge
@@ -197,22 +197,12 @@ class Distillation:
                 asked += places
                 self._last = drawn[-1]
         self.steps_done += len(reports)
-        report = _averaged(self.group.gather(mean(reports)))
+        shares = self.group.gather(mean(reports))
+        columns = zip(*(share.numbers for share in shares), strict=True)
+        report = shares[0].of(sum(column) / len(column) for column in columns)
         if not report.finite:
-            self.blame_teachers(asked, selection)
+            self.distiller.blame((self.task.train.batch(places).to(self.device) for places in asked), chosen)
         return report
-
-    def blame_teachers(self, asked: Sequence[NDArray[np.int64]], selection: Selection) -> None:
-        """Asks again what was asked in a phase that failed, and names the examples whose answers are no numbers."""
-        chosen = [self.distiller.knowledge[name] for name in selection.chosen]
-        for places in asked:
-            batch = self.task.train.batch(places).to(self.device)
-            for m, needs in self.distiller.asked(chosen).items():
-                answer = self.teachers[m](batch, needs, Ledger())
-                for field in needs.fields:
-                    bad = ~torch.isfinite(answer[field]).flatten(1).all(1).cpu()
-                    if bad.any():
-                        raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
     @journaled
     @led
@@ -349,18 +339,6 @@ class Distillation:
         found, flops = answers(ask, split, self.device, self.student.model.config.vocab_size, self.group)
         self.ledger.spend(part, flops)
         return found
-
-
-def _averaged(reports: Sequence[Report[float]]) -> Report[float]:
-    """What the processes measured, each on its share of the same batches."""
-    names = tuple(reports[0].losses)
-    rows = [
-        (one.loss, one.labels, one.grad_norm, one.uncertainty, one.accuracy, *(one.losses[name] for name in names))
-        for one in reports
-    ]
-    columns = zip(*rows, strict=True)
-    loss, labels, grad_norm, uncertainty, accuracy, *losses = (sum(of[1:], of[0]) / len(of) for of in columns)
-    return Report(loss, labels, grad_norm, uncertainty, accuracy, dict(zip(names, losses, strict=True)))
 
 
 def distill(

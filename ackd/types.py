@@ -210,8 +210,18 @@ class Report(Generic[Number]):
     @property
     def finite(self: Report[float]) -> bool:
         """Whether nothing diverged."""
-        numbers = (self.loss, self.labels, self.grad_norm, self.uncertainty, *self.losses.values())
-        return all(math.isfinite(value) for value in numbers)
+        return all(map(math.isfinite, self.numbers))
+
+    @property
+    def numbers(self) -> list[Number]:
+        """All of them, in their order."""
+        first = [self.loss, self.labels, self.grad_norm, self.uncertainty, self.accuracy]
+        return first + list(self.losses.values())
+
+    def of(self, numbers: Iterable[float]) -> Report[float]:
+        """Such a report with other numbers."""
+        loss, labels, grad_norm, uncertainty, accuracy, *losses = numbers
+        return Report(loss, labels, grad_norm, uncertainty, accuracy, dict(zip(self.losses, losses, strict=True)))
 
 
 def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
@@ -222,13 +232,7 @@ def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
     """
     if not reports:
         raise ValueError("there is no report to take the mean of")
-    names = tuple(reports[0].losses)
-    rows = [
-        torch.stack([r.loss, r.labels, r.grad_norm, r.uncertainty, r.accuracy, *(r.losses[name] for name in names)])
-        for r in reports
-    ]
-    loss, labels, grad_norm, uncertainty, accuracy, *losses = torch.stack(rows).double().mean(0).tolist()
-    return Report(loss, labels, grad_norm, uncertainty, accuracy, dict(zip(names, losses, strict=True)))
+    return reports[0].of(torch.stack([torch.stack(one.numbers) for one in reports]).double().mean(0).tolist())
 
 
 @dataclass(frozen=True)
