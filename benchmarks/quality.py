@@ -49,7 +49,7 @@ SIZES = {
         teacher="--epochs 2 --lr 1e-4 --max-length 48 --max-examples 3000",
     ),
     "middle": Size(
-        "--student-layers 3 --steps 300 --decision-interval 30 --batch-size 32 --lr 2e-4 --max-length 48 "
+        "--student-layers 2 --steps 600 --decision-interval 60 --batch-size 32 --lr 2e-4 --max-length 48 "
         "--max-examples 10000 --reward score-gap --reward-examples 512",
         students=8,
         policies=(*RULES, "default", "default:refine"),
