@@ -46,7 +46,7 @@ class Pretrain(RunOptions):
     part: str = "0:1"
     """Use this part of the corpus alone, as two shares: 0:0.05 for a reference model."""
     dev_data: str | None = None
-    """Text or corpus to report on; otherwise a part of the corpus is cut from its end."""
+    """Text, cut as the corpus is, or corpus to report on; otherwise a part of the corpus is cut from its end."""
     dev_share: float = 0.05
     """The share of the corpus that is cut, without --dev-data."""
     steps: int | None = None
@@ -90,7 +90,9 @@ class Pretrain(RunOptions):
             corpus = stack.enter_context(ready(folder, self.corpus, tokenizer, self.max_length, whose))
             dev: Corpus | None = None
             if self.dev_data is not None:
-                dev = stack.enter_context(ready(folder, self.dev_data, tokenizer, self.max_length, whose, "dev"))
+                dev = stack.enter_context(
+                    ready(folder, self.dev_data, tokenizer, corpus.header.max_length, whose, "dev")
+                )
             training, chosen, figures = self._training(corpus, dev, teacher, make, device)
             folder.begin("pretrain", asdict(self))
             for one in (corpus, dev):
