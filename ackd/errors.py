@@ -1,8 +1,9 @@
-"""The one exception for input that a person can mend."""
+"""The one exception for input that a person can mend, and notes that are made once."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Sequence
 
 
@@ -37,3 +38,18 @@ def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) ->
     return (
         f"the teacher answers NaN or infinity ({kind}) for the examples {named}: its weights are damaged; train it anew"
     )
+
+
+class Once(logging.Filter):
+    """Lets each line through once: many students of one run have the same thing to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is new."""
+        line = record.getMessage()
+        new = line not in self._said
+        self._said.add(line)
+        return new

@@ -30,7 +30,7 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.cli.workers import WorkerOptions
-from ackd.errors import InputError
+from ackd.errors import InputError, Once
 from ackd.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # of a whole number
@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     notes = logging.StreamHandler(sys.stderr)
     notes.setFormatter(logging.Formatter("%(message)s"))
+    notes.addFilter(Once())
     logger = logging.getLogger("ackd")
     logger.addHandler(notes)
     logger.setLevel(logging.INFO)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ackd.errors import InputError
+from ackd.errors import InputError, Once
 from ackd.workers.protocol import Make, WorkerFailed
 
 ANSWER, INPUT_ERROR, FAILURE = range(3)
@@ -56,6 +56,7 @@ class Host:
 
 def live(worker: int, receive: Callable[[], bytes], send: Callable[[bytes], object]) -> None:
     """A process that does nothing but what it is asked, until it is told to end."""
+    logging.getLogger("ackd").addFilter(Once())
     if worker:  # they would all say the same
         logging.getLogger("ackd").setLevel(logging.ERROR)
     host = Host(worker)
