@@ -42,10 +42,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     def run(self) -> None:
         """Trains, reports on dev, and saves the student under OUTPUT/student."""
         from ackd.process_group import joined
-        from ackd.rendezvous import restarted
 
-        if restarted():
-            self.resume, self.overwrite = True, False
         with joined(self.device) as group:
             self._run(group)
 

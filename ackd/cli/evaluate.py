@@ -99,8 +99,6 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
         if self.serves():
             return
-        if self.restarted():
-            self.resume, self.overwrite = True, False
         folder = self.run_folder((*self.teachers, self.student, self.data, self.cache, *self.policies))
         self._check()
         self.check_workers()

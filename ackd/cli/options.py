@@ -70,11 +70,15 @@ class RunOptions(OutputOptions):
             InputError: if it cannot be used.
         """
         from ackd.errors import InputError
+        from ackd.rendezvous import restarted
         from ackd.runs import RunFolder
 
         if not self.checkpoint_seconds >= 0:
             raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
-        return RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
+        again = restarted()  # after a loss, and so in the middle of the run
+        return RunFolder(
+            self.output, overwrite=self.overwrite and not again, inputs=inputs, resume=self.resume or again
+        )
 
     def journal(self, folder: Path) -> Journal:
         """The journal in a folder, from which a run goes on."""

@@ -73,8 +73,6 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
 
         if self.serves():
             return
-        if self.restarted():
-            self.resume, self.overwrite = True, False
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
         if folder.finished:
             print(f"the run in {self.output} is finished: nothing is left to resume")

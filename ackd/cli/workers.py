@@ -62,14 +62,6 @@ class WorkerOptions:
         torchrun.serve(self.step_timeout)
         return True
 
-    def restarted(self) -> bool:
-        """Whether torchrun starts this command not for the first time, after it lost a process."""
-        if self.backend != "torchrun":
-            return False
-        from ackd.rendezvous import restarted
-
-        return restarted()
-
     def check_workers(self) -> None:
         """Refuses what cannot work before anything is begun.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -349,15 +351,25 @@ def test_soft_weights() -> None:
 
 
 def test_a_step_is_fast() -> None:
-    from time import process_time  # not the clock: others use the machine too
+    """Against the student's own passes, since machines differ; the least of a few, since others use the machine."""
+    env, ids = tiny(), torch.ones(8, 12, dtype=torch.long)
+    student = models.from_layers(tiny_teacher(env).model, 2)()
 
-    env = tiny()
-    play(env, random_actions(env), seed=0)
-    times = []
+    def plain() -> None:
+        student(input_ids=ids, labels=torch.zeros(8, dtype=torch.long)).loss.backward()
+
+    actions = random_actions(env)
+    play(env, actions, seed=0)
+    decisions, passes = [], []
     for _ in range(5):
         env.reset()
-        for action in random_actions(env):
-            start = process_time()
-            env.step(action)
-            times.append(process_time() - start)
-    assert sorted(times)[len(times) // 2] < 0.05
+        decisions.append([process_seconds(partial(env.step, action)) for action in actions])
+        passes += [process_seconds(plain) for _ in actions]
+    assert np.median(np.min(decisions, axis=0)) < 20 * min(passes)  # two steps, and the reward split
+
+
+def process_seconds(work: Callable[[], object]) -> float:
+    """The processor's time that it takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
