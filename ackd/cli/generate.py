@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ackd.cli.options import OutputOptions, Precision, move, progress
+from ackd.cli.options import Precision, ResumableOptions, move, progress
 
 if TYPE_CHECKING:
     from ackd.corpora import Corpus, Writing
@@ -16,7 +16,7 @@ SAMPLES = 20  # chunks that are written as text, to look at
 
 
 @dataclass(kw_only=True)
-class Generate(OutputOptions):
+class Generate(ResumableOptions):
     """Let a language model go on with the beginning of each chunk of a corpus: texts for sequence distillation, which
     `ackd pretrain` learns from.
     """
@@ -43,19 +43,15 @@ class Generate(OutputOptions):
     """Where the model is: cpu, cuda, cuda:1."""
     precision: Precision = "fp32"
     """What it computes in."""
-    resume: bool = False
-    """Go on with the texts in --output, where they stopped; begin them if there are none."""
 
     def run(self) -> None:
         """Writes the corpus, block after block, to OUTPUT."""
         from ackd import corpora, models
         from ackd.checks import check_device
         from ackd.cli.score import kept_in, ready
-        from ackd.runs import RunFolder
         from ackd.teachers import ModelTeacher
 
-        inputs = (self.model, self.corpus)
-        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
+        folder = self.run_folder((self.model, self.corpus))
         if folder.finished:
             print(f"the texts in {self.output} are finished: nothing is left to resume")
             return

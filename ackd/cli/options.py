@@ -55,13 +55,11 @@ class OutputOptions:
 
 
 @dataclass(kw_only=True)
-class RunOptions(OutputOptions):
+class ResumableOptions(OutputOptions):
     """A run that can be taken up again."""
 
     resume: bool = False
     """Go on with the run in --output, where it was killed; begin it if there is none."""
-    checkpoint_seconds: float = 60.0
-    """Training between two checkpoints: what is lost at most, when the run is killed."""
 
     def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
         """The run's folder, which nothing is written to yet.
@@ -69,16 +67,33 @@ class RunOptions(OutputOptions):
         Raises:
             InputError: if it cannot be used.
         """
-        from ackd.errors import InputError
         from ackd.rendezvous import restarted
         from ackd.runs import RunFolder
 
-        if not self.checkpoint_seconds >= 0:
-            raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
         again = restarted()  # after a loss, and so in the middle of the run
         return RunFolder(
             self.output, overwrite=self.overwrite and not again, inputs=inputs, resume=self.resume or again
         )
+
+
+@dataclass(kw_only=True)
+class RunOptions(ResumableOptions):
+    """A training, which leaves checkpoints."""
+
+    checkpoint_seconds: float = 60.0
+    """Training between two checkpoints: what is lost at most, when the run is killed."""
+
+    def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
+        """The run's folder, which nothing is written to yet.
+
+        Raises:
+            InputError: if it cannot be used, or the time between checkpoints is below 0.
+        """
+        from ackd.errors import InputError
+
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
+        return super().run_folder(inputs)
 
     def journal(self, folder: Path) -> Journal:
         """The journal in a folder, from which a run goes on."""

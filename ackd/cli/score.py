@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ackd.cli.options import OutputOptions, Precision, move, progress
+from ackd.cli.options import Precision, ResumableOptions, move, progress
 
 if TYPE_CHECKING:
     from ackd.corpora import Corpus
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Score(OutputOptions):
+class Score(ResumableOptions):
     """Score each chunk of a corpus by a causal language model's mean loss, for `ackd refine-data`."""
 
     model: str
@@ -38,15 +38,12 @@ class Score(OutputOptions):
     """Where the model is: cpu, cuda, cuda:1."""
     precision: Precision = "fp32"
     """What it computes in."""
-    resume: bool = False
-    """Go on with the scores in --output, where they stopped; begin them if there are none."""
 
     def run(self) -> None:
         """Writes the scores, block after block, to OUTPUT/scores.bin."""
         from ackd import corpora, models
         from ackd.checks import check_device
         from ackd.errors import InputError
-        from ackd.runs import RunFolder
         from ackd.shards import own_device, own_shard
         from ackd.teachers import ModelTeacher
 
@@ -54,8 +51,7 @@ class Score(OutputOptions):
             self.shard, self.device = own_shard(), own_device(self.device)
             if self.shard != "1/1":
                 self.output = str(Path(self.output) / f"shard-{self.shard.replace('/', '-of-')}")
-        inputs = (self.model, self.corpus)
-        folder = RunFolder(self.output, overwrite=self.overwrite, inputs=inputs, resume=self.resume)
+        folder = self.run_folder((self.model, self.corpus))
         if folder.finished:
             print(f"the scores in {self.output} are finished: nothing is left to resume")
             return
