@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.mutate import mutated
 from tests.fuzz.readers import READERS, attempt, damaged
 
 # what takes tens of milliseconds a time is tried less often here, and as often as the others by benchmarks/fuzz.py
@@ -67,3 +68,8 @@ def test_a_damaged_one_is_read_or_refused_with_a_sentence(name: str, samples: di
 
     check()
     assert refused or name == "federated"  # which makes anew what it cannot read
+
+
+@pytest.mark.parametrize("depth", [300, 700, 980, 1500])
+def test_what_nests_deep_can_be_damaged_further(depth: int) -> None:
+    assert all(isinstance(mutated(b"[" * depth + b"1" + b"]" * depth, random.Random(i)), bytes) for i in range(100))
