@@ -18,7 +18,10 @@ HALF = 2  # bytes of a number in the cache
 
 @dataclass(frozen=True)
 class Line:
-    """Seconds of one part of an optimizer step: `fixed + work / rate`, with work in FLOPs, or bytes of the cache."""
+    """Seconds of one part of an optimizer step: `fixed + work / rate`.
+
+    Work is in FLOPs, or in bytes of the answers for the cache, which reads them, and the losses, which compare them.
+    """
 
     fixed: float
     rate: float
@@ -82,7 +85,7 @@ class Run:
 class Work:
     """What a student's training takes with everything transferred."""
 
-    step: Mapping[str, float]  # FLOPs of an optimizer step by part; bytes of the cache
+    step: Mapping[str, float]  # FLOPs of an optimizer step by part; bytes of answers for the losses and the cache
     example: float  # FLOPs of measuring one example
 
     @classmethod
@@ -92,12 +95,10 @@ class Work:
         chosen = list(distiller.knowledge.values())
         asked = [(distillation.teachers[m], needs) for m, needs in distiller.asked(chosen).items()]
         whole = distiller.meter(Needs(logits=True))
-        step = {
-            "student": 3 * whole.forward(size, length),  # backward counts as two forward passes
-            "knowledge": sum(loss.flops(size, length) for loss in chosen),
-        }
+        answers = float(size * sum(answer_bytes(teacher.shape, needs, length) for teacher, needs in asked))
+        step = {"student": 3 * whole.forward(size, length), "knowledge": answers}  # backward is two forward passes
         if cached:
-            step["cache"] = float(size * sum(answer_bytes(teacher.shape, needs, length) for teacher, needs in asked))
+            step["cache"] = answers
         else:
             step["teacher"] = sum(teacher.price(needs, size, length) for teacher, needs in asked)
         return cls(step, whole.forward(1, length))

@@ -98,10 +98,10 @@ def measure(place: argparse.Namespace) -> Constants:
                 ledger, steps = env.distillation.ledger, env.distillation.steps
                 if cache is None or not ledger.teacher_queries:
                     phases += [one / statistics.mean(times) for one in times]
-                    for part in STEP:
-                        amount = ledger.bytes["cache"] if part == "cache" else ledger.flops[part]
-                        if amount and (part == "cache") == (cache is not None):
-                            points[part].append((amount / steps, ledger.seconds[part] / steps))
+                    answers = ledger.bytes["teacher"] / 2, ledger.bytes["cache"]  # the cache's numbers are half as long
+                    work = ledger.flops | dict(zip(("knowledge", "cache"), answers, strict=True))
+                    for part in ("cache",) if cache else ("student", "teacher", "knowledge"):
+                        points[part].append((work[part] / steps, ledger.seconds[part] / steps))
                     spent, took = spent + ledger.flops["reward"], took + ledger.seconds["reward"]
     return Constants(
         lines={part: Line.through(points[part]) for part in STEP},
