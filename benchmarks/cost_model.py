@@ -47,7 +47,7 @@ class Constants:
     measuring: float  # FLOP/s of passes that only measure the student
     decide: float  # seconds of the learner for one student's decision, its part in the updates included
     transport: float  # seconds that one decision's way to a worker and back takes
-    start: float  # seconds until a worker can begin
+    start: float  # seconds until a fresh process has its task and its models
     spread: float  # standard deviation of a phase's seconds as a share of their mean
 
     def faster(self, times: float) -> Constants:
@@ -63,6 +63,7 @@ class Data:
 
     examples: int
     tokens: float  # of an example, on average
+    padded: float  # the same with the padding of its batch
     dev: int
 
 
@@ -86,7 +87,8 @@ class Work:
     """What a student's training takes with everything transferred."""
 
     step: Mapping[str, float]  # FLOPs of an optimizer step by part; bytes of answers for the losses and the cache
-    example: float  # FLOPs of measuring one example
+    example: float  # FLOPs of measuring the student on one example
+    taught: float  # the same of the teacher
 
     @classmethod
     def of(cls, distillation: Distillation, tokens: float, *, cached: bool) -> Work:
@@ -101,7 +103,8 @@ class Work:
             step["cache"] = answers
         else:
             step["teacher"] = sum(teacher.price(needs, size, length) for teacher, needs in asked)
-        return cls(step, whole.forward(1, length))
+        taught = sum(teacher.price(Needs(logits=True), 1, length) for teacher in distillation.teachers)
+        return cls(step, whole.forward(1, length), taught)
 
 
 def answer_bytes(shape: Shape, needs: Needs, length: int) -> int:
@@ -117,14 +120,20 @@ def phase_seconds(work: Work, run: Run, constants: Constants) -> float:
 
 
 def seconds(work: Work, data: Data, run: Run, constants: Constants, workers: int) -> float:
-    """The wall time of all episodes on so many workers, which decide together and wait for the slowest.
+    """The wall time of `ackd train`: all episodes on so many workers, which decide together, then one more student.
 
-    start + E / W (D (phase (1 + spread sqrt(2 ln W)) + W (decide + transport)) + dev)
+        2 prepare + E / W (reward + D (phase (1 + spread sqrt(2 ln W)) + W (decide + transport)))
+        + reward + D phase + dev
+
+    A round waits for the slowest of W; `prepare` has the teacher's pass over the reward split, `dev` those of student
+    and teacher over the dev split.
     """
-    rounds = -(-run.episodes // workers)
+    phase, rate = phase_seconds(work, run, constants), constants.measuring
+    prepare, reward = constants.start + run.reward * work.taught / rate, run.reward * work.example / rate
     waiting = 1 + constants.spread * math.sqrt(2 * math.log(workers))
-    decision = phase_seconds(work, run, constants) * waiting + workers * (constants.decide + constants.transport)
-    return constants.start + rounds * (run.decisions * decision + data.dev * work.example / constants.measuring)
+    decision = phase * waiting + workers * (constants.decide + constants.transport)
+    rounds = -(-run.episodes // workers) * (reward + run.decisions * decision)
+    return 2 * prepare + rounds + reward + run.decisions * phase + data.dev * (work.example + work.taught) / rate
 
 
 def saturation(work: Work, run: Run, constants: Constants) -> float:

@@ -267,6 +267,7 @@ DATA = {
     "10 %, random": _kept("random"),
     "10 %, entropy, labels of all": _kept("entropy", "all"),
 }
+LONGER = {name: DATA[name] for name in ("all examples", "10 %, entropy", "10 %, random")}
 OBJECTIVE = {
     "static": Arm("dynamickd-objective", {"weights": "static"}),
     "uncertainty": Arm("dynamickd-objective"),
@@ -287,6 +288,9 @@ REFFAKD = {
 PAIR = ("sst2", "mrpc")
 EXPERIMENTS = {
     "data": Experiment(PAIR, DATA, "all examples", plainly(DATA, {"steps": 150}, batch_size=32, steps=600)),
+    "data-longer": Experiment(
+        ("sst2",), LONGER, "all examples", plainly(LONGER, batch_size=32, steps=1800, max_examples=9000)
+    ),
     "objective": Experiment(PAIR, OBJECTIVE, "static", plainly(OBJECTIVE)),
     "adoption": Experiment(PAIR, ADOPTION, "average", plainly(ADOPTION)),
     "reffakd": Experiment(("digits",), REFFAKD, "labels", plainly(REFFAKD, steps=600, batch_size=64)),
