@@ -82,7 +82,6 @@ def load(
     if not 4 <= max_length <= longest:
         raise InputError(f"the maximum length is {max_length}: this model takes 4 to {longest} tokens")
     rng = np.random.default_rng(seed)
-    spec = spec_of(name, data=data, text_columns=text_columns, label_column=label_column)
     if data is not None and Path(data).is_file():
         spec, train = own_rows(name, Path(data), text_columns, label_column)
         if dev_data is not None:
@@ -92,11 +91,13 @@ def load(
             train, dev = train.select(kept), {"validation": train.select(held)}
     elif dev_data is not None:
         raise InputError(f"--dev-data goes with a file as --data, and {name} brings its own validation split")
-    elif name in EMBEDDED:
-        train, dev = generate(name, "train"), {"validation": generate(name, "validation")}
     else:
-        train = glue_rows(spec, data, "train")
-        dev = {split: glue_rows(spec, data, split) for split in spec.validation}
+        spec = spec_of(name, data=data, text_columns=text_columns, label_column=label_column)
+        if name in EMBEDDED:
+            train, dev = generate(name, "train"), {"validation": generate(name, "validation")}
+        else:
+            train = glue_rows(spec, data, "train")
+            dev = {split: glue_rows(spec, data, split) for split in spec.validation}
     train = _limited(spec, train, max_examples, rng)
     kept, held = _cut(train.labels, reward_examples, rng)
 

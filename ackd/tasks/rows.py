@@ -74,7 +74,7 @@ def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: s
     if any(value is None or value != value for value in values):
         raise InputError(f"{path} has a row without a label in {label_column!r}: fill it or leave the row out")
     _check_labels(values, label_column, path)
-    if any(isinstance(value, float) for value in values) and not all(float(value).is_integer() for value in values):
+    if any(isinstance(value, float) and not value.is_integer() for value in values):
         spec = TaskSpec(name, tuple(text_columns), label_column, (), ("pearson", "spearman"))
         return spec, _rows(spec, table, values, str(path))
     values = [int(value) if isinstance(value, float) else value for value in values]
@@ -94,11 +94,6 @@ def own_dev(spec: TaskSpec, path: Path) -> Rows:
     table = columns(from_file(path), [*spec.text_columns, spec.label_column], path)
     values = _values(table, spec.label_column, str(path))
     if spec.regression:
-        stranger = next((value for value in values if not isinstance(value, (int, float))), None)
-        if stranger is not None:
-            raise InputError(
-                f"{path} has the label {stranger!r:.80} in {spec.label_column!r}: the training data has numbers"
-            )
         return _rows(spec, table, values, str(path))
     return _rows(spec, table, _class_ids(spec, values, path), str(path))
 
@@ -140,8 +135,12 @@ def _check_labels(values: Sequence[Any], column: str, path: Path) -> None:
 
 
 def _rows(spec: TaskSpec, table: Any, labels: Sequence[Any] | NDArray[Any], source: str) -> Rows:
-    if spec.regression and not all(abs(label) <= LARGEST for label in labels):
-        raise InputError(f"{source} has a label that is not a number in {spec.label_column!r}, or too large")
+    for label in labels if spec.regression else ():
+        if not isinstance(label, int | float) or not abs(label) <= LARGEST:  # a NaN too
+            raise InputError(
+                f"{source} has the label {reprlib.repr(label)} in {spec.label_column!r}: where labels are numbers with "
+                f"decimals, all have to be numbers, and at most {LARGEST:g}"
+            )
     texts = tuple(_values(table, column, source) for column in spec.text_columns)
     for column, values in zip(spec.text_columns, texts, strict=True):
         for place, value in enumerate(values):

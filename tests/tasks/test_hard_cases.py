@@ -54,6 +54,13 @@ def test_dev_labels_of_another_kind(mine: Load, write: Write) -> None:
         mine(data=classes, dev_data=write("c.jsonl", rows([1.5] * 4)))
     with pytest.raises(InputError, match=r"d\.jsonl.*'sad'.*numbers"):
         mine(data=values, dev_data=write("d.jsonl", rows(["sad"] * 4)))
+    with pytest.raises(InputError, match=r"e\.jsonl.*None.*numbers"):
+        mine(data=values, dev_data=write("e.jsonl", rows([0.5, None] * 2)))
+
+
+def test_numbers_with_decimals_among_words(mine: Load, write: Write) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl.*'sad'.*numbers"):
+        mine(data=write("a.jsonl", rows(["sad", 0.5, 1.0, 2.0] * 10)))
 
 
 def test_whole_numbers_sort_by_size_also_as_strings(mine: Load, write: Write) -> None:
