@@ -172,21 +172,21 @@ def kills(options: argparse.Namespace) -> None:
     if not end(begin(command("dummy", 2, train(options, reference)), log), options.limit):
         raise SystemExit(f"the undisturbed run failed: look into {log}")
     expected, seconds = left(reference), time.monotonic() - began
-    print(
-        "| backend | who is killed | kills | runs | the same at the end | hung or failed |\n|---|---|---|---|---|---|"
-    )
+    print("| backend | who is killed | kills | runs | gave up, resumed | hung | the same at the end |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for backend in options.backends:
         for who, disturb in (("worker", kill_workers), ("learner", kill_learner)):
-            killed = runs = same = failed = 0
+            killed = runs = resumed = hung = same = 0
             while killed < options.kills:
                 folder = fresh(options.output / f"{backend}-{who}")
                 arguments = command(backend, 2, train(options, folder, "--resume"))
                 dice = random.Random(f"{backend} {who} {runs}")
-                more, good = disturb(backend, arguments, folder, dice, seconds, options)
+                more, status = disturb(backend, arguments, folder, dice, seconds, options)
                 killed, runs = killed + more, runs + 1
-                failed += not good
+                resumed, hung = resumed + (status > 0), hung + (status < 0)
+                good = end(begin(arguments, Path(f"{folder}.log")), options.limit)  # one that is done stays as it is
                 same += good and left(folder) == expected
-            print(f"| {backend} | {who} | {killed} | {runs} | {same} | {failed} |", flush=True)
+            print(f"| {backend} | {who} | {killed} | {runs} | {resumed} | {hung} | {same} |", flush=True)
 
 
 def kill_workers(
@@ -196,17 +196,18 @@ def kill_workers(
     dice: random.Random,
     seconds: float,
     options: argparse.Namespace,
-) -> tuple[int, bool]:
-    """One run; how many of its workers were killed, and whether it came to a good end."""
+) -> tuple[int, int]:
+    """One run; how many of its workers were killed, and its status: 1 if it gave up, as after three at one step."""
     process, killed = begin(arguments, Path(f"{folder}.log")), 0
     until = time.monotonic() + options.limit
     while process.poll() is None and time.monotonic() < until:
-        time.sleep(dice.uniform(0.1, 0.5) * seconds)
+        time.sleep(dice.uniform(0.1, 1.0) * seconds)
         workers = [one for one in below(process.pid) if is_worker(backend, one)]
         if workers and process.poll() is None and (folder / "checkpoint").exists():
             os.kill(dice.choice(workers), signal.SIGKILL)
             killed += 1
-    return killed, end(process, max(until - time.monotonic(), 0.0))
+    end(process, 0)
+    return killed, process.returncode
 
 
 def kill_learner(
@@ -216,8 +217,8 @@ def kill_learner(
     dice: random.Random,
     seconds: float,
     options: argparse.Namespace,
-) -> tuple[int, bool]:
-    """A run that is killed and resumed up to five times; how often, and whether it came to a good end."""
+) -> tuple[int, int]:
+    """A run that is killed and resumed up to five times; how often."""
     killed = 0
     for _ in range(5):
         process = begin(arguments, Path(f"{folder}.log"))
@@ -228,7 +229,7 @@ def kill_learner(
             killed += 1
             (os.killpg if backend == "torchrun" else os.kill)(process.pid, signal.SIGKILL)
             process.wait()
-    return killed, end(begin(arguments, Path(f"{folder}.log")), options.limit)
+    return killed, 0
 
 
 def nodes(options: argparse.Namespace) -> None:
