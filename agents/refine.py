@@ -84,7 +84,7 @@ class Refining:
         self.network = copy.deepcopy(policy.network).train().requires_grad_(True)
         self.phase, self.explore, self.epochs, self.anchor = phase, explore, epochs, anchor
         self.phases: list[Phase] = []
-        self.fallen_back = False
+        self.learned = self.fallen_back = False
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
         self._generator = torch.Generator().manual_seed(seed)
         self._taken: list[Transition] = []
@@ -148,6 +148,7 @@ class Refining:
         self.phases.append(Phase(not kept, surprise))
         if kept or len(before) < 2:
             return
+        self.learned = True
         advantage = (surprise - statistics.fmean(usual)) / max(statistics.stdev([*before, surprise]), 1e-6)
         for _ in range(self.epochs):
             logits, _, _ = self.network.read(batch)

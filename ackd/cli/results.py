@@ -127,8 +127,10 @@ def save_refined(path: Path, policy: Refining, card: Card) -> None:
         cost=card.cost,
         license=card.license,
     )
-    ending = "fell back to the policy as it was" if policy.fallen_back else "kept what it learned"
-    print(f"refined over {len(policy.phases)} phases, and {ending}: {path}")
+    ending = ", too few to learn from"
+    if policy.learned:
+        ending = ", and fell back to the policy as it was" if policy.fallen_back else ", and kept what it learned"
+    print(f"refined over {len(policy.phases)} phases{ending}: {path}")
 
 
 def ledger_lines(ledger: Ledger) -> str:

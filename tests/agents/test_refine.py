@@ -71,6 +71,7 @@ def test_without_exploration_it_acts_as_the_frozen_policy() -> None:
     assert refining.predict(observation())[0].tolist() == expected.tolist()
     assert len(run(refining, 12, 0.1)) == 12
     assert [phase.left for phase in refining.phases] == [False] * 6
+    assert not refining.learned
 
 
 def test_what_earns_more_becomes_likelier() -> None:
@@ -130,6 +131,7 @@ def test_the_frozen_policy_never_changes() -> None:
     for name, value in frozen.network.state_dict().items():
         assert torch.equal(value, before[name])
     assert any(not torch.equal(value, before[name]) for name, value in refining.network.state_dict().items())
+    assert refining.learned
 
 
 def test_the_same_seed_is_the_same_run() -> None:

@@ -70,10 +70,13 @@ def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
     assert episodes == {("0", "0"), ("1", "0"), ("2", "1"), ("3", "1")}
 
 
-def test_refining_leaves_a_policy(tmp_path: Path, teacher: Path, trained: Path) -> None:
+def test_refining_leaves_a_policy(
+    tmp_path: Path, teacher: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
     arguments = ["distill", *pair, "--policy", str(trained), "--refine", "--output", str(tmp_path / "run")]
     assert main(arguments) == 0
+    assert "too few to learn from" in capsys.readouterr().out
     card = load(tmp_path / "run" / "policy").card
     assert card.name == "mine"
     assert "fallen_back" in card.metrics
