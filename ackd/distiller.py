@@ -121,7 +121,7 @@ class Distiller:
             with self.ledger.timing("knowledge"):
                 weights: Mapping[str, Tensor] = {}
                 if self.weighting is not None:
-                    known = Answers(batch, outputs, answers, losses, self.student.progress)
+                    known = Answers(batch, outputs, answers, losses, self.student.progress, self.ledger)
                     weights = self.weighting.weigh(known, chosen, rows)
                 loss, raw = self._mixed(selection, losses, weights)
         with self.ledger.timing("student"):

@@ -51,6 +51,7 @@ class Distillation:
         make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
             from torch's generator; all of them, each 1, if None.
         thin: the part of each batch that the student learns from at all; all of it if None.
+        prepared: what was spent before the first step, as on choosing examples; the ledger of every student has it.
         device: where student and teachers are.
         precision: of the student's passes.
         compiled: compile the student's passes.
@@ -75,6 +76,7 @@ class Distillation:
         scale_steps: int = 10,
         make_weighting: Callable[[], Weighting | None] | None = None,
         thin: Pick | None = None,
+        prepared: Ledger | None = None,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         compiled: bool = False,
@@ -94,6 +96,7 @@ class Distillation:
         self.steps, self.batch_size, self.accumulate, self.lr = steps, batch_size, accumulate, lr
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
         self._make_weighting, self.thin = make_weighting, thin
+        self.prepared = prepared or Ledger()
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self.journal: Journal | None = None
         self.group: Group = ALONE
@@ -113,6 +116,7 @@ class Distillation:
     def _begin(self, seed: int) -> None:
         self.seed = seed
         self.ledger = Ledger()
+        self.ledger.add(self.prepared)
         self.streams = Streams(seed, self.device, self.group.rank)
         self.order = Order(self.task.train.lengths, self.batch_size, self.streams.order)
         with self.streams.initialising():

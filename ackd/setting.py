@@ -182,6 +182,7 @@ def prepare(
         stages=method.stages,
         make_weighting=make_weighting if method.weighting is not None or weighs else None,
         thin=method.thin,
+        prepared=material.ledger,
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,

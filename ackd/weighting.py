@@ -9,13 +9,14 @@ distillation picks and weighs by what the student's answers say, and a learned w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ackd.ledger import Ledger
 from ackd.scores import Pick
 from ackd.types import Batch, Knowledge, Needs, Outputs
 
@@ -29,6 +30,7 @@ class Answers:
     teachers: Mapping[str, Outputs]  # by term: what its teacher answered, on the term's rows
     losses: Mapping[str, Tensor]  # by term: the loss of each of its R rows, with gradient
     progress: float = 0.0  # share of the student's budget that is used
+    ledger: Ledger = field(default_factory=Ledger)  # is told what deciding and learning from it take
 
 
 class Weighting(Protocol):

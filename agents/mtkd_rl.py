@@ -72,7 +72,7 @@ class MtkdRl(Weighting):
         if seen is None or answers.progress < self.learning.warmup:
             return {}
         features = sorted((one for one in terms if one.family != "logits"), key=lambda one: one.teacher)
-        with torch.autocast(seen.student.device.type, enabled=False):
+        with answers.ledger.timing("agent"), torch.autocast(seen.student.device.type, enabled=False):
             outputs, others = self._decide(seen, answers, features)
         self._mean.add(outputs)
         return {one.name: (outputs if one.family == "logits" else others)[:, one.teacher] for one in terms}
@@ -89,6 +89,7 @@ class MtkdRl(Weighting):
         state = torch.cat(parts, 1)
         with torch.no_grad():
             heads = self.network(state).softmax(-1)
+        answers.ledger.spend("agent", self.network.flops(len(state)))
         trust = (1 - seen.errors.softmax(1)) / (seen.errors.shape[1] - 1)
         weights = [(heads[:, place] + trust + gap.softmax(1)) / 3 for place, gap in enumerate(gaps)]
         lost = seen.error + (weights[0] * seen.gaps).sum(1)
@@ -99,6 +100,7 @@ class MtkdRl(Weighting):
             states, rewards = (torch.cat(part) for part in zip(*self._phase, strict=True))
             self._phase.clear()
             self.network.learn(-(self.network(states).log_softmax(-1) * rewards[:, None, None]).mean())
+            answers.ledger.spend("agent", 3 * self.network.flops(len(states)))
         return weights[0], weights[-1]
 
     def state_dict(self) -> dict[str, Any]:

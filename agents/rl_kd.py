@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_teachers, look
 from ackd.errors import InputError, unknown
+from ackd.ledger import Ledger
 from ackd.types import Knowledge, Needs, Outputs
 from ackd.weighting import Answers, Weighting
 
@@ -120,12 +121,12 @@ class RlKd(Weighting):
         if answers.progress < self.learning.warmup:
             weights = torch.full_like(seen.gaps, 1 / seen.gaps.shape[1])
         else:
-            with torch.autocast(seen.student.device.type, enabled=False):
-                weights = self._decide(seen, answers.student)
+            with answers.ledger.timing("agent"), torch.autocast(seen.student.device.type, enabled=False):
+                weights = self._decide(seen, answers.student, answers.ledger)
             self._mean.add(weights)
         return {one.name: weights[:, one.teacher] for one in terms}
 
-    def _decide(self, seen: Seen, student: Outputs) -> Tensor:
+    def _decide(self, seen: Seen, student: Outputs, ledger: Ledger) -> Tensor:
         self.network.to(seen.student.device)
         example = student.cls[self.layer].detach() if self.rewarding.state == "cls" else student.logits
         assert example is not None
@@ -133,12 +134,13 @@ class RlKd(Weighting):
         state = torch.cat([example, seen.teachers.softmax(-1).flatten(1), seen.errors], 1)
         with torch.no_grad():
             chance = self.network(state).sigmoid()
+        ledger.spend("agent", self.network.flops(len(state)))
         draw = torch.rand(chance.shape, generator=self._generator).to(chance.device)
         chosen = (draw < chance).float()
         weights = self._shares(chosen)
         self._tell(seen.ids, state, chosen, self._reward(seen, weights))
         if len(self._phase) >= self.learning.every:
-            self._update()
+            self._update(ledger)
         return weights
 
     def _shares(self, chosen: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ class RlKd(Weighting):
             self._phase.append((torch.stack(states), torch.stack(draws), reward[known]))
         self._visits.update(zip(ids, zip(state, chosen, strict=True), strict=True))
 
-    def _update(self) -> None:
+    def _update(self, ledger: Ledger) -> None:
         states, draws, rewards = (torch.cat(parts) for parts in zip(*self._phase, strict=True))
         self._phase.clear()
         mean = rewards.mean()
@@ -180,6 +182,7 @@ class RlKd(Weighting):
         self._baseline = KEPT * before.to(mean) + (1 - KEPT) * mean
         earned = rewards - before.to(mean) if self.rewarding.baseline else rewards
         self.network.learn(-(log_chance(self.network(states), draws) * earned).mean())
+        ledger.spend("agent", 3 * self.network.flops(len(states)))
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer, generator, and the draws that wait for their reward."""

@@ -124,6 +124,10 @@ class Network:
         """Its answer, with gradient."""
         return cast(Tensor, self.layers(state))
 
+    def flops(self, examples: int) -> float:
+        """Of an answer to so many; learning from them takes three times that."""
+        return 2.0 * examples * sum(weights.numel() for weights in self.layers.parameters() if weights.dim() > 1)
+
     def to(self, device: torch.device) -> None:
         """Moves it, and what Adam has gathered."""
         if next(self.layers.parameters()).device != device:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ackd.errors import InputError
 from ackd.knowledge import Logits, LogitsSoftCrossEntropy
+from ackd.ledger import Ledger
 from ackd.presets.preset import Material, Method, Preset
 from ackd.stages import Stage
 from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
@@ -123,21 +123,24 @@ def _taught(
 
 def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
     """Answers by how alike the classes are, from images where the task has them; tells how that went."""
-    images, began = material.images, time.perf_counter()
-    made = soft_labels(
-        _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
-        material.train.labels,
-        material.classes,
-        images=images is not None,
-        **how,
-    )
+    images, spent = material.images, Ledger()
+    with spent.timing("teacher"):
+        made = soft_labels(
+            _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
+            material.train.labels,
+            material.classes,
+            images=images is not None,
+            ledger=spent,
+            **how,
+        )
+    material.ledger.add(spent)
     leads = int((made.table.argmax(1) == torch.arange(material.classes)).sum())
     logger.info(
         "soft labels from %s: %.1f GFLOPs in %.1f s; the likeliest class is the label in %d of %d rows, at %.3f on "
         "average",
         "word embeddings" if images is None else "images",
-        made.spent / 1e9,
-        time.perf_counter() - began,
+        spent.flops["teacher"] / 1e9,
+        spent.seconds["teacher"],
         leads,
         material.classes,
         made.table.diagonal().mean(),

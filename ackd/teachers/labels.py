@@ -20,13 +20,12 @@ class LabelTeacher:
 
     Args:
         log_table: `log q`, [C, C]: of each class by its row, a distribution over the classes, none of them at 0.
-        spent: FLOPs that making the table took; told to a ledger with the first answer that is told to it.
 
     Raises:
         InputError: if there are fewer than two classes, or a row is no such distribution.
     """
 
-    def __init__(self, log_table: Tensor, *, spent: float = 0.0) -> None:
+    def __init__(self, log_table: Tensor) -> None:
         classes = len(log_table)
         if classes < 2:
             raise InputError(
@@ -35,7 +34,6 @@ class LabelTeacher:
         sums = log_table.logsumexp(-1)
         if log_table.shape != (classes, classes) or not log_table.isfinite().all() or (sums.abs() > 1e-4).any():
             raise InputError("a table of soft labels has a row for each class, of numbers above 0 that sum to 1")
-        self.spent = spent
         self._log = log_table.detach().float()  # where it was asked for last
 
     @property
@@ -65,8 +63,6 @@ class LabelTeacher:
         with ledger.timing("teacher"):
             self._log = self._log.to(batch.labels.device)
             logits = self._log[batch.labels]
-        if not ledger.teacher_queries:
-            ledger.spend("teacher", self.spent)
         ledger.move("teacher", logits.nbytes)
         ledger.teacher_queries += len(logits)
         return Outputs(logits)

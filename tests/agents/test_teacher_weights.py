@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from ackd import distill
 from ackd.agents.mtkd_rl import MtkdRl, standardised
@@ -401,6 +402,19 @@ def learned_where_each_is_right(make: Callable[[], Weighting], seed: int) -> tup
             shares.append(float(torch.where(first[ids], weights["logits@1"], weights["logits@2"]).mean()))
     with torch.no_grad():
         return float(F.cross_entropy(x[count:] @ weight, y[count:])), sum(shares) / len(shares)
+
+
+@pytest.mark.parametrize("make", [policy, lambda: MtkdRl(2, 3, learning=NOW)])
+def test_deciding_and_learning_are_counted(make: Callable[[], RlKd | MtkdRl]) -> None:
+    weighting, losses, given = make(), terms(), answers(terms())
+    counter = FlopCounterMode(display=False)
+    with counter:
+        for _ in range(2):
+            weighting.weigh(given, losses, {})
+    spent = given.ledger.flops["agent"]
+    # states need no gradient, which the count of a backward pass as two forward passes has for the first layer too
+    assert 0.7 < counter.get_total_flops() / spent <= 1.0
+    assert given.ledger.seconds["agent"] > 0.0
 
 
 @pytest.mark.parametrize("credit", ["next", "visit"])

@@ -250,7 +250,13 @@ def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
     assert len(distillation.task.train) == 344 == 43 * 8
     assert distillation.picks
     distill(distillation, lambda done: distillation.staged(done))
-    assert distillation.ledger.teacher_queries == int(0.3 * 344)
+    scored, teacher, lengths = distillation.prepared, distillation.teachers[0], distillation.task.train.lengths
+    assert scored.teacher_queries == 344
+    assert 1.0 <= scored.flops["teacher"] / (344 * teacher.price(Needs(logits=True), 1, int(lengths.mean()))) < 1.5
+    for _ in range(2):  # each student's ledger has it
+        assert distillation.ledger.teacher_queries == 344 + int(0.3 * 344)
+        assert distillation.ledger.flops["teacher"] > scored.flops["teacher"]
+        distill(distillation, lambda done: distillation.staged(done))
     everything = ready(folder, "label-revision")
     assert not everything.picks
 
@@ -277,13 +283,13 @@ def test_it_combines_with_losses_of_ones_own_and_of_other_methods(folder: str) -
     own = ready(folder, "label-revision", types=["logits", "hidden"], options={"keep": 0.5}, steps=3)
     reports: list[Report[float]] = distill(own, Selection.of("logits", "hidden"))
     assert reports[0].losses["hidden"] > 0
-    assert 0 < own.ledger.teacher_queries < 3 * 8
+    assert 0 < own.ledger.teacher_queries - own.prepared.teacher_queries < 3 * 8
     combined = ready(folder, "label-revision,dynamickd-objective", options={"eta": 0.5, "keep": 0.5}, steps=3)
     assert isinstance(combined.teachers[0], Revised)
     assert combined.teachers[0].eta == 0.5
     assert set(combined.families) == {"logits-mse", "hidden"}
     distill(combined, lambda done: combined.staged(done))
-    assert 0 < combined.ledger.teacher_queries < 3 * 8
+    assert 0 < combined.ledger.teacher_queries - combined.prepared.teacher_queries < 3 * 8
     with pytest.raises(InputError, match="both say which losses there are"):
         ready(folder, "label-revision,refined-logits", options={"form": "mse"})
 
