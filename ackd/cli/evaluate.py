@@ -72,7 +72,8 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     tasks: tuple[str, ...] = ()
     """One or more tasks."""
     teachers: tuple[str, ...] = ()
-    """A teacher for each task, in the same order; with --instances, the folder where the names of the set start."""
+    """A teacher for each task, in the same order, or several of them with commas between (SMALL,LARGE); with
+    --instances, the folder where the names of the set start."""
     instances: str | None = None
     """Instead of --tasks: a JSON file of settings, or a set that comes along (embedded-v1, glue-small-v1). Each of its
     instances is a row of the table, with seeds of its own."""
@@ -99,7 +100,9 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
         if self.serves():
             return
-        folder = self.run_folder((*self.teachers, self.student, self.data, self.cache, *self.policies))
+        folder = self.run_folder(
+            (*",".join(self.teachers).split(","), self.student, self.data, self.cache, *self.policies)
+        )
         self._check()
         self.check_workers()
         cells = Cells(self)
@@ -126,7 +129,8 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             raise InputError("with --instances, --teachers is the one folder where the teachers' names start")
         if self.instances is None and len(self.tasks) != len(self.teachers):
             raise InputError(
-                f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one teacher for each task"
+                f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one for each task, or "
+                "several of one task with commas between"
             )
         for what, names in (("task", self.tasks), ("policy", self.policies)):
             for name in names:
@@ -156,7 +160,10 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         given = self.data_settings() | self.student_settings()
         if self.instances is None:
             pairs = zip(self.tasks, self.teachers, strict=True)
-            return {task: Row({"task": task, "teacher": teacher, **given}, self.first_seed) for task, teacher in pairs}
+            return {
+                task: Row({"task": task, "teacher": teachers.split(","), **given}, self.first_seed)
+                for task, teachers in pairs
+            }
         place = Path(self.teachers[0]) if self.teachers else None
         data = Path(given.pop("data")) if self.data else given.pop("data")
         chosen = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8"]
 KEPT = "preset:dynamickd-data:keep=0.5:score=entropy"
 
 
-def evaluate(folder: Path, teacher: Path, *more: str) -> int:
+def evaluate(folder: Path, teacher: Path | str, *more: str) -> int:
     return main(["evaluate", "--tasks", "polarity", "--teachers", str(teacher), *SHORT, *more, "--output", str(folder)])
 
 
@@ -44,6 +45,17 @@ def test_a_method_is_what_distill_makes_of_it(table: Path, tmp_path: Path, teach
         assert main([*arguments, *more, "--output", str(folder)]) == 0
         one = json.loads((folder / "result.json").read_text())
         assert one["dev_score"] == cells(table)[policy][1]["dev_score"]
+
+
+def test_several_teachers_of_a_task(tmp_path: Path, teacher: Path) -> None:
+    pair = [str(teacher), str(shutil.copytree(teacher, tmp_path / "second"))]
+    policies = ["all", "logits@2", "preset:dynamickd-teacher"]
+    assert evaluate(tmp_path / "table", ",".join(pair), "--policies", *policies, "--seeds", "1") == 0
+    found = {name: one["dev_score"] for name, (one,) in cells(tmp_path / "table").items()}
+    arguments = ["distill", "--task", "polarity", "--teacher", *pair, *SHORT, "--seed", "1000"]
+    for policy, more in {"logits@2": ["--policy", "logits@2"], policies[2]: ["--preset", "dynamickd-teacher"]}.items():
+        assert main([*arguments, *more, "--output", str(tmp_path / "one" / more[1])]) == 0
+        assert json.loads((tmp_path / "one" / more[1] / "result.json").read_text())["dev_score"] == found[policy]
 
 
 def test_shares_of_flops_are_of_one_whole(table: Path) -> None:
