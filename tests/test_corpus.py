@@ -176,6 +176,15 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def go_around(path: Path) -> None:
+    """Offsets that rise in steps above 0 through all whole numbers of 64 bits, and end where they should."""
+    offsets = np.fromfile(path, "<i8")
+    offsets[1:4] = 2**62, -(2**63), -(2**62)
+    offsets[4:-1] = np.arange(-2 * len(offsets[4:-1]), 0, 2)
+    assert (np.diff(offsets) > 1).all()
+    offsets.tofile(path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -184,6 +193,7 @@ def flip(path: Path) -> None:
         (lambda place: (place / "offsets.bin").write_bytes(b""), "has 0 bytes"),
         (lambda place: flip(place / "tokens.bin"), "it is not what its"),
         (lambda place: flip(place / "offsets.bin"), "damaged"),
+        (lambda place: go_around(place / "offsets.bin"), "out of range"),
         (lambda place: rewrite(place / "corpus.json", dtype="object"), "tokens of the type 'object'"),
         (lambda place: rewrite(place / "corpus.json", chunks=-1), "its chunks is '-1'"),
         (lambda place: rewrite(place / "corpus.json", tokens=True), "its tokens is 'True'"),

@@ -151,7 +151,8 @@ def open_corpus(path: str | Path) -> Corpus:
     kind = np.dtype(header.dtype).newbyteorder("<")
     tokens = mapped(folder / TOKENS, kind, header.tokens)
     offsets = np.array(mapped(folder / OFFSETS, np.dtype("<i8"), header.chunks + 1), np.int64)
-    sound = offsets[0] == 0 and offsets[-1] == len(tokens) and bool((np.diff(offsets) > 1).all())
+    inside = bool(((offsets >= 0) & (offsets <= len(tokens))).all())  # so that no difference of two overflows
+    sound = inside and offsets[0] == 0 and offsets[-1] == len(tokens) and bool((np.diff(offsets) > 1).all())
     pieces = (tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE))
     if not sound or any(int(piece.max()) >= header.vocabulary for piece in pieces):
         raise InputError(f"the corpus in {folder} is damaged: its chunks or tokens are out of range; write it anew")
