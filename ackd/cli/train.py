@@ -76,6 +76,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
         if folder.finished:
             print(f"the run in {self.output} is finished: nothing is left to resume")
+            self.dismiss()
             return
         self._check()
         choice_of(self.algorithm, self.settings)

@@ -62,6 +62,17 @@ class WorkerOptions:
         torchrun.serve(self.step_timeout)
         return True
 
+    def dismiss(self) -> None:
+        """Lets those processes go that torchrun started to work for this one.
+
+        Raises:
+            InputError: if they do not all come.
+        """
+        if self.backend == "torchrun":
+            from ackd.workers import torchrun
+
+            torchrun.dismiss(self.step_timeout)
+
     def check_workers(self) -> None:
         """Refuses what cannot work before anything is begun.
 

@@ -96,6 +96,18 @@ def serve(seconds: float | None = None) -> None:
     part()
 
 
+def dismiss(seconds: float | None = None) -> None:
+    """What rank 0 does where it has nothing to ask of the others, which wait for it; they end.
+
+    Raises:
+        InputError: if they do not all come.
+    """
+    join(seconds)
+    for other in range(1, world_size()):
+        Rank(other).end()
+    part()
+
+
 def join(seconds: float | None) -> None:
     """Meets the other ranks.
 

@@ -95,6 +95,8 @@ def test_a_killed_rank_changes_nothing(tmp_path: Path, command: list[str], expec
     assert process.returncode == 0, said
     assert f"exitcode: -9) local_rank: 1 (pid: {rank})" in said  # and so all were started again
     assert left(folder) == expected
+    again = [sys.executable, *arguments, "--resume"]  # no rank waits for what is finished
+    assert "nothing is left to resume" in subprocess.run(again, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.slow
