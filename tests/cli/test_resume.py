@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
