@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_teachers, look
 from ackd.errors import InputError, unknown
 from ackd.ledger import Ledger
-from ackd.types import Knowledge, Needs, Outputs
+from ackd.types import Knowledge, Needs
 from ackd.weighting import Answers, Weighting
 
 KEPT = 0.9  # of the baseline, when another batch of rewards comes in
@@ -122,25 +122,26 @@ class RlKd(Weighting):
             weights = torch.full_like(seen.gaps, 1 / seen.gaps.shape[1])
         else:
             with answers.ledger.timing("agent"), torch.autocast(seen.student.device.type, enabled=False):
-                weights = self._decide(seen, answers.student, answers.ledger)
+                weights = self._decide(seen, answers)
             self._mean.add(weights)
         return {one.name: weights[:, one.teacher] for one in terms}
 
-    def _decide(self, seen: Seen, student: Outputs, ledger: Ledger) -> Tensor:
+    def _decide(self, seen: Seen, answers: Answers) -> Tensor:
         self.network.to(seen.student.device)
+        student = answers.student
         example = student.cls[self.layer].detach() if self.rewarding.state == "cls" else student.logits
         assert example is not None
         example = example.detach().float() if seen.rows is None else example.detach()[seen.rows].float()
         state = torch.cat([example, seen.teachers.softmax(-1).flatten(1), seen.errors], 1)
         with torch.no_grad():
             chance = self.network(state).sigmoid()
-        ledger.spend("agent", self.network.flops(len(state)))
+        answers.ledger.spend("agent", self.network.flops(len(state)))
         draw = torch.rand(chance.shape, generator=self._generator).to(chance.device)
         chosen = (draw < chance).float()
         weights = self._shares(chosen)
         self._tell(seen.ids, state, chosen, self._reward(seen, weights))
         if len(self._phase) >= self.learning.every:
-            self._update(ledger)
+            self._update(answers.ledger)
         return weights
 
     def _shares(self, chosen: Tensor) -> Tensor:

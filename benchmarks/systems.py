@@ -153,22 +153,19 @@ def at_its_rate(
 ) -> Callable[[Place, str, str, int], dict[str, float]]:
     """Cells as `plainly` has them, each system at the learning rate that does best on the reward split."""
 
-    def rate(place: Place, task: str, arm: str) -> float:
-        path = place.folder / folder / task / arm / "rates.txt"
+    def cell(place: Place, task: str, arm: str, seed: int) -> dict[str, float]:
+        path = place.folder / folder / task / arm / "rate.txt"
         if not path.is_file():
             losses = {}
             for lr in RATES:
-                tried = prepared(place, task, arms[arm], **{**changes, "lr": lr})
+                tried = prepared(place, task, arms[arm], **changes, lr=lr)
                 distill(tried, _selection(tried), seed=ASIDE, interval=INTERVAL)
                 losses[lr] = tried.measure(tried.task.reward, "reward").loss
-                print(folder, task, arm, lr, losses[lr], flush=True)
+            print(folder, task, arm, losses, flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(str(min(losses, key=losses.__getitem__)))
-        return float(path.read_text())
-
-    def cell(place: Place, task: str, arm: str, seed: int) -> dict[str, float]:
-        lr = rate(place, task, arm)
-        return trained(prepared(place, task, arms[arm], **{**changes, "lr": lr}), seed) | {"lr": lr}
+        lr = float(path.read_text())
+        return plainly(arms, **changes, lr=lr)(place, task, arm, seed) | {"lr": lr}
 
     return cell
 

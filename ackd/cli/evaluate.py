@@ -100,9 +100,8 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
         if self.serves():
             return
-        folder = self.run_folder(
-            (*",".join(self.teachers).split(","), self.student, self.data, self.cache, *self.policies)
-        )
+        teachers = [one for those in self.teachers for one in those.split(",")]
+        folder = self.run_folder((*teachers, self.student, self.data, self.cache, *self.policies))
         self._check()
         self.check_workers()
         cells = Cells(self)

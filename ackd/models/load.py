@@ -112,8 +112,10 @@ def model_folder(source: str | Path) -> str:
     """Where a model lies: `source`, its `model/` or `student/` if it is a run's folder, or a hub id as it is.
 
     Raises:
-        InputError: if `source` is a folder without a model, or looks like a path and does not exist.
+        InputError: if `source` is empty, a folder without a model, or looks like a path and does not exist.
     """
+    if not str(source):
+        raise InputError("the name of a model is empty: give a folder or a hub id")
     path = Path(source)
     for candidate in (path, path / "model", path / "student"):
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():

@@ -420,6 +420,7 @@ def test_a_run_is_not_overwritten(trained: Path, teacher: Path, capsys: pytest.C
         ("train --task polarity --teacher T --agent a3c --student-layers 2", "'a3c'"),
         ("train --task polarity --teacher T --episodes 0 --student-layers 2", "0 episodes of 1 students"),
         ("evaluate --tasks polarity tally --teachers T --student-layers 2", "2 tasks and 1 teachers"),
+        ("evaluate --tasks polarity --teachers , --student-layers 2", "the name of a model is empty"),
         ("evaluate --tasks polarity --teachers T --seeds 0 --student-layers 2", "--seeds is 0"),
         ("evaluate --tasks polarity --teachers T --policies all labels all --student-layers 2", "'all' is named twice"),
         ("evaluate --tasks polarity polarity --teachers T T --student-layers 2", "'polarity' is named twice"),

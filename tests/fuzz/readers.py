@@ -371,8 +371,18 @@ def _read_model(folder: Path) -> None:
         models.run(found, batch, Needs(logits=True))
     teacher = ModelTeacher(models.load_model(folder))
     assert teacher.fingerprint
-    assert teacher.price(Needs(logits=True), 2, 8) >= 0
+    assert _price(teacher.model.config.to_json_string(), teacher) >= 0
     models.class_names(teacher.model)
+
+
+def _price(config: str, teacher: ModelTeacher) -> float:
+    """What an answer costs; counted once for each configuration, since that is all it depends on."""
+    if config not in _prices:
+        _prices[config] = teacher.price(Needs(logits=True), 2, 8)
+    return _prices[config]
+
+
+_prices: dict[str, float] = {}
 
 
 def _batch(ids: Sequence[int], vocabulary: int) -> Batch:
@@ -427,7 +437,24 @@ def _make_parquet(folder: Path) -> None:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_own_rows()), folder / name)
 
 
+_tables: dict[object, Any] = {}  # the last few, by what the files held
+
+
+def _read_once(kind: str, files: Sequence[Path], **options: Any) -> Any:
+    """As the reader of tables, but what was read already is not read again: of several files one is changed."""
+    key = (kind, *(file.read_bytes() for file in files))
+    table = _tables.pop(key, None) or _read_table(kind, files, **options)
+    _tables[key] = table
+    if len(_tables) > 8:
+        del _tables[next(iter(_tables))]
+    return table
+
+
+_read_table = tasks.read._read
+
+
 def _own(ending: str) -> Callable[[Path], None]:
+    @patch("ackd.tasks.read._read", _read_once)
     def read(folder: Path) -> None:
         label = "number" if len((folder / f"train.{ending}").read_bytes()) % 3 == 0 else "label"
         settings = {**OWN, "label_column": label}
@@ -476,6 +503,7 @@ def _make_glue(folder: Path) -> None:
             pyarrow.parquet.write_table(pyarrow.table(columns), folder / task / f"{split}.parquet")
 
 
+@patch("ackd.tasks.read._read", _read_once)
 def _read_glue(folder: Path) -> None:
     for name in ("sst2", "stsb"):
         tasks.load(name, tokenizer(), data=folder, reward_examples=2, max_length=8)
