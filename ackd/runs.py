@@ -13,6 +13,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Collection, Iterable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _versions() -> dict[str, Any]:
     """What a run's numbers depend on besides its settings."""
-    packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "datasets")
+    return {"python": sys.version.split()[0], **_packages(), "threads": torch.get_num_threads()}
+
+
+@cache
+def _packages() -> dict[str, str]:
     return {
-        "python": sys.version.split()[0],
-        **{name: version(name) for name in ("ackd", *packages)},
-        "threads": torch.get_num_threads(),
+        name: version(name) for name in ("ackd", "torch", "transformers", "gymnasium", "stable-baselines3", "datasets")
     }
 
 
