@@ -120,7 +120,7 @@ def _class_ids(spec: TaskSpec, values: Sequence[Any], path: Path) -> NDArray[np.
 def _values(table: Any, column: str, source: str) -> list[Any]:
     """A column's values, as Python has them."""
     try:
-        return list(table[column])
+        return table[column][:]
     except Exception as error:  # text that is no UTF-8, dates that no calendar has
         raise InputError(f"{source} has values in {column!r} that cannot be read ({error!s:.200})") from error
 

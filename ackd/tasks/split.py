@@ -54,8 +54,9 @@ class Split:
         max_length: int,
     ) -> Split:
         """The examples whose text columns are `texts`, cut at `max_length` tokens."""
-        encoded = tokenizer(*(list(column) for column in texts), truncation=True, max_length=max_length)
-        names = [name for name in tokenizer.model_input_names if name in encoded and name != MASK]
+        columns = [list(column) for column in texts]
+        encoded = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False)
+        names = [name for name in tokenizer.model_input_names if name in encoded]
         lengths = [len(row) for row in encoded["input_ids"]]
         inputs = {name: np.concatenate([np.asarray(row, np.int64) for row in encoded[name]]) for name in names}
         padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
