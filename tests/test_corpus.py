@@ -83,10 +83,11 @@ def test_documents_from_text_and_json_lines(tmp_path: Path) -> None:
         ("a.txt", b"\xff\xfe\xff", "no UTF-8 text"),
         ("a.txt", b" \n\n", "has no text"),
         ("a.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', "in line 2"),
-        ("a.jsonl", b'["text"]\n', "in line 1"),
+        ("a.jsonl", b'["text"]\n', "no list of JSON objects: look at number 1"),
+        ("a.jsonl", b"null\n", "no JSON object in line 1"),
         ("a.jsonl", b'{"text": 3}\n', "that is no string"),
         ("a.jsonl", b"{", "in line 1"),
-        ("a.jsonl", b"[" * 100_000, "in line 1"),
+        ("a.jsonl", b"[" * 100_000, "no list of JSON objects"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from ackd.errors import InputError
+from ackd.json_rows import encodable, json_rows
 
 LINES = (".jsonl", ".json", ".ndjson")
 
 
 def documents(path: str | Path) -> Iterator[str]:
-    """The documents of a UTF-8 file: what blank lines separate, or the `text` of each JSON line.
+    """The documents of a UTF-8 file: what blank lines separate, or the `text` of each JSON object.
 
     Empty ones are left out.
 
@@ -24,7 +24,7 @@ def documents(path: str | Path) -> Iterator[str]:
         raise InputError(f"there is no file {path}")
     try:
         empty = True
-        for text in _json_lines(source) if source.suffix in LINES else _paragraphs(source):
+        for text in _texts(source) if source.suffix in LINES else _paragraphs(source):
             empty = False
             yield text
         if empty:
@@ -48,25 +48,12 @@ def _paragraphs(path: Path) -> Iterator[str]:
         yield "".join(lines).rstrip("\n")
 
 
-def _json_lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise InputError(f'{path} has no JSON object with a "text" in line {number}') from error
-            if not isinstance(text, str) or not _encodable(text):
-                raise InputError(f'{path} has a "text" in line {number} that is no string of characters')
-            if text.strip():
-                yield text
-
-
-def _encodable(text: str) -> bool:
-    """Whether it is free of halves of characters, which JSON can write and no encoding has."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _texts(path: Path) -> Iterator[str]:
+    for number, row in json_rows(path):
+        if "text" not in row:
+            raise InputError(f'{path} has no "text" in line {number}')
+        text = row["text"]
+        if not isinstance(text, str) or not encodable(text):
+            raise InputError(f'{path} has a "text" in line {number} that is no string of characters')
+        if text.strip():
+            yield text

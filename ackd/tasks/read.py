@@ -5,28 +5,31 @@ from __future__ import annotations
 import glob
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ackd.errors import InputError
+from ackd.json_rows import json_rows
 from ackd.tasks.glue import HUB
 from ackd.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:  # datasets brings pandas and 80 MB, for those who read any
     from datasets import Dataset
 
+Columns: TypeAlias = Mapping[str, Sequence[Any]]  # by name; a slice of one is a list
+
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
-def from_hub(spec: TaskSpec, split: str) -> Dataset:
+def from_hub(spec: TaskSpec, split: str) -> Columns:
     """A split of a GLUE task from the Hugging Face hub.
 
     Raises:
         InputError: if it cannot be had.
     """
     try:
-        return _datasets().load_dataset(HUB, spec.name, split=split)
+        return _columns(_datasets().load_dataset(HUB, spec.name, split=split))
     except Exception as error:  # the hub's client raises a dozen kinds for a missing network
         raise InputError(
             f"{spec.name} cannot be fetched from the Hugging Face hub ({type(error).__name__}): connect to the network "
@@ -34,7 +37,7 @@ def from_hub(spec: TaskSpec, split: str) -> Dataset:
         ) from error
 
 
-def from_folder(folder: Path, spec: TaskSpec, split: str) -> Dataset:
+def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
     """A split of a GLUE task from a folder in the hub's layout.
 
     Raises:
@@ -53,11 +56,11 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Dataset:
     whole = [f"{split}-{i:05}-of-{len(files):05}.parquet" for i in range(len(files))]
     if [path.name for path in files] not in ([f"{split}.parquet"], whole):
         raise InputError(f"the {split} split in {place} lacks a part or is there twice: found {found}")
-    return columns(_read("parquet", files), (*spec.text_columns, spec.label_column), files[0])
+    return _columns(_read("parquet", files))
 
 
-def from_file(path: Path) -> Dataset:
-    """The rows of a CSV, TSV, JSON lines or Parquet file.
+def from_file(path: Path) -> Columns:
+    """What a CSV, TSV, JSON lines or Parquet file holds.
 
     Raises:
         InputError: if it is missing, of another kind, cannot be read or has no rows.
@@ -73,22 +76,37 @@ def from_file(path: Path) -> Dataset:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     if not start.strip():
         raise InputError(f"{path} has no rows")
+    if READERS[path.suffix] == "json":
+        return _JsonColumns(path)
     rows = _read(READERS[path.suffix], [path], **({"sep": "\t"} if path.suffix == ".tsv" else {}))
     if not len(rows):
         raise InputError(f"{path} has no rows")
-    return rows
+    return _columns(rows)
 
 
-def columns(rows: Dataset, wanted: Sequence[str], source: Path) -> Dataset:
-    """The rows with the wanted columns only.
+class _JsonColumns(Mapping[str, Sequence[Any]]):
+    """Of JSON objects; those that lack a name have None there."""
 
-    Raises:
-        InputError: if one is missing.
-    """
-    for name in wanted:
-        if name not in rows.column_names:
-            raise InputError(f"{source} has no column {name!r}: it has {', '.join(rows.column_names)}")
-    return rows.select_columns(list(dict.fromkeys(wanted)))
+    def __init__(self, path: Path) -> None:
+        self._rows = [row for _, row in json_rows(path)]
+        if not self._rows:
+            raise InputError(f"{path} has no rows")
+        self._names = dict.fromkeys(name for row in self._rows for name in row)
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        return [row.get(name) for row in self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _columns(rows: Dataset) -> Columns:
+    return {name: rows[name] for name in rows.column_names}  # nothing is copied yet
 
 
 def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:

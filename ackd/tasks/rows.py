@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.errors import InputError
-from ackd.tasks.read import columns, from_file, from_folder, from_hub
+from ackd.json_rows import encodable
+from ackd.tasks.read import Columns, from_file, from_folder, from_hub
 from ackd.tasks.spec import TaskSpec
 
 DIGITS = 300  # of a whole number, so that it has a float
@@ -66,10 +67,8 @@ def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: s
     table = from_file(path)
     if not 1 <= len(text_columns) <= 2 or label_column is None:
         raise InputError(
-            f"name the columns of {path} with --text-columns (one or two) and --label-column: "
-            f"it has {', '.join(table.column_names)}"
+            f"name the columns of {path} with --text-columns (one or two) and --label-column: it has {', '.join(table)}"
         )
-    table = columns(table, [*text_columns, label_column], path)
     values = _values(table, label_column, str(path))
     if any(value is None or value != value for value in values):
         raise InputError(f"{path} has a row without a label in {label_column!r}: fill it or leave the row out")
@@ -78,6 +77,8 @@ def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: s
         spec = TaskSpec(name, tuple(text_columns), label_column, (), ("pearson", "spearman"))
         return spec, _rows(spec, table, values, str(path))
     values = [int(value) if isinstance(value, float) else value for value in values]
+    if len({type(value) for value in values}) > 1:
+        raise InputError(f"{path} has labels of more than one kind in {label_column!r}: take text, or whole numbers")
     classes = tuple(str(value) for value in sorted(set(values), key=_in_order(values)))
     if len(classes) < 2:
         raise InputError(f"{path} has only the label {classes[0]!r} in {label_column!r}: two classes are needed")
@@ -91,7 +92,7 @@ def own_dev(spec: TaskSpec, path: Path) -> Rows:
     Raises:
         InputError: if a column is missing or a label is none of the task's.
     """
-    table = columns(from_file(path), [*spec.text_columns, spec.label_column], path)
+    table = from_file(path)
     values = _values(table, spec.label_column, str(path))
     if spec.regression:
         return _rows(spec, table, values, str(path))
@@ -117,10 +118,12 @@ def _class_ids(spec: TaskSpec, values: Sequence[Any], path: Path) -> NDArray[np.
     return np.asarray([known[name] for name in names], np.int64)
 
 
-def _values(table: Any, column: str, source: str) -> list[Any]:
+def _values(table: Columns, column: str, source: str) -> list[Any]:
     """A column's values, as Python has them."""
+    if column not in table:
+        raise InputError(f"{source} has no column {column!r}: it has {', '.join(table)}")
     try:
-        return table[column][:]
+        return list(table[column][:])
     except Exception as error:  # text that is no UTF-8, dates that no calendar has
         raise InputError(f"{source} has values in {column!r} that cannot be read ({error!s:.200})") from error
 
@@ -128,13 +131,13 @@ def _values(table: Any, column: str, source: str) -> list[Any]:
 def _check_labels(values: Sequence[Any], column: str, path: Path) -> None:
     """Refuses labels that are neither text nor numbers."""
     for value in values:
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float) or (isinstance(value, str) and not encodable(value)):
             raise InputError(
                 f"{path} has the label {reprlib.repr(value)} in {column!r}: labels are text, whole numbers, or numbers"
             )
 
 
-def _rows(spec: TaskSpec, table: Any, labels: Sequence[Any] | NDArray[Any], source: str) -> Rows:
+def _rows(spec: TaskSpec, table: Columns, labels: Sequence[Any] | NDArray[Any], source: str) -> Rows:
     for label in labels if spec.regression else ():
         if not isinstance(label, int | float) or not abs(label) <= LARGEST:  # a NaN too
             raise InputError(
@@ -144,7 +147,7 @@ def _rows(spec: TaskSpec, table: Any, labels: Sequence[Any] | NDArray[Any], sour
     texts = tuple(_values(table, column, source) for column in spec.text_columns)
     for column, values in zip(spec.text_columns, texts, strict=True):
         for place, value in enumerate(values):
-            if not isinstance(value, str):
+            if not isinstance(value, str) or not encodable(value):
                 raise InputError(f"{source} has no text in {column!r}, row {place + 1}: got {reprlib.repr(value)}")
     kind = np.float32 if spec.regression else np.int64
     return Rows(texts, np.asarray(labels, kind), np.arange(len(labels)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,36 @@ def test_a_missing_column_is_named(write: Write, tokenizer: PreTrainedTokenizerB
 def test_unfit_rows(content: list[dict[str, Any]], message: str, mine: Load, write: Write) -> None:
     with pytest.raises(InputError, match=message):
         mine(data=write("a.jsonl", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("null\n", "no JSON object in line 1"),  # pyarrow's own reader of JSON ends the process here
+        ('{"words": "a", "mood": 1}\n\n3\n', "no JSON object in line 3"),
+        ('{"words": "a", "mood":\n1}\n', "no JSON object in line 1"),
+        ('[{"words": "a", "mood": 1}, null]', "no list of JSON objects: look at number 2"),
+        ('[{"words": "a"', "no list of JSON objects$"),
+        ("[" * 100_000, "no list of JSON objects$"),
+        ('{"words": "a", "mood": ' + "9" * 5000 + "}\n", "no JSON object in line 1"),
+        ('{"words": "\\ud800", "mood": 1}\n{"words": "a", "mood": 0}\n', "no text in 'words', row 1"),
+        ('{"words": "a", "mood": "\\ud800"}\n', r"the label '\\ud800'"),
+        ('{"words": "a", "mood": 1}\n{"words": "b", "mood": "1"}\n', "labels of more than one kind in 'mood'"),
+        ('{"words": "a", "mood": 1}\n{"words": "b", "mood": true}\n', "labels of more than one kind in 'mood'"),
+    ],
+)
+def test_json_that_holds_something_else(content: str, message: str, tmp_path: Path, mine: Load) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        mine(data=tmp_path / "a.json")
+
+
+def test_a_list_of_objects_is_as_good_as_lines(tmp_path: Path, mine: Load, write: Write) -> None:
+    content = rows(["sad", "glad"] * 20)
+    (tmp_path / "list.json").write_text("\ufeff\n" + json.dumps(content, indent=1), encoding="utf-8")
+    listed, lines = mine(data=tmp_path / "list.json"), mine(data=write("a.jsonl", content))
+    assert listed.train.fingerprint == lines.train.fingerprint
+    assert listed.train.labels.tolist() == lines.train.labels.tolist()
 
 
 def test_files_without_rows_or_of_another_kind(tmp_path: Path, mine: Load) -> None:
