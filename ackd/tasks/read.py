@@ -1,25 +1,39 @@
-"""Rows from the hub, from a folder in its layout, and from a user's own file."""
+"""Columns from the hub, from a folder in its layout, and from a user's own file."""
 
 from __future__ import annotations
 
-import glob
 import logging
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from ackd.errors import InputError
 from ackd.json_rows import json_rows
 from ackd.tasks.glue import HUB
 from ackd.tasks.spec import TaskSpec
 
-if TYPE_CHECKING:  # datasets brings pandas and 80 MB, for those who read any
-    from datasets import Dataset
+ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
-Columns: TypeAlias = Mapping[str, Sequence[Any]]  # by name; a slice of one is a list
 
-READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+class Columns(Mapping[str, list[Any]]):
+    """A table's columns, each as a list of what Python has for its values, made when it is asked for."""
+
+    def __init__(self, names: Iterable[str], column: Callable[[str], list[Any]]) -> None:
+        self._names, self._column = dict.fromkeys(names), column
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._column(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def from_hub(spec: TaskSpec, split: str) -> Columns:
@@ -29,12 +43,13 @@ def from_hub(spec: TaskSpec, split: str) -> Columns:
         InputError: if it cannot be had.
     """
     try:
-        return _columns(_datasets().load_dataset(HUB, spec.name, split=split))
+        table = _datasets().load_dataset(HUB, spec.name, split=split)
     except Exception as error:  # the hub's client raises a dozen kinds for a missing network
         raise InputError(
             f"{spec.name} cannot be fetched from the Hugging Face hub ({type(error).__name__}): connect to the network "
             "once, so that a copy is kept, or give --data with a local folder in the hub's layout"
         ) from error
+    return Columns(table.column_names, lambda name: table[name][:])
 
 
 def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
@@ -56,7 +71,7 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
     whole = [f"{split}-{i:05}-of-{len(files):05}.parquet" for i in range(len(files))]
     if [path.name for path in files] not in ([f"{split}.parquet"], whole):
         raise InputError(f"the {split} split in {place} lacks a part or is there twice: found {found}")
-    return _columns(_read("parquet", files))
+    return _read(_parquet, files)
 
 
 def from_file(path: Path) -> Columns:
@@ -67,8 +82,8 @@ def from_file(path: Path) -> Columns:
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    if path.suffix not in READERS:
-        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: files may end in {', '.join(READERS)}")
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: files may end in {', '.join(ENDINGS)}")
     try:
         with path.open("rb") as file:
             start = file.read(4096)
@@ -76,56 +91,45 @@ def from_file(path: Path) -> Columns:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     if not start.strip():
         raise InputError(f"{path} has no rows")
-    if READERS[path.suffix] == "json":
-        return _JsonColumns(path)
-    rows = _read(READERS[path.suffix], [path], **({"sep": "\t"} if path.suffix == ".tsv" else {}))
-    if not len(rows):
-        raise InputError(f"{path} has no rows")
-    return _columns(rows)
+    return _read({".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(path.suffix, _json), [path])
 
 
-class _JsonColumns(Mapping[str, Sequence[Any]]):
-    """Of JSON objects; those that lack a name have None there."""
-
-    def __init__(self, path: Path) -> None:
-        self._rows = [row for _, row in json_rows(path)]
-        if not self._rows:
-            raise InputError(f"{path} has no rows")
-        self._names = dict.fromkeys(name for row in self._rows for name in row)
-
-    def __getitem__(self, name: str) -> list[Any]:
-        if name not in self._names:
-            raise KeyError(name)
-        return [row.get(name) for row in self._rows]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _columns(rows: Dataset) -> Columns:
-    return {name: rows[name] for name in rows.column_names}  # nothing is copied yet
-
-
-def _read(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
+def _read(reader: Callable[[Sequence[Path]], Columns | None], files: Sequence[Path]) -> Columns:
     try:
-        # in memory, and the reader's working copy goes when it is read: nothing is left in the user's home
-        with tempfile.TemporaryDirectory() as cache:
-            return _datasets().load_dataset(
-                kind,
-                data_files=[glob.escape(str(file)) for file in files],
-                split="train",
-                cache_dir=cache,
-                keep_in_memory=True,
-                **options,
-            )
-    except Exception as error:  # the readers of three formats raise a dozen kinds for a damaged file
-        if "corresponds to no data" in str(error):
-            raise InputError(f"{files[0]} has no rows") from error
-        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{files[0]} cannot be read as {kind} ({reason})") from error
+        table = reader(files)
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise a dozen kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{files[0]} cannot be read as {files[0].suffix[1:]} ({reason})") from error
+    if table is None:
+        raise InputError(f"{files[0]} has no rows")
+    return table
+
+
+def _parquet(files: Sequence[Path]) -> Columns | None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.concat_tables([pyarrow.parquet.ParquetFile(file).read() for file in files])
+    return Columns(table.column_names, lambda name: table.column(name).to_pylist()) if len(table) else None
+
+
+def _csv(files: Sequence[Path]) -> Columns | None:
+    import pandas
+
+    (path,) = files
+    with path.open("rb") as file:
+        frame = pandas.read_csv(file, sep="\t" if path.suffix == ".tsv" else ",", low_memory=False)
+    if len(frame) and not isinstance(frame.index, pandas.RangeIndex):
+        raise InputError(f"{path} has rows with more fields than its first line names: put texts with commas in quotes")
+    return Columns(frame.columns, lambda name: frame[name].tolist()) if len(frame) else None
+
+
+def _json(files: Sequence[Path]) -> Columns | None:
+    rows = [row for path in files for _, row in json_rows(path)]
+    names = (name for row in rows for name in row)
+    return Columns(names, lambda name: [row.get(name) for row in rows]) if rows else None
 
 
 def _datasets() -> Any:

@@ -123,7 +123,7 @@ def _values(table: Columns, column: str, source: str) -> list[Any]:
     if column not in table:
         raise InputError(f"{source} has no column {column!r}: it has {', '.join(table)}")
     try:
-        return list(table[column][:])
+        return table[column]
     except Exception as error:  # text that is no UTF-8, dates that no calendar has
         raise InputError(f"{source} has values in {column!r} that cannot be read ({error!s:.200})") from error
 

@@ -81,6 +81,12 @@ def test_a_header_alone(tmp_path: Path, mine: Load) -> None:
         mine(data=tmp_path / "a.csv")
 
 
+def test_commas_without_quotes_shift_no_columns(tmp_path: Path, mine: Load) -> None:
+    (tmp_path / "a.csv").write_text("words,mood\n" + "calm, they said,1\nloud, they said,0\n" * 10)
+    with pytest.raises(InputError, match="more fields than its first line names"):
+        mine(data=tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize("name", ["a[1].jsonl", "a b.jsonl"])
 def test_any_file_name(name: str, mine: Load, write: Write) -> None:
     assert len(mine(data=write(name, rows([0, 1] * 20))).train)
