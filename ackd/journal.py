@@ -44,6 +44,11 @@ class Training(Protocol):
 
     journal: Journal | None
 
+    @property
+    def size(self) -> int | None:
+        """Students that its answers are lists for; None if it answers for one."""
+        ...
+
     def counters(self) -> dict[str, Any]:
         """The plain numbers that are read between two calls."""
         ...
@@ -148,7 +153,7 @@ class Journal:
             if not alike(entry["counters"], training.counters()):
                 raise ValueError("its counters are those of another training")
             training.load_counters(entry["counters"])
-            return _restored(verb, entry["answer"])
+            return _restored(verb, entry["answer"], None if verb == "measure_teacher" else training.size)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
@@ -270,11 +275,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _restored(verb: str, value: Any) -> Any:
-    """What `_plain` was given, as the answer to a verb; tuples come back as lists."""
-    if isinstance(value, list):
-        return [_restored(verb, item) for item in value]
+def _restored(verb: str, value: Any, size: int | None) -> Any:
+    """What `_plain` was given, as the answer to a verb; tuples come back as lists.
+
+    Of several students it is a list with an answer for each, or such a list for each step.
+    """
     wanted = VERBS.get(verb)
+    if wanted is not None and isinstance(value, list) != (size is not None):
+        raise ValueError(f"it is {_short([value])}")
+    if isinstance(value, list):
+        steps = bool(value) and isinstance(value[0], list)
+        if wanted is not None and not steps and len(value) != size:
+            raise ValueError(f"it has {len(value)} answers for {size} students")
+        return [_restored(verb, item, size if steps else None) for item in value]
     if not isinstance(value, dict):
         if wanted is not None or not (value is None or isinstance(value, int | float)):
             raise ValueError(f"it is {_short([value])}")

@@ -60,6 +60,8 @@ class Distillation:
         InputError: if a number is not above 0.
     """
 
+    size: int | None = None  # of lists of answers: it gives one
+
     def __init__(
         self,
         task: Task,

@@ -147,6 +147,11 @@ class MutualLearning:
         )
 
     @property
+    def size(self) -> int:
+        """How many students there are."""
+        return len(self.peers)
+
+    @property
     def steps_done(self) -> int:
         """Of each."""
         return self.peers[0].steps_done

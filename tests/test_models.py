@@ -84,6 +84,19 @@ def test_checkpoints_and_configs(tmp_path: Path, make_model: Callable[..., Model
     assert plain.config._attn_implementation == "sdpa"
 
 
+def test_weights_that_are_missing_are_never_drawn_in_silence(tmp_path: Path, make_model: Callable[..., Model]) -> None:
+    make_model().bert.save_pretrained(tmp_path)  # an encoder, as it is pretrained
+    with pytest.raises(InputError, match=r"no weights for classifier\.bias, classifier\.weight: fine-tune it first"):
+        models.load_model(tmp_path)
+    assert models.shape_of(models.from_checkpoint(tmp_path, 3)()).classes == 3
+    sizes = json.loads((tmp_path / "config.json").read_text())
+    for name, value in (("num_hidden_layers", 7), ("intermediate_size", 24)):
+        (tmp_path / "config.json").write_text(json.dumps({**sizes, name: value}))
+        for load in (models.load_model, lambda folder: models.from_checkpoint(folder, 3)()):
+            with pytest.raises(InputError, match=r"do not belong together|cannot be read"):
+                load(tmp_path)
+
+
 def test_what_cannot_be_loaded_is_said(tmp_path: Path, make_model: Callable[..., Model]) -> None:
     with pytest.raises(InputError, match="no folder"):
         models.load_model(tmp_path / "nowhere")

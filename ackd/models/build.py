@@ -106,7 +106,7 @@ def from_checkpoint(source: str | Path, num_labels: int | None = None) -> Studen
     def make() -> Model:
         if num_labels is None:
             return load_model(source, language=True)
-        return load_model(source, num_labels=num_labels, ignore_mismatched_sizes=True)
+        return load_model(source, num_labels=num_labels, new_head=True)
 
     return make
 

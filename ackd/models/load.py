@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,7 +27,12 @@ TRIAL = "a bc, d-e. \u2603"  # a word, signs, and what few vocabularies have
 
 
 def load_model(
-    source: str | Path, *, device: torch.device | str = "cpu", language: bool = False, **config: Any
+    source: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    language: bool = False,
+    new_head: bool = False,
+    **config: Any,
 ) -> Model:
     """A sequence classifier, or a causal language model, from a folder or the hub, in float32.
 
@@ -35,10 +40,11 @@ def load_model(
         source: a Hugging Face folder, a run's folder that holds a model, or a hub id.
         device: where to put it.
         language: a causal language model rather than a classifier.
+        new_head: a head, and a pooler, that are missing or of another size are drawn anew.
         **config: settings of the model's config to change, as `num_labels`.
 
     Raises:
-        InputError: if there is no such model, or it is damaged.
+        InputError: if there is no such model, it is damaged, or weights of it are missing.
     """
     folder = model_folder(source)
     quieten()
@@ -53,15 +59,38 @@ def load_model(
     refusal = f"the model in {folder} cannot be read: its {CONFIG} has larger sizes than {WEIGHTS} holds weights for"
     try:
         with limited(most, refusal):
-            model: Model = family.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, **config
+            model, found = family.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=new_head,
+                **config,
             )
+        _check_whole(
+            folder, model, {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}, new_head
+        )
         check_runs(model)
     except InputError:
         raise
     except Exception as error:  # hundreds of model families check their configs and weights in many ways
         raise InputError(_cannot_load("model", folder, error)) from error
     return model.to(device)
+
+
+def _check_whole(folder: str, model: Model, drawn: Collection[str], new_head: bool) -> None:
+    """Refuses a model of which weights were drawn, where they should have been read."""
+    body = sorted(name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name)
+    if body:
+        raise InputError(
+            f"the model in {folder} has no weights for {body[0]} and {len(body) - 1} more that its {CONFIG} names: "
+            f"{CONFIG} and {WEIGHTS} do not belong together"
+        )
+    if drawn and not new_head:
+        raise InputError(
+            f"the model in {folder} has no weights for {', '.join(sorted(drawn))}: fine-tune it first (ackd finetune)"
+        )
 
 
 def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
