@@ -27,6 +27,7 @@ ROWS = [
         "ackd.shards",
         "ackd.runs",
         "ackd.reading",
+        "ackd.json_rows",
         "ackd.runlog",
         "ackd.statistics",
     },
