@@ -86,7 +86,7 @@ def test_checkpoints_and_configs(tmp_path: Path, make_model: Callable[..., Model
 
 def test_weights_that_are_missing_are_never_drawn_in_silence(tmp_path: Path, make_model: Callable[..., Model]) -> None:
     make_model().bert.save_pretrained(tmp_path)  # an encoder, as it is pretrained
-    with pytest.raises(InputError, match=r"no weights for classifier\.bias, classifier\.weight: fine-tune it first"):
+    with pytest.raises(InputError, match=r"no weights for classifier\.bias, classifier\.weight: train it first"):
         models.load_model(tmp_path)
     assert models.shape_of(models.from_checkpoint(tmp_path, 3)()).classes == 3
     sizes = json.loads((tmp_path / "config.json").read_text())

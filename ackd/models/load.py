@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,9 +68,7 @@ def load_model(
                 ignore_mismatched_sizes=new_head,
                 **config,
             )
-        _check_whole(
-            folder, model, {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}, new_head
-        )
+        _check_whole(folder, model, found, new_head)
         check_runs(model)
     except InputError:
         raise
@@ -79,17 +77,18 @@ def load_model(
     return model.to(device)
 
 
-def _check_whole(folder: str, model: Model, drawn: Collection[str], new_head: bool) -> None:
+def _check_whole(folder: str, model: Model, found: Mapping[str, Any], new_head: bool) -> None:
     """Refuses a model of which weights were drawn, where they should have been read."""
-    body = sorted(name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name)
+    drawn = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    body = [name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
     if body:
         raise InputError(
-            f"the model in {folder} has no weights for {body[0]} and {len(body) - 1} more that its {CONFIG} names: "
-            f"{CONFIG} and {WEIGHTS} do not belong together"
+            f"the model in {folder} has no weights for {len(body)} tensors that its {CONFIG} asks for, {body[0]} among "
+            f"them: {CONFIG} and {WEIGHTS} do not belong together"
         )
     if drawn and not new_head:
         raise InputError(
-            f"the model in {folder} has no weights for {', '.join(sorted(drawn))}: fine-tune it first (ackd finetune)"
+            f"the model in {folder} has no weights for {', '.join(drawn)}: train it first, as ackd finetune does"
         )
 
 
