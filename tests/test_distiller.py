@@ -170,9 +170,7 @@ def test_the_step_is_the_formula(make_batch: Callable[..., Batch]) -> None:
     distiller, batch = make_distiller(), make_batch((6, 4, 2))
     labels, kl, hidden = by_hand(small(2, seed=9), small(4, seed=0), batch)
     report = distiller.step([batch], Selection({"logits": 0.5, "hidden": 2.0}, labels=0.25))
-    rounding = (
-        16 * 16 * 2**-24
-    )  # a small KL is a difference of terms near 1, times 16, which processors round differently
+    rounding = 16 * 16 * 2**-24  # of a small KL: 16 times a difference of terms near 1
     assert report.loss.item() == pytest.approx((0.25 * labels + 0.5 * kl + 2.0 * hidden).item(), rel=1e-5)
     assert report.labels.item() == pytest.approx(labels.item(), rel=1e-5)
     assert report.losses["logits"].item() == pytest.approx(kl.item(), abs=rounding)

@@ -162,9 +162,7 @@ def test_only_what_is_picked_is_asked_and_taught(make_batch: Callable[..., Batch
     assert asked(distiller) == [rows]
     assert distiller.ledger.teacher_queries == len(rows) == count
     assert report.labels.item() == pytest.approx(labels.mean().item(), rel=1e-5)
-    rounding = (
-        16 * 16 * 2**-24
-    )  # a small KL is a difference of terms near 1, times 16, which processors round differently
+    rounding = 16 * 16 * 2**-24  # of a small KL: 16 times a difference of terms near 1
     assert report.losses["logits"].item() == pytest.approx(kl[rows].mean().item(), abs=rounding)
     assert report.loss.item() == pytest.approx((2 * labels.mean() + 0.5 * kl[rows].mean()).item(), rel=1e-5)
 
