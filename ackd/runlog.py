@@ -17,6 +17,8 @@ from ackd.runs import CONFIG
 
 Value = TypeVar("Value")
 
+LARGEST = 1 << 63  # of counts
+DEEPEST = 32  # levels of JSON: runs write five
 SELECT, LOSS = "select/", "loss/"
 DECISION_COLUMNS = ("episode", "steps_done", "selection", "reward", "reward_loss", "reward_score", "label_loss")
 CELL_COLUMNS = ("task", "policy", "seed", "metric", "dev_score", "teacher_score", "reward", "flops_share", "seconds")
@@ -92,11 +94,22 @@ def _json(path: Path) -> Mapping[str, Any]:
         return {}
     try:
         content = json.loads(_read(path))
+        if _nests(content, DEEPEST):
+            raise ValueError(f"it nests deeper than {DEEPEST}")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged, it holds no JSON ({error}): run it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged, it holds no JSON object: run it again")
     return content
+
+
+def _nests(content: Any, levels: int) -> bool:
+    """Whether there is anything below so many levels of lists and objects."""
+    level = [content]
+    for _ in range(levels):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [value for values in inner for value in values]
+    return bool(level)
 
 
 def _read(path: Path) -> bytes:
@@ -182,7 +195,7 @@ def read_columns(
 
 def _count(text: str) -> int:
     value = int(text)
-    if value < 0:
+    if not 0 <= value < LARGEST:
         raise ValueError
     return value
 

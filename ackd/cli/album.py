@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ackd import comparison, pictures, trends
 from ackd import comparison_pictures as versus
 from ackd.cli.page import Picture
-from ackd.runlog import Cell, Decision, Run, read_decisions
+from ackd.runlog import LARGEST, Cell, Decision, Run, read_decisions
 from ackd.statistics import Interval
 from ackd.trends import Episode
 
@@ -53,7 +53,7 @@ def steps_of(run: Run, decisions: Sequence[Decision]) -> int:
     most = max((decision.steps_done for decision in decisions), default=1)
     # instances have budgets of their own
     steps = None if run.settings.get("instances") else run.settings.get("steps")
-    return steps if isinstance(steps, int) and steps >= most else most
+    return steps if isinstance(steps, int) and most <= steps < LARGEST else most
 
 
 def learned_from(run: Run, episodes: Sequence[Episode]) -> tuple[list[Episode], list[Episode]]:

@@ -250,6 +250,15 @@ def test_a_diverged_training_says_so(tmp_path: Path) -> None:
     assert "diverged" in Page(run / "report.html").text
 
 
+@pytest.mark.parametrize("write", [write_training, write_evaluation])
+def test_a_number_of_steps_that_no_run_has_is_not_believed(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    run = write(tmp_path / "run")
+    config = json.loads((run / "config.json").read_bytes())
+    config["settings"]["steps"] = 10**400
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["report", str(run)]) == 0
+
+
 def test_one_seed_and_diverged_cells_are_reported(tmp_path: Path) -> None:
     run = write_evaluation(tmp_path / "run", ("sst2",))
     rows = list(csv.reader((run / "table.csv").read_text().splitlines()))
@@ -375,6 +384,11 @@ def append(path: Path, line: str) -> None:
         file.write(line)
 
 
+def nest(path: Path, deep: str) -> None:
+    """Something deep beside what the file says."""
+    path.write_text(json.dumps(json.loads(path.read_bytes()))[:-1] + f', "deep": {deep}}}')
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -392,7 +406,19 @@ def append(path: Path, line: str) -> None:
         ),
         (lambda path: write_run(path, "train", {}, None), "{run} holds no decisions: there is nothing to report"),
         (lambda path: write_run(path, "evaluate", {}, None), "{run} holds no student that was trained to its end: "),
+        *(
+            (
+                lambda path, name=name, deep=deep: nest(write_training(path) / f"{name}.json", deep),
+                "{run}/" + name + ".json is damaged, ",
+            )
+            for name in ("config", "result", "ledger")
+            for deep in ("[" * 900 + "]" * 900, '{"a":' * 100 + "1" + "}" * 100)
+        ),
         (lambda path: append(write_training(path) / "decisions.csv", "junk\n"), "{run}/decisions.csv, line 38: "),
+        (
+            lambda path: append(write_training(path) / "decisions.csv", f"0,0,0,{'9' * 400}{',0' * 17}\n"),
+            "999' in the column 'steps_done' is no number: the file is damaged",
+        ),
         (lambda path: append(write_evaluation(path) / "table.csv", "junk\n"), "{run}/table.csv, line 32: "),
     ],
 )
