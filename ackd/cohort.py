@@ -257,7 +257,13 @@ class Cohort:
         }
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them."""
+        """Sets them.
+
+        Raises:
+            ValueError: if they are of more steps than there are.
+        """
+        if not 0 <= counters["steps_done"] <= self.steps:
+            raise ValueError(f"it has taken {counters['steps_done']} of {self.steps} steps")
         self.seeds, self.steps_done = tuple(counters["seeds"]), counters["steps_done"]
         self.prices, self.price_of_all = list(counters["prices"]), counters["price_of_all"]
         self.ledger = self._first.ledger = Ledger(**counters["ledger"])

@@ -263,7 +263,13 @@ class Distillation:
         }
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them."""
+        """Sets them.
+
+        Raises:
+            ValueError: if they are of more steps than there are.
+        """
+        if not 0 <= counters["steps_done"] <= self.steps:
+            raise ValueError(f"it has taken {counters['steps_done']} of {self.steps} steps")
         self.seed, self.steps_done = counters["seed"], counters["steps_done"]
         self.price, self.price_of_all = counters["price"], counters["price_of_all"]
         self.ledger = self.distiller.ledger = Ledger(**counters["ledger"])

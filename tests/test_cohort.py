@@ -387,3 +387,5 @@ def test_what_cannot_work_is_said() -> None:
     cohort.advance([Selection()] * 2, 9)
     with pytest.raises(ValueError, match="no step to take: 3 of 3 are done"):
         cohort.advance([Selection()] * 2, 1)
+    with pytest.raises(ValueError, match="it has taken 4 of 3 steps"):
+        cohort.load_counters(cohort.counters() | {"steps_done": 4})

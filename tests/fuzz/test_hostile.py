@@ -268,6 +268,17 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         training.journal = None
 
 
+@pytest.mark.parametrize("taken", [-1, 5, 65536])
+def test_steps_that_are_not_there_are_refused(taken: int, tmp_path: Path) -> None:
+    """The training has four."""
+    READERS["journal"].make(tmp_path)
+    lines = (tmp_path / ENTRIES).read_text().splitlines()
+    entry = json.loads(lines[2])
+    told = [*lines[:2], json.dumps(entry | {"counters": entry["counters"] | {"steps_done": taken}}), *lines[3:]]
+    (tmp_path / ENTRIES).write_text("\n".join(told) + "\n")
+    assert f"it has taken {taken} of 4 steps" in attempt(READERS["journal"], tmp_path)
+
+
 def test_alike() -> None:
     own: dict[str, Any] = {"steps": 3, "price": 0.0, "names": ["a"], "ledger": {"x": 1.0}}
     assert alike({"steps": 9, "price": 2, "names": [], "ledger": {"x": -1.0}}, own)
