@@ -103,9 +103,9 @@ class Student:
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
         self.schedule.load_state_dict(_copied(state["schedule"]))
         for parameter, moments in self.optimizer.state.items():
-            for value in moments.values():
-                if not value.is_floating_point() or (value.dim() and value.shape != parameter.shape):
-                    raise ValueError("the optimizer's state is that of another model")
+            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            if {name: value.shape for name, value in moments.items() if value.is_floating_point()} != shapes:
+                raise ValueError("the optimizer's state is that of another model")
 
 
 def _copied(value: Any) -> Any:

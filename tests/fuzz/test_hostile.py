@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import resource
+import struct
 import subprocess
 import sys
 import textwrap
@@ -240,6 +241,26 @@ def test_states_of_another_training_end_in_no_traceback(seed: int, tmp_path: Pat
     container[key] = rng.choice([*others, value[:1] if isinstance(value, torch.Tensor) and value.dim() else "y"])
     torch.save(saved, folder / STATE)
     attempt(READERS["journal"], folder)
+
+
+def test_a_weight_that_changed_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / STATE
+    torch.save({"weights": torch.full((100,), 1.5)}, path)
+    content = path.read_bytes()
+    at = content.index(struct.pack("100f", *[1.5] * 100))
+    path.write_bytes(content[: at + 40] + b"\1" + content[at + 41 :])
+    with pytest.raises(InputError, match=r"damaged \(the checksum of .*does not fit\)"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["step", "exp_avg", "exp_avg_sq"])
+def test_moments_that_are_missing_are_refused(name: str, tmp_path: Path) -> None:
+    READERS["journal"].make(tmp_path)
+    saved = torch.load(tmp_path / STATE, weights_only=True)
+    student = saved["state"]["distiller"]["student"]
+    next(iter(student["optimizer"]["state"].values())).pop(name)
+    torch.save(saved, tmp_path / STATE)
+    assert "does not fit this training" in attempt(READERS["journal"], tmp_path)
 
 
 def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
