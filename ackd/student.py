@@ -104,7 +104,8 @@ class Student:
         self.schedule.load_state_dict(_copied(state["schedule"]))
         for parameter, moments in self.optimizer.state.items():
             shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            if {name: value.shape for name, value in moments.items() if value.is_floating_point()} != shapes:
+            there = {name: value.shape if value.is_floating_point() else None for name, value in moments.items()}
+            if there != shapes:
                 raise ValueError("the optimizer's state is that of another model")
 
 
