@@ -13,6 +13,7 @@ from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter, run
 from ackd.precision import Precision, computing
+from ackd.reading import alike
 from ackd.scores import Pick
 from ackd.student import Student
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher, union
@@ -214,11 +215,17 @@ class Distiller:
         return state | {"weighting": self.weighting.state_dict() if self.weighting is not None else {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Goes on from a `state_dict`.
+
+        Raises:
+            ValueError: if it is of another training.
+        """
         self.student.load_state_dict(state["student"])
         device = self.student.parameters[0].device  # another process may have sent the state
-        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
-        self._seen = dict(state["seen"])
+        sums, seen = state["sums"], state["seen"]
+        if not (alike(sums, dict.fromkeys(seen, torch.zeros(()))) and alike(seen, dict.fromkeys(seen, 1))):
+            raise ValueError("the scales are those of another training")
+        self._sums, self._seen = {name: total.to(device) for name, total in sums.items()}, dict(seen)
         if self.weighting is not None:
             self.weighting.load_state_dict(state["weighting"])
 

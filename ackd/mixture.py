@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.distiller import Distiller
+from ackd.reading import alike
 from ackd.types import LABELS, Selection
 
 
@@ -20,10 +21,11 @@ class Scales:
 
     Args:
         steps: how many losses that is, of those batches in which the student selected the type; 0 scales nothing.
+        students: N.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, students: int) -> None:
+        self.steps, self.students = steps, students
         self._sums: dict[str, Tensor] = {}  # [N] each
         self._seen: dict[str, Tensor] = {}  # [N] each
 
@@ -43,8 +45,16 @@ class Scales:
         return {"sums": dict(self._sums), "seen": dict(self._seen)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
-        self._sums, self._seen = dict(state["sums"]), dict(state["seen"])
+        """Goes on from there.
+
+        Raises:
+            ValueError: if it is of other students.
+        """
+        sums, seen = state["sums"], state["seen"]
+        known = dict.fromkeys(seen, torch.zeros(self.students))
+        if not (alike(sums, known) and alike(seen, known)):
+            raise ValueError("the scales are those of other students")
+        self._sums, self._seen = dict(sums), dict(seen)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 import zipfile
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Adam, AdamW
+from torch.optim.lr_scheduler import LRScheduler
 
 from ackd.errors import InputError
 
@@ -51,15 +54,39 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 
 
 def alike(given: Any, own: Any) -> bool:
-    """Whether plain values from a file have the names and the kinds of one's own, so that they can take their place.
+    """Whether values from a file have the names, kinds and shapes of one's own, so that they can take their place.
 
-    Any number will do for a float, and a list may be of any length.
+    Any number will do for a float, decimals of any precision for a tensor of decimals, and a list may be of any length.
     """
     if isinstance(own, dict):
         same = isinstance(given, dict) and given.keys() == own.keys()
         return same and all(alike(given[name], value) for name, value in own.items())
-    if isinstance(own, list | tuple):
+    if isinstance(own, list):
         return isinstance(given, list | tuple) and all(alike(item, own[0]) for item in given if own)
+    if isinstance(own, tuple):
+        same = isinstance(given, list | tuple) and len(given) == len(own)
+        return same and all(alike(item, value) for item, value in zip(given, own, strict=True))
+    if isinstance(own, Tensor):
+        same = isinstance(given, Tensor) and given.shape == own.shape
+        return same and given.is_floating_point() == own.is_floating_point()
     if isinstance(own, float):
         return type(given) is float or (type(given) is int and abs(given) <= sys.float_info.max)
     return type(given) is type(own)
+
+
+def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:
+    """Lets an optimizer or a schedule go on from its saved state, which stays untouched.
+
+    Raises:
+        ValueError: if that is of another training. Fused optimizers would write past the end of moments too small.
+    """
+    given, there = ({**one, "state": None} for one in (state, own.state_dict()))
+    if not alike(given, there):
+        raise ValueError(f"the state of the {type(own).__name__} is that of another training")
+    own.load_state_dict(copy.deepcopy(state))
+    if isinstance(own, LRScheduler):
+        return
+    for parameter, moments in own.state.items():
+        known = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+        if not alike(moments, known) or not moments["step"] >= 0:
+            raise ValueError(f"the state of the {type(own).__name__} is that of another model")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from ackd.reading import alike, restore
 from ackd.student import Student
 
 
@@ -126,14 +127,20 @@ class Stacked:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`, which stays untouched, before the first step."""
+        """Goes on from a `state_dict`, which stays untouched, before the first step.
+
+        Raises:
+            ValueError: if it is of other students.
+        """
         with torch.no_grad():
             for one, saved in zip(self.parameters, state["parameters"], strict=True):
+                if not alike(saved, one):
+                    raise ValueError("the weights are those of other students")
                 one.copy_(saved)
         for place in state["split"]:
-            self.split(place)
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.schedule.load_state_dict(copy.deepcopy(state["schedule"]))
+            self.split(range(len(self.parameters))[place])
+        restore(self.optimizer, state["optimizer"])
+        restore(self.schedule, state["schedule"])
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ackd import models
 from ackd.models import Model
 from ackd.process_group import ALONE, Group
-from ackd.reading import alike
+from ackd.reading import restore
 
 WARMUP = 0.06  # share of the budget in which the learning rate rises
 
@@ -93,20 +93,15 @@ class Student:
         return {name: _copied(value) for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`, which stays untouched."""
-        for name, own in (("optimizer", self.optimizer), ("schedule", self.schedule)):
-            told, kept = ({**one, "state": None} for one in (state[name], own.state_dict()))
-            if not alike(told, kept):
-                raise ValueError(f"the state of the {name} is that of another training")
+        """Goes on from a `state_dict`, which stays untouched.
+
+        Raises:
+            ValueError: if it is of another training.
+        """
         self.model.load_state_dict(state["model"])
         self.companions.load_state_dict(state["companions"])
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
-        self.schedule.load_state_dict(_copied(state["schedule"]))
-        for parameter, moments in self.optimizer.state.items():
-            shapes = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            there = {name: value.shape if value.is_floating_point() else None for name, value in moments.items()}
-            if there != shapes:
-                raise ValueError("the optimizer's state is that of another model")
+        restore(self.optimizer, state["optimizer"])
+        restore(self.schedule, state["schedule"])
 
 
 def _copied(value: Any) -> Any:

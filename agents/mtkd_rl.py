@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_teachers, look
+from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
 from ackd.errors import InputError
 from ackd.types import Knowledge, Outputs
 from ackd.weighting import Answers, Weighting
@@ -109,9 +109,14 @@ class MtkdRl(Weighting):
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Goes on from a `state_dict`.
+
+        Raises:
+            ValueError: if it is of another policy.
+        """
         self.network.load_state_dict(state["network"])
-        self._phase = copy.deepcopy(state["phase"])
+        check_batches(state["phase"], torch.zeros(self.network.width), torch.zeros(()))
+        self._phase = list(copy.deepcopy(state["phase"]))
         self._mean.load_state_dict(state["mean"])
 
     def learned(self) -> dict[str, Tensor]:

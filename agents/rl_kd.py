@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_teachers, look
+from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
 from ackd.errors import InputError, unknown
 from ackd.ledger import Ledger
+from ackd.reading import alike
 from ackd.types import Knowledge, Needs
 from ackd.weighting import Answers, Weighting
 
@@ -199,12 +200,23 @@ class RlKd(Weighting):
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Goes on from a `state_dict`.
+
+        Raises:
+            ValueError: if it is of another policy.
+        """
         state = copy.deepcopy(state)
         self.network.load_state_dict(state["network"])
         self._generator.set_state(state["generator"])
-        self._baseline, self._last = state["baseline"], state["last"]
-        self._visits, self._phase = state["visits"], state["phase"]
+        of_state, draw, number = torch.zeros(self.network.width), self._mean.total, torch.zeros(())
+        last, visits, baseline = state["last"], state["visits"], state["baseline"]
+        check_batches(state["phase"], of_state, draw, number)
+        check_batches([] if last is None else [last], of_state, draw)
+        if not alike(visits, dict.fromkeys(visits, (of_state, draw))):
+            raise ValueError("the visits are those of another policy")
+        if baseline is not None and not alike(baseline, number):
+            raise ValueError("the baseline is that of another policy")
+        self._baseline, self._last, self._visits, self._phase = baseline, last, visits, list(state["phase"])
         self._mean.load_state_dict(state["mean"])
 
     def learned(self) -> dict[str, Tensor]:

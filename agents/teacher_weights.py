@@ -7,7 +7,6 @@ No gradient of the student's loss passes through the weights.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from ackd.errors import InputError
 from ackd.knowledge import label_loss
+from ackd.reading import alike, restore
 from ackd.types import LABELS, Knowledge
 from ackd.weighting import Answers
 
@@ -124,6 +124,11 @@ class Network:
         """Its answer, with gradient."""
         return cast(Tensor, self.layers(state))
 
+    @property
+    def width(self) -> int:
+        """S, the numbers that it is given of an example."""
+        return next(self.layers.parameters()).shape[1]
+
     def flops(self, examples: int) -> float:
         """Of an answer to so many; learning from them takes three times that."""
         return 2.0 * examples * sum(weights.numel() for weights in self.layers.parameters() if weights.dim() > 1)
@@ -147,11 +152,22 @@ class Network:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
         self.layers.load_state_dict(state["layers"])
-        self._adam.load_state_dict(copy.deepcopy(state["adam"]))
+        restore(self._adam, state["adam"])
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by their names, as copies."""
         return {f"network.{name}": value.detach().cpu().clone() for name, value in self.layers.state_dict().items()}
+
+
+def check_batches(batches: Any, *rows: Tensor) -> None:
+    """Whether batches that were read back, a tuple of tensors [R, ...] each, have rows such as these.
+
+    Raises:
+        ValueError: if they are of another policy.
+    """
+    for one in batches:
+        if not alike(one, tuple(row.expand(len(one[0]), *row.shape) for row in rows)):
+            raise ValueError("the decisions are those of another policy")
 
 
 class MeanWeights:
@@ -170,7 +186,13 @@ class MeanWeights:
         return {"total": self.total, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Goes on from a `state_dict`.
+
+        Raises:
+            ValueError: if it is of other teachers.
+        """
+        if not alike(state, {"total": self.total, "count": 0}):
+            raise ValueError("the mean weights are those of other teachers")
         self.total, self.count = state["total"].clone(), state["count"]
 
     def value(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import inspect
@@ -34,7 +35,7 @@ from ackd.runlog import open_run, read_decisions, read_table
 from ackd.runs import RunFolder
 from ackd.signals import FEATURES, GLOBALS
 from ackd.teachers import ModelTeacher
-from ackd.types import Batch, Field, Needs, Selection, Shape
+from ackd.types import Batch, Field, Knowledge, Needs, Selection, Shape
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched
 
@@ -230,37 +231,62 @@ def _read_cache(folder: Path) -> None:
         cache.close()
 
 
-@lru_cache
-def _training() -> Distillation:
+def build_training(types: Sequence[str] = ("logits",), teachers: int = 1, **changes: Any) -> Distillation:
     texts = prose(60).split(".")[:40]
     labels = np.arange(40) % 2
     everything = tasks.Split.tokenise([texts], labels, np.arange(40), tokenizer(), 8)
     spec = tasks.TaskSpec("own", ("text",), "label", ("0", "1"), ("accuracy",))
     task = tasks.Task(spec, everything.select(range(32)), everything.select(range(32, 36)), {"validation": everything})
-    teacher = ModelTeacher(model())
-    make = models.from_layers(teacher.model, 1)
+    taught = [ModelTeacher(model()) for _ in range(teachers)]
+    make = models.from_layers(taught[0].model, 1)
     shape = models.shape_of(make())
-    losses = lambda: knowledge.build(("logits",), shape, teacher.shape)  # noqa: E731
-    return Distillation(task, [teacher], make, losses, steps=4, batch_size=4)
+
+    def losses() -> list[Knowledge]:
+        return [
+            one
+            for place, teacher in enumerate(taught)
+            for one in knowledge.build(
+                types, shape, teacher.shape, teacher_place=place, suffix=f"-{place}" * (place > 0)
+            )
+        ]
+
+    return Distillation(task, taught, make, losses, **{"steps": 4, "batch_size": 4, **changes})
 
 
-def _train(folder: Path, phases: int, seconds: float = 60.0) -> None:
-    training = _training()
+@lru_cache
+def _training() -> Distillation:
+    return build_training()
+
+
+def train(
+    folder: Path,
+    phases: int,
+    seconds: float = 60.0,
+    make: Callable[[], Any] = _training,
+    begin: Any = 3,
+    asked: tuple[Any, ...] = (Selection.of("logits"), 1),
+) -> None:
+    """Resets the training that `make` makes, or takes it up from `folder`, and asks it for so many phases."""
+    training = copy.copy(make())  # what one input leaves behind is not there for the next
     training.journal = Journal(folder, seconds=seconds)
     try:
-        training.reset(3)
+        training.reset(begin)
         for _ in range(phases):
-            report = training.advance(Selection.of("logits"), 1)
-            assert isinstance(report.loss + report.labels + sum(report.losses.values()), float)
-        standing = training.measure(training.task.reward, "reward")
-        assert isinstance(standing.loss + standing.score + sum(standing.scores.values()), float)
+            for report in _flat(training.advance(*asked)):
+                assert isinstance(report.loss + report.labels + sum(report.losses.values()), float)
+        for standing in _flat(training.measure(_training().task.reward, "reward")):
+            assert isinstance(standing.loss + standing.score + sum(standing.scores.values()), float)
         assert json.dumps(training.ledger.as_dict())
     finally:
         training.journal = None
 
 
+def _flat(answers: Any) -> list[Any]:
+    return [one for given in answers for one in _flat(given)] if isinstance(answers, list) else [answers]
+
+
 def _make_journal(folder: Path) -> None:
-    _train(folder, 2, seconds=0)
+    train(folder, 2, seconds=0)
 
 
 def _make_run(folder: Path) -> None:
@@ -595,8 +621,6 @@ def _read_tuned(folder: Path) -> None:
 
 @lru_cache
 def _template() -> Model:
-    import copy
-
     return copy.deepcopy(model())
 
 
@@ -634,7 +658,7 @@ READERS: dict[str, Reader] = {
         seal=_seal_archive,
     ),
     "cache": Reader(_make_cache, _read_cache, ("ackd.cache", "ackd.column")),
-    "journal": Reader(_make_journal, lambda folder: _train(folder, 3), ("ackd.journal", "ackd.loop")),
+    "journal": Reader(_make_journal, lambda folder: train(folder, 3), ("ackd.journal", "ackd.loop")),
     "run": Reader(_make_run, _read_run, ("ackd.runs",)),
     "runlog": Reader(_make_training, _read_runlog, ("ackd.runlog",)),
     "table": Reader(_make_table, _read_runlog, ("ackd.runlog",)),

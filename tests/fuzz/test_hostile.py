@@ -13,7 +13,9 @@ import sys
 import textwrap
 import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from ackd.types import Selection
 from tests.fuzz import readers
 from tests.fuzz.mutate import mutated
 from tests.fuzz.readers import READERS, Broken, Reader, attempt
+from tests.fuzz.trainings import STATEFUL
 
 
 class Canary:
@@ -227,20 +230,50 @@ def spots(tree: Any) -> list[tuple[Any, Any]]:
     return found + [spot for _, value in items if isinstance(value, dict | list) for spot in spots(value)]
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_states_of_another_training_end_in_no_traceback(seed: int, tmp_path: Path) -> None:
-    """Whole files, in which one value is of another kind, shape or range."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    READERS["journal"].make(folder)
+OTHERS: list[Any] = [None, -1, 10**9, "x", [], {}, torch.zeros(3), torch.full((2, 4), -7), float("nan")]
+
+
+def changed(value: Any) -> Any:
+    """A tensor of another shape."""
+    return value[:1] if isinstance(value, torch.Tensor) and value.dim() else "y"
+
+
+@lru_cache
+def kept_by(kind: str) -> dict[str, bytes]:
+    """The files of a training of that kind that was interrupted."""
+    with TemporaryDirectory() as folder:
+        STATEFUL[kind].make(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def attempt_changed(kind: str, folder: Path, change: Callable[[dict[str, Any]], None]) -> str:
+    """What becomes of going on from such a state once it is changed."""
+    for name, content in kept_by(kind).items():
+        (folder / name).write_bytes(content)
     saved = torch.load(folder / STATE, weights_only=True)
-    rng = random.Random(seed)
-    container, key = rng.choice(spots(saved))
-    value = container[key]
-    others: list[Any] = [None, -1, 10**9, "x", [], {}, torch.zeros(3), torch.full((2, 4), -7), float("nan")]
-    container[key] = rng.choice([*others, value[:1] if isinstance(value, torch.Tensor) and value.dim() else "y"])
+    change(saved)
     torch.save(saved, folder / STATE)
-    attempt(READERS["journal"], folder)
+    return attempt(STATEFUL[kind], folder)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_states_of_another_training_end_in_no_traceback(kind: str, seed: int, tmp_path: Path) -> None:
+    """Whole files, in which one value is of another kind, shape or range."""
+    rng = random.Random(seed)
+
+    def change(saved: dict[str, Any]) -> None:
+        container, key = rng.choice(spots(saved))
+        container[key] = rng.choice([*OTHERS, changed(container[key])])
+
+    attempt_changed(kind, tmp_path, change)
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_a_state_that_nobody_changed_is_gone_on_from(kind: str, tmp_path: Path) -> None:
+    """Also after one that was refused."""
+    assert attempt_changed(kind, tmp_path, lambda saved: saved["state"].clear())
+    assert attempt_changed(kind, tmp_path, lambda saved: None) == ""
 
 
 def test_a_weight_that_changed_is_noticed(tmp_path: Path) -> None:
@@ -253,14 +286,27 @@ def test_a_weight_that_changed_is_noticed(tmp_path: Path) -> None:
         read_tensors(path)
 
 
-@pytest.mark.parametrize("name", ["step", "exp_avg", "exp_avg_sq"])
-def test_moments_that_are_missing_are_refused(name: str, tmp_path: Path) -> None:
-    READERS["journal"].make(tmp_path)
-    saved = torch.load(tmp_path / STATE, weights_only=True)
-    student = saved["state"]["distiller"]["student"]
-    next(iter(student["optimizer"]["state"].values())).pop(name)
-    torch.save(saved, tmp_path / STATE)
-    assert "does not fit this training" in attempt(READERS["journal"], tmp_path)
+def moments(state: Any) -> list[dict[str, Any]]:
+    """Those of every parameter of every optimizer."""
+    return [given[key] for given, key in spots(state) if isinstance(given[key], dict) and "exp_avg" in given[key]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("step", None), ("step", -1.0), ("exp_avg", None), ("exp_avg_sq", None), ("exp_avg_sq", 0.0)]
+)
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_moments_that_do_not_fit_are_refused(kind: str, name: str, value: float | None, tmp_path: Path) -> None:
+    """Of the first parameter and of the last, which may be another optimizer's; what is too small would be overrun."""
+    for place in (0, -1):
+
+        def change(saved: dict[str, Any], place: int = place) -> None:
+            theirs = moments(saved)[place]
+            if value is None:
+                theirs.pop(name)
+            else:
+                theirs[name] = torch.tensor(value)
+
+        assert "does not fit this training" in attempt_changed(kind, tmp_path, change)
 
 
 def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
