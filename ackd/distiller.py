@@ -223,7 +223,7 @@ class Distiller:
         self.student.load_state_dict(state["student"])
         device = self.student.parameters[0].device  # another process may have sent the state
         sums, seen = state["sums"], state["seen"]
-        if not (alike(sums, dict.fromkeys(seen, torch.zeros(()))) and alike(seen, dict.fromkeys(seen, 1))):
+        if not (alike(sums, dict.fromkeys(seen, torch.zeros(()))) and alike(seen, dict.fromkeys(seen, 0))):
             raise ValueError("the scales are those of another training")
         self._sums, self._seen = {name: total.to(device) for name, total in sums.items()}, dict(seen)
         if self.weighting is not None:

@@ -56,7 +56,8 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 def alike(given: Any, own: Any) -> bool:
     """Whether values from a file have the names, kinds and shapes of one's own, so that they can take their place.
 
-    Any number will do for a float, decimals of any precision for a tensor of decimals, and a list may be of any length.
+    Any number will do for a float, whole numbers of 64 bits for one of these, decimals of any precision for a tensor of
+    decimals, and a list may be of any length.
     """
     if isinstance(own, dict):
         same = isinstance(given, dict) and given.keys() == own.keys()
@@ -71,7 +72,7 @@ def alike(given: Any, own: Any) -> bool:
         return same and given.is_floating_point() == own.is_floating_point()
     if isinstance(own, float):
         return type(given) is float or (type(given) is int and abs(given) <= sys.float_info.max)
-    return type(given) is type(own)
+    return type(given) is type(own) and not (isinstance(given, int) and abs(given) >= 2**63)
 
 
 def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:

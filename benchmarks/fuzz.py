@@ -4,10 +4,10 @@
     python benchmarks/fuzz.py --reader policy --inputs 100000
     python benchmarks/fuzz.py --commands 1000
 
-An input is a sound sample with one file changed: bytes, JSON values, table cells, safetensors headers, with its
-checksums mended in half of the cases. One input of four is watched, and after the first 2,000 one of 32, since that
-takes longer than to read it: if it reaches a line of the reader that none reached before, further inputs are made from
-it too. What fails is saved under build/fuzz.
+An input is a sound sample with one file changed: bytes, JSON values, table cells, safetensors headers, what torch
+saved, with its checksums mended in half of the cases. One input of four is watched, and after the first 2,000 one of
+32, since that takes longer than to read it: if it reaches a line of the reader that none reached before, further inputs
+are made from it too. What fails is saved under build/fuzz.
 
 A row says how many inputs there were, how many were accepted, were refused with a sentence, and failed: by any other
 exception, by running or writing what they may not, by more memory than 1 GiB, or by taking more than 20 seconds; then
@@ -40,9 +40,11 @@ import torch
 
 from tests.fuzz import commands
 from tests.fuzz.readers import READERS, Broken, Reader, attempt, damaged
+from tests.fuzz.trainings import STATEFUL
 from tests.fuzz.watch import limit_memory
 
 ROOT = Path(__file__).parents[1]
+ALL = {**READERS, **STATEFUL}
 FAILED = ROOT / "build" / "fuzz"
 MEMORY = 1 << 30
 SHOWN = 20  # failures that are told of
@@ -162,14 +164,14 @@ def run_commands(place: Path, count: int, seconds: float, seed: int) -> collecti
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reader", choices=READERS)
+    parser.add_argument("--reader", choices=ALL)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="for each reader")
     parser.add_argument("--commands", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.reader is None and not given.commands:
-        for name in READERS:  # a crash of one process is told, and ends only that
+        for name in ALL:  # a crash of one process is told, and ends only that
             own = ["--reader", name, "--inputs", str(given.inputs), "--seconds", str(given.seconds)]
             ended = subprocess.run([sys.executable, __file__, *own, "--seed", str(given.seed)], check=False)
             if ended.returncode:
@@ -188,7 +190,7 @@ def main() -> None:
         else:
             logging.disable(logging.CRITICAL)
             name = given.reader
-            ends = fuzz(name, READERS[name], Path(place), given.inputs, given.seconds, given.seed)
+            ends = fuzz(name, ALL[name], Path(place), given.inputs, given.seconds, given.seed)
             inputs = ends["accepted"] + ends["refused"] + ends["failed"]
             cells = [str(ends[end]) for end in ("accepted", "refused", "failed", "lines", "kept")]
     print(f"| {name} | {inputs} | {' | '.join(cells)} | {time.monotonic() - started:.0f} |", flush=True)

@@ -1,11 +1,15 @@
-"""Damage that knows the format: bytes, JSON, JSON lines, tables and safetensors headers."""
+"""Damage that knows the format: bytes, JSON, JSON lines, tables, safetensors headers and what torch saves."""
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 MARK = "\x01mark"
 # Written as they stand, since JSON's own writer would refuse some of them.
@@ -18,6 +22,29 @@ HOSTILE = (
 )
 CELLS = ("", "nan", "inf", "-inf", "1e400", "-1", "1.5", "9" * 400, "x", '"', "\x00", "é", ",", "\n", "a" * 3000, "²")
 NUMBERS = (0, 1, 2, 127, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+VALUES: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        -1,
+        0,
+        7,
+        10**9,
+        2**70,
+        -0.5,
+        1e300,
+        float("nan"),
+        float("inf"),
+        "x",
+        b"x",
+        [],
+        {},
+        (),
+        [[]],
+        {"x": 1},
+    ),
+    *(torch.zeros(()), torch.zeros(0), torch.zeros(3), torch.full((2, 4), -7), torch.tensor(2**62)),
+)
 DICTIONARY = (
     b"\x00",
     b"\xff",
@@ -140,6 +167,47 @@ def _header(data: bytes, rng: random.Random) -> bytes:
     return told.to_bytes(8, "little") + header + data[8 + length :]
 
 
+def _state(data: bytes, rng: random.Random) -> bytes:
+    try:
+        tree = [torch.load(io.BytesIO(data), weights_only=True)]
+        change_state(tree, rng)
+    except Exception:  # it is damaged already
+        return _bytes(data, rng)
+    file = io.BytesIO()
+    torch.save(tree[0] if tree else None, file)  # with its checksums
+    return file.getvalue()
+
+
+def change_state(state: Any, rng: random.Random) -> None:
+    """Puts another value, shape or name somewhere into a tree of dicts, lists, tensors and numbers."""
+    spots = list(_spots(state))
+    where, key = rng.choice(spots)
+    value = where[key]
+    match rng.randrange(8):
+        case 0 if len(spots) > 1:
+            del where[key]
+        case 1 if isinstance(where, dict):
+            where[rng.choice(("", "x", 3, None, f"{key}s"))] = where.pop(key)
+        case 2:
+            other, its = rng.choice(spots)
+            where[key] = other[its]
+        case 3 | 4 if isinstance(value, Tensor):
+            where[key] = rng.choice(_others(value))
+        case _:
+            where[key] = rng.choice(VALUES)
+
+
+def _others(value: Tensor) -> list[Tensor]:
+    """Of another shape, kind or content."""
+    shapes = [value[None], value.flatten(), value.expand(3, *value.shape), value.flatten()[:1], value.flatten()[1:]]
+    kinds = [value.double(), value.half(), value.long(), value.bool(), value.flatten().to_sparse()]
+    return [*shapes, *kinds, torch.full_like(value, 100), -value.double(), value.double() * float("nan")]
+
+
+def _is_state(data: bytes) -> bool:
+    return data.startswith(b"PK\x03\x04")
+
+
 def _is_json(data: bytes) -> bool:
     try:
         return isinstance(json.loads(data), dict | list)
@@ -167,4 +235,5 @@ SHAPES: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, random.Random], by
     (_is_lines, _line),
     (_is_table, _cell),
     (_is_safetensors, _header),
+    (_is_state, _state),
 )

@@ -27,7 +27,7 @@ from ackd.journal import ENTRIES, STATE, Journal
 from ackd.reading import alike, read_tensors
 from ackd.types import Selection
 from tests.fuzz import readers
-from tests.fuzz.mutate import mutated
+from tests.fuzz.mutate import change_state, mutated
 from tests.fuzz.readers import READERS, Broken, Reader, attempt
 from tests.fuzz.trainings import STATEFUL
 
@@ -230,14 +230,6 @@ def spots(tree: Any) -> list[tuple[Any, Any]]:
     return found + [spot for _, value in items if isinstance(value, dict | list) for spot in spots(value)]
 
 
-OTHERS: list[Any] = [None, -1, 10**9, "x", [], {}, torch.zeros(3), torch.full((2, 4), -7), float("nan")]
-
-
-def changed(value: Any) -> Any:
-    """A tensor of another shape."""
-    return value[:1] if isinstance(value, torch.Tensor) and value.dim() else "y"
-
-
 @lru_cache
 def kept_by(kind: str) -> dict[str, bytes]:
     """The files of a training of that kind that was interrupted."""
@@ -260,13 +252,7 @@ def attempt_changed(kind: str, folder: Path, change: Callable[[dict[str, Any]], 
 @pytest.mark.parametrize("kind", STATEFUL)
 def test_states_of_another_training_end_in_no_traceback(kind: str, seed: int, tmp_path: Path) -> None:
     """Whole files, in which one value is of another kind, shape or range."""
-    rng = random.Random(seed)
-
-    def change(saved: dict[str, Any]) -> None:
-        container, key = rng.choice(spots(saved))
-        container[key] = rng.choice([*OTHERS, changed(container[key])])
-
-    attempt_changed(kind, tmp_path, change)
+    attempt_changed(kind, tmp_path, lambda saved: change_state(saved, random.Random(seed)))
 
 
 @pytest.mark.parametrize("kind", STATEFUL)
@@ -350,10 +336,15 @@ def test_alike() -> None:
     own: dict[str, Any] = {"steps": 3, "price": 0.0, "names": ["a"], "ledger": {"x": 1.0}}
     assert alike({"steps": 9, "price": 2, "names": [], "ledger": {"x": -1.0}}, own)
     wrongs: list[Any] = [None, [], own | {"steps": 3.0}, own | {"steps": True}, own | {"price": "1"}]
-    for wrong in (*wrongs, own | {"price": 10**400}):
+    for wrong in (*wrongs, own | {"price": 10**400}, own | {"steps": 2**70}):
         assert not alike(wrong, own)
     assert not alike(own | {"names": [1]}, own)
     assert not alike(own | {"more": 1}, own)
+    pair, tensor = (0.9, 0.999), torch.zeros(2, 3)
+    assert alike([0.5, 1], pair)
+    assert not any(alike(wrong, pair) for wrong in ([], [0.9], [0.9, 0.9, 0.9], ["0.9", 0.9], None))
+    assert alike(tensor.double(), tensor)
+    assert not any(alike(wrong, tensor) for wrong in (tensor.T, tensor.long(), tensor[0], [[0.0] * 3] * 2, None))
     assert not alike({name: own[name] for name in ("steps", "price")}, own)
 
 

@@ -28,9 +28,16 @@ def _cohort() -> Cohort:
     return Cohort(build_training(("logits", "hidden")), 2)
 
 
-def _peers() -> MutualLearning:
+@lru_cache
+def _one_of_peers() -> MutualLearning:
     students = [models.from_layers(model(), 1), models.from_config(models.small_config(len(tokenizer()), 2, width=8))]
     return MutualLearning(build_training().task, students, steps=4, batch_size=4)
+
+
+def _peers() -> MutualLearning:
+    peers = _one_of_peers()
+    peers._begin(0)  # a copy would share its students
+    return peers
 
 
 @lru_cache
@@ -45,7 +52,7 @@ def _weighted(kind: str) -> Distillation:
     return build_training(teachers=2, make_weighting=make)
 
 
-def _reader(make: Callable[[], Any], begin: Any, asked: tuple[Any, ...]) -> Reader:
+def _reader(make: Callable[[], Any], begin: Any, asked: tuple[Any, ...], *modules: str) -> Reader:
     def read(folder: Path) -> None:
         try:
             run(folder, 4)
@@ -53,13 +60,17 @@ def _reader(make: Callable[[], Any], begin: Any, asked: tuple[Any, ...]) -> Read
             raise InputError(str(error)) from error
 
     run = partial(train, make=make, begin=begin, asked=asked)
-    return Reader(lambda folder: run(folder, 3, seconds=0), read, ())
+    return Reader(lambda folder: run(folder, 3, seconds=0), read, modules)
 
 
 PARTLY = [Selection.of("logits"), Selection.of("hidden")]  # so that some parameters are moved student by student
+LEARNED = ("ackd.agents.rl_kd", "ackd.agents.mtkd_rl", "ackd.agents.teacher_weights")
 STATEFUL: dict[str, Reader] = {
-    "single": READERS["journal"],
-    "cohort": _reader(_cohort, [3, 4], (PARTLY, 1)),
-    "mutual": _reader(_peers, 3, (1,)),
-    **{kind: _reader(partial(_weighted, kind), 3, (TAUGHT, 1)) for kind in ("rl-kd", "rl-kd by visits", "mtkd-rl")},
+    "journal": READERS["journal"],
+    "cohort": _reader(_cohort, [3, 4], (PARTLY, 1), "ackd.cohort", "ackd.stacked", "ackd.mixture"),
+    "mutual": _reader(_peers, 3, (1,), "ackd.mutual", "ackd.loop"),
+    **{
+        kind: _reader(partial(_weighted, kind), 3, (TAUGHT, 1), *LEARNED)
+        for kind in ("rl-kd", "rl-kd-visit", "mtkd-rl")
+    },
 }
