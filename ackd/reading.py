@@ -82,7 +82,7 @@ def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:
         ValueError: if that is of another training. Fused optimizers would write past the end of moments too small.
     """
     given, there = ({**one, "state": None} for one in (state, own.state_dict()))
-    if not alike(given, there):
+    if not alike(given, there) or _options(given) != _options(there):
         raise ValueError(f"the state of the {type(own).__name__} is that of another training")
     own.load_state_dict(copy.deepcopy(state))
     if isinstance(own, LRScheduler):
@@ -91,3 +91,8 @@ def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:
         known = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
         if not alike(moments, known) or not moments["step"] >= 0:
             raise ValueError(f"the state of the {type(own).__name__} is that of another model")
+
+
+def _options(state: dict[str, Any]) -> list[Any]:
+    """What an optimizer was made with, whose learning rate changes, and a schedule the rates that it begins with."""
+    return [{**group, "lr": None} for group in state.get("param_groups", ())] + state.get("base_lrs", [])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -169,13 +171,18 @@ def _header(data: bytes, rng: random.Random) -> bytes:
 
 def _state(data: bytes, rng: random.Random) -> bytes:
     try:
-        tree = [torch.load(io.BytesIO(data), weights_only=True)]
+        tree = [copy.deepcopy(_loaded(data))]
         change_state(tree, rng)
     except Exception:  # it is damaged already
         return _bytes(data, rng)
     file = io.BytesIO()
     torch.save(tree[0] if tree else None, file)  # with its checksums
     return file.getvalue()
+
+
+@lru_cache(4)
+def _loaded(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), weights_only=True)
 
 
 def change_state(state: Any, rng: random.Random) -> None:

@@ -295,6 +295,22 @@ def test_moments_that_do_not_fit_are_refused(kind: str, name: str, value: float 
         assert "does not fit this training" in attempt_changed(kind, tmp_path, change)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("lr", None), ("fused", False), ("differentiable", True), ("betas", (0.9, 0.9)), ("weight_decay", 0.5)],
+)
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_optimizers_of_other_options_are_refused(kind: str, option: str, value: Any, tmp_path: Path) -> None:
+    def change(saved: dict[str, Any]) -> None:
+        kept = [where[key] for where, key in spots(saved) if key == ("base_lrs" if option == "lr" else "param_groups")]
+        if option == "lr":
+            kept[-1].pop()
+        else:
+            kept[-1][-1][option] = value
+
+    assert "does not fit this training" in attempt_changed(kind, tmp_path, change)
+
+
 def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
     READERS["journal"].make(tmp_path)
     lines = (tmp_path / ENTRIES).read_text().splitlines()
