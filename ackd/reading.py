@@ -95,4 +95,4 @@ def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:
 
 def _options(state: dict[str, Any]) -> list[Any]:
     """What an optimizer was made with, whose learning rate changes, and a schedule the rates that it begins with."""
-    return [{**group, "lr": None} for group in state.get("param_groups", ())] + state.get("base_lrs", [])
+    return [*({**group, "lr": None} for group in state.get("param_groups", ())), *state.get("base_lrs", ())]
