@@ -42,9 +42,12 @@ def read_tensors(path: Path) -> Any:
 
 
 def _tensors(content: Any) -> Iterator[Tensor]:
-    waiting = [content]
+    waiting, seen = [content], set[int]()
     while waiting:
         one = waiting.pop()
+        if id(one) in seen:  # a file may say that something holds itself
+            continue
+        seen.add(id(one))
         if isinstance(one, Tensor):
             yield one
         elif isinstance(one, dict):

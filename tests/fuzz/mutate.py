@@ -197,7 +197,7 @@ def change_state(state: Any, rng: random.Random) -> None:
             where[rng.choice(("", "x", 3, None, f"{key}s"))] = where.pop(key)
         case 2:
             other, its = rng.choice(spots)
-            where[key] = other[its]
+            where[key] = copy.deepcopy(other[its])  # not itself, which may hold this one
         case 3 | 4 if isinstance(value, Tensor):
             where[key] = rng.choice(_others(value))
         case _:

@@ -30,6 +30,7 @@ from tests.fuzz import readers
 from tests.fuzz.mutate import change_state, mutated
 from tests.fuzz.readers import READERS, Broken, Reader, attempt
 from tests.fuzz.trainings import STATEFUL
+from tests.fuzz.watch import watched
 
 
 class Canary:
@@ -221,6 +222,19 @@ def test_states_larger_than_their_file_are_refused(tmp_path: Path) -> None:
             archive.writestr(entry.filename, whole.read(entry))
     with pytest.raises(InputError, match="larger than it is"):
         read_tensors(packed)
+
+
+def test_states_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
+    """In a circle, and a list of lists that would have 2^60 entries."""
+    circle: dict[str, Any] = {"x": torch.zeros(2)}
+    circle["itself"] = [circle]
+    many: list[Any] = [torch.zeros(2)]
+    for _ in range(60):
+        many = [many, many]
+    for content in (circle, {"many": many}):
+        torch.save(content, tmp_path / STATE)
+        with watched(tmp_path, seconds=10):
+            assert read_tensors(tmp_path / STATE).keys() == content.keys()
 
 
 def spots(tree: Any) -> list[tuple[Any, Any]]:
