@@ -260,8 +260,10 @@ class Cohort:
         """Sets them.
 
         Raises:
-            ValueError: if they are of more steps than there are.
+            ValueError: if they are of more steps than there are, or of another number of students.
         """
+        if not len(counters["seeds"]) == len(counters["prices"]) == self.size:
+            raise ValueError(f"it has counted for other students than these {self.size}")
         if not 0 <= counters["steps_done"] <= self.steps:
             raise ValueError(f"it has taken {counters['steps_done']} of {self.steps} steps")
         self.seeds, self.steps_done = tuple(counters["seeds"]), counters["steps_done"]

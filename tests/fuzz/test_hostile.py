@@ -351,6 +351,19 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         training.journal = None
 
 
+@pytest.mark.parametrize("place", [ENTRIES, STATE])
+def test_counts_of_another_cohort_are_refused(place: str, tmp_path: Path) -> None:
+    def change(saved: dict[str, Any]) -> None:
+        if place == STATE:
+            saved["state"]["counters"]["prices"].pop()
+        else:
+            lines = [json.loads(line) for line in (tmp_path / ENTRIES).read_text().splitlines()]
+            lines[-1]["counters"]["prices"].pop()
+            (tmp_path / ENTRIES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert "for other students than these 2" in attempt_changed("cohort", tmp_path, change)
+
+
 @pytest.mark.parametrize("taken", [-1, 5, 65536])
 def test_steps_that_are_not_there_are_refused(taken: int, tmp_path: Path) -> None:
     """The training has four."""
