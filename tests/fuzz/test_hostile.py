@@ -358,7 +358,7 @@ def test_counts_of_another_cohort_are_refused(place: str, tmp_path: Path) -> Non
             saved["state"]["counters"]["prices"].pop()
         else:
             lines = [json.loads(line) for line in (tmp_path / ENTRIES).read_text().splitlines()]
-            lines[-1]["counters"]["prices"].pop()
+            lines[saved["entries"] - 1]["counters"]["prices"].pop()  # the last that counts
             (tmp_path / ENTRIES).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     assert "for other students than these 2" in attempt_changed("cohort", tmp_path, change)
