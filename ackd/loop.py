@@ -320,7 +320,7 @@ class Distillation:
         self.load_counters(copy.deepcopy(state["counters"]))
         self.streams.load_state_dict({**state["streams"], "dropout": dropout[self.group.rank]})
         self.order.load_state_dict(state["order"])
-        self._last = state["last"].numpy()
+        self._last = self.order.places(state["last"])
         self.distiller.load_state_dict(state["distiller"])
         if self.group.rank:
             self._count_anew()

@@ -58,9 +58,18 @@ class Order:
         Raises:
             ValueError: if it is of other examples or batches.
         """
-        for places, shape in ((state["batches"], (-1, self.size)), (state["left"], (-1,))):
-            if places.dtype != torch.int64 or places.reshape(shape).shape != places.shape:
-                raise ValueError("the order of the examples is that of other batches")
-            if places.numel() and not 0 <= int(places.min()) <= int(places.max()) < len(self.lengths):
-                raise ValueError("the order of the examples is that of other data")
-        self._batches, self._left = state["batches"].numpy().copy(), state["left"].numpy().copy()
+        batches, left = self.places(state["batches"], (-1, self.size)), self.places(state["left"])
+        self._batches, self._left = batches.copy(), left.copy()
+
+    def places(self, saved: torch.Tensor, shape: tuple[int, ...] = (-1,)) -> NDArray[np.int64]:
+        """Places of examples, read back.
+
+        Raises:
+            ValueError: if they are of other examples or batches.
+        """
+        if saved.dtype != torch.int64 or saved.reshape(shape).shape != saved.shape:
+            raise ValueError("the order of the examples is that of other batches")
+        if saved.numel() and not 0 <= int(saved.min()) <= int(saved.max()) < len(self.lengths):
+            raise ValueError("the order of the examples is that of other data")
+        places: NDArray[np.int64] = saved.numpy()
+        return places

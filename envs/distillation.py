@@ -97,8 +97,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         if observe_cls:
             if distillation.reference is None:
                 raise InputError("there is no teacher whose first-token outputs could be observed: name one")
-            widths = (distillation.student.model.config.hidden_size, distillation.teachers[0].shape.width)
-            for name, width in zip(CLS, widths, strict=True):
+            self._widths = distillation.student.model.config.hidden_size, distillation.teachers[0].shape.width
+            for name, width in zip(CLS, self._widths, strict=True):
                 space.spaces[name] = spaces.Box(-LIMIT, LIMIT, (width,), np.float32)
         self.observation_space: spaces.Space[Any] = space
         self.action_space = self.choice.space
@@ -200,7 +200,12 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     def _represent(self) -> Observation:
         if not self.observe_cls:
             return {}
-        states = (np.nan_to_num(np.array(state, dtype=np.float32)) for state in self.distillation.represent())
+        try:
+            states = [np.nan_to_num(np.array(state, dtype=np.float32)) for state in self.distillation.represent()]
+        except (ValueError, TypeError):
+            states = []
+        if [state.shape for state in states] != [(width,) for width in self._widths]:
+            raise InputError("the journal of this run has first-token outputs of other models: start the run anew")
         return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
     def _train(self, action: Action) -> Phase:

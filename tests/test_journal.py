@@ -252,3 +252,15 @@ def test_first_token_states_are_journaled_too(tmp_path: Path, monkeypatch: pytes
     expected = play(tiny(observe_cls=True, student_width=8))
     assert play(journaled(tmp_path, observe_cls=True, student_width=8)) == expected
     assert play(journaled(tmp_path, observe_cls=True, student_width=8)) == expected
+
+
+@pytest.mark.parametrize(
+    "answer", [None, 3, [], [[0.0] * 8], [[0.0] * 8, [0.0] * 7], [["x"], [0.0]], [[[0.0]], [0.0, [1]]]]
+)
+def test_first_token_states_of_other_models_are_refused(answer: Any, tmp_path: Path) -> None:
+    play(journaled(tmp_path, observe_cls=True, student_width=8), (3,))
+    lines = [json.loads(line) for line in (tmp_path / ENTRIES).read_text().splitlines()]
+    told = [line | ({"answer": answer} if line["verb"] == "represent" else {}) for line in lines]
+    (tmp_path / ENTRIES).write_text("".join(json.dumps(line) + "\n" for line in told))
+    with pytest.raises(InputError, match="start the run anew"):
+        play(journaled(tmp_path, observe_cls=True, student_width=8), (3,))

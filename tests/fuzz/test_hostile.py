@@ -351,6 +351,16 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         training.journal = None
 
 
+@pytest.mark.parametrize("last", [torch.tensor([0, 32]), torch.tensor([-1]), torch.zeros(2), torch.zeros(1, 1).long()])
+def test_places_that_are_not_there_are_refused(last: torch.Tensor, tmp_path: Path) -> None:
+    """Of a batch that an agent may ask about before the next step; there are 32 examples."""
+
+    def change(saved: dict[str, Any]) -> None:
+        saved["state"]["last"] = last
+
+    assert "the order of the examples" in attempt_changed("journal", tmp_path, change)
+
+
 @pytest.mark.parametrize("place", [ENTRIES, STATE])
 def test_counts_of_another_cohort_are_refused(place: str, tmp_path: Path) -> None:
     def change(saved: dict[str, Any]) -> None:
