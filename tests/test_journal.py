@@ -254,9 +254,7 @@ def test_first_token_states_are_journaled_too(tmp_path: Path, monkeypatch: pytes
     assert play(journaled(tmp_path, observe_cls=True, student_width=8)) == expected
 
 
-@pytest.mark.parametrize(
-    "answer", [None, 3, [], [[0.0] * 8], [[0.0] * 8, [0.0] * 7], [["x"], [0.0]], [[[0.0]], [0.0, [1]]]]
-)
+@pytest.mark.parametrize("answer", [None, [[0.0] * 8], [[0.0] * 8, [0.0] * 7], [["x"], [0.0, [1]]]])
 def test_first_token_states_of_other_models_are_refused(answer: Any, tmp_path: Path) -> None:
     play(journaled(tmp_path, observe_cls=True, student_width=8), (3,))
     lines = [json.loads(line) for line in (tmp_path / ENTRIES).read_text().splitlines()]
