@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import random
@@ -171,7 +170,7 @@ def _header(data: bytes, rng: random.Random) -> bytes:
 
 def _state(data: bytes, rng: random.Random) -> bytes:
     try:
-        tree = [copy.deepcopy(_loaded(data))]
+        tree = [_tree(_loaded(data))]
         change_state(tree, rng)
     except Exception:  # it is damaged already
         return _bytes(data, rng)
@@ -183,6 +182,13 @@ def _state(data: bytes, rng: random.Random) -> bytes:
 @lru_cache(4)
 def _loaded(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=True)
+
+
+def _tree(value: Any) -> Any:
+    """Dicts and lists anew, with what they hold."""
+    if isinstance(value, dict):
+        return {key: _tree(item) for key, item in value.items()}
+    return [_tree(item) for item in value] if isinstance(value, list) else value
 
 
 def change_state(state: Any, rng: random.Random) -> None:
@@ -197,7 +203,7 @@ def change_state(state: Any, rng: random.Random) -> None:
             where[rng.choice(("", "x", 3, None, f"{key}s"))] = where.pop(key)
         case 2:
             other, its = rng.choice(spots)
-            where[key] = copy.deepcopy(other[its])  # not itself, which may hold this one
+            where[key] = _tree(other[its])  # not itself, which may hold this one
         case 3 | 4 if isinstance(value, Tensor):
             where[key] = rng.choice(_others(value))
         case _:

@@ -238,8 +238,8 @@ def build_training(types: Sequence[str] = ("logits",), teachers: int = 1, **chan
     spec = tasks.TaskSpec("own", ("text",), "label", ("0", "1"), ("accuracy",))
     task = tasks.Task(spec, everything.select(range(32)), everything.select(range(32, 36)), {"validation": everything})
     taught = [ModelTeacher(model()) for _ in range(teachers)]
-    make = models.from_layers(taught[0].model, 1)
-    shape = models.shape_of(make())
+    student = models.from_layers(taught[0].model, 1)()
+    shape = models.shape_of(student)
 
     def losses() -> list[Knowledge]:
         return [
@@ -250,7 +250,9 @@ def build_training(types: Sequence[str] = ("logits",), teachers: int = 1, **chan
             )
         ]
 
-    return Distillation(task, taught, make, losses, **{"steps": 4, "batch_size": 4, **changes})
+    return Distillation(
+        task, taught, lambda: copy.deepcopy(student), losses, **{"steps": 4, "batch_size": 4, **changes}
+    )
 
 
 @lru_cache
