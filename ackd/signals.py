@@ -83,26 +83,26 @@ class Signals:
 
     def observe(self, episode: Episode) -> Observation:
         """The observation after the episode's phases so far. New arrays on every call."""
-        features = np.zeros((self.k_max, len(FEATURES)), dtype=np.float32)
+        features, shares = np.zeros((self.k_max, len(FEATURES))), _shares(episode)
         for k, name in enumerate(self.families):
-            features[k] = [_clip(value) for value in self._features(name, episode)]
-        overview = {**dict.fromkeys(GLOBALS, 0.0), **_globals(episode), "types": len(self.families) / self.k_max}
+            features[k] = self._features(name, episode, shares.get(name, 0.0))
+        overview = _globals(episode) | {"types": len(self.families) / self.k_max}
         return {
-            "globals": np.array([_clip(overview[name]) for name in GLOBALS], dtype=np.float32),
-            "knowledge": features.reshape(-1),
+            "globals": _clip(np.array([overview.get(name, 0.0) for name in GLOBALS])),
+            "knowledge": _clip(features.reshape(-1)),
             "mask": self.mask,
         }
 
-    def _features(self, name: str, episode: Episode) -> list[float]:
+    def _features(self, name: str, episode: Episode, share: float) -> list[float]:
         phases = episode.phases
         losses = [phase.report.losses[name] for phase in phases if name in phase.report.losses]
         return [
             1.0,
             _log_ratio(losses[-1], losses[0]) if losses else 0.0,
             _log_ratio(losses[-1], losses[-2]) if len(losses) > 1 else 0.0,
-            _shares(episode).get(name, 0.0),
+            share,
             phases[-1].selection.weights.get(name, 0.0) if phases else 0.0,
-            sum(name in phase.selection.chosen for phase in phases) / max(len(phases), 1),
+            sum(phase.selection.weights.get(name, 0.0) > 0 for phase in phases) / max(len(phases), 1),
             self.prices[name],
             *(float(self.families[name] == family) for family in FAMILIES),
         ]
@@ -145,5 +145,5 @@ def _log_ratio(value: float, reference: float) -> float:
     return math.log(max(value, 1e-6) / max(reference, 1e-6))
 
 
-def _clip(value: float) -> float:
-    return min(max(value, -LIMIT), LIMIT) if math.isfinite(value) else LIMIT
+def _clip(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(values), values.clip(-LIMIT, LIMIT), LIMIT).astype(np.float32)

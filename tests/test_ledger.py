@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ from ackd import models
 from ackd.envs.make import tiny
 from ackd.ledger import PARTS, Ledger
 from ackd.loop import Distillation
-from ackd.models import Cost, Meter, Model
-from ackd.types import EMBEDDINGS, Field, Needs, Selection
+from ackd.models import Cost, Meter, Model, cost
+from ackd.models.cost import LENGTHS
+from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Selection
 
 
 def bert(layers: int, width: int, *, classes: int = 0) -> Cost:
@@ -204,10 +206,36 @@ def test_a_pass_over_a_split_is_on_the_bill_of_its_part() -> None:
     assert distillation.ledger.flops["student"] == distillation.ledger.flops["teacher"] == 0
 
 
-def test_counting_leaves_the_model_and_torchs_generator_alone(make_model: Callable[..., Model]) -> None:
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths at which models are counted from here on, of which none is known."""
+    lengths: list[int] = []
+
+    def noticed(model: Model, batch: Batch, needs: Needs) -> Outputs:
+        lengths.append(batch.shape[1])
+        return models.run(model, batch, needs)
+
+    monkeypatch.setattr(cost, "_KNOWN", defaultdict(dict))
+    monkeypatch.setattr(cost, "run", noticed)
+    return lengths
+
+
+def test_models_that_are_built_alike_are_counted_once(make_model: Callable[..., Model], counted: list[int]) -> None:
+    model, others = make_model(seed=0), (make_model(layers=3), make_model(width=32), make_model(classes=5))
+    known = Meter(model)(Needs(logits=True))
+    assert Meter(make_model(seed=1))(Needs(logits=True)) == known
+    assert counted == [*LENGTHS]
+    assert len({known, *(Meter(other)(Needs(logits=True)) for other in others)}) == 4
+    assert counted == [*LENGTHS] * 4
+
+
+def test_counting_leaves_the_model_and_torchs_generator_alone(
+    make_model: Callable[..., Model], counted: list[int]
+) -> None:
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
     Meter(model)(Needs(logits=True))
+    assert counted
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from ackd.models.forward import Model, run
 from ackd.types import Batch, Needs
 
 LENGTHS = (8, 16, 24)
+_KNOWN: dict[tuple[type[Model], str, str], dict[int | None, Cost]] = defaultdict(dict)  # of models that are built alike
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,14 @@ class Meter:
     """
 
     def __init__(self, model: Model) -> None:
+        self._kind, self._config = type(model), copy.deepcopy(model.config)
+        built = self._kind, str(model.config._attn_implementation), model.config.to_json_string(use_diff=False)
+        self._known = _KNOWN[built]  # by the last layer that runs
+
+    @cached_property
+    def _twin(self) -> Model:
         with torch.device("meta"):
-            self._twin: Model = type(model)(copy.deepcopy(model.config)).eval()
-        self._known: dict[int | None, Cost] = {}  # by the last layer that runs
+            return self._kind(copy.deepcopy(self._config)).eval()
 
     def __call__(self, needs: Needs) -> Cost:
         """The cost of a forward pass that gives `needs`: of all up to the last layer needed, for keeping is free."""
