@@ -35,7 +35,8 @@ class Cost:
 class Meter:
     """Counts what a model's answers cost: its matrix products at three lengths, which fix the cost at every length.
 
-    What is counted is a twin without weights, so counting takes neither memory nor arithmetic.
+    What is counted is a twin without weights, so counting takes neither memory nor arithmetic. Models that are built
+    alike are counted once a process.
 
     Args:
         model: whose sizes count.
@@ -49,7 +50,7 @@ class Meter:
     @cached_property
     def _twin(self) -> Model:
         with torch.device("meta"):
-            return self._kind(copy.deepcopy(self._config)).eval()
+            return self._kind(self._config).eval()
 
     def __call__(self, needs: Needs) -> Cost:
         """The cost of a forward pass that gives `needs`: of all up to the last layer needed, for keeping is free."""
