@@ -124,7 +124,9 @@ class _Crew:
             except IndexError:
                 return
             try:
-                self.done.put((number, self._do(worker, jobs[number])))
+                with self.workers.turns[worker]:  # after the job that it may still be at for another call
+                    answer = self._do(worker, jobs[number])
+                self.done.put((number, answer))
             except BaseException as error:
                 self.done.put((number, error))
                 return

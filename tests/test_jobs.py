@@ -98,6 +98,13 @@ def test_what_a_job_raises_is_raised(crew: tuple[Workers, Path]) -> None:
         done(crew, [("fail", 0)])
 
 
+def test_who_is_still_at_a_job_when_another_fails_answers_nobody_else(crew: tuple[Workers, Path]) -> None:
+    for _ in range(4):  # two who wait at one pipe are served by chance
+        with pytest.raises(InputError, match="job 1 cannot be done"):
+            done(crew, [("slow", 0), ("refuse", 1)])
+        assert [answer[0] for _, answer in done(crew, [("do", 2), ("do", 3)])] == [2, 3]
+
+
 def test_a_signal_reaches_the_workers(crew: tuple[Workers, Path]) -> None:
     def ask(job: Any, answer: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -82,6 +82,17 @@ def test_a_worker_that_hangs_is_missed_in_time(three: Workers) -> None:
     assert ask(three, "bit_length") == [1, 2, 3]
 
 
+@pytest.mark.parametrize("three", ["subproc", "ray"], indirect=True)
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(three: Workers) -> None:
+    three.send(2, "__pow__", 3_000_000)
+    with pytest.raises(WorkerLost, match=r"worker 2 .* did not answer within 0\.01 s"):
+        three.receive(2, 0.01)
+    with pytest.raises(WorkerLost, match=r"worker 2 .* (was killed by SIGKILL|is gone)"):
+        answers(three, 2, 1)
+    three.restart(2)
+    assert ask(three, "bit_length") == [1, 2, 3]
+
+
 def test_ranks_of_torchrun(tmp_path: Path) -> None:
     """Rank 0 is worker 0 too; when another rank dies, it can only end, so that torchrun starts them all again."""
     script = tmp_path / "ranks.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,6 +42,7 @@ class Workers:
         self._seconds, self._closing = seconds, closing
         self._channels: list[Channel] = []
         self.about: list[dict[str, str]] = [{} for _ in range(count)]  # versions, host and pid of each
+        self.turns = [threading.Lock() for _ in range(count)]  # held from a call to its answer, where threads call
         try:
             for worker in range(count):
                 self._channels.append(open(worker))
@@ -98,11 +100,12 @@ class Workers:
         Raises:
             InputError: if the method raised one.
             WorkerFailed: if it raised something else.
-            WorkerLost: if the worker died or did not answer in time.
+            WorkerLost: if the worker died, or did not answer in time and was ended for that.
         """
         try:
             content = self._channels[worker].get(seconds)
         except WorkerLost as lost:
+            self._channels[worker].kill()  # or an answer that comes too late would be taken for the next
             raise WorkerLost(f"{self.name(worker)} {lost}") from None
         return answer(content, self.name(worker))
 
