@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -71,14 +72,25 @@ def make_regression_teacher(shared: Path, tmp_path: Path) -> Path:
     return tmp_path / "teacher"
 
 
+@pytest.fixture
+def some_glue(shared: Path, tmp_path: Path) -> str:
+    """The first examples of two tasks, as a folder in GLUE's layout."""
+    for task in ("sst2", "mrpc"):
+        (tmp_path / "glue" / task).mkdir(parents=True)
+        for split, count in (("train", 600), ("validation", 64)):
+            table = pyarrow.parquet.read_table(shared / "glue" / task / f"{split}.parquet")
+            pyarrow.parquet.write_table(table.slice(0, count), tmp_path / "glue" / task / f"{split}.parquet")
+    return str(tmp_path / "glue")
+
+
 @pytest.mark.slow
-def test_a_policy_learned_on_one_task_is_used_on_another(shared: Path, tmp_path: Path) -> None:
-    data, teachers = str(shared / "glue"), [str(shared / "models" / f"minilm-l6-{t}") for t in ("sst2", "mrpc")]
+def test_a_policy_learned_on_one_task_is_used_on_another(shared: Path, some_glue: str, tmp_path: Path) -> None:
+    data, teachers = some_glue, [str(shared / "models" / f"minilm-l6-{t}") for t in ("sst2", "mrpc")]
     arguments = ["train", "--task", "sst2", "--data", data, "--teacher", teachers[0], *SHORT, "--episodes", "1"]
     assert main([*arguments, "--output", str(tmp_path / "train")]) == 0
     arguments = ["evaluate", "--tasks", "mrpc", "--data", data, "--teachers", teachers[1], *SHORT, "--seeds", "1"]
     policies = ["--policies", "labels", str(tmp_path / "train")]
     assert main([*arguments, *policies, "--output", str(tmp_path / "table")]) == 0
     cells = json.loads((tmp_path / "table" / "result.json").read_text())["cells"]
-    assert [cell["teacher_score"] for cell in cells] == [pytest.approx(79.2, abs=0.06)] * 2
+    assert all(cell["teacher_score"] > 70 for cell in cells)
     assert all(0 < cell["dev_score"] < 100 for cell in cells)

@@ -179,7 +179,7 @@ def _state(data: bytes, rng: random.Random) -> bytes:
     return file.getvalue()
 
 
-@lru_cache(4)
+@lru_cache(64)
 def _loaded(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=True)
 
