@@ -40,6 +40,11 @@ def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) ->
     )
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, or the kind of its error where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 class Once(logging.Filter):
     """Lets each line through once: many students of one run have the same thing to say."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import shutil
@@ -11,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-
 from ackd.errors import InputError
 from ackd.journal import Journal
 from ackd.ledger import Ledger
 from ackd.loop import Distillation, distill
 from ackd.models import Model
 from ackd.reading import alike, read_tensors
-from ackd.runs import write_whole
+from ackd.runs import write_tensors, write_whole
 from ackd.types import Standing
 
-Cell: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
+Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,11 @@ class Grid:
     """
 
     folder: Path
-    make: Callable[[Cell], Distillation]
+    make: Callable[[Pair], Distillation]
     seeds: Sequence[int]
     journal: Callable[[Path], Journal]
 
-    def row(self, cell: Cell, on_student: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    def row(self, cell: Pair, on_student: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """What a cell's students come to; they are trained unless the run had come so far."""
         done = self.folder / "cells" / f"{_named(cell)}.json"
         if done.is_file():
@@ -57,9 +54,7 @@ class Grid:
             standings.append(_trained(distillation, seed))
             path = self._student(cell, seed)
             if standings[-1].finite and not path.is_file():
-                file = io.BytesIO()
-                torch.save(distillation.student.model.state_dict(), file)
-                write_whole(path, file.getvalue())
+                write_tensors(path, distillation.student.model.state_dict())
             journal.finish()
             total.add(distillation.ledger)
             on_student()
@@ -68,26 +63,26 @@ class Grid:
         shutil.rmtree(self.folder / "checkpoint" / _named(cell))
         return row
 
-    def taught(self, cell: Cell, seed: int) -> Distillation:
+    def taught(self, cell: Pair, seed: int) -> Distillation:
         """A distillation that holds a student of a finished cell."""
         distillation = self.make(cell)
         distillation.reset(seed)
         read_student(self._student(cell, seed), distillation.student.model)
         return distillation
 
-    def forget(self, cell: Cell) -> None:
+    def forget(self, cell: Pair) -> None:
         """Students that are not chosen take no room."""
         shutil.rmtree(self._student(cell, 0).parent, ignore_errors=True)
 
-    def _student(self, cell: Cell, seed: int) -> Path:
+    def _student(self, cell: Pair, seed: int) -> Path:
         return self.folder / "students" / _named(cell) / f"{seed}.pt"
 
 
-def _named(cell: Cell) -> str:
+def _named(cell: Pair) -> str:
     return f"{cell[0]}-{cell[1]}"
 
 
-def pair(row: Mapping[str, Any]) -> Cell:
+def pair(row: Mapping[str, Any]) -> Pair:
     """Which cell a row is of."""
     return row["temperature"], row["kd_weight"]
 
@@ -121,7 +116,7 @@ def _trained(distillation: Distillation, seed: int) -> Standing:
         return Standing(math.nan, math.nan)
 
 
-def read_row(path: Path, cell: Cell) -> dict[str, Any]:
+def read_row(path: Path, cell: Pair) -> dict[str, Any]:
     """The row of a cell that a run had finished.
 
     Raises:

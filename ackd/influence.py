@@ -108,11 +108,11 @@ class Distilled(Weighting):
         return cls(torch.from_numpy(np.sort(split.ids[chosen])), count / len(split), rest)
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """As many as to expect."""
+        """As many as to expect: the share that was chosen of the whole split."""
         return {one.name: round(self.share * size) for one in terms}
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
-        """The same for each."""
+        """The chosen examples of the batch, the same for each loss."""
         rows = self._chosen(batch).nonzero().flatten().to(batch.labels.device)
         return {one.name: rows for one in terms}
 

@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.reading import alike, read_tensors
 from ackd.stopping import hold, release, stop, stop_asked
 from ackd.tasks import Split
@@ -165,7 +165,7 @@ class Journal:
             training.load_state_dict(self._state["state"])
         except Exception as error:  # of every part that has a state
             raise InputError(
-                f"{self.folder / STATE} does not fit this training ({_first_line(error)}): delete it, and the episode "
+                f"{self.folder / STATE} does not fit this training ({reason(error)}): delete it, and the episode "
                 "under way begins again"
             ) from error
         self._state = None
@@ -302,10 +302,6 @@ def _restored(verb: str, value: Any, size: int | None) -> Any:
 
 def _zeros(table: Any) -> dict[str, float]:
     return dict.fromkeys(table, 0.0) if isinstance(table, dict) else {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _short(asked: list[Any]) -> str:

@@ -60,7 +60,7 @@ class Distillation:
         InputError: if a number is not above 0.
     """
 
-    size: int | None = None  # of lists of answers: it gives one
+    size: int | None = None  # students that answer in lists; None: one student, whose answers are no lists
 
     def __init__(
         self,

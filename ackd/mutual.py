@@ -35,7 +35,7 @@ class Peer:
 
     @property
     def training(self) -> Distillation:
-        """Its own."""
+        """This peer's own training."""
         return self._peers[self.place]
 
     @property
@@ -153,7 +153,7 @@ class MutualLearning:
 
     @property
     def steps_done(self) -> int:
-        """Of each."""
+        """Optimizer steps that each student has taken."""
         return self.peers[0].steps_done
 
     @property

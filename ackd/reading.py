@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 
 
 def read_tensors(path: Path) -> Any:
@@ -36,8 +36,7 @@ def read_tensors(path: Path) -> Any:
         if any(one.layout != torch.strided or one.nbytes > size for one in _tensors(content)):
             raise ValueError("it has a tensor larger than itself")
     except Exception as error:  # torch, zip and pickle have many ways to fail
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path} is damaged ({said})") from error
+        raise InputError(f"{path} is damaged ({reason(error)})") from error
     return content
 
 

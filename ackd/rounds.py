@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from ackd.errors import InputError
 from ackd.federated import Federation, Weights
 from ackd.ledger import Ledger
 from ackd.measuring import judge
 from ackd.reading import alike, read_tensors
-from ackd.runs import write_whole
+from ackd.runs import write_tensors
 
 logger = logging.getLogger("ackd")
 
@@ -58,7 +55,7 @@ class Rounds:
                 ledger = Ledger()
                 weights = self.federation.learn(client, self.initial, steps=self.own_steps, turn=0, ledger=ledger)
                 state = {"weights": weights, "ledger": ledger.as_dict()}
-                write_state(path, state)
+                write_tensors(path, state)
             models.append(state["weights"])
             total.add(Ledger(**state["ledger"]))
             on_steps(self.own_steps)
@@ -82,7 +79,7 @@ class Rounds:
         state = read_state(path, self.initial)
         if state is None:
             state = self._begun(start, own)
-            write_state(path, state)
+            write_tensors(path, state)
         for row in state["rows"]:
             on_row(row)
         everyone = len(self.federation.parts) * self.federation.size
@@ -90,7 +87,7 @@ class Rounds:
             ledger = Ledger(**state["ledger"])
             weights = self.federation.round(state["weights"], steps=self.local_steps, turn=turn, ledger=ledger)
             state = self._scored({**state, "ledger": ledger.as_dict()}, weights, start, everyone)
-            write_state(path, state)
+            write_tensors(path, state)
             on_row(state["rows"][-1])
         return state["weights"], state["rows"], Ledger(**state["ledger"])
 
@@ -124,13 +121,6 @@ class Rounds:
             "bytes": before + 2 * sent,
         }
         return {"weights": weights, "rows": [*state["rows"], row], "ledger": ledger.as_dict()}
-
-
-def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Keeps a state on disk, whole or not at all."""
-    file = io.BytesIO()
-    torch.save(dict(state), file)
-    write_whole(path, file.getvalue())
 
 
 def read_state(path: Path, initial: Weights, rows: bool = True) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import logging
 import os
@@ -10,7 +11,6 @@ import reprlib
 import shutil
 import socket
 import sys
-import tempfile
 import weakref
 from collections.abc import Collection, Iterable
 from functools import cache
@@ -167,10 +167,12 @@ class RunFolder:
 
     def write_text(self, name: str, content: str) -> None:
         """Writes a text file, whole or not at all."""
-        descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.replace(temporary, self.path / name)
+        write_whole(self.path / name, content.encode())
+
+
+def group_folder(folder: Path, task: str, policy: str) -> Path:
+    """Where an evaluation in `folder` keeps the curves, decisions and journals of a task and policy."""
+    return folder / task / policy.strip("/.").replace("/", "_").replace(":", "_")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -185,6 +187,13 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, content: Any) -> None:
+    """Writes tensors, numbers and names as `ackd.reading.read_tensors` reads them, whole or not at all."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    write_whole(path, file.getvalue())
 
 
 def _versions() -> dict[str, Any]:

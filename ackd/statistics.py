@@ -142,21 +142,6 @@ def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
     return (len(ordered) - np.searchsorted(ordered, limits, side="right")) / len(ordered)
 
 
-def optimality_gap(scores: Scores, target: float = 1.0) -> float:
-    """How far the scores [runs, tasks] stay below the target on average; more than the target is not rewarded.
-
-        target - mean(min(x, target))
-
-    Raises:
-        InputError: if the scores are not finite or not [runs, tasks], or the target is not finite.
-
-    References:
-        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
-    """
-    _finite(target=target)
-    return float(target - np.minimum(_checked(scores), target).mean())
-
-
 def gap_closed(score: float, sbs: float, vbs: float) -> float | None:
     """The share of the gap between the single and the virtual best static that a score closes, None without a gap.
 

@@ -121,23 +121,23 @@ class Together(Weighting):
         return rows
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The products."""
+        """The product of both weights of each loss."""
         weights = dict(self.first.weigh(answers, terms, rows))
         for name, theirs in self.second.weigh(answers, terms, rows).items():
             weights[name] = weights[name] * theirs if name in weights else theirs
         return weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Both."""
+        """What either has learned and drawn."""
         return {"first": self.first.state_dict(), "second": self.second.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Both."""
+        """Goes on from a `state_dict` of the same two."""
         self.first.load_state_dict(state["first"])
         self.second.load_state_dict(state["second"])
 
     def learned(self) -> dict[str, Tensor]:
-        """Of both."""
+        """What both tell of what they learned."""
         return {**self.first.learned(), **self.second.learned()}
 
 

@@ -146,6 +146,13 @@ def make_agent(
 
     Raises:
         InputError: if the name or an argument is not known, or the environment has other spaces.
+
+    References:
+        Asynchronous Methods for Deep Reinforcement Learning, 2016, https://arxiv.org/abs/1602.01783 (a2c)
+        Proximal Policy Optimization Algorithms, 2017, https://arxiv.org/abs/1707.06347 (ppo)
+        Continuous Control with Deep Reinforcement Learning, 2015, https://arxiv.org/abs/1509.02971 (ddpg)
+        Addressing Function Approximation Error in Actor-Critic Methods, 2018, https://arxiv.org/abs/1802.09477 (td3)
+        Soft Actor-Critic, 2018, https://arxiv.org/abs/1801.01290 (sac)
     """
     check_name(name)
     if n_steps < 2:

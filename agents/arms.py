@@ -126,6 +126,10 @@ class BanditActor(nn.Module):
             scores = scores / self.spread[stage].clamp(min=1e-6) + gumbel(scores.shape, generator)
         return self.wide(scores.masked_fill(~tried, -math.inf).argmax(-1), batch["mask"])
 
+    def flops(self, types: int) -> float:
+        """None: it looks up what it knows."""
+        return 0.0
+
     def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Stages [B] and which arms are allowed, [B, slots, arms]."""
         # progress is float32: a boundary may come as 2.9999998 of 10

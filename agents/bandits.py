@@ -52,7 +52,7 @@ class Pull:
     reward: float
 
 
-class Learner(Protocol):
+class BanditRule(Protocol):
     """A rule: which arm to play, and what to make of its reward."""
 
     def scores(self, known: Known, allowed: Tensor, generator: torch.Generator) -> Tensor:
@@ -201,7 +201,7 @@ class Bandit:
     """
 
     def __init__(
-        self, arms: Subsets | PerType, rule: Learner, *, stages: int = 1, credit: str = "return", seed: int = 0
+        self, arms: Subsets | PerType, rule: BanditRule, *, stages: int = 1, credit: str = "return", seed: int = 0
     ) -> None:
         if credit not in CREDITS:
             raise unknown("credit", credit, CREDITS)

@@ -60,6 +60,10 @@ class KsmActor(nn.Module):
         logits = self.mu(self.state([batch[name] for name in self.parts]))
         return cast(Tensor, logits.sigmoid()).masked_fill(batch["mask"] == 0, 0.0)
 
+    def flops(self, types: int) -> float:
+        """Floating-point operations of one forward pass for one observation: two for each weight."""
+        return 2.0 * sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear))
+
 
 class KsmBits(KsmActor):
     """The hard form: a type is chosen if its weight exceeds a threshold."""

@@ -43,6 +43,10 @@ class Actor(Protocol):
         """
         ...
 
+    def flops(self, types: int) -> float:
+        """Floating-point operations of a decision over so many types."""
+        ...
+
     def eval(self) -> Self: ...  # noqa: D102  # this and what follows is nn.Module's
 
     def requires_grad_(self, requires_grad: bool = True) -> Self: ...  # noqa: D102
@@ -95,6 +99,10 @@ class LearnedPolicy:
             raise InputError(f"the policy decides over {actions.shape[-1]} entries, and here are {rows.shape[1]}")
         chosen = np.where(rows != 0, actions.numpy(), 0)
         return chosen.astype(DTYPES[self.card.choice]).reshape(mask.shape), state
+
+    def flops(self, types: int) -> float:
+        """Floating-point operations of a decision over so many types."""
+        return self.network.flops(types)
 
 
 def batch_of(observation: Observations) -> dict[str, Tensor]:

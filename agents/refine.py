@@ -127,8 +127,11 @@ class Refining:
         self.fallen_back = self._worse()
 
     def flops(self, types: int) -> float:
-        """Floating-point operations for a decision and its part in learning."""
-        return (2 + 4 * self.epochs) * self.network.flops(types)
+        """Floating-point operations of a decision over so many types and its part in learning.
+
+        A pass to act, one of the frozen policy, and one forwards and backwards, which counts three, for each epoch.
+        """
+        return (2 + 3 * self.epochs) * self.network.flops(types)
 
     def _draws(self, progress: float) -> bool:
         share = self.explore * (1 - progress)

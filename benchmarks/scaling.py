@@ -76,16 +76,15 @@ def environment(place: argparse.Namespace, task: str, run: Run, *, cache: str | 
     )
 
 
-def measured(env: DistillationEnv, seed: int) -> tuple[list[float], DistillationEnv]:
-    """The seconds of each phase of an episode with everything transferred, and the environment after it."""
+def measured(env: DistillationEnv, seed: int) -> list[float]:
+    """The seconds of each phase of an episode with everything transferred."""
     policy, phases = rule("all", env.knowledge), []
-    env.reset(seed=seed)
-    observation, over = env.signals.observe(env.episode), False  # type: ignore[arg-type]
+    (observation, _), over = env.reset(seed=seed), False
     while not over:
         began = time.perf_counter()
         observation, _, over, _, _ = env.step(policy.predict(observation)[0])
         phases.append(time.perf_counter() - began)
-    return phases, env
+    return phases
 
 
 def measure(place: argparse.Namespace) -> Constants:
@@ -96,7 +95,8 @@ def measure(place: argparse.Namespace) -> Constants:
     for task in FITTED:
         with tempfile.TemporaryDirectory() as folder:
             for cache in (None, folder, folder):  # the second fills the cache, the third reads it
-                times, env = measured(environment(place, task, SHORT, cache=cache), seed=0)
+                env = environment(place, task, SHORT, cache=cache)
+                times = measured(env, seed=0)
                 ledger, steps = env.distillation.ledger, env.distillation.steps
                 if cache is None or not ledger.teacher_queries:
                     phases += [one / statistics.mean(times) for one in times]

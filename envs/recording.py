@@ -55,7 +55,6 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         env: what is recorded.
         folder: a run's folder, which gets a `Recorder`, or where else the notes go.
         dev: measure dev when an episode ends; for the record only, the agent never sees it.
-        agent_flops: what the agent spends on a decision, its updates included.
         on_decision: is told the optimizer steps of each phase, as for a progress bar.
     """
 
@@ -65,14 +64,13 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         folder: Path | Notes,
         *,
         dev: bool = True,
-        agent_flops: float = 0.0,
         on_decision: Callable[[int], object] | None = None,
     ) -> None:
         assert isinstance(env, gymnasium.Env)
         super().__init__(env)
         self.inner: Trained = env
         self.dev = dev
-        self.agent_flops = agent_flops
+        self.agent_flops = 0.0  # of a decision, the agent's updates included
         self.on_decision = on_decision
         self.ledger = Ledger()  # of all episodes
         self.standings: dict[str, Standing] = {}  # on dev, at the end of the last episode
@@ -136,8 +134,6 @@ class CohortRecording:
 
     Args:
         notes: where they go.
-        dev: measure dev when the episodes end; for the record only, the agent never sees it.
-        agent_flops: what the agent spends on a decision, its updates included.
         on_decision: is told the optimizer steps of each phase, of all students together.
     """
 
@@ -145,11 +141,10 @@ class CohortRecording:
         self,
         notes: Notes,
         *,
-        dev: bool = True,
-        agent_flops: float = 0.0,
         on_decision: Callable[[int], object] | None = None,
     ) -> None:
-        self.dev, self.agent_flops, self.on_decision = dev, agent_flops, on_decision
+        self.on_decision = on_decision
+        self.agent_flops = 0.0  # of a decision, the agent's updates included
         self.ledger = Ledger()  # of all episodes
         self._notes = notes
 
@@ -160,8 +155,7 @@ class CohortRecording:
         for i, (trajectory, reward, info) in enumerate(zip(env.trajectories, rewards, infos, strict=True)):
             self._notes.write(decision(first + i, trajectory, float(reward), info))
         if cohort.steps_done >= cohort.steps:
-            dev = cohort.distillation.task.dev if self.dev else {}
-            measured = {name: cohort.measure(split, name) for name, split in dev.items()}
+            measured = {name: cohort.measure(split, name) for name, split in cohort.distillation.task.dev.items()}
             share = cohort.ledger.share(env.num_envs)
             for i, (trajectory, info) in enumerate(zip(env.trajectories, infos, strict=True)):
                 standings = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}

@@ -23,6 +23,8 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert config["command"] == "distill"
     assert config["settings"] == {"task": "sst2"}
     assert config["versions"]["torch"]
+    (folder.path / "touched").touch()  # others may read a run as they may read any file
+    assert (folder.path / "config.json").stat().st_mode == (folder.path / "touched").stat().st_mode
     with pytest.raises(InputError, match=r"already holds a run: choose another, or add --overwrite$"):
         RunFolder(tmp_path / "run")
     with pytest.raises(InputError, match=r"add --resume or --overwrite"):

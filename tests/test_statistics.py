@@ -21,7 +21,6 @@ from ackd.statistics import (
     break_even,
     gap_closed,
     iqm,
-    optimality_gap,
     paired_bootstrap,
     performance_profile,
     probability_of_improvement,
@@ -143,7 +142,7 @@ def test_the_bootstrap_deviation_is_the_textbook_one() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
 
 
-@pytest.mark.parametrize("statistic", [iqm, mean, optimality_gap])
+@pytest.mark.parametrize("statistic", [iqm, mean])
 def test_one_run_gives_no_width(statistic: Callable[..., float]) -> None:
     scores = normal(1, 4)
     found = stratified_bootstrap(statistic, scores, rng=np.random.default_rng(0), resamples=20)
@@ -271,17 +270,6 @@ def test_the_area_under_the_profile_is_the_mean() -> None:
     assert performance_profile(scores, steps).mean() == pytest.approx(scores.mean(), abs=1e-4)
 
 
-@given(table, number)
-def test_optimality_gap_is_the_mean_shortfall(scores: Array, target: float) -> None:
-    shortfall = [max(target - score, 0.0) for score in scores.ravel()]
-    assert optimality_gap(scores, target) == pytest.approx(sum(shortfall) / scores.size)
-
-
-def test_optimality_gap_by_hand() -> None:
-    assert optimality_gap(np.array([[0.5, 2.0], [1.0, 0.0]])) == 0.375
-    assert optimality_gap(np.array([[3.0]]), 3.0) == 0.0
-
-
 @given(number, number, number)
 def test_gap_closed_is_linear_between_the_two_bests(score: float, sbs: float, vbs: float) -> None:
     found = gap_closed(score, sbs, vbs)
@@ -313,7 +301,6 @@ def test_break_even() -> None:
 good = np.ones((2, 3))
 of_scores: list[Callable[[Any], object]] = [
     iqm,
-    optimality_gap,
     lambda scores: performance_profile(scores, [0.5]),
     lambda scores: stratified_bootstrap(mean, scores, rng=np.random.default_rng(0)),
     lambda scores: stratified_bootstrap(mean, good, scores, rng=np.random.default_rng(0)),
@@ -373,7 +360,6 @@ def test_scores_that_cannot_be_used(function: Callable[[Any], object], scores: A
         (lambda rng: performance_profile(good, []), r"^thresholds has the shape \(0,\): give an array \[thresholds\]"),
         (lambda rng: performance_profile(good, 0.5), r"^thresholds has the shape \(\): give an array \[thresholds\]"),
         (lambda rng: performance_profile(good, [0, math.nan]), r"^thresholds\[1\] of \[thresholds\] is nan: give a"),
-        (lambda rng: optimality_gap(good, math.nan), "^target is nan: give a finite number$"),
         (lambda rng: gap_closed(math.nan, 0, 1), "^score is nan: give a finite number$"),
         (lambda rng: gap_closed(0, math.inf, 1), "^sbs is inf: give a finite number$"),
         (lambda rng: gap_closed(0, 0, math.nan), "^vbs is nan: give a finite number$"),

@@ -24,7 +24,7 @@ from ackd.cli.options import RunOptions
 from ackd.cli.policies import Policies
 from ackd.cli.presets import Presets
 from ackd.cli.pretrain import Pretrain
-from ackd.cli.refine import RefineData
+from ackd.cli.refine_data import RefineData
 from ackd.cli.report import Report
 from ackd.cli.score import Score
 from ackd.cli.train import Train

@@ -12,6 +12,7 @@ from ackd import comparison, pictures, trends
 from ackd import comparison_pictures as versus
 from ackd.cli.page import Picture
 from ackd.runlog import LARGEST, Cell, Decision, Run, read_decisions
+from ackd.runs import group_folder
 from ackd.statistics import Interval
 from ackd.trends import Episode
 
@@ -307,7 +308,7 @@ def _chosen(run: Run, cells: Sequence[Cell]) -> list[Picture]:
 
 def _log(folder: Path, task: str, policy: str) -> list[Decision]:
     """The decisions of a group of cells; none if there is no such file within the run's folder."""
-    path = folder / task / policy.strip("/.").replace("/", "_").replace(":", "_") / "decisions.csv"
+    path = group_folder(folder, task, policy) / "decisions.csv"
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # no name that a file can have

@@ -18,6 +18,7 @@ from ackd.envs.recorder import Note, Tape
 from ackd.envs.recording import Recording
 from ackd.jobs import answering
 from ackd.ledger import Ledger
+from ackd.runs import group_folder
 
 if TYPE_CHECKING:
     from ackd.cli.evaluate import Evaluate
@@ -130,8 +131,3 @@ class Cells:
 
     def _place(self, task: str, policy: str) -> Path:
         return group_folder(Path(self.command.output), task, policy) / "checkpoint"
-
-
-def group_folder(folder: Path, task: str, policy: str) -> Path:
-    """Where the curves and journals of a task and policy go."""
-    return folder / task / policy.strip("/.").replace("/", "_").replace(":", "_")

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ackd.agents import library
+from ackd.agents.learned import LearnedPolicy
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
+from ackd.agents.refine import Refining
 from ackd.agents.rules import RULES
 from ackd.envs.recording import Recording
 from ackd.errors import unknown
@@ -37,6 +39,8 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
 def run_episode(env: Recording, policy: Policy, *, seed: int, learner: OnlinePolicy | None = None) -> None:
     """One episode from `seed` to its end; a `learner` is told of every decision, and may explore."""
     observation, _ = env.reset(seed=seed)
+    if isinstance(policy, LearnedPolicy | Refining):
+        env.agent_flops = policy.flops(observation["mask"].size)
     state, over = None, False
     while not over:
         action, state = policy.predict(observation, state, deterministic=learner is None)

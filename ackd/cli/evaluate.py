@@ -210,8 +210,8 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def _filled(self, folder: Path, cells: Cells, jobs: Sequence[Cell], do: Do) -> Iterator[Filled]:
         """The cells in their order; each group of a task and policy is recorded in a folder of its own."""
-        from ackd.cli.cells import group_folder
         from ackd.envs.recorder import Recorder
+        from ackd.runs import group_folder
 
         with ExitStack() as stack:
             for job, filled in do(jobs):

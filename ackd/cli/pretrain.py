@@ -198,7 +198,7 @@ class Pretrain(RunOptions):
         import torch
 
         from ackd import models
-        from ackd.errors import InputError
+        from ackd.errors import InputError, reason
 
         if self.config is not None:
             size = teacher.shape.vocabulary if teacher is not None else None
@@ -218,8 +218,9 @@ class Pretrain(RunOptions):
         except (ValueError, TypeError, AttributeError, RuntimeError, AssertionError, KeyError) as error:
             if isinstance(error, InputError):
                 raise
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise InputError(f"{self.config or self.student} makes no causal language model ({reason})") from error
+            raise InputError(
+                f"{self.config or self.student} makes no causal language model ({reason(error)})"
+            ) from error
         if teacher is not None and size != teacher.shape.vocabulary:
             raise InputError(
                 f"the student answers with {size} tokens and the teacher {self.teacher} with "

@@ -57,7 +57,7 @@ def _overall(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         f"Over {len(both.tasks)} task{'s' * (len(both.tasks) > 1)} ({both.scale}): interquartile mean with its 95 % "
         "bootstrap interval, probability of beating `all`, and the share of the gap from the single best static "
-        "policy to the best static one of each task.",
+        "policy to the best static one of each task, both chosen on the other seeds.",
         "",
         "| policy | score | beats all | gap closed |",
         "|---|---|---|---|",

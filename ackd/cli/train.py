@@ -272,6 +272,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         assert isinstance(env, DistillationEnv)
         env.distillation.journal = journal
         recording = Recording(env, recorder, on_decision=bar.update)
+        recording.agent_flops = learner.actor.flops(env.signals.k_max)
         recording.ledger.add(ledger)
         run_episode(recording, learner.policy, seed=self.seed)
         dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from ackd.cli.options import CacheOptions, DataOptions, LearningOptions, ModelOptions, RunOptions, progress
 
 if TYPE_CHECKING:
-    from ackd.grid import Cell, Grid
+    from ackd.grid import Grid, Pair
     from ackd.ledger import Ledger
     from ackd.loop import Distillation
     from ackd.runs import RunFolder
 
-UNTUNED: Cell = (1.0, 0.5)
+UNTUNED: Pair = (1.0, 0.5)
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
 
 
@@ -112,7 +112,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         if not self.teacher:
             raise InputError("no teacher was named: give a folder or a hub id")
 
-    def _prepare(self, cell: Cell) -> Distillation:
+    def _prepare(self, cell: Pair) -> Distillation:
         from ackd.setting import prepare
 
         settings = {**self.data_settings(), **self.model_settings(), **self.cache_settings()}
@@ -177,7 +177,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         folder: RunFolder,
         rows: Sequence[Mapping[str, Any]],
         best: Mapping[str, Any] | None,
-        grid: Sequence[Cell],
+        grid: Sequence[Pair],
     ) -> str:
         """Writes `table.csv` and `table.md`, and gives the latter back."""
         from ackd.grid import pair
@@ -207,7 +207,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         folder.write_text("table.md", text + "\n")
         return text
 
-    def _command(self, cell: Cell) -> str:
+    def _command(self, cell: Pair) -> str:
         """What distils such a student."""
         from ackd.cli.distill import Distill
 
@@ -226,7 +226,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         return shlex.join([*words, *seed, "--preset", self._preset, "--options", *options, "--output", "RUN"])
 
 
-def _options(cell: Cell) -> dict[str, float]:
+def _options(cell: Pair) -> dict[str, float]:
     """The preset's."""
     return {"tau": cell[0], "alpha": cell[1]}
 

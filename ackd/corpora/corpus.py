@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ackd.corpora.chunks import Tokens, cut, encode
 from ackd.corpora.text import documents
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.models import (
     Tokenizer,
     load_tokenizer,
@@ -161,6 +161,18 @@ def open_corpus(path: str | Path) -> Corpus:
     return Corpus(folder, header, tokens, offsets)
 
 
+def claim(path: Path, header: Any, refusal: str) -> None:
+    """Writes a header, or compares it with the one that is there.
+
+    Raises:
+        InputError: which says `refusal`, if that is another.
+    """
+    if not path.is_file():
+        write_whole(path, (json.dumps(asdict(header), indent=2) + "\n").encode())
+    elif read_header(path, type(header)) != header:
+        raise InputError(refusal)
+
+
 def read_header(path: Path, kind: Callable[..., T]) -> T:
     """A dataclass of strings and counts from a JSON file.
 
@@ -171,7 +183,7 @@ def read_header(path: Path, kind: Callable[..., T]) -> T:
         values = json.loads(path.read_text(encoding="utf-8"))
         header = kind(**values)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0][:200]})") from error
+        raise InputError(f"{path} cannot be read ({reason(error)})") from error
     types: dict[str, str] = kind.__annotations__
     for name, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.corpora.corpus import Corpus, mapped, read_header
+from ackd.corpora.corpus import Corpus, claim, mapped, read_header
 from ackd.errors import InputError, not_finite
 from ackd.knowledge import label_loss
 from ackd.ledger import Ledger
@@ -95,7 +94,8 @@ def score(
     first, last = part
     its = corpus.header
     header = Header(model.fingerprint, its.fingerprint, its.tokenizer, len(corpus), first, last, batch_size)
-    _claim(folder, header)
+    refusal = f"the scores in {folder} are of another model or corpus: start anew with --overwrite"
+    claim(folder / HEADER, header, refusal)
     split, flops = corpus.split(first, last), 0.0
     with (folder / VALUES).open("ab") as file:
         whole = min(file.tell() // FLOAT.itemsize, len(split))
@@ -167,18 +167,6 @@ def open_scores(paths: Sequence[str | Path]) -> Scores:
     if not np.isfinite(values).all():
         raise InputError(f"the scores in {path} hold NaN or infinity: score the corpus anew")
     return Scores(one, values)
-
-
-def _claim(folder: Path, header: Header) -> None:
-    """Writes the header, or compares it with the one that is there."""
-    path = folder / HEADER
-    if path.is_file():
-        if read_header(path, Header) != header:
-            raise InputError(f"the scores in {folder} are of another model or corpus: start anew with --overwrite")
-        return
-    partial = folder / f".{HEADER}"
-    partial.write_text(json.dumps(asdict(header), indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _groups(split: Split, start: int, stop: int, size: int) -> list[NDArray[np.int64]]:

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.corpora.chunks import Tokens
-from ackd.corpora.corpus import TOKENS, Corpus, read_header, seal, token_type
+from ackd.corpora.corpus import TOKENS, Corpus, claim, seal, token_type
 from ackd.corpora.scores import BLOCK
 from ackd.errors import InputError
 from ackd.models import go_on
 from ackd.precision import computing
-from ackd.runs import write_whole
 from ackd.teachers import ModelTeacher
 from ackd.types import Needs
 
@@ -106,9 +105,9 @@ def write(
         InputError: if the model answers what is no number, or `folder` has another's writing.
     """
     first, last = part
-    _claim(
-        folder / HEADER, Header(teacher.fingerprint, corpus.header.fingerprint, first, last, json.dumps(asdict(how)))
-    )
+    header = Header(teacher.fingerprint, corpus.header.fingerprint, first, last, json.dumps(asdict(how)))
+    refusal = f"the texts in {folder} are another model's or of another corpus: start with --overwrite"
+    claim(folder / HEADER, header, refusal)
     tokenizer, lengths = corpus.tokenizer(), corpus.lengths[first:last]
     kind, ends, flops = token_type(tokenizer), np.cumsum(lengths), 0.0
     with (folder / TOKENS).open("ab") as file:
@@ -156,11 +155,3 @@ def _written(teacher: ModelTeacher, corpus: Corpus, places: list[int], how: Writ
             no_repeat=how.no_repeat,
         )
     return {place: np.concatenate(pair) for place, *pair in zip(places, prompts, rests, strict=True)}
-
-
-def _claim(path: Path, header: Header) -> None:
-    """Writes the header, or compares it with the one that is there."""
-    if not path.is_file():
-        write_whole(path, (json.dumps(asdict(header), indent=2) + "\n").encode())
-    elif read_header(path, Header) != header:
-        raise InputError(f"the texts in {path.parent} are another model's or of another corpus: start with --overwrite")

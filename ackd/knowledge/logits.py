@@ -95,6 +95,8 @@ class LogitsCosine(Response):
 
         L_i = 1 - z_S . z_T / (|z_S| |z_T|)
 
+    Ours, as a loss of outputs; hidden states are compared so since DistilBERT, 2019, https://arxiv.org/abs/1910.01108.
+
     Raises:
         InputError: for regression (C = 1), where a cosine is a sign.
     """

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.knowledge.layers import evenly
 from ackd.models.forward import Model, layer_stack
-from ackd.models.guard import check_runs, limited, memory, read_settings, reason
+from ackd.models.guard import check_runs, limited, memory, read_settings
 from ackd.models.load import load_model
 
 StudentFactory: TypeAlias = Callable[[], Model]

@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.models.forward import Model
 
 SLACK = 1 << 24  # numbers that a model may have besides those in its file: a new head, tables of positions
@@ -98,8 +98,3 @@ def check_runs(model: Model) -> None:
     model.train(learning)
     if not isinstance(logits, Tensor):
         raise TypeError(f"it answers with {type(logits).__name__}")
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what a library says, or the kind of its error where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

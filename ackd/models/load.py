@@ -16,9 +16,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.models.forward import Model
-from ackd.models.guard import SLACK, check_runs, limited, read_settings, reason
+from ackd.models.guard import SLACK, check_runs, limited, read_settings
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 

@@ -15,9 +15,9 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.models.forward import Model
-from ackd.models.guard import read_settings, reason
+from ackd.models.guard import read_settings
 from ackd.models.load import Tokenizer, quieten
 
 END = "<|endoftext|>"

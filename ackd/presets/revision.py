@@ -117,7 +117,7 @@ def refined_logits(
     """A weight `labels` on CE + alpha SCD at temperature alpha_tau + beta MCD at temperature tau.
 
     References:
-        Sun et al., Knowledge Distillation with Refined Logits, ICCV 2025, https://arxiv.org/abs/2408.07703
+        Sun et al., Knowledge Distillation with Refined Logits, 2024, https://arxiv.org/abs/2408.07703
     """
     (teacher,) = teachers
     confidence = SampleConfidence(student, teacher, temperature=alpha_tau)

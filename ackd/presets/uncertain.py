@@ -58,7 +58,7 @@ class UncertainTeachers(Weighting):
     attached: bool = False
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The shares."""
+        """A teacher's share of each example: u of the small one, 1 - u of the other."""
         share = _uncertainty(answers, self.attached)
         if not self.each:
             share = share.mean().expand_as(share)
@@ -76,7 +76,7 @@ class EqualTeachers(Weighting):
     teachers: int = 2
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The shares."""
+        """1 / teachers for each example and loss."""
         return {one.name: torch.full_like(answers.losses[one.name], 1 / self.teachers) for one in terms}
 
 
@@ -93,7 +93,7 @@ class UncertainObjectives(Weighting):
     attached: bool = False
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """By the family of each."""
+        """1 - u or u for each example, by the family of the loss."""
         u = _uncertainty(answers, self.attached)
         return {
             one.name: _of(1 - u if (one.family == "logits") != self.reverse else u, rows.get(one.name)) for one in terms

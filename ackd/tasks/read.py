@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.json_rows import json_rows
 from ackd.tasks.glue import HUB
 from ackd.tasks.spec import TaskSpec
@@ -100,8 +100,7 @@ def _read(reader: Callable[[Sequence[Path]], Columns | None], files: Sequence[Pa
     except InputError:
         raise
     except Exception as error:  # the libraries raise a dozen kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{files[0]} cannot be read as {files[0].suffix[1:]} ({reason})") from error
+        raise InputError(f"{files[0]} cannot be read as {files[0].suffix[1:]} ({reason(error)})") from error
     if table is None:
         raise InputError(f"{files[0]} has no rows")
     return table

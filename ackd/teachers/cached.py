@@ -33,7 +33,7 @@ class Cached(Around):
 
     Answers come in float32, rounded to the cache's own numbers whether they are read or new, so what was kept before a
     run changes no more in it than the last bits, in which an answer depends on the batch that it was asked in. What the
-    cache does not keep is asked live.
+    cache does not keep is asked live. Its price is that of an answer that nobody has kept.
 
     Args:
         inner: who is asked.
@@ -48,10 +48,6 @@ class Cached(Around):
     def fingerprint(self) -> str:
         """The inner teacher's, and the numbers that its answers are rounded to."""
         return f"{self.inner.fingerprint}-{self.cache.dtype}"
-
-    def price(self, needs: Needs, size: int, length: int) -> float:
-        """FLOPs of an answer that nobody has kept."""
-        return self.inner.price(needs, size, length)
 
     def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The outputs asked for: read where they are kept, asked and kept where they are not."""

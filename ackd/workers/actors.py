@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.stopping import handlers_kept
 from ackd.workers.host import Host
 from ackd.workers.protocol import WorkerLost
@@ -123,5 +123,7 @@ def _knock(address: str) -> None:
 
 
 def _silent(address: str | None, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0]
-    return f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, or leave --ray-address"
+    return (
+        f"no Ray cluster answers at {address} ({reason(error)}): start one with ray start --head, or leave "
+        "--ray-address"
+    )

@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.rendezvous import meet
 from ackd.workers.host import END, live
 from ackd.workers.inline import Inline
@@ -92,7 +92,7 @@ def serve(seconds: float | None = None) -> None:
     try:
         live(own, lambda: _receive(0), lambda content: _send(0, content))
     except RuntimeError as error:
-        raise InputError(f"rank {own} ends, since rank 0 is gone or silent ({_first_line(error)})") from None
+        raise InputError(f"rank {own} ends, since rank 0 is gone or silent ({reason(error)})") from None
     part()
 
 
@@ -119,7 +119,7 @@ def join(seconds: float | None) -> None:
         store, _, size = meet(patience)
         dist.init_process_group("gloo", store=store, rank=own, world_size=size, timeout=patience)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"rank {own} did not meet the others ({_first_line(error)})") from None
+        raise InputError(f"rank {own} did not meet the others ({reason(error)})") from None
 
 
 def part() -> None:
@@ -163,7 +163,3 @@ def _wait(tensor: torch.Tensor, rank: int, seconds: float | None) -> None:
         work.wait()
     else:
         work.wait(timedelta(seconds=seconds))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

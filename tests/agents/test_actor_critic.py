@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,6 @@ from ackd.errors import InputError
 
 FRESH = range(50_000, 50_010)  # seeds that no agent trains on
 KNOWLEDGE = ToyEnv().knowledge
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """More threads only slow such a small network down."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def evaluate(policy: Policy | BaseAlgorithm) -> float:

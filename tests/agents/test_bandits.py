@@ -16,7 +16,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.arms import BanditActor, PerType, Subsets
-from ackd.agents.bandits import Bandit, Exp3, Learner, Thompson, Ucb
+from ackd.agents.bandits import Bandit, BanditRule, Exp3, Thompson, Ucb
 from ackd.agents.learned import Actor
 from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Transition
@@ -24,7 +24,7 @@ from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 from ackd.signals import FEATURES, GLOBALS
 
-RULES: tuple[Learner, ...] = (Ucb(), Thompson(), Exp3(gamma=0.2), Ucb(width=0.1, memory=0.9))
+RULES: tuple[BanditRule, ...] = (Ucb(), Thompson(), Exp3(gamma=0.2), Ucb(width=0.1, memory=0.9))
 ARMS: tuple[Subsets | PerType, ...] = (Subsets(3), PerType(3), PerType(7))
 masks = st.lists(st.lists(st.integers(0, 1), min_size=5, max_size=5), min_size=1, max_size=4)
 
@@ -51,7 +51,7 @@ def tensors(observation: dict[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.as_tensor(value) for name, value in observation.items()}
 
 
-def taught(arms: Subsets | PerType, rule: Learner, mask: NDArray[Any], *, stages: int = 3, seed: int = 0) -> Bandit:
+def taught(arms: Subsets | PerType, rule: BanditRule, mask: NDArray[Any], *, stages: int = 3, seed: int = 0) -> Bandit:
     """A bandit after some rounds with random rewards."""
     bandit, rng = Bandit(arms, rule, stages=stages, credit="decision", seed=seed), np.random.default_rng(seed)
     for _ in range(8):
@@ -62,7 +62,7 @@ def taught(arms: Subsets | PerType, rule: Learner, mask: NDArray[Any], *, stages
 
 
 @given(rows=masks, arms=st.sampled_from(ARMS), rule=st.sampled_from(RULES), seed=st.integers(0, 9))
-def test_never_chooses_a_masked_type(rows: list[list[int]], arms: Any, rule: Learner, seed: int) -> None:
+def test_never_chooses_a_masked_type(rows: list[list[int]], arms: Any, rule: BanditRule, seed: int) -> None:
     mask = np.array(rows, dtype=np.int8)
     bandit = taught(arms, rule, mask, seed=seed)
     other = np.random.default_rng(seed).integers(0, 2, mask.shape, dtype=np.int8)
@@ -79,14 +79,14 @@ def test_never_chooses_a_masked_type(rows: list[list[int]], arms: Any, rule: Lea
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_masked_type_that_was_played_is_learned_as_left(rule: Learner) -> None:
+def test_a_masked_type_that_was_played_is_learned_as_left(rule: BanditRule) -> None:
     bandit = Bandit(Subsets(2), rule, credit="decision")
     bandit.update(told(observe(np.array([[1, 0]], dtype=np.int8)), [[1, 1]], 1.0))
     assert bandit.actor().counts.flatten().tolist() == [0, 1, 0, 0]
 
 
 @given(rows=masks, arms=st.sampled_from(ARMS), rule=st.sampled_from(RULES), seed=st.integers(0, 9))
-def test_a_batch_is_decided_row_by_row(rows: list[list[int]], arms: Any, rule: Learner, seed: int) -> None:
+def test_a_batch_is_decided_row_by_row(rows: list[list[int]], arms: Any, rule: BanditRule, seed: int) -> None:
     mask = np.array(rows, dtype=np.int8)
     bandit, progress = taught(arms, rule, mask, seed=seed), np.linspace(0, 1, len(mask))
     together = bandit.predict(observe(mask, progress), deterministic=True)[0]
@@ -98,7 +98,7 @@ def test_a_batch_is_decided_row_by_row(rows: list[list[int]], arms: Any, rule: L
 
 @pytest.mark.parametrize("arms", [Subsets(3), PerType(3)])
 @pytest.mark.parametrize("rule", [Ucb(), Thompson(), Exp3()])
-def test_same_seed_same_run(arms: Subsets | PerType, rule: Learner) -> None:
+def test_same_seed_same_run(arms: Subsets | PerType, rule: BanditRule) -> None:
     def run(seed: int) -> dict[str, Any]:
         env = DummyVecEnv([ToyEnv] * 2)
         env.seed(1)
@@ -117,7 +117,7 @@ MEANS = np.array([0.1, 0.2, 0.3, 0.9])
 @pytest.mark.slow
 @pytest.mark.parametrize("rewards", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("rule", [Ucb(width=0.5), Thompson(width=1.0, memory=1.0), Thompson()])
-def test_regret_grows_slower_than_linearly_and_the_best_arm_is_found(rule: Learner, rewards: str) -> None:
+def test_regret_grows_slower_than_linearly_and_the_best_arm_is_found(rule: BanditRule, rewards: str) -> None:
     """The last quarter of 400 pulls costs less than half of the first, over 4 seeds; 0.525 a pull is chance."""
     regrets = []
     observation = observe(np.ones((1, 2), dtype=np.int8))
@@ -283,7 +283,7 @@ def test_an_actor_draws_by_softmax_among_what_was_played() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arms", "rule"), [(Subsets(3), Thompson()), (PerType(3), Thompson(width=3.0))])
-def test_learns_to_switch_on_the_toy(arms: Subsets | PerType, rule: Learner) -> None:
+def test_learns_to_switch_on_the_toy(arms: Subsets | PerType, rule: BanditRule) -> None:
     """Three quarters of the optimum is all that a constant choice can have."""
     env, fresh = DummyVecEnv([ToyEnv] * 4), ToyEnv()
     env.seed(0)

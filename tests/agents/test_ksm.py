@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -35,14 +34,6 @@ SPACE = spaces.Dict(
 )
 SMALL: dict[str, Any] = {"feature": 8, "width": 8, "batch": 8, "warmup": 0}
 masks = st.lists(st.lists(st.integers(0, 1), min_size=K, max_size=K), min_size=1, max_size=3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def observe(seed: int, rows: int, mask: NDArray[np.int8] | None = None) -> Observations:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -27,14 +26,6 @@ from ackd.errors import InputError
 G, F = 5, 4
 SOFT = ("ddpg", "td3", "sac")
 Soft = WeightsPolicy | GaussianPolicy
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def toy() -> ToyEnv:

@@ -20,8 +20,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.flop_counter import FlopCounterMode
 
 from ackd import models, tasks
+from ackd.agents import library, store
 from ackd.cli import main
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
@@ -31,10 +33,11 @@ from ackd.cli.finetune import Finetune
 from ackd.cli.generate import Generate
 from ackd.cli.mutual import Mutual
 from ackd.cli.pretrain import Pretrain
-from ackd.cli.refine import RefineData
+from ackd.cli.refine_data import RefineData
 from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
+from ackd.envs.make import tiny
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]
@@ -123,6 +126,20 @@ def distilled(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
     ledger: dict[str, Any] = read(folder / "ledger.json")
     assert set(ledger["bytes"]) == set(ledger["flops"]) == set(ledger["seconds"])
     return ledger
+
+
+def test_what_a_policy_decides_with_is_counted(tmp_path: Path, teacher: Path) -> None:
+    """By torch's own counter: once a decision; learning in the run costs more."""
+    env = tiny()
+    observation, _ = env.reset(seed=0)
+    policy = store.load(library.find("default"), k_max=env.signals.k_max)
+    with FlopCounterMode(display=False) as counter:
+        policy.predict(observation)
+    spent = [
+        distilled(tmp_path / f"run-{i}", teacher, "--policy", *chosen)["flops"]["agent"]
+        for i, chosen in enumerate((["default"], ["default", "--refine"], ["all"]))
+    ]
+    assert spent == [4 * counter.get_total_flops(), 4 * (2 + 3 * 4) * counter.get_total_flops(), 0]
 
 
 def selections(folder: Path) -> list[str]:

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def record(folder: Path, *, episodes: int = 2, lr: float = 1e-3) -> tuple[Recording, list[float], list[np.ndarray]]:
-    recording = Recording(tiny(lr=lr), folder, agent_flops=10.0)
+    recording = Recording(tiny(lr=lr), folder)
+    recording.agent_flops = 10.0
     rng = np.random.default_rng(0)
     rewards, actions = [], []
     for episode in range(episodes):

@@ -589,7 +589,7 @@ def _make_pretrained(folder: Path) -> None:
 
 def _read_pretrained(folder: Path) -> None:
     """What `ackd refine-data --exclude` and its search for the corpus read."""
-    from ackd.cli.refine import trained_on
+    from ackd.cli.refine_data import trained_on
     from ackd.cli.score import corpus_of
 
     header = corpora.corpus.Header("c", "t", 20, 100, 270, "uint16", 8)
@@ -627,10 +627,10 @@ def _template() -> Model:
 
 
 def _make_federated(folder: Path) -> None:
-    from ackd.rounds import write_state
+    from ackd.runs import write_tensors
 
     row = {"start": "initial", "round": 0, "score": 50.0, "loss": 0.7, "bytes_down": 1, "bytes_up": 1, "bytes": 2}
-    write_state(
+    write_tensors(
         folder / "initial.pt", {"weights": model().state_dict(), "rows": [row], "ledger": _training().ledger.as_dict()}
     )
 
@@ -677,7 +677,7 @@ READERS: dict[str, Reader] = {
     "text": Reader(_make_text, _read_text, ("ackd.corpora.text", "ackd.corpora.chunks", "ackd.json_rows")),
     "corpus": Reader(_make_corpus, _read_corpus, ("ackd.corpora.corpus",), seal=_seal_corpus),
     "scores": Reader(_make_scores, _read_scores, ("ackd.corpora.scores", "ackd.corpora.corpus")),
-    "pretrained": Reader(_make_pretrained, _read_pretrained, ("ackd.cli.refine", "ackd.cli.score")),
+    "pretrained": Reader(_make_pretrained, _read_pretrained, ("ackd.cli.refine_data", "ackd.cli.score")),
     "tuned": Reader(_make_tuned, _read_tuned, ("ackd.grid",)),
     "federated": Reader(_make_federated, _read_federated, ("ackd.rounds",)),
 }
