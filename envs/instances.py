@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from ackd.choices import Action, Choice
 from ackd.envs.distillation import DistillationEnv
@@ -223,7 +224,8 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
 
     def _build(self, instance: Instance) -> DistillationEnv:
         try:
-            env = self._make(**instance.setting, **self._common)
+            with torch.random.fork_rng(devices=[]):  # an agent draws from torch's generator, here or elsewhere
+                env = self._make(**instance.setting, **self._common)
         except InputError as error:
             raise InputError(f"instance {instance.name!r}: {error}") from error
         if set(env.knowledge) != set(instance.knowledge):

@@ -58,6 +58,12 @@ def test_students_from_layers_are_those_layers(
         models.from_layers(teacher, 5)
 
 
+def test_cutting_a_student_draws_nothing(make_model: Callable[..., Model]) -> None:
+    teacher, before = make_model(), torch.get_rng_state()
+    models.from_layers(teacher, 2)()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_student_from_its_teachers_every_layer_is_its_teacher(
     make_model: Callable[..., Model], make_batch: Callable[..., Batch]
 ) -> None:

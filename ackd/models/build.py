@@ -51,7 +51,8 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
     if getattr(config, "layer_types", None) is not None:
         config.layer_types = [teacher.config.layer_types[layer] for layer in kept]
     prefix = stack[0] + "."
-    template = from_config(config)()
+    with torch.random.fork_rng(devices=[]):  # its weights are replaced, and whoever calls may be an agent that draws
+        template = from_config(config)()
     weights = {}
     for name, value in teacher.state_dict().items():
         if name.startswith(prefix) and not shared:

@@ -148,6 +148,19 @@ def test_it_is_built_when_its_turn_comes_and_the_spaces_are_one() -> None:
         over().step(np.zeros(8, np.int8))
 
 
+def test_building_an_instance_leaves_the_agents_randomness_alone() -> None:
+    """Otherwise an agent beside its environments would draw other than one whose environments are elsewhere."""
+
+    def make(**setting: Any) -> DistillationEnv:
+        torch.rand(3)
+        return tiny(**setting)
+
+    before = torch.get_rng_state()
+    env = InstanceEnv((ONE, OTHER), make, reward_every=None)
+    drawn(env, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_states_and_forks() -> None:
     env = over(order="sampled", seed=4)
     drawn(env, 3)
