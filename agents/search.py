@@ -39,7 +39,7 @@ class Forkable(Protocol):
 
     @property
     def knowledge(self) -> Names:
-        """The names of the knowledge types, in the order of the action's bits."""
+        """The names of the knowledge types; of several instances, those of all."""
         ...
 
     def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
@@ -99,12 +99,12 @@ class Lookahead:
             raise InputError(f"a lookahead forks one environment, and was asked for {mask.size // mask.shape[-1]}")
         features = np.asarray(observation["knowledge"]).reshape(mask.size, -1)
         free, last = mask.reshape(-1) != 0, features[:, SELECTED] > 0
-        places = range(min(len(self.env.knowledge), mask.size))
-        available = [self.env.knowledge[k] for k in places if free[k]]
-        present = [self.env.knowledge[k] for k in places if free[k] and last[k]]
+        names = self.env.choice.selection(np.ones(mask.size)).chosen  # the bits', which may be of one instance of many
+        available = [name for name, there in zip(names, free, strict=False) if there]
+        present = [name for name, there in zip(names, free & last, strict=False) if there]
         best, action = -np.inf, self._action(())
-        for names in self._subsets(available, present):
-            tried = self._action(names)
+        for chosen in self._subsets(available, present):
+            tried = self._action(chosen)
             value = self._probe(tried)
             if value > best + SAME:
                 best, action = value, tried
@@ -122,7 +122,7 @@ class Lookahead:
                 found.add(tuple(other for other in available if other != name))
                 found.add(tuple(other for other in available if (other in present) != (other == name)))
             found.add(tuple(present))
-        order = {name: k for k, name in enumerate(self.env.knowledge)}
+        order = {name: k for k, name in enumerate(available)}
         return sorted(found, key=lambda names: (len(names), [order[name] for name in names]))
 
     def _action(self, names: Names) -> NDArray[Any]:

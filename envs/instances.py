@@ -43,6 +43,9 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
             between; the i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
         **common: settings of every instance, such as its device; none that an instance has itself.
 
+    `knowledge` names the types of all instances, as they first come. The bits of an action follow the present instance's
+    own order, and so do the features and the mask that are observed.
+
     The i-th episode of an instance trains the student with the i-th seed of its block, round and round, whatever the
     agent does and whichever other instances there are. `reset(seed=...)` begins the order and the blocks anew. Options
     of `reset`: `instance` takes the one of that name out of turn, `seed` that student without counting it.
@@ -228,10 +231,10 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
                 env = self._make(**instance.setting, **self._common)
         except InputError as error:
             raise InputError(f"instance {instance.name!r}: {error}") from error
-        if set(env.knowledge) != set(instance.knowledge):
+        if env.knowledge != instance.knowledge:
             raise InputError(
                 f"instance {instance.name!r} has the knowledge types {', '.join(env.knowledge)}, and its setting says "
-                f"{', '.join(instance.knowledge)}: name them in its types"
+                f"{', '.join(instance.knowledge)}: name them in its types, in that order"
             )
         return env
 

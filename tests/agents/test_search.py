@@ -102,7 +102,7 @@ class Many:
 
     def fork(self) -> Many:
         twin = Many(self.best)
-        twin.seen = self.seen
+        twin.choice, twin.seen = self.choice, self.seen
         return twin
 
 
@@ -122,6 +122,22 @@ def test_many_types_are_searched_around_the_last_selection() -> None:
     expected = {"", "abcdefg", "af", "a", "f", *"bcdeg", "abf", "acf", "adf", "aef", "afg"}
     assert set(env.seen) == expected | {"abcdefg".replace(name, "") for name in "abcdefg"}
     assert len(env.seen) == len(set(env.seen))
+
+
+def test_bits_are_those_of_the_present_instance() -> None:
+    """Of several instances, each with some of the types in an order of its own."""
+    from ackd.choices import Subset
+    from ackd.signals import FEATURES
+
+    env = Many("g")
+    env.choice = Subset(("g", "c"), 8)
+    mask = np.array([1, 1, 0, 0, 0, 0, 0, 0], dtype=np.int8)
+    observation = {"mask": mask, "knowledge": np.zeros(8 * len(FEATURES), dtype=np.float32)}
+    action, _ = Lookahead(env).predict(observation)
+    assert action.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert env.seen == ["", "g", "c", "gc"]
+    Lookahead(env, candidates=[("c", "g"), ("a", "c")]).predict(observation)
+    assert env.seen[4:] == ["c", "gc"]
 
 
 def test_the_best_constant_subset_is_that_of_all_episodes() -> None:

@@ -226,6 +226,7 @@ def test_types_of_several_teachers() -> None:
         (lambda: over(steps=2), "instance 'one' sets steps, which the caller sets"),
         (lambda: over(lr=0.0), "instance 'one': the learning rate must be above 0"),
         (lambda: InstanceEnv((ONE,), lambda **_: tiny(types=("fsp",))), "'one' has the knowledge types fsp"),
+        (lambda: InstanceEnv((ONE,), lambda **_: tiny(types=ONE.knowledge[::-1])), "types attention, hidden"),
         (lambda: over().reset(options={"instanc": "one"}), "did you mean 'instance'"),
         (lambda: over().reset(options={"instance": "others"}), "did you mean 'other'"),
         (lambda: over().reset(options={"seed": -1}), "at least 0, got -1"),
