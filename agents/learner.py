@@ -122,6 +122,11 @@ def choice_of(name: str, settings: Settings | None = None) -> str:
     return "weights" if name == "ksm" and not (settings and settings.hard) else "subset"
 
 
+def by_place(name: str) -> bool:
+    """Whether a learner knows a knowledge type by its place in the action."""
+    return name == "ksm" or name in BANDITS
+
+
 def observes_cls(name: str) -> bool:
     """Whether a learner reads the first-token outputs of student and teacher."""
     return name == "ksm"

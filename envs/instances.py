@@ -43,8 +43,8 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
             between; the i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
         **common: settings of every instance, such as its device; none that an instance has itself.
 
-    `knowledge` names the types of all instances, as they first come. The bits of an action follow the present instance's
-    own order, and so do the features and the mask that are observed.
+    `knowledge` names the types of all instances, as they first come. Actions, and the features and the mask that are
+    observed, follow the present instance's own order.
 
     The i-th episode of an instance trains the student with the i-th seed of its block, round and round, whatever the
     agent does and whichever other instances there are. `reset(seed=...)` begins the order and the blocks anew. Options

@@ -82,7 +82,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         choice_of(self.algorithm, self.settings)
         check_name(self.policy_name)
         env, instances = self.environment()
-        folder.begin("train", asdict(self), growing=GROWING)
+        folder.begin("train", {**asdict(self), "workers": self.count}, growing=GROWING)
         shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         journal = self.journal(folder.path / "checkpoint")
         single = not instances
@@ -134,7 +134,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             raise InputError(
                 f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
             )
-        self.check_workers()
+        self.check_workers(self.device)
         at_once = self.students * self.count
         if self.episodes % at_once:
             what = f"cohorts of {self.students} students" if self.count == 1 else f"rounds of {at_once} students"

@@ -70,6 +70,40 @@ def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
     assert episodes == {("0", "0"), ("1", "0"), ("2", "1"), ("3", "1")}
 
 
+@pytest.mark.parametrize(
+    ("agent", "changes", "sentence"),
+    [
+        ("ucb", {"types": ["hidden", "logits"]}, "hidden, attention in instance 'one' and hidden, logits in 'two'"),
+        ("ksm", {"types": ["logits", "attention"]}, "ksm knows knowledge types by their places"),
+        ("a2c", {"types": ["hidden", "logits"], "steps": 5}, "2 decisions in instance 'one' and 3 in 'two'"),
+        ("exp3", {"decision_interval": 1}, "with --split"),
+    ],
+)
+def test_instances_that_an_agent_would_mix_up_are_refused(
+    tmp_path: Path, agent: str, changes: dict[str, object], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t").mkdir()
+    defaults = {"task": "polarity", "teacher": "t", "student_layers": 1}
+    rows = [{"name": name, "split": "train", "seeds": [0, 9]} for name in ("one", "two")]
+    content = {"format": 1, "defaults": defaults, "instances": [rows[0], rows[1] | changes]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    arguments = ["train", "--instances", str(tmp_path / "set.json"), "--agent", agent, "--steps", "4"]
+    assert main([*arguments, "--decision-interval", "2", "--output", str(tmp_path / "run")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bandit_learns_where_some_instances_lack_the_last_types(tmp_path: Path, teacher: Path) -> None:
+    rows: list[dict[str, object]] = [{"name": name, "split": "train", "seeds": [0, 9]} for name in ("one", "two")]
+    rows[1]["types"] = ["logits"]
+    defaults = {"task": "polarity", "teacher": "polarity", "student_layers": 1, "max_examples": 400, "batch_size": 8}
+    (tmp_path / "set.json").write_text(json.dumps({"format": 1, "defaults": defaults, "instances": rows}))
+    arguments = ["train", "--instances", str(tmp_path / "set.json"), "--teachers", str(teacher.parent)]
+    arguments += ["--agent", "ucb", "--steps", "4", "--decision-interval", "2", "--episodes", "4"]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 0
+    assert load(tmp_path / "run" / "policy").card.knowledge == ("logits", "hidden", "attention")
+
+
 def test_refining_leaves_a_policy(
     tmp_path: Path, teacher: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

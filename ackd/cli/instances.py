@@ -1,0 +1,46 @@
+"""Which instances one agent can learn on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ackd.agents.learner import by_place
+from ackd.envs.instance_files import Instance
+from ackd.errors import InputError
+
+
+def check_instances(instances: Sequence[Instance], algorithm: str, given: Mapping[str, Any]) -> None:
+    """Refuses instances that an agent would take for each other.
+
+    Args:
+        instances: at least one.
+        algorithm: one of `ackd.agents.learner.LEARNERS`.
+        given: settings, for where an instance has none of its own.
+
+    Raises:
+        InputError: if they differ in their number of decisions; or if a learner that knows types by their places would
+            find different ones there.
+    """
+    first = instances[0]
+    for one in instances[1:]:
+        if _decisions(one, given) != _decisions(first, given):
+            raise InputError(
+                f"an agent learns from rollouts of whole episodes, and an episode has {_decisions(first, given)} "
+                f"decisions in instance {first.name!r} and {_decisions(one, given)} in {one.name!r}: choose instances "
+                "of one length with --split"
+            )
+    widest = max(instances, key=lambda one: len(one.knowledge))
+    for one in instances:
+        if by_place(algorithm) and one.knowledge != widest.knowledge[: len(one.knowledge)]:
+            raise InputError(
+                f"{algorithm} knows knowledge types by their places, which are {', '.join(widest.knowledge)} in "
+                f"instance {widest.name!r} and {', '.join(one.knowledge)} in {one.name!r}: name them in one order, "
+                "those that only some have last, or take an agent over sets (ppo, sac)"
+            )
+
+
+def _decisions(instance: Instance, given: Mapping[str, Any]) -> int:
+    """In one of its episodes."""
+    setting = {**given, **instance.setting}
+    return -(-setting["steps"] // max(setting["decision_interval"], 1))
