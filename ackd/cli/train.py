@@ -82,7 +82,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         choice_of(self.algorithm, self.settings)
         check_name(self.policy_name)
         env, instances = self.environment()
-        folder.begin("train", {**asdict(self), "workers": self.count}, growing=GROWING)
+        folder.begin("train", asdict(self), growing=GROWING)
         shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         journal = self.journal(folder.path / "checkpoint")
         single = not instances
@@ -134,7 +134,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             raise InputError(
                 f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
             )
-        self.check_workers(self.device)
+        self.check_workers()
         at_once = self.students * self.count
         if self.episodes % at_once:
             what = f"cohorts of {self.students} students" if self.count == 1 else f"rounds of {at_once} students"
@@ -154,6 +154,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     ) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
         """Where the agent learns, and the instances, if that is what it learns on; `turns` are those of a worker."""
         from ackd.agents.learner import choice_of, observes_cls
+        from ackd.cli.instances import check_instances
         from ackd.envs.instance_files import read_instances
         from ackd.envs.instances import InstanceEnv
         from ackd.envs.make import distill
@@ -186,6 +187,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             )
             given = self.data_settings() | self.student_settings()
             given.pop("data")
+            check_instances(instances, self.algorithm, given)
 
             def make(**setting: Any) -> DistillationEnv:
                 return distill(**{**given, **setting})
