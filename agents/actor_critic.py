@@ -106,7 +106,7 @@ def make_agent(
     learning_rate         4e-3 -> 0 3e-3 -> 0 falls in a line over what `learn` is asked for: constant, 4e-3 wavers at
                                               the optimum, and 2e-3 takes longer to get there
     n_epochs              1         8         PPO reuses what was expensive to get, and needs a third of the decisions
-    batch_size            all       half      of the rollout
+    batch_size            all       half      of the rollout; all of it where it has no half, or a half of 1
     device                cpu       cpu       the network is small
     ====================  ========  ========  =========================================================================
 
@@ -166,7 +166,9 @@ def make_agent(
         rollout = n_steps * -(-_episodes_in_rollout(name, episodes) // envs)
         own: dict[str, Any] = {"n_steps": rollout}
         if name == "ppo":
-            own["batch_size"] = rollout * envs // 2
+            all_of_it = rollout * envs
+            # stable-baselines3 wants batches of one size, and more than 1, since it compares advantages within them
+            own["batch_size"] = all_of_it if all_of_it % 2 or all_of_it == 2 else all_of_it // 2
     else:
         sizes(env.observation_space, env.action_space)  # stable-baselines3 only asserts it
         random = RANDOM if episodes is None else min(RANDOM, max(1, episodes // UPDATES))

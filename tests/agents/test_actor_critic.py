@@ -71,6 +71,14 @@ def test_the_measure_is_right() -> None:
     assert evaluate(rule("random", KNOWLEDGE)) < 0.7 * optimum()
 
 
+@pytest.mark.parametrize(("decisions", "size"), [(2, 2), (3, 3), (4, 2), (7, 7), (10, 5)])
+def test_batches_share_out_a_rollout_of_any_length(decisions: int, size: int) -> None:
+    agent = make_agent("ppo", ToyEnv(decisions=decisions), seed=0, n_steps=decisions, episodes=1)
+    assert isinstance(agent, PPO)
+    assert agent.batch_size == size
+    agent.learn(decisions)
+
+
 @pytest.mark.parametrize("name", ["a2c", "ppo"])
 def test_same_seed_same_agent(name: str) -> None:
     def weights(seed: int) -> torch.Tensor:
