@@ -82,10 +82,23 @@ class RunFolder:
         """How far a run has come here."""
         return {name for name in (CONFIG, RESULT) if (self.path / name).is_file()}
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run that is resumed had come to its end."""
-        return self.resumed and (self.path / RESULT).is_file()
+    def finished(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> bool:
+        """Whether the run that is resumed, which is this one, had come to its end; arguments as of `begin`.
+
+        Raises:
+            InputError: if it is another run, or its result is damaged.
+        """
+        if not (self.resumed and (self.path / RESULT).is_file()):
+            return False
+        config = {"command": command, "settings": _plain(settings), "versions": {}}  # nothing goes on with others
+        self._compare(config, {"output", "overwrite", "resume", *growing})
+        try:
+            whole = isinstance(json.loads((self.path / RESULT).read_text(encoding="utf-8")), dict)
+        except (OSError, ValueError, RecursionError):
+            whole = False
+        if not whole:  # a finished run keeps no state that its student could be written from again
+            raise InputError(f"{self.path / RESULT} is damaged: start the run anew with --overwrite")
+        return True
 
     def begin(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> None:
         """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked.

@@ -74,7 +74,7 @@ def test_a_run_is_resumed_with_the_same_settings_alone(tmp_path: Path, caplog: p
     RunFolder(tmp_path / "run", resume=True).begin("distill", settings)  # nothing there yet: it begins
     again = RunFolder(tmp_path / "run", resume=True)
     assert again.resumed
-    assert not again.finished
+    assert not again.finished("distill", settings)
     (again.path / "checkpoint").mkdir()
     again.begin("distill", settings | {"output": "there", "resume": True})
     assert (again.path / "checkpoint").is_dir()
@@ -84,7 +84,6 @@ def test_a_run_is_resumed_with_the_same_settings_alone(tmp_path: Path, caplog: p
     with pytest.raises(InputError, match="is of ackd distill"):
         again.begin("train", settings)
     again.write_json("result.json", {})
-    assert again.finished
     config = json.loads((again.path / "config.json").read_text())
     config["versions"]["torch"] = "1.0"
     again.write_json("config.json", config)
@@ -95,6 +94,30 @@ def test_a_run_is_resumed_with_the_same_settings_alone(tmp_path: Path, caplog: p
         again.begin("distill", settings)
     with pytest.raises(InputError, match="choose one"):
         RunFolder(tmp_path / "run", resume=True, overwrite=True)
+
+
+def test_a_finished_run_is_known_by_its_settings_and_its_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"task": "sst2", "seeds": 3, "output": "here", "resume": False}
+    folder = RunFolder(tmp_path / "run", resume=True)
+    folder.begin("distill", settings)
+    folder.write_json(RESULT, {})
+    assert not folder.finished("distill", settings)  # which is not resumed
+    config = json.loads((folder.path / CONFIG).read_text())
+    folder.write_json(CONFIG, config | {"versions": {"torch": "1.0"}})
+    again = RunFolder(tmp_path / "run", resume=True)
+    assert again.finished("distill", settings | {"output": "there", "resume": True})
+    assert again.finished("distill", settings | {"seeds": 5}, growing=["seeds"])
+    assert not caplog.text  # nothing goes on, whatever the versions are
+    with pytest.raises(InputError, match=r"has seeds 3, and now it is 5"):
+        again.finished("distill", settings | {"seeds": 5})
+    with pytest.raises(InputError, match="is of ackd distill"):
+        again.finished("train", settings)
+    for content in (b"{", b"[]", b"", b"\xff", b"[" * 100_000):
+        (folder.path / RESULT).write_bytes(content)
+        with pytest.raises(InputError, match=r"result\.json is damaged: start the run anew with --overwrite"):
+            again.finished("distill", settings)
 
 
 def test_half_a_config_is_no_run(tmp_path: Path) -> None:

@@ -55,9 +55,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
         folder = None
         if group.rank == 0:
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
-        if group.tell(folder is not None and folder.finished):
-            if folder is not None:
-                print(f"the run in {self.output} is finished: nothing is left to resume")
+        if group.tell(folder is not None and self.finished(folder, "distill")):
             return
         setting = {**self.data_settings(), **self.student_settings(), **self.method_settings()}
         env = distill(

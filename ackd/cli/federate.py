@@ -77,8 +77,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         from ackd.sources import find_tokenizer
 
         folder = self.run_folder((self.teacher, self.student, self.data))
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
+        if self.finished(folder, "federate"):
             return
         self._check()
         federation = self._federation()

@@ -52,8 +52,7 @@ class Generate(ResumableOptions):
         from ackd.teachers import ModelTeacher
 
         folder = self.run_folder((self.model, self.corpus))
-        if folder.finished:
-            print(f"the texts in {self.output} are finished: nothing is left to resume")
+        if self.finished(folder, "generate"):
             return
         how = corpora.Writing(self.prompt, self.temperature, self.no_repeat, self.batch_size, self.seed)
         device = check_device(self.device)

@@ -44,8 +44,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
         from ackd.sources import students
 
         folder = self.run_folder((*self.students, self.data))
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
+        if self.finished(folder, "mutual"):
             return
         where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         task, factories, tokenizer = students(task=self.task, students=self.students, **self.data_settings(), **where)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,6 +74,23 @@ class ResumableOptions(OutputOptions):
         return RunFolder(
             self.output, overwrite=self.overwrite and not again, inputs=inputs, resume=self.resume or again
         )
+
+    def finished(self, folder: RunFolder, command: str, *, growing: Collection[str] = (), **changed: Any) -> bool:
+        """Whether there is nothing left to do in the run's folder, which is said then.
+
+        Args:
+            folder: the run's.
+            command: as its `begin` is told.
+            growing: likewise.
+            **changed: settings that `begin` is told otherwise than the options have them.
+
+        Raises:
+            InputError: if the folder holds another run, or its result is damaged.
+        """
+        over = folder.finished(command, asdict(self) | changed, growing=growing)
+        if over:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
+        return over
 
 
 @dataclass(kw_only=True)

@@ -78,8 +78,7 @@ class Pretrain(RunOptions):
         from ackd.loop import distill
 
         folder = self.run_folder((self.corpus, self.config, self.student, self.teacher, self.tokenizer, self.dev_data))
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
+        if self.finished(folder, "pretrain"):
             return
         self._check()
         device = check_device(self.device)

@@ -97,12 +97,13 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
         FloatingPointError: if it diverged; the result says so then, and there is no student.
     """
     result = episode_result(recording, **run, seconds=round(seconds, 3))
-    folder.write_json("result.json", result)
     folder.write_json("ledger.json", recording.ledger.as_dict())
     distillation = recording.inner.distillation
+    if not result["error"]:
+        save_student(folder, distillation, tokenizer)
+    folder.write_json("result.json", result)  # last: where it is, a run is finished
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
-    save_student(folder, distillation, tokenizer)
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
     teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.2f}"
     print(

@@ -52,8 +52,7 @@ class Score(ResumableOptions):
             if self.shard != "1/1":
                 self.output = str(Path(self.output) / f"shard-{self.shard.replace('/', '-of-')}")
         folder = self.run_folder((self.model, self.corpus))
-        if folder.finished:
-            print(f"the scores in {self.output} are finished: nothing is left to resume")
+        if self.finished(folder, "score"):
             return
         if self.batch_size < 1:
             raise InputError(f"the batch size must be above 0, got {self.batch_size}")

@@ -74,8 +74,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         if self.serves():
             return
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
+        if self.finished(folder, "train", growing=GROWING):
             self.dismiss()
             return
         self._check()

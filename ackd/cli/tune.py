@@ -54,8 +54,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         from ackd.sources import find_tokenizer
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache))
-        if folder.finished:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
+        if self.finished(folder, "tune"):
             return
         self._check()
         self._prepare(UNTUNED)  # refuses what cannot work

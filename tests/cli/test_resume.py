@@ -10,13 +10,16 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ackd.cli import main
+from ackd.cli import Command, main
+from ackd.runs import RunFolder
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "12", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
@@ -127,7 +130,50 @@ def test_a_finished_run_is_left_alone(tmp_path: Path, teacher: Path, capsys: pyt
     before = (tmp_path / "run" / "result.json").stat().st_mtime_ns
     assert main([*arguments, "--resume"]) == 0
     assert "nothing is left to resume" in capsys.readouterr().out
+    assert main([*arguments, "--resume", "--seed", "7"]) == 2
+    assert "has seed 0, and now it is 7: resume it with the same options" in capsys.readouterr().err
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_run_is_finished_only_with_its_student(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(tmp_path / "run")]
+
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ackd.cli.results.save_student", killed)
+    assert main(arguments) == 130
+    monkeypatch.undo()
+    assert main([*arguments, "--resume"]) == 0
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+
+
+def test_other_options_than_a_finished_run_had_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands: dict[str, list[str]] = {
+        "distill": ["--task", "polarity"],
+        "train": ["--task", "polarity", "--workers", "1"],
+        "tune": ["--task", "polarity", "--teacher", "t"],
+        "mutual": ["--task", "polarity", "--students", "s"],
+        "federate": ["--task", "polarity"],
+        "pretrain": ["--corpus", "c"],
+        "score": ["--model", "m", "--corpus", "c", "--shard", "1/1"],
+        "generate": ["--model", "m", "--corpus", "c"],
+    }
+    for name, arguments in commands.items():
+        command = tyro.cli(Command, args=[name, *arguments, "--output", str(tmp_path / name)])
+        folder = RunFolder(tmp_path / name)
+        folder.begin(name, asdict(command))
+        folder.write_json("result.json", {})
+        again = [name, *arguments, "--output", str(tmp_path / name), "--resume"]
+        assert main(again) == 0
+        assert "nothing is left to resume" in capsys.readouterr().out
+        assert main([*again, "--batch-size", "7"]) == 2
+        assert "and now it is 7: resume it with the same options" in capsys.readouterr().err
+        (folder.path / "result.json").write_text("{")
+        assert main(again) == 2
+        assert "result.json is damaged: start the run anew with --overwrite" in capsys.readouterr().err
 
 
 def test_other_settings_are_not_resumed(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -298,7 +298,7 @@ def _make_run(folder: Path) -> None:
 def _read_run(folder: Path) -> None:
     settings = {"task": "polarity", "lr": 5e-5, "teacher": ["t"], "data": None}
     run = RunFolder(folder, resume=True)
-    if not run.finished:
+    if not run.finished("distill", settings):
         run.begin("distill", settings)
 
 
