@@ -53,19 +53,19 @@ class GapClosed:
     cost_weight: float = 0.1
     on: Literal["loss", "score"] = "loss"
 
-    def gap(self, episode: Episode) -> float:
-        """What improvements are divided by: the gap to the teacher, or 1 where that is no gap to close."""
+    def gap(self, episode: Episode) -> float | None:
+        """What improvements are shares of; None where there is no gap to close, or nothing to compare with."""
         if not (episode.start and episode.teacher):
-            return 1.0
+            return None
         gap = self._phi(episode.teacher) - self._phi(episode.start)
-        return gap if gap >= MIN_GAP else 1.0
+        return gap if gap >= MIN_GAP else None
 
     def __call__(self, episode: Episode) -> Earned:
         """The parts of the last decision's reward."""
         last, before = episode.phases[-1], episode.standing_before
         gained = self._phi(last.standing) - self._phi(before) if last.standing and before else 0.0
         cost = last.flops / last.flops_all * last.steps / episode.steps
-        return Earned(gained / self.gap(episode), self.cost_weight * cost)
+        return Earned(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
     def _phi(self, standing: Standing) -> float:
         return standing.score if self.on == "score" else -standing.loss

@@ -12,9 +12,8 @@ import numpy as np
 
 from ackd.choices import Action, Choice
 from ackd.episode import Episode, Phase
-from ackd.rewards import MIN_GAP, Earned, Reward
+from ackd.rewards import Earned, Exploring, GapClosed, Reward
 from ackd.signals import Observation, Signals
-from ackd.types import Standing
 
 logger = logging.getLogger("ackd")
 
@@ -58,7 +57,7 @@ class Trajectory:
         """The first observation and info of an episode without phases."""
         self.episode, self.seed = episode, seed
         self._actions, self._rewards = [], []
-        self._warn(episode.start, episode.teacher)
+        self._warn(episode)
         return self.signals.observe(episode), {"seed": seed, "action_mask": self.choice.mask}
 
     def then(self, action: Action, phase: Phase) -> Step:
@@ -88,18 +87,21 @@ class Trajectory:
         self.episode, self.seed = state["episode"], state["seed"]
         self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
 
-    def _warn(self, start: Standing | None, teacher: Standing | None) -> None:
-        if start and not teacher and not self._warned:
-            self._warned = True
+    def _warn(self, episode: Episode) -> None:
+        reward = self.reward.reward if isinstance(self.reward, Exploring) else self.reward
+        if self._warned or not episode.start or not isinstance(reward, GapClosed) or reward.gap(episode) is not None:
+            return
+        self._warned = True
+        if not episode.teacher:
             logger.warning("there is no teacher to compare with, so rewards are plain differences")
-        if start and teacher and start.loss - teacher.loss < MIN_GAP and not self._warned:
-            self._warned = True
-            logger.warning(
-                "the student starts with a loss of %.3f on the reward split, and the teacher has %.3f: there is no gap "
-                "to close, so rewards are plain differences",
-                start.loss,
-                teacher.loss,
-            )
+            return
+        logger.warning(
+            "the student starts with a %s of %.3f on the reward split, and the teacher has %.3f: there is no gap to "
+            "close, so rewards are plain differences",
+            reward.on,
+            getattr(episode.start, reward.on),
+            getattr(episode.teacher, reward.on),
+        )
 
     def info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
         """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""

@@ -39,6 +39,14 @@ def test_improvements_telescope(start: float, teacher: float, losses: list[float
     assert total == pytest.approx((start - losses[-1]) / gap, abs=1e-9)
 
 
+def test_there_may_be_no_gap_to_close() -> None:
+    assert GapClosed().gap(episode(1.0, 0.5, [0.8])[0]) == 0.5
+    assert GapClosed().gap(episode(1.0, 0.995, [0.8])[0]) is None
+    assert GapClosed(on="score").gap(episode(0.5, 1.0, [0.8])[0]) == pytest.approx(0.8)  # only the loss has none
+    assert GapClosed().gap(Episode(Standing(1.0, 0.1), None, 20, 10)) is None
+    assert GapClosed().gap(Episode(None, None, 20, 10)) is None
+
+
 def test_the_cost_of_everything_throughout_is_the_cost_weight() -> None:
     grown = Episode(Standing(1.0, 0.0), Standing(0.5, 0.0), 25, 10)
     paid = 0.0

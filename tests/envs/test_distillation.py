@@ -23,10 +23,11 @@ import ackd
 from ackd import Selection, models, tasks
 from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import tiny
+from ackd.episode import Episode
 from ackd.errors import InputError
 from ackd.rewards import GapClosed
 from ackd.teachers import ModelTeacher
-from ackd.types import Needs
+from ackd.types import Needs, Standing
 
 IDS = ("ACKD/Tiny-v0", "ACKD/Toy-v0")
 
@@ -213,7 +214,7 @@ def test_rewards_telescope() -> None:
     assert isinstance(reward, GapClosed)
     assert env.episode.start is not None
     assert env.episode.standing is not None
-    expected = (env.episode.start.loss - env.episode.standing.loss) / reward.gap(env.episode)
+    expected = (env.episode.start.loss - env.episode.standing.loss) / (reward.gap(env.episode) or 1.0)
     assert math.fsum(rewards) == pytest.approx(expected, abs=1e-9)
 
 
@@ -317,10 +318,30 @@ def test_divergence_ends_the_episode_with_the_error_reward() -> None:
     assert np.isfinite(observation["globals"]).all()
 
 
-def test_a_missing_gap_is_said(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("reward", "start", "teacher", "said"),
+    [
+        ("gap", Standing(0.5, 0.1), Standing(1.0, 0.9), "a loss of 0.500 on the reward split, and the teacher has 1"),
+        ("gap", Standing(1.0, 0.9), Standing(0.5, 0.1), ""),
+        ("gap+explore-hard", Standing(0.5, 0.1), Standing(1.0, 0.9), "a loss of 0.500"),
+        ("score-gap", Standing(0.5, 0.1), Standing(1.0, 0.9), ""),
+        ("score-gap", Standing(1.0, 0.9), Standing(0.5, 0.1), "a score of 0.900 on the reward split"),
+        ("neg-loss", Standing(0.5, 0.1), Standing(1.0, 0.9), ""),
+        ("final", Standing(1.0, 0.9), Standing(0.5, 0.1), ""),
+        ("gap", Standing(1.0, 0.9), None, "no teacher to compare with"),
+        ("final", Standing(1.0, 0.9), None, ""),
+        ("gap", None, None, ""),
+    ],
+)
+def test_a_missing_gap_is_said_once_in_the_terms_of_the_reward(
+    caplog: pytest.LogCaptureFixture, reward: str, start: Standing | None, teacher: Standing | None, said: str
+) -> None:
+    trajectory = tiny(reward=reward).trajectory
     with caplog.at_level(logging.WARNING, logger="ackd"):
-        tiny().reset(seed=0)
-    assert "no gap to close" in caplog.text
+        for _ in range(2):
+            trajectory.begin(Episode(start, teacher, 12, 2), 0)
+    assert len(caplog.records) == bool(said)
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(
