@@ -19,12 +19,12 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
 
     Example:
         >>> str(unknown("task", "sst", ["sst2", "mrpc"]))
-        "unknown task 'sst': did you mean 'sst2'? Known: mrpc, sst2."
+        "unknown task 'sst': did you mean 'sst2'? (known: mrpc, sst2)"
     """
     names = sorted(known)
     near = difflib.get_close_matches(value, names, n=3, cutoff=0.6)
-    hint = f" did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    return InputError(f"unknown {kind} {value!r}:{hint} Known: {', '.join(names)}.")
+    hint = f": did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    return InputError(f"unknown {kind} {value!r}{hint} (known: {', '.join(names)})")
 
 
 def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) -> str:

@@ -210,7 +210,7 @@ def _method(
     """What makes the losses, and what else a method has, anew for each student."""
     if preset is None:
         if options:
-            raise InputError(f"{', '.join(options)}: options of a preset, and none is named with --preset")
+            raise InputError(f"only a preset takes {' and '.join(options)}: name one with --preset")
     elif not types:
         return lambda: presets.preset(preset, student, teachers, methods=methods, **options, layers=layers)
     wanted = _by_teacher(types or knowledge.DEFAULT, len(teachers))
@@ -245,7 +245,8 @@ def _by_teacher(types: Sequence[str], teachers: int) -> list[list[str]]:
     for name in types:
         kind, _, place = name.partition("@")
         if place and not (place.isdigit() and 1 <= int(place) <= teachers):
-            raise InputError(f"{name!r} names no teacher: write {kind}@1 to {kind}@{teachers}, or {kind} for every one")
+            many = f"write {kind}@1 to {kind}@{teachers}, or {kind} for every one"
+            raise InputError(f"{name!r} names no teacher: {many if teachers > 1 else f'there is one, so write {kind}'}")
         for m in [int(place) - 1] if place else range(teachers):
             wanted[m].append(kind)
     return wanted

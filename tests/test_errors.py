@@ -6,7 +6,13 @@ import logging
 
 import pytest
 
-from ackd.errors import Once
+from ackd.errors import Once, unknown
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    assert str(unknown("policy", "nosuch", ["labels", "all"])) == "unknown policy 'nosuch' (known: all, labels)"
+    said = "unknown policy 'lables': did you mean 'labels'? (known: all, labels)"
+    assert str(unknown("policy", "lables", ["labels", "all"])) == said
 
 
 def test_a_line_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 import ackd
 from ackd import knowledge, models
+from ackd.agents import presets as agents
 from ackd.agents.rules import Staged
 from ackd.choices import Stages
 from ackd.distiller import Distiller
@@ -31,7 +32,7 @@ from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.loop import Distillation
 from ackd.models import Meter, Model, shape_of
-from ackd.presets import Preset, preset, static
+from ackd.presets import ELSEWHERE, METHODS, Preset, preset, static
 from ackd.stages import stage_at
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
@@ -277,9 +278,17 @@ def test_a_pair_that_cannot_satisfy_one_is_told_which_part_and_what_to_do(
 
 def test_an_unknown_preset_is_told_the_nearest() -> None:
     with pytest.raises(
-        InputError, match=r"unknown preset 'tinybrt': did you mean 'tinybert'\? Known: .*distilbert, .*kd, "
+        InputError, match=r"unknown preset 'tinybrt': did you mean 'tinybert'\? \(known: .*distilbert, .*kd, "
     ):
         preset("tinybrt", shape(2), [shape(4)])
+
+
+def test_a_preset_that_learns_is_told_where_it_is() -> None:
+    assert set(ELSEWHERE) == set(agents.METHODS) - set(METHODS)
+    for name in ELSEWHERE:
+        said = f"'{name}' has an agent: give methods=ackd.agents.presets.METHODS"
+        with pytest.raises(InputError, match=said):
+            preset(f"kd,{name}", shape(2), [shape(4)])
 
 
 def test_a_layer_map_of_ones_own_is_used() -> None:

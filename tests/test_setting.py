@@ -127,6 +127,9 @@ def test_several_teachers_that_cannot_work_are_refused(
         ({"preset": "kd", "layer_map": "uniform"}, "matches no layers"),
         ({"preset": "pkd-skip", "student_layers": 1}, "the preset 'pkd-skip' cannot be used so"),
         ({"layer_map": "0:1,0:1"}, "twice"),
+        ({"types": ["logits@2"]}, "'logits@2' names no teacher: there is one, so write logits$"),
+        ({"options": {"keep": 0.5, "tau": 2.0}}, "^only a preset takes keep and tau: name one with --preset$"),
+        ({"preset": "rl-kd"}, "give methods=ackd.agents.presets.METHODS"),
     ],
 )
 def test_presets_that_cannot_work_are_refused(teachers: list[str], changes: dict[str, Any], words: str) -> None:

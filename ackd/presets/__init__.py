@@ -19,6 +19,7 @@ METHODS: Mapping[str, Method] = {
     for one in (*static.METHODS, *dynamickd.METHODS, *revision.METHODS, *reffakd.METHODS, *collaborative.METHODS)
 }
 NAMES = tuple(METHODS)
+ELSEWHERE = ("rl-kd", "mtkd-rl", "ksm")  # those of `ackd.agents.presets`, which nothing here imports
 
 
 def named(names: str, methods: Mapping[str, Method] = METHODS) -> list[Method]:
@@ -30,6 +31,8 @@ def named(names: str, methods: Mapping[str, Method] = METHODS) -> list[Method]:
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in methods:
+            if name in ELSEWHERE:
+                raise InputError(f"the preset {name!r} has an agent: give methods=ackd.agents.presets.METHODS with it")
             raise unknown("preset", name, methods)
         if wanted.count(name) > 1:
             raise InputError(f"the preset {name!r} is named twice: name it once")

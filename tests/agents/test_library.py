@@ -83,7 +83,7 @@ def test_policies_are_found_by_name(tmp_path: Path, home: Path) -> None:
     assert library.find("default") == tmp_path / "shipped" / "default"
     assert library.find("small") == home / "small"
     for name in ("smal", "../home/small", "small/", ""):
-        with pytest.raises(InputError, match=r"unknown policy .*Known: default, small\."):
+        with pytest.raises(InputError, match=r"unknown policy .* \(known: default, small\)$"):
             library.find(name)
 
 

@@ -98,7 +98,7 @@ def test_a_policy_goes_out_and_comes_in_under_another_name(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "smal"], "unknown policy 'smal': did you mean 'small'? Known: small."),
+        (["show", "smal"], "unknown policy 'smal': did you mean 'small'? (known: small)"),
         (["show", "broken"], "unknown policy"),
         (["import", "run"], "you have a policy 'small' already"),
         (["import", "run", "--name", "../x"], "'../x' cannot be a policy's name"),
@@ -149,7 +149,7 @@ def test_a_policy_is_a_rule_a_folder_a_run_or_a_name(env: DistillationEnv) -> No
     assert folder_of("mine", env.knowledge) == library.find("mine")
     observation, _ = env.reset(seed=0)
     assert env.action_space.contains(policy.predict(observation, deterministic=True)[0])
-    with pytest.raises(InputError, match=r"unknown policy 'mina': did you mean 'mine'\? Known: .*all.*mine.*random"):
+    with pytest.raises(InputError, match=r"unknown policy 'mina': did you mean 'mine'\? \(known: .*all.*mine.*random"):
         policy_of("mina", env)
     with pytest.raises(InputError, match="unknown knowledge type 'nothing'"):
         policy_of("logits+nothing", env)
