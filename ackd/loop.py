@@ -21,7 +21,7 @@ from ackd.order import Order
 from ackd.precision import Precision, computing
 from ackd.process_group import ALONE, Group, led
 from ackd.scores import Pick
-from ackd.stages import Stage, stage_at
+from ackd.stages import Stage, check_stages, stage_at
 from ackd.streams import Streams
 from ackd.student import Student, learning_rate
 from ackd.tasks import Split, Task
@@ -374,11 +374,14 @@ def distill(
         The report of each phase.
 
     Raises:
+        InputError: if a selection that changes is asked for too seldom for every stage of a published method.
         FloatingPointError: if the training diverges.
 
     Example:
         distill(distillation, Selection.of("logits", "hidden"), seed=1)
     """
+    if not isinstance(selection, Selection):
+        check_stages(distillation.stages, distillation.steps, interval)
     distillation.reset(seed)
     reports = []
     while distillation.steps_done < distillation.steps:

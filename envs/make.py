@@ -10,10 +10,9 @@ import torch
 from ackd import knowledge, models, tasks
 from ackd.choices import Stages
 from ackd.envs.distillation import DistillationEnv
-from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.rewards import named
-from ackd.stages import stage_at
+from ackd.stages import check_stages
 from ackd.teachers import ModelTeacher
 
 
@@ -46,13 +45,8 @@ def distill(
     from ackd.setting import prepare
 
     distillation = prepare(**setting)
+    check_stages(distillation.stages, distillation.steps, decision_interval)
     stages = [stage.selection for stage in distillation.stages]
-    decisions = range(0, distillation.steps, max(decision_interval, 1))
-    if len({stage_at(distillation.stages, done / distillation.steps) for done in decisions}) < max(len(stages), 1):
-        raise InputError(
-            f"{distillation.steps} steps with a decision every {decision_interval} leave out a stage of the preset's "
-            f"{len(stages)}: raise --steps, or lower --decision-interval"
-        )
     return DistillationEnv(
         distillation,
         decision_interval=decision_interval,

@@ -16,6 +16,7 @@ from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.loop import Distillation, distill
 from ackd.presets import preset
+from ackd.stages import Stage
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, Field, Needs, Outputs, Selection, Shape, Teacher
 
@@ -153,6 +154,19 @@ def test_a_bf16_teacher_is_another_teacher() -> None:
     (other,) = half([full])
     assert full.fingerprint != other.fingerprint
     assert full.fingerprint == ModelTeacher(copy.deepcopy(full.model)).fingerprint  # type: ignore[attr-defined]
+
+
+def test_a_stage_that_would_never_come_is_refused() -> None:
+    stages = [Stage(0.75, ALL), Stage(0.25, Selection.of("logits"))]
+    distillation = make(stages=stages)
+    before = weights(distillation)
+    for interval in (12, 20):
+        with pytest.raises(InputError, match=f"12 steps with a decision every {interval} leave out a stage of the 2"):
+            distill(distillation, distillation.staged, interval=interval, seed=1)
+    assert torch.equal(weights(distillation), before)
+    assert len(distill(distillation, distillation.staged, interval=9)) == 2
+    assert len(distill(distillation, ALL)) == 1  # whoever selects for himself may
+    assert len(distill(make(), lambda done: ALL)) == 1
 
 
 def test_staged_training_goes_on_from_its_state_bit_for_bit() -> None:

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 import ackd
 from ackd import Selection, models, tasks
 from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
-from ackd.envs.make import tiny
+from ackd.envs.make import distill, tiny
 from ackd.episode import Episode
 from ackd.errors import InputError
 from ackd.rewards import GapClosed
@@ -93,6 +93,11 @@ def test_both_checkers_pass_on_a_real_setting(real_arguments: dict[str, Any]) ->
     other = gymnasium.make("ackd:ACKD/Distill-v0", **real_arguments)
     assert data_equivalence(env.reset(seed=1), other.reset(seed=1), exact=True)
     assert env.unwrapped.distillation.task is other.unwrapped.distillation.task  # type: ignore[attr-defined]
+
+
+def test_a_stage_of_a_preset_that_would_never_come_is_refused(real_arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="12 steps with a decision every 12 leave out a stage of the 2 there are"):
+        distill(**{**real_arguments, "preset": "tinybert", "decision_interval": 12})
 
 
 @pytest.mark.parametrize("name", IDS)
