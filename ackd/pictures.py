@@ -81,9 +81,14 @@ def figure_of(height: float) -> Figure:
 
 
 def shortened(names: Sequence[str], length: int = 26) -> list[str]:
-    """Names that fit beside an axis and stay different: the end of a path says most."""
-    short = [name if len(name) <= length else "…" + name[1 - length :] for name in names]
-    return short if len(set(short)) == len(set(names)) else list(names)
+    """Names that fit beside an axis and stay different: their beginnings and ends say most, and their ends alone more
+    than their middles.
+    """
+    for head in (length // 2 - 1, 0):
+        short = [n if len(n) <= length else f"{n[:head]}…{n[head + 1 - length :]}" for n in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
 
 
 @styled

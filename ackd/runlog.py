@@ -7,13 +7,14 @@ import io
 import json
 import math
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ackd.errors import InputError
-from ackd.runs import CONFIG
+from ackd.runs import CONFIG, RESULT
 
 Value = TypeVar("Value")
 
@@ -21,6 +22,7 @@ LARGEST = 1 << 63  # of counts
 DEEPEST = 32  # levels of JSON: runs write five
 SELECT, LOSS = "select/", "loss/"
 DECISION_COLUMNS = ("episode", "steps_done", "selection", "reward", "reward_loss", "reward_score", "label_loss")
+FIGURES = ("reward", "flops_share", "seconds")  # of a result, beside scores and losses
 CELL_COLUMNS = ("task", "policy", "seed", "metric", "dev_score", "teacher_score", "reward", "flops_share", "seconds")
 
 
@@ -85,7 +87,22 @@ def open_run(path: Path) -> Run:
     if not isinstance(command, str):  # a model's folder has a config.json too
         raise InputError(f"the folder {path} holds no run: name the --output of ackd train, distill or evaluate")
     settings, versions = (_mapping(config.get(name)) for name in ("settings", "versions"))
-    return Run(path, command, settings, versions, _json(path / "result.json"), _json(path / "ledger.json"))
+    result = _json(path / RESULT)
+    for name, value in _figures(result):
+        if value is not None and type(value) not in (int, float):
+            raise InputError(
+                f"{path / RESULT} is damaged, {name!r} is {reprlib.repr(value)} and no number: run it again"
+            )
+    return Run(path, command, settings, versions, result, _json(path / "ledger.json"))
+
+
+def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What of a result is a number, by its name, or None where there is none."""
+    yield from (
+        (name, value) for name, value in result.items() if name in FIGURES or name.endswith(("_score", "_loss"))
+    )
+    for scores in _mapping(result.get("dev_scores")).values():
+        yield from _mapping(scores).items()
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -342,8 +342,11 @@ def test_the_style_stays_in_the_picture() -> None:
 
 
 def test_long_names_are_shortened_only_while_they_differ() -> None:
-    assert pictures.shortened(["labels", "a/very/long/path/to/the/policy"]) == ["labels", "…y/long/path/to/the/policy"]
-    same = ["one/" + "x" * 30, "two/" + "x" * 30]
+    assert pictures.shortened(["labels", "a/very/long/path/to/the/policy"]) == ["labels", "a/very/long/…to/the/policy"]
+    names = [f"preset:dynamickd-data:keep={keep}:score=entropy" for keep in (0.1, 0.5)]
+    assert pictures.shortened(names[:1]) == ["preset:dynam…score=entropy"]
+    assert pictures.shortened(names) == ["…ta:keep=0.1:score=entropy", "…ta:keep=0.5:score=entropy"]
+    same = [f"one/{'x' * 9}/{middle}/{'x' * 30}" for middle in ("a", "b")]
     assert pictures.shortened(same) == same
 
 

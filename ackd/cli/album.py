@@ -66,10 +66,10 @@ def learned_from(run: Run, episodes: Sequence[Episode]) -> tuple[list[Episode], 
     return list(episodes), []
 
 
-def _unit(run: Run) -> str:
-    """What returns are measured in."""
+def _unit(run: Run, what: str = "return") -> str:
+    """What returns are measured in, beside their axis."""
     share = str(run.settings.get("reward", "")).split("+")[0] in ("gap", "score-gap")
-    return "return (share of the gap closed)" if share else "return"
+    return f"{what}\n(share of the gap closed)" if share else what
 
 
 def _last(curve: Any) -> float:
@@ -105,7 +105,7 @@ def _reward_within(run: Run, episode: Episode, steps: int) -> list[Picture]:
         _picture(
             "rewards",
             "Reward",
-            pictures.reward_within(progress, sums, f"{_unit(run)} so far"),
+            pictures.reward_within(progress, sums, _unit(run, "return so far")),
             "The line is what the training has earned so far, costs taken off, at each point where it was measured; "
             "where it is steep, the student came closer to the teacher.",
             f"The return grows to {sums[-1]:.3f}.",
@@ -115,7 +115,8 @@ def _reward_within(run: Run, episode: Episode, steps: int) -> list[Picture]:
 
 def _selections(episodes: Sequence[Episode], final: Sequence[Episode], types: Sequence[str], steps: int) -> Picture:
     quarter = episodes[-max(1, len(episodes) // 4) :]
-    panels = {"all episodes": episodes, f"last quarter ({len(quarter)} episodes)": quarter, "trained policy": final}
+    count = f"{len(quarter)} episode{'s' * (len(quarter) > 1)}"
+    panels = {"all episodes": episodes, f"last quarter ({count})": quarter, "trained policy": final}
     if len(episodes) < 4:
         panels = {"this training" if len(episodes) == 1 else "all episodes": episodes, "trained policy": final}
     tables = {title: trends.mean_weights(those, types) for title, those in panels.items() if those}

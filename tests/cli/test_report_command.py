@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from ackd import comparison, pictures
 from ackd.cli import main
@@ -180,6 +181,24 @@ def test_a_distillation_is_reported_elsewhere(tmp_path: Path) -> None:
     alts = " ".join(tag["alt"] or "" for name, tag in page.tags if name == "img")
     assert "Mean weight: logits 1.00, hidden 0.25." in alts
     assert "time: student 75%, agent 25%; FLOPs: student 100%, agent 0%." in alts
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_what_is_written_beside_the_axes_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    drawn: list[Figure] = []
+    png = pictures.png
+    monkeypatch.setattr(pictures, "png", lambda figure: drawn.append(figure) or png(figure))
+    assert (
+        main(["report", str(write_training(tmp_path / "run", command, episodes=9 if command == "train" else 1))]) == 0
+    )
+    said = [axes.get_title(loc="left") for figure in drawn for axes in figure.axes]
+    assert ("last quarter (2 episodes)" in said) == (command == "train")
+    for figure in drawn:
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            label = axes.yaxis.label.get_window_extent()
+            assert figure.bbox.y0 <= label.y0, label
+            assert label.y1 <= figure.bbox.y1
 
 
 def test_decisions_of_an_earlier_version_are_reported(tmp_path: Path) -> None:
@@ -413,6 +432,14 @@ def nest(path: Path, deep: str) -> None:
             )
             for name in ("config", "result", "ledger")
             for deep in ("[" * 900 + "]" * 900, '{"a":' * 100 + "1" + "}" * 100)
+        ),
+        (
+            lambda path: nest(write_training(path, "train") / "result.json", '1, "dev_score": "abc"'),
+            "{run}/result.json is damaged, 'dev_score' is 'abc' and no number: run it again",
+        ),
+        (
+            lambda path: nest(write_training(path, "train") / "result.json", '1, "dev_scores": {"dev": {"f1": []}}'),
+            "{run}/result.json is damaged, 'f1' is [] and no number: run it again",
         ),
         (lambda path: append(write_training(path) / "decisions.csv", "junk\n"), "{run}/decisions.csv, line 38: "),
         (
