@@ -80,7 +80,7 @@ class Cohort:
         self.steps_done = 0
         self.prices = [0.0] * self.size  # FLOPs of what each student alone would have transferred, answers computed
         self.price_of_all = 0.0  # and of transferring everything, for one student
-        self._scales = Scales(self._first.scale_steps, self.size)
+        self._scales = Scales(self._first.scale_steps, self.size, self._first.device)
         self._lost: set[int] = set()  # students that diverged, for which the teachers have been looked at
 
     def _check(self, given: Sequence[Any], what: str) -> None:

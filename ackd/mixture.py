@@ -22,10 +22,11 @@ class Scales:
     Args:
         steps: how many losses that is, of those batches in which the student selected the type; 0 scales nothing.
         students: N.
+        device: where they are.
     """
 
-    def __init__(self, steps: int, students: int) -> None:
-        self.steps, self.students = steps, students
+    def __init__(self, steps: int, students: int, device: torch.device) -> None:
+        self.steps, self.students, self.device = steps, students, device
         self._sums: dict[str, Tensor] = {}  # [N] each
         self._seen: dict[str, Tensor] = {}  # [N] each
 
@@ -54,7 +55,8 @@ class Scales:
         known = dict.fromkeys(seen, torch.zeros(self.students))
         if not (alike(sums, known) and alike(seen, known)):
             raise ValueError("the scales are those of other students")
-        self._sums, self._seen = dict(sums), dict(seen)
+        # another process may have sent the state
+        self._sums, self._seen = ({name: one.to(self.device) for name, one in those.items()} for those in (sums, seen))
 
 
 @dataclass(frozen=True)
