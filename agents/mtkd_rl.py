@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
+from ackd.agents.teacher_weights import (
+    Learning,
+    MeanWeights,
+    Network,
+    Seen,
+    check_batches,
+    check_teachers,
+    joined,
+    look,
+)
 from ackd.errors import InputError
 from ackd.types import Knowledge, Outputs
 from ackd.weighting import Answers, Weighting
@@ -97,7 +106,7 @@ class MtkdRl(Weighting):
             lost = lost + self.beta * (weights[1] * gaps[1]).sum(1)
         self._phase.append((state, standardised(-lost)))
         if len(self._phase) >= self.learning.every:
-            states, rewards = (torch.cat(part) for part in zip(*self._phase, strict=True))
+            states, rewards = joined(self._phase, state.device)
             self._phase.clear()
             self.network.learn(-(self.network(states).log_softmax(-1) * rewards[:, None, None]).mean())
             answers.ledger.spend("agent", 3 * self.network.flops(len(states)))

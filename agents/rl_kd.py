@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
+from ackd.agents.teacher_weights import (
+    Learning,
+    MeanWeights,
+    Network,
+    Seen,
+    check_batches,
+    check_teachers,
+    joined,
+    look,
+)
 from ackd.errors import InputError, unknown
 from ackd.ledger import Ledger
 from ackd.reading import alike
@@ -172,12 +181,13 @@ class RlKd(Weighting):
             return
         known = [place for place, one in enumerate(ids) if one in self._visits]
         if known:
-            states, draws = zip(*(self._visits[ids[place]] for place in known), strict=True)
-            self._phase.append((torch.stack(states), torch.stack(draws), reward[known]))
+            visits = [[part[None] for part in self._visits[ids[place]]] for place in known]
+            states, draws = joined(visits, reward.device)
+            self._phase.append((states, draws, reward[known]))
         self._visits.update(zip(ids, zip(state, chosen, strict=True), strict=True))
 
     def _update(self, ledger: Ledger) -> None:
-        states, draws, rewards = (torch.cat(parts) for parts in zip(*self._phase, strict=True))
+        states, draws, rewards = joined(self._phase, self._phase[-1][-1].device)
         self._phase.clear()
         mean = rewards.mean()
         before = self._baseline if self._baseline is not None else mean

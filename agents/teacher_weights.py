@@ -8,7 +8,7 @@ No gradient of the student's loss passes through the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -168,6 +168,11 @@ def check_batches(batches: Any, *rows: Tensor) -> None:
     for one in batches:
         if not alike(one, tuple(row.expand(len(one[0]), *row.shape) for row in rows)):
             raise ValueError("the decisions are those of another policy")
+
+
+def joined(batches: Iterable[Sequence[Tensor]], device: torch.device) -> tuple[Tensor, ...]:
+    """Batches, a tensor [R, ...] of each kind, as one on the device: a state may have been saved elsewhere."""
+    return tuple(torch.cat([one.to(device) for one in kind]) for kind in zip(*batches, strict=True))
 
 
 class MeanWeights:

@@ -19,7 +19,7 @@ from ackd import distill
 from ackd.agents.mtkd_rl import MtkdRl, standardised
 from ackd.agents.presets import METHODS
 from ackd.agents.rl_kd import Rewarding, RlKd, log_chance
-from ackd.agents.teacher_weights import Learning
+from ackd.agents.teacher_weights import Learning, joined
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.knowledge import Logits, label_loss
@@ -356,6 +356,20 @@ def test_a_run_goes_on_from_its_state_and_a_fork_leaves_it_alone(name: str, opti
         mine, its = ours.learned(), theirs.learned()
         assert all(torch.equal(mine[key], its[key]) for key in its)
         assert its["mean_weights"].sum() > 0
+
+
+def test_decisions_that_were_saved_elsewhere_are_learned_from_here() -> None:
+    """A state read on the host goes on beside a student on a GPU; here `meta` stands for that."""
+    here, there = torch.ones(2, 3), torch.ones(4, 3, device="meta")
+    states, rewards = joined([(here, here[:, 0]), (there, there[:, 0])], torch.device("meta"))
+    assert (states.shape, states.device.type) == ((6, 3), "meta")
+    assert (rewards.shape, rewards.device.type) == ((6,), "meta")
+    policy = RlKd(2, 2, width=3, layer=0, rewarding=Rewarding(credit="visit"))
+    policy._tell([0, 1], here, here[:, :2], here[:, 0])
+    policy._tell([1, 7], there[:2], there[:2, :2], there[:2, 0])
+    policy._tell([0, 7], there[:2], there[:2, :2], there[:2, 0])  # one that was saved, and one that is new
+    assert [len(part) for part in policy._phase[-1]] == [2, 2, 2]
+    assert {part.device.type for part in policy._phase[-1]} == {"meta"}
 
 
 def test_one_teacher_and_regression_are_refused_by_name() -> None:
