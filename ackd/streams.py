@@ -33,14 +33,14 @@ class Streams:
         self.order = np.random.default_rng(order)
         self._init_seed, dropout_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in (init, dropout))
         with self._forked():
-            torch.manual_seed(dropout_seed)
+            self._seed(dropout_seed)
             self._dropout = self._states()
 
     @contextmanager
     def initialising(self) -> Iterator[None]:
         """Torch draws from the stream of the student's initialisation, from its beginning."""
         with self._forked():
-            torch.manual_seed(self._init_seed)
+            self._seed(self._init_seed)
             yield
 
     @contextmanager
@@ -69,6 +69,13 @@ class Streams:
     def _forked(self) -> Iterator[None]:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             yield
+
+    def _seed(self, seed: int) -> None:
+        """As `torch.manual_seed`, but for the generators of other GPUs, which are not forked and may be an agent's."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
 
     def _states(self) -> list[Tensor]:
         states = [torch.get_rng_state()]

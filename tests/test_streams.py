@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ackd.streams import Streams
@@ -27,6 +28,17 @@ def test_streams_do_not_touch_each_other_or_the_global_one() -> None:
     torch.rand(1)
     draws(one)
     assert [*first, *torch.rand(1).tolist()] == expected
+
+
+def test_no_generator_of_other_devices_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent may draw on a GPU where no student is."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("every GPU was seeded"))
+    streams = Streams(7)
+    with streams.initialising():
+        first = torch.rand(3).tolist()
+    # as torch.manual_seed would have it: runs of the past begin so
+    assert first == pytest.approx([0.5849389433860779, 0.6193638443946838, 0.49384361505508423], abs=1e-7)
+    assert draws(streams) == pytest.approx([0.06420791149139404, 0.46792614459991455, 0.1106976866722107], abs=1e-7)
 
 
 def test_initialisation_begins_anew_and_dropout_goes_on() -> None:
