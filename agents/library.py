@@ -88,18 +88,29 @@ def find(name: str) -> Path:
     return found[0]
 
 
+def locate(name: str) -> Path:
+    """The folder of a policy that is named by its folder, by its run's, or as in the store: the folders come first.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if os.path.exists(name) or "/" in name or name.startswith("."):
+        return store.within(name)
+    return find(name)
+
+
 def export(name: str, file: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a policy as one file: its weights, with the text of `policy.json` as their metadata.
 
     Args:
-        name: the policy's.
+        name: the policy's, as `locate` takes it.
         file: what to write; it ends in .safetensors.
         overwrite: replace a file that is there.
 
     Raises:
         InputError: if there is no such policy, it is damaged, or the file cannot be written.
     """
-    path, folder = Path(file), find(name)
+    path, folder = Path(file), locate(name)
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: an exported policy is a safetensors file, so let its name end in {SUFFIX}")
     if path.is_dir() or (path.exists() and not overwrite):
@@ -129,7 +140,7 @@ def import_(source: str | os.PathLike[str], name: str | None = None, *, overwrit
         text, weights = unpack(read_bytes(path, MAX_WEIGHTS + MAX_PACKED_HEADER), path)
         card = store.parse(text, weights, path, path).card
     else:
-        folder = path / "policy" if (path / "policy").is_dir() else path
+        folder = store.within(path)
         text, weights = store.read(folder)
         card = store.parse(text, weights, folder / store.CARD, folder / store.WEIGHTS).card
     chosen = card.name if name is None else name

@@ -76,7 +76,7 @@ def _learning(card: Card) -> Iterator[str]:
 
 def _use(card: Card) -> Iterator[str]:
     yield from ("", "## Use", "")
-    yield f"    ackd policies import {card.name}.safetensors"
+    yield f"    ackd policies import {card.name}.safetensors  # unless it comes with ackd"
     yield f"    ackd distill --task TASK --teacher TEACHER --student-layers 2 --policy {card.name} --output RUN"
     yield from ("", "The files hold numbers and text, no programs; ackd checks all of them when it reads them.")
 

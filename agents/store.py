@@ -126,20 +126,26 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
     """Read a policy that `save` wrote.
 
     Args:
-        path: the folder.
+        path: the folder, or a run's that holds it.
         k_max: entries of the action where it is going to act, if other than in its training.
         seed: of the generator for its draws.
 
     Raises:
         InputError: if it is not such a folder, was made for other observations, or is damaged.
     """
-    folder = Path(path)
+    folder = within(path)
     policy = parse(*read(folder), folder / CARD, folder / WEIGHTS, seed=seed)
     if k_max is not None:
         if not 1 <= k_max <= MAX_K:
             raise InputError(f"k_max is {k_max}: it must be between 1 and {MAX_K}")
         policy.card = replace(policy.card, k_max=k_max)
     return policy
+
+
+def within(path: str | os.PathLike[str]) -> Path:
+    """The policy's folder: of a run's, the one in it."""
+    inner = Path(path) / "policy"
+    return inner if os.path.isdir(inner) else Path(path)
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:

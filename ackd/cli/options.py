@@ -181,7 +181,7 @@ class LearningOptions:
     lr: float = 5e-5
     """Peak learning rate of the student."""
     compile: bool = False
-    """Compile the student's passes: the first steps take minutes, the others less."""
+    """Compile the student's passes: the first steps take some 20 seconds more, the others less; meant for GPUs."""
 
     def learning_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""

@@ -40,14 +40,14 @@ class ShowPolicy:
     """A policy's model card."""
 
     name: conf.Positional[str]
-    """What `ackd policies list` calls it."""
+    """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
 
     def run(self) -> None:
         """Prints the card, as its policy.json has it and not as somebody may have edited it."""
         from ackd.agents import library, store
         from ackd.agents.model_card import card_text
 
-        print(card_text(store.load(library.find(self.name)).card), end="")
+        print(card_text(store.load(library.locate(self.name)).card), end="")
 
 
 @dataclass
@@ -55,7 +55,7 @@ class ExportPolicy:
     """Write a policy as one file, to pass on."""
 
     name: conf.Positional[str]
-    """What `ackd policies list` calls it."""
+    """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
     file: conf.Positional[str]
     """The file to write; it ends in .safetensors."""
     overwrite: bool = False

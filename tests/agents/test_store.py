@@ -345,6 +345,11 @@ def test_an_archive_in_place_of_the_weights_is_refused(saved: Path) -> None:
         load(saved)
 
 
+def test_a_run_stands_for_its_policy(saved: Path, tmp_path: Path) -> None:
+    saved.rename(tmp_path / "policy")
+    assert load(tmp_path).card == load(tmp_path / "policy").card
+
+
 def test_what_is_no_folder_of_a_policy_is_refused(saved: Path, tmp_path: Path) -> None:
     archive = tmp_path / "model.zip"
     with zipfile.ZipFile(archive, "w") as file:

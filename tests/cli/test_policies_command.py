@@ -93,6 +93,13 @@ def test_a_policy_goes_out_and_comes_in_under_another_name(capsys: pytest.Captur
     assert out == (home / "mine" / "README.md").read_text()
     (home / "mine" / "README.md").write_text("edited")
     assert run(capsys, "show", "mine")[1] == out
+    saved("mine")  # a folder comes before a name, and a run will do
+    own = run(capsys, "show", "mine")[1]
+    assert own != out
+    for place in ("run", "run/policy", "./run/"):
+        assert run(capsys, "show", place)[1] == own
+        assert run(capsys, "export", place, "run.safetensors", "--overwrite")[0] == 0
+    assert run(capsys, "import", "run.safetensors", "--name", "again")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -100,6 +107,7 @@ def test_a_policy_goes_out_and_comes_in_under_another_name(capsys: pytest.Captur
     [
         (["show", "smal"], "unknown policy 'smal': did you mean 'small'? (known: small)"),
         (["show", "broken"], "unknown policy"),
+        (["show", "./none"], "none is not there: give the folder that holds policy.json"),
         (["import", "run"], "you have a policy 'small' already"),
         (["import", "run", "--name", "../x"], "'../x' cannot be a policy's name"),
         (["import", "run", "--name", "all"], "'all' is a rule or a knowledge type"),
