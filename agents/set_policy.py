@@ -109,8 +109,9 @@ class SetWeights(SetNetwork):
 
 def sampled(logits: Tensor, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Independent draws [B, K] with probability sigmoid(logit), 0 where masked."""
-    draws = torch.rand(logits.shape, generator=generator)
-    return ((draws < logits.sigmoid()) & mask).to(logits.dtype)
+    device = logits.device if generator is None else generator.device
+    draws = torch.rand(logits.shape, generator=generator, device=device)
+    return ((draws.to(logits.device) < logits.sigmoid()) & mask).to(logits.dtype)
 
 
 def likeliest(logits: Tensor, mask: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from torch import Tensor
 
-from ackd.agents.set_policy import MaskedBernoulli, SetNetwork, SetPolicy
+from ackd.agents.set_policy import MaskedBernoulli, SetNetwork, SetPolicy, sampled
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 
@@ -95,6 +95,13 @@ def test_probabilities_start_near_one_half_and_values_near_zero() -> None:
         logits, values, mask = policy(8).network.read(obs)
         assert logits[mask].sigmoid().sub(0.5).abs().max() < 0.02
         assert values.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator().manual_seed(0)])
+def test_draws_are_where_the_logits_are(generator: torch.Generator | None) -> None:
+    """As on a GPU, for which `meta` stands here; a generator may be elsewhere."""
+    logits, mask = torch.zeros(2, 3, device="meta"), torch.ones(2, 3, dtype=torch.bool, device="meta")
+    assert sampled(logits, mask, generator).device.type == "meta"
 
 
 @given(seed=seeds, deterministic=st.booleans(), spread=st.sampled_from([0.1, 1.0, 30.0]))
