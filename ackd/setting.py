@@ -281,4 +281,4 @@ def _kept(
     else:
         cache.widen(plan.fields)
     logger.info("cache %s: %s", cache.folder, plan)
-    return Cached(teacher, cache)
+    return Cached(teacher, cache, plan.fields)

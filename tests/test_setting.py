@@ -17,7 +17,8 @@ from ackd.knowledge import Attention, Hidden
 from ackd.loop import Distillation
 from ackd.precision import Precision
 from ackd.presets import METHODS as PRESETS
-from ackd.types import EMBEDDINGS, Needs
+from ackd.teachers import Cached
+from ackd.types import EMBEDDINGS, Field, Needs
 
 
 def save_teacher(folder: Path, *, layers: int, seed: int) -> str:
@@ -186,6 +187,17 @@ def test_batches_keep_what_the_host_needs_on_the_host(teachers: list[str]) -> No
     assert torch.equal(some.labels, alone.labels)
     away = batch.to(torch.device("meta"))
     assert away.ids.device.type == away.lengths.device.type == "cpu"
+
+
+def test_a_budget_holds_beside_a_larger_one_in_the_same_process(teachers: list[str], tmp_path: Path) -> None:
+    given: dict[str, Any] = {"types": ("logits", "hidden"), "cache": str(tmp_path)}
+    large, small = ready(teachers[0], **given), ready(teachers[0], **given, cache_budget="50kB")
+    (one,), (other,) = large.teachers, small.teachers
+    assert isinstance(one, Cached)
+    assert isinstance(other, Cached)
+    assert one.cache is other.cache
+    assert {field.kind for field in one.fields} == {"logits", "hidden"}
+    assert other.fields == {Field("logits")}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +38,13 @@ class Cached(Around):
     Args:
         inner: who is asked.
         cache: for its answers, and for the examples of the batches.
+        fields: what of the answers is kept; all that the cache keeps at this moment if None. Others in the process that
+            share the cache may make it keep more later.
     """
 
-    def __init__(self, inner: Teacher, cache: Cache) -> None:
+    def __init__(self, inner: Teacher, cache: Cache, fields: Iterable[Field] | None = None) -> None:
         self.inner, self.cache = inner, cache
+        self.fields = cache.fields if fields is None else frozenset(fields)
         self._on_their_way: deque[_Answer] = deque()
 
     @property
@@ -53,7 +56,7 @@ class Cached(Around):
         """The outputs asked for: read where they are kept, asked and kept where they are not."""
         with ledger.timing("cache"):
             self._settle(ledger)
-            kept = tuple(field for field in needs.fields if field in self.cache.fields)
+            kept = tuple(field for field in needs.fields if field in self.fields)
             live = Needs.of(field for field in needs.fields if field not in kept)
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in kept}

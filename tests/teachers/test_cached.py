@@ -218,6 +218,22 @@ def test_what_is_not_kept_is_asked_live(teacher: Asked, split: Split, kept: Call
     assert teacher.took == [([30, 10, 30], (SCORES,))]
 
 
+def test_what_others_keep_in_the_same_cache_is_not_ones_own(
+    teacher: Asked, split: Split, kept: Callable[..., Cached]
+) -> None:
+    """A cache is shared by a process, and widened for whoever has the larger budget."""
+    wide = kept((LOGITS,))
+    narrow, later = Cached(teacher, wide.cache, [LOGITS]), Cached(teacher, wide.cache)
+    wide.cache.widen([SCORES])
+    needs, batch = Needs.of([LOGITS, SCORES]), split.batch([0, 1])
+    for one in (narrow, later):
+        assert one.fields == {LOGITS}
+        one(batch, needs, Ledger())
+        assert not wide.cache.has([SCORES], np.arange(8)).any()
+    Cached(teacher, wide.cache)(batch, needs, Ledger())
+    assert wide.cache.has([SCORES], np.arange(8)).tolist() == [True] * 2 + [False] * 6
+
+
 def test_unknown_examples_are_answered_and_not_written(
     teacher: Asked, split: Split, kept: Callable[..., Cached]
 ) -> None:
