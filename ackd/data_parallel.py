@@ -8,24 +8,19 @@ has the agent, the environment and the run's folder; the others follow it, verb 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
 from ackd.errors import InputError
+from ackd.identity import identity
 from ackd.knowledge import Revision, RkdAngle, RkdDistance
 from ackd.loop import Distillation
 from ackd.process_group import Group
-from ackd.tasks import Split
 
 logger = logging.getLogger("ackd")
 
-PACKAGES = ("ackd", "torch", "transformers")
 ACROSS = (RkdDistance, RkdAngle, Revision)  # losses of an example that depend on others of its batch
 
 
@@ -61,32 +56,13 @@ def join(training: Distillation, group: Group, options: Mapping[str, Any] | None
             f"this preset learns its weights from whole batches, which {group.size} processes do not see: "
             "run it in one process"
         )
-    _compare(group, _identity(training) | dict(options or {}))
+    _compare(group, identity(training) | dict(options or {}))
     training.group = group
     if across or training.picks:
         within = [*(f"{name} compares" for name in across), *["examples are picked and weighed"] * training.picks]
         logger.info(
             "%s within the %d examples that each of %d processes has of a batch", ", ".join(within), share, group.size
         )
-
-
-def _identity(training: Distillation) -> dict[str, Any]:
-    """What has to be the same in every process."""
-    task, model = training.task, training.student.model
-    splits = {"training data": task.train, "reward split": task.reward, **task.dev}
-    return {
-        **{name: version(name) for name in PACKAGES},
-        **{name: _fingerprint(split) for name, split in splits.items()},
-        **{f"teacher {m + 1}": one.fingerprint[:16] for m, one in enumerate(training.teachers)},
-        "first weights of the student": hashlib.sha256(
-            b"".join(value.detach().cpu().contiguous().numpy().tobytes() for value in model.state_dict().values())
-        ).hexdigest()[:16],
-    }
-
-
-def _fingerprint(split: Split) -> str:
-    labels = np.ascontiguousarray(split.labels).tobytes()
-    return hashlib.sha256(split.fingerprint.encode() + labels).hexdigest()[:16]
 
 
 def _compare(group: Group, mine: Mapping[str, Any]) -> None:

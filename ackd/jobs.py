@@ -47,6 +47,11 @@ def answering(do: Callable[[T, Job], R]) -> Callable[[T, Job], R]:
     return call
 
 
+def this_worker() -> str:
+    """How people can find the process that asks."""
+    return f"the worker in process {os.getpid()} on {socket.gethostname()}"
+
+
 _Done = tuple[int, Any]  # the number of a job, and its answer or what was raised
 
 

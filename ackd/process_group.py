@@ -208,8 +208,8 @@ def refuse_copies() -> None:
     if launched() > 1:
         _refuse(
             not any(int(os.environ.get(name, 0)) for name in RANKS),
-            "accelerate launches `ackd distill` alone: start this command by itself; train and evaluate take "
-            "--workers N, or --backend torchrun under torchrun",
+            f"{launched()} processes were launched of a command that works in one: start it by itself; train and "
+            "evaluate take --workers N, or --backend torchrun under torchrun",
         )
 
 

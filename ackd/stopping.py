@@ -38,6 +38,11 @@ def stop_asked() -> bool:
     return _asked is not None
 
 
+def seconds_left() -> float:
+    """How long the signal that is held back will be, from now."""
+    return max(_since + PATIENCE - time.monotonic(), 0.0)
+
+
 def hold() -> None:
     """From now on signals wait for somebody who looks at `stop_asked`."""
     global _holding

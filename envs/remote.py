@@ -16,14 +16,16 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from ackd.envs.hosted import Begun, Description, Stepped
 from ackd.envs.recorder import Note
 from ackd.errors import InputError
+from ackd.identity import check_identity
 from ackd.ledger import Ledger
-from ackd.stopping import hold, release, stop, stop_asked
+from ackd.stopping import Stopped, hold, release, seconds_left, stop, stop_asked
 from ackd.workers import WorkerFailed, WorkerLost, Workers
 
 logger = logging.getLogger("ackd")
 
 LOSSES = 3  # of one worker over one decision, after which there is no point in another try
 PATIENCE = 5.0  # seconds for a worker to close its environments
+SHORT = 0.1  # for an answer, where a signal has waited long enough
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -67,13 +69,7 @@ class RemoteVecEnv(VecEnv):
         super().__init__(len(self._places), there[0].observation_space, there[0].action_space)
 
     def _check(self, worker: int, one: Description, first: Description, fingerprints: Mapping[str, str]) -> None:
-        for name, ours in fingerprints.items():
-            theirs = one.fingerprints.get(name)
-            if theirs != ours:
-                raise InputError(
-                    f"{self.workers.name(worker)} has another {name} ({theirs}) than the learner ({ours}): "
-                    "give every machine the same files"
-                )
+        check_identity(one.fingerprints, fingerprints, self.workers.name(worker))
         if (one.observation_space, one.action_space) != (first.observation_space, first.action_space):
             raise InputError(f"{self.workers.name(worker)} has other observations or actions than worker 0")
 
@@ -103,10 +99,13 @@ class RemoteVecEnv(VecEnv):
         Raises:
             Stopped: if a signal has come; the trainings are saved then.
         """
-        answers: list[Stepped] = self._ends()
-        if stop_asked():
-            self._ask_all("save", kept=False)
-            stop()
+        try:
+            answers: list[Stepped] = self._ends()
+            if stop_asked():
+                stop()
+        except Stopped:
+            self._ask_idle("save", self._patience)
+            raise
         self.reset_infos = [info for one in answers for info in one.reset_infos]
         self._show(answers)
         return (
@@ -121,12 +120,8 @@ class RemoteVecEnv(VecEnv):
         if self._closed:
             return
         self._closed = True
-        idle = [worker for worker in range(len(self.workers)) if worker not in self._asked]
-        with suppress(WorkerLost, WorkerFailed):
-            for worker in idle:
-                self.workers.send(worker, "close")
-            for worker in idle:
-                self.workers.receive(worker, PATIENCE)
+        if not stop_asked():  # there is no time to lose then, and nothing to
+            self._ask_idle("close", PATIENCE)
         self.workers.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
@@ -190,6 +185,11 @@ class RemoteVecEnv(VecEnv):
         self._ask_all("finish", kept=False)
         release()
 
+    @property
+    def _patience(self) -> float | None:
+        """Seconds that a decision may take; where a signal has come, those until it does not wait any longer."""
+        return max(seconds_left(), SHORT) if stop_asked() else self._seconds
+
     def _count(self, worker: int) -> int:
         following = [*self._firsts[1:], len(self._places)]
         return following[worker] - self._firsts[worker]
@@ -215,31 +215,48 @@ class RemoteVecEnv(VecEnv):
             self._begin(worker, method, *args)
         return self._ends(kept=kept)
 
+    def _ask_idle(self, method: str, seconds: float | None) -> None:
+        """Those that are not busy, at the end of all; who is lost now is not missed."""
+        idle = [worker for worker in range(len(self.workers)) if worker not in self._asked]
+        for tell in (lambda worker: self.workers.send(worker, method), lambda one: self.workers.receive(one, seconds)):
+            for worker in idle:
+                with suppress(WorkerLost, WorkerFailed):
+                    tell(worker)
+
     def _begin(self, worker: int, method: str, *args: Any, **kwargs: Any) -> None:
         self._asked[worker] = method, args, kwargs
         with suppress(WorkerLost):  # it is missed when its answer is waited for
             self.workers.send(worker, method, *args, **kwargs)
 
     def _ends(self, *, kept: bool = True) -> list[Any]:
-        """The answers of all that were asked, or what one of them raised; nobody's answer is left over for later."""
-        answers, errors = [], []
+        """The answers of all that were asked, or what one of them raised; nobody's answer is left over for later.
+
+        Raises:
+            Stopped: if a signal ends the training of one; who could not answer any more is still busy.
+        """
+        answers: list[Any] = []
+        errors: list[InputError | WorkerFailed | Stopped] = []
         for worker in list(self._asked):
             try:
                 answers.append(self._end(worker, kept=kept))
+                del self._asked[worker]
             except (InputError, WorkerFailed) as error:
                 errors.append(error)
+                del self._asked[worker]
+            except Stopped as stopped:
+                errors.insert(0, stopped)
         if errors:
             raise errors[0]
         return answers
 
     def _end(self, worker: int, *, kept: bool) -> Any:
         """The answer to what was begun; `kept` calls are those that a successor has to be asked, too."""
-        call, reason = self._asked.pop(worker), ""
+        call, reason = self._asked[worker], ""
         for losses in range(LOSSES):
             try:
                 if losses:
                     self._replace(worker, call)
-                answer = self.workers.receive(worker, self._seconds)
+                answer = self.workers.receive(worker, self._patience)
             except WorkerLost as lost:
                 if stop_asked():
                     stop()
@@ -258,6 +275,8 @@ class RemoteVecEnv(VecEnv):
         """Another worker in its place, as far as the lost one had come, and busy with what that was busy with."""
         self.workers.restart(worker)
         for method, args, kwargs in self._history[worker]:
+            if stop_asked():
+                stop()
             self.workers.send(worker, method, *args, **kwargs)
             self.workers.receive(worker, self._seconds)  # known already, and so are the notes
         method, args, kwargs = call

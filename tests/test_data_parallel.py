@@ -435,12 +435,15 @@ def test_accelerate_alone_on_a_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
-def test_other_commands_are_not_copied(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+@pytest.mark.parametrize(("launcher", "value"), [("ACCELERATE_MIXED_PRECISION", "no"), ("TORCHELASTIC_RUN_ID", "1")])
+def test_other_commands_are_not_copied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], launcher: str, value: str
+) -> None:
+    monkeypatch.setenv(launcher, value)
     assert main(["presets"]) == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["presets"]) == 2
-    assert "accelerate launches `ackd distill` alone" in capsys.readouterr().err
+    assert "2 processes were launched of a command that works in one" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as ended:
         main(["presets"])

@@ -42,6 +42,7 @@ ROWS = [
         "ackd.cohort",
         "ackd.data_parallel",
         "ackd.federated",
+        "ackd.identity",
         "ackd.mixture",
         "ackd.mutual",
         "ackd.stacked",

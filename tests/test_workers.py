@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -203,14 +205,82 @@ def test_a_listener_that_is_no_ray_is_told_apart(monkeypatch: pytest.MonkeyPatch
 
         talk = threading.Thread(target=chat)
         talk.start()
-        for one, reason in ((mute, "timed out"), (chatty, "no Ray")):
+        for one, reason in ((mute, "Deadline Exceeded"), (chatty, "http1")):
             with pytest.raises(InputError, match=rf"no Ray cluster answers at .* \(.*{reason}"):
                 connect(f"127.0.0.1:{one.getsockname()[1]}", 1, cpus=1)
         talk.join()
 
 
+def listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as caller:
+        return caller.connect_ex((host, int(port))) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [True, False])
+def test_a_cluster_with_a_token_and_one_without(tmp_path: Path, token: bool) -> None:
+    """Started as people start it; also where Ray ran on this machine before, and so has left a token."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    (tmp_path / "use.py").write_text(
+        "import sys\n"
+        "from functools import partial\n"
+        "from ackd.workers import start\n"
+        "there = start('ray', partial(pow, 2), 2, threads=1, address=sys.argv[1] or None, seconds=60)\n"
+        "for worker in range(2): there.send(worker, '__add__', 10)\n"
+        "print('SAID', [there.receive(worker, 60) for worker in range(2)])\n"
+        "there.close()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    own = {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0", **({} if token else {"RAY_AUTH_MODE": "disabled"})}
+    head = ["start", "--head", "--port", address.partition(":")[2], "--num-cpus", "2", "--include-dashboard=false"]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    temporary = ["--temp-dir", str(Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))]  # its sockets need short names
+    process = subprocess.Popen(
+        [*ray, *head, *temporary, "--block"], env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 60
+        while not listens(address) and time.monotonic() < until:
+            time.sleep(0.2)
+        ours = os.environ | {"HOME": str(tmp_path)}
+        for given, more in ((address, {}), ("", {"RAY_ADDRESS": address})):
+            done = subprocess.run(
+                [sys.executable, str(tmp_path / "use.py"), given],
+                capture_output=True, text=True, timeout=120, env=ours | more, check=False,
+            )  # fmt: skip
+            assert "SAID [11, 12]" in done.stdout, done.stderr
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(temporary[1], ignore_errors=True)
+
+
+def test_room_on_each_node() -> None:
+    """Two nodes of three CPUs have none for three workers of two."""
+    nodes: list[dict[str, float]] = [{"CPU": 3.0}, {"CPU": 3.0, "GPU": 1.0}]
+    workers.actors._check_room(nodes, "CPU", 2, 2.0, "")
+    workers.actors._check_room(nodes, "GPU", 4, 0.25, "")
+    with pytest.raises(InputError, match=r"has 3 \+ 3 CPUs on its nodes, and 3 workers want 2 each: give fewer"):
+        workers.actors._check_room(nodes, "CPU", 3, 2.0, "")
+    with pytest.raises(InputError, match=r"has 0 \+ 1 GPUs on its nodes, and 2 workers want 1 each: .*--share-gpu"):
+        workers.actors._check_room(nodes, "GPU", 2, 1.0, ", or let them share with --share-gpu")
+    with pytest.raises(InputError, match=r"has 0 GPUs"):
+        workers.actors._check_room(nodes[:1], "GPU", 2, 0.0, "")
+
+
+def test_no_wait_is_too_long() -> None:
+    there = start("subproc", power, 1, threads=1)
+    there.send(0, "bit_length")
+    assert there.receive(0, 1e9) == 1  # more than its pipe can count
+    there.close()
+
+
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(workers.actors, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "ackd\[ray\]"'):
         start("ray", power, 2)
 

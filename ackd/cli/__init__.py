@@ -95,9 +95,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _refuse_copies(command: object) -> None:
-    """Keeps accelerate from launching several of a command that works by itself."""
-    together = isinstance(command, WorkerOptions) and command.backend == "torchrun"
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and not (together or isinstance(command, Distill)):  # its mark
+    """Keeps a launcher from starting several of a command that works by itself."""
+    if isinstance(command, Distill) or (isinstance(command, WorkerOptions) and command.backend == "torchrun"):
+        return
+    accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # its mark
+    if accelerate or ("TORCHELASTIC_RUN_ID" in os.environ and not isinstance(command, FillCache | Score)):
         from ackd.process_group import refuse_copies
 
         refuse_copies()

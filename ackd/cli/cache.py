@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from ackd.cli.options import DataOptions, PairOptions, progress
@@ -47,7 +48,7 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
 
         if self.serves():
             return
-        self.check_workers()
+        self.check_workers(self.device)
         if self.batch_size < 1:
             raise InputError(f"the batch size must be above 0, got {self.batch_size}")
         if self.shard is None and self.backend != "torchrun":
@@ -65,7 +66,9 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
                 def count(job: object, answer: list[Filled]) -> None:
                     bar.update(sum(one.examples for one in answer))
 
-                with closing(self.start_workers(OnItsDevice(Filler, self), self.device)) as crew:
+                with closing(
+                    self.start_workers(OnItsDevice(partial(Filler, alike=filler.identity), self), self.device)
+                ) as crew:
                     told = [one for _, one in run_jobs(crew, jobs, seconds=self.step_timeout, on_answer=count)]
         for parts_told in zip(*told, strict=True):  # of each teacher
             examples, asked, seconds, written = (sum(part[k] for part in parts_told) for k in range(4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,8 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.envs.recorder import Note, Tape
 from ackd.envs.recording import Recording
-from ackd.jobs import answering
+from ackd.identity import check_identity, identity
+from ackd.jobs import answering, this_worker
 from ackd.ledger import Ledger
 from ackd.runs import group_folder
 
@@ -64,11 +65,21 @@ class Cells:
 
     Args:
         command: with its options.
+        alike: for each task, what it has in the process that hands out the jobs.
         on_decision: is told the optimizer steps of each phase of a student that is reported.
+
+    Raises:
+        InputError: later, if a task has something else here.
     """
 
-    def __init__(self, command: Evaluate, *, on_decision: Callable[[int], object] = lambda steps: None) -> None:
-        self.command, self.on_decision = command, on_decision
+    def __init__(
+        self,
+        command: Evaluate,
+        *,
+        alike: Mapping[str, Mapping[str, str]] | None = None,
+        on_decision: Callable[[int], object] = lambda steps: None,
+    ) -> None:
+        self.command, self.alike, self.on_decision = command, alike or {}, on_decision
         self.rows = command.rows()
         self._envs: dict[tuple[str, str], DistillationEnv] = {}
 
@@ -77,8 +88,18 @@ class Cells:
         method = policy if policy.startswith(PRESET) else ""
         if (task, method) not in self._envs:
             given = self.rows[task].setting
-            self._envs[task, method] = prepared(published(method), given) if method else distill(**given)
+            if method:
+                self.env(task)
+                self._envs[task, method] = prepared(published(method), given)
+            else:
+                env = self._envs[task, ""] = distill(**given)
+                if task in self.alike:
+                    check_identity(identity(env.distillation), self.alike[task], this_worker())
         return self._envs[task, method]
+
+    def identities(self) -> dict[str, dict[str, str]]:
+        """What each task has here, as workers take it to be `alike`."""
+        return {task: identity(self.env(task).distillation) for task in self.rows}
 
     def arm(self, name: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
         """What a name stands for; for a search without its finding, nothing that could be run."""

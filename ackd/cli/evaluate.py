@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,11 +104,10 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         teachers = [one for those in self.teachers for one in those.split(",")]
         folder = self.run_folder((*teachers, self.student, self.data, self.cache, *self.policies))
         self._check()
-        self.check_workers()
+        self.check_workers(self.device)
         cells = Cells(self)
         learned = self._check_each(cells)
         folder.begin("evaluate", asdict(self), growing=GROWING)
-        (folder.path / RESULT).unlink(missing_ok=True)
         started = time.perf_counter()
         rows = self._fill(folder, cells)
         text = tables(rows, learned)
@@ -121,6 +121,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def _check(self) -> None:
         from ackd.errors import InputError
+        from ackd.runs import group_folder
 
         if bool(self.tasks) == (self.instances is not None):
             raise InputError("say what to evaluate on: --tasks and --teachers, or --instances, and not both")
@@ -135,6 +136,12 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"the {what} {name!r} is named twice: name each once")
+        folders = {group_folder(Path(), "", policy): policy for policy in self.policies}
+        for policy in self.policies:
+            if policy != folders[group_folder(Path(), "", policy)]:
+                raise InputError(
+                    f"{policy!r} and {folders[group_folder(Path(), '', policy)]!r} would share a folder: rename one"
+                )
         for name in ("seeds", "search_seeds", "search_tries"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: at least 1 is needed")
@@ -181,10 +188,11 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         total = Ledger()
         steps = sum(cells.env(task).distillation.steps for task in cells.rows) * len(self.policies) * self.seeds
         with (
-            (folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
             progress(steps, "evaluate") as bar,
             self._doing(cells, bar) as do,
+            (folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
         ):
+            (folder.path / RESULT).unlink(missing_ok=True)  # now that there is who makes another
             written = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             written.writeheader()
             searches = [Search(task) for task in cells.rows] if SEARCHED in self.policies else []
@@ -241,7 +249,9 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
         cell = max(cells.env(task).decisions for task in cells.rows) + 2  # decisions, and what is measured
         search = cell * self.search_tries * self.search_seeds
-        with closing(self.start_workers(OnItsDevice(Cells, self), self.device)) as crew:
+        with closing(
+            self.start_workers(OnItsDevice(partial(Cells, alike=cells.identities()), self), self.device)
+        ) as crew:
             yield lambda jobs: run_jobs(
                 crew,
                 jobs,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ackd.agents.presets import METHODS
 from ackd.errors import InputError
-from ackd.jobs import answering
+from ackd.identity import check_identity, identity
+from ackd.jobs import answering, this_worker
 from ackd.ledger import Ledger
 from ackd.setting import prepare
 from ackd.teachers import Cached
@@ -34,9 +35,13 @@ class Filler:
 
     Args:
         command: with its options.
+        alike: what the process has that hands out the parts.
+
+    Raises:
+        InputError: if the cache cannot be written, or this process has something else.
     """
 
-    def __init__(self, command: FillCache) -> None:
+    def __init__(self, command: FillCache, *, alike: Mapping[str, str] | None = None) -> None:
         distillation = prepare(
             task=command.task,
             teacher=command.teacher,
@@ -49,6 +54,8 @@ class Filler:
             **command.data_settings(),
             **command.pair_settings(),
         )
+        self.identity = identity(distillation)
+        check_identity(self.identity, alike or {}, this_worker())
         self.device, self.train = distillation.device, distillation.task.train
         self.groups = list(self.train.by_length(command.batch_size))
         self.teachers = [teacher for teacher in distillation.teachers if isinstance(teacher, Cached)]

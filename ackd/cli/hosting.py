@@ -40,6 +40,7 @@ class Students:
         """The environment or the cohort of that worker, on its device, with its turns of the instances."""
         from ackd.envs.hosted import Hosted
         from ackd.envs.recorder import Tape
+        from ackd.identity import identity
         from ackd.journal import Journal
 
         train, turns = self.train, (worker, self.train.count)
@@ -52,7 +53,9 @@ class Students:
         journal = Journal(folder, seconds=train.checkpoint_seconds)
         tape = Tape(*turns, train.students)
         watch, venv, course = vectorised(env, train.students, tape, journal, turns=turns)
-        return Hosted(venv, tape=tape, watch=watch, course=course, journal=journal, fingerprints=fingerprints(env))
+        return Hosted(
+            venv, tape=tape, watch=watch, course=course, journal=journal, fingerprints=identity(env.distillation)
+        )
 
 
 def vectorised(
@@ -87,13 +90,6 @@ def vectorised(
         env.journal = journal
     recording = Recording(env, notes, on_decision=on_decision)
     return recording, DummyVecEnv([lambda: Monitor(recording)]), recording
-
-
-def fingerprints(env: DistillationEnv | InstanceEnv) -> dict[str, str]:
-    """Of what students learn from."""
-    distillation = env.distillation
-    teachers = {f"teacher {m}": one.fingerprint for m, one in enumerate(distillation.teachers, 1)}
-    return {"training data": distillation.task.train.fingerprint, **teachers}
 
 
 def run_token(folder: Path) -> str:

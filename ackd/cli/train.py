@@ -74,14 +74,14 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         if self.serves():
             return
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache, self.instances))
-        if self.finished(folder, "train", growing=GROWING):
+        if self.finished(folder, "train", growing=GROWING, workers=self.count):
             self.dismiss()
             return
         self._check()
         choice_of(self.algorithm, self.settings)
         check_name(self.policy_name)
         env, instances = self.environment()
-        folder.begin("train", asdict(self), growing=GROWING)
+        folder.begin("train", {**asdict(self), "workers": self.count}, growing=GROWING)
         shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         journal = self.journal(folder.path / "checkpoint")
         single = not instances
@@ -133,7 +133,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             raise InputError(
                 f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
             )
-        self.check_workers()
+        self.check_workers(self.device)
         at_once = self.students * self.count
         if self.episodes % at_once:
             what = f"cohorts of {self.students} students" if self.count == 1 else f"rounds of {at_once} students"
@@ -232,8 +232,9 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         bar: tqdm[Any],
     ) -> Iterator[tuple[Watch, VecEnv]]:
         """The environments as the learner has them, here or in workers, and who counts what they take."""
-        from ackd.cli.hosting import Students, fingerprints, run_token, vectorised
+        from ackd.cli.hosting import Students, run_token, vectorised
         from ackd.envs.remote import RemoteVecEnv
+        from ackd.identity import identity
 
         if not self.remote:
             watch, venv, _ = vectorised(env, self.students, recorder, journal, on_decision=bar.update)
@@ -247,7 +248,8 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
 
         students = Students(self, run_token(folder.path / "checkpoint"))
         with closing(self.start_workers(students, self.device)) as workers:
-            remote = RemoteVecEnv(workers, seconds=self.step_timeout, fingerprints=fingerprints(env), watch=play)
+            ours = identity(env.distillation)
+            remote = RemoteVecEnv(workers, seconds=self.step_timeout, fingerprints=ours, watch=play)
             with closing(remote):
                 yield remote, remote
                 remote.finish()

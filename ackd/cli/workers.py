@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # what may differ when a run is resumed: it changes who does the work, and not what comes of it
 GROWING = ("backend", "ray_address", "share_gpu", "step_timeout")
 
+LONGEST = 1e6  # seconds that a call may take
+
 
 @dataclass(kw_only=True)
 class WorkerOptions:
@@ -73,23 +75,26 @@ class WorkerOptions:
 
             torchrun.dismiss(self.step_timeout)
 
-    def check_workers(self) -> None:
-        """Refuses what cannot work before anything is begun.
+    def check_workers(self, device: str) -> None:
+        """Refuses what cannot work, on devices of that kind, before anything is begun.
 
         Raises:
             InputError: if an option is out of range, or says something of a backend that is not named.
         """
         from ackd.errors import InputError, unknown
-        from ackd.workers import BACKENDS
+        from ackd.workers import BACKENDS, check
 
         if self.backend is not None and self.backend not in BACKENDS:
             raise unknown("backend", self.backend, BACKENDS)
         if self.count < 1:
             raise InputError(f"{self.workers} workers do nothing: give --workers 1 or more")
-        if not self.step_timeout > 0:
-            raise InputError(f"--step-timeout is {self.step_timeout}: give seconds above 0")
+        if not 0 < self.step_timeout <= LONGEST:  # a NaN neither
+            raise InputError(f"--step-timeout is {self.step_timeout:g}: give seconds above 0, and at most {LONGEST:g}")
         if self.ray_address is not None and self.backend != "ray":
             raise InputError("--ray-address is of a Ray cluster: add --backend ray")
+        if self.remote:
+            given = {"address": self.ray_address, "device": device, "share_gpu": self.share_gpu}
+            check(self.backend or "subproc", self.count, **given)
 
     def start_workers(self, make: Make, device: str) -> Workers:
         """The workers, each with what `make` makes there.
@@ -111,7 +116,10 @@ class WorkerOptions:
                 seconds=self.step_timeout,
             )
         except WorkerLost as lost:
-            raise InputError(f"{lost}, before it had begun: look for what ends it, such as too little memory") from None
+            raise InputError(
+                f"{lost}, before it had begun: look for what ends it, such as too little memory, or for room in the "
+                "cluster"
+            ) from None
 
     def device_of(self, worker: int, device: str) -> str:
         """Where a worker computes: each on a GPU of its own, as far as there are as many."""

@@ -10,7 +10,7 @@ from ackd.errors import InputError, unknown
 from ackd.workers.protocol import Channel, Make, WorkerFailed, WorkerLost
 from ackd.workers.workers import Workers
 
-__all__ = ["BACKENDS", "Channel", "Make", "WorkerFailed", "WorkerLost", "Workers", "device_of", "start"]
+__all__ = ["BACKENDS", "Channel", "Make", "WorkerFailed", "WorkerLost", "Workers", "check", "device_of", "start"]
 
 BACKENDS = ("dummy", "subproc", "torchrun", "ray")
 
@@ -46,14 +46,7 @@ def start(
         WorkerFailed: if an object cannot be made.
         WorkerLost: if a worker cannot be started.
     """
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS)
-    if count < 1:
-        raise InputError(f"{count} workers do nothing: give 1 or more")
-    if address is not None and backend != "ray":
-        raise InputError(f"a Ray address is of no use to the backend {backend}: leave --ray-address, or take ray")
-    if backend != "ray" and not share_gpu:
-        _check_gpus(device, int(os.environ.get("LOCAL_WORLD_SIZE", count)) if backend == "torchrun" else count)
+    check(backend, count, address=address, device=device, share_gpu=share_gpu)
     share = threads or max(torch.get_num_threads() // count, 1)
     if backend == "subproc":
         from ackd.workers.subproc import Process
@@ -76,6 +69,35 @@ def start(
     from ackd.workers.inline import Inline
 
     return Workers(Inline, make, count, threads=threads, seconds=seconds)
+
+
+def check(
+    backend: str, count: int, *, address: str | None = None, device: str = "cpu", share_gpu: bool = False
+) -> None:
+    """Refuses what `start` would, as far as it can be known before there are workers; arguments are those of `start`.
+
+    Raises:
+        InputError: if the backend is not known or not to be had, or there are too few GPUs or processes.
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    if count < 1:
+        raise InputError(f"{count} workers do nothing: give 1 or more")
+    if address is not None and backend != "ray":
+        raise InputError(f"a Ray address is of no use to the backend {backend}: leave --ray-address, or take ray")
+    if backend == "ray":
+        from ackd.workers.actors import check_address
+
+        check_address(address)
+    elif not share_gpu:
+        _check_gpus(device, int(os.environ.get("LOCAL_WORLD_SIZE", count)) if backend == "torchrun" else count)
+    if backend == "torchrun":
+        from ackd.workers.torchrun import world_size
+
+        if count != world_size():
+            raise InputError(
+                f"torchrun started {world_size()} processes, and {count} workers are wanted: leave --workers away"
+            )
 
 
 def device_of(backend: str, worker: int, device: str) -> str:
@@ -103,9 +125,5 @@ def _check_gpus(device: str, count: int) -> None:
 def _ranks(make: Make, count: int, threads: int, seconds: float | None) -> Workers:
     from ackd.workers import torchrun
 
-    if count != torchrun.world_size():
-        raise InputError(
-            f"torchrun started {torchrun.world_size()} processes, and {count} workers are wanted: leave --workers away"
-        )
     torchrun.join(seconds)
     return Workers(torchrun.opener(), make, count, threads=threads, seconds=seconds, closing=torchrun.part)

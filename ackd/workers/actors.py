@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from ackd.errors import InputError, reason
@@ -13,9 +13,11 @@ from ackd.stopping import handlers_kept
 from ackd.workers.host import Host
 from ackd.workers.protocol import WorkerLost
 
+logger = logging.getLogger("ackd")
+
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 PATIENCE = 10.0  # seconds for a cluster to answer
-HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # how a client of gRPC begins
+CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # that the head of every cluster answers
 
 
 class Actor:
@@ -69,60 +71,85 @@ def connect(
     Raises:
         InputError: if Ray is not installed, nobody answers, or the cluster is too small.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    try:
-        import ray
-    except ImportError:
-        raise InputError('the backend ray needs Ray, which is not installed: pip install "ackd[ray]"') from None
-    if address is not None:
-        _knock(address)
+    check_address(address)
+    import ray  # not before it is known whether it needs a token
+
+    address = _address(address)
+
     begun = not ray.is_initialized()
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if begun and address is None:
-        with handlers_kept():
-            ray.init(num_cpus=max(count * cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
-    elif begun:
+    if begun:
+        local = {"num_cpus": max(count * cpus, os.cpu_count() or 1), "include_dashboard": False}
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             with handlers_kept():
-                ray.init(address=address, **quiet)
+                ray.init(address=address or "local", **quiet, **({} if address else local))
         except (RuntimeError, ValueError, OSError) as error:
             raise InputError(_silent(address, error)) from None
     library: Any = ray  # parts of it have no types
-    there: Mapping[str, float] = library.cluster_resources()
+    nodes: list[Mapping[str, float]] = [node["Resources"] for node in library.nodes() if node["Alive"]]
+    every = sum(node.get("GPU", 0.0) for node in nodes)
+    part = min(every / count // 0.01 * 0.01, 1.0) if gpus and share_gpus else float(gpus)
     try:
-        part = min(there.get("GPU", 0.0) // 0.01 * 0.01 / count, 1.0) if share_gpus else 1.0
-        _check_room(there, "CPU", count, float(cpus), "")
-        _check_room(there, "GPU", count, part if gpus else 0.0, ", or let them share with --share-gpu")
+        _check_room(nodes, "CPU", count, float(cpus), "")
+        if gpus:
+            _check_room(nodes, "GPU", count, part, ", or let them share with --share-gpu")
     except InputError:
         if begun:
             ray.shutdown()
         raise
-    return ray, begun, part if gpus else 0.0
+    free = library.available_resources().get("CPU", 0.0)
+    if free < count * cpus:
+        logger.warning("of the Ray cluster %g CPUs are free: workers begin when there is room for them", free)
+    return ray, begun, part
 
 
-def _check_room(there: Mapping[str, float], what: str, count: int, each: float, otherwise: str) -> None:
-    if there.get(what, 0.0) < count * each or (what == "GPU" and each and not there.get(what)):
+def check_address(address: str | None) -> None:
+    """Whether Ray is there, and somebody who might be a cluster of it.
+
+    Raises:
+        InputError: if not.
+    """
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    if find_spec("ray") is None:
+        raise InputError('the backend ray needs Ray, which is not installed: pip install "ackd[ray]"')
+    address = _address(address)
+    if address is not None:
+        _knock(address)
+
+
+def _address(given: str | None) -> str | None:
+    """Of the cluster: what was given, or else what Ray's own variable says."""
+    return given or os.environ.get("RAY_ADDRESS") or None
+
+
+def _check_room(nodes: Sequence[Mapping[str, float]], what: str, count: int, each: float, otherwise: str) -> None:
+    there = [node.get(what, 0.0) for node in nodes]
+    if not each or sum(int(one / each + 1e-6) for one in there) < count:
         raise InputError(
-            f"the Ray cluster has {there.get(what, 0.0):g} {what}s, and {count} workers want {count * each:g}: "
-            f"give fewer --workers, add nodes{otherwise}"
+            f"the Ray cluster has {' + '.join(f'{one:g}' for one in there)} {what}s on its nodes, and {count} workers "
+            f"want {each or 1:g} each: give fewer --workers, add nodes{otherwise}"
         )
 
 
 def _knock(address: str) -> None:
-    """Whether anybody listens there, before Ray tries for minutes."""
+    """Whether a cluster listens there, before Ray tries for minutes; whether it wants a token, Ray has to be told."""
+    import grpc  # Ray's protocol
+
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise InputError(f"the Ray address {address!r} cannot be read: write HOST:PORT, as ray start --head prints it")
-    try:
-        with socket.create_connection((host, int(port)), timeout=PATIENCE) as there:
-            there.sendall(HTTP2)
-            if there.recv(9)[3:4] != bytes([4]):  # no settings
-                raise OSError("whoever listens there is no Ray")
-    except OSError as error:
-        raise InputError(_silent(address, error)) from None
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(CALL)(b"", timeout=PATIENCE)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                raise InputError(_silent(address, ConnectionError(error.details()))) from None
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _silent(address: str | None, error: Exception) -> str:
+    if address is None:
+        return f"Ray cannot be started on this machine ({reason(error)}): look for what is left of an earlier one"
     return (
         f"no Ray cluster answers at {address} ({reason(error)}): start one with ray start --head, or leave "
         "--ray-address"

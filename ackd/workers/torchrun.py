@@ -17,7 +17,9 @@ from ackd.workers.inline import Inline
 from ackd.workers.protocol import Channel, WorkerLost
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-IDLE = 600.0  # seconds that the other ranks wait for rank 0 at least
+MEETING = 600.0  # seconds that ranks have to come together, at least
+ALWAYS = timedelta(days=365)  # a rank waits for its next request as long as rank 0 lives
+PARTING = 2.0  # seconds for a rank to hear that this is all
 
 
 class Rank:
@@ -47,8 +49,10 @@ class Rank:
 
     def end(self) -> None:
         """Tells it that this is all."""
-        with suppress(RuntimeError):
-            _send(self._rank, END)
+        with suppress(RuntimeError):  # one that is busy learns of it by the end of rank 0
+            work = dist.isend(torch.tensor([len(END)]), self._rank)
+            assert work is not None
+            work.wait(timedelta(seconds=PARTING))
 
     def kill(self) -> None:
         """It is torchrun that ends a group, when one of its processes ends with an error."""
@@ -82,17 +86,17 @@ def serve(seconds: float | None = None) -> None:
     """What ranks above 0 do: whatever rank 0 asks for, until that ends.
 
     Args:
-        seconds: that a call may take; rank 0 may be silent for twice as long.
+        seconds: that all have to come together.
 
     Raises:
-        InputError: if rank 0 is gone.
+        InputError: if rank 0 does not come, or is gone.
     """
     join(seconds)
     own = rank()
     try:
         live(own, lambda: _receive(0), lambda content: _send(0, content))
     except RuntimeError as error:
-        raise InputError(f"rank {own} ends, since rank 0 is gone or silent ({reason(error)})") from None
+        raise InputError(f"rank {own} ends, since rank 0 is gone ({reason(error)})") from None
     part()
 
 
@@ -114,10 +118,10 @@ def join(seconds: float | None) -> None:
     Raises:
         InputError: if they do not all come.
     """
-    own, patience = rank(), timedelta(seconds=max(2 * (seconds or 0.0), IDLE))
+    own, patience = rank(), timedelta(seconds=max(seconds or 0.0, MEETING))
     try:
         store, _, size = meet(patience)
-        dist.init_process_group("gloo", store=store, rank=own, world_size=size, timeout=patience)
+        dist.init_process_group("gloo", store=store, rank=own, world_size=size, timeout=ALWAYS)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"rank {own} did not meet the others ({reason(error)})") from None
 

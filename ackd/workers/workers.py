@@ -10,6 +10,8 @@ from ackd.errors import InputError
 from ackd.workers.host import answer, request, versions
 from ackd.workers.protocol import Channel, Make, WorkerLost
 
+LONGEST = 2e6  # seconds that can be waited for: some backends count them in milliseconds and 31 bits
+
 
 class Workers:
     """Objects that live and work elsewhere, numbered from 0; `send` and `receive` take turns for each of them.
@@ -103,7 +105,7 @@ class Workers:
             WorkerLost: if the worker died, or did not answer in time and was ended for that.
         """
         try:
-            content = self._channels[worker].get(seconds)
+            content = self._channels[worker].get(None if seconds is None else min(seconds, LONGEST))
         except WorkerLost as lost:
             self._channels[worker].kill()  # or an answer that comes too late would be taken for the next
             raise WorkerLost(f"{self.name(worker)} {lost}") from None

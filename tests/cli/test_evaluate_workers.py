@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ackd.cli import main
@@ -104,6 +107,49 @@ def test_lost_workers_and_a_lost_parent_cost_nothing(
         assert found[name] == value, name
 
 
+EVALUATE = "evaluate --tasks own --teachers teacher --student-layers 1 --steps 4 --policies all --seeds 2"
+CACHE = "cache --task own --teacher teacher --student-layers 1"
+HERE = """
+import os, sys
+from ackd.cli import main
+os.chdir(os.environ["RANK"])
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("command", "what"), [(EVALUATE, "teacher 1"), (CACHE, "training data")])
+def test_a_worker_with_other_files_is_refused(teacher: Path, tmp_path: Path, command: str, what: str) -> None:
+    """As on a node whose copy is another: the same names hold other weights there, or other labels."""
+    for node in range(2):
+        place = tmp_path / str(node)
+        shutil.copytree(teacher, place / "teacher")
+        other = 10 * node * (what == "training data")
+        rows = [f"text {i},{'negative' if i % 2 and i >= other else 'positive'}" for i in range(80)]
+        (place / "own.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    if what == "teacher 1":
+        (file,) = (place / "teacher").rglob("model.safetensors")
+        save_file({name: 2 * value for name, value in load_file(file).items()}, file, {"format": "pt"})
+    (tmp_path / "here.py").write_text(HERE)
+    own = "--data own.csv --text-columns text --label-column label --reward-examples 16 --backend torchrun --output"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "here.py"]
+    done = subprocess.run(
+        [sys.executable, *launch, *command.split(), *own.split(), str(tmp_path / "output")],
+        capture_output=True, text=True, timeout=200, cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert re.search(rf"ackd: the worker in process \d+ on \S+ has another {what} \(\w+\) than the", done.stderr)
+    assert done.returncode != 0
+
+
+def test_a_finished_table_outlives_workers_that_do_not_come(arguments: list[str], tmp_path: Path) -> None:
+    run = ["--output", str(tmp_path / "run"), "--policies", "labels", "--seeds", "1"]
+    assert main([*arguments, *run]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    lost = ["--resume", "--workers", "2", "--backend", "ray", "--ray-address", "127.0.0.1:1"]
+    assert main([*arguments, *run, *lost]) == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -112,6 +158,8 @@ def test_lost_workers_and_a_lost_parent_cost_nothing(
         ("--workers 2 --backend torchrun", "needs torchrun to start it"),
         ("--step-timeout 0", "--step-timeout is 0"),
         ("--ray-address localhost:1", "add --backend ray"),
+        ("--workers 2 --backend ray --ray-address 127.0.0.1:1", "no Ray cluster answers"),
+        ("--policies runs/a runs_a", "'runs/a' and 'runs_a' would share a folder"),
     ],
 )
 def test_bad_input(

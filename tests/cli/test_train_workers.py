@@ -95,6 +95,7 @@ def test_a_killed_rank_changes_nothing(tmp_path: Path, command: list[str], expec
     assert process.returncode == 0, said
     assert f"exitcode: -9) local_rank: 1 (pid: {rank})" in said  # and so all were started again
     assert left(folder) == expected
+    assert json.loads((folder / "config.json").read_text())["settings"]["workers"] == 2  # whoever resumes it, and how
     again = [sys.executable, *arguments, "--resume"]  # no rank waits for what is finished
     assert "nothing is left to resume" in subprocess.run(again, capture_output=True, text=True, timeout=120).stdout
 
@@ -116,6 +117,27 @@ def test_a_killed_learner_is_resumed_with_any_backend(
     assert not any(Path(f"/proc/{one}/cmdline").exists() for one in workers)  # they end with the learner
     assert main([*arguments, "--backend", "dummy", "--resume"]) == 0
     assert left(tmp_path / "run") == expected
+
+
+@pytest.mark.slow
+def test_a_signal_to_torchrun_has_all_ranks_save(tmp_path: Path, command: list[str]) -> None:
+    folder = tmp_path / "run"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ackd"]
+    longer = ["--steps", "200", "--checkpoint-seconds", "1000", "--backend", "torchrun", "--output", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, *launch, *command, *longer],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    journals = [folder / "checkpoint" / f"worker-{rank}" for rank in range(2)]
+    for journal in journals:
+        wait_for(journal / "journal.jsonl", lines=10)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20  # 10 where nothing else runs
+    assert "ackd: stopped; --resume goes on" in said
+    assert "ackd: stopped\n" not in said  # as who was ended with what it had not saved
+    assert all((journal / "state.pt").is_file() for journal in journals)
 
 
 def wait_for(path: Path, *, lines: int) -> None:
@@ -181,6 +203,7 @@ def test_instances_are_shared_out_in_the_same_order(tmp_path: Path, teacher: Pat
         (["--workers", "3"], "4 episodes are no whole number of rounds of 3 students: give 6 episodes"),
         (["--workers", "2", "--students", "4"], "rounds of 8 students: give 8 episodes"),
         (["--workers", "2", "--step-timeout", "0"], "give seconds above 0"),
+        (["--workers", "2", "--step-timeout", "inf"], "--step-timeout is inf: give seconds above 0, and at most 1e+06"),
         (["--workers", "2", "--ray-address", "h:1"], "add --backend ray"),
         (["--workers", "2", "--backend", "ray", "--ray-address", "127.0.0.1:1"], "no Ray cluster answers"),
         (["--backend", "torchrun"], "needs torchrun to start it: torchrun --nproc-per-node 4 -m ackd train"),
@@ -193,3 +216,4 @@ def test_bad_input(
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
