@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -77,7 +78,8 @@ class MutualLearning:
 
     Args:
         task: the data.
-        make_students: one factory a student; peer k draws its weights and dropout from the run's seed + k.
+        make_students: one factory a student; the first draws its weights and dropout from the run's seed, each other
+            from one that is derived from it.
         steps: the budget of each in optimizer steps.
         dropout: whether a peer answers as in training, which is the paper's, or in eval mode.
         **setting: of each `Distillation`, such as `batch_size`, `lr`, `device`.
@@ -124,8 +126,10 @@ class MutualLearning:
         self._begin(seed)
 
     def _begin(self, seed: int) -> None:
-        for k, one in enumerate(self.peers):
-            one.reset(seed + k)
+        # not seed + k, with which runs of neighbouring seeds would share students
+        derived = [int(one.generate_state(1)[0]) for one in np.random.SeedSequence(seed).spawn(len(self.peers))]
+        for one, own in zip(self.peers, [seed, *derived[1:]], strict=True):
+            one.reset(own)
         first = self.peers[0].streams.order.bit_generator.state  # nothing is drawn from it yet
         for one in self.peers[1:]:
             one.streams.order.bit_generator.state = first

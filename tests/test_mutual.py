@@ -143,6 +143,20 @@ def test_a_peer_drops_as_in_training_or_not_at_all(task: Task, dropout: bool) ->
     assert all(torch.equal(a, b) for a, b in zip(first, weights(learning), strict=True))
 
 
+def test_no_two_peers_begin_alike_in_any_run(task: Task) -> None:
+    """Runs are compared by their seeds: those of two neighbours must not share a student."""
+    learning, alone = make(task, count=3), make(task).peers[0]
+    starts = []
+    for seed in range(10):
+        learning.reset(seed)
+        starts += [tuple(start.tolist()) for start in weights(learning)]
+        alone.reset(seed)
+        assert learning.peers[0].seed == seed
+        first = torch.cat([p.detach().flatten() for p in alone.student.model.parameters()])
+        assert torch.equal(weights(learning)[0], first)
+    assert len(set(starts)) == 30
+
+
 def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     whole = make(task, dropout=0.1)
     whole.reset(2)
