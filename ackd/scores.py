@@ -104,11 +104,11 @@ class Pick:
         `random` draws from torch's generator.
 
         Args:
-            logits: [B, C].
-            labels: [B].
+            logits: [B, C]; for the loss, or at random, also [B, n, V] of a language model.
+            labels: [B], or [B, n].
 
         Raises:
-            InputError: for an uncertainty over fewer than two classes.
+            InputError: for an uncertainty over fewer than two classes, or over a language model's tokens.
         """
         kept = self.count(len(logits))
         name = self.score.removesuffix(REVERSED)
@@ -117,6 +117,8 @@ class Pick:
                 return torch.randperm(len(logits), device=logits.device)[:kept].sort().values
             if self.uncertain:
                 check_uncertain(logits.shape[-1])
+                if logits.dim() > 2:
+                    raise InputError(f"a language model is uncertain of each token, not of an example: {_ELSEWISE}")
             score = _UNCERTAIN[name](logits) if self.uncertain else label_loss(logits, labels)
             order = score.argsort(descending=not self.score.endswith(REVERSED), stable=True)
             return order[:kept].sort().values

@@ -169,3 +169,14 @@ def test_a_share_out_of_range_is_refused(keep: float) -> None:
 def test_an_unknown_score_is_told_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown score 'margn': did you mean 'margin'"):
         Pick("margn", 0.5)
+
+
+@pytest.mark.parametrize("score", NAMES)
+def test_texts_are_picked_by_loss_or_at_random_only(score: str) -> None:
+    """A language model answers for each token, and of its classes an example has no one uncertainty."""
+    z, labels, pick = torch.randn(4, 3, 7), torch.zeros(4, 3, dtype=torch.int64), Pick(score, 0.5)
+    if pick.uncertain:
+        with pytest.raises(InputError, match=r"a language model .* choose examples by their loss or at random"):
+            pick(z, labels)
+    else:
+        assert len(pick(z, labels)) == 2
