@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 Precision = Literal["fp32", "bf16"]
+EVERY = 60.0  # seconds between two lines of progress
+logger = logging.getLogger("ackd")
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -267,8 +272,29 @@ def move(bar: tqdm[Any], done: int) -> None:
 
 @contextmanager
 def progress(steps: int, what: str, unit: str = "step") -> Iterator[tqdm[Any]]:
-    """A bar over optimizer steps with rate and time left; silent where nobody watches."""
+    """A bar over optimizer steps with rate and time left; a plain line now and then where it goes to no terminal."""
     from tqdm import tqdm
 
-    with tqdm(total=steps, desc=what, unit=unit, disable=None, dynamic_ncols=True) as bar:
+    look: dict[str, Any] = {"dynamic_ncols": True}
+    if not sys.stderr.isatty():
+        said = f"{{desc}}: {{n_fmt}} of {{total_fmt}} {unit}s, {{remaining}} left"
+        look = {
+            "file": _Lines(),
+            "bar_format": said,
+            "delay": EVERY,
+            "mininterval": EVERY,
+            "miniters": 1,
+            "leave": False,
+        }
+    with tqdm(total=steps, desc=what, unit=unit, **look) as bar:
         yield bar
+
+
+class _Lines(io.StringIO):
+    """Where a bar goes that is to be lines: the log."""
+
+    def write(self, text: str) -> int:
+        """Notes it, without what moves a cursor."""
+        if line := text.strip():
+            logger.info("%s", line)
+        return len(text)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import inspect
 import json
+import logging
 import pickle
 import re
 import shutil
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ackd import models, tasks
 from ackd.agents import library, store
-from ackd.cli import main
+from ackd.cli import main, options
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
@@ -470,6 +471,22 @@ def test_the_program_itself(tmp_path: Path) -> None:
     arguments = f"finetune --task polarity --max-examples 600 --epochs 0.2 --output {tmp_path / 'run'}".split()
     quiet = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True)
     assert quiet.stderr == ""
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ackd")
+    with options.progress(4, "distill (all)") as bar:
+        bar.update(2)
+        options.move(bar, 3)
+    assert caplog.messages == []  # it did not take long
+    monkeypatch.setattr(options, "EVERY", 1e-9)
+    with options.progress(4, "distill (all)") as bar:
+        bar.update(2)
+        options.move(bar, 3)
+    assert all(re.fullmatch(r"distill \(all\): \d of 4 steps, \d\d:\d\d left", line) for line in caplog.messages)
+    assert [line.split()[2] for line in caplog.messages] == ["2", "3"]
 
 
 NAMES = {FillCache: "cache", RefineData: "refine-data"}  # where a command is not called as its class is
