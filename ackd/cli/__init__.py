@@ -9,10 +9,11 @@ import os
 import reprlib
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
+import ackd
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
@@ -30,7 +31,7 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.cli.workers import WorkerOptions
-from ackd.errors import InputError, Once
+from ackd.errors import InputError, Once, unknown
 from ackd.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # of a whole number
@@ -53,6 +54,7 @@ Command = (
     | Annotated[Presets, tyro.conf.subcommand("presets")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
+NAMES = tuple(get_args(one)[1].name for one in get_args(Command))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 if it worked, 2 if its input cannot be used, 1 if a training diverged, 128 + the signal if one ended it.
     """
-    command = tyro.cli(Command, args=arguments, prog="ackd", description=DESCRIPTION)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given == ["--version"]:
+        print(f"ackd {ackd.__version__}")
+        return 0
+    if given and not given[0].startswith("-") and given[0].replace("_", "-") not in NAMES:
+        print(f"ackd: {_line(unknown('command', given[0], NAMES))}", file=sys.stderr)
+        return 2
+    command = tyro.cli(Command, args=given, prog="ackd", description=DESCRIPTION)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file may have a name that no terminal can show
             stream.reconfigure(errors="backslashreplace")

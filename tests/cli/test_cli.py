@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -464,7 +465,12 @@ def test_the_program_itself(tmp_path: Path) -> None:
     for arguments in (["--help"], ["train", "--help"]):
         shown = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True)
         assert "usage: ackd" in shown.stdout
-    for arguments in (["trian"], ["finetune", "--tsk", "sst2"], []):
+    shown = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"ackd {version('ackd')}\n"
+    refused = subprocess.run([*program, "trian"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("ackd: unknown command 'trian': did you mean 'train'")
+    for arguments in (["finetune", "--tsk", "sst2"], []):
         refused = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
