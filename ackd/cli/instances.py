@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,4 +44,4 @@ def check_instances(instances: Sequence[Instance], algorithm: str, given: Mappin
 def _decisions(instance: Instance, given: Mapping[str, Any]) -> int:
     """In one of its episodes."""
     setting = {**given, **instance.setting}
-    return -(-setting["steps"] // max(setting["decision_interval"], 1))
+    return math.ceil(setting["steps"] / max(setting["decision_interval"], 1))

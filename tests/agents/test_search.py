@@ -132,7 +132,7 @@ def test_bits_are_those_of_the_present_instance() -> None:
     env = Many("g")
     env.choice = Subset(("g", "c"), 8)
     mask = np.array([1, 1, 0, 0, 0, 0, 0, 0], dtype=np.int8)
-    observation = {"mask": mask, "knowledge": np.zeros(8 * len(FEATURES), dtype=np.float32)}
+    observation: dict[str, Any] = {"mask": mask, "knowledge": np.zeros(8 * len(FEATURES), dtype=np.float32)}
     action, _ = Lookahead(env).predict(observation)
     assert action.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert env.seen == ["", "g", "c", "gc"]
