@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,4 +43,5 @@ def check_instances(instances: Sequence[Instance], algorithm: str, given: Mappin
 def _decisions(instance: Instance, given: Mapping[str, Any]) -> int:
     """In one of its episodes."""
     setting = {**given, **instance.setting}
-    return math.ceil(setting["steps"] / max(setting["decision_interval"], 1))
+    decisions: int = -(-setting["steps"] // max(setting["decision_interval"], 1))
+    return decisions
