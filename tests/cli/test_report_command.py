@@ -187,7 +187,12 @@ def test_a_distillation_is_reported_elsewhere(tmp_path: Path) -> None:
 def test_what_is_written_beside_the_axes_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     drawn: list[Figure] = []
     png = pictures.png
-    monkeypatch.setattr(pictures, "png", lambda figure: drawn.append(figure) or png(figure))
+
+    def noted(figure: Figure) -> bytes:
+        drawn.append(figure)
+        return png(figure)
+
+    monkeypatch.setattr(pictures, "png", noted)
     assert (
         main(["report", str(write_training(tmp_path / "run", command, episodes=9 if command == "train" else 1))]) == 0
     )
