@@ -10,7 +10,8 @@ saved, with its checksums mended in half of the cases. One input of four is watc
 are made from it too. What fails is saved under build/fuzz.
 
 A row says how many inputs there were, how many were accepted, were refused with a sentence, and failed: by any other
-exception, by running or writing what they may not, by more memory than 1 GiB, or by taking more than 20 seconds; then
+exception, by running or writing what they may not, by more memory than 1 GiB (of addresses, and if these run out, of
+what is really used), or by taking more than 20 seconds; then
 how many lines of the reader were reached, how many inputs were kept, and the seconds.
 """
 
@@ -41,7 +42,7 @@ import torch
 from tests.fuzz import commands
 from tests.fuzz.readers import READERS, Broken, Reader, attempt, damaged
 from tests.fuzz.trainings import STATEFUL
-from tests.fuzz.watch import limit_memory
+from tests.fuzz.watch import limit_memory, without_limit
 
 ROOT = Path(__file__).parents[1]
 ALL = {**READERS, **STATEFUL}
@@ -96,12 +97,17 @@ def fuzz(name: str, reader: Reader, place: Path, inputs: int, seconds: float, se
         rng = random.Random(f"{seed} {name} {number}")
         changed = damaged(reader, rng.choice((sample, kept[-1], rng.choice(kept))), folder, rng)
         reached = len(coverage.seen)
+        failure = None
         try:
             with nullcontext() if number % (WATCHED if number < FIRST else SELDOM) else coverage.watching():
-                ends["refused" if attempt(reader, folder) else "accepted"] += 1
+                end = "refused" if attempt(reader, folder) else "accepted"
         except Broken as error:
-            ends["failed"] += 1
-            _tell(name, number, error, changed, told)
+            end, failure = "failed", error
+        if _asked_for_memory(failure):
+            end = _second_look(reader, folder, changed)
+        ends[end] += 1
+        if failure is not None and end == "failed":
+            _tell(name, number, failure, changed, told)
         if len(coverage.seen) > reached and len(kept) < KEPT:
             kept.append(place / f"kept-{len(kept)}")
             for path, content in _differing(sample, folder, changed).items():
@@ -109,6 +115,24 @@ def fuzz(name: str, reader: Reader, place: Path, inputs: int, seconds: float, se
                 (kept[-1] / path).write_bytes(content)
     ends["lines"], ends["kept"] = len(coverage.seen), len(kept) - 1
     return ends
+
+
+def _asked_for_memory(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _second_look(reader: Reader, folder: Path, changed: Mapping[str, bytes]) -> str:
+    """How an input ends without a limit, which fails if it really fills the memory that it asks for."""
+    for path, content in changed.items():
+        (folder / path).write_bytes(content)
+    with without_limit() as growth:
+        try:
+            end = "refused" if attempt(reader, folder) else "accepted"
+        except Broken:
+            return "failed"
+        return end if growth() < MEMORY else "failed"
 
 
 def _differing(sample: Path, folder: Path, changed: Mapping[str, bytes]) -> dict[str, bytes]:

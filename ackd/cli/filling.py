@@ -77,7 +77,7 @@ class Filler:
             try:
                 for places in groups:
                     batch = self.train.batch(places).to(self.device)
-                    asked += teacher.fill(batch, Needs.of(cache.fields), ledger)
+                    asked += teacher.fill(batch, Needs.of(teacher.fields), ledger)
                     on_group(len(places))
             finally:
                 cache.close()

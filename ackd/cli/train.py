@@ -86,7 +86,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         journal = self.journal(folder.path / "checkpoint")
         single = not instances
         with (
-            progress((self.episodes + single) * self.steps, f"train ({self.algorithm})") as bar,
+            progress((self.episodes + single) * env.distillation.steps, f"train ({self.algorithm})") as bar,
             closing(Recorder(folder.path, env.knowledge)) as recorder,
         ):
             learner, ledger = self._learn(env, recorder, folder, journal, bar)

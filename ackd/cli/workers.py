@@ -93,8 +93,8 @@ class WorkerOptions:
         if self.ray_address is not None and self.backend != "ray":
             raise InputError("--ray-address is of a Ray cluster: add --backend ray")
         if self.remote:
-            given = {"address": self.ray_address, "device": device, "share_gpu": self.share_gpu}
-            check(self.backend or "subproc", self.count, **given)
+            backend = self.backend or "subproc"
+            check(backend, self.count, address=self.ray_address, device=device, share_gpu=self.share_gpu)
 
     def start_workers(self, make: Make, device: str) -> Workers:
         """The workers, each with what `make` makes there.

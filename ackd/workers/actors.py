@@ -78,7 +78,7 @@ def connect(
 
     begun = not ray.is_initialized()
     if begun:
-        local = {"num_cpus": max(count * cpus, os.cpu_count() or 1), "include_dashboard": False}
+        local: dict[str, Any] = {"num_cpus": max(count * cpus, os.cpu_count() or 1), "include_dashboard": False}
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             with handlers_kept():
