@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from ackd.errors import InputError, unknown
 from ackd.types import Selection
 
 Action = NDArray[Any]
@@ -125,3 +126,21 @@ def _padded(values: Sequence[float], length: int) -> NDArray[np.float32]:
     row = np.zeros(length, dtype=np.float32)
     row[: len(values)] = values
     return row
+
+
+CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
+
+
+def make_choice(choice: str | Choice, knowledge: Sequence[str], k_max: int) -> Choice:
+    """The action space of that name over some knowledge types; one that is given as such is taken as it is.
+
+    Raises:
+        InputError: if there is none, or `k_max` holds fewer entries than there are types.
+    """
+    if k_max < len(knowledge):
+        raise InputError(f"k_max is {k_max}, but there are {len(knowledge)} knowledge types: raise it")
+    if not isinstance(choice, str):
+        return choice
+    if choice not in CHOICES:
+        raise unknown("action space", choice, CHOICES)
+    return CHOICES[choice](knowledge, k_max)

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ackd.choices import Action, Choice, Subset, Weights
+from ackd.choices import Action, Choice, make_choice
 from ackd.envs.trajectory import ERROR_RETURN, Record, Trajectory
 from ackd.episode import Episode, Phase
-from ackd.errors import InputError, unknown
+from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.rewards import GapClosed, Reward
 from ackd.signals import LIMIT, Observation, Signals
 
-__all__ = ["CHOICES", "ERROR_RETURN", "DistillationEnv", "Record", "make_choice", "measured"]
+__all__ = ["ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
 CLS = ("student_cls", "teacher_cls")
-CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
-
-
-def make_choice(choice: str | Choice, knowledge: Sequence[str], k_max: int) -> Choice:
-    """The action space of that name over some knowledge types; one that is given as such is taken as it is.
-
-    Raises:
-        InputError: if there is none, or `k_max` holds fewer entries than there are types.
-    """
-    if k_max < len(knowledge):
-        raise InputError(f"k_max is {k_max}, but there are {len(knowledge)} knowledge types: raise it")
-    if not isinstance(choice, str):
-        return choice
-    if choice not in CHOICES:
-        raise unknown("action space", choice, CHOICES)
-    return CHOICES[choice](knowledge, k_max)
 
 
 def measured(decision: int, decisions: int, reward_every: int | None) -> bool:

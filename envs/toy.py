@@ -16,9 +16,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from ackd.choices import Action, Subset, Weights
+from ackd.choices import Action, make_choice
 from ackd.episode import Episode, Phase
-from ackd.errors import InputError, unknown
+from ackd.errors import InputError
 from ackd.rewards import Earned, GapClosed
 from ackd.signals import Observation, Signals
 from ackd.types import Report, Selection, Standing
@@ -26,7 +26,6 @@ from ackd.types import Report, Selection, Standing
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
 FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss, where the student itself takes 1
 JITTER = 0.05  # each episode's rates lie within this share of the ones in `Rates`
-CHOICES: dict[str, type[Subset | Weights]] = {"subset": Subset, "weights": Weights}
 START, TEACHER = 1.0, 0.2  # losses on the reward split
 
 
@@ -94,14 +93,12 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
             raise InputError(f"k_max is {k_max}: the toy has {len(FAMILIES)} knowledge types, so give at least that")
         if not (0.0 <= noise < 1.0 and math.isfinite(cost_weight)):
             raise InputError(f"noise is {noise} and cost_weight {cost_weight}: give 0 <= noise < 1 and a finite weight")
-        if choice not in CHOICES:
-            raise unknown("action space", choice, CHOICES)
         names = ("decisions", "k_max", "noise", "cost_weight", "choice")
         self._config: dict[str, Any] = dict(zip(names, (decisions, k_max, noise, cost_weight, choice), strict=True))
         self._decisions, self._noise = decisions, noise
         total = 1.0 + sum(FLOPS.values())
         self.knowledge = tuple(FAMILIES)
-        self.choice = CHOICES[choice](self.knowledge, k_max)
+        self.choice = make_choice(choice, self.knowledge, k_max)
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
         self.reward = GapClosed(cost_weight)
         self.observation_space = self.signals.space

@@ -132,42 +132,13 @@ def _facts(run: Run) -> Table:
 
 def _tables(run: Run, cells: Sequence[Cell]) -> list[Table]:
     from ackd.cli.page import Table
+    from ackd.cli.tables import HEADER, summaries
 
-    header = (
-        "task",
-        "policy",
-        "metric",
-        "dev score, mean (min to max)",
-        "teacher",
-        "reward",
-        "FLOPs",
-        "seconds",
-        "seeds",
-    )
     return [
-        Table("Policies", _groups(cells), header),
+        Table("Policies", summaries(cells), HEADER),
         Table("Settings", [(name, _shown(value)) for name, value in run.settings.items()], folded=True),
         Table("Versions", [(name, _shown(value)) for name, value in run.versions.items()], folded=True),
     ]
-
-
-def _groups(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
-    """A row for each task and policy."""
-    rows: list[tuple[str, ...]] = []
-    for task, policy in dict.fromkeys((cell.task, cell.policy) for cell in cells):
-        group = [cell for cell in cells if (cell.task, cell.policy) == (task, policy)]
-        scores = [cell.score for cell in group if cell.score is not None]
-        score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "diverged"
-        if scores and len(scores) < len(group):
-            score += f", {len(group) - len(scores)} diverged"
-        flops, seconds = (
-            sum(getattr(cell, name) for cell in group) / len(group) for name in ("flops_share", "seconds")
-        )
-        rewards = [cell.reward for cell in group if cell.reward is not None]
-        reward = f"{sum(rewards) / len(rewards):.3f}" if len(rewards) == len(group) else ""
-        figures = (f"{group[0].teacher:.2f}", reward, f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
-        rows.append((task, policy, group[0].metric, score, *figures))
-    return rows
 
 
 def _said(value: Any) -> bool:

@@ -17,39 +17,40 @@ from ackd.statistics import Interval, break_even
 
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
     """All of them in Markdown: by task, over tasks, and what learning cost."""
-    parts = [tabulate(cells), *_overall(cells), *_prices(cells, learned or {})]
+    rows = [_cell(cell) for cell in cells]
+    parts = [tabulate(rows), *_overall(rows), *_prices(cells, learned or {})]
     return "\n\n".join(parts)
 
 
-def tabulate(cells: list[dict[str, Any]]) -> str:
-    """A Markdown table: a row for each task and policy, mean over seeds with the smallest and largest."""
-    lines = [
-        "| task | policy | metric | dev score, mean (min to max) | teacher | reward | FLOPs | seconds | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for task, policy in dict.fromkeys((cell["task"], cell["policy"]) for cell in cells):
-        group = [cell for cell in cells if (cell["task"], cell["policy"]) == (task, policy)]
-        scores = [cell["dev_score"] for cell in group if cell["dev_score"] is not None]
-        score = "diverged"
-        if scores:
-            score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
-            if len(scores) < len(group):
-                score += f", {len(group) - len(scores)} diverged"
-        flops, seconds = (sum(cell[name] for cell in group) / len(group) for name in ("flops_share", "seconds"))
-        rewards = [cell["reward"] for cell in group]
-        reward = "" if None in rewards else f"{sum(rewards) / len(rewards):.3f}"
-        first = group[0]
-        lines.append(
-            f"| {task} | {policy} | {first['metric']} | {score} | {first['teacher_score']:.2f} "
-            f"| {reward} | {flops:.0%} | {seconds:.1f} | {len(group)} |"
-        )
-    return "\n".join(lines)
+HEADER = ("task", "policy", "metric", "dev score, mean (min to max)", "teacher", "reward", "FLOPs", "seconds", "seeds")
 
 
-def _overall(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def tabulate(cells: Sequence[Cell]) -> str:
+    """A Markdown table of the `summaries`."""
+    first, *others = [f"| {' | '.join(row)} |" for row in (HEADER, *summaries(cells))]
+    return "\n".join([first, f"|{'---|' * len(HEADER)}", *others])
+
+
+def summaries(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """A row under the `HEADER` for each task and policy: means over seeds, and the smallest and largest score."""
+    rows = []
+    for task, policy in dict.fromkeys((cell.task, cell.policy) for cell in cells):
+        group = [cell for cell in cells if (cell.task, cell.policy) == (task, policy)]
+        scores = [cell.score for cell in group if cell.score is not None]
+        score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "diverged"
+        if scores and len(scores) < len(group):
+            score += f", {len(group) - len(scores)} diverged"
+        rewards = [cell.reward for cell in group if cell.reward is not None]
+        reward = f"{sum(rewards) / len(rewards):.3f}" if len(rewards) == len(group) else ""
+        flops, seconds = (sum(getattr(one, name) for one in group) / len(group) for name in ("flops_share", "seconds"))
+        figures = (f"{group[0].teacher:.2f}", reward, f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
+        rows.append((task, policy, group[0].metric, score, *figures))
+    return rows
+
+
+def _overall(cells: Sequence[Cell]) -> list[str]:
     """Each policy over all tasks; nothing where there is one policy only, or too few seeds to speak of an interval."""
-    rows = [_cell(cell) for cell in cells]
-    both = comparison.compare(rows)
+    both = comparison.compare(cells)
     if len(both.scores) < 2:
         return list(both.notes)
     means, better = comparison.aggregates(both), comparison.improvements(both)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from ackd.knowledge.response import Response
 from ackd.types import Shape
 
 Where: TypeAlias = Literal["wrong", "all"]
-WHERE = ("wrong", "all")
 FLOOR = -1e30  # for log 0: any temperature makes 0 of its exponential, and none makes infinity of the number
 
 
@@ -60,8 +59,8 @@ def check_revision(classes: int, eta: float, where: str) -> None:
     check_classes(classes, "revise")
     if not 0 < eta < 1:
         raise InputError(f"eta is {eta}: the label's class leads a revised answer for an eta between 0 and 1 only")
-    if where not in WHERE:
-        raise unknown("place for a revision", where, WHERE)
+    if where not in get_args(Where):
+        raise unknown("place for a revision", where, get_args(Where))
 
 
 def check_classes(classes: int, verb: str) -> None:

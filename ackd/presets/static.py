@@ -9,9 +9,8 @@ student and teacher differ in width, hidden states pass a learned projection, al
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 from ackd.knowledge import (
     Attention,
@@ -33,7 +32,7 @@ from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, Selection, Shape
 
 
-def kd(student: Shape, teacher: Shape, *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
+def kd(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
     """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), batchmean.
 
     References:
@@ -44,7 +43,13 @@ def kd(student: Shape, teacher: Shape, *, alpha: float = 0.5, tau: float = 4.0) 
 
 
 def pkd(
-    student: Shape, teacher: Shape, *, layers: str = "skip", alpha: float = 0.7, tau: float = 10.0, beta: float = 500.0
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    layers: str = "skip",
+    alpha: float = 0.7,
+    tau: float = 10.0,
+    beta: float = 500.0,
 ) -> Preset:
     """(1 - alpha) CE + alpha tau^2 KL (elementmean) + beta MSE of L2-normalised [CLS] vectors; skip or last layers.
 
@@ -53,12 +58,15 @@ def pkd(
     References:
         Sun et al., Patient Knowledge Distillation for BERT Model Compression, 2019, https://arxiv.org/abs/1908.09355
     """
+    (teacher,) = teachers
     pairs = layer_map(layers, student.layers, teacher.layers)
     selection = Selection({"logits": alpha / teacher.classes, "hidden-cls": beta}, labels=1 - alpha)
     return Preset([Logits(temperature=tau), HiddenCls(student, teacher, pairs)], [Stage(1.0, selection)])
 
 
-def tinybert(student: Shape, teacher: Shape, *, layers: str = "uniform", intermediate: float = 10 / 13) -> Preset:
+def tinybert(
+    student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", intermediate: float = 10 / 13
+) -> Preset:
     """First the embeddings, hidden states and attention scores, summed over layers; then soft cross-entropy alone.
 
     `intermediate` is the share of the first stage: the authors train 10 epochs and then 3. The second stage's loss is
@@ -68,6 +76,7 @@ def tinybert(student: Shape, teacher: Shape, *, layers: str = "uniform", interme
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
         https://arxiv.org/abs/1909.10351
     """
+    (teacher,) = teachers
     pairs = layer_map(layers, student.layers, teacher.layers)
     hidden = ((EMBEDDINGS, EMBEDDINGS), *pairs)
     first = Selection({"hidden": len(hidden), "attention": len(pairs)}, labels=0.0)
@@ -78,7 +87,7 @@ def tinybert(student: Shape, teacher: Shape, *, layers: str = "uniform", interme
     )
 
 
-def minilm(student: Shape, teacher: Shape, *, layers: str = "uniform", distilled: float = 0.5) -> Preset:
+def minilm(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", distilled: float = 0.5) -> Preset:
     """First the last layer's attention and value relations, KL each, without labels; then the labels alone.
 
     `distilled` is the share of the first stage, which in the paper is a pre-training of its own.
@@ -87,6 +96,7 @@ def minilm(student: Shape, teacher: Shape, *, layers: str = "uniform", distilled
         Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
         Transformers, 2020, https://arxiv.org/abs/2002.10957
     """
+    (teacher,) = teachers
     pairs = last_pair(layers, student.layers, teacher.layers)
     heads = shared_heads(student, teacher, "values")
     values = Relations(student, teacher, pairs, of=("values",), heads=heads, name="values")
@@ -96,7 +106,7 @@ def minilm(student: Shape, teacher: Shape, *, layers: str = "uniform", distilled
 
 def minilmv2(
     student: Shape,
-    teacher: Shape,
+    teachers: Sequence[Shape],
     *,
     layers: str = "uniform",
     relation_heads: int | None = None,
@@ -111,54 +121,41 @@ def minilmv2(
         Wang et al., MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers,
         2021, https://arxiv.org/abs/2012.15828
     """
+    (teacher,) = teachers
     pairs = last_pair(layers, student.layers, teacher.layers)
     relations = Relations(student, teacher, pairs, heads=relation_heads)
     first = Stage(distilled, Selection({"qkv": 1.0}, labels=0.0))
     return Preset([relations], [first, Stage(1 - distilled, Selection())])
 
 
-def distilbert(student: Shape, teacher: Shape, *, layers: str = "uniform", tau: float = 2.0) -> Preset:
+def distilbert(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", tau: float = 2.0) -> Preset:
     """5 tau^2 KL (batchmean) + 2 CE + 1 (1 - cos) of the last hidden states; labels stand for the paper's masked words.
 
     References:
         Sanh et al., DistilBERT, a distilled version of BERT, 2019, https://arxiv.org/abs/1910.01108
     """
+    (teacher,) = teachers
     pairs = last_pair(layers, student.layers, teacher.layers)
     selection = Selection({"logits": 5.0, "hidden-cosine": 1.0}, labels=2.0)
     return Preset([Logits(temperature=tau), HiddenCosine(student, teacher, pairs)], [Stage(1.0, selection)])
 
 
-def rkd(student: Shape, teacher: Shape) -> Preset:
+def rkd(student: Shape, teachers: Sequence[Shape]) -> Preset:
     """CE + 25 smooth L1 of distances + 50 smooth L1 of angles, between the last layers' [CLS] vectors of a batch.
 
     References:
         Park et al., Relational Knowledge Distillation, 2019, https://arxiv.org/abs/1904.05068
     """
+    (teacher,) = teachers
     selection = Selection({"rkd-distance": 25.0, "rkd-angle": 50.0})
     return Preset([RkdDistance(student, teacher), RkdAngle(student, teacher)], [Stage(1.0, selection)])
-
-
-def _of_one(make: Callable[..., Preset], **fixed: Any) -> Callable[..., Preset]:
-    """A preset of one teacher as `Method` makes it; `fixed` are other defaults."""
-    own = [
-        one.replace(default=fixed.get(one.name, one.default))
-        for one in inspect.signature(make).parameters.values()
-        if one.kind is one.KEYWORD_ONLY
-    ]
-
-    def of_one(student: Shape, teachers: Sequence[Shape], **options: Any) -> Preset:
-        return make(student, teachers[0], **fixed | options)
-
-    places = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("student", "teachers")]
-    of_one.__signature__ = inspect.Signature([*places, *own])  # type: ignore[attr-defined]  # what inspect reads
-    return of_one
 
 
 _OURS = "formula and reduction from the authors' code; padding is left out, see docs/systems.md"
 METHODS = (
     Method(
         "kd",
-        _of_one(kd),
+        kd,
         "Distilling the Knowledge in a Neural Network",
         2015,
         "https://arxiv.org/abs/1503.02531",
@@ -168,7 +165,7 @@ METHODS = (
     ),
     Method(
         "pkd-skip",
-        _of_one(pkd, layers="skip"),
+        pkd,
         "Patient Knowledge Distillation for BERT Model Compression",
         2019,
         "https://arxiv.org/abs/1908.09355",
@@ -178,7 +175,7 @@ METHODS = (
     ),
     Method(
         "pkd-last",
-        _of_one(pkd, layers="last"),
+        partial(pkd, layers="last"),
         "Patient Knowledge Distillation for BERT Model Compression",
         2019,
         "https://arxiv.org/abs/1908.09355",
@@ -188,7 +185,7 @@ METHODS = (
     ),
     Method(
         "tinybert",
-        _of_one(tinybert),
+        tinybert,
         "TinyBERT: Distilling BERT for Natural Language Understanding",
         2020,
         "https://arxiv.org/abs/1909.10351",
@@ -199,7 +196,7 @@ METHODS = (
     ),
     Method(
         "minilm",
-        _of_one(minilm),
+        minilm,
         "MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers",
         2020,
         "https://arxiv.org/abs/2002.10957",
@@ -209,7 +206,7 @@ METHODS = (
     ),
     Method(
         "minilmv2",
-        _of_one(minilmv2),
+        minilmv2,
         "MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers",
         2021,
         "https://arxiv.org/abs/2012.15828",
@@ -219,7 +216,7 @@ METHODS = (
     ),
     Method(
         "distilbert",
-        _of_one(distilbert),
+        distilbert,
         "DistilBERT, a distilled version of BERT",
         2019,
         "https://arxiv.org/abs/1910.01108",
@@ -229,7 +226,7 @@ METHODS = (
     ),
     Method(
         "rkd",
-        _of_one(rkd),
+        rkd,
         "Relational Knowledge Distillation",
         2019,
         "https://arxiv.org/abs/1904.05068",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from ackd.teachers.around import Around
 from ackd.types import Batch, Needs, Outputs, Teacher
 
 By: TypeAlias = Literal["label", "confidence"]
-BY = ("label", "confidence")
 
 
 class Partitioned(Around):
@@ -47,8 +46,8 @@ class Partitioned(Around):
                 f"the teacher has {inner.shape.classes} classes and the student {initial.shape.classes}: their answers "
                 "cannot stand for each other; give models of one task"
             )
-        if by not in BY:
-            raise unknown("comparison", by, BY)
+        if by not in get_args(By):
+            raise unknown("comparison", by, get_args(By))
         self.inner, self.initial = inner, initial
         self.by = by
 
