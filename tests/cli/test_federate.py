@@ -116,7 +116,7 @@ def test_a_start_from_labels_and_a_damaged_state(
     assert federate(tmp_path / "whole", teacher, *options) == 0
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     assert result(tmp_path / "run")["starts"].keys() == {"labels"}
-    assert main(["federate", "--task", "polarity", "--output", str(tmp_path / "run"), "--resume"]) == 0
+    assert federate(tmp_path / "run", teacher, *options, "--resume") == 0
     assert "nothing is left to resume" in capsys.readouterr().out
 
 
