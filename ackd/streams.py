@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Torch draws from a stream of this seed on the CPU, and afterwards from where it was; no GPU is seeded."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 class Streams:
     """Student initialisation, data order and dropout, each with a generator derived from the seed.
 

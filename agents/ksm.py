@@ -19,6 +19,7 @@ from ackd.agents.ksm_actor import PARTS, Batch, KsmActor, KsmBits, perceptron
 from ackd.agents.policy import Observations, State, Transition
 from ackd.agents.soft import invertible
 from ackd.errors import InputError, unknown
+from ackd.streams import drawing
 
 FIELDS = ("left", "right", "mask", "action", "reward", "next_left", "next_right", "next_mask", "next_action", "over")
 OPEN: Mapping[str, tuple[str, ...]] = {
@@ -92,8 +93,7 @@ class Ksm:
     ) -> None:
         self.settings = settings = settings or Settings()
         check_settings(settings)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawing(seed):
             sizes = _sizes(observation_space, state) | {"feature": settings.feature, "width": settings.width}
             self.actor = (KsmBits if settings.hard else KsmActor)(**sizes)
             self.critic = perceptron(2 * settings.feature + sizes["types"], settings.width, settings.width, 1)

@@ -13,6 +13,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.loop import Distillation
 from ackd.rewards import named
 from ackd.stages import check_stages
+from ackd.streams import drawing
 from ackd.teachers import ModelTeacher
 
 
@@ -118,7 +119,6 @@ def tiny(
 def _tiny_parts() -> tuple[tasks.Task, ModelTeacher]:
     tokenizer = tasks.embedded_tokenizer("polarity")
     task = tasks.load("polarity", tokenizer, max_examples=600)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with drawing(0):
         teacher = models.from_config(models.small_config(len(tokenizer), 2, layers=4, width=16, heads=2, dropout=0.1))()
     return task, ModelTeacher(teacher)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ackd.streams import Streams
+from ackd.streams import Streams, drawing
 
 
 def draws(streams: Streams, count: int = 3) -> list[float]:
@@ -39,6 +39,15 @@ def test_no_generator_of_other_devices_is_seeded(monkeypatch: pytest.MonkeyPatch
     # as torch.manual_seed would have it: runs of the past begin so
     assert first == pytest.approx([0.5849389433860779, 0.6193638443946838, 0.49384361505508423], abs=1e-7)
     assert draws(streams) == pytest.approx([0.06420791149139404, 0.46792614459991455, 0.1106976866722107], abs=1e-7)
+
+
+def test_drawing_leaves_everybody_elses_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("every GPU was seeded"))
+    before = torch.get_rng_state()
+    with drawing(7):
+        drawn = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(7)))
 
 
 def test_initialisation_begins_anew_and_dropout_goes_on() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-import torch
-
 from ackd.errors import InputError, unknown
 from ackd.knowledge.revision import check_classes
 from ackd.presets.preset import Material, Method, Preset, classified, softened
+from ackd.streams import drawing
 from ackd.teachers import ModelTeacher, Partitioned
 from ackd.teachers.partitioned import By
 from ackd.types import Shape, Teacher
@@ -56,8 +55,7 @@ def data_partitioning(
 
 def _initial(material: Material) -> ModelTeacher:
     """The student before its first step, which must be the same whatever the seed."""
-    with torch.random.fork_rng():
-        one, other = (_drawn(material, seed) for seed in range(2))
+    one, other = (_drawn(material, seed) for seed in range(2))
     if one.fingerprint != other.fingerprint:
         raise InputError(
             "the student's first weights are drawn anew for each seed, so there is no initial student to keep to: give "
@@ -67,8 +65,8 @@ def _initial(material: Material) -> ModelTeacher:
 
 
 def _drawn(material: Material, seed: int) -> ModelTeacher:
-    torch.manual_seed(seed)
-    return ModelTeacher(material.make_student().to(material.device))
+    with drawing(seed):
+        return ModelTeacher(material.make_student().to(material.device))
 
 
 METHODS = (

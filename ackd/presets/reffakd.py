@@ -14,6 +14,7 @@ from ackd.knowledge import Logits, LogitsSoftCrossEntropy
 from ackd.ledger import Ledger
 from ackd.presets.preset import Material, Method, Preset
 from ackd.stages import Stage
+from ackd.streams import drawing
 from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
 from ackd.teachers.labels import LabelTeacher, smooth_labels
 from ackd.types import Knowledge, Selection, Shape, Teacher
@@ -150,8 +151,7 @@ def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
 
 def _pooled(material: Material) -> Inputs:
     """Sentences as the mean of the starting student's word embeddings over their tokens, [R, d]."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with drawing(0):
         embeddings = material.make_student().get_input_embeddings().cpu()
 
     def pooled(places: Places) -> Tensor:

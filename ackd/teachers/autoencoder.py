@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.errors import InputError
 from ackd.ledger import Ledger
+from ackd.streams import drawing
 from ackd.teachers.labels import LabelTeacher
 
 Places: TypeAlias = NDArray[np.int64]
@@ -204,8 +205,7 @@ def soft_labels(
             )
         drawn.append(rng.choice(those, min(per_class, len(those)), replace=False))
     counter = FlopCounterMode(display=False)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+    with drawing(seed), torch.enable_grad():
         some = inputs(rng.permutation(len(labels))[:4096])
         autoencoder = of_images(some.shape[-1]) if images else of_vectors(some)
         spent = fit(autoencoder, inputs, len(labels), steps=steps, rng=rng)
