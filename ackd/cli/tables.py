@@ -33,7 +33,7 @@ def tabulate(cells: Sequence[Cell]) -> str:
 
 def summaries(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     """A row under the `HEADER` for each task and policy: means over seeds, and the smallest and largest score."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for task, policy in dict.fromkeys((cell.task, cell.policy) for cell in cells):
         group = [cell for cell in cells if (cell.task, cell.policy) == (task, policy)]
         scores = [cell.score for cell in group if cell.score is not None]
