@@ -21,7 +21,7 @@ import torch
 from ackd import workers
 from ackd.errors import InputError
 from ackd.workers import BACKENDS, WorkerFailed, WorkerLost, Workers, device_of, host, start
-from ackd.workers.actors import connect
+from ackd.workers.actors import check_address
 from ackd.workers.inline import Inline
 
 power = partial(pow, 2)  # worker i holds the number 2^i
@@ -207,7 +207,7 @@ def test_a_listener_that_is_no_ray_is_told_apart(monkeypatch: pytest.MonkeyPatch
         talk.start()
         for one, reason in ((mute, "Deadline Exceeded"), (chatty, "http1")):
             with pytest.raises(InputError, match=rf"no Ray cluster answers at .* \(.*{reason}"):
-                connect(f"127.0.0.1:{one.getsockname()[1]}", 1, cpus=1)
+                check_address(f"127.0.0.1:{one.getsockname()[1]}")
         talk.join()
 
 

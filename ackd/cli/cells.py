@@ -92,9 +92,10 @@ class Cells:
                 self.env(task)
                 self._envs[task, method] = prepared(published(method), given)
             else:
-                env = self._envs[task, ""] = distill(**given)
+                env = distill(**given)
                 if task in self.alike:
                     check_identity(identity(env.distillation), self.alike[task], this_worker())
+                self._envs[task, ""] = env
         return self._envs[task, method]
 
     def identities(self) -> dict[str, dict[str, str]]:

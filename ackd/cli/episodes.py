@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ackd.agents import library
+from ackd.agents import library, store
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.agents.refine import Refining
@@ -27,7 +27,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
     if name in RULES or set(name.split("+")) <= set(knowledge):
         return None
     if path.exists() or "/" in name or name.startswith("."):
-        return path / "policy" if (path / "policy").is_dir() else path
+        return store.within(name)
     if "+" in name:  # which one is not known, `rule` will say
         return None
     stored = {entry.name for entry in library.entries()}

@@ -136,12 +136,11 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"the {what} {name!r} is named twice: name each once")
-        folders = {group_folder(Path(), "", policy): policy for policy in self.policies}
+        folders: dict[Path, str] = {}
         for policy in self.policies:
-            if policy != folders[group_folder(Path(), "", policy)]:
-                raise InputError(
-                    f"{policy!r} and {folders[group_folder(Path(), '', policy)]!r} would share a folder: rename one"
-                )
+            other = folders.setdefault(group_folder(Path(), "", policy), policy)
+            if other != policy:
+                raise InputError(f"{other!r} and {policy!r} would share a folder: rename one")
         for name in ("seeds", "search_seeds", "search_tries"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: at least 1 is needed")

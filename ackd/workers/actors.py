@@ -59,7 +59,7 @@ class Actor:
 def connect(
     address: str | None, count: int, *, cpus: int, gpus: bool = False, share_gpus: bool = False
 ) -> tuple[Any, bool, float]:
-    """Ray, whether it was begun here, and how much of a GPU each worker has.
+    """Ray, whether it was begun here, and how much of a GPU each worker has; after `check_address`.
 
     Args:
         address: of a cluster, HOST:PORT; one of this machine alone if None.
@@ -69,13 +69,11 @@ def connect(
         share_gpus: or a part of one.
 
     Raises:
-        InputError: if Ray is not installed, nobody answers, or the cluster is too small.
+        InputError: if nobody answers, or the cluster is too small.
     """
-    check_address(address)
-    import ray  # not before it is known whether it needs a token
+    import ray  # not before `check_address`, which finds out whether it needs a token
 
     address = _address(address)
-
     begun = not ray.is_initialized()
     if begun:
         local: dict[str, Any] = {"num_cpus": max(count * cpus, os.cpu_count() or 1), "include_dashboard": False}
