@@ -61,6 +61,23 @@ def release() -> None:
         stop()
 
 
+@contextmanager
+def whole() -> Iterator[None]:
+    """Around what must not be left half made: a signal waits for its end.
+
+    Raises:
+        Stopped: then, if one has come and nothing else holds it back.
+    """
+    global _holding
+    held, _holding = _holding, True
+    try:
+        yield
+    finally:
+        _holding = held
+    if not held:
+        release()
+
+
 def stop() -> None:
     """Ends the run.
 

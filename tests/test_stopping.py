@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ackd import stopping
-from ackd.stopping import Stopped, hold, release, stop, stop_asked, stoppable
+from ackd.stopping import Stopped, hold, release, stop, stop_asked, stoppable, whole
 
 
 def ask(number: signal.Signals = signal.SIGTERM) -> None:
@@ -59,6 +59,31 @@ def held(then: Callable[[], object]) -> None:
 def test_the_end_of_what_holds_it_back_is_such_a_moment() -> None:
     with pytest.raises(Stopped):
         held(release)
+
+
+def test_what_is_not_to_be_left_half_made_is_made_whole() -> None:
+    made = []
+
+    def make() -> None:
+        with whole():
+            ask()
+            made.append("whole")
+        made.append("more")
+
+    with pytest.raises(Stopped), stoppable():
+        make()
+    assert made == ["whole"]
+
+
+def test_what_is_made_whole_within_what_holds_does_not_end_that() -> None:
+    def work() -> None:
+        with whole():
+            pass
+        assert stop_asked()
+        release()
+
+    with pytest.raises(Stopped):
+        held(work)
 
 
 def test_a_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ackd.stopping import whole
+
 Precision = Literal["fp32", "bf16"]
 EVERY = 60.0  # seconds between two lines of progress
 logger = logging.getLogger("ackd")
@@ -286,7 +288,9 @@ def progress(steps: int, what: str, unit: str = "step") -> Iterator[tqdm[Any]]:
             "miniters": 1,
             "leave": False,
         }
-    with tqdm(total=steps, desc=what, unit=unit, **look) as bar:
+    with whole():  # one that is half made complains when it is thrown away
+        bar = tqdm(total=steps, desc=what, unit=unit, **look)
+    with bar:
         yield bar
 
 

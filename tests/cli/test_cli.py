@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import inspect
 import json
 import logging
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -23,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from ackd import models, tasks
 from ackd.agents import library, store
@@ -40,6 +43,7 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
+from ackd.stopping import Stopped, stoppable
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]
@@ -493,6 +497,17 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
         options.move(bar, 3)
     assert all(re.fullmatch(r"distill \(all\): \d of 4 steps, \d\d:\d\d left", line) for line in caplog.messages)
     assert [line.split()[2] for line in caplog.messages] == ["2", "3"]
+
+
+def test_a_signal_leaves_no_half_made_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr(tqdm, "_get_free_pos", asked)  # what it asks itself on the way
+    with pytest.raises(Stopped), stoppable(), options.progress(4, "distill"):
+        pytest.fail("it went on")
+    gc.collect()  # a complaint would be a warning, and that an error
 
 
 NAMES = {FillCache: "cache", RefineData: "refine-data"}  # where a command is not called as its class is
