@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +11,16 @@ import pytest
 import torch
 
 from ackd import Selection, models, tasks
+from ackd.agents.presets import METHODS
 from ackd.cache import Cache, Examples
+from ackd.cli import main
+from ackd.cohort import Cohort
 from ackd.knowledge import NAMES, build
 from ackd.loop import Distillation
+from ackd.order import Order
 from ackd.precision import Precision
+from ackd.streams import Streams
+from ackd.student import Student
 from ackd.teachers import Cached, ModelTeacher
 from ackd.types import Teacher, mean, union
 
@@ -90,3 +98,79 @@ def test_the_cache_is_filled_from_a_gpu_and_read_back(tmp_path: Path) -> None:
     again = run.advance(Selection.of(*NAMES), 40)
     assert run.ledger.cached_queries > 0
     assert again.loss == pytest.approx(first.loss, rel=1e-2)
+
+
+def weights(student: Student) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in student.parameters])
+
+
+def test_a_run_goes_on_where_it_was_saved() -> None:
+    selection = Selection.of(*NAMES)
+    run, again = distillation("cuda"), distillation("cuda")
+    run.advance(selection, 10)
+    state = io.BytesIO()
+    torch.save(run.state_dict(), state)
+    state.seek(0)
+    again.load_state_dict(torch.load(state, weights_only=True))
+    reports = [one.advance(selection, 10) for one in (run, again)]
+    assert reports[1].loss == pytest.approx(reports[0].loss, rel=1e-4)
+    torch.testing.assert_close(weights(again.student), weights(run.student), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cohort_is_its_students() -> None:
+    """On equal batches, since a cohort has the order of its first student."""
+    pattern = distillation("cuda")
+    seeds = [5, 3, 8]
+    cohort, alone = Cohort(pattern, len(seeds)), [pattern.fork() for _ in seeds]
+    cohort.reset(seeds)
+    for one, seed in zip(alone, seeds, strict=True):
+        one.reset(seed)
+        one.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
+    selections = [Selection.of("logits"), Selection.of(*NAMES), Selection()]
+    found = cohort.advance(selections, 4)
+    for place, (one, selection) in enumerate(zip(alone, selections, strict=True)):
+        assert found[place].loss == pytest.approx(one.advance(selection, 4).loss, rel=1e-3)
+        torch.testing.assert_close(weights(cohort.stacked.students[place]), weights(one.student), rtol=1e-3, atol=1e-3)
+
+
+SHORT = ["--task", "polarity", "--max-examples", "400", "--device", "cuda"]
+STUDENT = [*SHORT, "--reward-examples", "64", "--student-layers", "2", "--steps", "12", "--decision-interval", "2"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("teacher") / "run")
+    assert main(["finetune", *SHORT, "--epochs", "1", "--output", folder]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("more", [[], ["--workers", "2", "--share-gpu"], ["--students", "2"]])
+def test_an_agent_learns_and_is_refined(tmp_path: Path, teacher: str, precision: Precision, more: list[str]) -> None:
+    setting = [*STUDENT, "--teacher", teacher, "--precision", precision, "--cache", str(tmp_path / "cache")]
+    assert main(["train", *setting, "--episodes", "2", *more, "--output", str(tmp_path / "train")]) == 0
+    policy = ["--policy", str(tmp_path / "train" / "policy"), "--refine"]
+    assert main(["distill", *setting, *policy, "--output", str(tmp_path / "student")]) == 0
+    result = json.loads((tmp_path / "student" / "result.json").read_text())
+    assert 0 <= result["dev_score"] <= 100
+    models.load_model(str(tmp_path / "student" / "student"))  # on the CPU
+
+
+def test_more_workers_than_gpus_are_refused(tmp_path: Path, teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+    count = torch.cuda.device_count() + 1
+    arguments = ["train", *STUDENT, "--teacher", teacher, "--episodes", str(count), "--workers", str(count)]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
+    assert f"{count} workers want a GPU each" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+TEACHERS = {"dynamickd-teacher": 2, "kd-average": 2, "rl-kd": 2, "mtkd-rl": 2}
+
+
+@pytest.mark.parametrize("preset", sorted(METHODS))
+def test_every_preset_runs(tmp_path: Path, teacher: str, preset: str) -> None:
+    teachers = ["--teacher", *[teacher] * TEACHERS.get(preset, 1)]
+    command = "train" if preset == "ksm" else "distill"
+    more = ["--episodes", "2"] if preset == "ksm" else []
+    setting = [*STUDENT, *teachers, "--preset", preset]
+    assert main([command, *setting, *more, "--output", str(tmp_path / "run")]) == 0
