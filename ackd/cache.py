@@ -134,22 +134,31 @@ class Cache:
             self.damaged += damaged
         return there
 
-    def read(self, field: Field, rows: Rows, length: int) -> Tensor:
-        """Some rows of a field that `has` found, padded to `length` with finite numbers, in the cache's dtype."""
+    def read(self, field: Field, rows: Rows, length: int, *, pinned: bool = False) -> Tensor:
+        """Some rows of a field that `has` found, padded to `length` with finite numbers, in the cache's dtype.
+
+        Args:
+            field: what of the answers.
+            rows: of the examples.
+            length: of the batch.
+            pinned: read into memory that a GPU takes it from without holding up the host.
+        """
         column = self._column(field)
         assert column is not None
         flat = column.rows
         lengths = self.examples.lengths[rows]
-        if field.kind in ("logits", "cls"):
-            return flat.view(len(self.examples.ids), -1)[torch.from_numpy(rows)]
         if field.kind == "attention":
-            return self._scores(flat, column.starts[rows], lengths, length)
+            heads = self.shape.heads
+            padded = torch.zeros(len(rows), heads, length, length, dtype=flat.dtype, pin_memory=pinned)
+            for row, start, n in zip(padded, column.starts[rows].tolist(), lengths.tolist(), strict=True):
+                row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
+            return padded
+        if field.kind in ("logits", "cls"):
+            return _chosen(flat.view(len(self.examples.ids), -1), rows, pinned)
         # what lies behind an example's last token repeats it: always finite, and no place for zeros has to be made
-        tokens = (
-            np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // self.shape.width)[:, None]
-        )
-        chosen = flat.view(-1, self.shape.width).index_select(0, torch.from_numpy(tokens.reshape(-1)))
-        return chosen.view(len(rows), length, self.shape.width)
+        width = self.shape.width
+        tokens = np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // width)[:, None]
+        return _chosen(flat.view(-1, width), tokens.reshape(-1), pinned).view(len(rows), length, width)
 
     def write(self, rows: Rows, answers: Mapping[Field, Tensor]) -> int:
         """Writes those rows that are not there yet, and says how many bytes that were.
@@ -327,12 +336,11 @@ class Cache:
             self._columns[field] = Column(rows, sums, sizes, self.dtype)
         return self._columns[field]
 
-    def _scores(self, flat: Tensor, starts: Rows, lengths: Rows, length: int) -> Tensor:
-        heads = self.shape.heads
-        padded = torch.zeros(len(starts), heads, length, length, dtype=flat.dtype)
-        for row, start, n in zip(padded, starts.tolist(), lengths.tolist(), strict=True):
-            row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
-        return padded
+
+def _chosen(flat: Tensor, rows: Rows, pinned: bool) -> Tensor:
+    """Some rows of a matrix, copied once."""
+    place = torch.empty(len(rows), flat.shape[1], dtype=flat.dtype, pin_memory=pinned)
+    return torch.index_select(flat, 0, torch.from_numpy(rows), out=place)
 
 
 def _range(kind: int, row: int) -> bytes:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling measure --data GLUE --models MODELS
     python -m benchmarks.scaling check --data GLUE --models MODELS
-    python -m benchmarks.scaling predict [--times 1 500] [--price 2.5]
+    python -m benchmarks.scaling predict [--times 1 500] [--price 0.05 2.5]
 
 `measure` writes the constants to `build/scaling.json`, from the tasks of shortest and longest texts. `check` trains on
 tasks that the constants were not measured on, with one worker and with two, and prints what it took over what was
@@ -72,6 +72,7 @@ def environment(place: argparse.Namespace, task: str, run: Run, *, cache: str | 
         reward_examples=run.reward,
         max_examples=3_000,
         batch_size=16,
+        device=place.device,
         cache=cache,
     )
 
@@ -154,9 +155,10 @@ def starting(place: argparse.Namespace) -> float:
     """Seconds until a fresh process could prepare an environment."""
     began = time.perf_counter()
     code = (
-        "import ackd.envs.make as m; m.distill(task={!r}, teacher={!r}, data={!r}, student_layers=3, max_examples=3000)"
+        "import ackd.envs.make as m; "
+        "m.distill(task={!r}, teacher={!r}, data={!r}, device={!r}, student_layers=3, max_examples=3000)"
     )
-    arguments = FITTED[0], str(place.models / TEACHERS[FITTED[0]]), place.data
+    arguments = FITTED[0], str(place.models / TEACHERS[FITTED[0]]), place.data, place.device
     subprocess.run([sys.executable, "-c", code.format(*arguments)], check=True)
     return time.perf_counter() - began
 
@@ -181,7 +183,8 @@ def check(place: argparse.Namespace, constants: Constants) -> str:
                 command = ["train", "--task", task, "--teacher", str(place.models / TEACHERS[task])]
                 command += ["--student-layers", "3", "--steps", str(SHORT.steps), "--episodes", str(SHORT.episodes)]
                 command += ["--reward-examples", str(SHORT.reward), "--batch-size", "16", "--max-examples", "3000"]
-                command += ["--data", place.data]
+                command += ["--data", place.data, "--device", place.device]
+                command += ["--share-gpu"] * (place.device == "cuda" and workers > torch.cuda.device_count())
                 command += ["--workers", str(workers), "--backend", "subproc", "--output", f"{folder}/run"]
                 began = time.perf_counter()
                 subprocess.run([sys.executable, "-m", "ackd", *command], check=True, stdout=subprocess.DEVNULL)
@@ -242,6 +245,7 @@ def main() -> None:
     parser.add_argument("what", choices=("measure", "check", "predict"))
     parser.add_argument("--data", default="../shared/glue")
     parser.add_argument("--models", type=Path, default=Path("../shared/models"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--constants", type=Path, default=Path("build/scaling.json"))
     parser.add_argument("--times", type=float, nargs="+", default=[1.0, 500.0])
     parser.add_argument("--price", type=float, nargs="+", default=[0.05, 2.5])

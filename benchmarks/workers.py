@@ -1,11 +1,12 @@
 """What workers gain and cost, and whether they survive: `ackd train` on every backend.
 
     python benchmarks/workers.py speed                        # 2 workers against 1, in pairs; transport of a decision
+    python benchmarks/workers.py speed --device cuda --workers 4 --backends subproc           # that share a GPU
     python benchmarks/workers.py kills --kills 20             # SIGKILL of workers and learners at random times
     python benchmarks/workers.py nodes                        # two nodes on this machine against one
 
 A row a measurement, in Markdown. Everything runs with one thread a process. Speed is that of the learning phase, from
-the first decision to the last, and a pair is a run with one worker and a run with two that train as many students.
+the first decision to the last, and a pair is a run with one worker and one with --workers that train as many students.
 Transport is what a decision of an environment that does nothing takes. After kills, what a run leaves has to be what an
 undisturbed one left, byte for byte; a run that hangs is ended after --limit seconds and counts as failed.
 """
@@ -36,6 +37,7 @@ def train(options: argparse.Namespace, output: Path, *more: str) -> list[str]:
     arguments = ["train", "--task", options.task, "--teacher", options.teacher, "--student-layers", "2"]
     arguments += ["--max-examples", "1200", "--reward-examples", "64", "--batch-size", "16", "--lr", "5e-4"]
     arguments += ["--steps", str(options.steps), "--decision-interval", "10", "--episodes", str(options.episodes)]
+    arguments += ["--device", options.device, *["--share-gpu"] * (options.device == "cuda")]
     return [*arguments, "--checkpoint-seconds", "1", "--output", str(output), *more]
 
 
@@ -113,23 +115,24 @@ def learning_seconds(process: subprocess.Popen[bytes], decisions: Path, rows: in
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Student steps a second of two workers over those of one, and what a decision costs on its way."""
-    print("| backend | pairs | 1 worker (steps/s) | 2 workers (steps/s) | ratio, median | least to most |")
+    """Student steps a second of several workers over those of one, and what a decision costs on its way."""
+    many = options.workers
+    print(f"| backend | pairs | 1 worker (steps/s) | {many} workers (steps/s) | ratio, median | least to most |")
     print("|---|---|---|---|---|---|")
     rows = options.episodes * options.steps // 10
     for backend in options.backends:
-        rates: dict[int, list[float]] = {1: [], 2: []}
+        rates: dict[int, list[float]] = {1: [], many: []}
         for pair in range(options.pairs):
-            for workers in (1, 2) if pair % 2 else (2, 1):
+            for workers in (1, many) if pair % 2 else (many, 1):
                 folder = fresh(options.output / f"{backend}-{workers}")
                 process = begin(command(backend, workers, train(options, folder)), Path(f"{folder}.log"))
                 seconds = learning_seconds(process, folder / "decisions.csv", rows, options.limit)
                 end(process, options.limit)
                 rates[workers].append(options.episodes * options.steps / seconds)
-        ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
-        one, two, ratio = (statistics.median(values) for values in (rates[1], rates[2], ratios))
+        ratios = [several / one for one, several in zip(rates[1], rates[many], strict=True)]
+        one, several, ratio = (statistics.median(values) for values in (rates[1], rates[many], ratios))
         print(
-            f"| {backend} | {options.pairs} | {one:.1f} | {two:.1f} | {ratio:.2f} "
+            f"| {backend} | {options.pairs} | {one:.1f} | {several:.1f} | {ratio:.2f} "
             f"| {min(ratios):.2f} to {max(ratios):.2f} |",
             flush=True,
         )
@@ -286,6 +289,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2, help="of `speed`, against one")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds that a run may take")
     parser.add_argument("--output", type=Path, default=Path("build/workers"))

@@ -100,6 +100,13 @@ def test_the_cache_is_filled_from_a_gpu_and_read_back(tmp_path: Path) -> None:
     assert again.loss == pytest.approx(first.loss, rel=1e-2)
 
 
+def test_nothing_that_a_gpu_answered_is_lost(tmp_path: Path) -> None:
+    for queries in (2 * 16, 0):
+        run = distillation("cuda", cache=tmp_path)
+        run.advance(Selection.of(*NAMES), 2)
+        assert run.ledger.teacher_queries == queries
+
+
 def weights(student: Student) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in student.parameters])
 

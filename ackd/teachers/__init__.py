@@ -1,10 +1,20 @@
 """Whoever answers a batch with outputs."""
 
-from ackd.teachers.around import Around, uncached
+from ackd.teachers.around import Around, settle, uncached
 from ackd.teachers.cached import Cached
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
 from ackd.teachers.partitioned import Partitioned
 from ackd.teachers.revised import Revised, Swapped
 
-__all__ = ["Around", "Cached", "LabelTeacher", "ModelTeacher", "Partitioned", "Revised", "Swapped", "uncached"]
+__all__ = [
+    "Around",
+    "Cached",
+    "LabelTeacher",
+    "ModelTeacher",
+    "Partitioned",
+    "Revised",
+    "Swapped",
+    "settle",
+    "uncached",
+]

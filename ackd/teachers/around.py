@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ackd.ledger import Ledger
 from ackd.types import Needs, Shape, Teacher
 
 
@@ -21,6 +24,17 @@ class Around:
     def price(self, needs: Needs, size: int, length: int) -> float:
         """FLOPs of the inner teacher's answer."""
         return self.inner.price(needs, size, length)
+
+    def settle(self, ledger: Ledger) -> None:
+        """Ends what goes on behind the answers: they have been read from the device, so nothing waits long."""
+
+
+def settle(teachers: Iterable[Teacher], ledger: Ledger) -> None:
+    """Settles each of them and all that they are put around."""
+    for teacher in teachers:
+        while isinstance(teacher, Around):
+            teacher.settle(ledger)
+            teacher = teacher.inner
 
 
 def uncached(teacher: Teacher) -> Teacher:

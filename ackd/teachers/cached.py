@@ -55,7 +55,7 @@ class Cached(Around):
     def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The outputs asked for: read where they are kept, asked and kept where they are not."""
         with ledger.timing("cache"):
-            self._settle(ledger)
+            self._write(ledger)
             kept = tuple(field for field in needs.fields if field in self.fields)
             live = Needs.of(field for field in needs.fields if field not in kept)
             rows = self._rows(batch)
@@ -76,8 +76,13 @@ class Cached(Around):
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in needs.fields}
             missing, _, _ = self._ask(batch, rows, there, Needs(), ledger)
-            self._settle(ledger, wait=True)
+            self._write(ledger, wait=True)
         return len(missing)
+
+    def settle(self, ledger: Ledger) -> None:
+        """Keeps what a GPU has sent since."""
+        with ledger.timing("cache"):
+            self._write(ledger, wait=True)
 
     def _ask(
         self, batch: Batch, rows: Rows, there: Mapping[Field, NDArray[np.bool_]], live: Needs, ledger: Ledger
@@ -128,9 +133,9 @@ class Cached(Around):
             arrived = torch.cuda.Event()
             arrived.record()
         self._on_their_way.append(_Answer(rows, new, arrived))
-        self._settle(ledger)
+        self._write(ledger)
 
-    def _settle(self, ledger: Ledger, *, wait: bool = False) -> None:
+    def _write(self, ledger: Ledger, *, wait: bool = False) -> None:
         """Writes what has come."""
         while self._on_their_way:
             answer = self._on_their_way[0]
@@ -143,10 +148,10 @@ class Cached(Around):
             ledger.move("cache", self.cache.write(answer.rows, answer.tensors))
 
     def _read(self, field: Field, rows: Rows, batch: Batch, ledger: Ledger) -> Tensor:
-        value = self.cache.read(field, rows, batch.shape[1])
-        ledger.move("cache", value.nbytes)
         device = batch.mask.device
-        return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True).float()
+        value = self.cache.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
+        ledger.move("cache", value.nbytes)
+        return value.to(device, non_blocking=True).float()
 
 
 def _whole(there: Mapping[Field, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:

@@ -194,7 +194,7 @@ def test_what_is_saved_acts_like_the_agent(name: str) -> None:
 def test_an_agent_can_be_saved_and_go_on(name: str, tmp_path: Any) -> None:
     agent = trained(name, 3)
     agent.save(tmp_path / "agent.zip")
-    twin = type(agent).load(tmp_path / "agent.zip", env=DummyVecEnv([toy] * 2))
+    twin = type(agent).load(tmp_path / "agent.zip", env=DummyVecEnv([toy] * 2), device="cpu")
     for key, part in agent.policy.state_dict().items():
         assert torch.equal(twin.policy.state_dict()[key], part)
     twin.learn(20, reset_num_timesteps=False)
