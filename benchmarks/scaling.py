@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling measure --data GLUE --models MODELS
     python -m benchmarks.scaling check --data GLUE --models MODELS
-    python -m benchmarks.scaling predict [--times 1 500] [--price 0.05 2.5]
+    python -m benchmarks.scaling predict [--times 1] [--price 0.05]
 
 `measure` writes the constants to `build/scaling.json`, from the tasks of shortest and longest texts. `check` trains on
 tasks that the constants were not measured on, with one worker and with two, and prints what it took over what was
@@ -247,8 +247,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("../shared/models"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--constants", type=Path, default=Path("build/scaling.json"))
-    parser.add_argument("--times", type=float, nargs="+", default=[1.0, 500.0])
-    parser.add_argument("--price", type=float, nargs="+", default=[0.05, 2.5])
+    parser.add_argument("--times", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--price", type=float, nargs="+", default=[0.05])
     place = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(1)
