@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +10,16 @@ from typing import Any
 import torch
 
 from ackd import knowledge, models, presets, tasks
-from ackd.cache import Cache, Examples
 from ackd.checks import check_classes, check_device, check_outputs
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.memory import reuse_memory
-from ackd.plan import make_plan, parse_size
+from ackd.plan import parse_size
 from ackd.precision import Precision
 from ackd.sources import find_tokenizer, student_of, task_of, teacher_of
-from ackd.tasks import Split
-from ackd.teachers import Cached, ModelTeacher
-from ackd.types import Knowledge, Shape, Teacher
+from ackd.teachers import ModelTeacher, kept
+from ackd.types import Shape, Teacher
 from ackd.weighting import Weighting, together
-
-logger = logging.getLogger("ackd")
-
-# Environments of one process that name the same cache share it.
-_caches: dict[tuple[str, ...], Cache] = {}
 
 
 def prepare(
@@ -111,15 +103,10 @@ def prepare(
         alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
         raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
-    loaded = [teacher_of(source, str(place), precision) for source in sources]
-    tokenizer = loaded[0][1] if loaded else find_tokenizer(task, (), student)
-    for source, (one, its_tokenizer) in zip(sources, loaded, strict=True):
-        check_classes(spec, one.model, source, own_data=data is not None and Path(data).is_file())
-        if not models.same_vocabulary(its_tokenizer, tokenizer):
-            raise InputError(
-                f"the tokenizers of the teachers {sources[0]} and {source} differ: distil from one of them"
-            )
-    teachers = [one for one, _ in loaded]
+    teachers, tokenizers = _teachers(
+        sources, spec, place, precision, own_data=data is not None and Path(data).is_file()
+    )
+    tokenizer = tokenizers[0] if teachers else find_tokenizer(task, (), student)
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     first = (teachers[0].model, sources[0]) if teachers else None
@@ -153,14 +140,14 @@ def prepare(
     if cache is not None:
         budget = parse_size(cache_budget)
         answering = [
-            _kept(
+            kept(
                 one,
                 [loss for loss in method.knowledge if loss.teacher == m],
-                cache,
-                task,
                 its_task.train,
-                budget,
-                cache_dtype,
+                folder=cache,
+                name=task,
+                budget=budget,
+                dtype=cache_dtype,
             )
             for m, one in enumerate(teachers)
         ]
@@ -194,6 +181,23 @@ def prepare(
         precision=precision,
         compiled=compiled,
     )
+
+
+def _teachers(
+    sources: Sequence[str], spec: tasks.TaskSpec, place: torch.device, precision: Precision, *, own_data: bool
+) -> tuple[list[ModelTeacher], list[models.Tokenizer]]:
+    """The teachers that were named, and their tokenizers, which are alike."""
+    teachers, tokenizers = [], []
+    for source in sources:
+        teacher, tokenizer = teacher_of(source, str(place), precision)
+        check_classes(spec, teacher.model, source, own_data=own_data)
+        if tokenizers and not models.same_vocabulary(tokenizer, tokenizers[0]):
+            raise InputError(
+                f"the tokenizers of the teachers {sources[0]} and {source} differ: distil from one of them"
+            )
+        teachers.append(teacher)
+        tokenizers.append(tokenizer)
+    return teachers, tokenizers
 
 
 def _method(
@@ -250,35 +254,3 @@ def _by_teacher(types: Sequence[str], teachers: int) -> list[list[str]]:
         for m in [int(place) - 1] if place else range(teachers):
             wanted[m].append(kind)
     return wanted
-
-
-def _kept(
-    teacher: ModelTeacher,
-    losses: Sequence[Knowledge],
-    folder: str,
-    name: str,
-    split: Split,
-    budget: int,
-    dtype: str,
-) -> Teacher:
-    """The teacher behind a cache, whose plan is told before anything starts."""
-    if not losses:
-        return teacher
-    types = {loss.name: loss.teacher_needs for loss in losses}
-    plan = make_plan(types, teacher.shape, split.lengths, budget=budget, dtype=dtype)
-    key = (str(Path(folder).resolve()), name, teacher.fingerprint, split.fingerprint, dtype)
-    cache = _caches.get(key)
-    if cache is None:
-        cache = _caches[key] = Cache(
-            folder,
-            name=name,
-            teacher=teacher.fingerprint,
-            shape=teacher.shape,
-            examples=Examples(split.ids, split.lengths, split.fingerprint),
-            fields=plan.fields,
-            dtype=dtype,
-        )
-    else:
-        cache.widen(plan.fields)
-    logger.info("cache %s: %s", cache.folder, plan)
-    return Cached(teacher, cache, plan.fields)

@@ -2,6 +2,7 @@
 
 from ackd.teachers.around import Around, settle, uncached
 from ackd.teachers.cached import Cached
+from ackd.teachers.kept import kept
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
 from ackd.teachers.partitioned import Partitioned
@@ -15,6 +16,7 @@ __all__ = [
     "Partitioned",
     "Revised",
     "Swapped",
+    "kept",
     "settle",
     "uncached",
 ]

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ackd import setting
 from ackd.cli import main
 from ackd.plan import parse_size
 from ackd.teachers import ModelTeacher
+from ackd.teachers.kept import _caches
 
 COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "200", "--reward-examples", "40"]
 TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "--lr", "5e-4"]  # more than one pass
@@ -30,9 +30,9 @@ TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     """As in a new process: nobody holds a cache."""
-    for cache in setting._caches.values():
+    for cache in _caches.values():
         cache.close()
-    setting._caches.clear()
+    _caches.clear()
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_who_may_not_write_is_told(
 ) -> None:
     assert filling("--budget", "1kB") == 0
     stood = rows_of(tmp_path / "cache")
-    setting._caches.clear()
+    _caches.clear()
     access = os.access
     closed = tmp_path / "cache", tmp_path / "empty"
     monkeypatch.setattr(os, "access", lambda p, mode: access(p, mode) and not {*closed} & {*Path(p).parents})
