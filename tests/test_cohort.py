@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import AlbertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, ModernBertConfig, RobertaConfig
 
@@ -27,6 +26,7 @@ from ackd.streams import Streams
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher
+from tests.learned import weights
 
 VOCABULARY = tiny().distillation.teachers[0].shape.vocabulary
 SIZES: dict[str, int] = {
@@ -98,10 +98,6 @@ def singles(distillation: Distillation, seeds: Sequence[int]) -> list[Distillati
         one.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
         found.append(one)
     return found
-
-
-def weights(student: Student) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in student.parameters])
 
 
 def figures(report: Report[float]) -> list[float]:

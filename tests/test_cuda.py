@@ -20,9 +20,9 @@ from ackd.loop import Distillation
 from ackd.order import Order
 from ackd.precision import Precision
 from ackd.streams import Streams
-from ackd.student import Student
 from ackd.teachers import Cached, ModelTeacher
 from ackd.types import Teacher, mean, union
+from tests.learned import weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -105,10 +105,6 @@ def test_nothing_that_a_gpu_answered_is_lost(tmp_path: Path) -> None:
         run = distillation("cuda", cache=tmp_path)
         run.advance(Selection.of(*NAMES), 2)
         assert run.ledger.teacher_queries == queries
-
-
-def weights(student: Student) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in student.parameters])
 
 
 def test_a_run_goes_on_where_it_was_saved() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ackd import knowledge, models
 from ackd.agents.rl_kd import RlKd
@@ -35,6 +35,7 @@ from ackd.loop import Distillation
 from ackd.models import Model
 from ackd.process_group import ALONE, Alone, follow, joined, launched
 from ackd.types import Batch, Needs, Outputs, Selection, Teacher
+from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
 PATIENCE = 120  # seconds, after which processes hang
@@ -132,10 +133,6 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
         "ledger": training.ledger,
         "sums": dict(training.distiller._sums),
     }
-
-
-def weights(training: Distillation) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in training.student.parameters])
 
 
 def trained(folder: Path, making: Callable[[], Distillation]) -> None:

@@ -19,6 +19,7 @@ from ackd.precision import Precision
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import LAYERED, Batch, Field, Needs, Outputs, Selection
+from tests.learned import weights
 from tests.watched import Watched
 
 Fields = set[Field]
@@ -99,10 +100,6 @@ def watch(distiller: Distiller, monkeypatch: pytest.MonkeyPatch) -> dict[str, li
     for name, one in distiller.knowledge.items():
         monkeypatch.setattr(one, "forward", watched(name, one.forward))
     return calls
-
-
-def weights(distiller: Distiller) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in distiller.student.parameters])
 
 
 def test_labels_alone_never_ask_the_teacher(make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch) -> None:

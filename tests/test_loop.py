@@ -19,6 +19,7 @@ from ackd.presets import preset
 from ackd.stages import Stage
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, Field, Needs, Outputs, Selection, Shape, Teacher
+from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
 
@@ -37,10 +38,6 @@ def make(*, teachers: tuple[Teacher, ...] | None = None, width: int | None = 8, 
         parts._make_student,
         **{**setting, "lr": 1e-3, **changes},
     )
-
-
-def weights(distillation: Distillation) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in distillation.student.parameters])
 
 
 class Poisoned:

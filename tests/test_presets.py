@@ -37,6 +37,7 @@ from ackd.stages import stage_at
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, Selection, Shape
+from tests.learned import weights
 
 LENGTHS = (7, 4, 6)
 CLASSES, HEADS = 3, 2
@@ -331,10 +332,6 @@ def environment(name: str) -> DistillationEnv:
     distillation = staged(name)
     choice = Stages([stage.selection for stage in distillation.stages])
     return DistillationEnv(distillation, decision_interval=2, choice=choice)
-
-
-def weights(distillation: Distillation) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in distillation.student.parameters])
 
 
 @pytest.mark.parametrize("name", ["kd", "tinybert", "minilm"])

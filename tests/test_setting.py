@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from ackd import Selection, distill, knowledge, models, prepare, tasks
 from ackd.errors import InputError
@@ -19,6 +18,7 @@ from ackd.precision import Precision
 from ackd.presets import METHODS as PRESETS
 from ackd.teachers import Cached
 from ackd.types import EMBEDDINGS, Field, Needs
+from tests.learned import weights
 
 
 def save_teacher(folder: Path, *, layers: int, seed: int) -> str:
@@ -44,10 +44,6 @@ def ready(teacher: str | list[str], **changes: Any) -> Distillation:
 
 def needs(distillation: Distillation) -> dict[str, tuple[int, Needs]]:
     return {name: (one.teacher, one.teacher_needs) for name, one in distillation.distiller.knowledge.items()}
-
-
-def weights(distillation: Distillation) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in distillation.student.parameters])
 
 
 def test_one_teacher_is_a_string_or_a_list(teachers: list[str]) -> None:

@@ -27,6 +27,7 @@ from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Selection
 from ackd.weighting import Answers, PickedRows, Together, Weighting
+from tests.learned import weights
 from tests.watched import Watched
 
 LENGTHS = (7, 3, 5, 6, 4, 7)
@@ -100,10 +101,6 @@ def asked(distiller: Distiller) -> list[list[int]]:
     (teacher,) = distiller.teachers
     assert isinstance(teacher, Watched)
     return teacher.asked
-
-
-def weights(one: Distiller | Distillation) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in one.student.parameters])
 
 
 def plain(batch: Batch) -> tuple[Tensor, Tensor]:

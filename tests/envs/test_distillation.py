@@ -28,12 +28,9 @@ from ackd.errors import InputError
 from ackd.rewards import GapClosed
 from ackd.teachers import ModelTeacher
 from ackd.types import Needs, Standing
+from tests.learned import weights
 
 IDS = ("ACKD/Tiny-v0", "ACKD/Toy-v0")
-
-
-def weights(env: DistillationEnv) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in env.distillation.student.parameters])
 
 
 def tiny_teacher(env: DistillationEnv) -> ModelTeacher:
@@ -137,7 +134,7 @@ def test_a_static_policy_equals_the_plain_loop_bit_for_bit(interval: int) -> Non
     selection = Selection.of("logits", "attention")
     action = env.choice.action(selection)
     play(env, [action] * env.decisions, seed=4)
-    through_env = weights(env)
+    through_env = weights(env.distillation)
     distillation = tiny(steps=12).distillation
     ackd.distill(distillation, selection, seed=4, interval=12)
     plain = torch.cat([p.detach().flatten() for p in distillation.student.parameters])
@@ -160,20 +157,20 @@ def test_a_static_policy_equals_a_loop_written_out() -> None:
     for which in rng.permutation(len(ordered) // 8)[:12]:
         with by_hand.streams.dropping():
             by_hand.distiller.step([train.batch(ordered[8 * which : 8 * which + 8])], selection)
-    assert torch.equal(weights(env), torch.cat([p.detach().flatten() for p in by_hand.student.parameters]))
+    assert torch.equal(weights(env.distillation), torch.cat([p.detach().flatten() for p in by_hand.student.parameters]))
 
 
 def test_the_agents_randomness_does_not_reach_the_student() -> None:
     env = tiny()
     actions = random_actions(env)
     play(env, actions, seed=0)
-    expected = weights(env)
+    expected = weights(env.distillation)
     env.reset(seed=0)
     for action in actions:
         torch.manual_seed(int(torch.randint(1000, ())))
         np.random.seed(1)  # noqa: NPY002 - the global stream is what this is about
         env.step(action)
-    assert torch.equal(weights(env), expected)
+    assert torch.equal(weights(env.distillation), expected)
 
 
 class Probe(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -183,7 +180,7 @@ class Probe(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = super().step(action)
         env = self.unwrapped
         assert isinstance(env, DistillationEnv)
-        return observation, reward, terminated, truncated, {**info, "weights": weights(env).numpy()}
+        return observation, reward, terminated, truncated, {**info, "weights": weights(env.distillation).numpy()}
 
 
 def make_probe() -> Probe:
@@ -277,13 +274,13 @@ def test_states_forks_and_records() -> None:
         env.step(action)
     state, twin = env.state_dict(), env.fork()
     rest = [env.step(action)[1] for action in actions[3:]]
-    expected, record = weights(env), env.record()
+    expected, record = weights(env.distillation), env.record()
     assert [twin.step(action)[1] for action in actions[3:]] == rest
-    assert torch.equal(weights(twin), expected)
+    assert torch.equal(weights(twin.distillation), expected)
     other = tiny()
     other.load_state_dict(state)
     assert [other.step(action)[1] for action in actions[3:]] == rest
-    assert torch.equal(weights(other), expected)
+    assert torch.equal(weights(other.distillation), expected)
     assert data_equivalence(env.reset(), other.reset(), exact=True)  # what comes next is in the state too
     assert env.validate(record)
     lie = type(record)(record.seed, record.actions, [reward + 0.1 for reward in record.rewards])
@@ -295,11 +292,11 @@ def test_a_fork_is_independent() -> None:
     actions = random_actions(env)
     env.reset(seed=5)
     env.step(actions[0])
-    before = weights(env)
+    before = weights(env.distillation)
     twin = env.fork()
     twin.step(1 - actions[1])
     twin.reset()
-    assert torch.equal(weights(env), before)
+    assert torch.equal(weights(env.distillation), before)
     assert env.distillation.task is twin.distillation.task  # data is shared
 
 

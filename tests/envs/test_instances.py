@@ -24,6 +24,7 @@ from ackd.envs.instances import Instance, InstanceEnv, read_instances, shipped
 from ackd.envs.make import distill, tiny
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
+from tests.learned import weights
 
 ONE = Instance("one", "train", {"steps": 4}, (0, 3))
 OTHER = Instance("other", "train", {"steps": 4, "types": ("rkd-distance", "hidden"), "student_width": 8}, (10, 2))
@@ -47,10 +48,6 @@ def drawn(env: InstanceEnv, episodes: int, *, seed: int | None = None) -> list[t
 
 def play(env: InstanceEnv | DistillationEnv, *, decisions: int = 2) -> list[Any]:
     return [env.step(np.array([1, k % 2, 1, 0, 0, 0, 0, 0], np.int8)) for k in range(decisions)]
-
-
-def weights(env: InstanceEnv | DistillationEnv) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in env.distillation.student.parameters])
 
 
 @pytest.mark.filterwarnings("ignore:.*alternative render modes")  # which it tries on registered environments only
@@ -102,7 +99,7 @@ def test_an_episode_equals_the_plain_environments() -> None:
     for one, other in zip(play(env), play(plain), strict=True):
         assert one[4].pop("instance") == "other"
         assert data_equivalence(one, other, exact=True)
-    assert torch.equal(weights(env), weights(plain))
+    assert torch.equal(weights(env.distillation), weights(plain.distillation))
 
 
 def test_what_was_dropped_and_built_again_is_the_same() -> None:
@@ -117,7 +114,7 @@ def test_what_was_dropped_and_built_again_is_the_same() -> None:
         episodes = []
         for name in ("one", "other", "one", "third", "one"):
             env.reset(options={"instance": name})
-            episodes.append((play(env)[-1][4]["loss/labels"], weights(env).tolist()))
+            episodes.append((play(env)[-1][4]["loss/labels"], weights(env.distillation).tolist()))
         results.append(episodes)
         assert len(env._kept) == keep
     assert results[0] == results[1] == results[2]
@@ -171,7 +168,7 @@ def test_states_and_forks() -> None:
     ends = []
     for each in (env, twin, fresh):
         steps = play(each, decisions=1)
-        ends.append((steps[0][1], weights(each).tolist(), drawn(each, 5), play(each)[-1][1]))
+        ends.append((steps[0][1], weights(each.distillation).tolist(), drawn(each, 5), play(each)[-1][1]))
     assert ends[0] == ends[1] == ends[2]
     assert twin.action_space == env.action_space
     assert twin.action_space is not env.action_space

@@ -30,6 +30,7 @@ from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import EMBEDDINGS, Batch, Knowledge, Needs, Outputs, Selection, Shape
 from ackd.weighting import Answers, PickedRows, Together
+from tests.learned import weights
 from tests.watched import Watched
 
 LENGTHS = (7, 4, 6, 3, 5)
@@ -493,10 +494,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def ready(teacher: str | list[str], names: str, **changes: Any) -> Distillation:
     given: dict[str, Any] = {"student_layers": 2, "max_examples": 600, "steps": 8, "batch_size": 20, "lr": 1e-3}
     return prepare(task="polarity", teacher=teacher, preset=names, **{**given, **changes})
-
-
-def weights(distillation: Distillation) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in distillation.student.parameters])
 
 
 def test_relations_of_a_tenth_of_the_examples_in_two_stages(folders: list[str]) -> None:
