@@ -60,7 +60,8 @@ class Batch:
             return self
 
         def sent(value: Tensor) -> Tensor:
-            return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+            pinned = device.type == "cuda" and value.device.type == "cpu"
+            return (value.pin_memory() if pinned else value).to(device, non_blocking=True)
 
         inputs = {name: sent(value) for name, value in self.inputs.items()}
         return replace(self, inputs=inputs, labels=sent(self.labels))

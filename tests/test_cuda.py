@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,11 @@ def test_the_cache_is_filled_from_a_gpu_and_read_back(tmp_path: Path) -> None:
     again = run.advance(Selection.of(*NAMES), 40)
     assert run.ledger.cached_queries > 0
     assert again.loss == pytest.approx(first.loss, rel=1e-2)
+
+
+def test_a_batch_that_is_there_already_stays() -> None:
+    batch = distillation("cpu").task.train.batch(np.arange(4)).to(torch.device("cuda:0"))
+    assert torch.equal(batch.to(torch.device("cuda")).inputs["input_ids"], batch.inputs["input_ids"])
 
 
 def test_nothing_that_a_gpu_answered_is_lost(tmp_path: Path) -> None:
