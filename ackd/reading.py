@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from ackd.errors import InputError, reason
 
@@ -77,17 +77,21 @@ def alike(given: Any, own: Any) -> bool:
     return type(given) is type(own) and not (isinstance(given, int) and abs(given) >= 2**63)
 
 
-def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:
-    """Lets an optimizer or a schedule go on from its saved state, which stays untouched.
+def restore(own: Adam | AdamW | LambdaLR, state: dict[str, Any]) -> None:
+    """Lets an optimizer, and then the schedule of its learning rate, go on from a saved state, which stays untouched.
 
     Raises:
         ValueError: if that is of another training. Fused optimizers would write past the end of moments too small.
     """
     given, there = ({**one, "state": None} for one in (state, own.state_dict()))
+    another = f"the state of the {type(own).__name__} is that of another training"
     if not alike(given, there) or _options(given) != _options(there):
-        raise ValueError(f"the state of the {type(own).__name__} is that of another training")
+        raise ValueError(another)
     own.load_state_dict(copy.deepcopy(state))
-    if isinstance(own, LRScheduler):
+    if isinstance(own, LambdaLR):
+        rates = [base * share(own.last_epoch) for base, share in zip(own.base_lrs, own.lr_lambdas, strict=True)]
+        if rates != [group["lr"] for group in own.optimizer.param_groups]:
+            raise ValueError(another)
         return
     for parameter, moments in own.state.items():
         known = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
@@ -96,5 +100,6 @@ def restore(own: Adam | AdamW | LRScheduler, state: dict[str, Any]) -> None:
 
 
 def _options(state: dict[str, Any]) -> list[Any]:
-    """What an optimizer was made with, whose learning rate changes, and a schedule the rates that it begins with."""
-    return [*({**group, "lr": None} for group in state.get("param_groups", ())), *state.get("base_lrs", ())]
+    """What an optimizer was made with, and the rates that a schedule begins with, which changes the optimizer's."""
+    groups = state.get("param_groups", ())
+    return [*({**one, "lr": None} if "initial_lr" in one else one for one in groups), *state.get("base_lrs", ())]

@@ -187,7 +187,8 @@ def _teachers(
     sources: Sequence[str], spec: tasks.TaskSpec, place: torch.device, precision: Precision, *, own_data: bool
 ) -> tuple[list[ModelTeacher], list[models.Tokenizer]]:
     """The teachers that were named, and their tokenizers, which are alike."""
-    teachers, tokenizers = [], []
+    teachers: list[ModelTeacher] = []
+    tokenizers: list[models.Tokenizer] = []
     for source in sources:
         teacher, tokenizer = teacher_of(source, str(place), precision)
         check_classes(spec, teacher.model, source, own_data=own_data)

@@ -50,6 +50,21 @@ def test_the_schedule_rises_and_ends_at_zero(
     assert rates == pytest.approx([learning_rate(step, 20, 0.2) for step in range(20)])
 
 
+@pytest.mark.parametrize("rate", [1e300, 1e-3, -1e-5, float("nan"), None])
+def test_a_saved_rate_that_is_not_the_schedules_is_refused(
+    make_model: Callable[..., Model], make_batch: Callable[..., Batch], rate: float | None
+) -> None:
+    student, other = Student(make_model(), steps=20), Student(make_model(), steps=20)
+    learn(student, make_batch(), 3)
+    state = student.state_dict()
+    if rate is not None:
+        state["optimizer"]["param_groups"][0]["lr"] = rate
+    else:
+        state["schedule"]["last_epoch"] = 4  # of another step
+    with pytest.raises(ValueError, match="is that of another training"):
+        other.load_state_dict(state)
+
+
 def test_clipping_covers_the_companions(make_model: Callable[..., Model], make_batch: Callable[..., Batch]) -> None:
     projection = nn.Linear(4, 4)
     student = Student(make_model(), [projection], steps=5, clip=1e-3)

@@ -36,6 +36,14 @@ NOW = Learning(rate=0.01, warmup=0.0)
 Array = NDArray[np.float64]
 
 
+@pytest.mark.parametrize("weighting", [MtkdRl(2, 2), RlKd(2, 2, width=WIDTH, layer=0)])
+def test_a_saved_rate_that_is_not_ones_own_is_refused(weighting: MtkdRl | RlKd) -> None:
+    state = weighting.state_dict()
+    state["network"]["adam"]["param_groups"][0]["lr"] = 1e300
+    with pytest.raises(ValueError, match="is that of another training"):
+        weighting.load_state_dict(state)
+
+
 def terms(teachers: int = 2) -> list[Knowledge]:
     losses: list[Knowledge] = []
     for place in range(teachers):
