@@ -22,7 +22,7 @@ from ackd.precision import computing
 from ackd.stacked import Stacked
 from ackd.student import learning_rate
 from ackd.tasks import Split
-from ackd.teachers import settle
+from ackd.teachers import drain
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, union
 
 Weights: TypeAlias = dict[str, Tensor]
@@ -130,7 +130,7 @@ class Cohort:
                 asked += places
         self.steps_done += len(figures)
         reports = _reports(torch.stack(figures), mixture.names, selections)
-        settle(first.teachers, self.ledger)
+        drain(first.teachers, self.ledger)
         lost = {i for i, report in enumerate(reports) if not report.finite}
         if lost - self._lost:
             theirs = {name for i in lost - self._lost for name in selections[i].chosen}

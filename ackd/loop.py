@@ -25,7 +25,7 @@ from ackd.stages import Stage, check_stages, stage_at
 from ackd.streams import Streams
 from ackd.student import Student, learning_rate
 from ackd.tasks import Split, Task
-from ackd.teachers import LabelTeacher, settle, uncached
+from ackd.teachers import LabelTeacher, drain, uncached
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
 from ackd.weighting import Weighting
 
@@ -206,7 +206,7 @@ class Distillation:
         shares = self.group.gather(mean(reports))
         columns = zip(*(share.numbers for share in shares), strict=True)
         report = shares[0].of(sum(column) / len(column) for column in columns)
-        settle(self.teachers, self.ledger)
+        drain(self.teachers, self.ledger)
         if not report.finite:
             self.distiller.blame((self.task.train.batch(places).to(self.device) for places in asked), chosen)
         return report

@@ -173,13 +173,9 @@ def test_more_workers_than_gpus_are_refused(tmp_path: Path, teacher: str, capsys
     assert not (tmp_path / "run").exists()
 
 
-TEACHERS = {"dynamickd-teacher": 2, "kd-average": 2, "rl-kd": 2, "mtkd-rl": 2}
-
-
 @pytest.mark.parametrize("preset", sorted(METHODS))
 def test_every_preset_runs(tmp_path: Path, teacher: str, preset: str) -> None:
-    teachers = ["--teacher", *[teacher] * TEACHERS.get(preset, 1)]
-    command = "train" if preset == "ksm" else "distill"
-    more = ["--episodes", "2"] if preset == "ksm" else []
-    setting = [*STUDENT, *teachers, "--preset", preset]
-    assert main([command, *setting, *more, "--output", str(tmp_path / "run")]) == 0
+    teachers = [teacher] * max(METHODS[preset].teachers[0], 1)  # students are cut from the first
+    command = ["train", "--episodes", "2"] if preset == "ksm" else ["distill"]
+    setting = [*STUDENT, "--teacher", *teachers, "--preset", preset]
+    assert main([*command, *setting, "--output", str(tmp_path / "run")]) == 0

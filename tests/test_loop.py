@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor
 
 from ackd import knowledge, models
+from ackd.cache import Cache, Examples
+from ackd.cohort import Cohort
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.loop import Distillation, distill
 from ackd.presets import preset
 from ackd.stages import Stage
-from ackd.teachers import ModelTeacher
+from ackd.teachers import Cached, ModelTeacher, Revised
+from ackd.teachers.cached import _Answer
 from ackd.types import Batch, Field, Needs, Outputs, Selection, Shape, Teacher
 from tests.learned import weights
 
@@ -66,6 +70,36 @@ class Poisoned:
 
     def price(self, needs: Needs, size: int, length: int) -> float:
         return self.inner.price(needs, size, length)
+
+
+class Late:
+    """Stands for what a GPU has not sent yet."""
+
+    came = False
+
+    def query(self) -> bool:
+        return self.came
+
+    def synchronize(self) -> None:
+        self.came = True
+
+
+@pytest.mark.parametrize("students", [1, 2])
+def test_what_is_on_its_way_into_a_cache_is_kept_at_the_end_of_a_phase(tmp_path: Path, students: int) -> None:
+    (teacher,), train = make().teachers, make().task.train
+    examples, logits = Examples(train.ids, train.lengths, train.fingerprint), Field("logits")
+    cache = Cache(
+        tmp_path, name="x", teacher=teacher.fingerprint, shape=teacher.shape, examples=examples, fields=[logits]
+    )
+    cached, row = Cached(teacher, cache), np.array([5])
+    answer: Any = _Answer(row, {logits: torch.ones(1, 2, dtype=torch.float16)}, Late())  # type: ignore[arg-type]
+    cached._on_their_way.append(answer)
+    training = make(teachers=(Revised(cached),))
+    if students == 1:
+        training.advance(Selection(), 1)  # which asks no teacher
+    else:
+        Cohort(training, students).advance([Selection()] * students, 1)
+    assert cache.has([logits], row).all()
 
 
 @pytest.mark.parametrize("kind", ["logits", "hidden", "attention"])

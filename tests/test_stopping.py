@@ -76,14 +76,17 @@ def test_what_is_not_to_be_left_half_made_is_made_whole() -> None:
 
 
 def test_what_is_made_whole_within_what_holds_does_not_end_that() -> None:
+    went_on = []
+
     def work() -> None:
         with whole():
             pass
-        assert stop_asked()
+        went_on.append(stop_asked())
         release()
 
     with pytest.raises(Stopped):
         held(work)
+    assert went_on == [True]
 
 
 def test_a_second_signal_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Whoever answers a batch with outputs."""
 
-from ackd.teachers.around import Around, settle, uncached
+from ackd.teachers.around import Around, drain, uncached
 from ackd.teachers.cached import Cached
 from ackd.teachers.kept import kept
 from ackd.teachers.labels import LabelTeacher
@@ -16,7 +16,7 @@ __all__ = [
     "Partitioned",
     "Revised",
     "Swapped",
+    "drain",
     "kept",
-    "settle",
     "uncached",
 ]

@@ -25,15 +25,15 @@ class Around:
         """FLOPs of the inner teacher's answer."""
         return self.inner.price(needs, size, length)
 
-    def settle(self, ledger: Ledger) -> None:
-        """Ends what goes on behind the answers: they have been read from the device, so nothing waits long."""
+    def drain(self, ledger: Ledger) -> None:
+        """Ends what is still on its way behind the answers; these have been read from the device, so it has come."""
 
 
-def settle(teachers: Iterable[Teacher], ledger: Ledger) -> None:
-    """Settles each of them and all that they are put around."""
+def drain(teachers: Iterable[Teacher], ledger: Ledger) -> None:
+    """Drains each of them and all that they are put around."""
     for teacher in teachers:
         while isinstance(teacher, Around):
-            teacher.settle(ledger)
+            teacher.drain(ledger)
             teacher = teacher.inner
 
 

@@ -79,7 +79,7 @@ class Cached(Around):
             self._write(ledger, wait=True)
         return len(missing)
 
-    def settle(self, ledger: Ledger) -> None:
+    def drain(self, ledger: Ledger) -> None:
         """Keeps what a GPU has sent since."""
         with ledger.timing("cache"):
             self._write(ledger, wait=True)
