@@ -39,7 +39,7 @@ from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
 PATIENCE = 120  # seconds, after which processes hang
-SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "12", "--decision-interval", "2", "--lr", "5e-4"]
+SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "32", "--decision-interval", "2", "--lr", "5e-4"]
 SHORT += ["--batch-size", "8", "--checkpoint-seconds", "0", "--task", "polarity"]
 
 

@@ -19,9 +19,9 @@ from ackd.journal import ENTRIES, STATE
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
 SHORT += ["--batch-size", "8", "--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
 COMMANDS = {
-    "distill": ["distill", "--policy", "random", "--steps", "20"],
-    "train": ["train", "--episodes", "2", "--steps", "12"],
-    "evaluate": ["evaluate", "--policies", "random", "all", "--seeds", "1", "--steps", "20"],
+    "distill": ["distill", "--policy", "random", "--steps", "80"],
+    "train": ["train", "--episodes", "2", "--steps", "40"],
+    "evaluate": ["evaluate", "--policies", "random", "all", "--seeds", "1", "--steps", "60"],
 }
 
 
