@@ -30,7 +30,8 @@ def _cohort() -> Cohort:
 
 @lru_cache
 def _one_of_peers() -> MutualLearning:
-    students = [models.from_layers(model(), 1), models.from_config(models.small_config(len(tokenizer()), 2, width=8))]
+    config = models.small_config(len(tokenizer()), 2, layers=1, width=8, heads=1)
+    students = [models.from_layers(model(), 1), models.from_config(config)]
     return MutualLearning(build_training().task, students, steps=4, batch_size=4)
 
 
