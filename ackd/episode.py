@@ -9,6 +9,30 @@ from ackd.types import Report, Selection, Standing
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is known of a setting before the first step: it tells settings apart."""
+
+    agreement: float  # share of the reward split on which the teacher's likeliest class is the label's
+    confidence: float  # the mean probability of the teacher's likeliest class there; 0 for regression
+    probe: float  # accuracy on the reward split of a linear probe on the student's initial states, fitted on train
+    chance: float  # 1 / classes; 0 for regression, where agreement and probe are correlations with the labels
+    examples_per_parameter: float  # training examples / parameters of the student
+    epochs: float  # passes over the training examples that the budget makes
+
+    @property
+    def overtaken(self) -> float:
+        """How much of what the teacher knows of the labels the student's first states tell already.
+
+            (probe - chance) / (agreement - chance)
+
+        Near or above 1, the student can learn the labels better than the teacher knows them. Infinite for a teacher
+        that knows no more than chance.
+        """
+        known = self.agreement - self.chance
+        return (self.probe - self.chance) / known if known > 0 else float("inf")
+
+
+@dataclass(frozen=True)
 class Phase:
     """One decision and what came of it."""
 
