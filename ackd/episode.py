@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ackd.types import Report, Selection, Standing
 
@@ -34,7 +34,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Phase:
-    """One decision and what came of it."""
+    """Some optimizer steps under one selection, and what came of them; a decision holds for one or more phases."""
 
     selection: Selection
     report: Report[float]  # the mean over the phase's optimizer steps
@@ -52,13 +52,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Episode:
-    """One student's training so far, decision by decision; growing makes a new one."""
+    """One student's training so far, phase by phase; growing makes a new one."""
 
     start: Standing | None  # the student on the reward split before the first step; None if nothing is measured
     teacher: Standing | None  # the teacher on the reward split
     steps: int  # the budget in optimizer steps
     decision_interval: int  # optimizer steps in a phase; the last one may be shorter
     phases: Sequence[Phase] = ()
+    decisions: int | None = None  # in the whole episode, spread evenly over its phases; None: one for each phase
+    facts: Facts | None = None  # of the setting, where somebody found them
 
     @property
     def steps_done(self) -> int:
@@ -67,8 +69,9 @@ class Episode:
 
     @property
     def decisions_left(self) -> int:
-        """Decisions until the budget ends."""
-        return -((self.steps_done - self.steps) // self.decision_interval)
+        """Decisions until the budget ends, the one under way included."""
+        over = -(-self.steps_done // self.decision_interval)
+        return sum(end > over for end in ends(self.steps, self.decision_interval, self.decisions))
 
     @property
     def standing(self) -> Standing | None:
@@ -82,7 +85,14 @@ class Episode:
 
     def then(self, phase: Phase) -> Episode:
         """This episode with one more phase."""
-        return Episode(self.start, self.teacher, self.steps, self.decision_interval, (*self.phases, phase))
+        return replace(self, phases=(*self.phases, phase))
+
+
+def ends(steps: int, decision_interval: int, decisions: int | None) -> list[int]:
+    """How many phases are over at the end of each decision, where decisions are spread evenly over the phases."""
+    phases = -(-steps // decision_interval)
+    count = min(decisions or phases, phases)
+    return [-(-number * phases // count) for number in range(1, count + 1)]
 
 
 def _latest(phases: Sequence[Phase]) -> Standing | None:

@@ -26,7 +26,7 @@ from ackd.streams import Streams
 from ackd.student import Student, learning_rate
 from ackd.tasks import Split, Task
 from ackd.teachers import LabelTeacher, drain, uncached
-from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
+from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
 from ackd.weighting import Weighting
 
 LARGEST_BATCH = 2**16  # examples
@@ -172,11 +172,12 @@ class Distillation:
 
     @property
     def type_prices(self) -> dict[str, float]:
-        """FLOPs of a step with only this type, as a share of a step with every type, for each type by its name."""
+        """FLOPs of a step with only this type, as a share of a step with every type; of `LABELS`, with no type."""
         shape = (self.batch_size, round(float(self.task.train.lengths.mean())))
         everything = list(self.distiller.knowledge.values())
         price_of_all = self.distiller.price(everything, *shape, whole=True)
-        return {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
+        alone = {LABELS: self.distiller.price([], *shape) / price_of_all}
+        return alone | {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
     @journaled
     @led

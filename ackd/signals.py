@@ -17,10 +17,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ackd.episode import Episode
+from ackd.choices import entries_of
+from ackd.episode import Episode, Phase
+from ackd.types import LABELS
 
-SCHEMA = 2
-FAMILIES = ("logits", "hidden", "attention", "relation")
+SCHEMA = 3
+FAMILIES = (LABELS, "logits", "hidden", "attention", "relation")
 GLOBALS = (
     "progress",  # optimizer steps done / budget
     "horizon",  # log(1 + decisions left)
@@ -33,18 +35,27 @@ GLOBALS = (
     "learning_rate",  # learning rate / its peak
     "types",  # available knowledge types / K_max
     "cost",  # FLOPs so far / what transferring everything would have taken
+    "facts",  # 1 if what follows is known of the setting; it is 0 otherwise
+    "agreement",  # share of the reward split on which the teacher's likeliest class is the label's
+    "confidence",  # mean probability of the teacher's likeliest class there
+    "probe",  # accuracy there of a linear probe on the student's initial states
+    "overtaken",  # the probe's accuracy above chance / the teacher's agreement above chance, at most 2
+    "examples",  # log10(training examples / parameters of the student) / 4
+    "epochs",  # log(1 + passes over the training examples so far)
 )
 FEATURES = (
-    "available",  # 1 if the type can be chosen here
+    "available",  # 1 if the labels or the type can be chosen here
     "loss",  # log(its loss when last measured / when first measured), 0 before
     "slope",  # log(its loss when last measured / when measured before that), 0 before
     "share",  # its part in the knowledge losses of the last phase, each relative to where it started
-    "selected",  # its weight in the last phase
+    "selected",  # its weight in the last phase as an entry of `ackd.choices.Weights`: 0 for none, 1/2 for 1
     "usage",  # share of phases in which it was chosen
     "cost",  # FLOPs of a step with only this type / of a step with every type
+    "cosine",  # of its gradient with the labels', in the last phase; 0 where nobody measured
     *(f"is_{family}" for family in FAMILIES),
 )
 LIMIT = 10.0
+MOST_OVERTAKEN = 2.0
 
 Observation = dict[str, NDArray[Any]]
 
@@ -54,9 +65,9 @@ class Signals:
     """Turns an episode into an observation.
 
     Args:
-        families: the family of each knowledge type by its name, in the order of the action's bits.
+        families: the family of each knowledge type by its name, and of the labels, in the order of the action's entries.
         prices: FLOPs of a step with only this type as a share of a step with every type.
-        k_max: bits of the action; the surplus ones are masked.
+        k_max: entries of the action; the surplus ones are masked.
     """
 
     families: Mapping[str, str]
@@ -76,7 +87,7 @@ class Signals:
 
     @property
     def mask(self) -> NDArray[np.int8]:
-        """[K_max], 1 for each bit that stands for a knowledge type. A new array on every call."""
+        """[K_max], 1 for each entry that stands for the labels or a knowledge type. A new array on every call."""
         mask = np.zeros(self.k_max, dtype=np.int8)
         mask[: len(self.families)] = 1
         return mask
@@ -86,7 +97,8 @@ class Signals:
         features, shares = np.zeros((self.k_max, len(FEATURES))), _shares(episode)
         for k, name in enumerate(self.families):
             features[k] = self._features(name, episode, shares.get(name, 0.0))
-        overview = _globals(episode) | {"types": len(self.families) / self.k_max}
+        types = sum(name != LABELS for name in self.families)
+        overview = _globals(episode) | {"types": types / self.k_max}
         return {
             "globals": _clip(np.array([overview.get(name, 0.0) for name in GLOBALS])),
             "knowledge": _clip(features.reshape(-1)),
@@ -95,26 +107,36 @@ class Signals:
 
     def _features(self, name: str, episode: Episode, share: float) -> list[float]:
         phases = episode.phases
-        losses = [phase.report.losses[name] for phase in phases if name in phase.report.losses]
+        losses = [loss for phase in phases if (loss := _loss(phase, name)) is not None]
+        weights = [_weight(phase, name) for phase in phases]
         return [
             1.0,
             _log_ratio(losses[-1], losses[0]) if losses else 0.0,
             _log_ratio(losses[-1], losses[-2]) if len(losses) > 1 else 0.0,
             share,
-            phases[-1].selection.weights.get(name, 0.0) if phases else 0.0,
-            sum(phase.selection.weights.get(name, 0.0) > 0 for phase in phases) / max(len(phases), 1),
+            float(entries_of(weights[-1])) if phases else 0.0,
+            sum(weight > 0 for weight in weights) / max(len(phases), 1),
             self.prices[name],
+            0.0,
             *(float(self.families[name] == family) for family in FAMILIES),
         ]
 
 
+def _weight(phase: Phase, name: str) -> float:
+    return phase.selection.labels if name == LABELS else phase.selection.weights.get(name, 0.0)
+
+
+def _loss(phase: Phase, name: str) -> float | None:
+    return phase.report.labels if name == LABELS else phase.report.losses.get(name)
+
+
 def _globals(episode: Episode) -> dict[str, float]:
-    horizon = {"horizon": math.log1p(episode.decisions_left)}
+    known = {"horizon": math.log1p(episode.decisions_left)} | _told(episode)
     if not episode.phases:
-        return horizon
+        return known
     first, last = episode.phases[0], episode.phases[-1]
     before = episode.phases[-2] if len(episode.phases) > 1 else last
-    return horizon | {
+    return known | {
         "progress": episode.steps_done / episode.steps,
         "train_loss": _log_ratio(last.report.labels, first.report.labels),
         "train_slope": _log_ratio(last.report.labels, before.report.labels),
@@ -124,6 +146,22 @@ def _globals(episode: Episode) -> dict[str, float]:
         "grad_norm": _log_ratio(last.report.grad_norm, first.report.grad_norm),
         "learning_rate": last.learning_rate,
         "cost": sum(phase.flops for phase in episode.phases) / sum(phase.flops_all for phase in episode.phases),
+    }
+
+
+def _told(episode: Episode) -> dict[str, float]:
+    """What the facts say."""
+    facts = episode.facts
+    if facts is None:
+        return {}
+    return {
+        "facts": 1.0,
+        "agreement": facts.agreement,
+        "confidence": facts.confidence,
+        "probe": facts.probe,
+        "overtaken": min(max(facts.overtaken, 0.0), MOST_OVERTAKEN),
+        "examples": math.log10(max(facts.examples_per_parameter, 1e-12)) / 4,
+        "epochs": math.log1p(facts.epochs * episode.steps_done / episode.steps),
     }
 
 

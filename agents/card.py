@@ -49,7 +49,7 @@ class Card:
     Args:
         name: what the store calls it, unless it is told another name.
         kind: what network it is, one of `ackd.agents.store.KINDS`.
-        choice: the action space that it acts in: subset | weights.
+        choice: the action space that it acts in, one of `ackd.choices.CHOICES`.
         schema: of the observations that it reads.
         sizes: what rebuilds the network.
         knowledge: names of the knowledge types of its training, in the order of the action's entries.

@@ -114,7 +114,7 @@ class Ksm:
     @property
     def choice(self) -> str:
         """The action space it acts in."""
-        return "subset" if self.settings.hard else "weights"
+        return "type-subset" if self.settings.hard else "type-shares"
 
     @property
     def network(self) -> KsmActor:

@@ -17,7 +17,12 @@ from ackd.signals import FEATURES, GLOBALS
 
 __all__ = ["DTYPES", "Actor", "Card", "LearnedPolicy"]
 
-DTYPES: Mapping[str, type[np.generic]] = {"subset": np.int8, "weights": np.float32}
+DTYPES: Mapping[str, type[np.generic]] = {
+    "subset": np.int8,
+    "weights": np.float32,
+    "type-subset": np.int8,
+    "type-shares": np.float32,
+}
 
 
 class Actor(Protocol):

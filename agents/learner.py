@@ -110,7 +110,7 @@ def settings_of(name: str, options: Mapping[str, Any]) -> Settings | None:
 
 
 def choice_of(name: str, settings: Settings | None = None) -> str:
-    """The action space that a learner acts in: subset | weights.
+    """The action space that a learner acts in; bandits and `ksm` leave the labels alone.
 
     Raises:
         InputError: if there is no learner of that name.
@@ -119,7 +119,7 @@ def choice_of(name: str, settings: Settings | None = None) -> str:
         raise unknown("agent", name, LEARNERS)
     if name in actor_critic.AGENTS:
         return actor_critic.choice_of(name)
-    return "weights" if name == "ksm" and not (settings and settings.hard) else "subset"
+    return "type-shares" if name == "ksm" and not (settings and settings.hard) else "type-subset"
 
 
 def by_place(name: str) -> bool:

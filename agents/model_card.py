@@ -10,8 +10,10 @@ from ackd.agents.card import Card
 
 SHOWN = 20  # instances
 CHOICES = {
-    "subset": "any subset of them, the empty one included: labels only",
-    "weights": "a weight from 0 to 1 for each",
+    "subset": "any subset of them and of the labels, which are left where nothing is",
+    "weights": "a weight from 0.18 to 8, or 0, for each of them and for the labels",
+    "type-subset": "any subset of them, the empty one included: labels only",
+    "type-shares": "a weight from 0 to 1 for each",
 }
 
 

@@ -5,6 +5,7 @@ Each has stable-baselines3's `predict`; none ever chooses a masked type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, Policy, State
+from ackd.choices import DOUBLINGS, entries_of, weights_of
 from ackd.errors import InputError, unknown
 from ackd.signals import FEATURES, GLOBALS
 from ackd.stages import Stage, stage_at
+from ackd.types import LABELS
 
 Bits = NDArray[np.int8]
 
@@ -24,6 +27,8 @@ SLOPE, USAGE = (FEATURES.index(name) for name in ("slope", "usage"))
 FALLS = -0.01  # a slope below it counts as falling
 EARLY = tuple(FEATURES.index(f"is_{family}") for family in ("hidden", "attention", "relation"))
 LATE = (FEATURES.index("is_logits"),)
+IS_LABELS = FEATURES.index(f"is_{LABELS}")
+THEN = "then"
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,13 @@ class Rule:
     """A policy that is a function of the observation and nothing else.
 
     Args:
-        choose: from observations and their mask, [..., K] each, to the wanted bits, or weights, [..., K]; masked ones
-            are dropped.
+        choose: from observations and their mask, [..., K] each, to the wanted weights, [..., K]; masked ones are
+            dropped.
+        choice: the action space that its actions are of: subset | weights | type-shares.
     """
 
     choose: Callable[[Observations, Bits], NDArray[Any]]
+    choice: str = "subset"
 
     def predict(
         self,
@@ -44,13 +51,16 @@ class Rule:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State | None]:
-        """What the rule says, int8 bits or float32 weights; `deterministic` or not, for a random rule is random."""
+        """What the rule says, as actions; `deterministic` or not, for a random rule is random."""
         mask = _mask(observation)
-        return self.choose(observation, mask) * mask, state
+        weights = np.asarray(self.choose(observation, mask)) * mask
+        if self.choice == "subset":
+            return (weights > 0).astype(np.int8), state
+        return entries_of(weights) if self.choice == "weights" else weights.astype(np.float32), state
 
 
 class RandomHeld:
-    """One random subset for each episode, drawn at its start: each available type with probability 1/2.
+    """One random subset for each episode, drawn at its start: each available type with probability 1/2, and the labels.
 
     An episode starts where `episode_start` says so, and where progress is 0. What is held travels in `state`; for a
     caller that passes none back, it is what the last call answered.
@@ -73,7 +83,7 @@ class RandomHeld:
         """What is held, or a draw at the start of an episode."""
         mask = _mask(observation)
         # Drawn on every call, so that what one environment gets does not depend on where the others are.
-        fresh = _draw(self._rng, mask)
+        fresh = _draw(self._rng, mask) | _labels(observation, mask)
         held = self._held if state is None else state[0]
         if held is None or held.shape != mask.shape:
             held = fresh
@@ -102,15 +112,24 @@ class Staged:
         return np.vectorize(lambda share: stage_at(self.stages, share), otypes=[np.int64])(progress), state
 
 
-def fixed(bits: Sequence[bool]) -> Rule:
-    """The same types in every decision, in the order of the action's bits; where the action has more, they are 0."""
+def fixed(weights: Sequence[float]) -> Rule:
+    """The same weights in every decision, in the order of the action's entries; where it has more, they are 0."""
+    return _stages([weights])
 
-    def choose(_: Observations, mask: Bits) -> Bits:
-        wanted = np.zeros(mask.shape[-1], dtype=np.int8)
-        wanted[: len(bits)] = bits[: mask.shape[-1]]
-        return wanted
 
-    return Rule(choose)
+def _stages(stages: Sequence[Sequence[float]]) -> Rule:
+    """Weights for each of some parts of the run, which are of one length."""
+
+    def choose(observation: Observations, mask: Bits) -> NDArray[np.float64]:
+        table = np.zeros((len(stages), mask.shape[-1]))
+        for row, weights in zip(table, stages, strict=True):
+            row[: len(weights)] = weights[: mask.shape[-1]]
+        progress = np.asarray(observation["globals"], dtype=np.float64)[..., PROGRESS]
+        turns: NDArray[np.float64] = table[np.clip((progress * len(stages) + 1e-6).astype(int), 0, len(stages) - 1)]
+        return turns
+
+    bits = all(weight in (0.0, 1.0) for weights in stages for weight in weights)
+    return Rule(choose, "subset" if bits else "weights")
 
 
 def scheduled(observation: Observations, mask: Bits) -> Bits:
@@ -121,9 +140,9 @@ def scheduled(observation: Observations, mask: Bits) -> Bits:
         https://arxiv.org/abs/1909.10351: intermediate layers first, predictions afterwards.
     """
     early, late = _families(observation, mask)
-    first_half = np.asarray(observation["globals"])[..., PROGRESS] < 0.5
+    first_half = np.asarray(observation["globals"])[..., PROGRESS] < 0.5 - 1e-6
     turn: Bits = np.where(first_half[..., None], early, late).astype(np.int8)
-    return turn
+    return turn | _labels(observation, mask)
 
 
 def uncertain_hidden(observation: Observations, mask: Bits) -> Bits:
@@ -138,13 +157,13 @@ def uncertain_hidden(observation: Observations, mask: Bits) -> Bits:
     """
     early, late = _families(observation, mask)
     turn: Bits = np.where(_uncertainty(observation) > 0.5, early, late).astype(np.int8)
-    return turn
+    return turn | _labels(observation, mask)
 
 
 def uncertainty_weights(observation: Observations, mask: Bits) -> NDArray[np.float32]:
     """The same with weights: u for hidden states, attention and relations, 1 - u for logits.
 
-    For actions that are weights; where they are subsets, every positive weight counts as chosen.
+    The labels have weight 1.
     """
     early, late = _families(observation, mask)
     u = _uncertainty(observation)
@@ -162,7 +181,7 @@ def falling(observation: Observations, mask: Bits) -> Bits:
     decisions = left * progress / np.maximum(1.0 - progress, 1e-6)  # so far, from those that are left
     times = features[..., USAGE] * decisions[..., None]
     wanted: Bits = ((features[..., SLOPE] < FALLS) | (times < 1.5)).astype(np.int8)
-    return wanted
+    return wanted | _labels(observation, mask)
 
 
 RULES = (
@@ -179,44 +198,98 @@ RULES = (
 CHOOSERS: Mapping[str, Callable[[Observations, Bits], NDArray[Any]]] = {
     "scheduled": scheduled,
     "uncertain-hidden": uncertain_hidden,
-    "uncertainty-weights": uncertainty_weights,
     "falling": falling,
 }
 
 
-def rule(name: str, knowledge: Sequence[str], *, seed: int = 0) -> Policy:
+def rule(name: str, terms: Sequence[str], *, seed: int = 0) -> Policy:
     """The rule of that name.
 
     Args:
-        name: one of `RULES`, a knowledge type, or several joined with +, as in `logits+hidden`.
-        knowledge: the names of the knowledge types, in the order of the action's bits.
+        name: one of `RULES`; or weights of terms, as in `logits+hidden`, `hidden+attention:2,labels:0.25` or
+            `hidden+attention,then,all,labels:0.25`: a weight is 1 if none is named, that of the labels too; `all` are
+            all types; the parts before and after `then` are of one length. One of the rules that go by the state may
+            be followed by a weight of the labels, as in `scheduled,labels:0.25`.
+        terms: the labels, where they can be weighted, and the knowledge types, in the order of the action's entries.
         seed: of the random rules.
 
     Raises:
-        InputError: if the name is not known.
+        InputError: if a name is not known, or a weight cannot be.
     """
     match name:
         case "labels":
-            return fixed([False] * len(knowledge))
+            return fixed([float(term == LABELS) for term in terms])
         case "all":
             return Rule(lambda _, mask: mask)
         case "random":
             rng = np.random.default_rng(seed)
-            return Rule(lambda _, mask: _draw(rng, mask))
+            return Rule(lambda observation, mask: _draw(rng, mask) | _labels(observation, mask))
         case "random-held":
             return RandomHeld(seed)
         case "random-weights":
             rng = np.random.default_rng(seed)
-            return Rule(lambda _, mask: rng.random(mask.shape, dtype=np.float32))
+
+            def weights(observation: Observations, mask: Bits) -> NDArray[np.float64]:
+                return np.where(_labels(observation, mask) > 0, 1.0, weights_of(rng.random(mask.shape)))
+
+            return Rule(weights, "weights")
+        case "uncertainty-weights":
+            return Rule(uncertainty_weights, "type-shares")
         case _ if name in CHOOSERS:
             return Rule(CHOOSERS[name])
-    parts = name.split("+")
-    if parts == [name] and name not in knowledge:
-        raise unknown("policy", name, {*RULES, *knowledge})
-    for part in parts:
-        if part not in knowledge:
-            raise unknown("knowledge type", part, knowledge)
-    return fixed([known in parts for known in knowledge])
+    chooser, comma, rest = name.partition(",")
+    if comma and chooser in CHOOSERS:
+        return _reweighted(CHOOSERS[chooser], *_item(rest, terms, only=(LABELS,)))
+    if not (comma or ":" in name or "+" in name or name in terms):
+        raise unknown("policy", name, {*RULES, *terms})
+    stages: list[dict[str, float]] = [{}]
+    for item in name.split(","):
+        if item == THEN:
+            stages.append({})
+            continue
+        names, weight = _item(item, terms)
+        if again := next((each for each in names if each in stages[-1]), None):
+            raise InputError(f"the policy {name!r} weighs {again} twice: weigh it once between two {THEN}")
+        stages[-1].update(dict.fromkeys(names, weight))
+    return _stages([_row(name, stage, terms) for stage in stages])
+
+
+def _item(text: str, terms: Sequence[str], only: Sequence[str] = ()) -> tuple[list[str], float]:
+    """The terms and the weight in `NAME[+NAME...][:WEIGHT]`."""
+    names, colon, weight = text.partition(":")
+    types = [term for term in terms if term != LABELS]
+    chosen = [each for name in names.split("+") for each in (types if name == "all" else [name])]
+    for name in chosen:
+        if name not in (only or (LABELS, *terms)):
+            raise unknown("knowledge type", name, only or terms)
+    try:
+        value = float(weight) if colon else 1.0
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 2.0**DOUBLINGS or 0 < value < 2.0 ** (-DOUBLINGS + 0.5):
+        raise InputError(
+            f"the weight {weight!r} of {names} cannot be: give 0, or a number from {2.0 ** (0.5 - DOUBLINGS):.3g} to "
+            f"{2**DOUBLINGS}"
+        )
+    return chosen, value
+
+
+def _row(name: str, stage: Mapping[str, float], terms: Sequence[str]) -> list[float]:
+    given = {LABELS: 1.0, **stage}
+    if not stage or not any(given.values()):
+        raise InputError(f"the policy {name!r} has a part without any weight: there is nothing to learn from")
+    if LABELS not in terms and given[LABELS] != 1:
+        raise InputError(f"the policy {name!r} weighs the labels, which have weight 1 here: leave them away")
+    return [given.get(term, 0.0) for term in terms]
+
+
+def _reweighted(choose: Callable[[Observations, Bits], NDArray[Any]], names: Sequence[str], weight: float) -> Rule:
+    """A rule whose labels have that weight."""
+
+    def weights(observation: Observations, mask: Bits) -> NDArray[np.float64]:
+        return np.where(_labels(observation, mask) > 0, weight, choose(observation, mask))
+
+    return Rule(weights, "subset" if weight in (0.0, 1.0) else "weights")
 
 
 def _mask(observation: Observations) -> Bits:
@@ -231,6 +304,13 @@ def _families(observation: Observations, mask: Bits) -> tuple[NDArray[np.bool_],
     """[..., K], which types are representations, and which are logits."""
     features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
     return np.asarray(features[..., EARLY].any(-1)), np.asarray(features[..., LATE].any(-1))
+
+
+def _labels(observation: Observations, mask: Bits) -> Bits:
+    """[..., K], 1 for the labels, where they can be weighted."""
+    features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
+    there: Bits = (features[..., IS_LABELS] > 0).astype(np.int8)
+    return there
 
 
 def _uncertainty(observation: Observations) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from ackd.agents.rules import Rule, fixed
 from ackd.choices import Choice
 from ackd.errors import InputError, unknown
 from ackd.signals import FEATURES
-from ackd.types import Selection
+from ackd.types import LABELS, Selection
 
 MOST_ENUMERATED = 4  # types whose subsets are all tried
 SELECTED = FEATURES.index("selected")
@@ -99,9 +99,9 @@ class Lookahead:
             raise InputError(f"a lookahead forks one environment, and was asked for {mask.size // mask.shape[-1]}")
         features = np.asarray(observation["knowledge"]).reshape(mask.size, -1)
         free, last = mask.reshape(-1) != 0, features[:, SELECTED] > 0
-        names = self.env.choice.selection(np.ones(mask.size)).chosen  # the bits', which may be of one instance of many
-        available = [name for name, there in zip(names, free, strict=False) if there]
-        present = [name for name, there in zip(names, free & last, strict=False) if there]
+        names = self.env.choice.names  # the entries', which may be of one instance of many
+        available = [name for name, there in zip(names, free, strict=False) if there and name != LABELS]
+        present = [name for name, there in zip(names, free & last, strict=False) if there and name != LABELS]
         best, action = -np.inf, self._action(())
         for chosen in self._subsets(available, present):
             tried = self._action(chosen)
@@ -164,13 +164,13 @@ class Static:
     decisions: int
 
     def rule(self, knowledge: Sequence[str]) -> Rule:
-        """The best subset as a policy, for actions whose bits have that order.
+        """The best subset as a policy, for actions whose entries have that order.
 
         Raises:
             InputError: if a chosen type is not among them.
         """
         _known(self.names, knowledge)
-        return fixed([name in self.names for name in knowledge])
+        return fixed([float(name in self.names or name == LABELS) for name in knowledge])
 
 
 def best_static(env: Forkable, seeds: Sequence[int], *, tries: int = 16, seed: int = 0) -> Static:

@@ -36,7 +36,7 @@ class Kind:
     Args:
         build: makes one from its sizes, as keyword arguments.
         limits: the least and the most that each size may be; they bound the memory that a file can ask for.
-        choice: the action space it acts in: subset | weights.
+        choice: the action space it acts in, one of `ackd.choices.CHOICES`.
     """
 
     build: Callable[..., Actor]
@@ -50,9 +50,9 @@ KSM = {"left": STATE, "right": STATE, "types": (1, 1024), "feature": (1, 1024), 
 KINDS: Mapping[str, Kind] = {
     "set": Kind(partial(SetNetwork, *READS), {"width": (1, 1024)}),
     "set-weights": Kind(partial(SetWeights, *READS), {"width": (1, 1024)}, "weights"),
-    "bandit": Kind(BanditActor, {"stages": (1, MOST_STAGES), "types": (1, 1024), "subsets": (0, 1)}),
-    "ksm": Kind(KsmActor, KSM, "weights"),
-    "ksm-bits": Kind(KsmBits, KSM),
+    "bandit": Kind(BanditActor, {"stages": (1, MOST_STAGES), "types": (1, 1024), "subsets": (0, 1)}, "type-subset"),
+    "ksm": Kind(KsmActor, KSM, "type-shares"),
+    "ksm-bits": Kind(KsmBits, KSM, "type-subset"),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from ackd.cohort import Cohort
-from ackd.envs.distillation import DistillationEnv, measured
+from ackd.envs.distillation import DistillationEnv
 from ackd.envs.trajectory import Trajectory
-from ackd.episode import Episode, Phase
+from ackd.episode import Phase
 from ackd.errors import InputError
 from ackd.journal import Journal
 from ackd.signals import Observation
-from ackd.types import Report, Selection, Standing
+from ackd.types import Selection, Standing
 
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]
 
@@ -114,7 +113,7 @@ class CohortEnv(VecEnv):
             if cohort.distillation.reference is not None:
                 teacher = cohort.measure_teacher(reward_split, "reward")
         began = [
-            trajectory.begin(Episode(start, teacher, cohort.steps, self.env.decision_interval), seed)
+            trajectory.begin(self.env.begun(start, teacher), seed)
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]
@@ -129,10 +128,15 @@ class CohortEnv(VecEnv):
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
-        phases = self._train([self.choice.selection(action) for action in self._actions])
+        out = [trajectory.over for trajectory in self.trajectories]
+        selections = [
+            Selection() if gone else trajectory.decide(action)
+            for trajectory, action, gone in zip(self.trajectories, self._actions, out, strict=True)
+        ]
+        self._train(selections)
         steps = [
-            self._skipped(trajectory) if trajectory.over else trajectory.then(action, phase)
-            for trajectory, action, phase in zip(self.trajectories, self._actions, phases, strict=True)
+            trajectory.skipped() if gone else trajectory.answer()
+            for trajectory, gone in zip(self.trajectories, out, strict=True)
         ]
         observations, rewards = [step[0] for step in steps], np.array([step[1] for step in steps], dtype=np.float32)
         infos = [step[3] for step in steps]
@@ -195,38 +199,31 @@ class CohortEnv(VecEnv):
         """No student has a wrapper of its own."""
         return [False for _ in self._get_indices(indices)]
 
-    def _train(self, selections: Sequence[Selection]) -> list[Phase]:
+    def _train(self, selections: Sequence[Selection]) -> None:
+        """The phases of a decision; a student that is out is trained on, and nothing is noted of it."""
         cohort = self.cohort
-        steps, prices, price_of_all = cohort.steps_done, list(cohort.prices), cohort.price_of_all
-        learning_rate = cohort.learning_rate
-        reports = cohort.advance(selections, self.env.decision_interval)
-        decision = -(-cohort.steps_done // self.env.decision_interval)
-        standings: Sequence[Standing | None] = [None] * self.num_envs
-        if measured(decision, self.decisions, self.env.reward_every):
-            standings = cohort.measure(cohort.distillation.reward_part(self.env.reward_share), "reward")
-        return [
-            Phase(
-                selection,
-                report,
-                standing if report.finite else None,
-                steps=cohort.steps_done - steps,
-                learning_rate=learning_rate,
-                flops=after - before,
-                flops_all=cohort.price_of_all - price_of_all,
-            )
-            for selection, report, standing, before, after in zip(
-                selections, reports, standings, prices, cohort.prices, strict=True
-            )
-        ]
-
-    def _skipped(self, trajectory: Trajectory) -> tuple[Observation, float, bool, dict[str, Any]]:
-        """A decision of a student that is out."""
-        assert trajectory.episode is not None
-        last = trajectory.episode.phases[-1]
-        nothing = Report(0.0, 0.0, 0.0, 0.0, 0.0, {})
-        still = replace(last, selection=Selection(), report=nothing, standing=None, flops=0.0)
-        info = trajectory.info(still) | {"error/type": "divergence"}
-        return self.signals.observe(trajectory.episode), 0.0, True, info
+        phases, wanted = self.env.until(cohort.steps_done)
+        for left in reversed(range(phases)):
+            steps, prices, price_of_all = cohort.steps_done, list(cohort.prices), cohort.price_of_all
+            learning_rate = cohort.learning_rate
+            reports = cohort.advance(selections, self.env.decision_interval)
+            standings: Sequence[Standing | None] = [None] * self.num_envs
+            if wanted and not left:
+                standings = cohort.measure(cohort.distillation.reward_part(self.env.reward_share), "reward")
+            for i, trajectory in enumerate(self.trajectories):
+                if trajectory.over:
+                    continue
+                trajectory.then(
+                    Phase(
+                        selections[i],
+                        reports[i],
+                        standings[i] if reports[i].finite else None,
+                        steps=cohort.steps_done - steps,
+                        learning_rate=learning_rate,
+                        flops=cohort.prices[i] - prices[i],
+                        flops_all=cohort.price_of_all - price_of_all,
+                    )
+                )
 
 
 def _stacked(observations: Sequence[Observation]) -> Observation:

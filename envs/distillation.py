@@ -1,8 +1,8 @@
-"""Distillation as a Gymnasium environment: one episode is one student's training, one decision a phase of steps."""
+"""Distillation as a Gymnasium environment: one episode is one student's training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,14 +11,16 @@ from gymnasium import spaces
 
 from ackd.choices import Action, Choice, make_choice
 from ackd.envs.trajectory import ERROR_RETURN, Record, Trajectory
-from ackd.episode import Episode, Phase
+from ackd.episode import Episode, Phase, ends
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.rewards import GapClosed, Reward
 from ackd.signals import LIMIT, Observation, Signals
+from ackd.types import LABELS, Selection, Standing
 
-__all__ = ["ERROR_RETURN", "DistillationEnv", "Record", "measured"]
+__all__ = ["DECISIONS", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
+DECISIONS = 4  # in an episode: 64 students cannot teach many more
 CLS = ("student_cls", "teacher_cls")
 
 
@@ -32,10 +34,13 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
     Args:
         distillation: what is trained.
-        decision_interval: optimizer steps between two decisions.
+        decision_interval: optimizer steps in a phase, the least that a decision holds for; each is written down.
+        decisions: in an episode, spread evenly over its phases; None: one for each phase.
         reward: what a decision earns.
-        choice: `subset` (`MultiBinary`), `weights` (`Box`), or an action space of one's own, such as `Stages`.
-        k_max: length of the action; entries beyond the knowledge types are masked.
+        choice: `subset` (`MultiBinary`), `levels` (`MultiDiscrete`) or `weights` (`Box`) over labels and types,
+            `type-subset` or `type-shares` over types alone, or an action space of one's own, such as `Stages`.
+        k_max: length of the action; entries beyond labels and knowledge types are masked.
+        levels: of the choice `levels`.
         reward_every: decisions from one measurement on the reward split to the next; there is always one at the end.
             None measures nothing: rewards are minus the cost then.
         reward_share: the part of the reward split that is measured, always the same examples.
@@ -56,9 +61,11 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation: Distillation,
         *,
         decision_interval: int = 20,
+        decisions: int | None = DECISIONS,
         reward: Reward | None = None,
         choice: str | Choice = "subset",
         k_max: int = 8,
+        levels: Sequence[float] | None = None,
         reward_every: int | None = 1,
         reward_share: float = 1.0,
         observe_cls: bool = False,
@@ -66,6 +73,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         families = distillation.families
         if decision_interval < 1:
             raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
+        if decisions is not None and decisions < 1:
+            raise InputError(f"an episode of {decisions} decisions decides nothing: give at least 1")
         if reward_every is not None and reward_every < 1:
             raise InputError(f"rewards are measured every {reward_every} decisions: give at least 1")
         if not 0 < reward_share <= 1:
@@ -73,8 +82,11 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.distillation = distillation
         self.decision_interval, self.reward_every, self.reward_share = decision_interval, reward_every, reward_share
         self.knowledge = tuple(families)
-        self.choice = make_choice(choice, self.knowledge, k_max)
-        self.signals = Signals(families, distillation.type_prices, k_max)
+        self.most_decisions, self.levels = decisions, levels
+        families = {LABELS: LABELS, **families}
+        self.choice = make_choice(choice, tuple(families), k_max, levels)
+        seen = {name: families[name] for name in self.choice.names or families}
+        self.signals = Signals(seen, distillation.type_prices, k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observe_cls = observe_cls
         space = self.signals.space
@@ -100,7 +112,21 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     @property
     def decisions(self) -> int:
         """Decisions in an episode."""
-        return -(-self.distillation.steps // self.decision_interval)
+        return len(self._ends)
+
+    @property
+    def _ends(self) -> list[int]:
+        return ends(self.distillation.steps, self.decision_interval, self.most_decisions)
+
+    def begun(self, start: Standing | None, teacher: Standing | None) -> Episode:
+        """An episode without phases."""
+        return Episode(start, teacher, self.distillation.steps, self.decision_interval, decisions=self.most_decisions)
+
+    def until(self, steps_done: int) -> tuple[int, bool]:
+        """Phases until the next decision, and whether the reward split is measured after them."""
+        over = -(-steps_done // self.decision_interval)
+        decision, end = next((number, end) for number, end in enumerate(self._ends, 1) if end > over)
+        return end - over, measured(decision, self.decisions, self.reward_every)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -120,19 +146,25 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             start = distillation.measure(distillation.reward_part(self.reward_share), "reward")
             if distillation.reference is not None:
                 teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
-        episode = Episode(start, teacher, distillation.steps, self.decision_interval)
-        observation, info = self.trajectory.begin(episode, distillation.seed)
+        observation, info = self.trajectory.begin(self.begun(start, teacher), distillation.seed)
         return observation | self._represent(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Trains for one phase under the action's selection.
+        """Trains under the action's selection until the next decision.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
         """
-        if self.trajectory.over:
+        trajectory = self.trajectory
+        if trajectory.over:
             raise gymnasium.error.ResetNeeded("the episode has not begun or has ended: call reset()")
-        observation, reward, terminated, info = self.trajectory.then(action, self._train(action))
+        phases, wanted = self.until(self.distillation.steps_done)
+        selection = trajectory.decide(action)
+        for left in reversed(range(phases)):
+            trajectory.then(self._train(selection, wanted and not left))
+            if trajectory.over:
+                break
+        observation, reward, terminated, info = trajectory.answer()
         return observation | self._represent(), reward, terminated, False, info
 
     def record(self) -> Record:
@@ -172,13 +204,17 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         arguments: dict[str, Any] = {
             "distillation": self.distillation,
             "decision_interval": self.decision_interval,
+            "decisions": self.most_decisions,
             "reward": self.reward,
             "choice": self.choice,
             "k_max": self.signals.k_max,
+            "levels": self.levels,
             "reward_every": self.reward_every,
             "reward_share": self.reward_share,
             "observe_cls": self.observe_cls,
         }
+        if changes.get("choice", "levels") != "levels":
+            arguments["levels"] = None
         return DistillationEnv(**arguments | changes)
 
     def _represent(self) -> Observation:
@@ -192,18 +228,17 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError("the journal of this run has first-token outputs of other models: start the run anew")
         return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
-    def _train(self, action: Action) -> Phase:
-        distillation, episode = self.distillation, self.episode
-        assert episode is not None
-        selection = self.choice.selection(np.asarray(action))
+    def _train(self, selection: Selection, wanted: bool) -> Phase:
+        """One phase, after which the reward split is measured if it is wanted."""
+        distillation = self.distillation
         steps, price, price_of_all = distillation.steps_done, distillation.price, distillation.price_of_all
         learning_rate = distillation.learning_rate
         report = distillation.advance(selection, self.decision_interval)
-        wanted = report.finite and measured(len(episode.phases) + 1, self.decisions, self.reward_every)
+        reward_split = distillation.reward_part(self.reward_share)
         return Phase(
             selection,
             report,
-            distillation.measure(distillation.reward_part(self.reward_share), "reward") if wanted else None,
+            distillation.measure(reward_split, "reward") if wanted and report.finite else None,
             steps=distillation.steps_done - steps,
             learning_rate=learning_rate,
             flops=distillation.price - price,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from ackd import knowledge, models, tasks
 from ackd.choices import Stages
-from ackd.envs.distillation import DistillationEnv
+from ackd.envs.distillation import DECISIONS, DistillationEnv
 from ackd.loop import Distillation
 from ackd.rewards import named
 from ackd.stages import check_stages
@@ -20,10 +21,12 @@ from ackd.teachers import ModelTeacher
 def distill(
     *,
     decision_interval: int = 20,
+    decisions: int | None = DECISIONS,
     reward: str = "gap",
     cost_weight: float = 0.1,
     choice: str = "subset",
     k_max: int = 8,
+    levels: Sequence[float] | None = None,
     reward_every: int | None = 1,
     observe_cls: bool = False,
     **setting: Any,
@@ -31,11 +34,14 @@ def distill(
     """`ACKD/Distill-v0`: a real task.
 
     Args:
-        decision_interval: optimizer steps between two decisions.
+        decision_interval: optimizer steps in a phase, the least that a decision holds for.
+        decisions: in an episode, spread evenly over its phases; None: one for each phase, as a preset has it.
         reward: gap | score-gap | neg-loss | final | gap+explore-soft | gap+explore-hard.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
-        choice: subset | weights; a preset has its own, one action for each of its stages.
+        choice: subset | levels | weights | type-subset | type-shares; a preset has its own, one action for each of
+            its stages.
         k_max: length of the action.
+        levels: of the choice levels, the weights to choose from.
         reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
         observe_cls: also observe the first-token outputs of student and teacher.
         **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
@@ -51,9 +57,11 @@ def distill(
     return DistillationEnv(
         distillation,
         decision_interval=decision_interval,
+        decisions=None if stages else decisions,
         reward=named(reward, cost_weight),
         choice=Stages(stages) if stages else choice,
         k_max=k_max,
+        levels=levels,
         reward_every=reward_every,
         observe_cls=observe_cls,
     )
@@ -63,6 +71,7 @@ def tiny(
     *,
     steps: int = 12,
     decision_interval: int = 2,
+    decisions: int | None = None,
     types: tuple[str, ...] = knowledge.DEFAULT,
     student_width: int | None = None,
     lr: float = 1e-3,
@@ -70,6 +79,7 @@ def tiny(
     cost_weight: float = 0.1,
     choice: str = "subset",
     k_max: int = 8,
+    levels: Sequence[float] | None = None,
     reward_every: int | None = 1,
     observe_cls: bool = False,
 ) -> DistillationEnv:
@@ -77,7 +87,8 @@ def tiny(
 
     Args:
         steps: the budget in optimizer steps.
-        decision_interval: optimizer steps between two decisions.
+        decision_interval: as in `distill`.
+        decisions: as in `distill`.
         types: the knowledge types that can be selected.
         student_width: a student of this width with weights of its own, instead of the teacher's layers.
         lr: peak learning rate.
@@ -85,6 +96,7 @@ def tiny(
         cost_weight: as in `distill`.
         choice: as in `distill`.
         k_max: as in `distill`.
+        levels: as in `distill`.
         reward_every: as in `distill`.
         observe_cls: as in `distill`.
     """
@@ -107,9 +119,11 @@ def tiny(
     return DistillationEnv(
         distillation,
         decision_interval=decision_interval,
+        decisions=decisions,
         reward=named(reward, cost_weight),
         choice=choice,
         k_max=k_max,
+        levels=levels,
         reward_every=reward_every,
         observe_cls=observe_cls,
     )

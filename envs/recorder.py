@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ackd.envs.trajectory import Trajectory
+from ackd.envs.trajectory import Step, Trajectory
 from ackd.ledger import PARTS, Ledger
-from ackd.types import Standing
+from ackd.types import LABELS, Standing
 
 COLUMNS = (
     "episode",
@@ -59,12 +59,15 @@ class Notes(Protocol):
         ...
 
 
-def decision(number: int, trajectory: Trajectory, reward: float, info: Mapping[str, Any]) -> Note:
-    """The last decision of the episode of that number."""
-    episode = trajectory.episode
-    assert episode is not None
+def phases(number: int, trajectory: Trajectory) -> list[Note]:
+    """The phases of the last decision of the episode of that number."""
+    return [_phase(number, trajectory, step) for step in trajectory.latest]
+
+
+def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
+    episode, info, reward = step.episode, step.info, step.earned.total
     phase = episode.phases[-1]
-    weights, losses = phase.selection.weights, phase.report.losses
+    weights, losses = {LABELS: phase.selection.labels, **phase.selection.weights}, phase.report.losses
     measured = {"loss": phase.standing.loss, "score": phase.standing.score} if phase.standing and phase.finite else {}
     curves = {
         "env/reward/total": reward,
@@ -80,7 +83,7 @@ def decision(number: int, trajectory: Trajectory, reward: float, info: Mapping[s
     row = {
         "episode": number,
         "seed": trajectory.seed,
-        "decision": len(episode.phases) - 1,
+        "decision": trajectory.decisions - 1,
         "steps_done": episode.steps_done,
         "selection": info["action/effective"],
         "reward": reward,
@@ -146,7 +149,8 @@ class Recorder:
         shutil.rmtree(curves, ignore_errors=True)
         self._writer = SummaryWriter(str(curves), flush_secs=5)
         self._file = (folder / "decisions.csv").open("w", newline="", encoding="utf-8")
-        columns = [*COLUMNS, *(f"{what}/{name}" for what in ("select", "loss") for name in knowledge)]
+        terms = (LABELS, *knowledge)
+        columns = [*COLUMNS, *(f"select/{name}" for name in terms), *(f"loss/{name}" for name in knowledge)]
         self._rows = csv.DictWriter(self._file, columns)
         self._rows.writeheader()
 

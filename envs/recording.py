@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.choices import Action
-from ackd.envs.recorder import Notes, Recorder, decision, ending
+from ackd.envs.recorder import Notes, Recorder, ending, phases
 from ackd.envs.trajectory import Trajectory
 from ackd.episode import Episode
 from ackd.ledger import Ledger
@@ -100,15 +100,15 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         observation, reward, terminated, truncated, info = super().step(action)
         self.returned += float(reward)
         trajectory = self.inner.trajectory
-        self._notes.write(decision(self._notes.episodes, trajectory, float(reward), info))
+        for note in phases(self._notes.episodes, trajectory):
+            self._notes.write(note)
         if terminated or truncated:
             self.standings = {} if info["error/type"] or not self.dev else self._measure_dev()
             spent = self.inner.distillation.ledger
             self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.standings, spent))
             self.ledger.add(spent)
         if self.on_decision is not None:
-            assert trajectory.episode is not None
-            self.on_decision(trajectory.episode.phases[-1].steps)
+            self.on_decision(sum(step.episode.phases[-1].steps for step in trajectory.latest))
         self.since = time.perf_counter()
         return observation, reward, terminated, truncated, info
 
@@ -152,8 +152,9 @@ class CohortRecording:
         """Writes down one decision of every student, and the episodes at their end."""
         cohort, first = env.cohort, self._notes.episodes
         cohort.ledger.spend("agent", self.agent_flops * env.num_envs)
-        for i, (trajectory, reward, info) in enumerate(zip(env.trajectories, rewards, infos, strict=True)):
-            self._notes.write(decision(first + i, trajectory, float(reward), info))
+        for i, trajectory in enumerate(env.trajectories):
+            for note in phases(first + i, trajectory):
+                self._notes.write(note)
         if cohort.steps_done >= cohort.steps:
             measured = {name: cohort.measure(split, name) for name, split in cohort.distillation.task.dev.items()}
             share = cohort.ledger.share(env.num_envs)
@@ -163,6 +164,5 @@ class CohortRecording:
                 self._notes.write(ending(first + i, trajectory, returned, standings, share))
             self.ledger.add(cohort.ledger)
         if self.on_decision is not None:
-            episode = env.trajectories[0].episode
-            assert episode is not None
-            self.on_decision(episode.phases[-1].steps * env.num_envs)
+            taken = max(sum(step.episode.phases[-1].steps for step in one.latest) for one in env.trajectories)
+            self.on_decision(taken * env.num_envs)

@@ -73,7 +73,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         noise: standard deviation of the log of a factor on each measured output gap; 0 measures exactly.
         cost_weight: the weight of the FLOPs in the reward, as in `ackd.rewards.GapClosed`; a type is paid for in full
             however small its weight.
-        choice: `subset` (`MultiBinary`, weights 0 or 1) or `weights` (`Box`).
+        choice: `subset` (`MultiBinary`, weights 0 or 1), `weights` or `type-shares` (`Box`).
 
     Raises:
         InputError: if an argument is out of range.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,21 @@ from ackd.choices import Action, Choice
 from ackd.episode import Episode, Phase
 from ackd.rewards import Earned, Exploring, GapClosed, Reward
 from ackd.signals import Observation, Signals
+from ackd.types import Report, Selection
 
 logger = logging.getLogger("ackd")
 
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before
-Step = tuple[Observation, float, bool, dict[str, Any]]
+Answer = tuple[Observation, float, bool, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of a decision."""
+
+    episode: Episode  # up to it
+    earned: Earned
+    info: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Trajectory:
         self.seed = 0
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
+        self.latest: list[Step] = []  # the phases of the last decision
         self._warned = False
 
     @property
@@ -53,21 +64,50 @@ class Trajectory:
         episode = self.episode
         return episode is None or not episode.decisions_left or not all(phase.finite for phase in episode.phases)
 
+    @property
+    def decisions(self) -> int:
+        """Decisions so far."""
+        return len(self._actions)
+
     def begin(self, episode: Episode, seed: int) -> tuple[Observation, dict[str, Any]]:
         """The first observation and info of an episode without phases."""
         self.episode, self.seed = episode, seed
-        self._actions, self._rewards = [], []
+        self._actions, self._rewards, self.latest = [], [], []
         self._warn(episode)
         return self.signals.observe(episode), {"seed": seed, "action_mask": self.choice.mask}
 
-    def then(self, action: Action, phase: Phase) -> Step:
-        """Observation, reward, whether the episode is over, and info, after an action and the phase under it."""
+    def decide(self, action: Action) -> Selection:
+        """Begins a decision; what the action selects."""
+        self._actions.append(np.atleast_1d(action).tolist())
+        self._rewards.append(0.0)
+        self.latest = []
+        return self.choice.selection(np.asarray(action))
+
+    def then(self, phase: Phase) -> None:
+        """One more phase under the decision."""
         assert self.episode is not None
         self.episode = self.episode.then(phase)
         earned = self.reward(self.episode) if phase.finite else Earned(ERROR_RETURN - math.fsum(self._rewards))
-        self._actions.append(np.atleast_1d(action).tolist())
-        self._rewards.append(earned.total)
-        return self.signals.observe(self.episode), earned.total, self.over, self.info(phase, earned)
+        self._rewards[-1] = self._rewards[-1] + earned.total if self.latest else earned.total
+        self.latest.append(Step(self.episode, earned, self._info(phase, earned)))
+
+    def answer(self) -> Answer:
+        """Observation, reward, whether the episode is over, and info, after the phases of a decision."""
+        assert self.episode is not None
+        info = dict(self.latest[-1].info)
+        for part in ("improvement", "cost", "bonus"):
+            info[f"reward/{part}"] = sum(step.info[f"reward/{part}"] for step in self.latest)
+        return self.signals.observe(self.episode), self._rewards[-1], self.over, info
+
+    def skipped(self) -> Answer:
+        """The same of a decision that came after the episode was over: nothing is learned and nothing earned."""
+        assert self.episode is not None
+        last = self.episode.phases[-1]
+        nothing = Report(0.0, 0.0, 0.0, 0.0, 0.0, {})
+        still = replace(last, selection=Selection(), report=nothing, standing=None, flops=0.0)
+        info = self._info(still) | {"error/type": "divergence"}
+        self.latest = [Step(self.episode, Earned(0.0), info)]
+        return self.signals.observe(self.episode), 0.0, True, info
 
     def record(self) -> Record:
         """The episode so far."""
@@ -103,7 +143,7 @@ class Trajectory:
             getattr(episode.teacher, reward.on),
         )
 
-    def info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
+    def _info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
         """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""
         assert self.episode is not None
         standing = self.episode.standing

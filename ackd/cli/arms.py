@@ -11,7 +11,7 @@ from ackd.agents.learner import BANDITS, bandit
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.presets import METHODS
 from ackd.agents.refine import Refining
-from ackd.agents.rules import RULES, Staged, rule
+from ackd.agents.rules import Staged, rule
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
 from ackd.cli.episodes import folder_of
@@ -20,6 +20,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.errors import InputError
 from ackd.presets import parse
+from ackd.types import LABELS
 
 PRESET, REFINE = "preset:", ":refine"
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
@@ -62,21 +63,18 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
         InputError: if it is none of them.
     """
     if name == "lookahead":
-        return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1}, forks=True)
+        return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1, "decisions": None}, forks=True)
     if name in BANDITS:
         made = lambda env, seed: bandit(name, len(env.knowledge), seed=seed)  # noqa: E731 - as the others
-        return Arm(name, made, {"reward_every": 1}, online=True)
+        return Arm(name, made, {"reward_every": 1, "decisions": None, "choice": "type-subset"}, online=True)
     refined = name.endswith(REFINE)
     source = name.removesuffix(REFINE)
     folder = folder_of(source, knowledge)
     if folder is None:
         if refined:
             raise InputError(f"{source} is a rule, which has nothing to refine: name a learned policy")
-        rule(source, knowledge)
-        soft = source in RULES and source.endswith("weights")
-        return Arm(
-            name, lambda env, seed: rule(source, env.knowledge, seed=seed), {"choice": "weights"} if soft else {}
-        )
+        choice = getattr(rule(source, (LABELS, *knowledge)), "choice", "subset")
+        return Arm(name, lambda env, seed: rule(source, env.choice.names, seed=seed), {"choice": choice})
     policy = load(folder)
     if policy.card.kind in BY_PLACE and tuple(policy.card.knowledge) != tuple(knowledge):
         raise InputError(
@@ -90,7 +88,7 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     return Arm(
         name,
         lambda env, seed: Refining(load(folder, k_max=env.signals.k_max), phase=ONLINE_PHASE, seed=seed),
-        settings | {"reward_every": ONLINE_PHASE, "reward_share": ONLINE_SHARE},
+        settings | {"reward_every": ONLINE_PHASE, "reward_share": ONLINE_SHARE, "decisions": None},
         online=True,
         learned=policy,
     )

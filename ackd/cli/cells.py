@@ -20,6 +20,7 @@ from ackd.identity import check_identity, identity
 from ackd.jobs import answering, this_worker
 from ackd.ledger import Ledger
 from ackd.runs import group_folder
+from ackd.types import LABELS
 
 if TYPE_CHECKING:
     from ackd.cli.evaluate import Evaluate
@@ -109,7 +110,7 @@ class Cells:
         if name != SEARCHED:
             return arm(name, knowledge)
         names = found.names if found is not None else ()
-        return Arm(name, lambda env, seed: fixed([each in names for each in env.knowledge]))
+        return Arm(name, lambda env, seed: fixed([float(each in (LABELS, *names)) for each in env.choice.names]))
 
     @answering
     def do(self, job: Search | Cell) -> Found | Filled:

@@ -24,11 +24,11 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
         InputError: if it is neither.
     """
     path = Path(name)
-    if name in RULES or set(name.split("+")) <= set(knowledge):
+    if name in RULES or name in knowledge:
         return None
     if path.exists() or "/" in name or name.startswith("."):
         return store.within(name)
-    if "+" in name:  # which one is not known, `rule` will say
+    if any(sign in name for sign in "+,:"):  # weights of terms: `rule` says what is wrong with them, if anything is
         return None
     stored = {entry.name for entry in library.entries()}
     if name not in stored:

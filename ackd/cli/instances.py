@@ -7,6 +7,7 @@ from typing import Any
 
 from ackd.agents.learner import by_place
 from ackd.envs.instance_files import Instance
+from ackd.episode import ends
 from ackd.errors import InputError
 
 
@@ -43,5 +44,4 @@ def check_instances(instances: Sequence[Instance], algorithm: str, given: Mappin
 def _decisions(instance: Instance, given: Mapping[str, Any]) -> int:
     """In one of its episodes."""
     setting = {**given, **instance.setting}
-    decisions: int = -(-setting["steps"] // max(setting["decision_interval"], 1))
-    return decisions
+    return len(ends(setting["steps"], max(setting["decision_interval"], 1), setting.get("decisions")))

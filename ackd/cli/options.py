@@ -202,8 +202,10 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
 
     temperature: float = 4.0
     """Temperature of the logits; a preset has its own."""
+    decisions: int = 4
+    """Decisions in a student's training."""
     decision_interval: int = 20
-    """Optimizer steps between two decisions."""
+    """Optimizer steps between two rows of decisions.csv and two points of a curve; a decision holds for one or more."""
     reward: str = "gap"
     """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
     cost_weight: float = 0.1
@@ -211,7 +213,10 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
 
     def student_settings(self) -> dict[str, Any]:
         """As `ACKD/Distill-v0` takes them."""
-        own = {name: getattr(self, name) for name in ("temperature", "decision_interval", "reward", "cost_weight")}
+        own = {
+            name: getattr(self, name)
+            for name in ("temperature", "decisions", "decision_interval", "reward", "cost_weight")
+        }
         return {**self.pair_settings(), **self.cache_settings(), **self.learning_settings(), **own}
 
 
