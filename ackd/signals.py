@@ -65,7 +65,7 @@ class Signals:
     """Turns an episode into an observation.
 
     Args:
-        families: the family of each knowledge type by its name, and of the labels, in the order of the action's entries.
+        families: the family of each knowledge type, and of the labels, by its name, in the order of the entries.
         prices: FLOPs of a step with only this type as a share of a step with every type.
         k_max: entries of the action; the surplus ones are masked.
     """

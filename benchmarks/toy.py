@@ -38,7 +38,9 @@ def online(name: str, seed: int) -> OnlinePolicy:
 
 
 ONLINE = ("ksm", *BANDITS)  # what `online` makes
-CHOICES = {name: choice_of(name) for name in (*AGENTS, *ONLINE)}
+# the toy's labels always teach, so what agents weigh there are the types alone
+TOY = {"subset": "subset", "weights": "type-shares", "type-subset": "subset", "type-shares": "type-shares"}
+CHOICES = {name: TOY[choice_of(name)] for name in (*AGENTS, *ONLINE)}
 
 
 class Marks(BaseCallback):

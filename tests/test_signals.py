@@ -77,7 +77,7 @@ def test_what_is_seen_later() -> None:
     assert seen["cost"] == pytest.approx(0.6)
     logits, hidden = features(episode, "logits"), features(episode, "hidden")
     assert logits["loss"] == pytest.approx(math.log(0.5))
-    assert logits["selected"] == 1
+    assert logits["selected"] == 0.5
     assert logits["usage"] == 1
     assert logits["share"] == 1
     assert hidden["selected"] == 0

@@ -194,7 +194,8 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             env = InstanceEnv(instances, make, order=self.order, seed=self.seed, turns=turns, **own)
         if env.decisions < 2:
             raise InputError(
-                f"{self.steps} steps in phases of {self.decision_interval} are a single decision: raise --steps or --decisions"
+                f"{self.steps} steps in phases of {self.decision_interval} are a single decision: raise --steps or "
+                "--decisions"
             )
         return env, instances
 

@@ -204,7 +204,7 @@ def test_the_next_action_is_the_one_that_was_taken() -> None:
 
 def trained(seed: int, **settings: Any) -> Ksm:
     hard = settings.get("hard", False)
-    env = DummyVecEnv([lambda: ToyEnv(choice="subset" if hard else "weights")] * 2)
+    env = DummyVecEnv([lambda: ToyEnv(choice="subset" if hard else "type-shares")] * 2)
     env.seed(seed)
     policy = Ksm(env.observation_space, Settings(**{"warmup": 40, **settings}), state="signals", seed=seed)
     learn(policy, env, 120)
@@ -247,7 +247,7 @@ def test_refuses_what_it_cannot_read() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("hard", [False, True])
 def test_reaches_the_optimum_of_the_toy(hard: bool) -> None:
-    env = DummyVecEnv([lambda: ToyEnv(choice="subset" if hard else "weights")] * 4)
+    env = DummyVecEnv([lambda: ToyEnv(choice="subset" if hard else "type-shares")] * 4)
     env.seed(0)
     policy = Ksm(env.observation_space, Settings(hard=hard), state="signals", seed=0)
     learn(policy, env, 2000)

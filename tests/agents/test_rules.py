@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.rules import RULES, Staged, rule
-from ackd.choices import LEAST, Stages
+from ackd.choices import LEAST_SHARE, Stages, weights_of
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
@@ -124,7 +124,7 @@ def test_what_no_longer_falls_is_dropped_in_an_episode() -> None:
 
 
 def test_weights_reach_the_student() -> None:
-    env = tiny(types=("logits", "hidden"), steps=4, choice="weights")
+    env = tiny(types=("logits", "hidden"), steps=4, choice="type-shares")
     observation, _ = env.reset(seed=0)
     policy = rule("uncertainty-weights", env.knowledge)
     env.step(policy.predict(observation)[0])
@@ -134,7 +134,7 @@ def test_weights_reach_the_student() -> None:
     first, last = (phase.selection.weights for phase in env.episode.phases)
     assert first == {"hidden": 1.0}
     assert 0.0 < last["hidden"] <= 1.0
-    assert sum(last.values()) == pytest.approx(1.0, abs=LEAST)  # the smaller one may be too small to be paid for
+    assert sum(last.values()) == pytest.approx(1.0, abs=LEAST_SHARE)  # the smaller one may be too small to be paid for
     assert 0.0 < u <= 1.0
 
 
@@ -155,11 +155,69 @@ def test_random_takes_each_available_type_half_of_the_time() -> None:
     assert np.abs(np.corrcoef(draws[:, :4].T) - np.eye(4)).max() < 0.08
 
 
+TERMS = ("labels", "hidden", "attention", "logits")
+
+
+def of_terms(progress: float) -> dict[str, NDArray[Any]]:
+    """Labels and three types, and entries for two more."""
+    observation = observe(ALL, progress)
+    features = observation["knowledge"].reshape(6, -1)
+    features[:] = 0
+    for row, family in zip(features, ("labels", "hidden", "attention", "logits"), strict=False):
+        row[FEATURES.index(f"is_{family}")] = 1.0
+    return observation
+
+
+@pytest.mark.parametrize(
+    ("name", "early", "late"),
+    [
+        ("labels", [1, 0, 0, 0], [1, 0, 0, 0]),
+        ("all", [1, 1, 1, 1], [1, 1, 1, 1]),
+        ("hidden+logits", [1, 1, 0, 1], [1, 1, 0, 1]),
+        ("all,labels:0.25", [0.25, 1, 1, 1], [0.25, 1, 1, 1]),
+        ("all,labels:0", [0, 1, 1, 1], [0, 1, 1, 1]),
+        ("hidden+attention:2,logits:0.5", [1, 2, 2, 0.5], [1, 2, 2, 0.5]),
+        ("scheduled", [1, 1, 1, 0], [1, 0, 0, 1]),
+        ("scheduled,labels:0.25", [0.25, 1, 1, 0], [0.25, 0, 0, 1]),
+        ("hidden+attention,labels:0.25,then,all,labels:4", [0.25, 1, 1, 0], [4, 1, 1, 1]),
+    ],
+)
+def test_labels_and_types_are_weighed(name: str, early: list[float], late: list[float]) -> None:
+    policy = rule(name, TERMS)
+    for progress, expected in ((0.0, early), (0.49, early), (0.5, late), (0.9, late)):
+        action, _ = policy.predict(of_terms(progress))
+        weights = weights_of(action) if getattr(policy, "choice", "subset") == "weights" else action
+        assert weights.tolist() == [*expected, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("hidden:-1", "the weight '-1' of hidden cannot be"),
+        ("hidden:inf", "the weight 'inf'"),
+        ("hidden:nan", "the weight 'nan'"),
+        ("hidden:9", "the weight '9'"),
+        ("hidden:0.01", "the weight '0.01'"),
+        ("hidden:x", "the weight 'x'"),
+        ("hidden:", "the weight ''"),
+        ("hidden,then", "has a part without any weight"),
+        ("labels:0", "has a part without any weight"),
+        ("hidden,hidden:2", "weighs hidden twice"),
+        ("hiden:2", "unknown knowledge type 'hiden'"),
+        ("scheduled,logits:2", "unknown knowledge type 'logits'"),
+        ("al", "unknown policy 'al'"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(name: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        rule(name, TERMS)
+
+
 def test_random_weights_are_uniform_and_independent() -> None:
     policy = rule("random-weights", KNOWLEDGE, seed=3)
     draws = policy.predict(observe(np.tile(ALL, (4000, 1))))[0]
     assert not draws[:, 4:].any()
-    assert np.abs(np.quantile(draws[:, :4], [0.1, 0.5, 0.9], axis=0).T - [0.1, 0.5, 0.9]).max() < 0.04
+    assert np.abs(np.quantile(draws[:, :4], [0.3, 0.5, 0.9], axis=0).T - [0.3, 0.5, 0.9]).max() < 0.04
     assert np.abs(np.corrcoef(draws[:, :4].T) - np.eye(4)).max() < 0.08
 
 

@@ -29,7 +29,7 @@ Soft = WeightsPolicy | GaussianPolicy
 
 
 def toy() -> ToyEnv:
-    return ToyEnv(choice="weights")
+    return ToyEnv(choice="type-shares")
 
 
 def space(types: int) -> spaces.Dict:

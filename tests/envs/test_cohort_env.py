@@ -92,7 +92,7 @@ def test_equal_seeds_compare_policies_on_the_same_student() -> None:
     first = begin(env)
     np.testing.assert_array_equal(first["globals"][0], first["globals"][1])
     bits = np.zeros((2, 8), np.int8)
-    bits[0, :3] = 1
+    bits[0, :4] = 1
     total = np.zeros(2)
     for _ in range(6):
         _, rewards, _, infos = env.step(bits)

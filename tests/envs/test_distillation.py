@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -26,6 +26,7 @@ from ackd.envs.make import distill, tiny
 from ackd.episode import Episode
 from ackd.errors import InputError
 from ackd.rewards import GapClosed
+from ackd.signals import GLOBALS
 from ackd.teachers import ModelTeacher
 from ackd.types import Needs, Standing
 from tests.learned import weights
@@ -349,7 +350,11 @@ def test_a_missing_gap_is_said_once_in_the_terms_of_the_reward(
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: tiny(k_max=2), "k_max is 2, but there are 3"),
+        (lambda: tiny(k_max=3), r"k_max is 3, but 4 terms can be weighted \(labels, logits"),
+        (lambda: tiny(decisions=0), "an episode of 0 decisions"),
+        (lambda: tiny(levels=(0, 1)), "only the action space levels has levels, not subset"),
+        (lambda: tiny(choice="levels", levels=(0.5, 1)), "the levels are 0.5, 1: give at least two finite weights"),
+        (lambda: tiny(choice="levels", levels=(0, math.inf)), "the levels are 0, inf"),
         (lambda: tiny(decision_interval=0), "at least 1 step, got 0"),
         (lambda: tiny(choice="subsets"), "did you mean 'subset'"),
         (lambda: tiny(reward="gab"), "did you mean 'gap'"),
@@ -369,8 +374,41 @@ def test_soft_weights() -> None:
     sb3_check_env(env)
 
     env.reset(seed=0)
-    info = env.step(np.array([0.5, 0, 0, 1, 1, 1, 1, 1], np.float32))[4]
+    info = env.step(np.array([0.5, 1, 0.01, 0, 1, 1, 1, 1], np.float32))[4]
     assert info["action/effective"] == "logits"
+
+
+def test_levels() -> None:
+    env = gymnasium.make("ACKD/Tiny-v0", choice="levels", levels=(0, 0.5, 2))
+    check_env(env.unwrapped)
+    sb3_check_env(env)
+
+    _, info = env.reset(seed=0)
+    assert not env.action_space.sample(mask=info["action_mask"])[4:].any()
+    inner = cast(DistillationEnv, env.unwrapped)
+    env.step(np.array([0, 1, 2, 0, 1, 1, 1, 1]))
+    assert inner.episode is not None
+    assert inner.episode.phases[-1].selection == Selection({"logits": 0.5, "hidden": 2.0}, labels=0.0)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "phases"), [(None, [1] * 7), (1, [7]), (2, [4, 3]), (3, [3, 2, 2]), (7, [1] * 7), (9, [1] * 7)]
+)
+def test_a_decision_holds_for_its_part_of_the_phases(decisions: int | None, phases: list[int]) -> None:
+    env, every = tiny(steps=13, decisions=decisions), tiny(steps=13, decisions=None)
+    observation, _ = env.reset(seed=0)
+    every.reset(seed=0)
+    assert env.decisions == len(phases)
+    for decision, count in enumerate(phases):
+        assert observation["globals"][GLOBALS.index("horizon")] == pytest.approx(math.log1p(len(phases) - decision))
+        action = env.action_space.sample()
+        observation, reward, terminated, _, info = env.step(action)
+        answers = [every.step(action) for _ in range(count)]
+        assert reward == pytest.approx(sum(answer[1] for answer in answers))
+        assert info["reward/improvement"] == pytest.approx(sum(answer[4]["reward/improvement"] for answer in answers))
+        assert terminated == answers[-1][2]
+    assert torch.equal(weights(env.distillation), weights(every.distillation))
+    assert env.validate(env.record())
 
 
 def test_a_step_is_fast() -> None:

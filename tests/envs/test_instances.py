@@ -132,7 +132,7 @@ def test_it_is_built_when_its_turn_comes_and_the_spaces_are_one() -> None:
     assert len(built) == 1
     assert env.knowledge == ("logits", "hidden", "attention", "rkd-distance")
     assert len(built) == 1
-    for free in (3, 2, 1):
+    for free in (4, 3, 2):  # the labels and the types
         observation, info = env.reset()
         assert env.observation_space.contains(observation)
         assert info["action_mask"].tolist() == [2] * free + [0] * (5 - free)
@@ -311,7 +311,8 @@ def test_a_shipped_set_is_distilled(tmp_path: Path) -> None:
     env = InstanceEnv(read_instances("embedded-v1", teachers=tmp_path), distill, reward_every=None)
     for name, decisions in [("polarity", 10), ("tally", 10), ("polarity-rkd", 10), ("polarity-320-steps", 20)]:
         env.reset(options={"instance": name})
-        assert env.decisions == decisions
+        assert env.decisions == 4
+        assert env.present.variant(decisions=None).decisions == decisions
     assert env.knowledge == ("logits", "hidden", "attention", "rkd-distance")
 
 

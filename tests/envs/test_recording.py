@@ -45,7 +45,7 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
     assert seen["env/reward/total"] == pytest.approx(rewards, rel=1e-5)
     parts = zip(seen["env/reward/improvement"], seen["env/reward/cost"], seen["env/reward/bonus"], strict=True)
     assert [a - b + c for a, b, c in parts] == pytest.approx(rewards, abs=1e-6)
-    for k, name in enumerate(("logits", "hidden", "attention")):
+    for k, name in enumerate(("logits", "hidden", "attention"), 1):
         assert seen[f"env/select/{name}"] == [float(action[k]) for action in actions]
         assert len(seen[f"env/loss/{name}"]) == sum(int(action[k]) for action in actions)
         per_episode = [float(np.mean([a[k] for a in actions[i : i + 6]])) for i in (0, 6)]
@@ -64,7 +64,7 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
 def test_the_ledger_adds_up(tmp_path: Path) -> None:
     recording, _, actions = record(tmp_path)
     ledger = recording.ledger
-    asked = sum(bool(action[:3].any()) for action in actions)
+    asked = sum(bool(action[1:4].any()) for action in actions)
     assert ledger.steps == 24
     assert ledger.teacher_queries == asked * 2 * 8  # two steps of eight examples in a phase
     assert ledger.reward_passes == 2 * (1 + 6)  # the start and each decision; the teacher's pass is not the student's

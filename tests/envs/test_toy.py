@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
-from ackd.choices import LEAST
+from ackd.choices import LEAST_SHARE
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 
@@ -106,11 +106,11 @@ def test_no_weights_beat_the_best_subsets(seed: int, decisions: int) -> None:
 
 @given(weights=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), seed=st.integers(0, 2**31))
 def test_weights_share_the_capacity(weights: list[float], seed: int) -> None:
-    env = ToyEnv(choice="weights", cost_weight=0.3)
+    env = ToyEnv(choice="type-shares", cost_weight=0.3)
     env.reset(seed=seed)
     action = np.array([*weights, *[1.0] * 5], dtype=np.float32)
     _, _, _, _, info = env.step(action)
-    there = np.where(action[:3] >= LEAST, action[:3].astype(np.float64), 0.0)
+    there = np.where(action[:3] >= LEAST_SHARE, action[:3].astype(np.float64), 0.0)
     share = there / (there.sum() or 1.0)
     expected = weighted(share[None, None, 0], share[None, None, 2], seed)
     assert info["reward/improvement"] == pytest.approx(expected[0], abs=1e-9)
@@ -120,12 +120,12 @@ def test_weights_share_the_capacity(weights: list[float], seed: int) -> None:
 
 @given(sequence=actions, seed=st.integers(0, 2**31))
 def test_weights_of_0_and_1_are_subsets(sequence: list[tuple[int, ...]], seed: int) -> None:
-    subsets, soft = ToyEnv(noise=0.05), ToyEnv(noise=0.05, choice="weights")
+    subsets, soft = ToyEnv(noise=0.05), ToyEnv(noise=0.05, choice="type-shares")
     assert data_equivalence(subsets.reset(seed=seed), soft.reset(seed=seed), exact=True)
     for bits in sequence:
         ours, theirs = subsets.step(act(bits)), soft.step(act(bits).astype(np.float32))
         assert data_equivalence(ours, theirs, exact=True)
-    other = ToyEnv(noise=0.05, choice="weights")
+    other = ToyEnv(noise=0.05, choice="type-shares")
     other.load_state_dict(json.loads(json.dumps(soft.state_dict())))
     assert other.episode == soft.episode
 

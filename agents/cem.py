@@ -1,0 +1,204 @@
+"""A schedule learned by the cross-entropy method: few numbers, whole students as samples."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ackd.agents.learned import batch_of
+from ackd.agents.policy import Observations, State
+from ackd.agents.schedule import KNOTS, MEMBER, Schedule, entries
+from ackd.choices import DOUBLINGS
+from ackd.signals import FAMILIES
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+Array = NDArray[np.float64]
+
+
+class Distribution:
+    """Independent normal distributions over a schedule's numbers, which move towards the best of what was tried.
+
+        mean <- s mean(elite) + (1 - s) mean        std <- max(s std(elite) + (1 - s) std, least)
+
+    Args:
+        size: how many numbers.
+        spread: standard deviation at the start, in doublings of a weight.
+        least: it never falls below.
+        elite: share of the samples that are the best.
+        smoothing: s.
+        seed: of the draws.
+
+    References:
+        Rubinstein, The Cross-Entropy Method for Combinatorial and Continuous Optimization, 1999,
+        https://doi.org/10.1023/A:1010091220143; the least deviation against a collapse is that of Szita, Lorincz,
+        Learning Tetris Using the Noisy Cross-Entropy Method, 2006, https://doi.org/10.1162/neco.2006.18.12.2936
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        spread: float = 2.0,
+        least: float = 0.35,
+        elite: float = 0.3,
+        smoothing: float = 0.7,
+        seed: int = 0,
+    ) -> None:
+        self.mean, self.std = np.zeros(size), np.full(size, spread)
+        self.least, self.elite, self.smoothing = least, elite, smoothing
+        self._rng = np.random.default_rng(seed)
+
+    def draw(self, count: int) -> Array:
+        """[count, size]; the first is the mean itself, so that what is known now is always among what is tried."""
+        drawn = self.mean + self.std * self._rng.standard_normal((count, len(self.mean)))
+        if count > 1:
+            drawn[0] = self.mean
+        return np.clip(drawn, -DOUBLINGS, DOUBLINGS)
+
+    def learn(self, samples: Array, earned: Array) -> None:
+        """Moves towards the best of the samples [count, size], which earned so much, [count]; NaN is the worst."""
+        order = np.argsort(-np.where(np.isfinite(earned), earned, -np.inf), kind="stable")
+        best = samples[order[: max(2, math.ceil(self.elite * len(samples)))]]
+        self.mean = self.smoothing * best.mean(0) + (1 - self.smoothing) * self.mean
+        self.std = np.maximum(self.smoothing * best.std(0) + (1 - self.smoothing) * self.std, self.least)
+
+
+class Cem:
+    """Learns a `Schedule` from whole students: each trains under a schedule of its own from beginning to end.
+
+    A generation tries as many schedules as there are students side by side, at least `LEAST_POPULATION`; what counts
+    is how each did beside the others of its round, since they learn from the same batches. Over several settings, which
+    come in turn, a generation tries the same schedules in some of them.
+
+    Args:
+        env: the students; its action space is `Box(0, 1)`, as `ackd.choices.Weights`.
+        decisions: in an episode.
+        episodes: students in all.
+        settings: how many there are.
+        knots: of the schedule.
+        start: a schedule to begin from; all weights 1 if None.
+        spread: standard deviation at the start, in doublings.
+        seed: of the draws; it also seeds the environments.
+        tensorboard_log: the folder for curves.
+    """
+
+    flops = 0.0  # a few sums
+
+    def __init__(
+        self,
+        env: VecEnv,
+        *,
+        decisions: int,
+        episodes: int,
+        settings: int = 1,
+        knots: int = KNOTS,
+        start: Schedule | None = None,
+        spread: float = 2.0,
+        seed: int = 0,
+        tensorboard_log: str | None = None,
+    ) -> None:
+        env.seed(seed)
+        self.env, self.decisions, self.knots = env, decisions, knots
+        self.actor = start or Schedule(knots)
+        self.spread, self.seed = spread, seed
+        rounds = max(episodes // env.num_envs, 1)
+        # of the same schedules in several settings, and of different ones where few students train side by side
+        self.repeats = 1 if settings == 1 else max(min(settings, rounds // MOST_GENERATIONS), 1)
+        self.parts = max(-(-LEAST_POPULATION // env.num_envs), 1)
+        self._log = tensorboard_log
+        self.history: list[tuple[Array, Array]] = []  # of each generation, what was tried and what it earned
+
+    @property
+    def policy(self) -> Cem:
+        """Itself: it acts as the schedule that it has learned."""
+        return self
+
+    def predict(
+        self,
+        observation: Observations,
+        state: State | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], State | None]:
+        """What the mean schedule says."""
+        with torch.no_grad():
+            action = self.actor.act(batch_of(observation), deterministic=True)
+        return action.numpy().reshape(np.shape(observation["mask"])), state
+
+    def learn(self, decisions: int) -> None:
+        """Trains students for so many decisions, counted over all environments, and learns after each generation."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(f"{self._log}/agent") if self._log else None
+        observation = self.env.reset()
+        assert isinstance(observation, dict)
+        families = self._families(observation)
+        base = self.actor.values.double().numpy()
+        search = Distribution(self.knots * len(families), spread=self.spread, seed=self.seed)
+        search.mean = base[:, families].reshape(-1)
+        rounds = max(decisions // (self.decisions * self.env.num_envs), 1)
+        while rounds > 0:
+            samples = search.draw(min(self.parts, rounds) * self.env.num_envs)
+            earned = np.zeros(len(samples))
+            for part in range(0, len(samples), self.env.num_envs):
+                own = slice(part, part + self.env.num_envs)
+                for _ in range(min(self.repeats, rounds)):
+                    returns, observation = self._episode(observation, samples[own], families)
+                    earned[own] += _standard(returns) if self.env.num_envs > 1 else returns
+                    rounds -= 1
+            search.learn(samples, earned)
+            self.history.append((samples, earned))
+            table = base.copy()
+            table[:, families] = search.mean.reshape(self.knots, -1)
+            self.actor = Schedule(self.knots, table)
+            if writer is not None:
+                self._write(writer, search, families)
+        if writer is not None:
+            writer.close()
+
+    def _episode(self, observation: Observations, samples: Array, families: list[int]) -> tuple[Array, Observations]:
+        """What a student under each schedule earned over its training, [N], and the next first observation."""
+        total = np.zeros(self.env.num_envs)
+        tables = np.tile(self.actor.values.double().numpy(), (len(samples), 1, 1))
+        tables[:, :, families] = samples.reshape(len(samples), self.knots, -1)
+        schedules = [Schedule(self.knots, table) for table in tables]
+        for _ in range(self.decisions):
+            batch = batch_of(observation)
+            rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(len(samples))]
+            actions = [entries(one.logs(row), row["mask"]) for one, row in zip(schedules, rows, strict=True)]
+            following, rewards, _, _ = self.env.step(torch.cat(actions).numpy())
+            assert isinstance(following, dict)
+            observation = following
+            total += rewards
+        return total, observation
+
+    def _families(self, observation: Observations) -> list[int]:
+        """The places of the families that there is anything of."""
+        batch = batch_of(observation)
+        members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER]
+        there = (members * batch["mask"].unsqueeze(-1)).amax((0, 1)) > 0
+        return [int(place) for place in there.nonzero()[:, 0]]
+
+    def _write(self, writer: Any, search: Distribution, families: list[int]) -> None:
+        generation = len(self.history)
+        writer.add_scalar("cem/spread", float(search.std.mean()), generation)
+        for name, weights in self.actor.weights().items():
+            if FAMILIES.index(name) in families:
+                for knot, weight in enumerate(weights):
+                    writer.add_scalar(f"cem/{name}/knot_{knot}", float(weight), generation)
+
+
+LEAST_POPULATION = 8  # schedules in a generation
+MOST_GENERATIONS = 8  # settings are repeated within a generation only as far as so many are left
+
+
+def _standard(returns: Array) -> Array:
+    """Returns less their mean, in standard deviations: settings differ in how far apart their students end."""
+    spread = float(returns.std())
+    return (returns - returns.mean()) / spread if spread > 0 else np.zeros_like(returns)
