@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from ackd.agents.learned import batch_of
 from ackd.agents.policy import Observations, State
-from ackd.agents.schedule import KNOTS, MEMBER, Schedule, entries
+from ackd.agents.schedule import KNOTS, MEMBER, Schedule
 from ackd.choices import DOUBLINGS
 from ackd.signals import FAMILIES
+from ackd.types import LABELS
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 Array = NDArray[np.float64]
+FARTHEST = 3.0 * DOUBLINGS  # doublings: a weight is cut at 3 of them, so a line that goes farther is steeper in between
+SPREAD = 3.0  # doublings: the standard deviation at the start
 
 
 class Distribution:
@@ -44,10 +47,10 @@ class Distribution:
         self,
         size: int,
         *,
-        spread: float = 2.0,
-        least: float = 0.35,
+        spread: float = SPREAD,
+        least: float = 1.0,
         elite: float = 0.3,
-        smoothing: float = 0.7,
+        smoothing: float = 0.8,
         seed: int = 0,
     ) -> None:
         self.mean, self.std = np.zeros(size), np.full(size, spread)
@@ -59,7 +62,7 @@ class Distribution:
         drawn = self.mean + self.std * self._rng.standard_normal((count, len(self.mean)))
         if count > 1:
             drawn[0] = self.mean
-        return np.clip(drawn, -DOUBLINGS, DOUBLINGS)
+        return np.clip(drawn, -FARTHEST, FARTHEST)
 
     def learn(self, samples: Array, earned: Array) -> None:
         """Moves towards the best of the samples [count, size], which earned so much, [count]; NaN is the worst."""
@@ -99,7 +102,7 @@ class Cem:
         settings: int = 1,
         knots: int = KNOTS,
         start: Schedule | None = None,
-        spread: float = 2.0,
+        spread: float = SPREAD,
         seed: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
@@ -112,6 +115,7 @@ class Cem:
         self.repeats = 1 if settings == 1 else max(min(settings, rounds // MOST_GENERATIONS), 1)
         self.parts = max(-(-LEAST_POPULATION // env.num_envs), 1)
         self._log = tensorboard_log
+        self.seen: set[str] = set()  # families
         self.history: list[tuple[Array, Array]] = []  # of each generation, what was tried and what it earned
 
     @property
@@ -138,10 +142,8 @@ class Cem:
         writer = SummaryWriter(f"{self._log}/agent") if self._log else None
         observation = self.env.reset()
         assert isinstance(observation, dict)
-        families = self._families(observation)
-        base = self.actor.values.double().numpy()
-        search = Distribution(self.knots * len(families), spread=self.spread, seed=self.seed)
-        search.mean = base[:, families].reshape(-1)
+        search = Distribution(self.knots * len(FAMILIES), spread=self.spread, seed=self.seed)
+        search.mean = self.actor.values.double().numpy().reshape(-1)
         rounds = max(decisions // (self.decisions * self.env.num_envs), 1)
         while rounds > 0:
             samples = search.draw(min(self.parts, rounds) * self.env.num_envs)
@@ -149,49 +151,53 @@ class Cem:
             for part in range(0, len(samples), self.env.num_envs):
                 own = slice(part, part + self.env.num_envs)
                 for _ in range(min(self.repeats, rounds)):
-                    returns, observation = self._episode(observation, samples[own], families)
+                    returns, observation = self._episode(observation, samples[own])
                     earned[own] += _standard(returns) if self.env.num_envs > 1 else returns
                     rounds -= 1
             search.learn(samples, earned)
             self.history.append((samples, earned))
-            table = base.copy()
-            table[:, families] = search.mean.reshape(self.knots, -1)
-            self.actor = Schedule(self.knots, table)
+            self.actor = Schedule(self.knots, self._table(search.mean))
             if writer is not None:
-                self._write(writer, search, families)
+                self._write(writer, search)
         if writer is not None:
             writer.close()
 
-    def _episode(self, observation: Observations, samples: Array, families: list[int]) -> tuple[Array, Observations]:
+    def _episode(self, observation: Observations, samples: Array) -> tuple[Array, Observations]:
         """What a student under each schedule earned over its training, [N], and the next first observation."""
         total = np.zeros(self.env.num_envs)
-        tables = np.tile(self.actor.values.double().numpy(), (len(samples), 1, 1))
-        tables[:, :, families] = samples.reshape(len(samples), self.knots, -1)
-        schedules = [Schedule(self.knots, table) for table in tables]
+        schedules = [Schedule(self.knots, row.reshape(self.knots, -1)) for row in samples]
+        self._see(observation)
         for _ in range(self.decisions):
             batch = batch_of(observation)
             rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(len(samples))]
-            actions = [entries(one.logs(row), row["mask"]) for one, row in zip(schedules, rows, strict=True)]
+            actions = [one.act(row, deterministic=True) for one, row in zip(schedules, rows, strict=True)]
             following, rewards, _, _ = self.env.step(torch.cat(actions).numpy())
             assert isinstance(following, dict)
             observation = following
             total += rewards
         return total, observation
 
-    def _families(self, observation: Observations) -> list[int]:
-        """The places of the families that there is anything of."""
+    def _see(self, observation: Observations) -> None:
         batch = batch_of(observation)
         members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER]
         there = (members * batch["mask"].unsqueeze(-1)).amax((0, 1)) > 0
-        return [int(place) for place in there.nonzero()[:, 0]]
+        self.seen |= {FAMILIES[int(place)] for place in there.nonzero()[:, 0]}
 
-    def _write(self, writer: Any, search: Distribution, families: list[int]) -> None:
+    def _table(self, mean: Array) -> Array:
+        """[knots, families]; a family that was never there gets what those of the other types have in the mean."""
+        table = mean.reshape(self.knots, -1).copy()
+        types = [FAMILIES.index(name) for name in sorted(self.seen - {LABELS})]
+        for place, name in enumerate(FAMILIES):
+            if name not in self.seen:
+                table[:, place] = table[:, types].mean(1) if types and name != LABELS else 0.0
+        return table
+
+    def _write(self, writer: Any, search: Distribution) -> None:
         generation = len(self.history)
         writer.add_scalar("cem/spread", float(search.std.mean()), generation)
         for name, weights in self.actor.weights().items():
-            if FAMILIES.index(name) in families:
-                for knot, weight in enumerate(weights):
-                    writer.add_scalar(f"cem/{name}/knot_{knot}", float(weight), generation)
+            for knot, weight in enumerate(weights if name in self.seen else ()):
+                writer.add_scalar(f"cem/{name}/knot_{knot}", float(weight), generation)
 
 
 LEAST_POPULATION = 8  # schedules in a generation

@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from ackd.agents import actor_critic, online
 from ackd.agents.arms import PerType, Subsets
 from ackd.agents.bandits import Bandit, Exp3, Thompson, Ucb
+from ackd.agents.cem import Cem
+from ackd.agents.correcting import Correcting
 from ackd.agents.ksm import Ksm, Settings, check_settings
 from ackd.agents.learned import Actor
 from ackd.agents.policy import Policy
@@ -19,7 +21,8 @@ from ackd.errors import InputError, unknown
 from ackd.presets import read
 
 BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
-LEARNERS = (*actor_critic.AGENTS, "ksm", *BANDITS)
+SCHEDULED: Mapping[str, type[Cem] | type[Correcting]] = {"residual": Correcting, "cem": Cem}
+LEARNERS = (*SCHEDULED, *actor_critic.AGENTS, "ksm", *BANDITS)
 MAX_SUBSETS = 4  # types, beyond which a bandit has an arm a type instead of an arm a subset
 
 
@@ -119,7 +122,14 @@ def choice_of(name: str, settings: Settings | None = None) -> str:
         raise unknown("agent", name, LEARNERS)
     if name in actor_critic.AGENTS:
         return actor_critic.choice_of(name)
+    if name in SCHEDULED:
+        return "weights"
     return "type-shares" if name == "ksm" and not (settings and settings.hard) else "type-subset"
+
+
+def by_return(name: str) -> bool:
+    """Whether a learner goes by what an episode earned as a whole, so that its end alone has to be measured."""
+    return name in SCHEDULED
 
 
 def by_place(name: str) -> bool:
@@ -142,6 +152,7 @@ def make_learner(
     seed: int,
     tensorboard_log: str | None = None,
     settings: Settings | None = None,
+    instances: int = 1,
 ) -> Learner:
     """A learner with this project's defaults.
 
@@ -154,11 +165,21 @@ def make_learner(
         seed: of weights and draws; it also seeds the environments.
         tensorboard_log: the folder for curves of its own, where it has any.
         settings: of ksm; its own if None.
+        instances: how many settings there are, which come in turn.
 
     Raises:
         InputError: if the name is not known or the environment is not one for it.
     """
     choice_of(name)
+    if name in SCHEDULED:
+        return SCHEDULED[name](
+            env,
+            decisions=decisions,
+            episodes=episodes,
+            settings=instances,
+            seed=seed,
+            tensorboard_log=tensorboard_log,
+        )
     if name in actor_critic.AGENTS:
         return FromStableBaselines(
             actor_critic.make_agent(

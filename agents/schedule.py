@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from ackd.choices import DOUBLINGS, LEAST
 from ackd.errors import InputError
 from ackd.signals import FAMILIES, FEATURES, GLOBALS
+from ackd.types import LABELS
 
 PROGRESS, HORIZON = GLOBALS.index("progress"), GLOBALS.index("horizon")
 MEMBER = [FEATURES.index(f"is_{family}") for family in FAMILIES]
+OVERTAKEN, AGREEMENT = GLOBALS.index("overtaken"), GLOBALS.index("agreement")
+MOST_OVERTAKEN, LEAST_AGREEMENT = 0.9, 0.6
 KNOTS = 3  # start, middle and end of the run
 MOST_KNOTS = 64
 
@@ -71,6 +74,14 @@ class Schedule(nn.Module):
             table[:, FAMILIES.index(name)] = np.log2(np.maximum(row, 2.0 ** -(DOUBLINGS + 1)))
         return cls(len(table), table)
 
+    @classmethod
+    def through(cls, middles: ArrayLike) -> Schedule:
+        """The schedule whose weights are those of `middles`, [decisions, families] log2, in as many decisions."""
+        given = np.asarray(middles, np.float64)
+        at = (np.arange(len(given)) + 0.5) / len(given)
+        grid = np.linspace(0.0, 1.0, 2 * len(given) + 1)  # which has every middle among its knots
+        return cls(len(grid), np.stack([np.interp(grid, at, column) for column in given.T], axis=1))
+
     @property
     def sizes(self) -> dict[str, int]:
         """What rebuilds it."""
@@ -101,6 +112,27 @@ class Schedule(nn.Module):
         logs = self.values.double().numpy()
         off = logs < -DOUBLINGS + 2 * DOUBLINGS * LEAST
         return dict(zip(FAMILIES, np.where(off, 0.0, np.exp2(np.minimum(logs, DOUBLINGS))).T, strict=True))
+
+
+class ProbeRule(Schedule):
+    """The labels alone where the teacher seems to be overtaken, and otherwise a schedule.
+
+        overtaken: (probe - chance) / (agreement - chance) > 0.9    and    agreement > 0.6
+
+    The probe is a linear one on the student's initial states, see `ackd.episode.Facts`: where it finds as much in them
+    as the teacher knows, the student can learn the labels better than the teacher knows them. Where nothing is known of
+    the setting, the schedule decides.
+    """
+
+    kind: ClassVar[str] = "probe-rule"
+
+    def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
+        """Entries [B, K] of `ackd.choices.Weights`; 0 where masked."""
+        follow = super().act(batch, deterministic, generator)
+        overview = batch["globals"]
+        alone = (overview[:, OVERTAKEN] > MOST_OVERTAKEN) & (overview[:, AGREEMENT] > LEAST_AGREEMENT)
+        labels = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER[FAMILIES.index(LABELS)]]
+        return torch.where(alone.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
 
 
 def entries(logs: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import BernoulliDistribution
+from stable_baselines3.common.distributions import BernoulliDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
@@ -61,10 +61,18 @@ class SetNetwork(nn.Module):
 
         The logits of masked types mean nothing: whoever draws from them has to apply the mask.
         """
+        hidden, pool = self.encode(overview, features, mask)
+        return self.judge(hidden, pool, overview)
+
+    def encode(self, overview: Tensor, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """H [B, K, width] and its pool [B, width]."""
         weights = mask.to(features.dtype).unsqueeze(-1)
         rows = overview.unsqueeze(1).expand(-1, features.shape[1], -1)
         hidden = self.encoder(torch.cat([rows, features], dim=-1))
-        pool = (weights * hidden).sum(1) / weights.sum(1).clamp(min=1.0)
+        return hidden, (weights * hidden).sum(1) / weights.sum(1).clamp(min=1.0)
+
+    def judge(self, hidden: Tensor, pool: Tensor, overview: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K] and values [B] from what `encode` says."""
         logits = self.actor(torch.cat([hidden, pool.unsqueeze(1).expand_as(hidden)], dim=-1))
         values = self.critic(torch.cat([pool, overview], dim=-1))
         return logits.squeeze(-1), values.squeeze(-1)
@@ -172,12 +180,19 @@ class SetPolicy(ActorCriticPolicy):
         width: int = WIDTH,
         **kwargs: Any,
     ) -> None:
-        overview, features, self.bits = _sizes(observation_space, action_space)
+        overview, features, self.bits = self._check(observation_space, action_space)
         self.sizes = (overview, features, width)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
+    def _check(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[int, int, int]:
+        """G, F and K of the spaces."""
+        return _sizes(observation_space, action_space)
+
+    def _made(self) -> SetNetwork:
+        return SetNetwork(*self.sizes)
+
     def _build(self, lr_schedule: Schedule) -> None:
-        self.network = SetNetwork(*self.sizes)
+        self.network = self._made()
         self.action_dist = MaskedBernoulli(self.bits)
         self.optimizer = self.optimizer_class(
             self.parameters(),
@@ -188,7 +203,7 @@ class SetPolicy(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"width": self.network.width}
 
-    def _read(self, obs: PyTorchObs) -> tuple[MaskedBernoulli, Tensor]:
+    def _read(self, obs: PyTorchObs) -> tuple[Distribution, Tensor]:
         assert isinstance(obs, dict)  # the space is a Dict, see _sizes
         logits, values, mask = self.network.read(obs)
         return MaskedBernoulli(logits.shape[1]).masked(logits, mask), values.unsqueeze(1)
@@ -199,17 +214,18 @@ class SetPolicy(ActorCriticPolicy):
         actions = distribution.get_actions(deterministic=deterministic)
         return actions, values, distribution.log_prob(actions)
 
-    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values [B, 1], log-probabilities [B] and entropies [B]."""
         distribution, values = self._read(obs)
         return values, distribution.log_prob(actions), distribution.entropy()
 
-    def get_distribution(self, obs: PyTorchObs) -> MaskedBernoulli:
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """The distribution of the actions."""
         return self._read(obs)[0]
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        return self.get_distribution(observation).get_actions(deterministic=deterministic).to(torch.int8)
+        actions = self.get_distribution(observation).get_actions(deterministic=deterministic)
+        return actions.to(torch.int8) if isinstance(self.action_space, spaces.MultiBinary) else actions
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """[B, 1]."""

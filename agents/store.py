@@ -20,6 +20,8 @@ from ackd.agents.card import FORMAT, LICENSE, MAX_CARD, MAX_K, Card, read_card
 from ackd.agents.ksm_actor import KsmActor, KsmBits
 from ackd.agents.learned import Actor, LearnedPolicy
 from ackd.agents.model_card import card_text
+from ackd.agents.residual import ResidualNetwork
+from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.weights import MAX_WEIGHTS, read_bytes, read_weights
 from ackd.errors import InputError
@@ -50,6 +52,9 @@ KSM = {"left": STATE, "right": STATE, "types": (1, 1024), "feature": (1, 1024), 
 KINDS: Mapping[str, Kind] = {
     "set": Kind(partial(SetNetwork, *READS), {"width": (1, 1024)}),
     "set-weights": Kind(partial(SetWeights, *READS), {"width": (1, 1024)}, "weights"),
+    "schedule": Kind(Schedule, {"knots": (1, MOST_KNOTS)}, "weights"),
+    "probe-rule": Kind(ProbeRule, {"knots": (1, MOST_KNOTS)}, "weights"),
+    "residual": Kind(partial(ResidualNetwork, *READS), {"width": (1, 1024), "knots": (1, MOST_KNOTS)}, "weights"),
     "bandit": Kind(BanditActor, {"stages": (1, MOST_STAGES), "types": (1, 1024), "subsets": (0, 1)}, "type-subset"),
     "ksm": Kind(KsmActor, KSM, "type-shares"),
     "ksm-bits": Kind(KsmBits, KSM, "type-subset"),

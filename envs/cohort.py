@@ -34,6 +34,7 @@ class CohortEnv(VecEnv):
         students: N.
         blocks: for each of them the first seed and how many that its students take in turn; drawn if not given.
         turns: the first that is this cohort's, and from one of its turns to its next, where others take those between.
+        paired: all students of an episode take one seed, so that only their decisions, and dropout, tell them apart.
         watch: is shown rewards and infos after every decision, before the environment resets itself at the end.
         seed: of the episodes' seeds, where they are drawn and `seed` is not called.
 
@@ -48,12 +49,13 @@ class CohortEnv(VecEnv):
         *,
         blocks: Sequence[tuple[int, int]] = (),
         turns: tuple[int, int] = (0, 1),
+        paired: bool = False,
         watch: Watch | None = None,
         seed: int = 0,
     ) -> None:
         if not envs or any(env.choice.space != envs[0].choice.space for env in envs):
             raise InputError("a cohort needs at least one environment, and the same action space in all of them")
-        self.envs, self.blocks, self.watch = envs, blocks, watch
+        self.envs, self.blocks, self.paired, self.watch = envs, blocks, paired, watch
         self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
         self._size = students
         self.turns, self._stride = turns  # the next one, of those that all cohorts take
@@ -100,6 +102,10 @@ class CohortEnv(VecEnv):
         if self.blocks:
             first, count = self.blocks[place]
             seeds = [first + (before + student) % count for student in range(self._size)]
+            if self.paired:
+                seeds[0] = first + before // self._size % count
+        if self.paired:
+            seeds = [seeds[0]] * self._size
         self._reset_seeds()
         self._reset_options()
         self._started = time.time()

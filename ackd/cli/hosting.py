@@ -79,9 +79,9 @@ def vectorised(
     if students > 1:
         watch = CohortRecording(notes, on_decision=on_decision)
         if isinstance(env, DistillationEnv):
-            cohort = CohortEnv([env], students, watch=watch)
+            cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
-            cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, watch=watch)
+            cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, paired=True, watch=watch)
         cohort.journal = journal
         return watch, Relative(cohort), cohort
     if isinstance(env, DistillationEnv):

@@ -52,8 +52,9 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     order: str = "round-robin"
     """In which instances follow each other: round-robin or sampled."""
     agent: str | None = None
-    """Learning algorithm: a2c, ppo (subsets); ddpg, td3, sac, ksm (weights); ucb, thompson, exp3 (bandits). It is ksm
-    with --preset ksm, and a2c otherwise."""
+    """Learning algorithm: residual (a schedule by cem, corrected by PPO), cem (a schedule alone); a2c, ppo (subsets);
+    ddpg, td3, sac, ksm (weights); ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual
+    otherwise."""
     agent_options: tuple[str, ...] = ()
     """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
     episodes: int = 8
@@ -110,7 +111,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     @property
     def algorithm(self) -> str:
         """The learning algorithm, also where none is named."""
-        return self.agent or ("ksm" if self.preset == "ksm" else "a2c")
+        return self.agent or ("ksm" if self.preset == "ksm" else "residual")
 
     @property
     def settings(self) -> Settings | None:
@@ -152,7 +153,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         self, turns: tuple[int, int] = (0, 1)
     ) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
         """Where the agent learns, and the instances, if that is what it learns on; `turns` are those of a worker."""
-        from ackd.agents.learner import choice_of, observes_cls
+        from ackd.agents.learner import by_return, choice_of, observes_cls
         from ackd.cli.instances import check_instances
         from ackd.envs.instance_files import read_instances
         from ackd.envs.instances import InstanceEnv
@@ -161,6 +162,8 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
 
         choice = choice_of(self.algorithm, self.settings)
         own: dict[str, Any] = {"choice": choice, "observe_cls": observes_cls(self.algorithm)}
+        if by_return(self.algorithm):
+            own["reward_every"] = self.steps  # and so at the end alone
         if self.instances is None:
             env: DistillationEnv | InstanceEnv = distill(
                 task=self.task,
@@ -220,6 +223,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
                 seed=self.seed,
                 tensorboard_log=str(folder.path / "tensorboard"),
                 settings=self.settings,
+                instances=len(getattr(env, "instances", ())) or 1,
             )
             watch.agent_flops = learner.flops
             learner.learn(self.episodes * env.decisions)

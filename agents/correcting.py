@@ -1,0 +1,156 @@
+"""Learns a schedule first and its corrections afterwards, with one budget of students."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+
+from ackd.agents.cem import Cem
+from ackd.agents.learned import batch_of
+from ackd.agents.policy import Observations, Policy
+from ackd.agents.residual import ResidualNetwork, ResidualPolicy
+from ackd.agents.schedule import Schedule
+from ackd.errors import InputError
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+SEARCH = 0.75  # of the students, where no schedule is given to begin from
+
+
+class Correcting:
+    """A schedule by `Cem`, then stable-baselines3's PPO over corrections of it, then a look at which is better.
+
+    In the last round some students follow the schedule alone, some its likeliest corrections and some drawn ones, all
+    on the same batches; the corrections are kept only if their students earned more than the schedule's.
+    Credit is the return: neither discounted (gamma 1) nor cut short (lambda 1).
+
+    Args:
+        env: the students; its action space is `Box(0, 1)`, as `ackd.choices.Weights`.
+        decisions: in an episode.
+        episodes: students in all.
+        settings: how many there are.
+        start: a schedule to begin from, instead of searching for one.
+        seed: of weights and draws; it also seeds the environments.
+        tensorboard_log: the folder for curves.
+
+    Raises:
+        InputError: if the action space is another.
+
+    References:
+        Schulman et al., Proximal Policy Optimization Algorithms, 2017, https://arxiv.org/abs/1707.06347
+        Silver et al., Residual Policy Learning, 2018, https://arxiv.org/abs/1812.06298
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        *,
+        decisions: int,
+        episodes: int,
+        settings: int = 1,
+        start: Schedule | None = None,
+        seed: int = 0,
+        tensorboard_log: str | None = None,
+    ) -> None:
+        self.env, self.decisions, self.seed, self._log = env, decisions, seed, tensorboard_log
+        self.checked: dict[str, float] = {}  # what the students of the last round earned, beside the others
+        rounds = max(episodes // env.num_envs, 1)
+        searching = 0 if start else rounds if rounds < LEAST_ROUNDS else max(round(SEARCH * rounds), 1)
+        self._search = Cem(
+            env,
+            decisions=decisions,
+            episodes=searching * env.num_envs,
+            settings=settings,
+            start=start,
+            seed=seed,
+            tensorboard_log=tensorboard_log,
+        )
+        self._searching, self._rounds = searching, rounds
+        checks = min(settings, MOST_CHECKS)
+        self._checking = min(checks, max(rounds - searching - 1, 0)) if env.num_envs >= LEAST_CHECKED else 0
+        self._agent = self._ppo(self._search.actor, seed)
+
+    def _ppo(self, schedule: Schedule, seed: int) -> PPO:
+        rollout = self.decisions * max(-(-LEAST_STUDENTS // self.env.num_envs), 1)
+        return PPO(
+            ResidualPolicy,
+            self.env,
+            n_steps=rollout,
+            batch_size=rollout * self.env.num_envs,
+            n_epochs=8,
+            learning_rate=3e-3,
+            gamma=1.0,
+            gae_lambda=1.0,
+            ent_coef=0.0,
+            seed=seed,
+            device="cpu",
+            policy_kwargs={"values": schedule.values.tolist()},
+            tensorboard_log=self._log,
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """PPO, whose `predict` all policies have."""
+        return cast(Policy, self._agent)
+
+    @property
+    def actor(self) -> ResidualNetwork:
+        """The schedule and what corrects it."""
+        return cast(ResidualPolicy, self._agent.policy).network
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of a decision and its part in learning: a pass to act, and eight to learn."""
+        space = self.env.action_space
+        assert space.shape is not None
+        return (1 + 3 * self._agent.n_epochs) * self.actor.flops(space.shape[0])
+
+    def learn(self, decisions: int) -> None:
+        """Trains students for so many decisions, counted over all environments."""
+        each = self.decisions * self.env.num_envs
+        if decisions < self._rounds * each:
+            raise InputError(f"{decisions} decisions are less than the {self._rounds * each} that were planned")
+        if self._searching:
+            self._search.learn(self._searching * each)
+            self._agent = self._ppo(self._search.actor, self.seed + 1)  # other students than the schedule's first
+        correcting = self._rounds - self._searching - self._checking
+        if correcting > 0:
+            self._agent.learn(correcting * each, log_interval=1, tb_log_name="agent")
+        if self._checking:
+            self._check()
+
+    def _check(self) -> None:
+        """Compares the schedule, the likeliest corrections and drawn ones, a third of the students each."""
+        plain, network = self.actor.schedule, self.actor
+        kinds = np.arange(self.env.num_envs) % 3
+        earned: list[np.ndarray[Any, Any]] = []
+        generator = torch.Generator().manual_seed(self.seed)
+        observation = self.env.reset()
+        for _ in range(self._checking):
+            total = np.zeros(self.env.num_envs)
+            for _ in range(self.decisions):
+                batch = batch_of(cast(Observations, observation))
+                with torch.no_grad():
+                    acts = (
+                        plain.act(batch, deterministic=True),
+                        network.act(batch, deterministic=True),
+                        network.act(batch, False, generator),
+                    )
+                actions = np.stack([acts[kind][i].numpy() for i, kind in enumerate(kinds)])
+                observation, rewards, _, _ = self.env.step(actions)
+                total += rewards
+            earned.append(total)
+        means = [float(np.mean([row[kinds == kind] for row in earned])) for kind in range(3)]
+        self.checked = dict(zip(("schedule", "corrected", "drawn"), means, strict=True))
+        if not means[1] > means[0]:
+            network.begin()
+
+
+LEAST_ROUNDS = 4  # with fewer, all of them search
+LEAST_STUDENTS = 8  # in a rollout
+LEAST_CHECKED = 6  # students side by side, so that there are two of each kind
+MOST_CHECKS = 4  # rounds, over several settings

@@ -1,0 +1,98 @@
+"""The cross-entropy method: its update by hand, and what it finds where the optimum is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from ackd.agents.cem import Cem, Distribution
+from ackd.agents.learner import make_learner
+from ackd.agents.policy import Policy
+from ackd.agents.relative import Relative
+from ackd.envs.cohort import CohortEnv
+from ackd.envs.make import tiny
+from ackd.envs.toy import ToyEnv
+
+
+def toy() -> ToyEnv:
+    return ToyEnv(choice="weights")
+
+
+def share(policy: Policy, seeds: range) -> float:
+    """Of the optimum, what a policy earns."""
+    shares = []
+    for seed in seeds:
+        env = toy()
+        observation, _ = env.reset(seed=seed)
+        total, over = 0.0, False
+        while not over:
+            action, _ = policy.predict(observation, deterministic=True)
+            observation, reward, over, _, _ = env.step(action)
+            total += reward
+        shares.append(total / env.optimum(seed))
+    return float(np.mean(shares))
+
+
+def test_the_distribution_moves_towards_the_elite() -> None:
+    search = Distribution(2, spread=1.0, least=0.1, elite=0.5, smoothing=0.8)
+    samples = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 2.0], [9.0, 9.0], [8.0, 8.0]])
+    search.learn(samples, np.array([0.0, 5.0, 4.0, 1.0, np.nan]))
+    assert search.mean == pytest.approx(0.8 * samples[[1, 2, 3]].mean(0))
+    assert search.std == pytest.approx(0.8 * samples[[1, 2, 3]].std(0) + 0.2)
+    for _ in range(50):
+        search.learn(samples[[1, 1, 1, 1]], np.zeros(4))
+    assert search.mean == pytest.approx([1.0, 2.0])
+    assert search.std == pytest.approx([0.1, 0.1])
+
+
+def test_what_is_known_is_tried_beside_draws() -> None:
+    search = Distribution(3, spread=2.0, seed=1)
+    search.mean = np.array([1.0, -1.0, 0.0])
+    drawn = search.draw(4000)
+    assert drawn[0].tolist() == [1.0, -1.0, 0.0]
+    assert drawn.mean(0) == pytest.approx(search.mean, abs=0.15)
+    assert drawn.std(0) == pytest.approx([2.0] * 3, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cem", "residual"])
+def test_reaches_the_optimum_of_the_toy(name: str) -> None:
+    learner = make_learner(name, DummyVecEnv([toy] * 8), types=3, decisions=10, episodes=200, seed=0)
+    assert share(learner.policy, range(5)) < 0.6  # everything throughout
+    learner.learn(2000)
+    assert share(learner.policy, range(100, 105)) > 0.95
+
+
+def test_same_seed_same_schedule() -> None:
+    found = []
+    for seed in (0, 0, 1):
+        learner = Cem(DummyVecEnv([toy] * 4), decisions=10, episodes=24, seed=seed)
+        learner.learn(240)
+        found.append(learner.actor.values.numpy())
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+
+
+def test_a_family_that_was_never_there_gets_the_mean_of_the_types() -> None:
+    learner = Cem(DummyVecEnv([toy] * 8), decisions=10, episodes=16, seed=0)
+    learner.learn(160)
+    weights = dict(zip(("labels", "logits", "hidden", "attention", "relation"), learner.actor.values.T, strict=True))
+    assert learner.seen == {"logits", "hidden", "attention"}
+    there = (weights["logits"] + weights["hidden"] + weights["attention"]) / 3
+    np.testing.assert_allclose(weights["relation"], there, atol=1e-6)
+    assert weights["labels"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["cem", "residual"])
+def test_it_learns_from_a_cohort(name: str) -> None:
+    """On students that differ in their schedules alone, and no episode is left over."""
+    cohort = CohortEnv([tiny(choice="weights", decisions=2)], 6, paired=True)
+    learner = make_learner(name, Relative(cohort), types=3, decisions=2, episodes=24, seed=0)
+    learner.learn(48)
+    assert len(set(cohort.cohort.seeds)) == 1
+    assert cohort.cohort.steps_done == 0
+    observation, _ = tiny(choice="weights").reset(seed=0)
+    action, _ = learner.policy.predict(observation, deterministic=True)
+    assert ((action >= 0) & (action <= 1)).all()
+    assert not action[4:].any()
