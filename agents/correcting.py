@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from torch import Tensor
 
 from ackd.agents.cem import Cem
 from ackd.agents.learned import batch_of
+from ackd.agents.open_loop import MEAN
 from ackd.agents.policy import Observations, Policy
 from ackd.agents.residual import ResidualNetwork, ResidualPolicy
-from ackd.agents.schedule import Schedule
+from ackd.agents.schedule import Schedule, by_family
+from ackd.choices import DOUBLINGS
 from ackd.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class Correcting:
         tensorboard_log: str | None = None,
     ) -> None:
         self.env, self.decisions, self.seed, self._log = env, decisions, seed, tensorboard_log
+        self.mean: list[list[float]] = []  # [decisions, families] log2 of the weights that it gave in the last round
         self.checked: dict[str, float] = {}  # what the students of the last round earned, beside the others
         rounds = max(episodes // env.num_envs, 1)
         searching = 0 if start else rounds if rounds < LEAST_ROUNDS else max(round(SEARCH * rounds), 1)
@@ -109,6 +113,11 @@ class Correcting:
         assert space.shape is not None
         return (1 + 3 * self._agent.n_epochs) * self.actor.flops(space.shape[0])
 
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What a policy's card tells of the last round."""
+        return {"checked": self.checked, **({MEAN: self.mean} if self.mean else {})}
+
     def learn(self, decisions: int) -> None:
         """Trains students for so many decisions, counted over all environments."""
         each = self.decisions * self.env.num_envs
@@ -128,11 +137,12 @@ class Correcting:
         plain, network = self.actor.schedule, self.actor
         kinds = np.arange(self.env.num_envs) % 3
         earned: list[np.ndarray[Any, Any]] = []
+        logs: list[list[Tensor]] = [[] for _ in range(self.decisions)]
         generator = torch.Generator().manual_seed(self.seed)
         observation = self.env.reset()
         for _ in range(self._checking):
             total = np.zeros(self.env.num_envs)
-            for _ in range(self.decisions):
+            for decision in range(self.decisions):
                 batch = batch_of(cast(Observations, observation))
                 with torch.no_grad():
                     acts = (
@@ -140,14 +150,17 @@ class Correcting:
                         network.act(batch, deterministic=True),
                         network.act(batch, False, generator),
                     )
+                logs[decision].append(by_family(2 * DOUBLINGS * acts[1] - DOUBLINGS, batch))
                 actions = np.stack([acts[kind][i].numpy() for i, kind in enumerate(kinds)])
                 observation, rewards, _, _ = self.env.step(actions)
                 total += rewards
             earned.append(total)
         means = [float(np.mean([row[kinds == kind] for row in earned])) for kind in range(3)]
         self.checked = dict(zip(("schedule", "corrected", "drawn"), means, strict=True))
+        self.mean = torch.stack([torch.cat(each).nanmean(0).nan_to_num() for each in logs]).tolist()
         if not means[1] > means[0]:
             network.begin()
+            self.mean = []
 
 
 LEAST_ROUNDS = 4  # with fewer, all of them search

@@ -135,6 +135,12 @@ class ProbeRule(Schedule):
         return torch.where(alone.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
 
 
+def by_family(logs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """[B, families], the mean of `logs` [B, K] over the types of each family; NaN for one that there is none of."""
+    members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER] * batch["mask"].unsqueeze(-1)
+    return (members * logs.unsqueeze(-1)).sum(1) / members.sum(1)
+
+
 def entries(logs: Tensor, mask: Tensor) -> Tensor:
     """The entries of `ackd.choices.Weights` for log2 of weights, both [B, K]: off below the least, and where masked."""
     each = ((logs + DOUBLINGS) / (2 * DOUBLINGS)).clamp(0.0, 1.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.learner import BANDITS, bandit
+from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.presets import METHODS
 from ackd.agents.refine import Refining
@@ -23,6 +24,7 @@ from ackd.presets import parse
 from ackd.types import LABELS
 
 PRESET, REFINE = "preset:", ":refine"
+DERIVED = {"replay": replayed, "probe-rule": guarded}  # of a learned policy, as in replay:default
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
 ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
 ONLINE_SHARE = 0.2  # of the reward split, for that
@@ -56,8 +58,8 @@ class Arm:
 
 
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
-    """A rule, types joined by +, a saved policy (its folder, its run or its name in the store), one of these with
-    `:refine`, a bandit that learns in the run, or `lookahead`.
+    """A rule, weights of types, a saved policy (its folder, its run or its name in the store), one of these with
+    `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or `lookahead`.
 
     Raises:
         InputError: if it is none of them.
@@ -67,6 +69,9 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     if name in BANDITS:
         made = lambda env, seed: bandit(name, len(env.knowledge), seed=seed)  # noqa: E731 - as the others
         return Arm(name, made, {"reward_every": 1, "decisions": None, "choice": "type-subset"}, online=True)
+    derived, colon, source = name.partition(":")
+    if derived in DERIVED:
+        return _derived(derived, source if colon else "default", knowledge, name)
     refined = name.endswith(REFINE)
     source = name.removesuffix(REFINE)
     folder = folder_of(source, knowledge)
@@ -91,6 +96,17 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
         settings | {"reward_every": ONLINE_PHASE, "reward_share": ONLINE_SHARE, "decisions": None},
         online=True,
         learned=policy,
+    )
+
+
+def _derived(how: str, source: str, knowledge: Sequence[str], name: str) -> Arm:
+    """What is made of a saved policy."""
+    folder = folder_of(source, knowledge)
+    if folder is None:
+        raise InputError(f"{source!r} is a rule, and {how} is made of a learned policy: name one, as in {how}:default")
+    made = DERIVED[how](load(folder))
+    return Arm(
+        name, lambda env, seed: DERIVED[how](load(folder, k_max=env.signals.k_max)), {"choice": "weights"}, learned=made
     )
 
 

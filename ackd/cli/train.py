@@ -311,7 +311,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             knowledge=env.knowledge,
             k_max=env.signals.k_max,
             instances=[one.published for one in instances] or [self._instance()],
-            metrics=metrics,
+            metrics=metrics | getattr(learner, "metrics", {}),
             cost=cost,
         )
 

@@ -1,0 +1,59 @@
+"""What a learned policy does without looking: its mean weights over the time of a training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ackd.agents.learned import LearnedPolicy
+from ackd.agents.residual import ResidualNetwork
+from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
+from ackd.errors import InputError
+from ackd.signals import FAMILIES
+
+MEAN = "mean_log2_weights"  # among a policy's metrics, [decisions, families]
+
+
+def open_loop(policy: LearnedPolicy) -> Schedule:
+    """The schedule of a policy's mean actions, which sees nothing but the progress.
+
+    Raises:
+        InputError: if the policy is none that gives weights, or keeps no mean of them.
+    """
+    network, kept = policy.network, policy.card.metrics.get(MEAN)
+    if isinstance(network, Schedule):
+        return Schedule(len(network.values), network.values)
+    if kept is None:
+        if isinstance(network, ResidualNetwork):
+            return network.schedule
+        raise InputError(
+            f"the policy {policy.card.name!r} of {policy.card.algorithm} keeps no mean actions that could be replayed: "
+            "name one that was learned by cem or residual"
+        )
+    try:
+        table = np.asarray(kept, dtype=np.float64)
+        whole = table.ndim == 2 and 1 <= len(table) <= MOST_KNOTS // 2 - 1 and table.shape[1] == len(FAMILIES)
+    except (TypeError, ValueError):
+        whole = False
+    if not whole or not np.isfinite(table).all():
+        raise InputError(
+            f"the policy {policy.card.name!r} has mean actions that cannot be read: train the policy again"
+        )
+    return Schedule.through(table)
+
+
+def replayed(policy: LearnedPolicy) -> LearnedPolicy:
+    """A policy's mean actions, open loop: what it is worth that the policy sees more."""
+    return _acting(open_loop(policy), policy)
+
+
+def guarded(policy: LearnedPolicy) -> LearnedPolicy:
+    """A policy's mean actions, open loop, but for the labels alone where the teacher seems to be overtaken."""
+    schedule = open_loop(policy)
+    return _acting(ProbeRule(len(schedule.values), schedule.values), policy)
+
+
+def _acting(network: Schedule, policy: LearnedPolicy) -> LearnedPolicy:
+    card = replace(policy.card, kind=network.kind, choice="weights", sizes=network.sizes)
+    return LearnedPolicy(network, card)
