@@ -21,7 +21,7 @@ def distill(
     *,
     decision_interval: int = 20,
     reward: str = "gap",
-    cost_weight: float = 0.1,
+    cost_weight: float = 0.0,
     choice: str = "subset",
     k_max: int = 8,
     reward_every: int | None = 1,
@@ -32,7 +32,7 @@ def distill(
 
     Args:
         decision_interval: optimizer steps between two decisions.
-        reward: gap | score-gap | neg-loss | final | gap+explore-soft | gap+explore-hard.
+        reward: one of `ackd.rewards.REWARDS`; gap is agreement-gap.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
         choice: subset | weights; a preset has its own, one action for each of its stages.
         k_max: length of the action.
@@ -67,7 +67,7 @@ def tiny(
     student_width: int | None = None,
     lr: float = 1e-3,
     reward: str = "gap",
-    cost_weight: float = 0.1,
+    cost_weight: float = 0.0,
     choice: str = "subset",
     k_max: int = 8,
     reward_every: int | None = 1,

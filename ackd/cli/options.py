@@ -205,8 +205,9 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
     decision_interval: int = 20
     """Optimizer steps between two decisions."""
     reward: str = "gap"
-    """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
-    cost_weight: float = 0.1
+    """What a decision earns: gap (which is agreement-gap), loss-gap, score-gap, probability-gap, kl-gap, margin-gap,
+    neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them apart."""
+    cost_weight: float = 0.0
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
 
     def student_settings(self) -> dict[str, Any]:
