@@ -228,7 +228,8 @@ class Cohort:
             answers = self._first.answer(self._ask, split, part).reshape(len(split), self.size, -1)
             if part == "reward":
                 self.ledger.reward_passes += len(split) / len(self._first.task.reward)
-            return [judge(self._first.task, answers[:, i], split) for i in range(self.size)]
+            theirs = self._first.compared(split, name)
+            return [judge(self._first.task, answers[:, i], split, theirs) for i in range(self.size)]
 
     def _ask(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
         """The students' logits side by side, [B, N C]."""
@@ -271,6 +272,7 @@ class Cohort:
         self.seeds, self.steps_done = tuple(counters["seeds"]), counters["steps_done"]
         self.prices, self.price_of_all = list(counters["prices"]), counters["price_of_all"]
         self.ledger = self._first.ledger = Ledger(**counters["ledger"])
+        self._first.remembered.resume(self.ledger)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""

@@ -15,7 +15,7 @@ from ackd.distiller import Distiller
 from ackd.errors import InputError
 from ackd.journal import Journal, journaled
 from ackd.ledger import Ledger
-from ackd.measuring import Ask, answers, judge
+from ackd.measuring import Ask, Remembered, answers, judge
 from ackd.models import Meter, StudentFactory, run
 from ackd.order import Order
 from ackd.precision import Precision, computing
@@ -103,8 +103,7 @@ class Distillation:
         self.journal: Journal | None = None
         self.group: Group = ALONE
         self._parts = {1.0: task.reward}  # of the reward split
-        # the reference teacher's, by split: it never changes
-        self._standings: dict[tuple[str, int], Standing] = {}
+        self.remembered = Remembered()  # of the reference teacher
         with Streams(0).initialising():
             self._meter = Meter(make_student())
         self._begin(0)
@@ -221,18 +220,33 @@ class Distillation:
             self.student.model.eval()
             if part == "reward":
                 self.ledger.reward_passes += len(split) / len(self.task.reward)
-            return judge(self.task, self.answer(self._ask_student, split, part), split)
+            return judge(self.task, self.answer(self._ask_student, split, part), split, self.compared(split, name))
 
     @journaled
     @led
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
-        key = (name, len(split))
-        if key not in self._standings:
+        return judge(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
+
+    def compared(self, split: Split, name: str) -> NDArray[np.float64] | None:
+        """The teacher's answers, [N, C], to a split on which students are compared with it: the reward split alone.
+
+        None without a teacher, and for language models, whose logits are not kept.
+        """
+        if name != "reward" or self.reference is None or self.task.spec.language:
+            return None
+        return self._teacher_answers(split, name)
+
+    def _teacher_answers(self, split: Split, name: str) -> NDArray[np.float64]:
+        known, key = self.remembered.answers, (name, len(split))
+        if key not in known:
             assert self.reference is not None
-            theirs = self.answer(self.reference, split, "reward" if name == "reward" else "report")
-            self._standings[key] = judge(self.task, theirs, split)
-        return self._standings[key]
+            known[key], flops = self._answers(self.reference, split)
+            if name != "reward":
+                self.ledger.spend("report", flops)
+            elif not self.remembered.counted:
+                self.ledger.spend("reward", flops)
+        return known[key]
 
     @journaled
     def represent(self) -> tuple[list[float], list[float]]:
@@ -275,6 +289,7 @@ class Distillation:
         self.seed, self.steps_done = counters["seed"], counters["steps_done"]
         self.price, self.price_of_all = counters["price"], counters["price_of_all"]
         self.ledger = self.distiller.ledger = Ledger(**counters["ledger"])
+        self.remembered.resume(self.ledger)
 
     def settle(self) -> None:
         """Adds what the other processes counted to the counts of the first one."""
@@ -350,9 +365,12 @@ class Distillation:
 
     def answer(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
         """What `answers` gives, of this student's device and processes; what they cost goes to `part`."""
-        found, flops = answers(ask, split, self.device, self.student.model.config.vocab_size, self.group)
+        found, flops = self._answers(ask, split)
         self.ledger.spend(part, flops)
         return found
+
+    def _answers(self, ask: Ask, split: Split) -> tuple[NDArray[np.float64], float]:
+        return answers(ask, split, self.device, self.student.model.config.vocab_size, self.group)
 
 
 def distill(

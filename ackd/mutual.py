@@ -112,6 +112,7 @@ class MutualLearning:
 
             own = {"steps": steps, "scale_steps": 0, **setting}
             self.peers.append(Distillation(task, others, make, make_knowledge, **own))
+            self.peers[-1].reference = None  # peers change, so there is nobody to be compared with
         self.selections = [Selection(dict.fromkeys(one.distiller.knowledge, 1 / (count - 1))) for one in self.peers]
         self._begin(0)
         if self._alike():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,6 +14,18 @@ from ackd.errors import unknown
 from ackd.types import Standing
 
 MIN_GAP = 0.01  # a smaller or negative gap to the teacher is noise: plain differences are used instead
+Measure = Literal["loss", "score", "probability", "divergence", "teacher_correlation", "agreement"]
+LOWER = frozenset({"loss", "divergence"})  # of these less is better
+COMPARED = frozenset({"divergence", "teacher_correlation"})  # these are 0 throughout without a teacher
+GAPS: dict[str, Measure] = {
+    "loss-gap": "loss",
+    "score-gap": "score",
+    "probability-gap": "probability",
+    "kl-gap": "divergence",
+    "margin-gap": "teacher_correlation",
+    "agreement-gap": "agreement",
+}
+DEFAULT = "agreement-gap"  # what `gap` is
 
 
 @dataclass(frozen=True)
@@ -43,15 +56,24 @@ class GapClosed:
 
         r = (Phi(after) - Phi(before)) / (Phi_teacher - Phi_0) - cost_weight * cost
 
-    Phi is minus the label loss (or the score) on the reward split; cost is the decision's FLOPs as a share of what
-    transferring everything would take in the whole run. The improvements of an episode telescope: they sum to the
-    share of the gap that the run closed, however often it is measured; a decision after which nobody measured earns
-    nothing, and the next measurement counts from the last one. Where the gap is negative or below `MIN_GAP`, plain
-    differences are used.
+    Phi is a measure of the reward split, with z the student's logits, t the teacher's, p and q their softmax, N
+    examples, C classes, and m(z) = z - mean over classes of z, all [N, C]:
+
+        loss                 -L,  L = -mean log p_y;  for regression mean (z - y)^2
+        score                the task's main metric
+        probability          mean p_y;  for regression 0
+        divergence           -mean KL(q || p), 0 of the teacher's own;  for regression -mean (z - t)^2
+        teacher_correlation  r_t = Pearson(m(z), m(t)), 1 of the teacher's own;  for regression Pearson(z, t)
+        agreement            (r_t + r_y) / 2,  r_y = Pearson(m(z), onehot(y) - 1 / C);  for regression Pearson(z, y)
+
+    Cost is the decision's FLOPs as a share of what transferring everything would take in the whole run. The
+    improvements of an episode telescope: they sum to the share of the gap that the run closed, however often it is
+    measured; a decision after which nobody measured earns nothing, and the next measurement counts from the last one.
+    Where the gap of the measure is negative or below `MIN_GAP`, plain differences of Phi are used.
     """
 
-    cost_weight: float = 0.1
-    on: Literal["loss", "score"] = "loss"
+    cost_weight: float = 0.0
+    on: Measure = GAPS[DEFAULT]
 
     def gap(self, episode: Episode) -> float | None:
         """What improvements are shares of; None where there is no gap to close, or nothing to compare with."""
@@ -67,8 +89,12 @@ class GapClosed:
         cost = last.flops / last.flops_all * last.steps / episode.steps
         return Earned(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
+    def measured(self, standing: Standing) -> float:
+        """The measure of a standing, as it is."""
+        return float(getattr(standing, self.on))
+
     def _phi(self, standing: Standing) -> float:
-        return standing.score if self.on == "score" else -standing.loss
+        return -self.measured(standing) if self.on in LOWER else self.measured(standing)
 
 
 @dataclass(frozen=True)
@@ -128,9 +154,15 @@ class Exploring:
         return float((1 + count) ** -0.5)
 
 
+def gap_of(reward: Reward) -> GapClosed | None:
+    """The share of a gap that a reward pays for, a bonus aside; None if it pays for something else."""
+    inner = reward.reward if isinstance(reward, Exploring) else reward
+    return inner if isinstance(inner, GapClosed) else None
+
+
 REWARDS: dict[str, Callable[[float], Reward]] = {
-    "gap": lambda cost_weight: GapClosed(cost_weight),
-    "score-gap": lambda cost_weight: GapClosed(cost_weight, on="score"),
+    "gap": GapClosed,
+    **{name: partial(GapClosed, on=measure) for name, measure in GAPS.items()},
     "neg-loss": lambda cost_weight: NegativeLoss(),
     "final": lambda cost_weight: Final(),
     "gap+explore-soft": lambda cost_weight: Exploring(GapClosed(cost_weight), "soft"),

@@ -243,11 +243,22 @@ class Standing:
     loss: float  # mean label loss
     score: float  # the task's main metric, higher is better
     scores: Mapping[str, float] = field(default_factory=dict)  # every metric of the task
+    # what follows is 0 for language models; what compares with a teacher is 0 without one, and on dev
+    probability: float = 0.0  # mean probability of the label; 0 for regression
+    divergence: float = 0.0  # mean KL(teacher || student) in nats; of regression, mean squared difference of answers
+    teacher_correlation: float = 0.0  # of the logits, each less its mean over classes, or of regression the answers
+    label_correlation: float = 0.0  # the same with one-hot labels, or of regression the labels
+
+    @property
+    def agreement(self) -> float:
+        """`(teacher_correlation + label_correlation) / 2`: with the teacher and the labels alike."""
+        return 0.5 * (self.teacher_correlation + self.label_correlation)
 
     @property
     def finite(self) -> bool:
-        """Whether loss and score are numbers to reckon with."""
-        return math.isfinite(self.loss) and math.isfinite(self.score)
+        """Whether all but the metrics of `scores` are numbers to reckon with."""
+        compared = (self.divergence, self.teacher_correlation, self.label_correlation)
+        return all(map(math.isfinite, (self.loss, self.score, self.probability, *compared)))
 
 
 @dataclass(frozen=True)

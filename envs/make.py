@@ -23,7 +23,7 @@ def distill(
     decision_interval: int = 20,
     decisions: int | None = DECISIONS,
     reward: str = "gap",
-    cost_weight: float = 0.1,
+    cost_weight: float = 0.0,
     choice: str = "subset",
     k_max: int = 8,
     levels: Sequence[float] | None = None,
@@ -36,7 +36,7 @@ def distill(
     Args:
         decision_interval: optimizer steps in a phase, the least that a decision holds for.
         decisions: in an episode, spread evenly over its phases; None: one for each phase, as a preset has it.
-        reward: gap | score-gap | neg-loss | final | gap+explore-soft | gap+explore-hard.
+        reward: one of `ackd.rewards.REWARDS`; gap is agreement-gap.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
         choice: subset | levels | weights | type-subset | type-shares; a preset has its own, one action for each of
             its stages.
@@ -76,7 +76,7 @@ def tiny(
     student_width: int | None = None,
     lr: float = 1e-3,
     reward: str = "gap",
-    cost_weight: float = 0.1,
+    cost_weight: float = 0.0,
     choice: str = "subset",
     k_max: int = 8,
     levels: Sequence[float] | None = None,

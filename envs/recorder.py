@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ackd.envs.trajectory import Step, Trajectory
 from ackd.ledger import PARTS, Ledger
+from ackd.rewards import gap_of
 from ackd.types import LABELS, Standing
 
 COLUMNS = (
@@ -68,7 +69,7 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
     episode, info, reward = step.episode, step.info, step.earned.total
     phase = episode.phases[-1]
     weights, losses = {LABELS: phase.selection.labels, **phase.selection.weights}, phase.report.losses
-    measured = {"loss": phase.standing.loss, "score": phase.standing.score} if phase.standing and phase.finite else {}
+    measured = _measured(trajectory, phase.standing if phase.finite else None)
     curves = {
         "env/reward/total": reward,
         **{f"env/{name}": info[name] for name in ("reward/improvement", "reward/cost", "reward/bonus")},
@@ -90,7 +91,7 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
         "improvement": info["reward/improvement"],
         "cost": info["reward/cost"],
         "bonus": info["reward/bonus"],
-        **{f"reward_{name}": value for name, value in measured.items()},
+        **{f"reward_{name}": measured[name] for name in ("loss", "score") if name in measured},
         "label_loss": info["loss/labels"],
         "grad_norm": info["grad_norm"],
         "learning_rate": phase.learning_rate,
@@ -116,8 +117,7 @@ def ending(
     curves = {
         "episode/return": returned,
         "episode/diverged": float(not alive),
-        **({"episode/reward_split/loss": standing.loss} if standing else {}),
-        **({"episode/reward_split/score": standing.score} if standing else {}),
+        **{f"episode/reward_split/{name}": value for name, value in _measured(trajectory, standing).items()},
         "episode/flops_share": sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
         **{f"episode/select/{name}": sum(name in p.selection.chosen for p in phases) / len(phases) for name in names},
         **{
@@ -131,6 +131,14 @@ def ending(
         **{f"cost/time_share/{part}": ledger.seconds[part] / seconds for part in PARTS},
     }
     return Note(number, curves)
+
+
+def _measured(trajectory: Trajectory, standing: Standing | None) -> dict[str, float]:
+    """Loss, score, and what the reward is made of, if that is another measure; nothing where nobody measured."""
+    if standing is None:
+        return {}
+    gap = gap_of(trajectory.reward)
+    return {"loss": standing.loss, "score": standing.score, **({gap.on: gap.measured(standing)} if gap else {})}
 
 
 class Recorder:

@@ -100,7 +100,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self.knowledge = tuple(FAMILIES)
         self.choice = make_choice(choice, self.knowledge, k_max)
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
-        self.reward = GapClosed(cost_weight)
+        self.reward = GapClosed(cost_weight, on="loss")
         self.observation_space = self.signals.space
         self.action_space: spaces.Space[Any] = self.choice.space
         self._begin(Rates())

@@ -12,7 +12,7 @@ import numpy as np
 
 from ackd.choices import Action, Choice
 from ackd.episode import Episode, Phase
-from ackd.rewards import Earned, Exploring, GapClosed, Reward
+from ackd.rewards import COMPARED, Earned, Reward, gap_of
 from ackd.signals import Observation, Signals
 from ackd.types import Report, Selection
 
@@ -128,19 +128,21 @@ class Trajectory:
         self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
 
     def _warn(self, episode: Episode) -> None:
-        reward = self.reward.reward if isinstance(self.reward, Exploring) else self.reward
-        if self._warned or not episode.start or not isinstance(reward, GapClosed) or reward.gap(episode) is not None:
+        reward = gap_of(self.reward)
+        if self._warned or not episode.start or reward is None or reward.gap(episode) is not None:
             return
         self._warned = True
         if not episode.teacher:
-            logger.warning("there is no teacher to compare with, so rewards are plain differences")
+            earned = "0: take one that needs none, such as loss-gap" if reward.on in COMPARED else "plain differences"
+            logger.warning("there is no teacher to compare with, so rewards are %s", earned)
             return
         logger.warning(
-            "the student starts with a %s of %.3f on the reward split, and the teacher has %.3f: there is no gap to "
+            "the student starts with %s %s of %.3f on the reward split, and the teacher has %.3f: there is no gap to "
             "close, so rewards are plain differences",
-            reward.on,
-            getattr(episode.start, reward.on),
-            getattr(episode.teacher, reward.on),
+            "an" if reward.on == "agreement" else "a",
+            reward.on.replace("_", " "),
+            reward.measured(episode.start),
+            reward.measured(episode.teacher),
         )
 
     def _info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen

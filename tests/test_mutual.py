@@ -161,7 +161,13 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     whole = make(task, dropout=0.1)
     whole.reset(2)
     answers = [whole.advance(1) for _ in range(STEPS)]
+    before = whole.ledger.teacher_queries, whole.ledger.flops["reward"]
     standings = whole.measure(task.reward, "reward")
+    first = whole.ledger.flops["reward"]
+    assert whole.measure(task.reward, "reward") == standings  # peers change, so nobody is compared with them
+    assert whole.ledger.flops["reward"] == 2 * first
+    assert before == (whole.ledger.teacher_queries, 0.0)
+    assert {one.divergence for one in standings} == {0.0}
     killed = make(task, dropout=0.1)
     killed.journal = Journal(tmp_path, seconds=0)
     killed.reset(2)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ackd.cli.options import StudentOptions
 from ackd.episode import Episode, Phase
 from ackd.errors import InputError
-from ackd.rewards import Exploring, Final, GapClosed, NegativeLoss, named
+from ackd.rewards import DEFAULT, GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
 from ackd.types import Report, Selection, Standing
 
 
@@ -28,23 +31,78 @@ def episode(start: float, teacher: float, losses: list[float], interval: int = 1
     return grown[1:]
 
 
+def standing(on: str, value: float) -> Standing:
+    """One of that measure; nothing else tells it apart."""
+    if on == "agreement":
+        return Standing(1.0, 0.5, teacher_correlation=value, label_correlation=value)
+    own: dict[str, Any] = {on: value}
+    return replace(Standing(1.0, 0.5), **own)
+
+
+def measured(on: str, start: float, teacher: float, values: list[float]) -> list[Episode]:
+    grown = [Episode(standing(on, start), standing(on, teacher), 10 * len(values), 10)]
+    for value in values:
+        grown.append(grown[-1].then(replace(phase(1.0), standing=standing(on, value))))
+    return grown[1:]
+
+
 finite = st.floats(0.0, 5.0)
+every_measure = pytest.mark.parametrize("on", GAPS.values())
 
 
-@given(start=finite, teacher=finite, losses=st.lists(finite, min_size=1, max_size=8))
-def test_improvements_telescope(start: float, teacher: float, losses: list[float]) -> None:
-    reward = GapClosed(cost_weight=0.0)
-    total = math.fsum(reward(one).total for one in episode(start, teacher, losses))
-    gap = start - teacher if start - teacher >= 0.01 else 1.0
-    assert total == pytest.approx((start - losses[-1]) / gap, abs=1e-9)
+@every_measure
+@given(start=finite, teacher=finite, values=st.lists(finite, min_size=1, max_size=8))
+def test_improvements_telescope(on: Measure, start: float, teacher: float, values: list[float]) -> None:
+    reward, sign = GapClosed(on=on), -1 if on in ("loss", "divergence") else 1
+    total = math.fsum(reward(one).total for one in measured(on, start, teacher, values))
+    whole = sign * (teacher - start)
+    gap = whole if whole >= 0.01 else 1.0
+    assert total == pytest.approx(sign * (values[-1] - start) / gap, abs=1e-9)
+
+
+@every_measure
+def test_a_run_that_reaches_its_teachers_measure_returns_one(on: Measure) -> None:
+    start, teacher = (0.9, 0.0) if on in ("loss", "divergence") else (0.1, 1.0)
+    total = math.fsum(GapClosed(on=on)(one).total for one in measured(on, start, teacher, [0.5, 0.3, teacher]))
+    assert total == pytest.approx(1.0)
+
+
+@every_measure
+def test_a_gap_of_the_wrong_sign_or_next_to_none_gives_plain_differences(on: Measure) -> None:
+    better, worse = (0.2, 0.8) if on in LOWER else (0.8, 0.2)
+    for start, teacher in ((better, worse), (0.5, 0.5), (0.5, 0.495 if on in LOWER else 0.505)):
+        one = measured(on, start, teacher, [better])[0]
+        assert GapClosed(on=on).gap(one) is None
+        assert GapClosed(on=on)(one).improvement == pytest.approx(abs(better - start))
+
+
+@every_measure
+def test_a_reward_reads_its_own_measure_alone(on: Measure) -> None:
+    both = {"teacher_correlation", "agreement"}  # one is a part of the other
+    for other in {*GAPS.values()} - (both if on in both else {on}):
+        assert GapClosed(on=on)(measured(other, 0.1, 0.9, [0.7])[0]).total == 0.0
 
 
 def test_there_may_be_no_gap_to_close() -> None:
-    assert GapClosed().gap(episode(1.0, 0.5, [0.8])[0]) == 0.5
-    assert GapClosed().gap(episode(1.0, 0.995, [0.8])[0]) is None
+    by_loss = GapClosed(on="loss")
+    assert by_loss.gap(episode(1.0, 0.5, [0.8])[0]) == 0.5
+    assert by_loss.gap(episode(1.0, 0.995, [0.8])[0]) is None
     assert GapClosed(on="score").gap(episode(0.5, 1.0, [0.8])[0]) == pytest.approx(0.8)  # only the loss has none
-    assert GapClosed().gap(Episode(Standing(1.0, 0.1), None, 20, 10)) is None
+    assert by_loss.gap(Episode(Standing(1.0, 0.1), None, 20, 10)) is None
     assert GapClosed().gap(Episode(None, None, 20, 10)) is None
+
+
+def test_agreement_is_half_with_the_teacher_and_half_with_the_labels() -> None:
+    pairs = ((0.2, 0.4), (0.6, 0.5), (1.0, 0.8))
+    start, end, teacher = (Standing(1.0, 0.5, teacher_correlation=t, label_correlation=y) for t, y in pairs)
+    one = Episode(start, teacher, 10, 10).then(replace(phase(1.0), standing=end))
+    assert GapClosed()(one).total == pytest.approx((0.55 - 0.3) / (0.9 - 0.3))
+
+
+def test_nothing_is_paid_for_unless_it_is_asked_for() -> None:
+    grown = Episode(Standing(1.0, 0.0), Standing(0.5, 0.0), 10, 10).then(phase(1.0, share=1.0))
+    assert GapClosed()(grown).cost == 0.0
+    assert StudentOptions.cost_weight == 0.0
 
 
 def test_the_cost_of_everything_throughout_is_the_cost_weight() -> None:
@@ -55,17 +113,6 @@ def test_the_cost_of_everything_throughout_is_the_cost_weight() -> None:
         paid += GapClosed(cost_weight=0.3)(grown).cost
     assert paid == pytest.approx(0.3)
     assert grown.decisions_left == 0
-
-
-def test_a_run_that_reaches_its_teacher_returns_one() -> None:
-    for on, values in (("loss", [0.9, 0.5]), ("score", [0.9, 0.5])):
-        reward = GapClosed(0.0, on)  # type: ignore[arg-type]
-        grown = Episode(Standing(1.0, 0.1), Standing(0.5, 0.9), 20, 10)
-        total = 0.0
-        for loss, score in zip(values, (0.4, 0.9), strict=True):
-            grown = grown.then(phase(loss, score))
-            total += reward(grown).total
-        assert total == pytest.approx(1.0)
 
 
 def test_alternatives() -> None:
@@ -87,6 +134,12 @@ def test_exploration_pays_for_what_is_new() -> None:
 
 
 def test_unknown_rewards_are_named() -> None:
-    assert named("gap", 0.2) == GapClosed(0.2)
+    assert named("gap", 0.2) == named(DEFAULT, 0.2) == GapClosed(0.2)
+    assert [named(name, 0.0) for name in GAPS] == [GapClosed(on=on) for on in GAPS.values()]
     with pytest.raises(InputError, match="'gapp': did you mean 'gap'"):
         named("gapp", 0.1)
+
+
+def test_a_bonus_leaves_the_gap_what_it_is() -> None:
+    assert gap_of(named("gap+explore-hard", 0.1)) == gap_of(named("gap", 0.1)) == GapClosed(0.1)
+    assert gap_of(named("neg-loss", 0.1)) is None

@@ -68,7 +68,7 @@ def learned_from(run: Run, episodes: Sequence[Episode]) -> tuple[list[Episode], 
 
 def _unit(run: Run, what: str = "return") -> str:
     """What returns are measured in, beside their axis."""
-    share = str(run.settings.get("reward", "")).split("+")[0] in ("gap", "score-gap")
+    share = str(run.settings.get("reward", "")).split("+")[0].endswith("gap")
     return f"{what}\n(share of the gap closed)" if share else what
 
 

@@ -207,8 +207,9 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
     decision_interval: int = 20
     """Optimizer steps between two rows of decisions.csv and two points of a curve; a decision holds for one or more."""
     reward: str = "gap"
-    """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
-    cost_weight: float = 0.1
+    """What a decision earns: gap (which is agreement-gap), loss-gap, score-gap, probability-gap, kl-gap, margin-gap,
+    neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them apart."""
+    cost_weight: float = 0.0
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
 
     def student_settings(self) -> dict[str, Any]:

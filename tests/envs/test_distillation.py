@@ -25,7 +25,7 @@ from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import distill, tiny
 from ackd.episode import Episode
 from ackd.errors import InputError
-from ackd.rewards import GapClosed
+from ackd.rewards import GAPS, GapClosed
 from ackd.signals import GLOBALS
 from ackd.teachers import ModelTeacher
 from ackd.types import Needs, Standing
@@ -209,16 +209,19 @@ def test_dummy_and_subproc_give_the_same_weights() -> None:
     assert not np.array_equal(*results[0][1])  # the two students are not the same one
 
 
-def test_rewards_telescope() -> None:
-    env = tiny(cost_weight=0.0)
+@pytest.mark.parametrize("name", ["gap", *GAPS])
+def test_rewards_telescope(name: str) -> None:
+    env = tiny(reward=name)
     rewards = play(env, random_actions(env), seed=2)
     assert env.episode is not None
     reward = env.reward
     assert isinstance(reward, GapClosed)
     assert env.episode.start is not None
     assert env.episode.standing is not None
-    expected = (env.episode.start.loss - env.episode.standing.loss) / (reward.gap(env.episode) or 1.0)
+    first, last = (getattr(one, reward.on) for one in (env.episode.start, env.episode.standing))
+    expected = (first - last if name in ("loss-gap", "kl-gap") else last - first) / (reward.gap(env.episode) or 1.0)
     assert math.fsum(rewards) == pytest.approx(expected, abs=1e-9)
+    assert first != last or name == "score-gap"  # so few steps may leave the score where it was
 
 
 @pytest.mark.parametrize("every", [2, 4, 100])
@@ -321,12 +324,26 @@ def test_divergence_ends_the_episode_with_the_error_reward() -> None:
     assert np.isfinite(observation["globals"]).all()
 
 
+SURE = Standing(0.5, 0.9, divergence=0.0, teacher_correlation=1.0, label_correlation=0.7)
+SOME = Standing(1.0, 0.1, divergence=0.4, teacher_correlation=0.2, label_correlation=0.4)
+
+
 @pytest.mark.parametrize(
     ("reward", "start", "teacher", "said"),
     [
-        ("gap", Standing(0.5, 0.1), Standing(1.0, 0.9), "a loss of 0.500 on the reward split, and the teacher has 1"),
-        ("gap", Standing(1.0, 0.9), Standing(0.5, 0.1), ""),
-        ("gap+explore-hard", Standing(0.5, 0.1), Standing(1.0, 0.9), "a loss of 0.500"),
+        (
+            "loss-gap",
+            Standing(0.5, 0.1),
+            Standing(1.0, 0.9),
+            "a loss of 0.500 on the reward split, and the teacher has 1",
+        ),
+        ("loss-gap", Standing(1.0, 0.9), Standing(0.5, 0.1), ""),
+        ("gap", SOME, SURE, ""),
+        ("gap", SURE, SOME, "an agreement of 0.850 on the reward split, and the teacher has 0.300"),
+        ("gap+explore-hard", SURE, SOME, "an agreement of 0.850"),
+        ("margin-gap", SURE, SOME, "a teacher correlation of 1.000"),
+        ("kl-gap", SURE, SOME, "a divergence of 0.000"),
+        ("kl-gap", SOME, None, "rewards are 0: take one that needs none"),
         ("score-gap", Standing(0.5, 0.1), Standing(1.0, 0.9), ""),
         ("score-gap", Standing(1.0, 0.9), Standing(0.5, 0.1), "a score of 0.900 on the reward split"),
         ("neg-loss", Standing(0.5, 0.1), Standing(1.0, 0.9), ""),
