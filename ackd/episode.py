@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ackd.types import Report, Selection, Standing
 
@@ -59,6 +59,7 @@ class Episode:
     steps: int  # the budget in optimizer steps
     decision_interval: int  # optimizer steps in a phase; the last one may be shorter
     phases: Sequence[Phase] = ()
+    facts: Facts | None = None  # of the setting; None where there is no teacher, or nobody asked
 
     @property
     def steps_done(self) -> int:
@@ -82,7 +83,7 @@ class Episode:
 
     def then(self, phase: Phase) -> Episode:
         """This episode with one more phase."""
-        return Episode(self.start, self.teacher, self.steps, self.decision_interval, (*self.phases, phase))
+        return replace(self, phases=(*self.phases, phase))
 
 
 def _latest(phases: Sequence[Phase]) -> Standing | None:

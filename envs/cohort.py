@@ -113,8 +113,9 @@ class CohortEnv(VecEnv):
             starts = cohort.measure(reward_split, "reward")
             if cohort.distillation.reference is not None:
                 teacher = cohort.measure_teacher(reward_split, "reward")
+        facts = cohort.facts()
         began = [
-            trajectory.begin(Episode(start, teacher, cohort.steps, self.env.decision_interval), seed)
+            trajectory.begin(Episode(start, teacher, cohort.steps, self.env.decision_interval, facts=facts), seed)
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]

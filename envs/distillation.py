@@ -120,7 +120,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             start = distillation.measure(distillation.reward_part(self.reward_share), "reward")
             if distillation.reference is not None:
                 teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
-        episode = Episode(start, teacher, distillation.steps, self.decision_interval)
+        episode = Episode(start, teacher, distillation.steps, self.decision_interval, facts=distillation.facts())
         observation, info = self.trajectory.begin(episode, distillation.seed)
         return observation | self._represent(), info
 

@@ -208,10 +208,13 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
     """What a decision earns: gap, score-gap, neg-loss, final, gap+explore-soft, gap+explore-hard."""
     cost_weight: float = 0.1
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
+    gradient_cosines: bool = False
+    """Compare the gradients of types and labels at the first step of each decision: for the curves."""
 
     def student_settings(self) -> dict[str, Any]:
         """As `ACKD/Distill-v0` takes them."""
         own = {name: getattr(self, name) for name in ("temperature", "decision_interval", "reward", "cost_weight")}
+        own["cosines"] = self.gradient_cosines
         return {**self.pair_settings(), **self.cache_settings(), **self.learning_settings(), **own}
 
 
