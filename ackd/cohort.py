@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from ackd.episode import Facts
 from ackd.errors import InputError
 from ackd.journal import Journal, journaled
 from ackd.knowledge import assess, label_loss
@@ -42,7 +43,7 @@ class Cohort:
         students: N.
 
     Raises:
-        InputError: if there is no student, or the students pick or weigh examples.
+        InputError: if there is no student, the students pick or weigh examples, or gradients are to be compared.
     """
 
     def __init__(self, distillation: Distillation, students: int) -> None:
@@ -52,6 +53,10 @@ class Cohort:
             raise InputError(
                 "students of a cohort learn from the same examples, and here each picks or weighs its own: train them "
                 "one by one (leave --students away)"
+            )
+        if distillation.cosines:
+            raise InputError(
+                "the gradients of a cohort's students are not compared: leave --gradient-cosines or --students away"
             )
         self.distillation, self.size = distillation, students
         self._known_prices: dict[tuple[tuple[str, ...], tuple[int, int]], float] = {}
@@ -248,6 +253,15 @@ class Cohort:
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         return self._first.measure_teacher(split, name)
+
+    def facts(self) -> Facts | None:
+        """What is known of the setting before the first step, as its distillation has it."""
+        return self._first.remember(self.inspect())
+
+    @journaled
+    def inspect(self) -> Facts | None:
+        """The facts, asked about if nobody has."""
+        return self._first.inspect()
 
     def counters(self) -> dict[str, Any]:
         """The plain numbers that are read between two calls."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ackd.errors import InputError, not_finite
+from ackd.gradients import Compass, Pulls
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter, run
@@ -41,6 +42,7 @@ class Distiller:
         weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
         thin: the part of each batch that the student learns from at all, scored in a pass of its own; all if None.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
+        cosines: whether gradients are compared after each `begin_phase`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Distiller:
         weighting: Weighting | None = None,
         thin: Pick | None = None,
         precision: Precision = "fp32",
+        cosines: bool = False,
     ) -> None:
         self.student = student
         self.teachers = teachers
@@ -66,8 +69,14 @@ class Distiller:
         self.scale_steps = scale_steps
         self.weighting, self.thin = weighting, thin
         self.precision = precision
+        self._compass = Compass(student.model, meter) if cosines else None
+        self._comparing, self._pulls = False, Pulls()
         self._sums: dict[str, Tensor] = {}  # of each type's first losses, on the device
         self._seen: dict[str, int] = {}
+
+    def begin_phase(self) -> None:
+        """The first batch of the next step compares gradients, if this distiller does."""
+        self._comparing = self._compass is not None
 
     def step(self, batches: Sequence[Batch], selection: Selection) -> Report[Tensor]:
         """One optimizer step on the mean loss of the batches; the report stays on the device.
@@ -77,12 +86,22 @@ class Distiller:
         """
         if not self.student.model.training:  # the call goes through every module
             self.student.model.train()
+        self._pulls = Pulls()
         figures = [self._learn(batch, selection, 1 / len(batches)) for batch in batches]
         with self.ledger.timing("student"):
             norm = self.student.update()
         self.ledger.steps += 1
         loss, labels, uncertainty, accuracy, *losses = torch.stack(figures).mean(0)
-        return Report(loss, labels, norm, uncertainty, accuracy, dict(zip(selection.chosen, losses, strict=True)))
+        return Report(
+            loss,
+            labels,
+            norm,
+            uncertainty,
+            accuracy,
+            dict(zip(selection.chosen, losses, strict=True)),
+            self._pulls.cosines,
+            self._pulls.norms,
+        )
 
     def _learn(self, batch: Batch, selection: Selection, share: float) -> Tensor:
         """Adds the gradient of one batch's `share` of the step; its loss, label loss, uncertainty, accuracy, losses."""
@@ -124,7 +143,13 @@ class Distiller:
                 if self.weighting is not None:
                     known = Answers(batch, outputs, answers, losses, self.student.progress, self.ledger)
                     weights = self.weighting.weigh(known, chosen, rows)
-                loss, raw = self._mixed(selection, losses, weights)
+                raw, parts = _means(losses, weights)
+                loss = self._mixed(selection, losses, raw, parts)
+        if self._compass is not None and self._comparing:
+            self._comparing = False
+            with self.ledger.timing("probe"):
+                self.ledger.spend("probe", self._compass.flops(chosen, *batch.shape))
+                self._pulls = self._compass(chosen, parts)
         with self.ledger.timing("student"):
             self.student.learn(share * loss)
         return torch.stack([loss.detach(), raw[LABELS], sure, right, *(raw[one.name] for one in chosen)])
@@ -137,20 +162,19 @@ class Distiller:
             return batch.rows(thin(logits, batch.labels).tolist())
 
     def _mixed(
-        self, selection: Selection, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms that are selected, and each term's plain mean without gradient."""
-        raw, parts = {}, {}
-        for name, each in losses.items():
-            mean = each.mean() if len(each) else 0.0 * losses[LABELS].mean()  # a pick may be empty
-            raw[name] = mean.detach()
-            parts[name] = (weights[name] * each).mean() if name in weights and len(each) else mean
+        self,
+        selection: Selection,
+        losses: Mapping[str, Tensor],
+        raw: Mapping[str, Tensor],
+        parts: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The weighted sum of the terms that are selected, of which `_means` says the rest."""
         # a label loss of weight 0 is left out: its gradient of zeros would let the head's weights decay
         terms = [selection.labels * parts[LABELS]] if selection.labels else []
         for name in selection.chosen:
             weight = self.teacher_weights[self.knowledge[name].teacher] * selection.weights[name]
             terms.append(weight * self._scaled(name, raw[name], parts[name], len(losses[name])))
-        return sum(terms[1:], terms[0]), raw
+        return sum(terms[1:], terms[0])
 
     def _read(self, chosen: Sequence[Knowledge]) -> Needs:
         """What is read of the student."""
@@ -228,6 +252,16 @@ class Distiller:
         self._sums, self._seen = {name: total.to(device) for name, total in sums.items()}, dict(seen)
         if self.weighting is not None:
             self.weighting.load_state_dict(state["weighting"])
+
+
+def _means(losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Each term's plain mean, without gradient, and its mean under the weights of the examples, with it."""
+    raw, parts = {}, {}
+    for name, each in losses.items():
+        mean = each.mean() if len(each) else 0.0 * losses[LABELS].mean()  # a pick may be empty
+        raw[name] = mean.detach()
+        parts[name] = (weights[name] * each).mean() if name in weights and len(each) else mean
+    return raw, parts
 
 
 def _covering(batch: Batch, places: set[int]) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Episode:
     decision_interval: int  # optimizer steps in a phase; the last one may be shorter
     phases: Sequence[Phase] = ()
     decisions: int | None = None  # in the whole episode, spread evenly over its phases; None: one for each phase
-    facts: Facts | None = None  # of the setting, where somebody found them
+    facts: Facts | None = None  # of the setting; None where there is no teacher, or nobody asked
 
     @property
     def steps_done(self) -> int:

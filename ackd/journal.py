@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 
+from ackd.episode import Facts
 from ackd.errors import InputError, reason
 from ackd.reading import alike, read_tensors
 from ackd.stopping import hold, release, stop, stop_asked
@@ -30,9 +31,15 @@ logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
 END = "end"  # of a run that is finished
-ANSWERS: dict[str, type[Report[float]] | type[Standing]] = {"report": Report, "standing": Standing}
-TABLES = {"losses", "scores"}  # what of an answer is several numbers by their names
-VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing"}  # whose answers are one of these
+ANSWERS: dict[str, type[Report[float]] | type[Standing] | type[Facts]] = {
+    "report": Report,
+    "standing": Standing,
+    "facts": Facts,
+}
+TABLES = {"losses", "cosines", "norms", "scores"}  # what of an answer is several numbers by their names
+# whose answers are one of these
+VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
+ONCE = {"measure_teacher", "inspect"}  # whose answer is one for all students
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -153,7 +160,7 @@ class Journal:
             if not alike(entry["counters"], training.counters()):
                 raise ValueError("its counters are those of another training")
             training.load_counters(entry["counters"])
-            return _restored(verb, entry["answer"], None if verb == "measure_teacher" else training.size)
+            return _restored(verb, entry["answer"], None if verb in ONCE else training.size)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
@@ -270,6 +277,8 @@ def _plain(value: Any) -> Any:
         return {"report": asdict(value)}
     if isinstance(value, Standing):
         return {"standing": asdict(value)}
+    if isinstance(value, Facts):
+        return {"facts": asdict(value)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
@@ -281,6 +290,8 @@ def _restored(verb: str, value: Any, size: int | None) -> Any:
     Of several students it is a list with an answer for each, or such a list for each step.
     """
     wanted = VERBS.get(verb)
+    if wanted == "facts" and value is None:  # nothing is known where there is no teacher
+        return None
     if wanted is not None and isinstance(value, list) != (size is not None):
         raise ValueError(f"it is {_short([value])}")
     if isinstance(value, list):

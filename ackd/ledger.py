@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PARTS = ("student", "teacher", "cache", "knowledge", "reward", "report", "agent")
+PARTS = ("student", "teacher", "cache", "knowledge", "reward", "report", "agent", "probe")
 ACCOUNTS = ("as_run", "as_in_paper")
 
 
@@ -18,7 +18,8 @@ class Ledger:
 
     `student` is forward, backward and optimizer; `teacher` the answers that were computed, and `cache` those that were
     read and the writing of them; `knowledge` the losses; `reward` the passes over the reward split; `report` those
-    over dev, which steer nothing; `agent` its decisions and updates. FLOPs are matrix products and seconds are wall
+    over dev, which steer nothing; `agent` its decisions and updates; `probe` what was asked about the setting before
+    the first step. FLOPs are matrix products and seconds are wall
     time; on a GPU those of the host, which does not wait for the device inside a phase: they tell where the host was,
     not what the device did. Bytes are what a part handed over: the teacher its answers, the cache what it read and
     wrote. `accounts` are FLOPs of the learning steps once more, in the two ways of `account`.

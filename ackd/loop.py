@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.distiller import Distiller
+from ackd.episode import Facts
 from ackd.errors import InputError
 from ackd.journal import Journal, journaled
 from ackd.ledger import Ledger
 from ackd.measuring import Ask, Remembered, answers, judge
-from ackd.models import Meter, StudentFactory, run
+from ackd.models import Meter, StudentFactory, cannot_give, run
 from ackd.order import Order
 from ackd.precision import Precision, computing
+from ackd.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
 from ackd.process_group import ALONE, Group, led
 from ackd.scores import Pick
 from ackd.stages import Stage, check_stages, stage_at
@@ -55,9 +57,10 @@ class Distillation:
         device: where student and teachers are.
         precision: of the student's passes.
         compiled: compile the student's passes.
+        cosines: compare the gradients of types and labels at the first step of each `advance`.
 
     Raises:
-        InputError: if a number is not above 0.
+        InputError: if a number is not above 0, or gradients cannot be compared.
     """
 
     size: int | None = None  # students that answer in lists; None: one student, whose answers are no lists
@@ -82,6 +85,7 @@ class Distillation:
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         compiled: bool = False,
+        cosines: bool = False,
     ) -> None:
         numbers = {"steps": steps, "batch size": batch_size, "batches of a step": accumulate, "learning rate": lr}
         for name, value in numbers.items():
@@ -89,6 +93,9 @@ class Distillation:
                 raise InputError(f"the {name} must be above 0, got {value}")
         if batch_size > LARGEST_BATCH:
             raise InputError(f"the batch size must be at most {LARGEST_BATCH}, got {batch_size}")
+        if cosines and compiled:
+            raise InputError("compiled passes keep nothing to compare gradients with: leave one of the two away")
+        self.cosines = cosines
         self.task, self.teachers = task, tuple(teachers)
         # whose standing rewards and reports compare with; it is asked about splits that no cache knows
         asked = [uncached(one) for one in self.teachers]
@@ -104,6 +111,7 @@ class Distillation:
         self.group: Group = ALONE
         self._parts = {1.0: task.reward}  # of the reward split
         self.remembered = Remembered()  # of the reference teacher
+        self._facts: list[Facts | None] = []  # empty until somebody asks; shared by forks and cohorts
         with Streams(0).initialising():
             self._meter = Meter(make_student())
         self._begin(0)
@@ -136,6 +144,7 @@ class Distillation:
             weighting=weighting,
             thin=self.thin,
             precision=self.precision,
+            cosines=self.cosines,
         )
         self.steps_done = 0
         self._last = np.arange(min(self.batch_size, len(self.task.train)))  # the places learned from last
@@ -187,9 +196,11 @@ class Distillation:
             ValueError: if the budget is used up.
             InputError: if a teacher answered NaN or infinity.
         """
-        reports, asked = [], []
+        reports: list[Report[torch.Tensor]] = []
+        asked = []
         everything = list(self.distiller.knowledge.values())
         chosen = [self.distiller.knowledge[name] for name in selection.chosen]
+        self.distiller.begin_phase()
         with self.streams.dropping():
             for _ in range(min(steps, self.steps - self.steps_done)):
                 drawn = [self.order.next() for _ in range(self.accumulate)]
@@ -237,16 +248,64 @@ class Distillation:
             return None
         return self._teacher_answers(split, name)
 
-    def _teacher_answers(self, split: Split, name: str) -> NDArray[np.float64]:
+    def _teacher_answers(self, split: Split, name: str, part: str = "") -> NDArray[np.float64]:
+        """The reference teacher's answers to a split, asked for once; `part` pays, or else what the name says."""
         known, key = self.remembered.answers, (name, len(split))
         if key not in known:
             assert self.reference is not None
             known[key], flops = self._answers(self.reference, split)
-            if name != "reward":
-                self.ledger.spend("report", flops)
+            if part or name != "reward":
+                self.ledger.spend(part or "report", flops)
             elif not self.remembered.counted:
                 self.ledger.spend("reward", flops)
         return known[key]
+
+    def facts(self) -> Facts | None:
+        """What is known of the setting before the first step: asked about once, then remembered, forks included.
+
+        None without a teacher, for a language model, and for a student that shows no states.
+        """
+        return self.remember(self.inspect())
+
+    def remember(self, facts: Facts | None) -> Facts | None:
+        """The facts, which are warned of where that is due, as they were when they were first told."""
+        if not self._facts:
+            self._facts.append(facts)
+            if facts is not None:
+                warn(facts)
+        return self._facts[0]
+
+    @journaled
+    def inspect(self) -> Facts | None:
+        """The facts, asked about if nobody has."""
+        return self._facts[0] if self._facts else self.probe()
+
+    @led
+    def probe(self) -> Facts | None:
+        """The facts, asked about anew, of the student that seed 0 initialises: every seed has the same."""
+        task = self.task
+        if self.reference is None or task.spec.language:
+            return None
+        with self.ledger.timing("probe"):
+            with Streams(0, self.device).initialising():
+                model = self._make_student().to(self.device).eval()
+            if cannot_give(model, last_states(model)):
+                return None
+            ask, sample = reading(model, self._meter, self.precision), sampled(task.train)
+            seen, unseen = (self.answer(ask, split, "probe") for split in (sample, task.reward))
+            theirs = self._teacher_answers(task.reward, "reward", "probe")
+            if self.group.rank:  # the first one has all of their answers
+                return None
+            self.ledger.spend("probe", fit_flops(*seen.shape))
+            classes = theirs.shape[1]
+            return Facts(
+                agreement(theirs, task.reward.labels),
+                confidence(theirs),
+                agreement(probed(seen, sample.labels, unseen, classes), task.reward.labels),
+                chance=0.0 if classes == 1 else 1 / classes,
+                examples_per_parameter=len(task.train) / sum(one.numel() for one in model.parameters()),
+                epochs=self.steps * self.batch_size * self.accumulate / len(task.train),
+            )
 
     @journaled
     def represent(self) -> tuple[list[float], list[float]]:

@@ -54,6 +54,7 @@ def prepare(
     device: str = "cpu",
     precision: Precision = "fp32",
     compiled: bool = False,
+    cosines: bool = False,
 ) -> Distillation:
     """A distillation from plain values, each of them as on the command line.
 
@@ -92,6 +93,7 @@ def prepare(
         device: cpu, cuda or cuda:1.
         precision: fp32 | bf16, of the models' passes.
         compiled: compile the student's passes.
+        cosines: compare the gradients of types and labels at the first step of each phase.
 
     Raises:
         InputError: if any of it cannot work, in one sentence.
@@ -180,6 +182,7 @@ def prepare(
         device=place,
         precision=precision,
         compiled=compiled,
+        cosines=cosines,
     )
 
 

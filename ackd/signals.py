@@ -117,7 +117,7 @@ class Signals:
             float(entries_of(weights[-1])) if phases else 0.0,
             sum(weight > 0 for weight in weights) / max(len(phases), 1),
             self.prices[name],
-            0.0,
+            phases[-1].report.cosines.get(name, 0.0) if phases else 0.0,
             *(float(self.families[name] == family) for family in FAMILIES),
         ]
 

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -207,6 +208,9 @@ class Report(Generic[Number]):
     uncertainty: Number  # of the student: mean entropy of its answers over log C; 0 for regression
     accuracy: Number  # share of the examples whose likeliest class is the label's; 0 for regression
     losses: Mapping[str, Number]  # per selected knowledge type, before weight and scale
+    # where they are compared, on the first batch alone: of the gradients of the labels and the selected types
+    cosines: Mapping[str, Number] = field(default_factory=dict)  # of each type's with the labels'
+    norms: Mapping[str, Number] = field(default_factory=dict)  # of each type's, and of the labels'
 
     @property
     def finite(self: Report[float]) -> bool:
@@ -216,24 +220,37 @@ class Report(Generic[Number]):
     @property
     def numbers(self) -> list[Number]:
         """All of them, in their order."""
+        return self._of_steps + list(self.cosines.values()) + list(self.norms.values())
+
+    @property
+    def _of_steps(self) -> list[Number]:
+        """Those that every step measures."""
         first = [self.loss, self.labels, self.grad_norm, self.uncertainty, self.accuracy]
         return first + list(self.losses.values())
 
     def of(self, numbers: Iterable[float]) -> Report[float]:
         """Such a report with other numbers."""
-        loss, labels, grad_norm, uncertainty, accuracy, *losses = numbers
-        return Report(loss, labels, grad_norm, uncertainty, accuracy, dict(zip(self.losses, losses, strict=True)))
+        loss, labels, grad_norm, uncertainty, accuracy, *rest = numbers
+        left = iter(rest)
+        losses, cosines, norms = (
+            dict(zip(table, islice(left, len(table)), strict=True)) for table in (self.losses, self.cosines, self.norms)
+        )
+        return Report(loss, labels, grad_norm, uncertainty, accuracy, losses, cosines, norms)
 
 
 def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
     """The mean of some steps under one selection, read from the device in a single transfer.
+
+    Cosines and norms are those of the first, which alone has them.
 
     Raises:
         ValueError: if `reports` is empty.
     """
     if not reports:
         raise ValueError("there is no report to take the mean of")
-    return reports[0].of(torch.stack([torch.stack(one.numbers) for one in reports]).double().mean(0).tolist())
+    steps = torch.stack([torch.stack(one._of_steps) for one in reports]).double().mean(0)
+    compared = [*reports[0].cosines.values(), *reports[0].norms.values()]
+    return reports[0].of(torch.cat([steps, torch.stack(compared).double()] if compared else [steps]).tolist())
 
 
 @dataclass(frozen=True)

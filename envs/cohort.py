@@ -118,8 +118,9 @@ class CohortEnv(VecEnv):
             starts = cohort.measure(reward_split, "reward")
             if cohort.distillation.reference is not None:
                 teacher = cohort.measure_teacher(reward_split, "reward")
+        facts = cohort.facts()
         began = [
-            trajectory.begin(self.env.begun(start, teacher), seed)
+            trajectory.begin(self.env.begun(start, teacher, facts), seed)
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from ackd.choices import Action, Choice, make_choice
 from ackd.envs.trajectory import ERROR_RETURN, Record, Trajectory
-from ackd.episode import Episode, Phase, ends
+from ackd.episode import Episode, Facts, Phase, ends
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.rewards import GapClosed, Reward
@@ -118,9 +118,16 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     def _ends(self) -> list[int]:
         return ends(self.distillation.steps, self.decision_interval, self.most_decisions)
 
-    def begun(self, start: Standing | None, teacher: Standing | None) -> Episode:
+    def begun(self, start: Standing | None, teacher: Standing | None, facts: Facts | None) -> Episode:
         """An episode without phases."""
-        return Episode(start, teacher, self.distillation.steps, self.decision_interval, decisions=self.most_decisions)
+        return Episode(
+            start,
+            teacher,
+            self.distillation.steps,
+            self.decision_interval,
+            decisions=self.most_decisions,
+            facts=facts,
+        )
 
     def until(self, steps_done: int) -> tuple[int, bool]:
         """Phases until the next decision, and whether the reward split is measured after them."""
@@ -146,7 +153,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             start = distillation.measure(distillation.reward_part(self.reward_share), "reward")
             if distillation.reference is not None:
                 teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
-        observation, info = self.trajectory.begin(self.begun(start, teacher), distillation.seed)
+        episode = self.begun(start, teacher, distillation.facts())
+        observation, info = self.trajectory.begin(episode, distillation.seed)
         return observation | self._represent(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

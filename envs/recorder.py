@@ -76,6 +76,8 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
         "env/loss/labels": info["loss/labels"],
         **{f"env/loss/{name}": info[f"loss/{name}"] for name in losses},
         **{f"env/select/{name}": weight for name, weight in weights.items()},
+        **{f"env/cosine/{name}": value for name, value in phase.report.cosines.items()},
+        **{f"env/gradient/{name}": value for name, value in phase.report.norms.items()},
         **{f"env/reward_split/{name}": value for name, value in measured.items()},
         "env/grad_norm": info["grad_norm"],
         "env/learning_rate": phase.learning_rate,

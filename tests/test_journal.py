@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_last_good_state(
 def test_lines_are_plain_json(tmp_path: Path) -> None:
     play(journaled(tmp_path), (3,))
     verbs = [json.loads(line)["verb"] for line in (tmp_path / ENTRIES).read_text().splitlines()]
-    assert verbs == ["reset", "measure", "measure_teacher", *["advance", "measure"] * 6, "measure"]
+    assert verbs == ["reset", "measure", "measure_teacher", "inspect", *["advance", "measure"] * 6, "measure"]
 
 
 def test_a_finished_journal_answers_everything_again_and_nothing_else(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ ROWS = [
     {"ackd.trends", "ackd.comparison", "ackd.weighting"},
     {"ackd.pictures", "ackd.comparison_pictures", "ackd.method_pictures"},
     {"ackd.teachers", "ackd.tasks", "ackd.student", "ackd.influence"},
-    {"ackd.distiller", "ackd.checks", "ackd.journal", "ackd.presets", "ackd.corpora"},
-    {"ackd.loop", "ackd.measuring", "ackd.sources"},
+    {"ackd.distiller", "ackd.gradients", "ackd.checks", "ackd.journal", "ackd.presets", "ackd.corpora"},
+    {"ackd.loop", "ackd.measuring", "ackd.probe", "ackd.sources"},
     {
         "ackd.budget",
         "ackd.cohort",

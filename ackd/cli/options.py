@@ -211,6 +211,8 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
     neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them apart."""
     cost_weight: float = 0.0
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
+    gradient_cosines: bool = False
+    """Compare the gradients of types and labels at the first step of each decision: for the curves."""
 
     def student_settings(self) -> dict[str, Any]:
         """As `ACKD/Distill-v0` takes them."""
@@ -218,6 +220,7 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
             name: getattr(self, name)
             for name in ("temperature", "decisions", "decision_interval", "reward", "cost_weight")
         }
+        own["cosines"] = self.gradient_cosines
         return {**self.pair_settings(), **self.cache_settings(), **self.learning_settings(), **own}
 
 

@@ -57,9 +57,11 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         if self.finished(folder, "tune"):
             return
         self._check()
-        self._prepare(UNTUNED)  # refuses what cannot work
+        untuned = self._prepare(UNTUNED)  # refuses what cannot work
         folder.begin("tune", asdict(self))
         started, total = time.perf_counter(), Ledger()
+        untuned.facts()  # for what it warns of
+        total.add(untuned.ledger)
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         students = Grid(folder.path, self._prepare, seeds, self.journal)
         grid = [(tau, weight) for tau in self.temperature for weight in self.kd_weight]
