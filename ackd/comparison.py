@@ -176,6 +176,27 @@ def profiles(comparison: Comparison, points: int = 201) -> tuple[Array, dict[str
     return thresholds, {name: performance_profile(scores, thresholds) for name, scores in comparison.scores.items()}
 
 
+def fronts(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """For each task the policies that no other beats in both mean score and mean FLOPs share, the cheapest first.
+
+    A policy with a training that diverged is on none.
+    """
+    found = {}
+    for task in names(cells, "task"):
+        groups: dict[str, list[Cell]] = {}
+        for cell in cells:
+            if cell.task == task:
+                groups.setdefault(cell.policy, []).append(cell)
+        scores = {
+            policy: sum(cell.score for cell in those if cell.score is not None) / len(those)
+            for policy, those in groups.items()
+            if all(cell.score is not None for cell in those)
+        }
+        costs = [sum(cell.flops_share for cell in groups[policy]) / len(groups[policy]) for policy in scores]
+        found[task] = [list(scores)[place] for place in pareto_front(costs, list(scores.values()))]
+    return found
+
+
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     """The places of the points that no other beats, cheapest first: none costs no more and scores no less but equals.
 

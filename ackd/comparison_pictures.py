@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ackd.comparison import pareto_front
 from ackd.pictures import COLOURS, DASHES, GREY, INK, MARKERS, PALE, PERCENT, figure_of, shortened, styled
 from ackd.statistics import Interval
 
@@ -28,6 +27,7 @@ class TaskScores:
     scores: Mapping[str, Sequence[float]]
     intervals: Mapping[str, Interval]
     flops: Mapping[str, float]  # mean, in percent of transferring everything
+    front: Sequence[str]  # the policies that no other beats in both, cheapest first
 
 
 @styled
@@ -79,7 +79,7 @@ def _intervals(axes: Axes, rows: Mapping[str, Interval | None], label: str = "")
 
 @styled
 def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
-    """For each task a panel: each policy's mean score over its FLOPs, with the Pareto front as a stepped line."""
+    """For each task a panel: each policy's mean score and its interval over its FLOPs; the front is a stepped line."""
     grid = _grid(tasks, 3.0)
     figure: Figure = grid[0].figure  # type: ignore[assignment]
     policies = list(dict.fromkeys(policy for one in tasks for policy in one.intervals))
@@ -87,13 +87,13 @@ def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
     for axes, one in zip(grid, tasks, strict=True):
         there = list(one.intervals)
         costs, scores = [one.flops[name] for name in there], [one.intervals[name].value for name in there]
-        front = pareto_front(costs, scores)
         axes.plot(
-            [costs[place] for place in front], [scores[place] for place in front],
+            [one.flops[name] for name in one.front], [one.intervals[name].value for name in one.front],
             drawstyle="steps-post", color=GREY, linewidth=1.2, zorder=1, label="Pareto front",
         )  # fmt: skip
         for name, cost, score in zip(there, costs, scores, strict=True):
-            place = policies.index(name)
+            place, interval = policies.index(name), one.intervals[name]
+            axes.vlines(cost, interval.low, interval.high, color=COLOURS[place % len(COLOURS)], linewidth=1.2, zorder=1)
             # Later ones are smaller, so that none hides another at the same spot.
             size = 10 - 4 * place / max(len(policies) - 1, 1)
             axes.plot(

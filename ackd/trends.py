@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ackd.runlog import Decision
 
 Array = NDArray[np.float64]
+MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,28 @@ def episodes_of(decisions: Sequence[Decision], steps: int) -> list[Episode]:
         Episode(number, those[0].seed, those, those[-1].steps_done >= steps or any(d.error for d in those))
         for number, those in sorted(groups.items())
     ]
+
+
+def aligned(episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes with a row wherever one of them has one, so that rows compare by their places.
+
+    They differ where a budget cut the phases of some. What holds for a stretch of steps holds for its parts; what it
+    earned and what was measured at its end belongs to the last of them.
+    """
+    ends = sorted({decision.steps_done for episode in episodes for decision in episode.decisions})
+    if len(ends) * len(episodes) > MOST_ROWS:
+        return list(episodes)
+    return [replace(episode, decisions=_split(episode.decisions, ends)) for episode in episodes]
+
+
+def _split(decisions: Sequence[Decision], ends: Sequence[int]) -> list[Decision]:
+    parts, begin = [], 0
+    for decision in decisions:
+        within = ends[bisect_right(ends, begin) : bisect_left(ends, decision.steps_done)]
+        nothing = replace(decision, reward=0.0, reward_loss=None, reward_score=None, error="")
+        parts += [*(replace(nothing, steps_done=end) for end in within), decision]
+        begin = decision.steps_done
+    return parts
 
 
 @dataclass(frozen=True)

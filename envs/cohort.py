@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -211,26 +212,64 @@ class CohortEnv(VecEnv):
         cohort = self.cohort
         phases, wanted = self.env.until(cohort.steps_done)
         for left in reversed(range(phases)):
-            steps, prices, price_of_all = cohort.steps_done, list(cohort.prices), cohort.price_of_all
-            learning_rate = cohort.learning_rate
-            reports = cohort.advance(selections, self.env.decision_interval)
+            done = self._phase(selections)
             standings: Sequence[Standing | None] = [None] * self.num_envs
             if wanted and not left:
                 standings = cohort.measure(cohort.distillation.reward_part(self.env.reward_share), "reward")
-            for i, trajectory in enumerate(self.trajectories):
+            for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
                 if trajectory.over:
                     continue
-                trajectory.then(
-                    Phase(
-                        selections[i],
-                        reports[i],
-                        standings[i] if reports[i].finite else None,
-                        steps=cohort.steps_done - steps,
-                        learning_rate=learning_rate,
-                        flops=cohort.prices[i] - prices[i],
-                        flops_all=cohort.price_of_all - price_of_all,
-                    )
+                for part in parts[:-1]:
+                    trajectory.then(part)
+                trajectory.then(replace(parts[-1], standing=standing if parts[-1].finite else None))
+
+    def _phase(self, selections: Sequence[Selection]) -> list[list[Phase]]:
+        """One phase: for each student what it comes to, in two where its budget cuts the selection.
+
+        All train on to the next cut of anybody's, and what belongs together is put together again.
+        """
+        cohort = self.cohort
+        plans = [
+            self.env.affordable(selection, seed=cohort.seeds[0], done=cohort.steps_done, spent=spent)
+            for selection, spent in zip(selections, cohort.prices, strict=True)
+        ]
+        cuts = {plan[0][1] for plan in plans} | {self.env.decision_interval}
+        found: list[list[Phase]] = [[] for _ in plans]
+        begin = 0
+        for end in sorted(cuts):
+            steps, prices, price_of_all = cohort.steps_done, list(cohort.prices), cohort.price_of_all
+            learning_rate = cohort.learning_rate
+            now = [plan[begin >= plan[0][1]][0] for plan in plans]
+            reports = cohort.advance(now, end - begin)
+            for i, parts in enumerate(found):
+                phase = Phase(
+                    now[i],
+                    reports[i],
+                    None,
+                    steps=cohort.steps_done - steps,
+                    learning_rate=learning_rate,
+                    flops=cohort.prices[i] - prices[i],
+                    flops_all=cohort.price_of_all - price_of_all,
                 )
+                if parts and parts[-1].selection == phase.selection:
+                    parts[-1] = _joined(parts[-1], phase)
+                elif not parts or parts[-1].finite:  # nothing is noted after divergence
+                    parts.append(phase)
+            begin = end
+        return found
+
+
+def _joined(first: Phase, second: Phase) -> Phase:
+    """Two phases under one selection, one after the other, as one."""
+    steps = first.steps + second.steps
+    pairs = zip(first.report.numbers, second.report.numbers, strict=True)
+    return replace(
+        first,
+        report=first.report.of((one * first.steps + other * second.steps) / steps for one, other in pairs),
+        steps=steps,
+        flops=first.flops + second.flops,
+        flops_all=first.flops_all + second.flops_all,
+    )
 
 
 def _stacked(observations: Sequence[Observation]) -> Observation:

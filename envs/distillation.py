@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from ackd.budget import Allowance
 from ackd.choices import Action, Choice, make_choice
 from ackd.envs.trajectory import ERROR_RETURN, Record, Trajectory
 from ackd.episode import Episode, Facts, Phase, ends
@@ -46,6 +47,9 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         reward_share: the part of the reward split that is measured, always the same examples.
         observe_cls: also observe `student_cls` and `teacher_cls`, the mean first-token output of the last layers over
             the batch that was learned from last, cut to [-10, 10]; what `ksm` decides from. Two passes a decision.
+        flops_budget: what a run may spend, as a share of what transferring everything throughout takes. What of a
+            selection the rest does not allow, so that labels alone still fit after it (`ackd.budget.Allowance`), is
+            trained under the labels alone, with the weight that it gives them or else 1, as a phase of its own.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last
     reward makes the whole return `ERROR_RETURN`, and `info["error/type"]` says so.
@@ -69,6 +73,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         reward_every: int | None = 1,
         reward_share: float = 1.0,
         observe_cls: bool = False,
+        flops_budget: float | None = None,
     ) -> None:
         families = distillation.families
         if decision_interval < 1:
@@ -79,7 +84,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError(f"rewards are measured every {reward_every} decisions: give at least 1")
         if not 0 < reward_share <= 1:
             raise InputError(f"{reward_share} of the reward split cannot be measured: give a share above 0, at most 1")
-        self.distillation = distillation
+        self.distillation, self.flops_budget = distillation, flops_budget
+        self._allowance = None if flops_budget is None else Allowance(distillation, flops_budget)
         self.decision_interval, self.reward_every, self.reward_share = decision_interval, reward_every, reward_share
         self.knowledge = tuple(families)
         self.most_decisions, self.levels = decisions, levels
@@ -166,12 +172,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         trajectory = self.trajectory
         if trajectory.over:
             raise gymnasium.error.ResetNeeded("the episode has not begun or has ended: call reset()")
-        phases, wanted = self.until(self.distillation.steps_done)
-        selection = trajectory.decide(action)
-        for left in reversed(range(phases)):
-            trajectory.then(self._train(selection, wanted and not left))
-            if trajectory.over:
-                break
+        for phase in self._phases(trajectory.decide(action)):
+            trajectory.then(phase)
         observation, reward, terminated, info = trajectory.answer()
         return observation | self._represent(), reward, terminated, False, info
 
@@ -220,6 +222,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             "reward_every": self.reward_every,
             "reward_share": self.reward_share,
             "observe_cls": self.observe_cls,
+            "flops_budget": self.flops_budget,
         }
         if changes.get("choice", "levels") != "levels":
             arguments["levels"] = None
@@ -236,18 +239,54 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError("the journal of this run has first-token outputs of other models: start the run anew")
         return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
-    def _train(self, selection: Selection, wanted: bool) -> Phase:
+    def affordable(self, selection: Selection, *, seed: int, done: int, spent: float) -> list[tuple[Selection, int]]:
+        """What a selection comes to in the next phase: itself, and labels alone where the budget allows no more of it.
+
+        Args:
+            selection: what was decided.
+            seed: of the run's order of batches.
+            done: the run's optimizer steps so far.
+            spent: their FLOPs.
+
+        Returns:
+            One or two selections and the optimizer steps of each, which make `decision_interval` together.
+        """
+        steps = self.decision_interval
+        if self._allowance is None:
+            return [(selection, steps)]
+        most = min(steps, self.distillation.steps - done)
+        allowed = self._allowance.steps(selection.chosen, most, seed=seed, done=done, spent=spent)
+        if allowed == most:
+            return [(selection, steps)]
+        alone = Selection(labels=selection.labels or 1.0)
+        return [(selection, allowed), (alone, steps - allowed)] if allowed else [(alone, steps)]
+
+    def _phases(self, selection: Selection) -> Iterator[Phase]:
+        """Trains until the next decision, or until it diverges."""
+        distillation = self.distillation
+        phases, wanted = self.until(distillation.steps_done)
+        for left in reversed(range(phases)):
+            parts = self.affordable(
+                selection, seed=distillation.seed, done=distillation.steps_done, spent=distillation.price
+            )
+            for place, (part, steps) in enumerate(parts, 1):
+                phase = self._train(part, steps, wanted and not left and place == len(parts))
+                yield phase
+                if not phase.finite:
+                    return
+
+    def _train(self, selection: Selection, steps: int, wanted: bool) -> Phase:
         """One phase, after which the reward split is measured if it is wanted."""
         distillation = self.distillation
-        steps, price, price_of_all = distillation.steps_done, distillation.price, distillation.price_of_all
+        done, price, price_of_all = distillation.steps_done, distillation.price, distillation.price_of_all
         learning_rate = distillation.learning_rate
-        report = distillation.advance(selection, self.decision_interval)
+        report = distillation.advance(selection, steps)
         reward_split = distillation.reward_part(self.reward_share)
         return Phase(
             selection,
             report,
             distillation.measure(reward_split, "reward") if wanted and report.finite else None,
-            steps=distillation.steps_done - steps,
+            steps=distillation.steps_done - done,
             learning_rate=learning_rate,
             flops=distillation.price - price,
             flops_all=distillation.price_of_all - price_of_all,

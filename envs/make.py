@@ -24,6 +24,7 @@ def distill(
     decisions: int | None = DECISIONS,
     reward: str = "gap",
     cost_weight: float = 0.0,
+    flops_budget: float | None = None,
     choice: str = "subset",
     k_max: int = 8,
     levels: Sequence[float] | None = None,
@@ -38,6 +39,7 @@ def distill(
         decisions: in an episode, spread evenly over its phases; None: one for each phase, as a preset has it.
         reward: one of `ackd.rewards.REWARDS`; gap is agreement-gap.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
+        flops_budget: what a run may spend, as a share of what transferring everything throughout takes; None: no limit.
         choice: subset | levels | weights | type-subset | type-shares; a preset has its own, one action for each of
             its stages.
         k_max: length of the action.
@@ -64,6 +66,7 @@ def distill(
         levels=levels,
         reward_every=reward_every,
         observe_cls=observe_cls,
+        flops_budget=flops_budget,
     )
 
 
@@ -77,6 +80,7 @@ def tiny(
     lr: float = 1e-3,
     reward: str = "gap",
     cost_weight: float = 0.0,
+    flops_budget: float | None = None,
     choice: str = "subset",
     k_max: int = 8,
     levels: Sequence[float] | None = None,
@@ -94,6 +98,7 @@ def tiny(
         lr: peak learning rate.
         reward: as in `distill`.
         cost_weight: as in `distill`.
+        flops_budget: as in `distill`.
         choice: as in `distill`.
         k_max: as in `distill`.
         levels: as in `distill`.
@@ -126,6 +131,7 @@ def tiny(
         levels=levels,
         reward_every=reward_every,
         observe_cls=observe_cls,
+        flops_budget=flops_budget,
     )
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ackd.comparison import Comparison, gaps_closed
+from ackd.cli.tables import tables
+from ackd.comparison import Comparison, fronts, gaps_closed
+from ackd.runlog import Cell
 
 
 def of(**scores: list[list[float]] | NDArray[np.float64]) -> Comparison:
@@ -65,3 +67,45 @@ def test_where_policies_have_tasks_of_their_own_the_gap_is_found_and_a_stranger_
         known = {"best": np.full((5, 8), 3.0)}  # what the best of each task has but for the noise
         closed = gaps_closed(of(**scores, **known), tuple(scores))
         assert closed["best"] == pytest.approx(1.0, abs=0.35)
+
+
+def test_the_fronts_are_those_of_means_compared_one_by_one() -> None:
+    """Against brute force: who is beaten by somebody in one of the two means, and not better in the other."""
+    rng = np.random.default_rng(3)
+    cells = [
+        Cell(
+            task, f"p{i}", seed, "accuracy", float(rng.integers(70, 74)), 90.0, None, float(rng.integers(6, 10)) / 10, 1
+        )
+        for task in ("sst2", "mrpc")
+        for i in range(12)
+        for seed in range(2)
+    ]
+    cells.append(Cell("mrpc", "cheap", 0, "accuracy", None, 90.0, None, 0.1, 1.0))  # diverged
+    found = fronts(cells)
+    assert list(found) == ["sst2", "mrpc"]
+    for task, front in found.items():
+        score: dict[str, list[float]] = {}
+        cost: dict[str, list[float]] = {}
+        for cell in cells:
+            if cell.task == task and cell.score is not None:
+                score.setdefault(cell.policy, []).append(cell.score)
+                cost.setdefault(cell.policy, []).append(cell.flops_share)
+        means = {name: (sum(score[name]), -sum(cost[name])) for name in score}
+        kept = {
+            name
+            for name, (s, c) in means.items()
+            if not any(other != (s, c) and other[0] >= s and other[1] >= c for other in means.values())
+        }
+        assert set(front) == kept
+        assert 1 < len(kept) < 12
+        assert front == sorted(front, key=lambda name: -means[name][1])
+
+
+def test_the_table_names_the_front() -> None:
+    def row(policy: str, score: float | None, flops: float) -> dict[str, object]:
+        cell = {"task": "sst2", "policy": policy, "seed": 0, "metric": "accuracy", "dev_score": score}
+        return {**cell, "teacher_score": 90.0, "reward": None, "flops_share": flops, "seconds": 1.0, "steps": 10}
+
+    rows = [row("all", 80.0, 1.0), row("labels", 70.0, 0.6), row("random", 69.0, 0.8), row("half", None, 0.5)]
+    assert "| sst2 | labels, all |" in tables(rows)
+    assert "Pareto" not in tables(rows[:1])

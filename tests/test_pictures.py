@@ -133,6 +133,22 @@ def test_episodes_are_told_apart_when_they_take_turns() -> None:
     ]
 
 
+def test_rows_that_a_budget_cut_are_laid_on_everybodys() -> None:
+    rows = [
+        *(decision(0, 10, 0.25), decision(0, 14, 0.0, reward_score=None, weights={"a": 1.0})),
+        *(decision(0, 20, 0.5, weights={"a": 0.0}), decision(1, 10, 0.25), decision(1, 20, 1.0, weights={"a": 0.5})),
+    ]
+    found = trends.episodes_of(rows, 20)
+    both = trends.aligned(found)
+    assert [[one.steps_done for one in episode.decisions] for episode in both] == [[10, 14, 20]] * 2
+    assert [one.returned for one in both] == [0.75, 1.25]
+    assert both[0] == found[0]
+    assert [one.reward for one in both[1].decisions] == [0.25, 0.0, 1.0]
+    assert [one.reward_score for one in both[1].decisions] == [0.8, None, 0.8]
+    np.testing.assert_allclose(trends.mean_weights(both, ["a"]), [[0.0, 0.75, 0.25]])
+    np.testing.assert_allclose(trends.edges(both, 20), [0, 50, 70, 100])
+
+
 def test_the_running_mean_and_its_quartiles() -> None:
     values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]
     band = trends.running(values, 3)
@@ -295,7 +311,7 @@ def test_the_cost_bars_are_shares_of_the_whole() -> None:
 def test_each_seed_is_a_dot_beside_mean_and_interval() -> None:
     scores = {"labels": [70.0, 72.0, 74.0], "all": [80.0, 81.0, 85.0]}
     intervals = {name: comparison.mean_interval(values) for name, values in scores.items()}
-    one = versus.TaskScores("t", "accuracy", 90.0, scores, intervals, {"labels": 60.0, "all": 100.0})
+    one = versus.TaskScores("t", "accuracy", 90.0, scores, intervals, {"labels": 60.0, "all": 100.0}, ("labels", "all"))
     figure = versus.policy_scores([one])
     (axes,) = figure.axes
     dots = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "o"]
@@ -310,14 +326,17 @@ def test_each_seed_is_a_dot_beside_mean_and_interval() -> None:
 
 def test_the_front_is_drawn_through_the_points_on_it() -> None:
     means = {"labels": 70.0, "all": 80.0, "bad": 60.0}
-    intervals = {name: Interval(mean, mean, mean) for name, mean in means.items()}
+    intervals = {name: Interval(mean, mean - 1, mean + 2) for name, mean in means.items()}
     scores = {name: [mean] for name, mean in means.items()}
-    one = versus.TaskScores("t", "f1", 90.0, scores, intervals, {"labels": 60.0, "all": 100.0, "bad": 90.0})
+    flops = {"labels": 60.0, "all": 100.0, "bad": 90.0}
+    one = versus.TaskScores("t", "f1", 90.0, scores, intervals, flops, ("labels", "all"))
     figure = versus.score_against_flops([one, one, one])
     assert len(figure.axes) == 3
     front, *points = figure.axes[0].lines
     assert np.array_equal(front.get_xydata(), [[60, 70], [100, 80]])
     assert [np.asarray(point.get_xydata()).tolist() for point in points] == [[[60, 70]], [[100, 80]], [[90, 60]]]
+    bars = [np.asarray(bar.get_segments()).tolist() for bar in figure.axes[0].collections]  # type: ignore[attr-defined]
+    assert bars == [[[[60, 69], [60, 72]]], [[[100, 79], [100, 82]]], [[[90, 59], [90, 62]]]]
     assert texts(figure) == ["Pareto front", "labels", "all", "bad"]
     assert is_png(pictures.png(figure))
 

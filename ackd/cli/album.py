@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def _picture(name: str, title: str, figure: Figure, caption: str, alt: str) -> P
 def of_training(run: Run, decisions: Sequence[Decision]) -> list[Picture]:
     """The pictures of a run of `ackd train` or `ackd distill`."""
     steps = steps_of(run, decisions)
-    episodes, final = learned_from(run, trends.episodes_of(decisions, steps))
+    episodes, final = learned_from(run, trends.aligned(trends.episodes_of(decisions, steps)))
     types = list(decisions[0].weights)
     album = _rewards(run, episodes, final) if run.command == "train" else _reward_within(run, episodes[0], steps)
     if types:
@@ -203,10 +204,14 @@ def of_evaluation(run: Run, cells: Sequence[Cell]) -> list[Picture]:
                 "pareto",
                 "Scores against cost",
                 versus.score_against_flops(tasks),
-                "Up is better and left is cheaper; no policy beats those on the grey line in both.",
+                "Up is better and left is cheaper; no policy beats those on the grey line in both. Each point is a "
+                "mean over seeds, and the line through it its 95 % bootstrap interval.",
                 "Mean dev score over FLOPs. "
                 + "; ".join(
-                    f"{one.task}: " + ", ".join(f"{n} {c:.0f} % FLOPs" for n, c in one.flops.items()) for one in tasks
+                    f"{one.task}: "
+                    + ", ".join(f"{n} {c:.0f} % FLOPs" for n, c in one.flops.items())
+                    + f"; on the front: {', '.join(one.front)}"
+                    for one in tasks
                 )
                 + ".",
             )
@@ -224,6 +229,7 @@ def _scores(task: str, cells: Sequence[Cell]) -> versus.TaskScores:
         scores=scores,
         intervals={name: comparison.mean_interval(values) for name, values in scores.items() if values},
         flops={name: 100 * sum(cell.flops_share for cell in those) / len(those) for name, those in groups.items()},
+        front=comparison.fronts(cells)[task],
     )
 
 
@@ -292,8 +298,9 @@ def _chosen(run: Run, cells: Sequence[Cell]) -> list[Picture]:
             continue
         steps = max(steps_of(run, decisions) for decisions in logs.values())
         groups = {name: trends.episodes_of(decisions, steps) for name, decisions in logs.items()}
-        everyone = [episode for those in groups.values() for episode in those]
-        tables = {name: trends.mean_weights(those, types) for name, those in groups.items()}
+        everyone = trends.aligned([episode for those in groups.values() for episode in those])
+        rest = iter(everyone)
+        tables = {name: trends.mean_weights(list(islice(rest, len(those))), types) for name, those in groups.items()}
         album.append(
             _picture(
                 f"selections-{place}",

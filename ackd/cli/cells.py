@@ -90,8 +90,11 @@ class Cells:
         if (task, method) not in self._envs:
             given = self.rows[task].setting
             if method:
-                self.env(task)
-                self._envs[task, method] = prepared(published(method), given)
+                ours, theirs = self.env(task), prepared(published(method), {**given, "flops_budget": None})
+                if ours.flops_budget is not None:  # as many FLOPs as everybody's, whatever the method can transfer
+                    share = ours.flops_budget * price(ours) / price(theirs)
+                    theirs = theirs.variant(flops_budget=min(share, 1.0))
+                self._envs[task, method] = theirs
             else:
                 env = distill(**given)
                 if task in self.alike:

@@ -212,13 +212,16 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
     cost_weight: float = 0.0
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
     gradient_cosines: bool = False
-    """Compare the gradients of types and labels at the first step of each decision: for the curves."""
+    """Compare the gradients of types and labels at the first step of each phase."""
+    flops_budget: float | None = None
+    """What a student's training may spend, as a share of the FLOPs of transferring everything throughout; where the
+    rest is needed for the labels alone, these go on. No limit if not given."""
 
     def student_settings(self) -> dict[str, Any]:
         """As `ACKD/Distill-v0` takes them."""
         own = {
             name: getattr(self, name)
-            for name in ("temperature", "decisions", "decision_interval", "reward", "cost_weight")
+            for name in ("temperature", "decisions", "decision_interval", "reward", "cost_weight", "flops_budget")
         }
         own["cosines"] = self.gradient_cosines
         return {**self.pair_settings(), **self.cache_settings(), **self.learning_settings(), **own}

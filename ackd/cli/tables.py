@@ -18,7 +18,7 @@ from ackd.statistics import Interval, break_even
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
     """All of them in Markdown: by task, over tasks, and what learning cost."""
     rows = [_cell(cell) for cell in cells]
-    parts = [tabulate(rows), *_overall(rows), *_prices(cells, learned or {})]
+    parts = [tabulate(rows), *_fronts(rows), *_overall(rows), *_prices(cells, learned or {})]
     return "\n\n".join(parts)
 
 
@@ -46,6 +46,20 @@ def summaries(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
         figures = (f"{group[0].teacher:.2f}", reward, f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
         rows.append((task, policy, group[0].metric, score, *figures))
     return rows
+
+
+def _fronts(cells: Sequence[Cell]) -> list[str]:
+    """Which policies are worth their FLOPs, task by task; nothing where there is one policy only."""
+    if len(comparison.names(cells, "policy")) < 2:
+        return []
+    lines = [
+        "The Pareto front, cheapest first: no other policy has both a better mean score and fewer FLOPs.",
+        "",
+        "| task | policies |",
+        "|---|---|",
+    ]
+    lines += [f"| {task} | {', '.join(front)} |" for task, front in comparison.fronts(cells).items()]
+    return ["\n".join(lines)]
 
 
 def _overall(cells: Sequence[Cell]) -> list[str]:

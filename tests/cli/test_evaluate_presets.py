@@ -70,6 +70,20 @@ def test_shares_of_flops_are_of_one_whole(table: Path) -> None:
     assert None not in {cell["reward"] for cell in cells(table)["all"]}
 
 
+def test_a_budget_is_one_for_policies_and_methods(tmp_path: Path, teacher: Path) -> None:
+    policies = ["labels", "all", "preset:kd:tau=2", KEPT, "preset:minilmv2"]
+    options = ["--seeds", "1", "--knowledge", "logits", "hidden", "--steps", "40", "--flops-budget", "0.8"]
+    assert evaluate(tmp_path / "table", teacher, "--policies", *policies, *options) == 0
+    share = {name: one["flops_share"] for name, (one,) in cells(tmp_path / "table").items()}
+    for name in ("all", "preset:kd:tau=2", "preset:minilmv2"):
+        assert share[name] == pytest.approx(0.8, rel=0.02)
+    assert share["labels"] < share[KEPT] < 0.8
+    assert main(["report", str(tmp_path / "table")]) == 0
+    text = (tmp_path / "table" / "table.md").read_text()
+    assert "The Pareto front, cheapest first" in text
+    assert "| polarity | labels" in text
+
+
 def test_what_a_method_does_is_recorded_and_drawn(table: Path) -> None:
     header = (table / "polarity" / "preset_minilmv2" / "decisions.csv").read_text().splitlines()[0]
     assert "select/qkv" in header.split(",")
@@ -104,5 +118,17 @@ def test_mistakes_are_told(
     tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str], policy: str, words: str
 ) -> None:
     assert evaluate(tmp_path / "run", teacher, "--policies", "all", policy) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [("nan", "the FLOPs budget is nan: give a share"), ("1.5", "at most 1"), ("0.3", "labels alone take 0.")],
+)
+def test_a_budget_that_cannot_be_is_told(
+    tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str], share: str, words: str
+) -> None:
+    assert evaluate(tmp_path / "run", teacher, "--policies", "all", "--flops-budget", share) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
