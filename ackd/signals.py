@@ -52,6 +52,7 @@ FEATURES = (
     "usage",  # share of phases in which it was chosen
     "cost",  # FLOPs of a step with only this type / of a step with every type
     "cosine",  # of its gradient with the labels', in the last phase; 0 where nobody measured
+    "norm",  # log(norm of its loss's gradient at weight 1 / of the labels'), in the last phase; 0 where nobody measured
     *(f"is_{family}" for family in FAMILIES),
 )
 LIMIT = 10.0
@@ -117,6 +118,7 @@ class Signals:
             float(entries_of(weights[-1])) if phases else 0.0,
             sum(weight > 0 for weight in weights) / max(len(phases), 1),
             self.prices[name],
+            0.0,
             0.0,
             *(float(self.families[name] == family) for family in FAMILIES),
         ]
