@@ -52,6 +52,7 @@ FEATURES = (
     "usage",  # share of phases in which it was chosen
     "cost",  # FLOPs of a step with only this type / of a step with every type
     "cosine",  # of its gradient with the labels', in the last phase; 0 where nobody measured
+    "norm",  # log(norm of its loss's gradient at weight 1 / of the labels'), in the last phase; 0 where nobody measured
     *(f"is_{family}" for family in FAMILIES),
 )
 LIMIT = 10.0
@@ -118,12 +119,18 @@ class Signals:
             sum(weight > 0 for weight in weights) / max(len(phases), 1),
             self.prices[name],
             phases[-1].report.cosines.get(name, 0.0) if phases else 0.0,
+            _pull(phases[-1], name) if phases else 0.0,
             *(float(self.families[name] == family) for family in FAMILIES),
         ]
 
 
 def _weight(phase: Phase, name: str) -> float:
     return phase.selection.labels if name == LABELS else phase.selection.weights.get(name, 0.0)
+
+
+def _pull(phase: Phase, name: str) -> float:
+    norms = phase.report.norms
+    return _log_ratio(norms[name], norms[LABELS]) if name in norms and LABELS in norms else 0.0
 
 
 def _loss(phase: Phase, name: str) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ackd.agents.named import NAMED, named
 from ackd.agents.policy import Policy
 from ackd.agents.rules import RULES, rule
 
@@ -35,6 +36,7 @@ _HOMES = {
 __all__ = [
     "AGENTS",
     "LOG_INTERVAL",
+    "NAMED",
     "RULES",
     "Actor",
     "Card",
@@ -45,6 +47,7 @@ __all__ = [
     "SetWeights",
     "load",
     "make_agent",
+    "named",
     "rule",
     "save",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ackd.agents import store
 from ackd.agents.card import MAX_CARD, Card, check_name
-from ackd.agents.rules import RULES
+from ackd.agents.named import NAMED
 from ackd.agents.weights import MAX_PACKED_HEADER, MAX_WEIGHTS, pack, read_bytes, unpack
 from ackd.errors import InputError, unknown
 from ackd.knowledge import NAMES
@@ -155,7 +155,7 @@ def import_(source: str | os.PathLike[str], name: str | None = None, *, overwrit
 
 def _check_free(name: str, *, overwrite: bool) -> None:
     check_name(name)
-    if name in RULES or name in NAMES:
+    if name in NAMED or name in NAMES:
         raise InputError(f"{name!r} is a rule or a knowledge type wherever a policy is asked for: choose a --name")
     if (SHIPPED / name).exists():
         raise InputError(f"ackd comes with a policy {name!r}: choose another --name")

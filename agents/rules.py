@@ -52,7 +52,7 @@ class Rule:
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State | None]:
         """What the rule says, as actions; `deterministic` or not, for a random rule is random."""
-        mask = _mask(observation)
+        mask = mask_of(observation)
         weights = np.asarray(self.choose(observation, mask)) * mask
         if self.choice == "subset":
             return (weights > 0).astype(np.int8), state
@@ -81,7 +81,7 @@ class RandomHeld:
         deterministic: bool = False,
     ) -> tuple[Bits, State | None]:
         """What is held, or a draw at the start of an episode."""
-        mask = _mask(observation)
+        mask = mask_of(observation)
         # Drawn on every call, so that what one environment gets does not depend on where the others are.
         fresh = _draw(self._rng, mask) | _labels(observation, mask)
         held = self._held if state is None else state[0]
@@ -292,7 +292,12 @@ def _reweighted(choose: Callable[[Observations, Bits], NDArray[Any]], names: Seq
     return Rule(weights, "subset" if weight in (0.0, 1.0) else "weights")
 
 
-def _mask(observation: Observations) -> Bits:
+def mask_of(observation: Observations) -> Bits:
+    """[..., K], 1 for what can be chosen.
+
+    Raises:
+        InputError: if the mask has other than one or two axes.
+    """
     mask = np.asarray(observation["mask"])
     if mask.ndim not in (1, 2):
         raise InputError(f"a mask has the shape [K_max] or [n, K_max], not {list(mask.shape)}")

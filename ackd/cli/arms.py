@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ackd.agents.balancing import BALANCERS
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.learner import BANDITS, bandit
+from ackd.agents.named import named
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.presets import METHODS
 from ackd.agents.refine import Refining
-from ackd.agents.rules import Staged, rule
+from ackd.agents.rules import Staged
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
 from ackd.cli.episodes import folder_of
@@ -58,8 +60,8 @@ class Arm:
 
 
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
-    """A rule, weights of types, a saved policy (its folder, its run or its name in the store), one of these with
-    `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or `lookahead`.
+    """A rule, weights of types, loss balancing, a saved policy (its folder, its run or its name in the store), one of
+    these with `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or `lookahead`.
 
     Raises:
         InputError: if it is none of them.
@@ -78,8 +80,10 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     if folder is None:
         if refined:
             raise InputError(f"{source} is a rule, which has nothing to refine: name a learned policy")
-        choice = getattr(rule(source, (LABELS, *knowledge)), "choice", "subset")
-        return Arm(name, lambda env, seed: rule(source, env.choice.names, seed=seed), {"choice": choice})
+        asked: dict[str, Any] = {"choice": getattr(named(source, (LABELS, *knowledge)), "choice", "subset")}
+        if source in BALANCERS:  # as often as can be, for the originals do it in every step
+            asked["decisions"] = None
+        return Arm(name, lambda env, seed: named(source, env.choice.names, seed=seed), asked)
     policy = load(folder)
     if policy.card.kind in BY_PLACE and tuple(policy.card.knowledge) != tuple(knowledge):
         raise InputError(

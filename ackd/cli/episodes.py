@@ -9,9 +9,9 @@ import numpy as np
 
 from ackd.agents import library, store
 from ackd.agents.learned import LearnedPolicy
+from ackd.agents.named import NAMED
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.agents.refine import Refining
-from ackd.agents.rules import RULES
 from ackd.envs.recording import Recording
 from ackd.errors import unknown
 from ackd.signals import Observation
@@ -24,7 +24,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
         InputError: if it is neither.
     """
     path = Path(name)
-    if name in RULES or name in knowledge:
+    if name in NAMED or name in knowledge:
         return None
     if path.exists() or "/" in name or name.startswith("."):
         return store.within(name)
@@ -32,7 +32,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
         return None
     stored = {entry.name for entry in library.entries()}
     if name not in stored:
-        raise unknown("policy", name, {*RULES, *knowledge, *stored})
+        raise unknown("policy", name, {*NAMED, *knowledge, *stored})
     return library.find(name)
 
 
