@@ -56,7 +56,8 @@ def test_a_teacher_and_its_student_say_what_they_have_seen(
 def test_rewards_are_measured_on_what_no_copy_of_a_teacher_has_seen(teacher: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(teacher / "model", tmp_path / "copy")
     overlap = Overlap(generate("polarity", "train").texts)
-    for cut in ({"max_examples": 600}, {"reward_examples": 400, "data_seed": 3}):
+    cuts: list[dict[str, Any]] = [{"max_examples": 600}, {"reward_examples": 400, "data_seed": 3}]
+    for cut in cuts:
         task = prepare(task="polarity", teacher=str(copied), student_layers=1, **cut).task
         assert not overlap.touching(rows_of(teacher))[task.reward.ids].any()
 

@@ -65,21 +65,20 @@ def test_many_rows_stay_small(tmp_path: Path) -> None:
 GOOD: dict[str, Any] = {"format": 1, "complete": True, "seen": [{"data": "a" * 64, "count": 10, "rows": "/4A="}]}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "", "[]", "null", "{" * 10_000, '{"format": 1}', json.dumps({**GOOD, "more": 1}),
-        *(json.dumps({**GOOD, **change}) for change in (
-            {"format": 2}, {"format": True}, {"complete": 1}, {"seen": {}}, {"seen": [1]}, {"seen": GOOD["seen"] * 2},
-            {"seen": GOOD["seen"] * 300},
-        )),
-        *(json.dumps({**GOOD, "seen": [{**GOOD["seen"][0], **change}]}) for change in (
-            {"data": "a"}, {"data": "A" * 64}, {"data": 1}, {"count": 0}, {"count": 8}, {"count": 17}, {"count": 1e400},
-            {"count": "10"}, {"count": 10**12}, {"rows": "/4"}, {"rows": "/8E="}, {"rows": "\u2603"}, {"rows": None},
-            {"more": 1},
-        )),
-    ],
-)  # fmt: skip
+FIELDS: list[dict[str, Any]] = [
+    {"format": 2}, {"format": True}, {"complete": 1}, {"seen": {}}, {"seen": [1]}, {"seen": GOOD["seen"] * 2},
+    {"seen": GOOD["seen"] * 300}, {"more": 1},
+]  # fmt: skip
+PARTS: list[dict[str, Any]] = [
+    {"data": "a"}, {"data": "A" * 64}, {"data": 1}, {"count": 0}, {"count": 8}, {"count": 17}, {"count": 1e400},
+    {"count": "10"}, {"count": 10**12}, {"rows": "/4"}, {"rows": "/8E="}, {"rows": "\u2603"}, {"rows": None},
+    {"more": 1},
+]  # fmt: skip
+BAD = [{**GOOD, **change} for change in FIELDS]
+BAD += [{**GOOD, "seen": [{**GOOD["seen"][0], **change}]} for change in PARTS]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{" * 10_000, '{"format": 1}', *map(json.dumps, BAD)])
 def test_a_damaged_file_is_refused_with_one_sentence(content: str, tmp_path: Path) -> None:
     (model(tmp_path) / "seen.json").write_text(content)
     with pytest.raises(
