@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
-STUDENT := --student-layers 2 --max-examples 1500 --steps 160 --decision-interval 16 --lr 5e-4
+STUDENT := --student-layers 2 --max-examples 1244 --steps 160 --decision-interval 16 --lr 5e-4
 
 .PHONY: install demo policies test lint types format bench wheel clean
 install: $(INSTALLED)

@@ -16,7 +16,7 @@ from ackd.loop import Distillation
 from ackd.memory import reuse_memory
 from ackd.plan import parse_size
 from ackd.precision import Precision
-from ackd.sources import find_tokenizer, student_of, task_of, teacher_of
+from ackd.sources import find_tokenizer, seen_by, student_of, task_of, teacher_of
 from ackd.teachers import ModelTeacher, kept
 from ackd.types import Shape, Teacher
 from ackd.weighting import Weighting, together
@@ -32,6 +32,7 @@ def prepare(
     dev_data: str | None = None,
     max_examples: int | None = None,
     reward_examples: int = 256,
+    reward_from: str = tasks.TRAIN,
     max_length: int = 128,
     data_seed: int = 0,
     student_layers: int | None = None,
@@ -66,8 +67,10 @@ def prepare(
         text_columns: one or two, where `data` is a file.
         label_column: where `data` is a file.
         dev_data: the file to report on, where `data` is a file; a part of `data` if None.
-        max_examples: of the training data, drawn by `data_seed`.
-        reward_examples: cut from the training data for the reward, half of it at most.
+        max_examples: of the training data, drawn by `data_seed` from what the reward split leaves.
+        reward_examples: cut from the training data for the reward, half of it at most, from those that no model of the
+            run says it was trained on.
+        reward_from: train, or dev:PART, as dev:0.5: that part of dev is for the reward, and reports read the rest.
         max_length: tokens of an example; longer ones are cut.
         data_seed: of the reward split and of `max_examples`, the same for every run that is compared.
         student_layers: the student starts as so many of the first teacher's layers.
@@ -135,8 +138,10 @@ def prepare(
         dev_data=dev_data,
         max_examples=max_examples,
         reward_examples=reward_examples,
+        reward_from=reward_from,
         max_length=max_length,
         seed=data_seed,
+        seen=seen_by(sources, (student,), reward_from),
     )
     answering: Sequence[Teacher] = teachers
     if cache is not None:

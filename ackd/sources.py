@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from ackd.models import Model, StudentFactory, Tokenizer
 from ackd.precision import Precision
 from ackd.teachers import ModelTeacher
 from ackd.types import Shape
+
+logger = logging.getLogger("ackd")
 
 
 def students(
@@ -46,7 +49,7 @@ def students(
         text_columns: as the rest.
         label_column: as the rest.
         data_seed: as the rest.
-        **cut: dev_data, max_examples, reward_examples, max_length.
+        **cut: dev_data, max_examples, reward_examples, reward_from, max_length.
 
     Raises:
         InputError: if any of it cannot work, in one sentence.
@@ -64,7 +67,8 @@ def students(
             raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
     factories = [student_of(one, student_layers, first, tokenizer, spec.num_labels)[0] for one in students or (None,)]
     source = {"data": data, "text_columns": tuple(text_columns), "label_column": label_column, "seed": data_seed}
-    return task_of(task, tokenizer, **source, **cut), factories, tokenizer
+    seen = seen_by([teacher] if teacher is not None else [], students, cut.get("reward_from", tasks.TRAIN))
+    return task_of(task, tokenizer, seen=seen, **source, **cut), factories, tokenizer
 
 
 def student_of(
@@ -113,6 +117,34 @@ def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> T
             "give --teacher, or --student with a folder or a hub id"
         )
     return tasks.embedded_tokenizer(task)
+
+
+def seen_by(teachers: Sequence[str], starts: Sequence[str | None], reward_from: str) -> tasks.Seen:
+    """What the models of a run have been trained on, together; tells of those that do not say.
+
+    Args:
+        teachers: who answer, or whose layers students start from.
+        starts: models that students start from; those that have no classifier have learned no task yet.
+        reward_from: as `prepare` takes it.
+
+    Raises:
+        InputError: if what one says is damaged.
+    """
+    found = []
+    models_named = [one for one in starts if one is not None and not one.endswith(".json")]
+    for place, source in enumerate(dict.fromkeys([*teachers, *models_named])):
+        seen = tasks.read_seen(source)
+        if seen is None:
+            begun = place < len(teachers) or models.is_classifier(source)
+            seen = tasks.UNKNOWN if begun else tasks.NOTHING
+        if not seen.complete and reward_from == tasks.TRAIN:
+            logger.warning(
+                "%s does not say all that it was trained on, so it may know the reward split: take --reward-from "
+                "dev:0.5, or a model of ackd finetune",
+                source,
+            )
+        found.append(seen)
+    return tasks.together(found)
 
 
 @lru_cache(maxsize=4)

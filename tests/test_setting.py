@@ -200,7 +200,11 @@ def test_a_budget_holds_beside_a_larger_one_in_the_same_process(teachers: list[s
 def test_a_cache_saves_answers_and_changes_no_price(teachers: list[str], tmp_path: Path, precision: Precision) -> None:
     """Three runs of the same: without a cache, while it fills, and from it."""
     selection = Selection.of(*knowledge.DEFAULT)
-    given = {"precision": precision, "steps": 60}  # more than one pass over the data
+    given: dict[str, Any] = {
+        "precision": precision,
+        "steps": 60,
+        "max_examples": 344,
+    }  # more than one pass over the data
     runs = [ready(teachers[0], **given)]
     runs += [ready(teachers[0], cache=str(tmp_path), cache_dtype="float32", **given) for _ in range(2)]
     reports = [distill(run, selection, seed=1) for run in runs]

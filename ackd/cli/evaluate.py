@@ -38,6 +38,8 @@ COLUMNS = (
     "steps",
     "search_steps",
     "seconds",
+    "reward_from",
+    "dev_examples",
     "error",
 )
 GROWING = (
@@ -265,5 +267,6 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             "seed": sorted({cell["seed"] for cell in cells}),
             "steps": self.steps,
             "seconds": round(seconds, 3),
+            "reward_from": list(dict.fromkeys(cell["reward_from"] for cell in cells)),
             "cells": cells,
         }

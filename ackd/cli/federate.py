@@ -69,12 +69,13 @@ class Federate(DataOptions, ModelOptions, RunOptions):
 
     def run(self) -> None:
         """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
-        from ackd.cli.results import ledger_lines
+        from ackd.cli.results import ledger_lines, rewarded
         from ackd.ledger import Ledger
         from ackd.models import save_model
         from ackd.outcome import outcome
         from ackd.rounds import Rounds
         from ackd.sources import find_tokenizer
+        from ackd.tasks import write_seen
 
         folder = self.run_folder((self.teacher, self.student, self.data))
         if self.finished(folder, "federate"):
@@ -115,9 +116,10 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         best = max(self.starts, key=lambda start: (result["starts"][start]["score"], -result["starts"][start]["loss"]))
         tokenizer = find_tokenizer(self.task, [self.teacher] if self.teacher else [], self.student)
         save_model(folder.path / "student", federation.holding(ends[best]), tokenizer)
+        write_seen(folder.path / "student", federation.task.seen)
         folder.write_json("ledger.json", total.as_dict())
         seconds = round(time.perf_counter() - started, 3)
-        folder.write_json("result.json", {**result, "saved": best, "seconds": seconds})
+        folder.write_json("result.json", {**result, **rewarded(federation.task), "saved": best, "seconds": seconds})
         shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
         print(text)
         print(ledger_lines(total))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ackd.cli.options import DataOptions, OutputOptions, move, progress
 
@@ -39,25 +39,18 @@ class Finetune(DataOptions, OutputOptions):
         from ackd.errors import InputError
         from ackd.loop import Distillation, distill
         from ackd.runs import RunFolder
+        from ackd.sources import seen_by
         from ackd.types import Selection
 
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))
         device = check_device(self.device)
         if not self.epochs > 0:
             raise InputError(f"the number of epochs must be above 0, got {self.epochs}")
-        own: dict[str, Any] = {"data": self.data, "text_columns": self.text_columns, "label_column": self.label_column}
-        spec = tasks.spec_of(self.task, **own)
+        given = self.data_settings()
+        spec = tasks.spec_of(self.task, **{name: given[name] for name in ("data", "text_columns", "label_column")})
         make, tokenizer = self._start(spec)
-        task = tasks.load(
-            self.task,
-            tokenizer,
-            **own,
-            dev_data=self.dev_data,
-            max_examples=self.max_examples,
-            reward_examples=self.reward_examples,
-            max_length=self.max_length,
-            seed=self.data_seed,
-        )
+        seed, seen = given.pop("data_seed"), seen_by((), (self.model,), self.reward_from)
+        task = tasks.load(self.task, tokenizer, **given, seed=seed, seen=seen)
         steps = max(round(self.epochs * len(task.train) / self.batch_size), 1)
         training = Distillation(task, (), make, steps=steps, batch_size=self.batch_size, lr=self.lr, device=device)
         folder.begin("finetune", asdict(self))
@@ -70,7 +63,8 @@ class Finetune(DataOptions, OutputOptions):
             model.config.id2label = dict(enumerate(spec.classes))
             model.config.label2id = {name: i for i, name in enumerate(spec.classes)}
         models.save_model(folder.path / "model", model, tokenizer)
-        result = summary(task.spec, standings, policy="labels", seed=self.seed, steps=steps)
+        tasks.write_seen(folder.path / "model", task.seen)
+        result = summary(task, standings, policy="labels", seed=self.seed, steps=steps)
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         folder.write_json("ledger.json", training.ledger.as_dict())
         print(f"{self.task}: {result['metric']} {result['dev_score']:.2f} on dev after {steps} steps")

@@ -42,6 +42,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
         from ackd.models import save_model
         from ackd.mutual import MutualLearning
         from ackd.sources import students
+        from ackd.tasks import write_seen
 
         folder = self.run_folder((*self.students, self.data))
         if self.finished(folder, "mutual"):
@@ -72,9 +73,10 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             for k, name in enumerate(self.students)
         ]
         save_model(folder.path / "student", learning.peers[best].student.model, tokenizer)
+        write_seen(folder.path / "student", task.seen)
         folder.write_json("ledger.json", learning.ledger.as_dict())
         result = summary(
-            task.spec,
+            task,
             {name: those[best] for name, those in dev.items()},
             policy="mutual",
             seed=self.seed,

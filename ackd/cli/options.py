@@ -37,9 +37,11 @@ class DataOptions:
     dev_data: str | None = None
     """File to report on, where --data is a file; a fifth of --data if not given."""
     max_examples: int | None = None
-    """Use at most so many training examples, drawn by --data-seed."""
+    """Learn from at most so many training examples, drawn by --data-seed from what the reward split leaves."""
     reward_examples: int = 256
-    """Training examples set aside for the reward, half of them at most."""
+    """Training examples set aside for the reward, half of them at most, which no model of the run says it has seen."""
+    reward_from: str = "train"
+    """Where rewards are measured: train, or dev:PART, as dev:0.5, for a part of dev; reports then read the rest."""
     max_length: int = 128
     """Tokens of an example; longer ones are cut."""
     data_seed: int = 0
@@ -47,7 +49,7 @@ class DataOptions:
 
     def data_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
-        names = ("data", "text_columns", "label_column", "dev_data", "max_examples", "reward_examples")
+        names = ("data", "text_columns", "label_column", "dev_data", "max_examples", "reward_examples", "reward_from")
         return {name: getattr(self, name) for name in (*names, "max_length", "data_seed")}
 
 

@@ -17,25 +17,31 @@ from ackd.loop import Distillation
 from ackd.models import Tokenizer, save_model
 from ackd.plan import readable
 from ackd.runs import RunFolder
-from ackd.tasks import TaskSpec
+from ackd.tasks import Task, write_seen
 from ackd.types import Standing
 
 
 def summary(
-    spec: TaskSpec,
+    task: Task,
     standings: Mapping[str, Standing],
     teacher: Mapping[str, Standing] | None = None,
     **run: Any,
 ) -> dict[str, Any]:
     """The fields of `result.json`; scores are in percent, and None where the run diverged."""
     return {
-        "task": spec.name,
-        "metric": spec.metrics[0],
+        "task": task.spec.name,
+        "metric": task.spec.metrics[0],
         "dev_score": _first(standings),
         "teacher_score": _first(teacher or {}),
         "dev_scores": {split: _percent(standing.scores) for split, standing in standings.items()},
+        **rewarded(task),
         **run,
     }
+
+
+def rewarded(task: Task) -> dict[str, Any]:
+    """Where rewards were measured, and how many examples are left of the dev split that `dev_score` is of."""
+    return {"reward_from": task.reward_from, "dev_examples": task.dev_examples}
 
 
 def _first(standings: Mapping[str, Standing]) -> float | None:
@@ -56,6 +62,7 @@ def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
 def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer) -> None:
     """Writes the student, and what is no part of it, projections and learned weights, in files of their own."""
     save_model(folder.path / "student", distillation.student.model, tokenizer)
+    write_seen(folder.path / "student", distillation.task.seen)
     projections = distillation.student.companions.state_dict()
     if projections:
         named = dict(zip(distillation.families, distillation.student.companions, strict=True))
@@ -78,7 +85,7 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
     phases = env.episode.phases
     measured = env.episode.start is not None
     return summary(
-        env.distillation.task.spec,
+        env.distillation.task,
         recording.standings,
         teacher_standings(env.distillation),
         seed=env.distillation.seed,

@@ -18,7 +18,7 @@ from ackd.statistics import Interval, break_even
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
     """All of them in Markdown: by task, over tasks, and what learning cost."""
     rows = [_cell(cell) for cell in cells]
-    parts = [tabulate(rows), *_fronts(rows), *_overall(rows), *_prices(cells, learned or {})]
+    parts = [tabulate(rows), *_fronts(rows), *_divided(cells), *_overall(rows), *_prices(cells, learned or {})]
     return "\n\n".join(parts)
 
 
@@ -60,6 +60,17 @@ def _fronts(cells: Sequence[Cell]) -> list[str]:
     ]
     lines += [f"| {task} | {', '.join(front)} |" for task, front in comparison.fronts(cells).items()]
     return ["\n".join(lines)]
+
+
+def _divided(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of which tasks a part of dev was for rewards, and so is no part of the scores."""
+    known = [(cell["task"], cell.get("reward_from", "train"), cell.get("dev_examples")) for cell in cells]
+    lines = [
+        f"{task}: rewards are measured on a part of dev ({source}), and scores on the other {count} examples."
+        for task, source, count in dict.fromkeys(known)
+        if source != "train"
+    ]
+    return ["\n".join(lines)] if lines else []
 
 
 def _overall(cells: Sequence[Cell]) -> list[str]:

@@ -158,7 +158,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         tuned, untuned = scores[chosen], scores.get(UNTUNED)
         earned = None if untuned is None else untuned - initial
         return {
-            **summary(first.task.spec, dev, teacher_standings(first)),
+            **summary(first.task, dev, teacher_standings(first)),
             "dev_score": tuned,
             "untuned_dev_score": untuned,
             "initial_dev_score": initial,

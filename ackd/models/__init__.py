@@ -6,6 +6,7 @@ from ackd.models.forward import Model, cannot_give, capturing, compiled, run, sh
 from ackd.models.load import (
     Tokenizer,
     class_names,
+    is_classifier,
     load_model,
     load_tokenizer,
     model_folder,
@@ -42,6 +43,7 @@ __all__ = [
     "from_config",
     "from_layers",
     "go_on",
+    "is_classifier",
     "language_config",
     "load_model",
     "load_tokenizer",

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -153,6 +154,19 @@ def model_folder(source: str | Path) -> str:
     if path.is_absolute() or str(source).startswith(".") or str(source).count("/") > 1:
         raise InputError(f"there is no folder {source}")
     return str(source)
+
+
+def is_classifier(source: str | Path) -> bool:
+    """Whether a model was saved with a classifier, so that it may have learned a task."""
+    folder = model_folder(source)
+    if (Path(folder) / CONFIG).is_file():
+        saved = read_settings(Path(folder) / CONFIG).get("architectures")
+    else:
+        try:
+            saved = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures
+        except Exception:  # whoever loads the model will hear of it
+            return False
+    return isinstance(saved, list) and any("ForSequenceClassification" in str(one) for one in saved)
 
 
 def _cannot_load(what: str, source: str, error: BaseException) -> str:

@@ -4,8 +4,26 @@ from ackd.tasks.digits import images
 from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
 from ackd.tasks.load import load, spec_of
+from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
-from ackd.tasks.task import Task
+from ackd.tasks.task import TRAIN, Task
 
-__all__ = ["EMBEDDED", "GLUE", "Split", "Task", "TaskSpec", "embedded_tokenizer", "images", "load", "spec_of"]
+__all__ = [
+    "EMBEDDED",
+    "GLUE",
+    "NOTHING",
+    "TRAIN",
+    "UNKNOWN",
+    "Seen",
+    "Split",
+    "Task",
+    "TaskSpec",
+    "embedded_tokenizer",
+    "images",
+    "load",
+    "read_seen",
+    "spec_of",
+    "together",
+    "write_seen",
+]

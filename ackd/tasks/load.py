@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError, unknown
+from ackd.tasks.cut import LEAST, Pool, part_of
 from ackd.tasks.embedded import EMBEDDED, generate
 from ackd.tasks.glue import GLUE
 from ackd.tasks.rows import Rows, glue_rows, own_dev, own_rows
+from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
-from ackd.tasks.task import Task
+from ackd.tasks.task import TRAIN, Task
 
 REWARD_EXAMPLES = 256
 DEV_EXAMPLES, DEV_SHARE = 2000, 0.2
+INSTEAD = (
+    "measure rewards on a part of dev (--reward-from dev:0.5), or name a teacher that leaves some out (ackd finetune)"
+)
 
 
 def spec_of(
@@ -54,10 +58,15 @@ def load(
     dev_data: str | Path | None = None,
     max_examples: int | None = None,
     reward_examples: int = REWARD_EXAMPLES,
+    reward_from: str = TRAIN,
     max_length: int = 128,
     seed: int = 0,
+    seen: Seen = NOTHING,
 ) -> Task:
     """The task, tokenised, with its train, reward and dev splits.
+
+    What is held out is cut from all of the training data, before `max_examples` and whatever that is, from rows that
+    nobody in the run has learned from; what shares text with it is in no other split of that data.
 
     Args:
         name: a GLUE task, a generated one, or any name where `data` is a file.
@@ -66,14 +75,51 @@ def load(
         text_columns: one or two, where `data` is a file.
         label_column: where `data` is a file.
         dev_data: a file to report on, where `data` is one; otherwise a fifth of `data`, drawn by `seed`.
-        max_examples: of the training data, before the reward split is cut from it, drawn by `seed`.
-        reward_examples: how many of those the reward split takes, half of them at most.
+        max_examples: of the training data, drawn by `seed` from what the reward split leaves.
+        reward_examples: how many the reward split takes of the training data, half of it at most.
+        reward_from: train, or dev:PART, as dev:0.5: the reward split is that part of the first dev split, drawn by
+            `seed`, and `dev` has the rest of it.
         max_length: tokens of an example.
         seed: of every cut.
+        seen: what the teachers, and the models that students start from, have been trained on.
 
     Raises:
         InputError: if any of it is missing or unfit, in one sentence.
     """
+    share = _share(reward_from)
+    _check(tokenizer, reward_examples, max_length, seed)
+    dev_seed, reward_seed, train_seed = np.random.SeedSequence(seed).spawn(3)
+    spec, rows, dev = _source(name, data, text_columns, label_column, dev_data)
+    least = 4 * spec.num_labels
+    if len(rows) < least:
+        raise InputError(f"{name} has {len(rows)} training examples: it needs at least {least}")
+    if max_examples is not None and max_examples < least:
+        raise InputError(f"--max-examples is {max_examples}: {name} needs at least {least}")
+    pool = Pool(rows, name, seen)
+    if dev is None:
+        count = min(DEV_EXAMPLES, round(DEV_SHARE * len(rows)))
+        dev = {"validation": rows.select(pool.hold_out("dev", count, dev_seed, "name a file with --dev-data"))}
+    if share is None:
+        count = max(min(reward_examples, len(pool.left) // 2), 1)
+        reward = rows.select(pool.hold_out("reward", count, reward_seed, INSTEAD))
+    else:
+        reward, dev = _divided(dev, share, reward_seed)
+    left = pool.left
+    if max_examples is not None and max_examples < len(left):
+        left = np.sort(np.random.default_rng(train_seed).choice(left, max_examples, replace=False))
+    learned = np.zeros(len(rows), np.bool_)
+    learned[left] = True
+
+    def tokenise(rows: Rows) -> Split:
+        return Split.tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
+
+    reports = {split: tokenise(those) for split, those in dev.items()}
+    seen = seen.plus(pool.data, learned)
+    return Task(spec, tokenise(rows.select(left)), tokenise(reward), reports, reward_from, seen)
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length: int, seed: int) -> None:
+    """Refuses numbers that cannot be."""
     if seed < 0:
         raise InputError(f"the seed of the data must be 0 or more, got {seed}")
     if reward_examples < 1:
@@ -81,53 +127,53 @@ def load(
     longest = min(tokenizer.model_max_length, 10**6)
     if not 4 <= max_length <= longest:
         raise InputError(f"the maximum length is {max_length}: this model takes 4 to {longest} tokens")
-    rng = np.random.default_rng(seed)
+
+
+def _share(reward_from: str) -> float | None:
+    """The part of dev that rewards are measured on; None if they are measured on a part of the training data."""
+    if reward_from == TRAIN:
+        return None
+    start, _, part = reward_from.partition(":")
+    try:
+        share = float(part)
+    except ValueError:
+        share = 0.0
+    if start != "dev" or not 0 < share < 1:
+        raise InputError(
+            f"--reward-from is {reprlib.repr(reward_from)}: give train, or dev:PART with a part above 0 and below 1, "
+            "such as dev:0.5"
+        )
+    return share
+
+
+def _source(
+    name: str,
+    data: str | Path | None,
+    text_columns: Sequence[str],
+    label_column: str | None,
+    dev_data: str | Path | None,
+) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
+    """The task, its training data before any cut, and what is reported on; None if that has to be cut from it."""
     if data is not None and Path(data).is_file():
         spec, train = own_rows(name, Path(data), text_columns, label_column)
-        if dev_data is not None:
-            dev = {"validation": own_dev(spec, Path(dev_data))}
-        else:
-            kept, held = _cut(train.labels, min(DEV_EXAMPLES, round(DEV_SHARE * len(train))), rng)
-            train, dev = train.select(kept), {"validation": train.select(held)}
-    elif dev_data is not None:
+        return spec, train, {"validation": own_dev(spec, Path(dev_data))} if dev_data is not None else None
+    if dev_data is not None:
         raise InputError(f"--dev-data goes with a file as --data, and {name} brings its own validation split")
-    else:
-        spec = spec_of(name, data=data, text_columns=text_columns, label_column=label_column)
-        if name in EMBEDDED:
-            train, dev = generate(name, "train"), {"validation": generate(name, "validation")}
-        else:
-            train = glue_rows(spec, data, "train")
-            dev = {split: glue_rows(spec, data, split) for split in spec.validation}
-    train = _limited(spec, train, max_examples, rng)
-    kept, held = _cut(train.labels, reward_examples, rng)
-
-    def tokenise(rows: Rows) -> Split:
-        return Split.tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
-
-    everything = tokenise(train)
-    reports = {split: tokenise(rows) for split, rows in dev.items()}
-    return Task(spec, everything.select(kept), everything.select(held), reports)
+    spec = spec_of(name, data=data, text_columns=text_columns, label_column=label_column)
+    if name in EMBEDDED:
+        return spec, generate(name, "train"), {"validation": generate(name, "validation")}
+    train = glue_rows(spec, data, "train")
+    return spec, train, {split: glue_rows(spec, data, split) for split in spec.validation}
 
 
-def _limited(spec: TaskSpec, rows: Rows, most: int | None, rng: np.random.Generator) -> Rows:
-    """At most so many rows, drawn at random."""
-    least = 4 * spec.num_labels
-    if most is not None and most < least:
-        raise InputError(f"--max-examples is {most}: {spec.name} needs at least {least}")
-    if len(rows) < least:
-        raise InputError(f"{spec.name} has {len(rows)} training examples: it needs at least {least}")
-    if most is None or most >= len(rows):
-        return rows
-    return rows.select(np.sort(rng.choice(len(rows), most, replace=False)))
-
-
-def _cut(labels: NDArray[Any], count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places to keep and places to hold out: `count`, at most half, in each class the same share to within one.
-
-    Systematic sampling: shuffle, sort by label, take every so-manyth from a random start. Regression needs no bins.
-    """
-    order = rng.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    count = max(1, min(count, len(labels) // 2))
-    out = np.sort(order[((np.arange(count) + rng.random()) * len(labels) / count).astype(np.int64)])
-    return np.setdiff1d(np.arange(len(labels)), out), out
+def _divided(dev: Mapping[str, Rows], share: float, seed: np.random.SeedSequence) -> tuple[Rows, dict[str, Rows]]:
+    """A share of the first dev split for rewards, and what is left to report on."""
+    (name, first), *others = dev.items()
+    held = part_of(first, share, np.random.default_rng(seed))
+    rest = np.setdiff1d(np.arange(len(first)), held)
+    if min(len(held), len(rest)) < LEAST:
+        raise InputError(
+            f"--reward-from dev:{share:g} leaves {len(held)} of the {len(first)} examples of {name} to rewards and "
+            f"{len(rest)} to reports: give a part that leaves at least {LEAST} to each"
+        )
+    return first.select(held), {name: first.select(rest), **dict(others)}

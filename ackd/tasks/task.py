@@ -9,21 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
+
+TRAIN = "train"
 
 
 @dataclass(frozen=True)
 class Task:
     """Three splits: what the student learns from, what the reward is measured on, and what is reported.
 
-    `reward` is cut from the training data and seen by the reward alone; `dev` is seen by reports alone.
+    `reward` is cut from the training data, or from dev where that is what `reward_from` says, and seen by the reward
+    alone; `dev` is seen by reports alone.
     """
 
     spec: TaskSpec
     train: Split
     reward: Split
     dev: Mapping[str, Split]  # by the validation split's name
+    reward_from: str = TRAIN  # or dev:PART
+    seen: Seen = NOTHING  # what has been learned from by who learns from `train`, and by the models of the run
+
+    @property
+    def dev_examples(self) -> int:
+        """Examples that the main score is of."""
+        return len(next(iter(self.dev.values())))
 
     def measure(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
         """Each of the task's metrics, from a model's outputs [N, C] and the labels [N].

@@ -23,7 +23,7 @@ from ackd.plan import parse_size
 from ackd.teachers import ModelTeacher
 from ackd.teachers.kept import _caches
 
-COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "200", "--reward-examples", "40"]
+COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "160", "--reward-examples", "40"]
 TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "--lr", "5e-4"]  # more than one pass
 
 

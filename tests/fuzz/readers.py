@@ -415,6 +415,20 @@ def _read_model(folder: Path) -> None:
     models.class_names(teacher.model)
 
 
+def _make_seen(folder: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    rows = np.arange(100) % 3 == 0
+    tasks.write_seen(folder, tasks.NOTHING.plus("a" * 64, rows).plus("b" * 64, rows[:50]))
+
+
+def _read_seen(folder: Path) -> None:
+    seen = tasks.read_seen(folder)
+    if seen is not None:
+        assert tasks.together([seen, seen]) == seen
+        assert seen.plus("c" * 64, np.ones(3, np.bool_)).rows("a" * 64, 100).shape == (100,)
+
+
 def _price(config: str, teacher: ModelTeacher) -> float:
     """What an answer costs; counted once for each configuration, since that is all it depends on."""
     if config not in _prices:
@@ -668,6 +682,7 @@ READERS: dict[str, Reader] = {
     "comparison": Reader(_make_table, _read_report, ("ackd.runlog", "ackd.comparison", "ackd.cli.album")),
     "instances": Reader(_make_instances, _read_instances, ("ackd.envs.instance_files",), fixed=("polarity/keep",)),
     "model": Reader(_make_model, _read_model, ("ackd.models.load", "ackd.models.build")),
+    "seen": Reader(_make_seen, _read_seen, ("ackd.tasks.seen",), fixed=("config.json", "model.safetensors")),
     "config": Reader(_make_config, _read_config, ("ackd.models.build", "ackd.models.vocabulary")),
     "csv": Reader(_make_csv, _own("csv"), ("ackd.tasks.rows", "ackd.tasks.read")),
     "jsonl": Reader(_make_jsonl, _own("jsonl"), ("ackd.tasks.rows", "ackd.tasks.read", "ackd.json_rows")),

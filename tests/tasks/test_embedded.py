@@ -98,7 +98,7 @@ def test_tasks_of_sentences_share_one_tokenizer_that_reloads(tmp_path: Path) -> 
 def test_splits_of_a_generated_task() -> None:
     tokenizer = embedded_tokenizer("polarity")
     task = load("polarity", tokenizer, max_examples=1000, seed=3)
-    assert len(task.train) + len(task.reward) == 1000
+    assert (len(task.train), len(task.reward)) == (1000, 256)
     assert len(task.dev["validation"]) == 1000
     texts = generate("polarity", "train").texts[0]
     batch = task.train.batch([0, 7])

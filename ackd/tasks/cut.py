@@ -1,0 +1,127 @@
+"""Splits that are held out in fact: what is left beside them shares no text with them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.errors import InputError
+from ackd.tasks.overlap import Overlap
+from ackd.tasks.rows import Rows
+from ackd.tasks.seen import NOTHING, Seen, fingerprint
+
+logger = logging.getLogger("ackd")
+
+LEAST = 50  # examples that say anything
+LEFT = 4  # one of so many rows is left to learn from, at least
+
+Places = NDArray[np.int64]
+
+
+class Pool:
+    """The training rows of a source, from which splits are cut before anything else.
+
+    Args:
+        rows: all of them.
+        name: of the task.
+        seen: what the models of the run have been trained on.
+    """
+
+    def __init__(self, rows: Rows, name: str, seen: Seen = NOTHING) -> None:
+        self.rows, self.name, self.seen = rows, name, seen
+        self.data = fingerprint(rows)
+        self._overlap = Overlap(rows.texts)
+        known = seen.rows(self.data, len(rows))
+        self._new = ~self._overlap.touching(known) if known.any() else np.ones(len(rows), np.bool_)
+        self._left = np.ones(len(rows), np.bool_)
+
+    @property
+    def left(self) -> Places:
+        """What shares no text with anything that was held out."""
+        return np.flatnonzero(self._left)
+
+    def hold_out(self, split: str, count: int, seed: np.random.SeedSequence, instead: str) -> Places:
+        """Places to hold out, in each class the same share to within one: drawn from all that is left, or if one of
+        those shares text with what was seen, from those that do not.
+
+        Rows that belong together are not drawn together: what shares text with a row that is held out is left out. Only
+        where that would be more than three quarters fewer are drawn, and filled up with what shares no text with
+        the rest.
+
+        Args:
+            split: what they are for.
+            count: how many.
+            seed: of the draw.
+            instead: what to do where there are too few.
+
+        Raises:
+            InputError: if there are fewer than 50, and fewer than `count`.
+        """
+        held = self._drawn(self.left, count, np.random.default_rng(seed))
+        if not self._new[held].all():
+            held = self._drawn(np.flatnonzero(self._left & self._new), count, np.random.default_rng(seed))
+        if len(held) < count:
+            self._tell_of_few(split, len(held), count, instead)
+        near = self._near(held)
+        logger.debug(
+            "%s: %d training examples share text with the %s split and are left out",
+            self.name, int((near & self._left).sum()) - len(held), split,
+        )  # fmt: skip
+        self._left &= ~near
+        return held
+
+    def _drawn(self, places: Places, count: int, rng: np.random.Generator) -> Places:
+        """So many of `places`, or fewer where too little would be left."""
+        labels, wanted = self.rows.labels, min(count, len(places))
+        few = wanted
+        while True:
+            held = places[stratified(labels[places], few, rng)]
+            near = self._near(held) & self._left
+            if self._left.sum() - near.sum() >= self._left.sum() / LEFT:
+                break
+            few //= 2
+            if not few:  # this one row shares text with nearly all
+                places = places[~near[places]]
+                few = wanted = min(count, len(places))
+        if few < wanted:
+            alone = near & ~self._near(np.flatnonzero(self._left & ~near))
+            more = np.setdiff1d(places[alone[places]], held)
+            more = more[stratified(labels[more], min(wanted - few, len(more)), rng)]
+            held = np.union1d(held, more)
+        return held
+
+    def _near(self, places: Places) -> NDArray[np.bool_]:
+        rows = np.zeros(len(self.rows), np.bool_)
+        rows[places] = True
+        return self._overlap.touching(rows)
+
+    def _tell_of_few(self, split: str, found: int, count: int, instead: str) -> None:
+        why = "all others share text with each other"
+        if not self._new.all():
+            why = "all others were learned from by a model of this run, or share text with what was"
+        said = f"the {split} split of {self.name} can have {found} of {len(self.rows)} training examples: {why}"
+        if found < min(LEAST, count):
+            raise InputError(f"{said}; {instead}")
+        logger.warning("%s", said)
+
+
+def stratified(labels: NDArray[Any], count: int, rng: np.random.Generator) -> Places:
+    """Places of `count` of the labels, in order, in each class the same share to within one.
+
+    Systematic sampling: shuffle, sort by label, take every so-manyth from a random start. Regression needs no bins.
+    """
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    step = len(labels) / max(count, 1)
+    return np.sort(order[((np.arange(count) + rng.random()) * step).astype(np.int64)])
+
+
+def part_of(rows: Rows, share: float, rng: np.random.Generator) -> Places:
+    """Places of a share of the rows, such that no text is in it and in the rest; in each class about the same share."""
+    _, firsts, group = np.unique(Overlap(rows.texts).groups(), return_index=True, return_inverse=True)
+    chosen = np.zeros(len(firsts), np.bool_)
+    chosen[stratified(rows.labels[firsts], round(share * len(firsts)), rng)] = True
+    return np.flatnonzero(chosen[group])

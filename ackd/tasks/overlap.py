@@ -1,0 +1,151 @@
+"""Which examples share text: a phrase of another, a passage, a premise, a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Places = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+WORDS = 4  # of a text that counts when it lies inside another
+HEADING_ROWS, HEADING_SHARE = 50, 0.01  # rows that have a short text in more than so many is no passage
+BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+PAIRS = 2**22  # compared at a time
+
+
+class Overlap:
+    """Which rows belong together, lower case and white space aside.
+
+    Rows do that have a text in common, in whatever columns. Where there is one column, rows do as well of which one's
+    text lies inside the other's, word after word, and has at least 4 words. Where there are two, a text of fewer words
+    in more than 50 rows, and more than one of a hundred, is a heading ("food", "yes") that joins only rows whose texts
+    are all the same.
+
+    Args:
+        texts: the columns, each with N texts.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        columns = [[" ".join(text.lower().split()) for text in column] for column in texts]
+        self._lines = columns[0] if len(columns) == 1 else None
+        ids: dict[str, int] = {}
+        keys = np.array([[ids.setdefault(text, len(ids)) for text in column] for column in columns], np.int64)
+        joins = np.ones(len(ids), np.bool_)
+        if len(columns) > 1:
+            rows = np.bincount(keys.ravel(), minlength=len(ids))
+            often = rows > max(HEADING_ROWS, HEADING_SHARE * keys.shape[1])
+            joins = ~(often & np.array([text.count(" ") < WORDS - 1 for text in ids], np.bool_))
+            whole = np.unique(keys, axis=1, return_inverse=True)[1].reshape(1, -1)
+            keys = np.concatenate([keys, len(ids) + whole])
+            joins = np.concatenate([joins, np.ones(int(whole.max(initial=0)) + 1, np.bool_)])
+        self._keys, self._joins = keys, joins
+
+    def touching(self, rows: Mask) -> Mask:
+        """[N], the rows that belong to one of `rows`, these included."""
+        marked = np.zeros(len(self._joins), np.bool_)
+        marked[self._keys[:, rows]] = True
+        found: Mask = rows | (marked & self._joins)[self._keys].any(0)
+        return found if self._phrases is None else found | self._phrases.touching(rows)
+
+    def groups(self) -> Places:
+        """[N], the number of each row's group: rows that have a text in common, directly or through others."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        kinds, count = self._keys.shape
+        rows, keys = np.tile(np.arange(count), kinds), self._keys.ravel()
+        there = self._joins[keys]
+        size = count + len(self._joins)
+        edges = coo_array((np.ones(there.sum(), np.int8), (rows[there], count + keys[there])), shape=(size, size))
+        groups: Places = connected_components(edges, directed=False)[1][:count].astype(np.int64)
+        return groups
+
+    @cached_property
+    def _phrases(self) -> _Phrases | None:
+        return None if self._lines is None else _Phrases(self._lines)
+
+
+class _Phrases:
+    """Texts that lie inside each other, found by the hashes of their words.
+
+    `H(i, n) = sum_j x_{i+j} b^j` modulo 2^64 of n words from place i on, with a random number x for each word: the
+    difference of two running sums. Equal texts have equal hashes, so nothing is missed; two different ones have with a
+    chance of about 2^-64 (Karp and Rabin, Efficient randomized pattern-matching algorithms, 1987,
+    https://doi.org/10.1147/rd.312.0249).
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        ids: dict[str, int] = {}
+        rows = [[ids.setdefault(word, len(ids)) for word in line.split()] for line in lines]
+        self.lengths = np.array([len(row) for row in rows], np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        total = int(self.lengths.sum())
+        words = np.fromiter(chain.from_iterable(rows), np.int64, total)
+        numbers = np.random.default_rng(0).integers(2**64, size=len(ids) + 1, dtype=np.uint64)
+        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(numbers[words] * _powers(BASE, total))])
+        self._back = _powers(pow(BASE, -1, 2**64), total)
+        self._long = self.lengths >= WORDS
+        self._whole = np.zeros(len(rows), np.uint64)
+        self._whole[self._long] = self._hash(self.starts[self._long], self.lengths[self._long])
+
+    def _hash(self, places: Places, lengths: Places | int) -> NDArray[np.uint64]:
+        """H of so many words from each place on."""
+        hashes: NDArray[np.uint64] = (self._sums[places + lengths] - self._sums[places]) * self._back[places]
+        return hashes
+
+    def touching(self, rows: Mask) -> Mask:
+        """[N], the rows that lie inside one of `rows`, or around one."""
+        everything, mine = np.flatnonzero(self._long), np.flatnonzero(self._long & rows)
+        found = np.zeros(len(rows), np.bool_)
+        if len(mine):
+            found[self._found(mine, everything)[0]] = True
+            found |= self._long & np.isin(self._whole, self._found(everything, mine)[1])
+        return found
+
+    def _found(self, needles: Places, hay: Places) -> tuple[Places, NDArray[np.uint64]]:
+        """The rows of `hay` with a text of `needles` inside, and the hashes of the texts found so.
+
+        Words are compared only where the first four of a needle stand, and once for each length of such a needle.
+        """
+        wholes = np.unique(self._whole[needles])
+        starts = np.stack([self._hash(self.starts[needles], WORDS), self.lengths[needles].astype(np.uint64)])
+        firsts, lengths = np.unique(starts, axis=1)
+        heads, begins, counts = np.unique(firsts, return_index=True, return_counts=True)
+        reach = self.lengths[hay] - WORDS + 1
+        rows = np.repeat(hay, reach)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(reach) - reach, reach) + self.starts[rows]
+        head = self._hash(places, WORDS)
+        group = np.minimum(np.searchsorted(heads, head), len(heads) - 1)
+        begun = np.flatnonzero(heads[group] == head)
+        found_rows, found_hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+        for part in np.array_split(begun, 1 + int(counts[group[begun]].sum()) // PAIRS):
+            several = counts[group[part]]
+            place, row = np.repeat(places[part], several), np.repeat(rows[part], several)
+            nth = np.arange(len(place)) - np.repeat(np.cumsum(several) - several, several)
+            length = lengths[np.repeat(begins[group[part]], several) + nth].astype(np.int64)
+            fits = place + length <= self.starts[row] + self.lengths[row]
+            place, row, length = place[fits], row[fits], length[fits]
+            hashes = self._hash(place, length)
+            same = _among(hashes, wholes)
+            found_rows.append(np.unique(row[same]))
+            found_hashes.append(np.unique(hashes[same]))
+        return np.concatenate(found_rows), np.concatenate(found_hashes)
+
+
+def _powers(base: int, count: int) -> NDArray[np.uint64]:
+    """1, b, b^2, ... modulo 2^64."""
+    factors = np.full(count, base, np.uint64)
+    factors[:1] = 1
+    return np.cumprod(factors)
+
+
+def _among(values: NDArray[Any], known: NDArray[Any]) -> Mask:
+    """Whether each of `values` is one of the sorted `known`, of which there is at least one."""
+    same: Mask = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    return same

@@ -1,0 +1,150 @@
+"""What a model has been trained on, in a file beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.errors import InputError, reason
+from ackd.models import model_folder
+from ackd.runs import write_whole
+from ackd.tasks.rows import Rows
+
+FILE, FORMAT = "seen.json", 1
+MAX_BYTES, MAX_PARTS = 1 << 26, 256  # of a file: 400,000 rows take 67 kB
+
+Mask = NDArray[np.bool_]
+
+
+class Part(NamedTuple):
+    """Some rows of one source of training data."""
+
+    data: str  # the fingerprint of the source
+    size: int  # rows that it has
+    bits: bytes  # of which those are, a bit for each, the first row's the highest of the first byte
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model, or several, have been trained on.
+
+    Args:
+        parts: one for each source, in the order of fingerprints.
+        complete: whether that is all. It is not, where a model they come from does not say what it has seen.
+    """
+
+    parts: tuple[Part, ...] = ()
+    complete: bool = True
+
+    def rows(self, data: str, count: int) -> Mask:
+        """[count], which rows of the source with the fingerprint `data` were seen."""
+        for part in self.parts:
+            if (part.data, part.size) == (data, count):
+                return np.unpackbits(np.frombuffer(part.bits, np.uint8), count=count).astype(np.bool_)
+        return np.zeros(count, np.bool_)
+
+    def plus(self, data: str, rows: Mask) -> Seen:
+        """With these rows as well."""
+        return together([self, Seen((Part(data, len(rows), np.packbits(rows).tobytes()),))])
+
+
+NOTHING, UNKNOWN = Seen(), Seen(complete=False)
+
+
+def together(several: Iterable[Seen]) -> Seen:
+    """What any of them has seen."""
+    found: dict[tuple[str, int], bytes] = {}
+    complete = True
+    for seen in several:
+        complete &= seen.complete
+        for data, size, bits in seen.parts:
+            both = np.frombuffer(bits, np.uint8) | np.frombuffer(found.get((data, size), bits), np.uint8)
+            found[data, size] = both.tobytes()
+    return Seen(tuple(Part(*key, found[key]) for key in sorted(found)), complete)
+
+
+def fingerprint(rows: Rows) -> str:
+    """SHA-256 of texts and labels, in their order: of the data as it came, whatever is cut from it later."""
+    digest = hashlib.sha256()
+    for column in rows.texts:
+        encoded = [text.encode() for text in column]
+        digest.update(np.array([len(text) for text in encoded], "<i8").data)
+        digest.update(b"".join(encoded))
+    kind = "<f4" if rows.labels.dtype.kind == "f" else "<i8"
+    digest.update(np.ascontiguousarray(rows.labels, dtype=kind).data)
+    return digest.hexdigest()
+
+
+def write_seen(folder: str | Path, seen: Seen) -> None:
+    """Writes `seen.json` into a model's folder, whole or not at all."""
+    parts = [{"data": d, "count": n, "rows": base64.b64encode(bits).decode()} for d, n, bits in seen.parts]
+    content = {"format": FORMAT, "complete": seen.complete, "seen": parts}
+    write_whole(Path(folder) / FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_seen(source: str | Path) -> Seen | None:
+    """What a model says it has seen; None if it says nothing, as one from the hub.
+
+    Raises:
+        InputError: if there is no such model, or what it says is damaged.
+    """
+    path = Path(model_folder(source)) / FILE
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        return _checked(json.loads(text))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} does not say what the model has seen ({reason(error)}): it is damaged; take a whole copy of the "
+            "model, or remove the file if nobody knows"
+        ) from error
+
+
+def _checked(fields: Any) -> Seen:
+    """The file's content.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(fields, dict) or fields.keys() != {"format", "complete", "seen"}:
+        raise ValueError("it has other fields than format, complete and seen")
+    if type(fields["format"]) is not int or fields["format"] != FORMAT:
+        raise ValueError(f"its format is not {FORMAT}")
+    if type(fields["complete"]) is not bool:
+        raise ValueError("complete is neither true nor false")
+    if not isinstance(fields["seen"], list) or len(fields["seen"]) > MAX_PARTS:
+        raise ValueError(f"seen is no list of at most {MAX_PARTS} sources")
+    parts = [_part(one) for one in fields["seen"]]
+    if len({(part.data, part.size) for part in parts}) < len(parts):
+        raise ValueError("a source is there twice")
+    return Seen(tuple(sorted(parts)), fields["complete"])
+
+
+def _part(fields: Any) -> Part:
+    if not isinstance(fields, dict) or fields.keys() != {"data", "count", "rows"}:
+        raise ValueError("a source has other fields than data, count and rows")
+    data, count, rows = fields["data"], fields["count"], fields["rows"]
+    if not (isinstance(data, str) and len(data) == 64 and set(data) <= set("0123456789abcdef")):
+        raise ValueError("a source has no SHA-256")
+    if type(count) is not int or not 1 <= count <= 8 * MAX_BYTES:
+        raise ValueError("a source has no number of rows")
+    if not isinstance(rows, str):
+        raise ValueError("a source has no rows")
+    bits = base64.b64decode(rows.encode("ascii", "replace"), validate=True)
+    if len(bits) != -(-count // 8) or (count % 8 and bits[-1] & (0xFF >> count % 8)):
+        raise ValueError("a source has rows beyond its number")
+    return Part(data, count, bits)
