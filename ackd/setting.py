@@ -33,6 +33,7 @@ def prepare(
     max_examples: int | None = None,
     reward_examples: int = 256,
     reward_from: str = tasks.TRAIN,
+    wrong_labels: float = 0.0,
     max_length: int = 128,
     data_seed: int = 0,
     student_layers: int | None = None,
@@ -71,10 +72,11 @@ def prepare(
         reward_examples: cut from the training data for the reward, half of it at most, from those that no model of the
             run says it was trained on.
         reward_from: train, or dev:PART, as dev:0.5: that part of dev is for the reward, and reports read the rest.
+        wrong_labels: share of the labels of train and reward split that are turned into another class.
         max_length: tokens of an example; longer ones are cut.
         data_seed: of the reward split and of `max_examples`, the same for every run that is compared.
-        student_layers: the student starts as so many of the first teacher's layers.
-        student: instead of `student_layers`: a folder or hub id to start from, or a JSON config to draw weights for.
+        student_layers: the student starts as so many of the layers of `student`, or of the first teacher.
+        student: a folder or hub id to start from, or a JSON config to draw weights for.
         types: the knowledge types that can be selected, logits, hidden and attention if none is named; of several
             teachers `logits@2` is the second's, and `logits` stands for everyone's. With a preset whose own losses
             give way, these take their place.
@@ -139,6 +141,7 @@ def prepare(
         max_examples=max_examples,
         reward_examples=reward_examples,
         reward_from=reward_from,
+        wrong_labels=wrong_labels,
         max_length=max_length,
         seed=data_seed,
         seen=seen_by(sources, (student,), reward_from),

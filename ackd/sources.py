@@ -75,22 +75,26 @@ def student_of(
     source: str | None, layers: int | None, teacher: tuple[Model, str] | None, tokenizer: Tokenizer, num_labels: int
 ) -> tuple[StudentFactory, Shape]:
     """The student's factory and sizes; `teacher` is the first that was named, and its name."""
-    if (source is None) == (layers is None):
-        raise InputError("say what the student is: --student-layers, or --student, and not both")
-    if layers is not None:
+    if source is None:
+        if layers is None:
+            raise InputError("say what the student is: --student-layers, or --student, or both")
         if teacher is None:
             raise InputError("--student-layers are those of a teacher, and none was named: give --student instead")
         make = models.from_layers(teacher[0], layers)
-    elif source is not None and source.endswith(".json"):
+    elif source.endswith(".json"):
+        if layers is not None:
+            raise InputError(f"{source} says how many layers the student has: leave --student-layers away")
         make = models.from_config(models.read_config(source, num_labels))
     else:
-        assert source is not None
         if teacher is not None and not models.same_vocabulary(models.load_tokenizer(source), tokenizer):
             raise InputError(
                 f"the tokenizers of the student {source} and the teacher {teacher[1]} differ: "
                 "give a student that was trained with the teacher's tokenizer"
             )
         make = models.from_checkpoint(source, num_labels)
+        if layers is not None:
+            with torch.random.fork_rng():
+                make = models.from_layers(make(), layers)
     with torch.random.fork_rng():
         shape = models.shape_of(make())
     if shape.vocabulary < len(tokenizer):

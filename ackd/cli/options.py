@@ -42,6 +42,8 @@ class DataOptions:
     """Training examples set aside for the reward, half of them at most, which no model of the run says it has seen."""
     reward_from: str = "train"
     """Where rewards are measured: train, or dev:PART, as dev:0.5, for a part of dev; reports then read the rest."""
+    wrong_labels: float = 0.0
+    """Turn this share of the labels of train and reward split into another class, to see what noise does."""
     max_length: int = 128
     """Tokens of an example; longer ones are cut."""
     data_seed: int = 0
@@ -50,7 +52,7 @@ class DataOptions:
     def data_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
         names = ("data", "text_columns", "label_column", "dev_data", "max_examples", "reward_examples", "reward_from")
-        return {name: getattr(self, name) for name in (*names, "max_length", "data_seed")}
+        return {name: getattr(self, name) for name in (*names, "wrong_labels", "max_length", "data_seed")}
 
 
 @dataclass(kw_only=True)
@@ -133,9 +135,9 @@ class ModelOptions:
     """The student's model, and where the models are."""
 
     student_layers: int | None = None
-    """The student starts as so many of the (first) teacher's layers, at even distances."""
+    """The student starts as so many layers, at even distances, of --student, or of the (first) teacher."""
     student: str | None = None
-    """Instead of --student-layers: folder or hub id to start from, or a JSON config to draw weights for."""
+    """Folder or hub id to start from, or a JSON config to draw weights for."""
     device: str = "cpu"
     """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
     precision: Precision = "fp32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def load(
     max_examples: int | None = None,
     reward_examples: int = REWARD_EXAMPLES,
     reward_from: str = TRAIN,
+    wrong_labels: float = 0.0,
     max_length: int = 128,
     seed: int = 0,
     seen: Seen = NOTHING,
@@ -79,6 +81,8 @@ def load(
         reward_examples: how many the reward split takes of the training data, half of it at most.
         reward_from: train, or dev:PART, as dev:0.5: the reward split is that part of the first dev split, drawn by
             `seed`, and `dev` has the rest of it.
+        wrong_labels: share of the labels of train and reward split that are turned into another class, drawn by
+            `seed`, to see what noise does; dev keeps its own.
         max_length: tokens of an example.
         seed: of every cut.
         seen: what the teachers, and the models that students start from, have been trained on.
@@ -88,7 +92,7 @@ def load(
     """
     share = _share(reward_from)
     _check(tokenizer, reward_examples, max_length, seed)
-    dev_seed, reward_seed, train_seed = np.random.SeedSequence(seed).spawn(3)
+    dev_seed, reward_seed, train_seed, wrong_seed = np.random.SeedSequence(seed).spawn(4)
     spec, rows, dev = _source(name, data, text_columns, label_column, dev_data)
     least = 4 * spec.num_labels
     if len(rows) < least:
@@ -107,6 +111,10 @@ def load(
     left = pool.left
     if max_examples is not None and max_examples < len(left):
         left = np.sort(np.random.default_rng(train_seed).choice(left, max_examples, replace=False))
+    train = rows.select(left)
+    if wrong_labels:
+        rng = np.random.default_rng(wrong_seed)
+        train, reward = _wrong(spec, train, wrong_labels, rng), _wrong(spec, reward, wrong_labels, rng)
     learned = np.zeros(len(rows), np.bool_)
     learned[left] = True
 
@@ -115,7 +123,7 @@ def load(
 
     reports = {split: tokenise(those) for split, those in dev.items()}
     seen = seen.plus(pool.data, learned)
-    return Task(spec, tokenise(rows.select(left)), tokenise(reward), reports, reward_from, seen)
+    return Task(spec, tokenise(train), tokenise(reward), reports, reward_from, seen)
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length: int, seed: int) -> None:
@@ -127,6 +135,18 @@ def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length:
     longest = min(tokenizer.model_max_length, 10**6)
     if not 4 <= max_length <= longest:
         raise InputError(f"the maximum length is {max_length}: this model takes 4 to {longest} tokens")
+
+
+def _wrong(spec: TaskSpec, rows: Rows, share: float, rng: np.random.Generator) -> Rows:
+    """The rows with that share of the labels turned into another class."""
+    if spec.regression or not 0 <= share < 1:
+        raise InputError(
+            f"--wrong-labels is {share} on {spec.name}: give a share from 0 up and below 1, of a task with classes"
+        )
+    chosen = rng.permutation(len(rows))[: round(share * len(rows))]
+    labels = rows.labels.copy()
+    labels[chosen] = (labels[chosen] + rng.integers(1, spec.num_labels, len(chosen))) % spec.num_labels
+    return replace(rows, labels=labels)
 
 
 def _share(reward_from: str) -> float | None:
