@@ -69,7 +69,7 @@ class Allowance:
             )
         self.training, self.share = training, share
         self._run: tuple[int, int] | None = None  # seed and processes of the run that is known
-        self._lengths: NDArray[np.int64] = np.empty((0, 0), np.int64)  # [steps, batches of a step], padded
+        self._lengths: NDArray[np.int64] = np.empty((0, 0, 0), np.int64)  # as `_padded` gives them
         self._known: dict[tuple[str, ...] | None, NDArray[np.float64]] = {}  # prices of its steps
         least = 0.0 if share == 1 else float(self._prices(0, ()).sum() / self._prices(0, None).sum())
         if least > share:
@@ -109,20 +109,21 @@ class Allowance:
         if names not in self._known:
             types, distiller = training.distiller.knowledge, training.distiller
             terms = list(types.values()) if names is None else [types[name] for name in names]
-            size = len(training.group.share(np.arange(training.batch_size)))
-            lengths, places = np.unique(self._lengths, return_inverse=True)
-            prices = [distiller.price(terms, size, int(length), whole=names is None) for length in lengths]
-            self._known[names] = np.array(prices)[places.reshape(self._lengths.shape)].sum(1)
+            prices = np.zeros(training.steps)
+            for rank in range(training.group.size):
+                size = len(range(rank, training.batch_size, training.group.size))
+                lengths, places = np.unique(self._lengths[..., rank], return_inverse=True)
+                each = [distiller.price(terms, size, int(length), whole=names is None) for length in lengths]
+                prices += np.array(each)[places.reshape(training.steps, -1)].sum(1)
+            self._known[names] = prices
         return self._known[names]
 
 
 def _padded(training: Distillation, seed: int) -> NDArray[np.int64]:
-    """[steps, batches of a step], the tokens that each batch of a run is padded to."""
+    """[steps, batches of a step, processes], the tokens that each part of a run's batches is padded to."""
     train = training.task.train
-    lengths = train.lengths
-    order = Order(lengths, training.batch_size, Streams(seed).order)
-    drawn = [
-        [int(lengths[training.group.share(order.next())].max()) for _ in range(training.accumulate)]
-        for _ in range(training.steps)
-    ]
-    return np.array(drawn, np.int64) - int(train.language)
+    lengths, size = train.lengths - int(train.language), training.group.size
+    order = Order(train.lengths, training.batch_size, Streams(seed).order)
+    batches = (lengths[order.next()] for _ in range(training.steps * training.accumulate))
+    parts = [[part[rank::size].max() for rank in range(size)] for part in batches]  # as `Group.share` has them
+    return np.array(parts, np.int64).reshape(training.steps, training.accumulate, size)

@@ -446,3 +446,13 @@ def test_other_commands_are_not_copied(
         main(["presets"])
     assert ended.value.code == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_they_keep_to_a_budget_together(teacher: Path, tmp_path: Path) -> None:
+    arguments = ["distill", *SHORT, "--flops-budget", "0.8", "--teacher", str(teacher)]
+    shares = []
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        assert ends(launch(command, size, [*arguments, "--output", str(folder)])) == [0] * size
+        shares.append(json.loads((folder / "result.json").read_text())["flops_share"])
+    assert 0.78 < min(shares) <= max(shares) <= 0.8
