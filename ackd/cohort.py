@@ -144,6 +144,25 @@ class Cohort:
         self._lost |= lost
         return reports
 
+    @journaled
+    def inherit(self, parents: Sequence[int]) -> None:
+        """Makes each student what another is now, or itself: weights, moments, scales, and what it has cost so far.
+
+        Args:
+            parents: the place of each one's parent; a student that is its own stays as it is.
+
+        Raises:
+            InputError: if there are not as many parents as students.
+            IndexError: if there is no such student.
+        """
+        self._check(parents, "parent")
+        if wrong := [parent for parent in parents if not 0 <= parent < self.size]:
+            raise IndexError(f"there is no student {wrong[0]} among {self.size}")
+        self.stacked.inherit(parents)
+        self._scales.inherit(parents)
+        self.prices = [self.prices[parent] for parent in parents]
+        self._lost = {i for i, parent in enumerate(parents) if parent in self._lost}
+
     def _step(self, batches: Sequence[Batch], mixture: Mixture) -> Tensor:
         """One optimizer step on the mean loss of the batches, [figures, N], on the device."""
         if not self.model(0).training:  # the call goes through every module

@@ -41,6 +41,11 @@ class Scales:
         self._seen[name] = seen = seen + counted
         return losses / (sums / seen.clamp_min(1)).clamp_min(1e-6)
 
+    def inherit(self, parents: Sequence[int]) -> None:
+        """Gives each student another's scales, or its own; [N] places."""
+        for table in (self._sums, self._seen):
+            table.update({name: one[list(parents)] for name, one in table.items()})
+
     def state_dict(self) -> dict[str, Any]:
         """What was summed so far."""
         return {"sums": dict(self._sums), "seen": dict(self._seen)}

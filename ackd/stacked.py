@@ -117,6 +117,30 @@ class Stacked:
                 name: value[i] if value.dim() else value.clone() for name, value in state.items()
             }
 
+    @torch.no_grad()
+    def inherit(self, parents: Sequence[int]) -> None:
+        """Makes each student what another is now, or itself: weights and moments, to the bit; [N] places."""
+        heirs = [i for i, parent in enumerate(parents) if parent != i]
+        theirs = [parents[i] for i in heirs]
+        if not heirs:
+            return
+        for weights in (self.model, *self.companions):
+            for one in weights.values():
+                one[heirs] = one[theirs]
+        states = self.optimizer.state
+        for place, stacked in enumerate(self.parameters):
+            own = self._own[place]
+            if place not in self._split:
+                for value in states.get(stacked, {}).values():
+                    if value.dim():  # the count of steps is everybody's
+                        value[heirs] = value[theirs]
+                continue
+            given = [{name: value.clone() for name, value in states.get(own[i], {}).items()} for i in theirs]
+            for i, state in zip(heirs, given, strict=True):
+                states.pop(own[i], None)
+                if state:
+                    states[own[i]] = state
+
     def state_dict(self) -> dict[str, Any]:
         """Weights, moments and schedule, as copies that later steps leave alone."""
         return {

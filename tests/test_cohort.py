@@ -264,6 +264,71 @@ def test_it_goes_on_from_its_state_bit_for_bit(tmp_path: Path) -> None:
     assert one.steps_done == other.steps_done == 12
 
 
+def rows(cohort: Cohort, student: int) -> list[torch.Tensor]:
+    """Weights, moments and scales of one student, in an order of their own."""
+    stacked, found = cohort.stacked, [weights(cohort.stacked.students[student])]
+    for place, one in enumerate(stacked.parameters):
+        split = place in stacked._split
+        state = stacked.optimizer.state.get(stacked._own[place][student] if split else one, {})
+        found += [value if split or not value.dim() else value[student] for _, value in sorted(state.items())]
+    tables = cohort.state_dict()["scales"]
+    return [*found, *(table[name][student] for table in tables.values() for name in sorted(table))]
+
+
+def same(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_who_inherits_is_the_other_bit_for_bit(mixed: bool) -> None:
+    """Also where parameters are moved student by student, and some have not moved yet; the others stay as they are."""
+    cohort = Cohort(make(), 3)
+    cohort.reset(SEEDS)
+    everything = [Selection.of("logits", "hidden", "attention")] * 3
+    cohort.advance(PHASES[0] if mixed else everything, 3)
+    assert bool(cohort.stacked._split) == mixed
+    before, prices = [[one.clone() for one in rows(cohort, i)] for i in range(3)], list(cohort.prices)
+    cohort.inherit([0, 2, 0])  # the second gets what the third was, not what it becomes
+    assert same(rows(cohort, 0), before[0])
+    assert same(rows(cohort, 1), before[2])
+    assert same(rows(cohort, 2), before[0])
+    assert cohort.prices == [prices[0], prices[2], prices[0]]
+    cohort.advance([everything[0], Selection(), everything[0]], 3)
+    pairs = zip(cohort.model(0).parameters(), cohort.model(2).parameters(), strict=True)
+    assert max(float((one - other).detach().abs().max()) for one, other in pairs) < 1e-6  # no dropout: alike ever after
+
+
+def test_who_inherits_from_the_sane_is_sane() -> None:
+    cohort = Cohort(make(), 2)
+    with torch.no_grad():
+        next(cohort.model(1).parameters()).fill_(torch.nan)
+    assert [report.finite for report in cohort.advance([Selection.of("hidden")] * 2, 1)] == [True, False]
+    cohort.inherit([0, 0])
+    assert all(report.finite for report in cohort.advance([Selection.of("hidden")] * 2, 1))
+
+
+def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
+    """A journal answers for it, and a state that was saved after it has it."""
+
+    def begun() -> Cohort:
+        cohort = Cohort(make(dropout=0.1), 3)
+        cohort.journal = Journal(tmp_path, seconds=0)
+        cohort.reset(SEEDS)
+        cohort.advance(PHASES[0], 2)
+        cohort.inherit([1, 1, 0])
+        cohort.advance(PHASES[1], 2)
+        return cohort
+
+    one, other = begun(), begun()
+    for cohort in (one, other):
+        cohort.journal = None
+    assert one.prices == other.prices
+    one.inherit([0, 0, 2])
+    other.inherit([0, 0, 2])
+    assert one.advance(PHASES[2], 2) == other.advance(PHASES[2], 2)
+    assert all(same(rows(one, i), rows(other, i)) for i in range(3))
+
+
 def test_a_journal_answers_for_what_was_done(tmp_path: Path) -> None:
     distillation = make(dropout=0.1)
     reward = distillation.task.reward
@@ -378,6 +443,10 @@ def test_what_cannot_work_is_said() -> None:
         cohort.reset([1, 2, 3])
     with pytest.raises(InputError, match="a cohort of 2 needs one selection a student, got 1"):
         cohort.advance([Selection()], 1)
+    with pytest.raises(InputError, match="a cohort of 2 needs one parent a student, got 1"):
+        cohort.inherit([0])
+    with pytest.raises(IndexError, match="there is no student 2 among 2"):
+        cohort.inherit([0, 2])
     with pytest.raises(KeyError, match="values"):
         cohort.advance([Selection(), Selection.of("values")], 1)
     cohort.advance([Selection()] * 2, 9)
