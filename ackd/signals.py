@@ -119,7 +119,7 @@ class Signals:
             sum(weight > 0 for weight in weights) / max(len(phases), 1),
             self.prices[name],
             phases[-1].report.cosines.get(name, 0.0) if phases else 0.0,
-            _pull(phases[-1], name) if phases else 0.0,
+            _pull(phases[-1], name, losses[0]) if phases and losses else 0.0,
             *(float(self.families[name] == family) for family in FAMILIES),
         ]
 
@@ -128,9 +128,12 @@ def _weight(phase: Phase, name: str) -> float:
     return phase.selection.labels if name == LABELS else phase.selection.weights.get(name, 0.0)
 
 
-def _pull(phase: Phase, name: str) -> float:
+def _pull(phase: Phase, name: str, first: float) -> float:
+    """log(norm of the gradient of a loss over its first value / of the labels'); losses are brought to one size so."""
     norms = phase.report.norms
-    return _log_ratio(norms[name], norms[LABELS]) if name in norms and LABELS in norms else 0.0
+    if name == LABELS or name not in norms or LABELS not in norms:
+        return 0.0
+    return _log_ratio(norms[name] / max(first, 1e-6), norms[LABELS])
 
 
 def _loss(phase: Phase, name: str) -> float | None:

@@ -25,6 +25,7 @@ from ackd.errors import InputError
 from ackd.presets import parse
 from ackd.types import LABELS
 
+COMPARING = ("gradnorm", "gradient-similarity")
 PRESET, REFINE = "preset:", ":refine"
 DERIVED = {"replay": replayed, "probe-rule": guarded}  # of a learned policy, as in replay:default
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
@@ -83,7 +84,7 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
         asked: dict[str, Any] = {"choice": getattr(named(source, (LABELS, *knowledge)), "choice", "subset")}
         if source in BALANCERS:  # as often as can be, for the originals do it in every step
             asked["decisions"] = None
-        return Arm(name, lambda env, seed: named(source, env.choice.names, seed=seed), asked)
+        return Arm(name, lambda env, seed: _named(source, env, seed), asked)
     policy = load(folder)
     if policy.card.kind in BY_PLACE and tuple(policy.card.knowledge) != tuple(knowledge):
         raise InputError(
@@ -101,6 +102,12 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
         online=True,
         learned=policy,
     )
+
+
+def _named(source: str, env: DistillationEnv, seed: int) -> Policy:
+    if source in COMPARING and not env.distillation.cosines:
+        raise InputError(f"{source} compares gradients, and this run does not measure them: add --gradient-cosines")
+    return named(source, env.choice.names, seed=seed)
 
 
 def _derived(how: str, source: str, knowledge: Sequence[str], name: str) -> Arm:
