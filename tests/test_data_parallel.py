@@ -130,6 +130,7 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
         "reports": reports,
         "standings": [*standings, training.measure(reward, "reward")],
         "represented": represented,
+        "facts": training.facts(),
         "ledger": training.ledger,
         "sums": dict(training.distiller._sums),
     }
@@ -175,7 +176,9 @@ def test_they_train_the_student_that_one_process_trains(
     spent, its = first["ledger"], alone["ledger"]
     assert (spent.steps, spent.reward_passes) == (its.steps, its.reward_passes)
     assert spent.teacher_queries == its.teacher_queries > 0
-    assert spent.flops["reward"] == its.flops["reward"]  # the same batches
+    assert first["facts"] == alone["facts"] is not None
+    for part in ("reward", "probe"):
+        assert spent.flops[part] == its.flops[part] > 0  # the same batches
     for part in ("student", "teacher", "knowledge"):  # smaller batches, so less padding
         assert 0.7 * its.flops[part] < spent.flops[part] <= its.flops[part]
 
