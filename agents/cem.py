@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ackd.agents.learned import batch_of
 from ackd.agents.policy import Observations, State
-from ackd.agents.schedule import KNOTS, MEMBER, Schedule
+from ackd.agents.schedule import KNOTS, MEMBER, ProbeRule, Schedule
 from ackd.choices import DOUBLINGS
 from ackd.signals import FAMILIES
 from ackd.types import LABELS
@@ -87,6 +87,7 @@ class Cem:
         knots: of the schedule.
         start: a schedule to begin from; all weights 1 if None.
         spread: standard deviation at the start, in doublings.
+        guarded: learn a `ProbeRule`; where its probe leaves the labels alone, nothing is learned of the schedule.
         seed: of the draws; it also seeds the environments.
         tensorboard_log: the folder for curves.
     """
@@ -103,12 +104,14 @@ class Cem:
         knots: int = KNOTS,
         start: Schedule | None = None,
         spread: float = SPREAD,
+        guarded: bool = False,
         seed: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
         env.seed(seed)
         self.env, self.decisions, self.knots = env, decisions, knots
-        self.actor = start or Schedule(knots)
+        self.made: type[Schedule] = ProbeRule if guarded else Schedule
+        self.actor = start or self.made(knots)
         self.spread, self.seed = spread, seed
         rounds = max(episodes // env.num_envs, 1)
         # of the same schedules in several settings, and of different ones where few students train side by side
@@ -156,7 +159,7 @@ class Cem:
                     rounds -= 1
             search.learn(samples, earned)
             self.history.append((samples, earned))
-            self.actor = Schedule(self.knots, self._table(search.mean))
+            self.actor = self.made(self.knots, self._table(search.mean))
             if writer is not None:
                 self._write(writer, search)
         if writer is not None:
@@ -165,17 +168,19 @@ class Cem:
     def _episode(self, observation: Observations, samples: Array) -> tuple[Array, Observations]:
         """What a student under each schedule earned over its training, [N], and the next first observation."""
         total = np.zeros(self.env.num_envs)
-        schedules = [Schedule(self.knots, row.reshape(self.knots, -1)) for row in samples]
+        schedules = [self.made(self.knots, row.reshape(self.knots, -1)) for row in samples]
         self._see(observation)
+        differ = False
         for _ in range(self.decisions):
             batch = batch_of(observation)
             rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(len(samples))]
             actions = [one.act(row, deterministic=True) for one, row in zip(schedules, rows, strict=True)]
+            differ |= bool((torch.cat(actions) != actions[0]).any())
             following, rewards, _, _ = self.env.step(torch.cat(actions).numpy())
             assert isinstance(following, dict)
             observation = following
             total += rewards
-        return total, observation
+        return total if differ else np.zeros_like(total), observation
 
     def _see(self, observation: Observations) -> None:
         batch = batch_of(observation)

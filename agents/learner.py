@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, Protocol, cast
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -21,7 +22,11 @@ from ackd.errors import InputError, unknown
 from ackd.presets import read
 
 BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
-SCHEDULED: Mapping[str, type[Cem] | type[Correcting]] = {"residual": Correcting, "cem": Cem}
+SCHEDULED: Mapping[str, Callable[..., Cem | Correcting]] = {
+    "residual": Correcting,
+    "cem": Cem,
+    "probe-rule": partial(Cem, guarded=True),
+}
 LEARNERS = (*SCHEDULED, *actor_critic.AGENTS, "ksm", *BANDITS)
 MAX_SUBSETS = 4  # types, beyond which a bandit has an arm a type instead of an arm a subset
 
