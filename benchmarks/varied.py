@@ -1,7 +1,7 @@
 """Draws the settings of the instance set `varied-v1`, which differ in all that decides what is worth transferring.
 
-    python benchmarks/varied.py draw            writes envs/instance_sets/varied-v1.json, the same each time
-    python benchmarks/varied.py teachers DIR    makes the teachers that the set names
+python benchmarks/varied.py draw            writes envs/instance_sets/varied-v1.json, the same each time
+python benchmarks/varied.py teachers DIR    makes the teachers that the set names
 """
 
 from __future__ import annotations

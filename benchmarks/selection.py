@@ -1,0 +1,328 @@
+"""Whether learned selection pays: against rules, schedules that were searched for, and loss balancing, at equal cost.
+
+    python benchmarks/selection.py demo     one setting with headroom: every learner has 64 students, agent seeds 0 to 2
+    python benchmarks/selection.py varied   one policy over settings that differ, on those that it has not seen
+
+All arms of a seed are students of one cohort: the same start, the same batches. Those that decide once a phase (loss
+balancing) are a cohort of their own from the same seed, since they see other observations. Every score is on dev, which
+steers nothing. A seed of a setting is a line of OUTPUT/cells.jsonl, a learned policy a folder of OUTPUT/policies; what
+is there is not done again, and arms that are missing in a cell are added to it. The tables are printed, and written to
+OUTPUT/demo.md and OUTPUT/varied.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from ackd.choices import make_choice
+from ackd.cli.arms import Arm, arm
+from ackd.envs.cohort import CohortEnv
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.instance_files import read_instances
+from ackd.envs.make import distill
+from ackd.types import LABELS
+
+Array = NDArray[np.float64]
+RULES = (
+    "labels",
+    "all",
+    "scheduled",
+    "all,labels:0.25",
+    "all,labels:0",
+    "hidden+attention,then,all",
+    "hidden+attention,labels:0.25,then,all,labels:0.25",
+)
+BALANCERS = ("magnitude", "uncertainty", "rlw", "dwa", "famo")
+STUDENT = {"student_layers": 2, "max_examples": 1500, "steps": 80, "decision_interval": 10, "lr": 5e-4}
+STUDENTS, TOGETHER = 64, 16
+LEARNERS = ("residual", "cem", "best-schedule", "pbt")
+VARIED = {
+    "probe-rule": 1024,
+    "cem": 1024,
+    "residual": 1024,
+}  # students that each learner has over the training settings
+CARRIED = ("default", "probe-rule:default")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where students are compared.
+
+    Args:
+        name: in the tables.
+        options: as `ACKD/Distill-v0` takes them.
+        seeds: of the students.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    seeds: Sequence[int]
+
+
+class Cells:
+    """Scores on dev, shares of the FLOPs and rewards, by setting, seed and arm.
+
+    Args:
+        path: where they are kept, a line for each time that arms were tried.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:  # the end of a run that was killed
+                continue
+            self.known.setdefault((row["setting"], row["seed"]), {}).update(row["arms"])
+
+    def add(self, setting: str, seed: int, arms: Mapping[str, dict[str, float]]) -> None:
+        """Keeps what came of some arms."""
+        self.known.setdefault((setting, seed), {}).update(arms)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"setting": setting, "seed": seed, "arms": dict(arms)}) + "\n")
+
+    def scores(self, setting: Setting, name: str, what: str = "dev") -> Array | None:
+        """[seeds], of an arm that has all of them."""
+        rows = [self.known.get((setting.name, seed), {}).get(name) for seed in setting.seeds]
+        return np.array([row[what] for row in rows if row is not None]) if all(rows) else None
+
+
+def fill(cells: Cells, setting: Setting, arms: Mapping[str, str]) -> None:
+    """Distils what is missing of a setting.
+
+    Args:
+        cells: what is known.
+        setting: where.
+        arms: policies by the names in the table.
+    """
+    env: DistillationEnv | None = None
+    for seed in setting.seeds:
+        missing = [name for name in arms if name not in cells.known.get((setting.name, seed), {})]
+        if not missing:
+            continue
+        if env is None:
+            env = distill(choice="weights", **setting.options)
+        started = time.perf_counter()
+        made = {name: arm(arms[name], env.knowledge) for name in missing}
+        for decisions in (4, None):
+            group = {name: one for name, one in made.items() if one.settings.get("decisions", 4) == decisions}
+            if group:
+                side = env.variant(decisions=decisions, reward_every=setting.options["steps"])
+                cells.add(setting.name, seed, together(side, group, seed))
+        print(f"{setting.name}, seed {seed}: {len(missing)} arms, {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def together(env: DistillationEnv, arms: Mapping[str, Arm], seed: int) -> dict[str, dict[str, float]]:
+    """A student under each arm, all in one cohort."""
+    cohort = CohortEnv([env], len(arms), paired=True)
+    ended: list[dict[str, float]] = []
+
+    def watch(_: CohortEnv, rewards: NDArray[np.float32], infos: Sequence[dict[str, Any]]) -> None:
+        training = cohort.cohort
+        if training.steps_done < training.steps:
+            return
+        split, name = next(iter(training.distillation.task.dev.values())), next(iter(training.distillation.task.dev))
+        for student, standing in enumerate(training.measure(split, name)):
+            returned = math.fsum(cohort.trajectories[student].record().rewards)
+            share = training.prices[student] / training.price_of_all
+            ended.append({"dev": 100 * standing.score, "reward": returned, "flops": share})
+
+    cohort.watch = watch
+    cohort.seed(seed)
+    observation: Any = cohort.reset()
+    acting = []
+    for one in arms.values():
+        choice = make_choice(one.settings.get("choice", "subset"), (LABELS, *env.knowledge), env.signals.k_max)
+        acting.append((one.make(env.variant(choice=choice), seed), choice))
+    states: list[Any] = [None] * len(acting)
+    for _ in range(env.decisions):
+        actions = []
+        for i, (policy, choice) in enumerate(acting):
+            own = {name: value[i] for name, value in observation.items()}
+            action, states[i] = policy.predict(own, states[i], deterministic=True)
+            actions.append(env.choice.action(choice.selection(action)))
+        observation, *_ = cohort.step(np.stack(actions))
+    return dict(zip(arms, ended, strict=True))
+
+
+def learned(output: Path, learner: str, seed: int, arguments: Sequence[str]) -> str:
+    """The folder of a learned policy, which is trained if it is not there."""
+    folder = output / "policies" / f"{learner}-{seed}"
+    if not (folder / "result.json").exists():
+        command = ["train", "--agent", learner, "--seed", str(seed), *arguments, "--output", str(folder), "--overwrite"]
+        print("ackd " + " ".join(command), flush=True)
+        subprocess.run([sys.executable, "-m", "ackd", *command], check=True)
+    return str(folder)
+
+
+def options_of(setting: Mapping[str, Any]) -> list[str]:
+    """On the command line."""
+    return [text for name, value in setting.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def demo(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
+    """The setting of the demo, and two others that its policies are carried to."""
+    teacher = str(options.teachers / "polarity-strong")
+    base = {"task": "polarity", "teacher": teacher, **STUDENT}
+    seeds = range(1000, 1000 + options.seeds)
+    settings = [
+        Setting("2 layers, 80 steps", base, seeds),
+        Setting("2 layers, 160 steps", base | {"steps": 160, "decision_interval": 20}, seeds),
+        Setting("1 layer, 80 steps", base | {"student_layers": 1}, seeds),
+    ]
+    train = ["--task", "polarity", "--teacher", teacher, *options_of(STUDENT)]
+    train += ["--episodes", str(STUDENTS), "--students", str(TOGETHER)]
+    arms = {name: name for name in (*RULES, *BALANCERS)}
+    for learner in options.learners or LEARNERS:
+        for seed in range(options.agent_seeds):
+            arms[f"{learner}-{seed}"] = learned(options.output / "demo", learner, seed, train)
+    for seed in range(options.agent_seeds if "residual" in (options.learners or LEARNERS) else 0):
+        arms[f"replay of residual-{seed}"] = f"replay:{arms[f'residual-{seed}']}"
+    return settings, arms | {name: name for name in options.carried}
+
+
+def varied(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
+    """The settings of `varied-v1` that no policy has seen."""
+    unseen = read_instances("varied-v1", teachers=options.teachers, split="unseen")
+    settings = [Setting(one.name, one.setting, range(one.seeds[0], one.seeds[0] + options.seeds)) for one in unseen]
+    arms = {name: name for name in (*RULES, *BALANCERS)}
+    for learner in options.learners or VARIED:
+        train = ["--instances", "varied-v1", "--teachers", str(options.teachers)]
+        train += ["--episodes", str(options.students or VARIED[learner]), "--students", str(TOGETHER)]
+        for seed in range(options.agent_seeds):
+            folder = learned(options.output / "varied", learner, seed, train)
+            arms[f"{learner}-{seed}"] = folder
+            if learner == "residual":
+                arms[f"replay of residual-{seed}"] = f"replay:{folder}"
+            if learner == "cem":
+                arms[f"cem-{seed} with the probe's rule"] = f"probe-rule:{folder}"
+    return settings, arms | {name: name for name in options.carried}
+
+
+def interval(values: Array) -> str:
+    """A mean and its 95 % interval, after Student."""
+    if len(values) < 2:
+        return f"{values.mean():+.2f}"
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return f"{values.mean():+.2f} [{values.mean() - half:.2f}, {values.mean() + half:.2f}]"
+
+
+def table(cells: Cells, setting: Setting, arms: Iterable[str]) -> str:
+    """Each arm's mean on dev, and its paired differences to `all` and to the rule with the best mean."""
+    scores = {name: cells.scores(setting, name) for name in arms}
+    known = {name: values for name, values in scores.items() if values is not None}
+    rules = [name for name in RULES if name in known and name != "labels"]
+    best = max(rules, key=lambda name: float(known[name].mean()))
+    lines = [
+        f"{setting.name}: {len(setting.seeds)} seeds; the best rule is `{best}`.",
+        "",
+        "| policy | dev | against `all` | against the best rule | FLOPs |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in known.items():
+        flops = cells.scores(setting, name, "flops")
+        assert flops is not None
+        apart = [interval(values - known[other]) if name != other else "" for other in ("all", best)]
+        lines.append(f"| `{name}` | {values.mean():.2f} | {apart[0]} | {apart[1]} | {flops.mean():.0%} |")
+    return "\n".join(lines)
+
+
+def closed(score: Array, fixed: Array, rng: np.random.Generator, resamples: int = 4000) -> tuple[float, float, float]:
+    """The share of the gap between the single best fixed choice and the best of each setting, and its 95 % interval.
+
+        mean over settings of (score - single)  /  mean of (best of each - single)
+
+    The single best and each setting's best are chosen on one half of the seeds and read on the other, both ways, so
+    that luck does not count as knowledge. The interval draws settings anew.
+
+    Args:
+        score: [settings, seeds].
+        fixed: [choices, settings, seeds].
+        rng: of the resampling.
+        resamples: how many.
+    """
+    halves = np.arange(score.shape[1]) % 2 == 0
+    gained, room = [], []
+    for chosen, read in ((halves, ~halves), (~halves, halves)):
+        means, there = fixed[:, :, chosen].mean(2), fixed[:, :, read].mean(2)
+        single = there[means.mean(1).argmax()]
+        best = there[means.argmax(0), np.arange(there.shape[1])]
+        gained.append(score[:, read].mean(1) - single)
+        room.append(best - single)
+    above, width = np.mean(gained, axis=0), np.mean(room, axis=0)
+    rows = rng.integers(0, len(above), (resamples, len(above)))
+    shares = above[rows].mean(1) / np.maximum(width[rows].mean(1), 0.05)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(above.mean() / width.mean()), float(low), float(high)
+
+
+def over_settings(cells: Cells, settings: Sequence[Setting], arms: Iterable[str]) -> str:
+    """Each arm over all settings: its mean, the gap it closed, and its worst difference to `all`."""
+    everything = {name: [cells.scores(setting, name) for setting in settings] for name in arms}
+    known = {name: np.array(rows) for name, rows in everything.items() if all(row is not None for row in rows)}
+    fixed = np.stack([known[name] for name in RULES])
+    lines = [
+        f"{len(settings)} settings of {len(settings[0].seeds)} seeds; intervals over settings.",
+        "",
+        "| policy | dev | against `all` | against `scheduled` | gap closed | worst against `all` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, scores in known.items():
+        apart = [interval((scores - known[other]).mean(1)) if name != other else "" for other in ("all", "scheduled")]
+        share, low, high = closed(scores, fixed, np.random.default_rng(0))
+        worst = (scores - known["all"]).mean(1).min()
+        gap = f"{share:.0%} [{low:.0%}, {high:.0%}]"
+        lines.append(f"| `{name}` | {scores.mean():.2f} | {apart[0]} | {apart[1]} | {gap} | {worst:+.2f} |")
+    lines += ["", "| setting | " + " | ".join(f"`{name}`" for name in known) + " |", "|---" * (len(known) + 1) + "|"]
+    for place, setting in enumerate(settings):
+        means = " | ".join(f"{scores[place].mean():.1f}" for scores in known.values())
+        lines.append(f"| {setting.name} | {means} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("demo", "varied"))
+    parser.add_argument("--teachers", type=Path, default=Path("build/teachers"), help="made by benchmarks/varied.py")
+    parser.add_argument("--output", type=Path, default=Path("build/selection"))
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--agent-seeds", type=int, default=3)
+    parser.add_argument("--learners", nargs="*", help="instead of all")
+    parser.add_argument("--students", type=int, help="that a learner of varied has")
+    parser.add_argument("--carried", nargs="*", default=CARRIED, help="policies that were learned elsewhere")
+    parser.add_argument("--settings", type=int, help="only the first so many")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    settings, arms = (demo if options.what == "demo" else varied)(options)
+    settings = settings[: options.settings]
+    cells = Cells(options.output / options.what / "cells.jsonl")
+    for setting in settings:
+        fill(cells, setting, arms)
+    if options.what == "demo":
+        text = "\n\n".join(table(cells, setting, arms) for setting in settings)
+    else:
+        text = over_settings(cells, settings, arms)
+    (options.output / f"{options.what}.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
