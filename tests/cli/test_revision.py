@@ -11,7 +11,7 @@ import pytest
 from ackd import models, tasks
 from ackd.cli import main
 
-SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "4", "--decision-interval", "2"]
+SHORT = ["--student-layers", "2", "--max-examples", "344", "--steps", "4", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]
 
 

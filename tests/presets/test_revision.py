@@ -241,7 +241,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def ready(teacher: str, preset: str, **changes: Any) -> Distillation:
-    setting: dict[str, Any] = {"student_layers": 2, "max_examples": 600, "steps": 43, "batch_size": 8, "lr": 1e-3}
+    setting: dict[str, Any] = {"student_layers": 2, "max_examples": 344, "steps": 43, "batch_size": 8, "lr": 1e-3}
     return prepare(task="polarity", teacher=teacher, preset=preset, **{**setting, **changes})
 
 
