@@ -93,8 +93,7 @@ def student_of(
             )
         make = models.from_checkpoint(source, num_labels)
         if layers is not None:
-            with torch.random.fork_rng():
-                make = models.from_layers(make(), layers)
+            make = _layers_of(make, layers)
     with torch.random.fork_rng():
         shape = models.shape_of(make())
     if shape.vocabulary < len(tokenizer):
@@ -103,6 +102,11 @@ def student_of(
             f"less than the {len(tokenizer)} tokens of the {'task' if teacher is None else 'teacher'}'s tokenizer"
         )
     return make, shape
+
+
+def _layers_of(whole: StudentFactory, count: int) -> StudentFactory:
+    """Students cut from a checkpoint that is read for each, since it may have a head to draw anew."""
+    return lambda: models.from_layers(whole(), count)()
 
 
 def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> Tokenizer:

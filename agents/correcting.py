@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,6 +23,40 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 SEARCH = 0.75  # of the students, where no schedule is given to begin from
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the rounds are for, in each of which every environment trains a student.
+
+    Args:
+        searching: rounds for a schedule.
+        rollouts: of PPO, which never stops within one.
+        rollout: rounds in each.
+        checking: rounds at the end.
+    """
+
+    searching: int
+    rollouts: int
+    rollout: int
+    checking: int
+
+    @property
+    def rounds(self) -> int:
+        """In all."""
+        return self.searching + self.rollouts * self.rollout + self.checking
+
+
+def planned(rounds: int, students: int, settings: int, *, search: bool) -> Plan:
+    """What so many rounds of so many students are for; what makes up no whole rollout is searched, or left out."""
+    searching = 0 if not search else rounds if rounds < LEAST_ROUNDS else max(round(SEARCH * rounds), 1)
+    wanted = min(settings, MOST_CHECKS) if students >= LEAST_CHECKED else 0
+    checking = min(wanted, max(rounds - searching - 1, 0))
+    correcting = rounds - searching - checking
+    rollouts = min(max(correcting // -(-LEAST_STUDENTS // students), 1), correcting)
+    rollout = correcting // rollouts if rollouts else 1
+    left = correcting - rollouts * rollout if search else 0
+    return Plan(searching + left, rollouts, rollout, checking)
 
 
 class Correcting:
@@ -62,24 +97,20 @@ class Correcting:
         self.env, self.decisions, self.seed, self._log = env, decisions, seed, tensorboard_log
         self.mean: list[list[float]] = []  # [decisions, families] log2 of the weights that it gave in the last round
         self.checked: dict[str, float] = {}  # what the students of the last round earned, beside the others
-        rounds = max(episodes // env.num_envs, 1)
-        searching = 0 if start else rounds if rounds < LEAST_ROUNDS else max(round(SEARCH * rounds), 1)
+        self._plan = plan = planned(max(episodes // env.num_envs, 1), env.num_envs, settings, search=start is None)
         self._search = Cem(
             env,
             decisions=decisions,
-            episodes=searching * env.num_envs,
+            episodes=plan.searching * env.num_envs,
             settings=settings,
             start=start,
             seed=seed,
             tensorboard_log=tensorboard_log,
         )
-        self._searching, self._rounds = searching, rounds
-        checks = min(settings, MOST_CHECKS)
-        self._checking = min(checks, max(rounds - searching - 1, 0)) if env.num_envs >= LEAST_CHECKED else 0
         self._agent = self._ppo(self._search.actor, seed)
 
     def _ppo(self, schedule: Schedule, seed: int) -> PPO:
-        rollout = self.decisions * max(-(-LEAST_STUDENTS // self.env.num_envs), 1)
+        rollout = self.decisions * self._plan.rollout
         return PPO(
             ResidualPolicy,
             self.env,
@@ -121,15 +152,15 @@ class Correcting:
     def learn(self, decisions: int) -> None:
         """Trains students for so many decisions, counted over all environments."""
         each = self.decisions * self.env.num_envs
-        if decisions < self._rounds * each:
-            raise InputError(f"{decisions} decisions are less than the {self._rounds * each} that were planned")
-        if self._searching:
-            self._search.learn(self._searching * each)
+        plan = self._plan
+        if decisions < plan.rounds * each:
+            raise InputError(f"{decisions} decisions are less than the {plan.rounds * each} that were planned")
+        if plan.searching:
+            self._search.learn(plan.searching * each)
             self._agent = self._ppo(self._search.actor, self.seed + 1)  # other students than the schedule's first
-        correcting = self._rounds - self._searching - self._checking
-        if correcting > 0:
-            self._agent.learn(correcting * each, log_interval=1, tb_log_name="agent")
-        if self._checking:
+        if plan.rollouts:
+            self._agent.learn(plan.rollouts * plan.rollout * each, log_interval=1, tb_log_name="agent")
+        if plan.checking:
             self._check()
 
     def _check(self) -> None:
@@ -140,7 +171,7 @@ class Correcting:
         logs: list[list[Tensor]] = [[] for _ in range(self.decisions)]
         generator = torch.Generator().manual_seed(self.seed)
         observation = self.env.reset()
-        for _ in range(self._checking):
+        for _ in range(self._plan.checking):
             total = np.zeros(self.env.num_envs)
             for decision in range(self.decisions):
                 batch = batch_of(cast(Observations, observation))
@@ -164,6 +195,6 @@ class Correcting:
 
 
 LEAST_ROUNDS = 4  # with fewer, all of them search
-LEAST_STUDENTS = 8  # in a rollout
+LEAST_STUDENTS = 8  # in a rollout, where there are so many to correct for
 LEAST_CHECKED = 6  # students side by side, so that there are two of each kind
 MOST_CHECKS = 4  # rounds, over several settings

@@ -54,7 +54,7 @@ def test_students_from_layers_are_those_layers(
         assert torch.equal(student(**batch.inputs).logits, pruned(**batch.inputs).logits)
     assert student.bert.embeddings.word_embeddings.weight is not teacher.bert.embeddings.word_embeddings.weight
     assert student.config._attn_implementation == teacher.config._attn_implementation
-    with pytest.raises(InputError, match="5 layers cannot be cut from a teacher of 4"):
+    with pytest.raises(InputError, match="5 layers cannot be cut from a model of 4"):
         models.from_layers(teacher, 5)
 
 

@@ -42,6 +42,11 @@ def ready(teacher: str | list[str], **changes: Any) -> Distillation:
     return prepare(task="polarity", teacher=teacher, **{**setting, **changes})
 
 
+def begun(distillation: Distillation, seed: int) -> Distillation:
+    distillation.reset(seed)
+    return distillation
+
+
 def needs(distillation: Distillation) -> dict[str, tuple[int, Needs]]:
     return {name: (one.teacher, one.teacher_needs) for name, one in distillation.distiller.knowledge.items()}
 
@@ -91,6 +96,32 @@ def test_rewards_compare_with_the_first_teacher(teachers: list[str]) -> None:
     one, both, reverse = ready(teachers[0]), ready(teachers), ready(teachers[::-1])
     standings = [each.measure_teacher(each.task.reward, "reward").loss for each in (one, both, reverse)]
     assert standings[0] == standings[1] != standings[2]
+
+
+def test_a_student_can_be_cut_from_another_model_than_its_teacher(teachers: list[str]) -> None:
+    deep, flat = teachers
+    distillation = begun(ready(flat, student=deep, student_layers=2), 3)
+    expected = models.from_layers(models.load_model(deep), 2)().state_dict()
+    found = distillation.student.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    cut, whole = (begun(ready(flat, student=deep, student_layers=n, types=["logits"]), 3) for n in (4, None))
+    assert torch.equal(weights(cut), weights(whole))
+    with pytest.raises(InputError, match="a student of 3 layers cannot be cut from a model of 2: choose 1 to 2"):
+        ready(deep, student=flat, student_layers=3)
+
+
+def test_a_head_that_a_cut_student_lacks_is_drawn_anew_by_its_seed(teachers: list[str], tmp_path: Path) -> None:
+    encoder = models.load_model(teachers[0]).bert
+    encoder.save_pretrained(tmp_path)
+    tasks.embedded_tokenizer("polarity").save_pretrained(tmp_path)
+    cut = ready(teachers[1], student=str(tmp_path), student_layers=2)
+    heads = [begun(cut, seed).student.model.classifier.weight.detach().clone() for seed in (1, 2, 1)]
+    assert torch.equal(heads[0], heads[2])
+    assert not torch.equal(heads[0], heads[1])
+    assert torch.equal(
+        cut.student.model.bert.encoder.layer[1].output.dense.weight, encoder.encoder.layer[3].output.dense.weight
+    )
 
 
 @pytest.mark.parametrize(

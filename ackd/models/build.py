@@ -28,7 +28,7 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
     """
     depth = teacher.config.num_hidden_layers
     if not 1 <= count <= depth:
-        raise InputError(f"a student of {count} layers cannot be cut from a teacher of {depth}: choose 1 to {depth}")
+        raise InputError(f"a student of {count} layers cannot be cut from a model of {depth}: choose 1 to {depth}")
     stack = layer_stack(teacher)
     if stack is None:
         raise InputError(

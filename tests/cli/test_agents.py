@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from ackd.agents import load
 from ackd.agents.learner import LEARNERS, choice_of
 from ackd.cli import main
+from ackd.signals import SCHEMA
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]
@@ -49,12 +52,41 @@ def test_a_cohort_leaves_an_episode_a_student(trained: Path) -> None:
     assert json.loads((trained / "ledger.json").read_text())["steps"] == 3 * 8  # two cohorts and a student
 
 
+def test_what_the_default_agent_leaves_is_loaded_replayed_and_guarded(
+    tmp_path: Path, teacher: Path, trained: Path
+) -> None:
+    policy = load(trained / "policy")
+    assert (policy.card.kind, policy.card.algorithm, policy.card.choice) == ("residual", "residual", "weights")
+    for name in (str(trained), f"replay:{trained}", f"probe-rule:{trained}"):
+        arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--policy", name]
+        assert main([*arguments, "--output", str(tmp_path / "run"), "--overwrite"]) == 0
+        with (tmp_path / "run" / "decisions.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["decision"]) for row in rows] == [0, 1, 2, 3]
+        assert all(0 <= float(row[f"select/{term}"]) <= 8 for row in rows for term in ("labels", "logits", "hidden"))
+        assert json.loads((tmp_path / "run" / "result.json").read_text())["policy"] == name
+
+
+def test_a_policy_of_an_old_schema_is_refused(
+    tmp_path: Path, teacher: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "policy", tmp_path / "old")
+    card = json.loads((tmp_path / "old" / "policy.json").read_text())
+    (tmp_path / "old" / "policy.json").write_text(json.dumps(card | {"schema": SCHEMA - 1}))
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--policy", str(tmp_path / "old")]
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"ackd: [^\n]*policy\.json has schema {SCHEMA - 1}[^\n]*\n", said)
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
     file = tmp_path / "set.json"
     setting = {"max_examples": 600, "steps": 8, "decision_interval": 2, "batch_size": 8, "lr": 5e-4}
     instances = [
         {"name": "two", "split": "train", "seeds": [0, 9], "student_layers": 2},
-        {"name": "one", "split": "train", "seeds": [0, 9], "student_layers": 1, "types": ["logits", "hidden"]},
+        {"name": "one", "split": "train", "seeds": [0, 9], "student_layers": 1, "types": ["logits", "hidden"]}
+        | {"steps": 12},  # as many decisions, of more phases
         {"name": "other", "split": "later", "seeds": [50, 9], "student_layers": 1},
     ]
     defaults = {"task": "polarity", "teacher": "polarity", **setting}
@@ -66,8 +98,10 @@ def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
     assert [instance["name"] for instance in card.instances] == ["two", "one"]
     assert str(tmp_path) not in (tmp_path / "run" / "policy" / "policy.json").read_text()
     with (tmp_path / "run" / "decisions.csv").open() as file_:
-        episodes = {(row["episode"], row["seed"]) for row in csv.DictReader(file_)}
-    assert episodes == {("0", "0"), ("1", "0"), ("2", "1"), ("3", "1")}
+        rows = list(csv.DictReader(file_))
+    assert {(row["episode"], row["seed"]) for row in rows} == {("0", "0"), ("1", "0"), ("2", "1"), ("3", "1")}
+    decisions = [[int(row["decision"]) for row in rows if row["episode"] == episode] for episode in "0123"]
+    assert decisions == [[0, 1, 2, 3], [0, 0, 1, 2, 2, 3]] * 2
 
 
 @pytest.mark.parametrize(

@@ -400,7 +400,7 @@ BAD: dict[str, tuple[Changes, str]] = {
     "heads": (
         lambda p, t, r: {"student": other_heads(p), "student_layers": None}, "2 attention heads and the teacher 4",
     ),
-    "too deep": (lambda p, t, r: {"student_layers": "9"}, "9 layers cannot be cut from a teacher of 4"),
+    "too deep": (lambda p, t, r: {"student_layers": "9"}, "9 layers cannot be cut from a model of 4"),
     "no student": (lambda p, t, r: {"student_layers": None}, "--student-layers, or --student"),
     "device": (lambda p, t, r: {"device": "cuda:7"}, "there is no device 'cuda:7'"),
     "reward": (lambda p, t, r: {"reward": "gapp"}, "did you mean 'gap'"),
