@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from ackd.choices import DOUBLINGS
 from ackd.ledger import PARTS
 from ackd.trends import Band, running
 
@@ -54,7 +55,6 @@ STYLE: Any = {  # by names that matplotlib 3.11 has a type for, and 3.9 has not
     "text.parse_math": False,  # a name may hold dollar signs
 }
 # Weights: their logarithms, one part in ten for what is off, and from yellow over green (1) to blue for the others.
-DOUBLINGS = 3.0
 OFF = -DOUBLINGS - 0.1 * 2 * DOUBLINGS / 0.9
 SCALE = ListedColormap([PALE] * 26 + [*colormaps["YlGnBu"](np.linspace(0, 1, 234))], "weights")
 PERCENT = PercentFormatter(decimals=0)
