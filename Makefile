@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
-STUDENT := --student-layers 2 --max-examples 1244 --steps 160 --decision-interval 16 --lr 5e-4
+STUDENT := --student-layers 2 --max-examples 1500 --steps 80 --decision-interval 10 --lr 5e-4
 
 .PHONY: install demo policies test lint types format bench wheel clean
 install: $(INSTALLED)
@@ -16,15 +16,20 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
 	touch $@
 
+demo: export OMP_NUM_THREADS := 1
 demo: install
 	$(BIN)/ackd finetune --task polarity --epochs 8 --lr 1e-3 --batch-size 64 --output $(DEMO)/teacher --overwrite
-	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --agent ppo --episodes 32 --students 8 \
+	$(BIN)/ackd train --task polarity --teacher $(DEMO)/teacher $(STUDENT) --episodes 64 --students 16 \
 		--output $(DEMO)/train --overwrite
-	$(BIN)/ackd evaluate --tasks polarity --teachers $(DEMO)/teacher $(STUDENT) --seeds 3 \
-		--policies labels all random scheduled default $(DEMO)/train/policy --output $(DEMO)/evaluate --overwrite
+	$(BIN)/ackd evaluate --tasks polarity --teachers $(DEMO)/teacher $(STUDENT) --seeds 5 --policies labels all scheduled \
+		hidden+attention,labels:0.25,then,all,labels:0.25 agent=$(DEMO)/train/policy default \
+		--output $(DEMO)/evaluate --overwrite
+	$(BIN)/ackd report $(DEMO)/train > /dev/null
 	$(BIN)/ackd report $(DEMO)/evaluate > /dev/null
-	@echo "\nPictures: $(DEMO)/evaluate/report.html"
-	@echo "The agent's reward curve and every decision:  $(BIN)/tensorboard --logdir $(DEMO)"
+	@echo "\nPictures of what the agent learned:   $(DEMO)/train/report.html"
+	@echo "Pictures of policies side by side:    $(DEMO)/evaluate/report.html"
+	@echo "The agent's policy, and its weights:  $(DEMO)/train/policy/README.md"
+	@echo "Every curve and every phase:          $(BIN)/tensorboard --logdir $(DEMO)"
 
 # The policies that come with the package: learned on the generated tasks, from scratch.
 policies: install

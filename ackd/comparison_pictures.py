@@ -134,7 +134,7 @@ def performance_profiles(thresholds: Array, curves: Mapping[str, Array]) -> Figu
             thresholds, 100 * curve, label=label, color=COLOURS[place % len(COLOURS)],
             linestyle=DASHES[place % len(DASHES)], linewidth=2.4 - 1.2 * place / len(curves), drawstyle="steps-post",
         )  # fmt: skip
-    axes.axhline(50, color=PALE, linewidth=1)
+    axes.axhline(50, color=PALE, linewidth=1, zorder=0)
     axes.set(xlabel="normalised score", ylabel="runs that score more", ylim=(0, 104))
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid(axis="y")

@@ -10,13 +10,16 @@ from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from ackd.choices import DOUBLINGS
 from ackd.ledger import PARTS
-from ackd.trends import Band
+from ackd.trends import Band, running
 
 Array = NDArray[np.float64]
 Params = ParamSpec("Params")
@@ -51,6 +54,9 @@ STYLE: Any = {  # by names that matplotlib 3.11 has a type for, and 3.9 has not
     "figure.constrained_layout.h_pad": 0.08,
     "text.parse_math": False,  # a name may hold dollar signs
 }
+# Weights: their logarithms, one part in ten for what is off, and from yellow over green (1) to blue for the others.
+OFF = -DOUBLINGS - 0.1 * 2 * DOUBLINGS / 0.9
+SCALE = ListedColormap([PALE] * 26 + [*colormaps["YlGnBu"](np.linspace(0, 1, 234))], "weights")
 PERCENT = PercentFormatter(decimals=0)
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
@@ -78,6 +84,11 @@ def png(figure: Figure) -> bytes:
 def figure_of(height: float) -> Figure:
     """An empty figure of the common width."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def clipped(title: str, length: int = 84) -> str:
+    """A title that fits above a picture."""
+    return shortened([title], length)[0]
 
 
 def shortened(names: Sequence[str], length: int = 26) -> list[str]:
@@ -129,39 +140,54 @@ def reward_within(progress: Array, returned: Array, label: str = "return") -> Fi
 
 
 @styled
-def heat_maps(panels: Mapping[str, Array], types: Sequence[str], edges: Array, note: str = "mean weight") -> Figure:
-    """Maps one above the other, each [types, decisions]; `edges` are where the decisions begin and end, in percent."""
-    height = 0.28 * len(types) + 0.42
+def heat_maps(panels: Mapping[str, Array], terms: Sequence[str], edges: Array, note: str = "mean weight") -> Figure:
+    """Maps of weights one above the other, each [terms, phases], on a logarithmic scale whose middle is 1.
+
+    Args:
+        panels: by their titles.
+        terms: the names of the rows.
+        edges: where the phases begin and end, in percent.
+        note: beside the scale.
+    """
+    height = 0.28 * len(terms) + 0.42
     figure = figure_of(height * len(panels) + 0.9)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    highest = max([1.0, *(float(np.nanmax(table)) for table in panels.values() if np.isfinite(table).any())])
     for axes, (title, table) in zip(grid, panels.items(), strict=True):
         columns = table.shape[1]
         mesh = axes.pcolormesh(
-            edges[: columns + 1], np.arange(len(types) + 1), table, cmap="Blues", vmin=0, vmax=highest
+            edges[: columns + 1], np.arange(len(terms) + 1), on_scale(table), cmap=SCALE, vmin=OFF, vmax=DOUBLINGS
         )
         mesh.set_edgecolor("white")
         mesh.set_linewidth(0.6 if columns <= 60 else 0)
-        axes.set_yticks(np.arange(len(types)) + 0.5, shortened(types))
+        axes.set_yticks(np.arange(len(terms)) + 0.5, shortened(terms))
         axes.tick_params(length=0)
         axes.invert_yaxis()
         axes.spines[:].set_visible(False)
-        axes.set_title(title)
+        axes.set_title(clipped(title))
         if columns <= 15:  # more would not be legible
-            _write_values(axes, table, edges, highest)
+            _write_values(axes, table, edges)
     _progress(grid[-1], margin=0)
     bar = figure.colorbar(mesh, ax=list(grid), label=note, shrink=0.9, aspect=12 * len(panels), pad=0.02)
+    bar.set_ticks([(OFF - DOUBLINGS) / 2, -2, 0, 2, 3], labels=["0", "1/4", "1", "4", "8"])
     bar.outline.set_visible(False)
     return figure
 
 
-def _write_values(axes: Axes, table: Array, edges: Array, highest: float) -> None:
-    for row, values in enumerate(table):
-        for column, value in enumerate(values):
+def on_scale(weights: Array) -> Array:
+    """log2 of weights, those beyond 1/8 and 8 at the ends of the scale, and 0 below it; NaN where there is none."""
+    with np.errstate(divide="ignore"):
+        logs = np.clip(np.log2(weights), -DOUBLINGS, DOUBLINGS)
+    return np.where(np.asarray(weights) == 0, (OFF - DOUBLINGS) / 2, logs)
+
+
+def _write_values(axes: Axes, table: Array, edges: Array) -> None:
+    for row, (values, places) in enumerate(zip(table, on_scale(table), strict=True)):
+        for column, (value, place) in enumerate(zip(values, places, strict=True)):
             if np.isfinite(value):
-                ink = "white" if value > 0.6 * highest else INK
+                ink = GREY if value == 0 else "white" if place > 0.8 else INK
                 middle = (edges[column] + edges[column + 1]) / 2
-                axes.text(middle, row + 0.5, f"{value:.2g}", color=ink, ha="center", va="center", fontsize=7.5)
+                text = "off" if value == 0 else f"{value:.2g}"
+                axes.text(middle, row + 0.5, text, color=ink, ha="center", va="center", fontsize=7.5)
 
 
 @styled
@@ -205,6 +231,24 @@ def reward_split(score: Mapping[str, Band], loss: Mapping[str, Band]) -> Figure:
         _progress(axes)
     if len(score) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def reward_split_ends(panels: Mapping[str, tuple[Sequence[float], float | None]], window: int) -> Figure:
+    """Side by side what each episode ended at, its running mean over a window, and the trained policy's, if known."""
+    figure = figure_of(2.9)
+    for axes, (label, (values, final)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        numbers = np.arange(1, len(values) + 1)
+        axes.plot(numbers, values, "o", color=GREY, markersize=3.5, alpha=0.8, label="an episode")
+        axes.plot(numbers, running(values, window).middle, color=COLOURS[0], label="running mean")
+        if final is not None:
+            axes.plot([len(values) + 1], [final], "*", color=COLOURS[1], markersize=10, label="trained policy")
+        axes.set_title(label)
+        axes.set_xlabel("episode")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

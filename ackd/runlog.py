@@ -28,7 +28,7 @@ CELL_COLUMNS = ("task", "policy", "seed", "metric", "dev_score", "teacher_score"
 
 @dataclass(frozen=True)
 class Decision:
-    """A row of decisions.csv; None or a missing type is what was not measured."""
+    """A row of decisions.csv, which is a phase; None or a missing type is what was not measured."""
 
     episode: int
     seed: int
@@ -38,7 +38,7 @@ class Decision:
     reward_score: float | None
     label_loss: float
     error: str
-    weights: Mapping[str, float]  # of every knowledge type, 0 where it was not selected
+    weights: Mapping[str, float]  # of the labels, first, and of every knowledge type; 0 where it was not selected
     losses: Mapping[str, float]  # of the types that were computed
 
 
@@ -141,7 +141,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def read_decisions(path: Path) -> list[Decision]:
-    """The rows of a decisions.csv in their order; those of earlier versions, without columns for each type, as well.
+    """The rows of a decisions.csv in their order; those of earlier versions, without columns for each type or for the
+    labels, as well.
 
     Raises:
         InputError: if a line cannot be read; it names the file and the line.

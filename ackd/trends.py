@@ -114,7 +114,7 @@ def column_means(table: Array) -> Array:
 
 
 def mean_weights(episodes: Sequence[Episode], types: Sequence[str]) -> Array:
-    """[types, decisions]: the mean weight that each type had in each decision."""
+    """[types, phases]: the mean weight that each type, or the labels, had in each phase."""
 
     def weights(name: str) -> Array:
         return column_means(by_decision(episodes, lambda decision: decision.weights.get(name, 0.0)))

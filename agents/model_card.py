@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ackd.agents.card import Card
+from ackd.agents.learned import Actor
+from ackd.agents.residual import BOUND, ResidualNetwork
+from ackd.agents.schedule import LEAST_AGREEMENT, MOST_OVERTAKEN, ProbeRule, Schedule
 
 SHOWN = 20  # instances
 CHOICES = {
@@ -17,9 +20,15 @@ CHOICES = {
 }
 
 
-def card_text(card: Card) -> str:
-    """Markdown with YAML front matter, as model hubs read it."""
-    return "\n".join([*_front(card), *_what(card), *_learning(card), *_use(card)]) + "\n"
+def card_text(card: Card, network: Actor) -> str:
+    """Markdown with YAML front matter, as model hubs read it.
+
+    Args:
+        card: what the JSON says.
+        network: what the weights make.
+    """
+    parts = (_front(card), _what(card), _weights(network), _learning(card), _use(card))
+    return "\n".join(line for part in parts for line in part) + "\n"
 
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -64,9 +73,45 @@ def _what(card: Card) -> Iterator[str]:
     yield from (f"| {name} | {_cell(value)} |" for name, value in rows.items())
 
 
+def _weights(network: Actor) -> Iterator[str]:
+    """What a schedule transfers when; nothing of a policy that is none."""
+    schedule = network.schedule if isinstance(network, ResidualNetwork) else network
+    if not isinstance(schedule, Schedule):
+        return
+    yield from ("", "## Weights", "")
+    if isinstance(schedule, ProbeRule):
+        yield (
+            f"The labels alone where the teacher seems to be overtaken: (probe - chance) / (agreement - chance) above "
+            f"{MOST_OVERTAKEN:g} and agreement above {LEAST_AGREEMENT:g}. Agreement is the share of held-out examples "
+            "on which the teacher says what the label says, probe the accuracy there of a linear probe on the "
+            "student's first states. Otherwise these weights:"
+        )
+    elif isinstance(network, ResidualNetwork):
+        yield _correction(network)
+    else:
+        yield "They depend on the progress of the training alone; between these, their logarithms go in straight lines."
+    rows = schedule.weights()
+    knots = len(schedule.values)
+    shares = [100 * knot / max(knots - 1, 1) for knot in range(knots)]
+    yield from ("", f"| progress | {' | '.join(f'{share:.3g} %' for share in shares)} |", f"|{'---|' * (knots + 1)}")
+    for family, weights in rows.items():
+        yield f"| {family} | {' | '.join(f'{weight:.2g}' if weight else 'off' for weight in weights)} |"
+
+
+def _correction(network: ResidualNetwork) -> str:
+    if not network.correcting:
+        return "What the policy sees changes nothing: corrections of these weights have earned no more than they did."
+    most = 2**BOUND
+    return (
+        f"The policy multiplies each of these by a factor from {1 / most:g} to {most:g}, from what it sees of the "
+        "training, and may leave the labels alone:"
+    )
+
+
 def _learning(card: Card) -> Iterator[str]:
     yield from ("", "## Trained on", "")
-    yield from ("    " + _plain(instance) for instance in card.instances[:SHOWN])
+    for instance in card.instances[:SHOWN]:
+        yield "    " + _plain({name: value for name, value in instance.items() if value or type(value) in (int, float)})
     if not card.instances:
         yield "Not recorded."
     elif len(card.instances) > SHOWN:
@@ -78,8 +123,12 @@ def _learning(card: Card) -> Iterator[str]:
 
 def _use(card: Card) -> Iterator[str]:
     yield from ("", "## Use", "")
-    yield f"    ackd policies import {card.name}.safetensors  # unless it comes with ackd"
+    yield "Any `--policy` takes the folder that holds these files; where it is imported, or comes with ackd, its name:"
+    yield ""
+    yield f"    ackd policies import FOLDER --name {card.name}"
     yield f"    ackd distill --task TASK --teacher TEACHER --student-layers 2 --policy {card.name} --output RUN"
+    yield "    ackd evaluate --tasks TASK --teachers TEACHER --student-layers 2 --output TABLE \\"
+    yield f"        --policies labels all agent={card.name}"
     yield from ("", "The files hold numbers and text, no programs; ackd checks all of them when it reads them.")
 
 

@@ -64,6 +64,14 @@ class ResidualNetwork(SetNetwork):
             nn.init.constant_(layer.bias, bias)
 
     @property
+    def correcting(self) -> bool:
+        """Whether it may answer otherwise than its schedule."""
+        last = self.actor[-1]
+        assert isinstance(last, nn.Linear)
+        layers = (last.weight, last.bias, self.gate.weight)
+        return any(bool(layer.any()) for layer in layers) or float(self.gate.bias.detach()) > 0
+
+    @property
     def sizes(self) -> dict[str, int]:
         """What rebuilds it, besides the sizes of the observations."""
         return {"width": self.width, **self.schedule.sizes}

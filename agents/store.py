@@ -204,11 +204,11 @@ def write(folder: Path, text: bytes, weights: bytes) -> Card:
     Raises:
         InputError: if they could not be.
     """
-    card = parse(text, weights, folder / CARD, folder / WEIGHTS).card
+    policy = parse(text, weights, folder / CARD, folder / WEIGHTS)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in ((WEIGHTS, weights), (README, card_text(card).encode()), (CARD, text)):
+    for name, data in ((WEIGHTS, weights), (README, card_text(policy.card, policy.network).encode()), (CARD, text)):
         write_file(folder / name, data)
-    return card
+    return policy.card
 
 
 def write_file(path: Path, data: bytes) -> None:

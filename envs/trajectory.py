@@ -14,7 +14,7 @@ from ackd.choices import Action, Choice
 from ackd.episode import Episode, Phase
 from ackd.rewards import COMPARED, Earned, Reward, gap_of
 from ackd.signals import Observation, Signals
-from ackd.types import Report, Selection
+from ackd.types import LABELS, Report, Selection
 
 logger = logging.getLogger("ackd")
 
@@ -149,12 +149,12 @@ class Trajectory:
         """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""
         assert self.episode is not None
         standing = self.episode.standing
+        losses = {**phase.report.losses, LABELS: phase.report.labels}
         numbers = {
             "reward/improvement": earned.improvement,
             "reward/cost": earned.cost,
             "reward/bonus": earned.bonus,
-            "loss/labels": phase.report.labels,
-            **{f"loss/{name}": phase.report.losses.get(name, 0.0) for name in self.signals.families},
+            **{f"loss/{name}": losses.get(name, 0.0) for name in (LABELS, *self.signals.families)},
             "grad_norm": phase.report.grad_norm,
             "reward_split/loss": standing.loss if standing else 0.0,
             "reward_split/score": standing.score if standing else 0.0,

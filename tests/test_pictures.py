@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -62,6 +63,9 @@ def test_decisions_tell_weights_and_losses(tmp_path: Path) -> None:
     path.write_text(header + "0,1,0,5,logits@2,0.1,0.5,0.7,0.6,,0.25,0.0,3.5,\n")
     (row,) = read_decisions(path)
     assert row.weights == {"logits@2": 0.25, "hidden": 0.0}
+    path.write_text(OLD.rstrip() + ",select/labels,select/logits\n0,1,0,5,logits,0.1,0.5,0.7,0.6,,4.0,0.25\n")
+    (with_labels,) = read_decisions(path)
+    assert list(with_labels.weights.items()) == [("labels", 4.0), ("logits", 0.25)]
     assert row.losses == {"logits@2": 3.5}
 
 
@@ -278,12 +282,38 @@ def test_the_heat_map_holds_the_weights() -> None:
         if isinstance(mesh, QuadMesh) and axes.get_title(loc="left")
     ]
     values: list[trends.Array] = [np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan) for mesh in meshes]
-    np.testing.assert_array_equal(values[0], table)
-    np.testing.assert_array_equal(values[1], table / 2)
-    assert [mesh.get_clim() for mesh in meshes] == [(0.0, 2.0)] * 2
+    on = table > 0
+    np.testing.assert_allclose(values[0][on], np.log2(table[on]))
+    np.testing.assert_allclose(values[1][on], np.log2(table[on]) - 1)
+    np.testing.assert_array_equal(np.isnan(values[0]), np.isnan(table))
+    for mesh in meshes:  # grey is what is off, and nothing else
+        colours = mesh.to_rgba(np.array([values[0][0, 0], -3.0, 0.0, 3.0]))
+        assert tuple(colours[0]) == to_rgba(pictures.PALE)
+        assert len({tuple(colour) for colour in colours}) == 4
+    bar = figure.axes[-1]
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["0", "1/4", "1", "4", "8"]
+    np.testing.assert_allclose(bar.get_yticks()[1:], [-2, 0, 2, 3])
     assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["one", "two"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["logits", "$hidden_x$"]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0.5", "1", "2", "0.25"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["off", "0.5", "1", "2", "0.25"]
+    assert is_png(pictures.png(figure))
+
+
+def test_weights_beyond_the_scale_are_at_its_ends() -> None:
+    places = pictures.on_scale(np.array([0.0, 0.01, 0.125, 1.0, 8.0, 20.0, np.nan]))
+    np.testing.assert_allclose(places[1:6], [-3, -3, 0, 3, 3])
+    assert places[0] < -3
+    assert np.isnan(places[6])
+
+
+def test_the_ends_of_episodes_are_drawn_beside_the_trained_policys() -> None:
+    figure = pictures.reward_split_ends({"score": ([0.5, 0.7, 0.9], 0.95), "loss": ([0.4, 0.2], None)}, 2)
+    score, loss = figure.axes
+    assert [np.asarray(line.get_ydata()).tolist() for line in score.lines] == [
+        [0.5, 0.7, 0.9], pytest.approx([0.5, 0.6, 0.8]), [0.95]
+    ]  # fmt: skip
+    assert np.asarray(score.lines[2].get_xdata()).tolist() == [4]
+    assert len(loss.lines) == 2
     assert is_png(pictures.png(figure))
 
 

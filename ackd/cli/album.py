@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ackd.runlog import LARGEST, Cell, Decision, Run, read_decisions
 from ackd.runs import group_folder
 from ackd.statistics import Interval
 from ackd.trends import Episode
+from ackd.types import LABELS
 
 MOST = 1e300  # seconds or FLOPs that can be added up
 
@@ -33,7 +34,7 @@ def of_training(run: Run, decisions: Sequence[Decision]) -> list[Picture]:
     if types:
         album.append(_selections(episodes, final, types, steps))
     everyone = [*episodes, *final]
-    curves = trends.relative_losses(everyone, types)
+    curves = trends.relative_losses(everyone, [name for name in types if name != LABELS])
     if curves:
         album.append(
             _picture(
@@ -126,8 +127,8 @@ def _selections(episodes: Sequence[Episode], final: Sequence[Episode], types: Se
         "selections",
         "What was selected",
         pictures.heat_maps(tables, types, trends.edges([*episodes, *final], steps)),
-        "A row is a knowledge type and a column a decision; the darker a cell, the more often or the more strongly the "
-        "type was transferred at that point of the training (1 is always, 0 never).",
+        "A row is a term of the loss, the labels first, and a column a phase of the training. A cell is the term's "
+        "mean weight there: the darker the more, and grey is off in every training.",
         "Mean weight: " + ", ".join(f"{name} {value:.2f}" for name, value in zip(types, shown, strict=True)) + ".",
     )
 
@@ -137,8 +138,11 @@ def _split(episodes: Sequence[Episode], final: Sequence[Episode], steps: int) ->
     groups |= {"trained policy": final} if final else {}
     scores = {name: trends.measured(those, steps, lambda d: d.reward_score) for name, those in groups.items()}
     losses = {name: trends.measured(those, steps, lambda d: d.reward_loss) for name, those in groups.items()}
-    if not any(len(band.x) for band in (*scores.values(), *losses.values())):
+    most = max(len(band.x) for band in (*scores.values(), *losses.values()))
+    if not most:
         return []
+    if most == 1 and len(episodes) > 1:
+        return _ends(episodes, final)
     last = next((band.middle[-1] for band in scores.values() if len(band.x)), float("nan"))
     return [
         _picture(
@@ -149,6 +153,34 @@ def _split(episodes: Sequence[Episode], final: Sequence[Episode], steps: int) ->
             "measured (the label loss is in nats, for regression a squared error); the band holds the middle half of "
             "the episodes.",
             f"Score and label loss on the reward split by progress; the score ends at {last:.3f}.",
+        )
+    ]
+
+
+def _ends(episodes: Sequence[Episode], final: Sequence[Episode]) -> list[Picture]:
+    """The reward split at the end of each episode, where nothing else is measured."""
+
+    def values(those: Sequence[Episode], value: Callable[[Decision], float | None]) -> list[float]:
+        return [read for one in those if (read := value(one.decisions[-1])) is not None]
+
+    scores, losses = (lambda d: d.reward_score), (lambda d: d.reward_loss)
+    panels = {
+        label: (values(episodes, value), next(iter(values(final, value)), None))
+        for label, value in (("score (0 to 1)", scores), ("label loss", losses))
+    }
+    (scored, last), _ = panels.values()
+    if not scored:
+        return []
+    after = "" if last is None else f"; that of the trained policy is {last:.3f}"
+    return [
+        _picture(
+            "reward_split",
+            "On the reward split",
+            pictures.reward_split_ends(panels, max(5, len(scored) // 10)),
+            "How well each student does at its end on the examples set aside for the reward (the label loss is in "
+            "nats, for regression a squared error); the line is the running mean.",
+            f"Score and label loss on the reward split at the end of {len(scored)} episodes; the last score is "
+            f"{scored[-1]:.3f}{after}.",
         )
     ]
 
@@ -306,8 +338,9 @@ def _chosen(run: Run, cells: Sequence[Cell]) -> list[Picture]:
                 f"selections-{place}",
                 f"What was selected on {task}",
                 pictures.heat_maps(tables, types, trends.edges(everyone, steps)),
-                "For each policy a map: a row is a knowledge type, a column a decision, and the darker a cell, the "
-                "more of the seeds transferred the type at that point.",
+                "For each policy a map: a row is a term of the loss, the labels first, and a column a phase of the "
+                "training. A cell is the term's mean weight over the seeds: the darker the more, and grey is off in "
+                "all of them.",
                 f"Mean weights of {', '.join(types)} by progress for {', '.join(tables)}.",
             )
         )

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ackd.agents.balancing import BALANCERS
+from ackd.agents.card import check_name
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.learner import BANDITS, bandit
-from ackd.agents.named import named
+from ackd.agents.named import NAMED, named
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.presets import METHODS
@@ -22,12 +23,15 @@ from ackd.cli.options import pairs
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.errors import InputError
+from ackd.knowledge import NAMES
 from ackd.presets import parse
 from ackd.types import LABELS
 
 COMPARING = ("gradnorm", "gradient-similarity")
 PRESET, REFINE = "preset:", ":refine"
+SEARCHED, AHEAD = "best-static", "lookahead"
 DERIVED = {"replay": replayed, "probe-rule": guarded}  # of a learned policy, as in replay:default
+TAKEN = (*NAMED, *NAMES, *BANDITS, *DERIVED, SEARCHED, AHEAD)  # names that say what a policy does
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
 ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
 ONLINE_SHARE = 0.2  # of the reward split, for that
@@ -60,6 +64,23 @@ class Arm:
         return policy if self.online else None  # type: ignore[return-value]  # what `make` makes of an online arm
 
 
+def called(text: str) -> tuple[str, str]:
+    """The name and the policy in `NAME=POLICY`; where there is no name, the policy is called what it is.
+
+    Raises:
+        InputError: if the name cannot be one, or says already what a policy does.
+    """
+    name, sign, policy = text.partition("=")
+    if not sign or any(mark in name for mark in "/:+,"):  # in a path, an option of a preset, or a rule
+        return text, text
+    check_name(name)
+    if name in TAKEN:
+        raise InputError(f"{text!r} calls a policy {name}, which is what another does: choose another name")
+    if not policy:
+        raise InputError(f"{text!r} names no policy: write NAME=POLICY")
+    return name, policy
+
+
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
     """A rule, weights of types, loss balancing, a saved policy (its folder, its run or its name in the store), one of
     these with `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or `lookahead`.
@@ -67,7 +88,7 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     Raises:
         InputError: if it is none of them.
     """
-    if name == "lookahead":
+    if name == AHEAD:
         return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1, "decisions": None}, forks=True)
     if name in BANDITS:
         made = lambda env, seed: bandit(name, len(env.knowledge), seed=seed)  # noqa: E731 - as the others

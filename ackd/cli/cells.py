@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ackd.agents.rules import fixed
 from ackd.agents.search import Lookahead, best_static
-from ackd.cli.arms import PRESET, Arm, arm, prepared, price, published
+from ackd.cli.arms import PRESET, SEARCHED, Arm, arm, called, prepared, price, published
 from ackd.cli.episodes import run_episode
 from ackd.cli.results import episode_result
 from ackd.envs.distillation import DistillationEnv
@@ -24,8 +24,6 @@ from ackd.types import LABELS
 
 if TYPE_CHECKING:
     from ackd.cli.evaluate import Evaluate
-
-SEARCHED = "best-static"
 
 
 class Found(NamedTuple):
@@ -47,7 +45,7 @@ class Cell:
     """A job: distil a student."""
 
     task: str
-    policy: str
+    policy: str  # as it was given, with its name
     place: int  # of its seed
     seed: int
     found: Found | None = None  # what `best-static` stands for
@@ -86,6 +84,7 @@ class Cells:
 
     def env(self, task: str, policy: str = "") -> DistillationEnv:
         """The environment of a row of the table; a published method has one of its own there."""
+        _, policy = called(policy)
         method = policy if policy.startswith(PRESET) else ""
         if (task, method) not in self._envs:
             given = self.rows[task].setting
@@ -106,14 +105,17 @@ class Cells:
         """What each task has here, as workers take it to be `alike`."""
         return {task: identity(self.env(task).distillation) for task in self.rows}
 
-    def arm(self, name: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
-        """What a name stands for; for a search without its finding, nothing that could be run."""
-        if name.startswith(PRESET):
-            return published(name)
-        if name != SEARCHED:
-            return arm(name, knowledge)
-        names = found.names if found is not None else ()
-        return Arm(name, lambda env, seed: fixed([float(each in (LABELS, *names)) for each in env.choice.names]))
+    def arm(self, given: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
+        """What a policy or `NAME=POLICY` stands for; for a search without its finding, nothing that could be run."""
+        name, policy = called(given)
+        if policy.startswith(PRESET):
+            one = published(policy)
+        elif policy != SEARCHED:
+            one = arm(policy, knowledge)
+        else:
+            names = found.names if found is not None else ()
+            one = Arm(policy, lambda env, seed: fixed([float(each in (LABELS, *names)) for each in env.choice.names]))
+        return replace(one, name=name)
 
     @answering
     def do(self, job: Search | Cell) -> Found | Filled:
@@ -158,4 +160,4 @@ class Cells:
         return Filled(row | own, tape.take(), recording.ledger)
 
     def _place(self, task: str, policy: str) -> Path:
-        return group_folder(Path(self.command.output), task, policy) / "checkpoint"
+        return group_folder(Path(self.command.output), task, called(policy)[0]) / "checkpoint"

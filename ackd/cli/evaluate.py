@@ -86,7 +86,8 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
     in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
     decision), best-static (the best fixed subset, searched with other seeds first), or preset: with a published method
-    and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1)."""
+    and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY calls one of them NAME in
+    tables, pictures and folders (agent=runs/train/policy)."""
     seeds: int = 3
     """Students for each task and policy; all policies get the same ones."""
     first_seed: int = 1000
@@ -98,13 +99,15 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def run(self) -> None:
         """Fills the table cell by cell."""
+        from ackd.cli.arms import called
         from ackd.cli.cells import Cells
         from ackd.cli.tables import tables
 
         if self.serves():
             return
+        policies = dict(map(called, self.policies))
         teachers = [one for those in self.teachers for one in those.split(",")]
-        folder = self.run_folder((*teachers, self.student, self.data, self.cache, *self.policies))
+        folder = self.run_folder((*teachers, self.student, self.data, self.cache, *policies.values()))
         self._check()
         self.check_workers(self.device)
         cells = Cells(self)
@@ -116,15 +119,17 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         folder.write_text("table.md", text + "\n")
         folder.write_json(RESULT, self._result(rows, time.perf_counter() - started))
         print(text)
-        for policy in self.policies:
+        for name, policy in policies.items():
             if "/" in policy:
-                print(f"policy:  {policy}")
+                print(f"policy:  {policy if policy == name else f'{name} is {policy}'}")
         print(f"pictures: ackd report {folder.path}\ncurves:  tensorboard --logdir {folder.path}")
 
     def _check(self) -> None:
+        from ackd.cli.arms import called
         from ackd.errors import InputError
         from ackd.runs import group_folder
 
+        policies = [called(policy)[0] for policy in self.policies]
         if bool(self.tasks) == (self.instances is not None):
             raise InputError("say what to evaluate on: --tasks and --teachers, or --instances, and not both")
         if self.instances is not None and len(self.teachers) > 1:
@@ -134,12 +139,12 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
                 f"{len(self.tasks)} tasks and {len(self.teachers)} teachers were given: name one for each task, or "
                 "several of one task with commas between"
             )
-        for what, names in (("task", self.tasks), ("policy", self.policies)):
+        for what, names in (("task", self.tasks), ("policy", policies)):
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"the {what} {name!r} is named twice: name each once")
         folders: dict[Path, str] = {}
-        for policy in self.policies:
+        for policy in policies:
             other = folders.setdefault(group_folder(Path(), "", policy), policy)
             if other != policy:
                 raise InputError(f"{other!r} and {policy!r} would share a folder: rename one")
@@ -182,7 +187,8 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def _fill(self, folder: RunFolder, cells: Cells) -> list[dict[str, Any]]:
         """The table, whose rows are written as they come, in their order."""
-        from ackd.cli.cells import SEARCHED, Search
+        from ackd.cli.arms import SEARCHED, called
+        from ackd.cli.cells import Search
         from ackd.ledger import Ledger
 
         rows: list[dict[str, Any]] = []
@@ -196,7 +202,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             (folder.path / RESULT).unlink(missing_ok=True)  # now that there is who makes another
             written = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             written.writeheader()
-            searches = [Search(task) for task in cells.rows] if SEARCHED in self.policies else []
+            searches = [Search(task) for task in cells.rows if any(called(one)[1] == SEARCHED for one in self.policies)]
             found = {job.task: answer for job, answer in do(searches)}
             for filled in self._filled(folder.path, cells, self._jobs(cells, found), do):
                 rows.append(filled.row)
@@ -208,10 +214,11 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def _jobs(self, cells: Cells, found: Mapping[str, Found]) -> list[Cell]:
         """All of them, in the order of the table."""
-        from ackd.cli.cells import SEARCHED, Cell
+        from ackd.cli.arms import SEARCHED, called
+        from ackd.cli.cells import Cell
 
         return [
-            Cell(task, policy, k, row.first_seed + k, found[task] if policy == SEARCHED else None)
+            Cell(task, policy, k, row.first_seed + k, found[task] if called(policy)[1] == SEARCHED else None)
             for task, row in cells.rows.items()
             for policy in self.policies
             for k in range(self.seeds)
@@ -219,6 +226,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def _filled(self, folder: Path, cells: Cells, jobs: Sequence[Cell], do: Do) -> Iterator[Filled]:
         """The cells in their order; each group of a task and policy is recorded in a folder of its own."""
+        from ackd.cli.arms import called
         from ackd.envs.recorder import Recorder
         from ackd.runs import group_folder
 
@@ -226,7 +234,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             for job, filled in do(jobs):
                 if not job.place:
                     stack.close()
-                    place = group_folder(folder, job.task, job.policy)
+                    place = group_folder(folder, job.task, called(job.policy)[0])
                     place.mkdir(parents=True, exist_ok=True)
                     recorder = stack.enter_context(closing(Recorder(place, cells.env(job.task, job.policy).knowledge)))
                 for note in filled.notes:
@@ -263,7 +271,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     def _result(self, cells: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         return {
             "task": list(dict.fromkeys(cell["task"] for cell in cells)),
-            "policy": list(self.policies),
+            "policy": list(dict.fromkeys(cell["policy"] for cell in cells)),
             "seed": sorted({cell["seed"] for cell in cells}),
             "steps": self.steps,
             "seconds": round(seconds, 3),

@@ -47,7 +47,8 @@ class ShowPolicy:
         from ackd.agents import library, store
         from ackd.agents.model_card import card_text
 
-        print(card_text(store.load(library.locate(self.name)).card), end="")
+        policy = store.load(library.locate(self.name))
+        print(card_text(policy.card, policy.network), end="")
 
 
 @dataclass

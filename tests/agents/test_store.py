@@ -24,7 +24,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from ackd.agents import LearnedPolicy, SetNetwork, SetPolicy, SetWeights, load, save
+from ackd.agents.learned import Actor
 from ackd.agents.model_card import card_text
+from ackd.agents.residual import ResidualNetwork
+from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.store import KINDS
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
@@ -425,7 +428,37 @@ def test_the_model_card_says_what_the_json_says(saved: Path) -> None:
         f"torch {torch.__version__}",
     ):
         assert part in body
-    assert card_text(load(saved).card) == text
+    assert card_text(load(saved).card, load(saved).network) == text
+    assert "## Weights" not in text
+
+
+def body_of(folder: Path, network: Actor) -> str:
+    save(folder, network, name="small", algorithm="cem", knowledge=("logits", "hidden"), k_max=4)
+    return (folder / "README.md").read_text()
+
+
+def test_the_card_of_a_schedule_shows_its_weights(tmp_path: Path) -> None:
+    schedule = Schedule.of({"labels": [0.25, 1, 4], "logits": [0, 0.5, 8], "hidden": [2, 1, 0.1]})
+    table = [
+        "| progress | 0 % | 50 % | 100 % |",
+        "|---|---|---|---|",
+        "| labels | 0.25 | 1 | 4 |",
+        "| logits | off | 0.5 | 8 |",
+        "| hidden | 2 | 1 | off |",
+        "| attention | 1 | 1 | 1 |",
+        "| relation | 1 | 1 | 1 |",
+    ]
+    assert "\n".join(table) in body_of(tmp_path / "schedule", schedule)
+    guarded = body_of(tmp_path / "rule", ProbeRule(3, schedule.values))
+    assert "\n".join(table) in guarded
+    assert "(probe - chance) / (agreement - chance) above 0.9 and agreement above 0.6" in guarded
+    network = ResidualNetwork(len(GLOBALS), len(FEATURES), 8, 3, schedule.values)
+    still = body_of(tmp_path / "still", network)
+    assert "\n".join(table) in still
+    assert "changes nothing" in still
+    with torch.no_grad():
+        network.gate.weight[0, 0] = 1.0
+    assert "by a factor from 0.5 to 2" in body_of(tmp_path / "residual", network)
 
 
 @given(
@@ -435,7 +468,8 @@ def test_the_model_card_says_what_the_json_says(saved: Path) -> None:
 )  # fmt: skip
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_in_a_card_reaches_the_terminal(saved: Path, metrics: Fields, instances: list[Fields]) -> None:
-    text = card_text(replace(load(saved).card, metrics=metrics, instances=tuple(instances)))
+    policy = load(saved)
+    text = card_text(replace(policy.card, metrics=metrics, instances=tuple(instances)), policy.network)
     assert text.replace("\n", "").isprintable()
     text.encode()
 

@@ -38,10 +38,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(comparison, name, functools.partial(getattr(comparison, name), resamples=20))
 
 
-def write_decisions(path: Path, episodes: int, *, seeds: list[int] | None = None, fixed: bool = False) -> None:
-    """Four decisions of 10 steps an episode; logits in every one, hidden in the first two of every other episode."""
+def write_decisions(
+    path: Path, episodes: int, *, seeds: list[int] | None = None, fixed: bool = False, ends: bool = False
+) -> None:
+    """Four phases of 10 steps an episode; logits in every one, hidden in the first two of every other episode.
+
+    Args:
+        path: of decisions.csv.
+        episodes: how many.
+        seeds: of theirs; their numbers if None.
+        fixed: no columns for types, as the first version had it.
+        ends: the reward split is measured at the end alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [*FIXED, *(f"{what}/{name}" for what in ("select", "loss") for name in TYPES)]
+    columns = [*FIXED, "select/labels", *(f"{what}/{name}" for what in ("select", "loss") for name in TYPES)]
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, columns[: len(FIXED)] if fixed else columns, extrasaction="ignore")
         rows.writeheader()
@@ -56,11 +66,11 @@ def write_decisions(path: Path, episodes: int, *, seeds: list[int] | None = None
                     "error": "",
                 }
                 row |= {"steps_done": 10 * place + 10, "selection": "logits+hidden" if hidden else "logits"}
-                row |= {"label_loss": 1 / (place + 1), "select/logits": 1.0, "select/hidden": 0.5 * hidden}
+                row |= {"label_loss": 1 / (place + 1), "select/labels": 4.0, "select/logits": 1.0}
+                row |= {"select/hidden": 0.5 * hidden}
                 row |= {"loss/logits": 2.0 / (place + 1), "loss/hidden": 30.0 if hidden else ""}
-                row |= (
-                    {"reward_loss": 0.5, "reward_score": 0.8} if place % 2 else {"reward_loss": "", "reward_score": ""}
-                )
+                measured = place == 3 if ends else place % 2
+                row |= {"reward_loss": 0.5 if measured else "", "reward_score": 0.8 if measured else ""}
                 rows.writerow(row)
 
 
@@ -179,7 +189,7 @@ def test_a_distillation_is_reported_elsewhere(tmp_path: Path) -> None:
     check_pngs(tmp_path / "new/place/report", "rewards", "selections", "losses", "reward_split", "costs")
     page = check_page(tmp_path / "new/place/report.html", pictures=5)
     alts = " ".join(tag["alt"] or "" for name, tag in page.tags if name == "img")
-    assert "Mean weight: logits 1.00, hidden 0.25." in alts
+    assert "Mean weight: labels 4.00, logits 1.00, hidden 0.25." in alts
     assert "time: student 75%, agent 25%; FLOPs: student 100%, agent 0%." in alts
 
 
@@ -204,6 +214,15 @@ def test_what_is_written_beside_the_axes_fits(tmp_path: Path, monkeypatch: pytes
             label = axes.yaxis.label.get_window_extent()
             assert figure.bbox.y0 <= label.y0, label
             assert label.y1 <= figure.bbox.y1
+
+
+def test_a_training_measured_at_the_ends_shows_them(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run")
+    write_decisions(run / "decisions.csv", 9, seeds=[*range(8), 0], ends=True)
+    assert main(["report", str(run)]) == 0
+    alts = [tag["alt"] or "" for name, tag in check_page(run / "report.html", pictures=5).tags if name == "img"]
+    assert any("at the end of 8 episodes; the last score is 0.800; that of the trained" in alt for alt in alts)
+    assert any(alt.startswith("labels: from 1 to 0.25 of it; logits: from 2 to 0.25") for alt in alts)
 
 
 def test_decisions_of_an_earlier_version_are_reported(tmp_path: Path) -> None:
@@ -448,7 +467,7 @@ def nest(path: Path, deep: str) -> None:
         ),
         (lambda path: append(write_training(path) / "decisions.csv", "junk\n"), "{run}/decisions.csv, line 38: "),
         (
-            lambda path: append(write_training(path) / "decisions.csv", f"0,0,0,{'9' * 400}{',0' * 17}\n"),
+            lambda path: append(write_training(path) / "decisions.csv", f"0,0,0,{'9' * 400}{',0' * 18}\n"),
             "999' in the column 'steps_done' is no number: the file is damaged",
         ),
         (lambda path: append(write_evaluation(path) / "table.csv", "junk\n"), "{run}/table.csv, line 32: "),

@@ -59,6 +59,11 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
     assert [float(row["reward"]) for row in rows] == pytest.approx(rewards)
     assert [int(row["decision"]) for row in rows] == [*range(6), *range(6)]
     assert [int(row["steps_done"]) for row in rows][:6] == [2, 4, 6, 8, 10, 12]
+    assert recording.inner.episode is not None
+    losses = [phase.report.labels for phase in recording.inner.episode.phases]
+    assert min(losses) > 0
+    assert [float(row["label_loss"]) for row in rows][6:] == losses
+    assert seen["env/loss/labels"][6:] == pytest.approx(losses)
 
 
 def test_the_ledger_adds_up(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _read_policy(folder: Path) -> None:
             "mask": np.ones(3, np.int8),
         }
     )
-    card_text(policy.card).encode()
+    card_text(policy.card, policy.network).encode()
 
 
 def _make_archive(folder: Path) -> None:
