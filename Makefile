@@ -31,11 +31,11 @@ demo: install
 	@echo "The agent's policy, and its weights:  $(DEMO)/train/policy/README.md"
 	@echo "Every curve and every phase:          $(BIN)/tensorboard --logdir $(DEMO)"
 
-# The policies that come with the package: learned on the generated tasks, from scratch.
+# The policy that comes with the package: learned over settings of the generated tasks that differ.
+policies: export OMP_NUM_THREADS := 1
 policies: install
-	for task in polarity tally; do $(BIN)/ackd finetune --task $$task --epochs 8 --lr 1e-3 --batch-size 64 \
-		--output build/teachers/$$task --overwrite; done
-	$(BIN)/ackd train --instances default-v1 --teachers build/teachers --agent ppo --episodes 512 --students 16 \
+	$(BIN)/python benchmarks/varied.py teachers build/teachers
+	$(BIN)/ackd train --instances varied-v1 --teachers build/teachers --agent probe-rule --episodes 512 --students 16 \
 		--policy-name default --output build/policies/default --resume
 	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/default/policy agents/policies/default
 

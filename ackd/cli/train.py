@@ -52,9 +52,9 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     order: str = "round-robin"
     """In which instances follow each other: round-robin or sampled."""
     agent: str | None = None
-    """Learning algorithm: residual (a schedule by cem, corrected by PPO), cem (a schedule alone), probe-rule (a schedule,
-    but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm (weights);
-    ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
+    """Learning algorithm: residual (a schedule by cem, corrected by PPO), cem (a schedule alone), probe-rule (a
+    schedule, but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm
+    (weights); ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
     agent_options: tuple[str, ...] = ()
     """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
     episodes: int = 8
