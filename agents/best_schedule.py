@@ -76,7 +76,7 @@ class _Search:
     """Proposes schedules, and gives more students to the better ones."""
 
     def __init__(self, run: Run, families: Sequence[str], knots: int, seed: int) -> None:
-        optuna = _optuna()
+        optuna = find_optuna()
         self.run, self.families, self.knots, self.seed = run, families, knots, seed
         self.trained = 0
         self.rewards: dict[int, list[float]] = {}  # of each schedule by its number, one for each seed so far
@@ -143,7 +143,12 @@ class _Search:
         return f"{knot}.{family}"
 
 
-def _optuna() -> Any:
+def find_optuna() -> Any:
+    """The package, which says nothing but warnings.
+
+    Raises:
+        InputError: if it is not there.
+    """
     try:
         import optuna
     except ImportError as error:

@@ -6,20 +6,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ackd.agents.learned import batch_of
-from ackd.agents.policy import Observations, State
-from ackd.agents.schedule import KNOTS, MEMBER, ProbeRule, Schedule
+from ackd.agents.playing import Array, Scheduled, completed, families_in, play
+from ackd.agents.policy import Observations
+from ackd.agents.schedule import KNOTS, ProbeRule, Schedule
 from ackd.choices import DOUBLINGS
 from ackd.signals import FAMILIES
-from ackd.types import LABELS
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-Array = NDArray[np.float64]
 FARTHEST = 3.0 * DOUBLINGS  # doublings: a weight is cut at 3 of them, so a line that goes farther is steeper in between
 SPREAD = 3.0  # doublings: the standard deviation at the start
 
@@ -72,7 +69,7 @@ class Distribution:
         self.std = np.maximum(self.smoothing * best.std(0) + (1 - self.smoothing) * self.std, self.least)
 
 
-class Cem:
+class Cem(Scheduled):
     """Learns a `Schedule` from whole students: each trains under a schedule of its own from beginning to end.
 
     A generation tries as many schedules as there are students side by side, at least `LEAST_POPULATION`; what counts
@@ -91,8 +88,6 @@ class Cem:
         seed: of the draws; it also seeds the environments.
         tensorboard_log: the folder for curves.
     """
-
-    flops = 0.0  # a few sums
 
     def __init__(
         self,
@@ -121,23 +116,6 @@ class Cem:
         self.seen: set[str] = set()  # families
         self.history: list[tuple[Array, Array]] = []  # of each generation, what was tried and what it earned
 
-    @property
-    def policy(self) -> Cem:
-        """Itself: it acts as the schedule that it has learned."""
-        return self
-
-    def predict(
-        self,
-        observation: Observations,
-        state: State | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], State | None]:
-        """What the mean schedule says."""
-        with torch.no_grad():
-            action = self.actor.act(batch_of(observation), deterministic=True)
-        return action.numpy().reshape(np.shape(observation["mask"])), state
-
     def learn(self, decisions: int) -> None:
         """Trains students for so many decisions, counted over all environments, and learns after each generation."""
         from torch.utils.tensorboard import SummaryWriter
@@ -159,7 +137,7 @@ class Cem:
                     rounds -= 1
             search.learn(samples, earned)
             self.history.append((samples, earned))
-            self.actor = self.made(self.knots, self._table(search.mean))
+            self.actor = self.made(self.knots, completed(search.mean.reshape(self.knots, -1), self.seen))
             if writer is not None:
                 self._write(writer, search)
         if writer is not None:
@@ -167,35 +145,11 @@ class Cem:
 
     def _episode(self, observation: Observations, samples: Array) -> tuple[Array, Observations]:
         """What a student under each schedule earned over its training, [N], and the next first observation."""
-        total = np.zeros(self.env.num_envs)
+        self.seen |= set(families_in(observation))
         schedules = [self.made(self.knots, row.reshape(self.knots, -1)) for row in samples]
-        self._see(observation)
-        differ = False
-        for _ in range(self.decisions):
-            batch = batch_of(observation)
-            rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(len(samples))]
-            actions = [one.act(row, deterministic=True) for one, row in zip(schedules, rows, strict=True)]
-            differ |= bool((torch.cat(actions) != actions[0]).any())
-            following, rewards, _, _ = self.env.step(torch.cat(actions).numpy())
-            assert isinstance(following, dict)
-            observation = following
-            total += rewards
-        return total if differ else np.zeros_like(total), observation
-
-    def _see(self, observation: Observations) -> None:
-        batch = batch_of(observation)
-        members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER]
-        there = (members * batch["mask"].unsqueeze(-1)).amax((0, 1)) > 0
-        self.seen |= {FAMILIES[int(place)] for place in there.nonzero()[:, 0]}
-
-    def _table(self, mean: Array) -> Array:
-        """[knots, families]; a family that was never there gets what those of the other types have in the mean."""
-        table = mean.reshape(self.knots, -1).copy()
-        types = [FAMILIES.index(name) for name in sorted(self.seen - {LABELS})]
-        for place, name in enumerate(FAMILIES):
-            if name not in self.seen:
-                table[:, place] = table[:, types].mean(1) if types and name != LABELS else 0.0
-        return table
+        useless = self.made is ProbeRule and bool(ProbeRule.alone(batch_of(observation)).all())
+        earned, following = play(self.env, observation, schedules, self.decisions)
+        return np.zeros_like(earned) if useless else earned, following
 
     def _write(self, writer: Any, search: Distribution) -> None:
         generation = len(self.history)

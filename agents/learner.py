@@ -13,20 +13,26 @@ from stable_baselines3.common.vec_env import VecEnv
 from ackd.agents import actor_critic, online
 from ackd.agents.arms import PerType, Subsets
 from ackd.agents.bandits import Bandit, Exp3, Thompson, Ucb
+from ackd.agents.best_schedule import find_optuna
 from ackd.agents.cem import Cem
 from ackd.agents.correcting import Correcting
+from ackd.agents.evolving import Pbt
 from ackd.agents.ksm import Ksm, Settings, check_settings
 from ackd.agents.learned import Actor
 from ackd.agents.policy import Policy
+from ackd.agents.searching import BestSchedule, in_one_setting
 from ackd.errors import InputError, unknown
 from ackd.presets import read
 
 BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
-SCHEDULED: Mapping[str, Callable[..., Cem | Correcting]] = {
+SCHEDULED: Mapping[str, Callable[..., Cem | Correcting | BestSchedule | Pbt]] = {
     "residual": Correcting,
     "cem": Cem,
     "probe-rule": partial(Cem, guarded=True),
+    "best-schedule": BestSchedule,
+    "pbt": Pbt,
 }
+COMPARING = ("best-schedule", "pbt")  # students with each other, so that all have to be at one place in one setting
 LEARNERS = (*SCHEDULED, *actor_critic.AGENTS, "ksm", *BANDITS)
 MAX_SUBSETS = 4  # types, beyond which a bandit has an arm a type instead of an arm a subset
 
@@ -134,7 +140,36 @@ def choice_of(name: str, settings: Settings | None = None) -> str:
 
 def by_return(name: str) -> bool:
     """Whether a learner goes by what an episode earned as a whole, so that its end alone has to be measured."""
-    return name in SCHEDULED
+    return name in SCHEDULED and name != "pbt"
+
+
+def side_by_side(name: str, students: int, episodes: int) -> int:
+    """How many train side by side, where so many may: for `pbt` all of them, which are one population."""
+    return episodes if name == "pbt" else students
+
+
+def check_learner(name: str, *, episodes: int, remote: bool, settings: int = 1) -> None:
+    """Refuses what a learner cannot do, before anything is begun.
+
+    Args:
+        name: one of `LEARNERS`.
+        episodes: students in all.
+        remote: whether students train in workers.
+        settings: how many there are.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    if name in COMPARING and settings > 1:
+        raise in_one_setting(name, settings)
+    if name in COMPARING and remote:
+        raise InputError(
+            f"{name} compares students side by side, which workers keep apart: leave --workers and --backend away"
+        )
+    if name == "best-schedule":
+        find_optuna()
+    if name == "pbt" and episodes < 2:
+        raise InputError(f"a population of {episodes} has nobody to take over from: give --episodes 2 or more to pbt")
 
 
 def by_place(name: str) -> bool:

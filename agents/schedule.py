@@ -126,11 +126,15 @@ class ProbeRule(Schedule):
 
     kind: ClassVar[str] = "probe-rule"
 
+    @staticmethod
+    def alone(batch: Mapping[str, Tensor]) -> Tensor:
+        """[B], whether the labels are left alone."""
+        overview = batch["globals"]
+        return (overview[:, OVERTAKEN] > MOST_OVERTAKEN) & (overview[:, AGREEMENT] > LEAST_AGREEMENT)
+
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Entries [B, K] of `ackd.choices.Weights`; 0 where masked."""
-        follow = super().act(batch, deterministic, generator)
-        overview = batch["globals"]
-        alone = (overview[:, OVERTAKEN] > MOST_OVERTAKEN) & (overview[:, AGREEMENT] > LEAST_AGREEMENT)
+        follow, alone = super().act(batch, deterministic, generator), self.alone(batch)
         labels = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER[FAMILIES.index(LABELS)]]
         return torch.where(alone.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
 

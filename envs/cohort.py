@@ -164,6 +164,20 @@ class CohortEnv(VecEnv):
         self.since = time.perf_counter()
         return following, rewards, np.full(self.num_envs, over), infos
 
+    def inherit(self, parents: Sequence[int]) -> None:
+        """Makes each student what another is now, or itself, between two decisions; what has been earned comes along.
+
+        Args:
+            parents: the place of each one's parent.
+
+        Raises:
+            InputError: if there are not as many parents as students.
+        """
+        self.cohort.inherit(parents)
+        states = [trajectory.state_dict() for trajectory in self.trajectories]
+        for trajectory, parent in zip(self.trajectories, parents, strict=True):
+            trajectory.load_state_dict(states[parent])
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the episode, and the episodes after it, depend on."""
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ackd.agents.learner import by_place
+from ackd.agents.learner import by_place, check_learner
 from ackd.envs.instance_files import Instance
 from ackd.episode import ends
 from ackd.errors import InputError
@@ -20,9 +20,10 @@ def check_instances(instances: Sequence[Instance], algorithm: str, given: Mappin
         given: settings, for where an instance has none of its own.
 
     Raises:
-        InputError: if they differ in their number of decisions; or if a learner that knows types by their places would
-            find different ones there.
+        InputError: if there are several for an agent that compares students in one setting, or they differ in their
+            number of decisions; or if a learner that knows types by their places would find different ones there.
     """
+    check_learner(algorithm, episodes=2, remote=False, settings=len(instances))
     first = instances[0]
     for one in instances[1:]:
         if _decisions(one, given) != _decisions(first, given):

@@ -52,9 +52,10 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     order: str = "round-robin"
     """In which instances follow each other: round-robin or sampled."""
     agent: str | None = None
-    """Learning algorithm: residual (a schedule by cem, corrected by PPO), cem (a schedule alone), probe-rule (a
-    schedule, but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm
-    (weights); ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
+    """Learning algorithm: residual (a schedule by cem, corrected by PPO); cem, best-schedule (Optuna's TPE) or pbt (a
+    schedule alone; all students of pbt are one population, which trains side by side); probe-rule (a schedule by cem,
+    but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm (weights);
+    ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
     agent_options: tuple[str, ...] = ()
     """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
     episodes: int = 8
@@ -93,7 +94,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             learner, ledger = self._learn(env, recorder, folder, journal, bar)
             cost = {
                 "episodes": self.episodes,
-                "student_steps": ledger.steps * self.students,
+                "student_steps": ledger.steps * self.at_once,
                 "flops": sum(ledger.flops.values()),
                 "seconds": round(sum(ledger.seconds.values()), 3),
             }
@@ -114,6 +115,13 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         return self.agent or ("ksm" if self.preset == "ksm" else "residual")
 
     @property
+    def at_once(self) -> int:
+        """Students that train side by side in one batched step."""
+        from ackd.agents.learner import side_by_side
+
+        return side_by_side(self.algorithm, self.students, self.episodes)
+
+    @property
     def settings(self) -> Settings | None:
         """What --agent-options says."""
         from ackd.agents.learner import settings_of
@@ -121,7 +129,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         return settings_of(self.algorithm, pairs(self.agent_options))
 
     def _check(self) -> None:
-        from ackd.agents.learner import observes_cls
+        from ackd.agents.learner import check_learner, observes_cls
         from ackd.errors import InputError
 
         if (self.instances is None) == (self.task is None):
@@ -135,12 +143,13 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
                 f"{self.episodes} episodes of {self.students} students at a time teach nothing: give 1 or more"
             )
         self.check_workers(self.device)
-        at_once = self.students * self.count
-        if self.episodes % at_once:
-            what = f"cohorts of {self.students} students" if self.count == 1 else f"rounds of {at_once} students"
+        check_learner(self.algorithm, episodes=self.episodes, remote=self.remote)
+        a_round = self.at_once * self.count
+        if self.episodes % a_round:
+            what = f"cohorts of {self.students} students" if self.count == 1 else f"rounds of {a_round} students"
             raise InputError(
                 f"{self.episodes} episodes are no whole number of {what}: "
-                f"give {-(-self.episodes // at_once) * at_once} episodes"
+                f"give {-(-self.episodes // a_round) * a_round} episodes"
             )
         if self.students > 1 and observes_cls(self.algorithm):
             raise InputError(
@@ -244,7 +253,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         from ackd.identity import identity
 
         if not self.remote:
-            watch, venv, _ = vectorised(env, self.students, recorder, journal, on_decision=bar.update)
+            watch, venv, _ = vectorised(env, self.at_once, recorder, journal, on_decision=bar.update)
             yield watch, venv
             return
 

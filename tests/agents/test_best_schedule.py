@@ -5,13 +5,24 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.best_schedule import LOGS, Knots, best_schedule
+from ackd.agents.learner import choice_of, make_learner
+from ackd.agents.relative import Relative
+from ackd.agents.searching import BestSchedule
+from ackd.choices import Action
+from ackd.envs.cohort import CohortEnv
+from ackd.envs.make import tiny
+from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
+from ackd.signals import Observation
+from tests.played import share, toy
 
 FAMILIES = ("labels", "hidden")
 
@@ -114,3 +125,78 @@ def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"needs Optuna, which is not installed: pip install 'ackd\[search\]'"):
         best_schedule(Students(2, 5), FAMILIES, 8)
+
+
+def test_the_agent_gets_near_the_optimum_of_the_toy() -> None:
+    learner = make_learner("best-schedule", DummyVecEnv([toy] * 8), types=3, decisions=10, episodes=200, seed=0)
+    assert share(learner.policy, range(5)) < 0.6  # everything throughout
+    learner.learn(2000)
+    assert share(learner.policy, range(100, 105)) > 0.8
+
+
+def test_one_student_at_a_time_will_do() -> None:
+    learner = BestSchedule(DummyVecEnv([toy]), decisions=10, episodes=60, seed=0)
+    learner.learn(600)
+    assert share(learner.policy, range(100, 105)) > 0.6
+    assert sum(len(one.gains) for one in learner.tried) == 59  # and the first, with weight 1 throughout
+
+
+def test_a_round_has_weight_1_the_best_third_and_new_schedules() -> None:
+    learner = BestSchedule(DummyVecEnv([toy] * 7), decisions=10, episodes=35, seed=1)
+    learner.learn(350)
+    had = [len(one.gains) for one in learner.tried]
+    assert sum(had) == 5 * 6
+    assert len({one.logs.tobytes() for one in learner.tried}) == len(learner.tried)
+    assert all(((one.logs >= LOGS[0]) & (one.logs <= LOGS[1])).all() for one in learner.tried)
+    first = sorted(learner.tried[:6], key=lambda one: -one.gains[0])
+    assert all(len(one.gains) >= 2 for one in first[:2])  # of the first round, the best third
+    best = max(learner.tried, key=lambda one: sum(one.gains) / (len(one.gains) + 1))
+    assert len(best.gains) >= 2
+    weights = dict(zip(("logits", "hidden", "attention"), learner.actor.values.numpy()[:, 1:4].T, strict=True))
+    np.testing.assert_allclose(np.stack([*weights.values()], 1), best.logs, atol=1e-6)
+    assert learner.actor.values[:, 0].tolist() == [0, 0, 0]  # the toy has no labels to weigh
+
+
+class Fixed(ToyEnv):
+    """Whatever is done, everybody earns the same."""
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        observation, _, over, cut, info = super().step(action)
+        return observation, 1.0, over, cut, info
+
+
+def test_what_is_no_better_than_weight_1_is_not_kept() -> None:
+    learner = BestSchedule(DummyVecEnv([lambda: Fixed(choice="weights")] * 4), decisions=10, episodes=12, seed=0)
+    learner.learn(120)
+    assert not learner.actor.values.any()
+
+
+def test_the_same_seed_learns_the_same() -> None:
+    found = []
+    for seed in (0, 0, 1):
+        learner = BestSchedule(DummyVecEnv([toy] * 4), decisions=10, episodes=24, seed=seed)
+        learner.learn(240)
+        found.append(learner.actor.values.numpy())
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+
+
+def test_it_learns_from_a_cohort() -> None:
+    cohort = CohortEnv([tiny(choice=choice_of("best-schedule"), decisions=2, reward_every=12)], 4, paired=True)
+    learner = make_learner("best-schedule", Relative(cohort), types=3, decisions=2, episodes=12, seed=0)
+    learner.learn(24)
+    assert isinstance(learner, BestSchedule)
+    assert sum(len(one.gains) for one in learner.tried) == 3 * 3
+    assert cohort.cohort.steps_done == 0  # no episode is left over
+    observation, _ = tiny(choice="weights").reset(seed=0)
+    action, _ = learner.policy.predict(observation, deterministic=True)
+    assert ((action >= 0) & (action <= 1)).all()
+    assert not action[4:].any()
+
+
+def test_the_agent_refuses_what_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="best-schedule compares students in one setting, and there are 3"):
+        BestSchedule(DummyVecEnv([toy]), decisions=10, episodes=4, settings=3)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"needs Optuna, which is not installed: pip install 'ackd\[search\]'"):
+        BestSchedule(DummyVecEnv([toy]), decisions=10, episodes=4)

@@ -8,30 +8,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.cem import Cem, Distribution
 from ackd.agents.learner import make_learner
-from ackd.agents.policy import Policy
 from ackd.agents.relative import Relative
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
-from ackd.envs.toy import ToyEnv
-
-
-def toy() -> ToyEnv:
-    return ToyEnv(choice="weights")
-
-
-def share(policy: Policy, seeds: range) -> float:
-    """Of the optimum, what a policy earns."""
-    shares = []
-    for seed in seeds:
-        env = toy()
-        observation, _ = env.reset(seed=seed)
-        total, over = 0.0, False
-        while not over:
-            action, _ = policy.predict(observation, deterministic=True)
-            observation, reward, over, _, _ = env.step(action)
-            total += reward
-        shares.append(total / env.optimum(seed))
-    return float(np.mean(shares))
+from tests.played import share, toy
 
 
 def test_the_distribution_moves_towards_the_elite() -> None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.best_schedule import LOGS
+from ackd.agents.evolving import Pbt
+from ackd.agents.learner import by_return, check_learner, choice_of, make_learner
 from ackd.agents.pbt import Evolution, Lineage, evolve
+from ackd.agents.relative import Relative
 from ackd.choices import weights_of
 from ackd.cohort import Cohort
+from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
+from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
+from ackd.journal import Journal
 from ackd.types import LABELS, Selection
 
 FAMILIES = {"labels": "labels", "logits": "logits", "hidden": "hidden", "values": "relation", "hidden-cosine": "hidden"}
@@ -171,3 +180,143 @@ def test_what_cannot_evolve_is_said() -> None:
         Evolution(quantile=0.7)
     with pytest.raises(InputError, match="every student of the population diverged"):
         evolve(population, FAMILIES, lambda: [math.nan] * 4, range(4), interval=2)
+
+
+def population(students: int = 4, decisions: int = 3, **changes: Any) -> CohortEnv:
+    return CohortEnv(
+        [tiny(choice=choice_of("pbt"), decisions=decisions, types=("logits", "hidden"), **changes)],
+        students,
+        paired=True,
+    )
+
+
+def agent(env: CohortEnv, seed: int = 0) -> Pbt:
+    learner = make_learner("pbt", Relative(env), types=2, decisions=env.decisions, episodes=env.num_envs, seed=seed)
+    assert isinstance(learner, Pbt)
+    return learner
+
+
+def test_the_agent_replays_the_lineage_decision_by_decision() -> None:
+    env = population(6)
+    learner = agent(env)
+    learner.learn(18)
+    lineage = learner.lineage
+    assert lineage is not None
+    assert lineage.logs.shape == (3, 3)
+    one = tiny(choice="weights", decisions=3, types=("logits", "hidden"))
+    observation, _ = one.reset(seed=100)
+    for row in lineage.logs:
+        action, _ = learner.policy.predict(observation, deterministic=True)
+        assert weights_of(action)[:3] == pytest.approx(np.where(row > -2.5, np.exp2(row), 0.0), rel=0.01)
+        observation, *_ = one.step(action)
+
+
+def test_its_scores_are_what_students_earned_with_their_ancestors() -> None:
+    """Against the reward split as it was measured, with the exchanges replayed on paper."""
+    env = population(5)
+    measured: list[list[float]] = []
+    env.watch = lambda env, rewards, infos: measured.append(
+        [trajectory.reward._phi(trajectory.episode.standing) for trajectory in env.trajectories]  # type: ignore[attr-defined,union-attr]
+    )
+    learner = agent(env)
+    learner.learn(15)
+    assert learner.lineage is not None
+    for values, scores in zip(measured, learner.lineage.scores, strict=True):
+        np.testing.assert_allclose(  # up to the mean, which all share, and a factor
+            np.corrcoef(values, scores), np.ones((2, 2)), atol=1e-4
+        )
+
+
+def test_a_copy_is_its_parent_from_then_on() -> None:
+    env = population(3)
+    env.seed(0)
+    env.reset()
+    actions = np.random.default_rng(0).random((3, 8), np.float32)
+    env.step(actions)
+    env.inherit([0, 0, 2])
+    records = [trajectory.record() for trajectory in env.trajectories]
+    assert records[0] == records[1] != records[2]
+    assert env.cohort.prices[0] == env.cohort.prices[1]
+    env.step(np.stack([actions[0], actions[1], actions[2]]))
+    records = [trajectory.record() for trajectory in env.trajectories]
+    assert records[0].rewards[0] == records[1].rewards[0]
+    assert records[0].actions[1] != records[1].actions[1]
+
+
+def test_the_same_seed_learns_the_same_and_every_student_trains_once() -> None:
+    found = []
+    for seed in (0, 0, 1):
+        env = population()
+        learner = agent(env, seed)
+        learner.learn(12)
+        assert env.turns == 2  # one population, and the next one that a VecEnv begins by itself
+        assert env.cohort.steps_done == 0
+        found.append(learner.actor.values.numpy())
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+
+
+@pytest.mark.parametrize("phases", [1, 2, 4, 5])
+def test_a_stopped_population_ends_like_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phases: int
+) -> None:
+    def learned(folder: Path) -> tuple[np.ndarray[Any, Any], str, list[list[float]]]:
+        env = population(decision_interval=2)
+        rewards: list[list[float]] = []
+        env.watch = lambda env, earned, infos: rewards.append(earned.tolist())
+        env.journal = Journal(folder, seconds=0.0)
+        learner = agent(env)
+        learner.learn(12)
+        return learner.actor.values.numpy(), repr(learner.lineage), rewards
+
+    whole = learned(tmp_path / "whole")
+    left, step = 2 * phases, Cohort._step
+
+    def killed(self: Cohort, *given: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return step(self, *given)
+
+    monkeypatch.setattr(Cohort, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        learned(tmp_path / "killed")
+    monkeypatch.undo()
+    again = learned(tmp_path / "killed")
+    np.testing.assert_array_equal(again[0], whole[0])
+    assert again[1:] == whole[1:]
+
+
+def test_a_student_that_diverges_is_nobodys_parent() -> None:
+    env = population()
+    advance = env.cohort.advance
+
+    def advanced(selections: Sequence[Selection], steps: int) -> Any:
+        reports = advance(selections, steps)
+        if env.cohort.steps_done == 2:
+            return [reports[0].of([math.nan] * len(reports[0].numbers)), *reports[1:]]
+        return reports
+
+    env.cohort.advance = advanced  # type: ignore[method-assign]
+    learner = agent(env)
+    learner.learn(12)
+    assert learner.lineage is not None
+    assert [math.isnan(score) for score in learner.lineage.scores[0]] == [True, False, False, False]
+    assert not np.isnan(learner.lineage.scores[1]).any()  # the quarter that was replaced
+
+
+def test_the_agent_measures_after_every_decision_and_refuses_what_it_cannot() -> None:
+    assert not by_return("pbt")
+    with pytest.raises(InputError, match="pbt copies students, which only a cohort in this process can"):
+        Pbt(DummyVecEnv([lambda: ToyEnv(choice="weights")] * 2), decisions=10, episodes=2)
+    with pytest.raises(InputError, match="pbt compares students in one setting, and there are 2"):
+        Pbt(population(), decisions=3, episodes=4, settings=2)
+    with pytest.raises(InputError, match="8 students are not the 4 that train side by side"):
+        Pbt(population(), decisions=3, episodes=8)
+    with pytest.raises(InputError, match="at most 31 decisions, and here are 32: lower --decisions"):
+        Pbt(population(), decisions=32, episodes=4)
+    with pytest.raises(InputError, match="a population of 1 has nobody to take over from"):
+        check_learner("pbt", episodes=1, remote=False)
+    with pytest.raises(InputError, match="pbt compares students side by side, which workers keep apart"):
+        check_learner("pbt", episodes=4, remote=True)

@@ -111,6 +111,8 @@ def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
         ("ksm", {"types": ["logits", "attention"]}, "ksm knows knowledge types by their places"),
         ("a2c", {"types": ["hidden", "logits"], "steps": 5}, "2 decisions in instance 'one' and 3 in 'two'"),
         ("exp3", {"decision_interval": 1}, "with --split"),
+        ("pbt", {}, "pbt compares students in one setting, and there are 2"),
+        ("best-schedule", {}, "leave --instances away"),
     ],
 )
 def test_instances_that_an_agent_would_mix_up_are_refused(
@@ -201,6 +203,8 @@ def test_the_default_policy_comes_along(tmp_path: Path, teacher: Path, capsys: p
         ("train --task polarity --teacher T --student-layers 2 --episodes 5 --students 2", "give 6 episodes"),
         ("train --task polarity --teacher T --agent ksm --episodes 8 --students 8", "leave --students away"),
         ("train --instances embedded-v1 --episodes 8 --students 8 --order sampled", "leave --order or --students away"),
+        ("train --task polarity --teacher T --agent pbt --workers 2", "leave --workers and --backend away"),
+        ("train --task polarity --teacher T --agent pbt --episodes 1", "give --episodes 2 or more"),
         ("train --task polarity --teacher T --student-layers 2 --policy-name ../x", "../x"),
         ("train --task polarity --teacher T --student-layers 2 --agent dqn", "dqn"),
         ("train --task polarity --teacher T --student-layers 2 --checkpoint-seconds -1", "give 0 or more"),
