@@ -1,4 +1,4 @@
-"""Amortized refinement: a policy that was learned before goes on learning inside the single run that it is used in."""
+"""Amortized refinement: a policy's weights are adapted inside the single run that it is used in."""
 
 from __future__ import annotations
 
@@ -10,85 +10,126 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from ackd.agents.learned import LearnedPolicy, batch_of
+from ackd.agents.learned import Actor, LearnedPolicy, batch_of
 from ackd.agents.policy import Observations, State, Transition
-from ackd.agents.set_policy import SetNetwork, likeliest, sampled
+from ackd.agents.residual import ResidualNetwork
+from ackd.agents.schedule import MEMBER, PROGRESS, Schedule
+from ackd.choices import DOUBLINGS, LEAST
 from ackd.errors import InputError
+from ackd.signals import FAMILIES
+from ackd.types import LABELS
 
-MIN_EACH = 3  # phases of either sort, before a difference between them says anything
+BOUND = 1.0  # doublings that a weight may move
+STEP = 0.25  # of a direction, to either side, where it explores
+MIN_GROUPS = 3  # before what they say of exploring is believed
+OFF = -DOUBLINGS + 2 * DOUBLINGS * LEAST  # log2 of the least weight that is transferred
+TYPES = [family != LABELS for family in FAMILIES]
+# [directions, families]: the types' weights against the labels', then each family by itself, half as far.
+DIRECTIONS = np.stack([np.where(TYPES, 1.0, -1.0), *(0.5 * np.eye(len(FAMILIES))[TYPES])])
 
 
 @dataclass(frozen=True)
-class Phase:
-    """What one phase came to."""
+class Group:
+    """What three phases came to, which take a step to either side and none.
 
-    left: bool  # whether any of its actions was another than the frozen policy's likeliest
-    surprise: float  # what it earned beyond the frozen policy's own expectation
+    Args:
+        signs: [directions] of the first one's step, 0 for a family that there is none of; the last has the opposite.
+        first: what the first earned.
+        kept: what the second earned, under the frozen policy.
+        last: what the last earned.
+    """
+
+    signs: NDArray[np.float64]
+    first: float
+    kept: float
+    last: float
+
+    @property
+    def _size(self) -> float:
+        return (abs(self.first) + abs(self.kept) + abs(self.last)) / 3 or 1.0
+
+    @property
+    def difference(self) -> float:
+        """(first - last) / mean of the absolute values: groups count alike, though students learn ever more slowly."""
+        return (self.first - self.last) / self._size
+
+    @property
+    def advantage(self) -> float:
+        """((first + last) / 2 - kept) / mean of the absolute values; a steady decline cancels."""
+        return ((self.first + self.last) / 2 - self.kept) / self._size
 
 
 class Refining:
-    """A frozen policy and a copy of it that learns, of which the one acts that seems to do better.
+    """A schedule of weights that is shifted, by as much as the run's own rewards are evidence for.
 
-    A phase is the decisions between two measurements of the reward. In most phases the likeliest action is taken; in
-    some, fewer towards the end, actions are drawn. A phase is worth
+        log2 w_f(p) = schedule_f(p) + clip(sum_i u_i D_if, -1, 1)        u_i = sign(t_i) min(max(|t_i| - 1, 0) / 2, 1)
+        t_i = sqrt((n - 1) / n) sum_j s_ij e_j / sqrt(sum_j e_j^2)       e_j = d_j - mean d
 
-        d = R + V_0(s_end) - V_0(s_start)
+    A phase is the decisions between two measurements of the reward. Phases come in groups j = 1..n of three: with
+    u + s/4, with the frozen policy, and with u - s/4, where s are signs drawn anew for each group; d is what the first
+    earned more than the last, relative to the size of all three, and its mean is what students learn less with time. D
+    are the directions: the types against the labels, and each family of types by itself, half as far. |t| is about 1
+    where there is nothing to be found, and the weights stay about where they were. Knots that are off stay off, and the
+    others on.
 
-    with R what it earned and V_0 the frozen critic. Where it left the frozen policy's own choice, the copy ascends
-    `A mean log pi(a|s) - anchor KL(pi_0 || pi)` for a few steps, with A = (d - mean d of the phases that kept to that
-    choice) / deviation of d. The frozen critic may be wrong about a new task, but it is wrong about both sorts of
-    phases. Where those that left have a mean d that is lower by more than a standard error, after at least `MIN_EACH`
-    of either sort, the frozen policy decides for the rest of the run.
+    Exploring ends at a share of the run, for its end decides most. Where the groups' phases of exploring earned less
+    than their frozen ones by more than a standard error, after at least `MIN_GROUPS` groups, the frozen policy decides
+    for the rest of the run. Groups in which a step changed nothing, as where a gate leaves the labels alone, say
+    nothing.
 
     Args:
-        policy: what was learned before, over subsets.
+        policy: what was learned before: a schedule, or a network that corrects one.
         phase: decisions in a phase, as the environment's `reward_every`.
-        explore: share of phases that explore, at the start; it falls in a line to 0 at the end of the run.
-        learning_rate: of Adam.
-        epochs: gradient steps after a phase.
-        anchor: weight of the divergence from the frozen policy.
-        seed: of the exploration.
+        explore: share of the run in which groups begin.
+        seed: of the signs.
 
     Raises:
-        InputError: if the policy does not choose subsets, or a number is out of range.
+        InputError: if the policy has no schedule of weights, or a number is out of range.
 
     References:
-        The phases are those of Wang et al., Improved Knowledge Distillation for Pre-trained Language Models via
-        Knowledge Selection, Findings of EMNLP 2022, https://arxiv.org/abs/2302.00444; the rest is ours.
+        Antithetic steps along random signs are those of Spall, Multivariate Stochastic Approximation Using a
+        Simultaneous Perturbation Gradient Approximation, IEEE Transactions on Automatic Control 37, 1992,
+        https://doi.org/10.1109/9.119632; the rest is ours.
     """
 
-    def __init__(
-        self,
-        policy: LearnedPolicy,
-        *,
-        phase: int,
-        explore: float = 0.5,
-        learning_rate: float = 1e-3,
-        epochs: int = 4,
-        anchor: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        if type(policy.network) is not SetNetwork:
+    def __init__(self, policy: LearnedPolicy, *, phase: int, explore: float = 0.75, seed: int = 0) -> None:
+        if not isinstance(policy.network, Schedule | ResidualNetwork):
             raise InputError(
-                f"only policies that choose subsets can be refined, not one of {policy.card.algorithm}: "
+                f"only policies that give weights by a schedule can be refined, not one of {policy.card.algorithm}: "
                 "use it as it is, without --refine"
             )
         if phase < 1 or not 0 <= explore <= 1:
             raise InputError(
-                f"a phase has {phase} decisions and {explore} of them explore: give at least 1, and 0 to 1"
+                f"a phase has {phase} decisions, and {explore} of the run explores: give at least 1, and 0 to 1"
             )
-        self.frozen = policy.network
-        self.network = copy.deepcopy(policy.network).train().requires_grad_(True)
-        self.phase, self.explore, self.epochs, self.anchor = phase, explore, epochs, anchor
-        self.phases: list[Phase] = []
-        self.learned = self.fallen_back = False
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._taken: list[Transition] = []
-        self._drawing = False
+        self.frozen, self.phase, self.explore = policy, phase, explore
+        self.network = copy.deepcopy(policy.network)
+        self.groups: list[Group] = []
+        self.fallen_back = False
+        self._shifted = LearnedPolicy(self.network, policy.card)
+        self._rng = np.random.default_rng(seed)
+        self._signs = np.zeros(len(DIRECTIONS))
+        self._order: list[int] = []  # sides that are still to come in the group under way, 0 for the frozen policy
+        self._earned: dict[int, float] = {}
+        self._changed: dict[int, bool] = {}
+        self._side: int | None = None  # of the phase under way; None where it does not explore
+        self._rewards: list[float] = []
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """[directions], u: how far the evidence goes along each."""
+        return _evident(self.groups)
+
+    @property
+    def shift(self) -> NDArray[np.float64]:
+        """[families], what is added to log2 of the weights in the end."""
+        return np.zeros(len(FAMILIES)) if self.fallen_back else _shift(self.centre)
+
+    def refined(self) -> Actor:
+        """The policy as it is now, which does not explore."""
+        self._move(self.shift)
+        return copy.deepcopy(self.network)
 
     def predict(
         self,
@@ -96,85 +137,93 @@ class Refining:
         state: State | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[NDArray[np.int8], State | None]:
-        """The likeliest action, or a draw where the phase explores and `deterministic` is not asked for."""
-        batch = batch_of(observation)
-        if not self._taken:
-            self._drawing = self._draws(float(batch["globals"][0, 0]))
-        with torch.no_grad():
-            logits, _, available = (self.frozen if self.fallen_back else self.network).read(batch)
-            explores = self._drawing and not deterministic
-            bits = sampled(logits, available, self._generator) if explores else likeliest(logits, available)
-        return bits.numpy().astype(np.int8).reshape(np.shape(observation["mask"])), state
+    ) -> tuple[NDArray[np.float32], State | None]:
+        """Likeliest weights, after a step to a side where the phase explores and `deterministic` is not asked for."""
+        if not self._rewards:
+            self._begin(observation)
+        usual, _ = self.frozen.predict(observation, deterministic=True)
+        side = None if deterministic else self._side
+        if self.fallen_back or side == 0:
+            return usual, state
+        self._move(self.shift if side is None else _shift(self.centre + side * STEP * self._signs))
+        action, _ = self._shifted.predict(observation, deterministic=True)
+        if side is not None:
+            self._changed[side] = self._changed.get(side, False) or not np.array_equal(action, usual)
+        return action, state
 
     def update(self, transition: Transition) -> None:
-        """Remembers a decision; learns when it was the last of its phase.
+        """Remembers a decision; learns when it was the last of a group.
 
         Raises:
             InputError: if it is of several environments: there is one student.
         """
         if len(transition.reward) != 1:
             raise InputError(f"refinement has one student, got decisions of {len(transition.reward)}")
-        self._taken.append(transition)
-        over = bool(transition.over[0])
-        if len(self._taken) < self.phase and not over:
+        self._rewards.append(float(transition.reward[0]))
+        if bool(transition.over[0]) or len(self._rewards) < self.phase:
             return
-        taken, self._taken = self._taken, []
-        earned = math.fsum(float(one.reward[0]) for one in taken)
-        if self.fallen_back or over or not math.isfinite(earned):  # nothing is left to be decided by what is learned
+        earned, self._rewards = math.fsum(self._rewards), []
+        if self._side is None:
             return
-        self._learn(taken, earned)
-        self.fallen_back = self._worse()
+        self._earned[self._side] = earned
+        if self._order:
+            return
+        if all(self._changed.values()) and all(map(math.isfinite, self._earned.values())):
+            self.groups.append(Group(self._signs, self._earned[1], self._earned[0], self._earned[-1]))
+            self.fallen_back = self._worse()
 
     def flops(self, types: int) -> float:
-        """Floating-point operations of a decision over so many types and its part in learning.
+        """Floating-point operations of a decision over so many types: the frozen policy's, and the shifted one's."""
+        return 2 * self.network.flops(types)
 
-        A pass to act, one of the frozen policy, and one forwards and backwards, which counts three, for each epoch.
-        """
-        return (2 + 3 * self.epochs) * self.network.flops(types)
-
-    def _draws(self, progress: float) -> bool:
-        share = self.explore * (1 - progress)
-        return bool(torch.rand((), generator=self._generator) < share) and not self.fallen_back
-
-    def _learn(self, taken: list[Transition], earned: float) -> None:
-        batch = {name: torch.cat([batch_of(one.observation)[name] for one in taken]) for name in taken[0].observation}
-        actions = torch.from_numpy(np.concatenate([one.action for one in taken]).astype(np.float32))
-        following = batch_of(taken[-1].following)
-        with torch.no_grad():
-            expected, values, mask = self.frozen.read(batch)
-            _, after, _ = self.frozen.read(following)
-            kept = bool(torch.equal(likeliest(expected, mask), actions * mask))
-        surprise = earned + float(after[0]) - float(values[0])
-        before = [phase.surprise for phase in self.phases]
-        usual = [phase.surprise for phase in self.phases if not phase.left] or before
-        self.phases.append(Phase(not kept, surprise))
-        if kept or len(before) < 2:
+    def _begin(self, observation: Observations) -> None:
+        """Says which side the next phase takes, the first of a new group where none is under way."""
+        self._side = None
+        if self.fallen_back:
             return
-        self.learned = True
-        advantage = (surprise - statistics.fmean(usual)) / max(statistics.stdev([*before, surprise]), 1e-6)
-        for _ in range(self.epochs):
-            logits, _, _ = self.network.read(batch)
-            signs = 2 * actions - 1
-            likelihood = (F.logsigmoid(signs * logits) * mask).sum(1).mean()
-            loss = self.anchor * _divergence(expected, logits, mask) - advantage * likelihood
-            self._optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
-            self._optimizer.step()
+        batch = batch_of(observation)
+        if not self._order and float(batch["globals"][0, PROGRESS]) < self.explore:
+            members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER] * batch["mask"].unsqueeze(-1)
+            there = (members.sum((0, 1)) > 0).numpy()[TYPES]
+            self._signs = self._rng.choice([-1.0, 1.0], len(DIRECTIONS)) * np.array([there.any(), *there])
+            self._order = [1, 0, -1]
+            self._earned, self._changed = {}, {}
+        if self._order:
+            self._side = self._order.pop(0)
+
+    def _move(self, shift: NDArray[np.float64]) -> None:
+        """Shifts the schedule by so much; what was off stays off, and what was on stays on."""
+        own, frozen = _schedule(self.network).values, _schedule(self.frozen.network).values
+        moved = (frozen + torch.as_tensor(shift, dtype=frozen.dtype)).clamp(OFF, DOUBLINGS)
+        own.copy_(torch.where(frozen < OFF, frozen, moved))
 
     def _worse(self) -> bool:
-        """Whether leaving the frozen policy's choice seems to have cost more than a standard error."""
-        left, kept = ([phase.surprise for phase in self.phases if phase.left is sort] for sort in (True, False))
-        if min(len(left), len(kept)) < MIN_EACH:
+        """Whether exploring seems to have cost more than a standard error."""
+        advantages = [group.advantage for group in self.groups]
+        if len(advantages) < MIN_GROUPS:
             return False
-        error = math.sqrt(sum(statistics.variance(sort) / len(sort) for sort in (left, kept)))
-        return statistics.fmean(left) - statistics.fmean(kept) < -error
+        return statistics.fmean(advantages) < -statistics.stdev(advantages) / math.sqrt(len(advantages))
 
 
-def _divergence(logits: Tensor, others: Tensor, mask: Tensor) -> Tensor:
-    """KL between two sets of independent bits, summed over the available ones, mean over the batch."""
-    share = logits.sigmoid()
-    each = share * (F.logsigmoid(logits) - F.logsigmoid(others))
-    each = each + (1 - share) * (F.logsigmoid(-logits) - F.logsigmoid(-others))
-    return (each * mask).sum(1).mean()
+def _schedule(network: Actor) -> Schedule:
+    schedule = network if isinstance(network, Schedule) else getattr(network, "schedule", None)
+    assert isinstance(schedule, Schedule)  # the constructor has seen to it
+    return schedule
+
+
+def _evident(groups: list[Group]) -> NDArray[np.float64]:
+    """[directions], u, from the groups so far."""
+    differences = np.array([group.difference for group in groups])
+    differences -= differences.mean() if groups else 0.0
+    size = math.sqrt(float((differences**2).sum()))
+    if size < 1e-5:  # which is what rewards in float32 are rounded to
+        return np.zeros(len(DIRECTIONS))
+    t = math.sqrt(1 - 1 / len(groups)) * differences @ np.array([group.signs for group in groups]) / size
+    along: NDArray[np.float64] = np.sign(t) * np.clip((np.abs(t) - 1) / 2, 0.0, 1.0)
+    return along
+
+
+def _shift(along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[families] doublings, from [directions]."""
+    shift: NDArray[np.float64] = np.clip(along @ DIRECTIONS, -BOUND, BOUND)
+    return shift

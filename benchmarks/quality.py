@@ -91,7 +91,7 @@ def run(task: str, data: str, models: Path, folder: Path, size: Size, device: st
     learned = [str(agent(folder, task))]
     other = agent(folder, OTHERS[task])
     if (other / "policy").is_dir():
-        learned += [str(other), f"{other}:refine"]
+        learned.append(str(other))
     else:
         print(f"the policy of {OTHERS[task]} is not there yet: run this again when it is", flush=True)
     ackd(*common, "--policies", *size.policies, *learned)

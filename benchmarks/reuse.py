@@ -34,7 +34,7 @@ RUNS = ("all", "fixed", "frozen", "refined", "full mode")
 
 def scripted(actions: Sequence[Sequence[float]]) -> Rule:
     """A policy that takes its actions from a list, one after the other."""
-    left = [np.array(action, np.int8) for action in actions]
+    left = [np.array(action, np.float32) for action in actions]
     return Rule(lambda observation, mask: left.pop(0))
 
 
@@ -42,8 +42,8 @@ def play(
     name: str, env: DistillationEnv, policy: str, script: Sequence[Sequence[float]], seed: int
 ) -> tuple[float, Ledger, Sequence[Sequence[float]]]:
     """The seconds of one run, what it spent, and its actions."""
-    chosen = arm({"frozen": policy, "refined": f"{policy}:refine"}.get(name, "all"), env.knowledge)
-    env = env.variant(**{"reward_every": 1 if name == "full mode" else None, **chosen.settings})
+    chosen = arm({"all": "all", "full mode": "all", "refined": f"{policy}:refine"}.get(name, policy), env.knowledge)
+    env = chosen.within(env.variant(reward_every=1 if name == "full mode" else None))
     made: Policy = scripted(script) if name == "fixed" else chosen.make(env, seed)
     with tempfile.TemporaryDirectory() as folder, closing(Recording(env, Path(folder), dev=False)) as recording:
         began = time.process_time()

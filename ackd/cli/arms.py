@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +34,8 @@ SEARCHED, AHEAD = "best-static", "lookahead"
 DERIVED = {"replay": replayed, "probe-rule": guarded}  # of a learned policy, as in replay:default
 TAKEN = (*NAMED, *NAMES, *BANDITS, *DERIVED, SEARCHED, AHEAD)  # names that say what a policy does
 BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
-ONLINE_PHASE = 3  # decisions from one measurement to the next, where a policy is refined
-ONLINE_SHARE = 0.2  # of the reward split, for that
+ONLINE_SHARE = 0.2  # of the reward split, which is measured where a policy is refined
+ONLINE_PRICE = 0.08  # of what learning from the labels alone takes, at most, for measuring it
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Arm:
     def learner(self, policy: Policy) -> OnlinePolicy | None:
         """The policy, where it learns in the run."""
         return policy if self.online else None  # type: ignore[return-value]  # what `make` makes of an online arm
+
+    def within(self, env: DistillationEnv) -> DistillationEnv:
+        """The environment that it acts in, made from that of a run."""
+        env = env.variant(**self.settings)
+        return env.variant(reward_every=online_phase(env)) if self.online and self.learned is not None else env
 
 
 def called(text: str) -> tuple[str, str]:
@@ -115,14 +121,29 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     settings: dict[str, Any] = {"choice": policy.card.choice, "observe_cls": policy.card.kind.startswith("ksm")}
     if not refined:
         return Arm(name, lambda env, seed: load(folder, k_max=env.signals.k_max, seed=seed), settings, learned=policy)
-    Refining(policy, phase=ONLINE_PHASE)  # refuses what cannot be refined
+    return _refining(name, lambda k_max: load(folder, k_max=k_max), policy, settings)
+
+
+def _refining(name: str, made: Callable[[int], LearnedPolicy], policy: LearnedPolicy, settings: dict[str, Any]) -> Arm:
+    """What adapts a policy, which `made` makes for an action of so many entries, within the run."""
+    Refining(policy, phase=1)  # refuses what cannot be refined
     return Arm(
         name,
-        lambda env, seed: Refining(load(folder, k_max=env.signals.k_max), phase=ONLINE_PHASE, seed=seed),
-        settings | {"reward_every": ONLINE_PHASE, "reward_share": ONLINE_SHARE, "decisions": None},
+        lambda env, seed: Refining(made(env.signals.k_max), phase=env.reward_every or 1, seed=seed),
+        settings | {"reward_every": 1, "reward_share": ONLINE_SHARE, "decisions": None},
         online=True,
         learned=policy,
     )
+
+
+def online_phase(env: DistillationEnv) -> int:
+    """Decisions from one measurement to the next, so that those take at most `ONLINE_PRICE`.
+
+    A student's answer to an example takes a third of what learning from it does.
+    """
+    one = env.distillation
+    asked = len(one.reward_part(env.reward_share)) / 3
+    return max(math.ceil(asked / (ONLINE_PRICE * env.decision_interval * one.batch_size * one.accumulate)), 1)
 
 
 def _named(source: str, env: DistillationEnv, seed: int) -> Policy:
@@ -133,13 +154,18 @@ def _named(source: str, env: DistillationEnv, seed: int) -> Policy:
 
 def _derived(how: str, source: str, knowledge: Sequence[str], name: str) -> Arm:
     """What is made of a saved policy."""
+    source, refined = source.removesuffix(REFINE), source.endswith(REFINE)
     folder = folder_of(source, knowledge)
     if folder is None:
         raise InputError(f"{source!r} is a rule, and {how} is made of a learned policy: name one, as in {how}:default")
-    made = DERIVED[how](load(folder))
-    return Arm(
-        name, lambda env, seed: DERIVED[how](load(folder, k_max=env.signals.k_max)), {"choice": "weights"}, learned=made
-    )
+    policy, settings = DERIVED[how](load(folder)), {"choice": "weights"}
+
+    def made(k_max: int) -> LearnedPolicy:
+        return DERIVED[how](load(folder, k_max=k_max))
+
+    if refined:
+        return _refining(name, made, policy, settings)
+    return Arm(name, lambda env, seed: made(env.signals.k_max), settings, learned=policy)
 
 
 def published(name: str) -> Arm:

@@ -135,7 +135,7 @@ class Cells:
 
     def _cell(self, job: Cell, env: DistillationEnv) -> Filled:
         one = self.arm(job.policy, env.knowledge, job.found)
-        env = env.variant(**one.settings)
+        env = one.within(env)
         if "reward_every" not in one.settings:
             env = env.variant(reward_every=env.decisions)
         journal = None if one.forks else self.command.journal(self._place(job.task, job.policy) / str(job.seed))

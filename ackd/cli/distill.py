@@ -35,7 +35,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     store (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3);
     all if neither this nor --preset is given."""
     refine: bool = False
-    """Let the learned policy in --policy go on learning inside this run."""
+    """Adapt the weights of the learned policy in --policy inside this run, by a doubling at most."""
     seed: int = 0
     """Seed of the student's initialisation, data order and dropout."""
 
@@ -104,7 +104,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
                 f"the policy {chosen.name!r} copies the student to look ahead, which several processes cannot: run it "
                 "in one process"
             )
-        env = env.variant(**chosen.settings)
+        env = chosen.within(env)
         policy = chosen.make(env, self.seed)
         folder.begin("distill", asdict(self))
         started = time.perf_counter()

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ackd.agents import store
 from ackd.agents.card import Card
+from ackd.agents.open_loop import MEAN
 from ackd.agents.refine import Refining
 from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
@@ -17,6 +18,7 @@ from ackd.loop import Distillation
 from ackd.models import Tokenizer, save_model
 from ackd.plan import readable
 from ackd.runs import RunFolder
+from ackd.signals import FAMILIES
 from ackd.tasks import Task, write_seen
 from ackd.types import Standing
 
@@ -123,22 +125,28 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
 
 def save_refined(path: Path, policy: Refining, card: Card) -> None:
     """Saves what a refinement has learned: the frozen policy again, where it fell back to that."""
+    shift = {family: round(float(by), 4) for family, by in zip(FAMILIES, policy.shift, strict=True)}
+    told = {"refined_phases": 3 * len(policy.groups), "fallen_back": policy.fallen_back, "refined_log2": shift}
+    moved = bool(policy.shift.any())
+    kept = {name: value for name, value in card.metrics.items() if not (moved and name == MEAN)}  # of the old weights
     store.save(
         path,
-        policy.frozen if policy.fallen_back else policy.network,
+        policy.refined(),
         algorithm=card.algorithm,
         name=card.name,
         knowledge=card.knowledge,
         k_max=card.k_max,
         instances=card.instances,
-        metrics={**card.metrics, "refined_phases": len(policy.phases), "fallen_back": policy.fallen_back},
+        metrics=kept | told,
         cost=card.cost,
         license=card.license,
     )
-    ending = ", too few to learn from"
-    if policy.learned:
-        ending = ", and fell back to the policy as it was" if policy.fallen_back else ", and kept what it learned"
-    print(f"refined over {len(policy.phases)} phases{ending}: {path}")
+    ending = ", which told nothing, and left the policy as it was"
+    if policy.fallen_back:
+        ending = ", and fell back to the policy as it was"
+    elif moved:
+        ending = ", and moved log2 of " + ", ".join(f"{name} by {by:+.2f}" for name, by in shift.items() if by)
+    print(f"refined over {told['refined_phases']} phases{ending}: {path}")
 
 
 def ledger_lines(ledger: Ledger) -> str:

@@ -146,12 +146,14 @@ def test_refining_leaves_a_policy(
     pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
     arguments = ["distill", *pair, "--policy", str(trained), "--refine", "--output", str(tmp_path / "run")]
     assert main(arguments) == 0
-    assert "too few to learn from" in capsys.readouterr().out
+    assert "refined over 0 phases, which told nothing" in capsys.readouterr().out
     card = load(tmp_path / "run" / "policy").card
     assert card.name == "mine"
     assert "fallen_back" in card.metrics
     ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
-    assert 0 < ledger["reward_passes"] <= 1  # a fifth of the split at the start, after 3 decisions, and at the end
+    assert (
+        0 < ledger["reward_passes"] <= 1
+    )  # a fifth of the split at the start and at the end; more is not worth it here
     assert json.loads((tmp_path / "run" / "result.json").read_text())["reward"] is not None
 
 
@@ -188,7 +190,7 @@ def test_a_policy_that_knows_types_by_place_is_not_used_for_others(
 
 def test_the_default_policy_comes_along(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair = ["--task", "polarity", "--teacher", str(teacher), *SHORT]
-    assert main(["distill", *pair, "--policy", "default", "--refine", "--output", str(tmp_path / "run")]) == 0
+    assert main(["distill", *pair, "--policy", "default", "--output", str(tmp_path / "run")]) == 0
     assert main(["policies", "show", "default"]) == 0
     assert "default" in capsys.readouterr().out
 

@@ -28,7 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ackd import models, tasks
-from ackd.agents import library, store
+from ackd.agents import store
+from ackd.agents.residual import ResidualNetwork
+from ackd.agents.schedule import Schedule
+from ackd.agents.set_policy import SetNetwork
 from ackd.cli import main, options
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
@@ -43,6 +46,7 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
+from ackd.signals import FEATURES, GLOBALS
 from ackd.stopping import Stopped, stoppable
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
@@ -135,17 +139,25 @@ def distilled(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
 
 
 def test_what_a_policy_decides_with_is_counted(tmp_path: Path, teacher: Path) -> None:
-    """By torch's own counter: once a decision; learning in the run costs more."""
+    """By torch's own counter: once a decision; where weights are adapted in the run, the policy acts twice."""
     env = tiny()
     observation, _ = env.reset(seed=0)
-    policy = store.load(library.find("default"), k_max=env.signals.k_max)
-    with FlopCounterMode(display=False) as counter:
-        policy.predict(observation)
+    counted = []
+    for name, network in (
+        ("bits", SetNetwork(len(GLOBALS), len(FEATURES))),
+        ("weights", ResidualNetwork(len(GLOBALS), len(FEATURES))),
+    ):
+        store.save(tmp_path / name, network, algorithm="none", knowledge=env.knowledge, k_max=env.signals.k_max)
+        policy = store.load(tmp_path / name)
+        with FlopCounterMode(display=False) as counter:
+            policy.predict(observation, deterministic=True)
+        counted.append(counter.get_total_flops())
     spent = [
         distilled(tmp_path / f"run-{i}", teacher, "--policy", *chosen)["flops"]["agent"]
-        for i, chosen in enumerate((["default"], ["default", "--refine"], ["all"]))
+        for i, chosen in enumerate(([str(tmp_path / "bits")], [str(tmp_path / "weights"), "--refine"], ["all"]))
     ]
-    assert spent == [4 * counter.get_total_flops(), 4 * (2 + 3 * 4) * counter.get_total_flops(), 0]
+    interpolation = Schedule().flops(env.signals.k_max)  # no matrix product, so torch does not count it
+    assert spent == [4 * counted[0], 4 * 2 * (counted[1] + interpolation), 0]
 
 
 def selections(folder: Path) -> list[str]:
