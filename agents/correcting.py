@@ -11,6 +11,7 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 from ackd.agents.cem import Cem
+from ackd.agents.continuing import Continuing
 from ackd.agents.learned import batch_of
 from ackd.agents.open_loop import MEAN
 from ackd.agents.policy import Observations, Policy
@@ -94,7 +95,8 @@ class Correcting:
         seed: int = 0,
         tensorboard_log: str | None = None,
     ) -> None:
-        self.env, self.decisions, self.seed, self._log = env, decisions, seed, tensorboard_log
+        self.env = env = Continuing(env)
+        self.decisions, self.seed, self._log = decisions, seed, tensorboard_log
         self.mean: list[list[float]] = []  # [decisions, families] log2 of the weights that it gave in the last round
         self.checked: dict[str, float] = {}  # what the students of the last round earned, beside the others
         self._plan = plan = planned(max(episodes // env.num_envs, 1), env.num_envs, settings, search=start is None)
@@ -157,7 +159,7 @@ class Correcting:
             raise InputError(f"{decisions} decisions are less than the {plan.rounds * each} that were planned")
         if plan.searching:
             self._search.learn(plan.searching * each)
-            self._agent = self._ppo(self._search.actor, self.seed + 1)  # other students than the schedule's first
+            self._agent = self._ppo(self._search.actor, self.seed)
         if plan.rollouts:
             self._agent.learn(plan.rollouts * plan.rollout * each, log_interval=1, tb_log_name="agent")
         if plan.checking:

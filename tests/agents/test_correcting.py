@@ -41,12 +41,14 @@ class Still(gymnasium.Env[Observation, Action]):
     def __init__(self, env: DistillationEnv, decisions: int) -> None:
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.shown, _ = env.reset(seed=0)
-        self.decisions, self.steps = decisions, 0
+        self.decisions, self.steps, self.begun = decisions, 0, 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
+        assert seed is None or not self.begun, "seeds begin the order of instances anew"
         super().reset(seed=seed)
+        self.begun += 1
         return self.shown, {}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -70,5 +72,6 @@ def test_just_so_many_students_are_trained(env: DistillationEnv, episodes: int, 
     learner = make_learner("residual", venv, types=3, decisions=2, episodes=episodes, seed=0)
     learner.learn(2 * episodes)
     assert [one.steps for one in envs] == [2 * episodes // students] * students
+    assert [one.begun for one in envs] == [episodes // students + 1] * students  # none is passed over
     action, _ = learner.policy.predict({name: np.asarray(value) for name, value in envs[0].shown.items()})
     assert venv.action_space.contains(action)
