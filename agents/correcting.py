@@ -196,7 +196,7 @@ class Correcting:
             self.mean = []
 
 
-LEAST_ROUNDS = 4  # with fewer, all of them search
+LEAST_ROUNDS = 6  # with fewer, all of them search
 LEAST_STUDENTS = 8  # in a rollout, where there are so many to correct for
 LEAST_CHECKED = 6  # students side by side, so that there are two of each kind
 MOST_CHECKS = 4  # rounds, over several settings

@@ -24,9 +24,11 @@ QUALITIES = ("strong", "middling", "weak", "foreign")
 WRONG, EXAMPLES, STEPS, LAYERS = (0.0, 0.2, 0.4), (300, 1500, 5000), (60, 120, 200, 320), (1, 2, 3)
 PHASES = 8
 DESCRIPTION = (
-    "Settings that differ: teachers of four qualities, wrong labels, few and many examples, short and long trainings, "
-    "students of 1 to 3 layers, cut from their teacher or from another model; two generated tasks. Drawn at random by "
-    "benchmarks/varied.py, which also makes the teachers: `python benchmarks/varied.py teachers TEACHERS`."
+    "Settings that differ: teachers of four qualities, wrong labels, few and many examples, short and long "
+    "trainings, students of 1 to 3 layers, cut from their teacher or from another model; two generated tasks. Drawn "
+    "at random. Make the teachers with `ackd finetune --task TASK --epochs N --lr 1e-3 --batch-size 64 --output "
+    "TEACHERS/TASK-QUALITY`, for polarity and tally: strong with N = 8, middling with 5, weak with 4 (polarity) and "
+    "3 (tally), and start with 8 and `--seed 1`; TEACHERS is the folder to give. `make policies` does all of it."
 )
 
 

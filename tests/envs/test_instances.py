@@ -6,6 +6,7 @@ import csv
 import json
 import pickle
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -272,9 +273,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 SHIPPED = {
-    "default-v1": (4, ["polarity-2-layers", "tally-2-layers", "polarity-1-layer", "tally-3-layers"]),
     "embedded-v1": (8, ["polarity"]),
     "glue-small-v1": (12, ["sst2", "mrpc"]),
+    "varied-v1": (40, [f"train-{number:02}" for number in range(24)]),
 }
 
 
@@ -289,13 +290,15 @@ def test_the_shipped_sets(name: str, tmp_path: Path) -> None:
         (tmp_path / teacher).mkdir()
     for task in ("sst2", "mrpc", "cola", "rte", "stsb"):
         (tmp_path / f"minilm-l6-{task}").mkdir()
+    for task, quality in product(("polarity", "tally"), ("strong", "middling", "weak", "start")):
+        (tmp_path / f"{task}-{quality}").mkdir()
     instances = read_instances(name, teachers=tmp_path)
     count, train = SHIPPED[name]
     assert len(instances) == count
     assert [one.name for one in instances if one.split == "train"] == train
     kinds = "seed task depth teacher type".split()
     splits = {"train", "longer-budget", *(f"unseen-{kind}" for kind in kinds)}
-    assert {one.split for one in instances} == ({"train"} if name == "default-v1" else splits)
+    assert {one.split for one in instances} == ({"train", "unseen"} if name == "varied-v1" else splits)
     learned = {seed for one in instances if one.split == "train" for seed in range(sum(one.seeds))}
     for one in instances:
         assert one.split == "train" or one.seeds[0] not in learned
