@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ackd import models, tasks
-from ackd.agents import library, store
+from ackd.agents import SetNetwork, store
+from ackd.agents.residual import ResidualNetwork
 from ackd.cli import main, options
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
@@ -43,6 +44,7 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
+from ackd.signals import FEATURES, GLOBALS
 from ackd.stopping import Stopped, stoppable
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
@@ -52,7 +54,7 @@ SHORT += ["--lr", "5e-4", "--batch-size", "8"]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "train"
-    arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "3"]
+    arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--episodes", "4"]
     assert main([*arguments, "--output", str(folder)]) == 0
     return folder
 
@@ -136,16 +138,21 @@ def distilled(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
 
 def test_what_a_policy_decides_with_is_counted(tmp_path: Path, teacher: Path) -> None:
     """By torch's own counter: once a decision; learning in the run costs more."""
-    env = tiny()
-    observation, _ = env.reset(seed=0)
-    policy = store.load(library.find("default"), k_max=env.signals.k_max)
-    with FlopCounterMode(display=False) as counter:
-        policy.predict(observation)
+    observation, _ = tiny().reset(seed=0)
+    reads, counted = (len(GLOBALS), len(FEATURES)), {}
+    for network in (SetNetwork(*reads), ResidualNetwork(*reads)):
+        about: dict[str, Any] = {"algorithm": "a2c", "knowledge": ("logits", "hidden", "attention"), "k_max": 8}
+        store.save(tmp_path / network.kind, network, **about)
+        with FlopCounterMode(display=False) as counter:
+            store.load(tmp_path / network.kind).predict(observation)
+        counted[network.kind] = counter.get_total_flops()
+    names = [[str(tmp_path / "set")], [str(tmp_path / "set"), "--refine"], [str(tmp_path / "residual")], ["all"]]
     spent = [
         distilled(tmp_path / f"run-{i}", teacher, "--policy", *chosen)["flops"]["agent"]
-        for i, chosen in enumerate((["default"], ["default", "--refine"], ["all"]))
+        for i, chosen in enumerate(names)
     ]
-    assert spent == [4 * counter.get_total_flops(), 4 * (2 + 3 * 4) * counter.get_total_flops(), 0]
+    counted["residual"] += 2 * 5 * (8 + 2)  # sums over five families, eight entries and two knots, which it leaves out
+    assert spent == [4 * counted["set"], 4 * (2 + 3 * 4) * counted["set"], 4 * counted["residual"], 0]
 
 
 def selections(folder: Path) -> list[str]:
@@ -215,16 +222,18 @@ def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
     assert {"policy.json", "policy.safetensors", "README.md"} == {path.name for path in (trained / "policy").iterdir()}
     card = read(trained / "policy" / "policy.json")
     assert card["instances"][0]["task"] == "polarity"  # type: ignore[index]
-    assert card["metrics"]["episodes"] == 3  # type: ignore[index]
+    assert card["algorithm"] == "residual"
+    assert card["metrics"]["episodes"] == 4  # type: ignore[index]
     assert str(trained.parent) not in json.dumps(card)  # no path of this machine travels with it
     assert [path.name for path in (trained / "checkpoint").iterdir()] == ["journal.jsonl"]
-    agent = EventAccumulator(str(trained / "tensorboard" / "agent_1"))
+    search, agent = (EventAccumulator(str(trained / "tensorboard" / name)) for name in ("agent", "agent_1"))
+    search.Reload()
     agent.Reload()
-    assert len(agent.Scalars("rollout/ep_rew_mean")) == 3  # a point an episode: short runs are not empty
-    assert agent.Scalars("train/value_loss")
+    assert search.Scalars("cem/labels/knot_0")
+    assert len(agent.Scalars("rollout/ep_rew_mean")) == 1  # of the episode that corrections were learned from
     with (trained / "decisions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == (3 + 1) * 4  # the learned policy's own episode comes last
-    assert read(trained / "result.json")["episodes"] == 3
+        assert len(list(csv.DictReader(file))) == (4 + 1) * 4  # the learned policy's own episode comes last
+    assert read(trained / "result.json")["episodes"] == 4
     assert read(trained / "ledger.json")["flops"]["agent"] > 0  # type: ignore[index]
 
 
@@ -250,7 +259,7 @@ def test_a_policy_is_used_on_another_task(tmp_path: Path, trained: Path) -> None
     assert {row["teacher_score"] for row in rows} == {rows[0]["teacher_score"]}
     assert [row["flops_share"] for row in rows if row["policy"] == "all"] == ["1.0", "1.0"]
     table = (tmp_path / "table" / "table.md").read_text()
-    assert table.count("| tally |") == 3
+    assert table.count("| tally |") == 3 + 1  # a row a policy, and which no other beats
     mean = (float(rows[0]["dev_score"]) + float(rows[1]["dev_score"])) / 2
     assert f"| tally | labels | accuracy | {mean:.2f} (" in table
 
