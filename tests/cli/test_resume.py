@@ -81,14 +81,15 @@ def left(folder: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("command", "kills"),
     [
-        (["train", "--episodes", "8", "--agent", "a2c"], 5),
+        (["train", "--episodes", "8", "--agent", "a2c"], 3),
+        (["train", "--episodes", "4"], 2),
         (["train", "--episodes", "4", "--agent", "td3"], 3),
         (["train", "--episodes", "4", "--agent", "ppo", "--students", "2"], 3),
         (["distill", "--policy", "random"], 3),
         (["distill", "--refine", "--policy"], 2),
         (["evaluate", "--seeds", "2", "--policies", "labels", "best-static", "ucb"], 4),
     ],
-    ids=["a2c", "td3", "cohort", "distill", "refine", "evaluate"],
+    ids=["a2c", "residual", "td3", "cohort", "distill", "refine", "evaluate"],
 )
 def test_a_killed_run_ends_like_an_undisturbed_one(
     tmp_path: Path, teacher: Path, policy: Path, command: list[str], kills: int
