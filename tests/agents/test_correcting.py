@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from ackd.agents.correcting import LEAST_CHECKED, LEAST_STUDENTS, planned
+from ackd.agents.correcting import LEAST_CHECKED, LEAST_ROUNDS, LEAST_STUDENTS, planned
 from ackd.agents.learner import make_learner
 from ackd.choices import Action
 from ackd.envs.distillation import DistillationEnv
@@ -31,7 +31,7 @@ def test_a_plan_spends_its_rounds_and_no_more(rounds: int, students: int, settin
     assert not plan.checking or students >= LEAST_CHECKED
     if correcting * students >= LEAST_STUDENTS:
         assert plan.rollout * students >= LEAST_STUDENTS
-    if search and rounds >= 4:
+    if search and rounds >= LEAST_ROUNDS:
         assert 0 < correcting <= -(-rounds // 4)
 
 
