@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
-STUDENT := --student-layers 2 --max-examples 1500 --steps 80 --decision-interval 10 --lr 5e-4
+STUDENT := --student-layers 2 --max-examples 1500 --steps 80 --decision-interval 10 --lr 1e-3
 
 .PHONY: install demo policies test lint types format bench wheel clean
 install: $(INSTALLED)
@@ -35,7 +35,7 @@ demo: install
 policies: export OMP_NUM_THREADS := 1
 policies: install
 	$(BIN)/python benchmarks/varied.py teachers build/teachers
-	$(BIN)/ackd train --instances varied-v1 --teachers build/teachers --agent probe-rule --episodes 512 --students 16 \
+	$(BIN)/ackd train --instances varied-v1 --teachers build/teachers --agent probe-rule --episodes 192 --students 16 \
 		--policy-name default --output build/policies/default --resume
 	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/default/policy agents/policies/default
 

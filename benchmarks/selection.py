@@ -47,10 +47,10 @@ RULES = (
     "hidden+attention,labels:0.25,then,all,labels:0.25",
 )
 BALANCERS = ("magnitude", "uncertainty", "rlw", "dwa", "famo")
-STUDENT = {"student_layers": 2, "max_examples": 1500, "steps": 80, "decision_interval": 10, "lr": 5e-4}
+STUDENT = {"student_layers": 2, "max_examples": 1500, "steps": 80, "decision_interval": 10, "lr": 1e-3}
 STUDENTS, TOGETHER = 64, 16
 LEARNERS = ("residual", "cem", "best-schedule", "pbt")
-VARIED = {
+VARIED = {"probe-rule": 192, "cem": 192, "residual": 192}  # students that each learner has over the training settings
     "probe-rule": 1024,
     "cem": 1024,
     "residual": 1024,
