@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+hypothesis.settings.register_profile("ackd", deadline=None)  # a busy machine is no mistake
+hypothesis.settings.load_profile("ackd")
 torch.set_num_threads(1)  # tiny models are faster so, and equalities need one thread count everywhere
 
 from ackd import models

@@ -184,7 +184,13 @@ def test_the_price_of_each_type_is_a_share_of_the_price_of_all() -> None:
     whole = 3 * bert(2, 8, classes=2).forward(*shape)
     projected = 3 * 2.0 * shape[0] * shape[1] * 8 * 16
     full, layers = bert(4, 16, classes=2).forward(*shape), bert(4, 16).forward(*shape)
-    prices = {"logits": full, "embeddings": projected, "hidden": layers + 2 * projected, "attention": layers}
+    prices = {
+        "labels": 0.0,
+        "logits": full,
+        "embeddings": projected,
+        "hidden": layers + 2 * projected,
+        "attention": layers,
+    }
     everything = whole + full + 3 * projected
     assert distillation.type_prices == pytest.approx({name: (whole + own) / everything for name, own in prices.items()})
 

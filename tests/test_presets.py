@@ -331,7 +331,7 @@ def staged(name: str, **changes: Any) -> Distillation:
 def environment(name: str) -> DistillationEnv:
     distillation = staged(name)
     choice = Stages([stage.selection for stage in distillation.stages])
-    return DistillationEnv(distillation, decision_interval=2, choice=choice)
+    return DistillationEnv(distillation, decision_interval=2, decisions=None, choice=choice)
 
 
 @pytest.mark.parametrize("name", ["kd", "tinybert", "minilm"])

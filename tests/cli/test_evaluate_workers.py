@@ -40,7 +40,7 @@ def whole(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def left(folder: Path) -> dict[str, object]:
-    """Everything that an evaluation leaves, wall-clock time and who measured the teacher aside."""
+    """Everything that an evaluation leaves, wall-clock time aside, and whose students the teacher was asked for."""
     files: dict[str, object] = {}
     for path in sorted(folder.rglob("decisions.csv")):
         files[str(path.relative_to(folder))] = path.read_bytes()
@@ -48,7 +48,7 @@ def left(folder: Path) -> dict[str, object]:
         events = EventAccumulator(str(path))
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            if not tag.startswith(("cost/seconds", "cost/time_share", "cost/flops/re")):
+            if not tag.startswith(("cost/seconds", "cost/time_share", "cost/flops/re", "cost/flops/probe")):
                 files[f"{path.relative_to(folder)}: {tag}"] = [(one.step, one.value) for one in events.Scalars(tag)]
     cells = json.loads((folder / "result.json").read_text())["cells"]
     files["cells"] = [{name: value for name, value in cell.items() if name != "seconds"} for cell in cells]

@@ -160,7 +160,7 @@ def test_the_whole_as_a_budget_changes_nothing(name: str) -> None:
 
 
 def test_rewards_of_a_cut_run_telescope() -> None:
-    env = tiny(**SHAPE, cost_weight=0.0, flops_budget=0.7)
+    env = tiny(**SHAPE, reward="loss-gap", flops_budget=0.7)
     rewards = play(env, rule("all", env.choice.names), 0)
     assert env.episode is not None
     assert len(phases(env)) > -(-STEPS // 8)  # one was cut in two
