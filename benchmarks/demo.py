@@ -29,7 +29,7 @@ from ackd.runlog import Cell, read_table
 
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- demo -->", "<!-- /demo -->"
-FREE = {"output", "overwrite", "resume"}  # of a run's settings
+FREE = {"output", "overwrite", "resume", "workers"}  # of a run's settings
 WORDS = {
     "labels": "the labels alone",
     "all": "everything, throughout",
