@@ -75,8 +75,10 @@ def own_words(task: tasks.Task, *, regression: bool = False) -> tasks.Task:
 def make(task: tasks.Task | None = None, teacher: Any = None, **changes: Any) -> Distillation:
     """The tiny pair: 344 examples to learn from, 256 for the reward, a student of two layers of width 16."""
     parts = tiny().distillation
+    whole = task or parts.task
+    few = np.linspace(0, len(whole.train) - 1, 344).astype(np.int64)  # fewer than the probe's sample
     return Distillation(
-        task or parts.task,
+        replace(whole, train=whole.train.select(few)),
         parts.teachers if teacher is None else [teacher],
         parts._make_student,
         parts._make_knowledge if teacher is None else tuple,
