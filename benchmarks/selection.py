@@ -50,11 +50,8 @@ BALANCERS = ("magnitude", "uncertainty", "rlw", "dwa", "famo")
 STUDENT = {"student_layers": 2, "max_examples": 1500, "steps": 80, "decision_interval": 10, "lr": 1e-3}
 STUDENTS, TOGETHER = 64, 16
 LEARNERS = ("residual", "cem", "best-schedule", "pbt")
-VARIED = {"probe-rule": 192, "cem": 192, "residual": 192}  # students that each learner has over the training settings
-    "probe-rule": 1024,
-    "cem": 1024,
-    "residual": 1024,
-}  # students that each learner has over the training settings
+VARIED = ("probe-rule", "cem", "residual")
+SHARED = 192  # students that each of them has over the training settings
 CARRIED = ("default", "probe-rule:default")
 
 
@@ -204,7 +201,7 @@ def varied(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
     arms = {name: name for name in (*RULES, *BALANCERS)}
     for learner in options.learners or VARIED:
         train = ["--instances", "varied-v1", "--teachers", str(options.teachers)]
-        train += ["--episodes", str(options.students or VARIED[learner]), "--students", str(TOGETHER)]
+        train += ["--episodes", str(options.students or SHARED), "--students", str(TOGETHER)]
         for seed in range(options.agent_seeds):
             folder = learned(options.output / "varied", learner, seed, train)
             arms[f"{learner}-{seed}"] = folder

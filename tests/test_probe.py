@@ -72,13 +72,17 @@ def own_words(task: tasks.Task, *, regression: bool = False) -> tasks.Task:
     return tasks.Task(spec, seen(task.train), seen(task.reward), {name: seen(one) for name, one in task.dev.items()})
 
 
+def few(task: tasks.Task) -> tasks.Task:
+    """The task with fewer examples to learn from than the probe's sample has."""
+    chosen = np.linspace(0, len(task.train) - 1, 344).astype(np.int64)
+    return replace(task, train=task.train.select(chosen))
+
+
 def make(task: tasks.Task | None = None, teacher: Any = None, **changes: Any) -> Distillation:
     """The tiny pair: 344 examples to learn from, 256 for the reward, a student of two layers of width 16."""
     parts = tiny().distillation
-    whole = task or parts.task
-    few = np.linspace(0, len(whole.train) - 1, 344).astype(np.int64)  # fewer than the probe's sample
     return Distillation(
-        replace(whole, train=whole.train.select(few)),
+        few(task or parts.task),
         parts.teachers if teacher is None else [teacher],
         parts._make_student,
         parts._make_knowledge if teacher is None else tuple,
@@ -141,7 +145,7 @@ def test_the_rest_of_the_facts_is_counted_by_hand() -> None:
 
 def test_of_a_regression_they_are_correlations() -> None:
     parts = tiny(student_width=8).distillation
-    task = own_words(parts.task, regression=True)
+    task = few(own_words(parts.task, regression=True))
 
     class Shifted(Knowing):
         def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
