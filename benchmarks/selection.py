@@ -176,14 +176,15 @@ def options_of(setting: Mapping[str, Any]) -> list[str]:
 def demo(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
     """The setting of the demo, and two others that its policies are carried to."""
     teacher = str(options.teachers / "polarity-strong")
-    base = {"task": "polarity", "teacher": teacher, **STUDENT}
+    student = STUDENT | {"lr": options.lr}
+    base = {"task": "polarity", "teacher": teacher, **student}
     seeds = range(1000, 1000 + options.seeds)
     settings = [
         Setting("2 layers, 80 steps", base, seeds),
         Setting("2 layers, 160 steps", base | {"steps": 160, "decision_interval": 20}, seeds),
         Setting("1 layer, 80 steps", base | {"student_layers": 1}, seeds),
     ]
-    train = ["--task", "polarity", "--teacher", teacher, *options_of(STUDENT)]
+    train = ["--task", "polarity", "--teacher", teacher, *options_of(student)]
     train += ["--episodes", str(STUDENTS), "--students", str(TOGETHER)]
     arms = {name: name for name in (*RULES, *BALANCERS)}
     for learner in options.learners or LEARNERS:
@@ -305,6 +306,7 @@ def main() -> None:
     parser.add_argument("--students", type=int, help="that a learner of varied has")
     parser.add_argument("--carried", nargs="*", default=CARRIED, help="policies that were learned elsewhere")
     parser.add_argument("--settings", type=int, help="only the first so many")
+    parser.add_argument("--lr", type=float, default=STUDENT["lr"], help="of the students of demo")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -126,7 +126,7 @@ def root(tmp_path: Path) -> Path:
 def runs(tmp_path: Path) -> Path:
     """What a demo leaves, as far as the script reads it."""
     folder = tmp_path / "runs" / "demo"
-    student = {"task": "polarity", "teacher": ["runs/demo/teacher"], "student_layers": 2, "steps": 80, "lr": 5e-4}
+    student = {"task": "polarity", "teacher": ["runs/demo/teacher"], "student_layers": 2, "steps": 80, "lr": 1e-3}
     settings = {
         "teacher": {"task": "polarity", "epochs": 8.0},
         "train": {**student, "episodes": 64, "students": 16},
