@@ -231,11 +231,10 @@ def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
     assert card["metrics"]["episodes"] == 4  # type: ignore[index]
     assert str(trained.parent) not in json.dumps(card)  # no path of this machine travels with it
     assert [path.name for path in (trained / "checkpoint").iterdir()] == ["journal.jsonl"]
-    search, agent = (EventAccumulator(str(trained / "tensorboard" / name)) for name in ("agent", "agent_1"))
+    search = EventAccumulator(str(trained / "tensorboard" / "agent"))
     search.Reload()
-    agent.Reload()
     assert search.Scalars("cem/labels/knot_0")
-    assert len(agent.Scalars("rollout/ep_rew_mean")) == 1  # of the episode that corrections were learned from
+    assert not (trained / "tensorboard" / "agent_1").exists()  # so few students leave none to learn corrections from
     with (trained / "decisions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == (4 + 1) * 4  # the learned policy's own episode comes last
     assert read(trained / "result.json")["episodes"] == 4

@@ -40,7 +40,7 @@ def test_the_selector_is_learned_and_used_by_name(tmp_path: Path, teacher: Path)
     settings = ["--agent-options", "phase=2", "hard=yes", "--reward", "gap+explore-hard"]
     assert main(["train", *pair, "--episodes", "2", *settings, "--output", str(tmp_path / "train")]) == 0
     card = load(tmp_path / "train" / "policy").card
-    assert (card.algorithm, card.kind, card.choice) == ("ksm", "ksm-bits", "subset")
+    assert (card.algorithm, card.kind, card.choice) == ("ksm", "ksm-bits", "type-subset")
     assert card.knowledge == ("logits", "hidden", "fsp")
     for policy in (str(tmp_path / "train"), "random", "random-weights"):
         output = tmp_path / Path(policy).name.replace("train", "student")
