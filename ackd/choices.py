@@ -174,21 +174,8 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Shares:
+class Shares(Weights):
     """`Box(0, 1)`: the entries are the weights. What is hardly wanted, below `LEAST_SHARE`, is not paid for."""
-
-    names: Sequence[str]
-    k_max: int
-
-    @property
-    def space(self) -> spaces.Box:
-        """The action space."""
-        return spaces.Box(0.0, 1.0, (self.k_max,), np.float32)
-
-    @property
-    def mask(self) -> NDArray[np.int8]:
-        """[K_max], 0 where the entry stands for nothing and 2 where it is free."""
-        return _free(self.names, self.k_max)
 
     def selection(self, action: Action) -> Selection:
         """Each term with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.episode import Facts
+from ackd.episode import OVERTAKEN, TRUSTED, Facts
 from ackd.knowledge.masked import wide
 from ackd.ledger import Ledger
 from ackd.measuring import Ask
@@ -23,9 +23,6 @@ logger = logging.getLogger("ackd")
 SAMPLE = 500  # training examples that the probe is fitted on; on four times as many it was right .01 more often
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # of the penalty, among which leaving out one example at a time chooses
 
-# "Labels alone, where overtaken > .9 and agreement > .6" held on 14 settings that it was not made from; with labels
-# that are 40 % wrong even a perfect teacher agrees with .6 of them, and there it is right to go by the teacher.
-OVERTAKEN, TRUSTED = 0.9, 0.6
 USELESS = 0.05  # of agreement above chance: as much as a reward split of 256 examples has by accident
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from ackd.agents.card import Card
 from ackd.agents.learned import Actor
 from ackd.agents.residual import BOUND, ResidualNetwork
-from ackd.agents.schedule import LEAST_AGREEMENT, MOST_OVERTAKEN, ProbeRule, Schedule
+from ackd.agents.schedule import ProbeRule, Schedule
+from ackd.episode import OVERTAKEN, TRUSTED
 
 SHOWN = 20  # instances
 CHOICES = {
@@ -82,7 +83,7 @@ def _weights(network: Actor) -> Iterator[str]:
     if isinstance(schedule, ProbeRule):
         yield (
             f"The labels alone where the teacher seems to be overtaken: (probe - chance) / (agreement - chance) above "
-            f"{MOST_OVERTAKEN:g} and agreement above {LEAST_AGREEMENT:g}. Agreement is the share of held-out examples "
+            f"{OVERTAKEN:g} and agreement above {TRUSTED:g}. Agreement is the share of held-out examples "
             "on which the teacher says what the label says, probe the accuracy there of a linear probe on the "
             "student's first states. Otherwise these weights:"
         )

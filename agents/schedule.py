@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ackd.choices import DOUBLINGS, LEAST
+from ackd.episode import OVERTAKEN, TRUSTED
 from ackd.errors import InputError
 from ackd.signals import FAMILIES, FEATURES, GLOBALS
 from ackd.types import LABELS
 
 PROGRESS, HORIZON = GLOBALS.index("progress"), GLOBALS.index("horizon")
 MEMBER = [FEATURES.index(f"is_{family}") for family in FAMILIES]
-OVERTAKEN, AGREEMENT = GLOBALS.index("overtaken"), GLOBALS.index("agreement")
-MOST_OVERTAKEN, LEAST_AGREEMENT = 0.9, 0.6
+RATIO, AGREEMENT = GLOBALS.index("overtaken"), GLOBALS.index("agreement")
 KNOTS = 3  # start, middle and end of the run
 MOST_KNOTS = 64
 
@@ -130,7 +130,7 @@ class ProbeRule(Schedule):
     def alone(batch: Mapping[str, Tensor]) -> Tensor:
         """[B], whether the labels are left alone."""
         overview = batch["globals"]
-        return (overview[:, OVERTAKEN] > MOST_OVERTAKEN) & (overview[:, AGREEMENT] > LEAST_AGREEMENT)
+        return (overview[:, RATIO] > OVERTAKEN) & (overview[:, AGREEMENT] > TRUSTED)
 
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Entries [B, K] of `ackd.choices.Weights`; 0 where masked."""

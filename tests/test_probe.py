@@ -21,7 +21,7 @@ from ackd import knowledge, models, probe, tasks
 from ackd.cohort import Cohort
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
-from ackd.episode import Facts
+from ackd.episode import OVERTAKEN, Facts
 from ackd.errors import InputError
 from ackd.gradients import Compass
 from ackd.journal import ENTRIES, Journal
@@ -184,7 +184,7 @@ def test_a_teacher_that_is_overtaken_or_useless_is_warned_of_once(
         assert training.facts() is facts
         training.fork().facts()
     assert facts is not None
-    assert (facts.overtaken > probe.OVERTAKEN) == (share < 1)
+    assert (facts.overtaken > OVERTAKEN) == (share < 1)
     if said is None:
         assert not caplog.records
     else:
