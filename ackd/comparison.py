@@ -13,7 +13,7 @@ from ackd.statistics import (
     Interval,
     gap_closed,
     iqm,
-    paired_bootstrap,
+    paired_difference,
     performance_profile,
     probability_of_improvement,
     stratified_bootstrap,
@@ -115,18 +115,20 @@ def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
     }
 
 
-def oracle_gaps(comparison: Comparison, seed: int = 0) -> tuple[dict[str, Interval], dict[str, Interval]]:
-    """Each other policy's mean score and mean return less the oracle's, with paired seeds; empty without an oracle."""
-    rng = np.random.default_rng(seed)
+def above(comparison: Comparison, other: str = BASELINE) -> dict[str, Interval]:
+    """How many points each policy scores above another one on the same seeds; nothing if that was not evaluated."""
+    return _differences(comparison.percent, other)
 
-    def gaps(values: Mapping[str, Array]) -> dict[str, Interval]:
-        return {
-            policy: paired_bootstrap(lambda a, b: float((a - b).mean()), mine, values[ORACLE], rng=rng)
-            for policy, mine in values.items()
-            if ORACLE in values and policy != ORACLE
-        }
 
-    return gaps(comparison.percent), gaps(comparison.returns)
+def oracle_gaps(comparison: Comparison) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Each other policy's score and return less the oracle's on the same seeds; empty without an oracle."""
+    return _differences(comparison.percent, ORACLE), _differences(comparison.returns, ORACLE)
+
+
+def _differences(values: Mapping[str, Array], other: str) -> dict[str, Interval]:
+    if other not in values:
+        return {}
+    return {name: paired_difference(mine, values[other]) for name, mine in values.items() if name != other}
 
 
 def gaps_closed(comparison: Comparison, statics: Sequence[str], seed: int = 0) -> dict[str, float]:

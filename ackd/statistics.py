@@ -6,11 +6,12 @@ Scores are float64 arrays [runs, tasks]: one finite score for every run on every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from ackd.errors import InputError
 
@@ -26,6 +27,12 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def __format__(self, spec: str) -> str:
+        """As `+1.46 [0.83, 2.09]`, of `+.2f`; without bounds where they are not known."""
+        if math.isnan(self.low):
+            return f"{self.value:{spec}}"
+        return f"{self.value:{spec}} [{self.low:{spec.lstrip('+')}}, {self.high:{spec.lstrip('+')}}]"
 
 
 def iqm(scores: Scores) -> float:
@@ -70,41 +77,48 @@ def stratified_bootstrap(
         Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
     """
     arrays = [_checked(one) for one in scores]
-    return _interval(statistic, arrays, lambda: [one[_rows(one, rng)] for one in arrays], resamples, confidence)
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}: give 1 or more, 2000 as a rule")
+    _between(confidence)
+    drawn = (statistic(*(one[_rows(one, rng)] for one in arrays)) for _ in range(resamples))
+    values = np.array([statistic(*arrays), *drawn], np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"the statistic is {values[~np.isfinite(values)][0]} on the scores or a resample of them: "
+            "use one that is finite for all, also where every run drawn is the same"
+        )
+    low, high = np.quantile(values[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values[0]), float(low), float(high))
 
 
-def paired_bootstrap(
-    statistic: Callable[[Scores, Scores], float],
-    first: Scores,
-    second: Scores,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> Interval:
-    """As `stratified_bootstrap`, for two arrays [runs, tasks] whose runs share their seeds.
+def paired_difference(first: Scores, second: Scores, *, confidence: float = 0.95) -> Interval:
+    """How much more `first` [runs, tasks] scores than `second` on the same seeds, after Student.
 
-        x*[i, t] = x[r_it, t],  y*[i, t] = y[r_it, t],  the same r_it for both
+        d_i = mean_t (x[i, t] - y[i, t]),   mean(d) -+ q * std(d) / sqrt(runs),
+        q the (1 + confidence) / 2 quantile of Student's t with runs - 1 degrees of freedom
+
+    What a seed adds to both cancels. One run says nothing of the spread: its bounds are nan.
 
     Raises:
-        InputError: as `stratified_bootstrap`, and if `first` and `second` differ in shape.
+        InputError: if the scores are not finite or not [runs, tasks], or differ in shape, or `confidence` is not
+            between 0 and 1.
 
     References:
-        Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
-        (the stratified bootstrap; the pairing is ours)
+        The Probable Error of a Mean, 1908, https://www.jstor.org/stable/2331554
     """
     one, two = _checked(first, "first"), _checked(second, "second")
     if one.shape != two.shape:
         raise InputError(
             f"first has the shape {one.shape} and second {two.shape}: pairs need the same runs and tasks in the same "
-            "order; leave out what only one of them has, or use stratified_bootstrap"
+            "order; leave out what only one of them has"
         )
-
-    def draw() -> list[Scores]:
-        rows = _rows(one, rng)
-        return [one[rows], two[rows]]
-
-    return _interval(statistic, [one, two], draw, resamples, confidence)
+    _between(confidence)
+    apart = (one - two).mean(1)
+    middle, runs = float(apart.mean()), len(apart)
+    if runs == 1:
+        return Interval(middle, math.nan, math.nan)
+    half = float(stats.t.ppf((1 + confidence) / 2, runs - 1) * apart.std(ddof=1) / math.sqrt(runs))
+    return Interval(middle, middle - half, middle + half)
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> float:
@@ -175,25 +189,9 @@ def break_even(learning_cost: float, saved_per_reuse: float) -> float:
     return learning_cost / saved_per_reuse if saved_per_reuse > 0 else math.inf
 
 
-def _interval(
-    statistic: Callable[..., float],
-    arrays: Sequence[Scores],
-    draw: Callable[[], Sequence[Scores]],
-    resamples: int,
-    confidence: float,
-) -> Interval:
-    if resamples < 1:
-        raise InputError(f"resamples is {resamples}: give 1 or more, 2000 as a rule")
+def _between(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}: give a number between 0 and 1, as 0.95 for 95 %")
-    values = np.array([statistic(*arrays), *(statistic(*draw()) for _ in range(resamples))], np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"the statistic is {values[~np.isfinite(values)][0]} on the scores or a resample of them: "
-            "use one that is finite for all, also where every run drawn is the same"
-        )
-    low, high = np.quantile(values[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values[0]), float(low), float(high))
 
 
 def _rows(scores: Scores, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -24,6 +24,7 @@ from ackd.agents.model_card import card_text
 from ackd.agents.store import load
 from ackd.cli import Command
 from ackd.cli.tables import summaries, tabulate
+from ackd.comparison import above, compare
 from ackd.errors import InputError
 from ackd.runlog import Cell, read_table
 
@@ -82,7 +83,16 @@ def of_readme(cells: Sequence[Cell]) -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| `{row[1]}` | {WORDS.get(row[1], '')} | {row[3]} | {row[6]} |" for row in rows]
-    return "\n".join([*lines, "", f"The teacher has {rows[0][4]}."])
+    return "\n".join([*lines, "", *textwrap.wrap(f"The teacher has {rows[0][4]}. {compared(cells)}", 120)])
+
+
+def compared(cells: Sequence[Cell]) -> str:
+    """What the agent gains over everything and over the best rule, student by student."""
+    both = compare(cells)
+    rules = [name for name in both.percent if name not in ("agent", "default", "labels", "all")]
+    best = max(rules, key=lambda name: float(both.percent[name].mean()))
+    gains = [f"above `{other}` by {above(both, other)['agent']:.2f}" for other in ("all", best)]
+    return f"The agent is {' and '.join(gains)} (95 % intervals, after Student, over the students)."
 
 
 def of_results(
@@ -98,6 +108,7 @@ def of_results(
         f"Seconds on {os.cpu_count()} CPU cores, without starting: {_listed(seconds, ' ')}. {_listed(versions, ' ')}.",
         "\n".join(map(indented, typed)),
         tabulate(cells),
+        "\n".join(textwrap.wrap(compared(cells), 120)),
     ]
     if weights is not None:
         parts += ["What the agent learned:", weights[1]]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.corpora import open_corpus
-from ackd.statistics import paired_bootstrap
+from ackd.statistics import paired_difference
 
 SEEDS = range(5)
 NOVELS, HELD_OUT = ("war_and_peace", "middlemarch", "great_expectations"), "pride_and_prejudice"
@@ -186,8 +186,7 @@ def less(found: Mapping[int, float], base: Mapping[int, float]) -> str:
     if found is base or len(both) < 2:
         return ""
     pairs = (np.array([[one[seed]] for seed in both]) for one in (found, base))
-    value = paired_bootstrap(lambda a, b: float((a - b).mean()), *pairs, rng=np.random.default_rng(0))
-    return f"{value.value:+.4f} [{value.low:+.4f}, {value.high:+.4f}]"
+    return f"{paired_difference(*pairs):+.4f}"
 
 
 def main() -> None:

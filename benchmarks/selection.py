@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from ackd.choices import make_choice
 from ackd.cli.arms import Arm, arm
@@ -34,6 +33,7 @@ from ackd.envs.cohort import CohortEnv
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import read_instances
 from ackd.envs.make import distill
+from ackd.statistics import paired_difference
 from ackd.types import LABELS
 
 Array = NDArray[np.float64]
@@ -213,12 +213,9 @@ def varied(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
     return settings, arms | {name: name for name in options.carried}
 
 
-def interval(values: Array) -> str:
-    """A mean and its 95 % interval, after Student."""
-    if len(values) < 2:
-        return f"{values.mean():+.2f}"
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return f"{values.mean():+.2f} [{values.mean() - half:.2f}, {values.mean() + half:.2f}]"
+def difference(values: Array, others: Array) -> str:
+    """The paired difference and its 95 % interval."""
+    return f"{paired_difference(values[:, None], others[:, None]):+.2f}"
 
 
 def table(cells: Cells, setting: Setting, arms: Iterable[str]) -> str:
@@ -236,7 +233,7 @@ def table(cells: Cells, setting: Setting, arms: Iterable[str]) -> str:
     for name, values in known.items():
         flops = cells.scores(setting, name, "flops")
         assert flops is not None
-        apart = [interval(values - known[other]) if name != other else "" for other in ("all", best)]
+        apart = [difference(values, known[other]) if name != other else "" for other in ("all", best)]
         lines.append(f"| `{name}` | {values.mean():.2f} | {apart[0]} | {apart[1]} | {flops.mean():.0%} |")
     return "\n".join(lines)
 
@@ -282,7 +279,7 @@ def over_settings(cells: Cells, settings: Sequence[Setting], arms: Iterable[str]
         "|---|---|---|---|---|---|",
     ]
     for name, scores in known.items():
-        apart = [interval((scores - known[other]).mean(1)) if name != other else "" for other in ("all", "scheduled")]
+        apart = [difference(scores.mean(1), known[one].mean(1)) if name != one else "" for one in ("all", "scheduled")]
         share, low, high = closed(scores, fixed, np.random.default_rng(0))
         worst = (scores - known["all"]).mean(1).min()
         gap = f"{share:.0%} [{low:.0%}, {high:.0%}]"

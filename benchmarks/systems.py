@@ -31,7 +31,7 @@ from ackd import Distillation, Selection, distill, models, prepare
 from ackd.clients import ClientSplit
 from ackd.ledger import Ledger
 from ackd.models import StudentFactory
-from ackd.statistics import paired_bootstrap
+from ackd.statistics import paired_difference
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher, Revised
 from ackd.types import Batch, Needs, Outputs, Shape, Teacher
@@ -371,8 +371,7 @@ def _row(
     difference = ""
     if len(both) > 1 and cells is not base:
         pairs = (np.array([[which[seed]["score"]] for seed in both]) for which in (cells, base))
-        value = paired_bootstrap(lambda a, b: float((a - b).mean()), *pairs, rng=np.random.default_rng(0))
-        difference = f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+        difference = f"{paired_difference(*pairs):+.2f}"
     costs = [np.mean([cell.get("gflops", np.nan) for cell in which.values()]) for which in (cells, base)]
     cost = f"{costs[0]:.0f} | {costs[0] / costs[1]:.0%}" if np.isfinite(costs).all() else " | "
     shown = f"{np.mean(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"

@@ -142,7 +142,7 @@ def runs(tmp_path: Path) -> Path:
     with (folder / "evaluate" / "table.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow("task policy seed metric dev_score teacher_score reward flops_share seconds".split())
-        for place, policy in enumerate(("labels", "agent")):
+        for place, policy in enumerate(("labels", "all", "scheduled", "agent")):
             for seed in range(5):
                 rows.writerow(["polarity", policy, seed, "accuracy", 90 + place + seed / 10, 98.7, 0.5, 0.6, 2.0])
     return folder
@@ -153,9 +153,13 @@ def test_what_a_demo_came_to_is_written_down(demo: ModuleType, root: Path, runs:
     demo.write(root, runs)
     short, whole = list(table(root / "README.md")), list(table(root / "benchmarks/results/demo.md"))
     mean = "dev accuracy, mean of 5 (min to max)"
-    assert [score_and_cost(row, mean) for row in short] == [[90.2, 90.0, 90.4, 60], [91.2, 91.0, 91.4, 60]]
-    assert [row["--policies"] for row in short] == [row["policy"] for row in whole] == ["labels", "agent"]
+    assert [score_and_cost(row, mean) for row in short] == [[90.2 + n, 90.0 + n, 90.4 + n, 60] for n in range(4)]
+    policies = ["labels", "all", "scheduled", "agent"]
+    assert [row["--policies"] for row in short] == [row["policy"] for row in whole] == policies
     assert written(root / "benchmarks/results/demo.md") == written(DEMO)
+    for path in (root / "README.md", root / "benchmarks/results/demo.md"):
+        told = " ".join(block(path).split())
+        assert "The agent is above `all` by 2.00 [2.00, 2.00] and above `scheduled` by 1.00 [1.00, 1.00] (95 %" in told
     said = block(root / "benchmarks/results/demo.md")
     assert "teacher 12, train 12, evaluate 12" in said
     assert "python 3.11.7, threads 1" in said

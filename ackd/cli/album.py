@@ -266,7 +266,7 @@ def _scores(task: str, cells: Sequence[Cell]) -> versus.TaskScores:
 
 
 def _said(intervals: Mapping[str, Interval]) -> str:
-    return ", ".join(f"{name} {i.value:.3g} ({i.low:.3g} to {i.high:.3g})" for name, i in intervals.items()) + "."
+    return ", ".join(f"{name} {interval:.3g}" for name, interval in intervals.items()) + "."
 
 
 def _aggregates(compared: comparison.Comparison) -> list[Picture]:

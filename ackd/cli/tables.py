@@ -12,7 +12,7 @@ from ackd import comparison
 from ackd.agents.card import Card
 from ackd.knowledge import NAMES
 from ackd.runlog import Cell
-from ackd.statistics import Interval, break_even
+from ackd.statistics import break_even
 
 
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
@@ -78,19 +78,22 @@ def _overall(cells: Sequence[Cell]) -> list[str]:
     both = comparison.compare(cells)
     if len(both.scores) < 2:
         return list(both.notes)
-    means, better = comparison.aggregates(both), comparison.improvements(both)
+    means, better, above = comparison.aggregates(both), comparison.improvements(both), comparison.above(both)
     closed = comparison.gaps_closed(both, [name for name in both.scores if _static(name)])
     lines = [
         f"Over {len(both.tasks)} task{'s' * (len(both.tasks) > 1)} ({both.scale}): interquartile mean with its 95 % "
-        "bootstrap interval, probability of beating `all`, and the share of the gap from the single best static "
-        "policy to the best static one of each task, both chosen on the other seeds.",
+        "bootstrap interval, points above `all` on the same seeds with their 95 % interval after Student, probability "
+        "of beating `all`, and the share of the gap from the single best static policy to the best static one of each "
+        "task, both chosen on the other seeds.",
         "",
-        "| policy | score | beats all | gap closed |",
-        "|---|---|---|---|",
+        "| policy | score | points above all | beats all | gap closed |",
+        "|---|---|---|---|---|",
     ]
     for name, value in means.items():
         gap = f"{closed[name]:.2f}" if name in closed else ""
-        lines.append(f"| {name} | {_shown(value)} | {_shown(better[name]) if name in better else ''} | {gap} |")
+        points = f"{above[name]:+.2f}" if name in above else ""
+        chance = f"{better[name]:.3f}" if name in better else ""
+        lines.append(f"| {name} | {value:.3f} | {points} | {chance} | {gap} |")
     if len(both.tasks) > 1 and not closed:
         lines += [
             "",
@@ -120,10 +123,6 @@ def _prices(cells: Sequence[Mapping[str, Any]], learned: Mapping[str, Card]) -> 
 def _static(name: str) -> bool:
     """Whether a policy is a fixed subset."""
     return name in ("labels", "all") or {part.split("@")[0] for part in name.split("+")} <= set(NAMES)
-
-
-def _shown(value: Interval) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:

@@ -173,7 +173,7 @@ def test_everything_can_be_evaluated(
     assert steps["lookahead"] == 4 * 8 * 2  # 4 decisions, 8 subsets, 2 steps a probe
     assert steps["ucb"] == 0
     printed = capsys.readouterr().out
-    assert "| policy | score | beats all | gap closed |" in printed
+    assert "| policy | score | points above all | beats all | gap closed |" in printed
     assert "learning took 4.0 runs of 8 steps" in printed
     assert main(["report", str(tmp_path / "table")]) == 0
 
