@@ -2,12 +2,14 @@
 
     python benchmarks/selection.py demo     one setting with headroom: every learner has 64 students, agent seeds 0 to 2
     python benchmarks/selection.py varied   one policy over settings that differ, on those that it has not seen
+    python benchmarks/selection.py glue     real tasks, a pretrained encoder: agents that learned there, and others
 
 All arms of a seed are students of one cohort: the same start, the same batches. Those that decide once a phase (loss
 balancing) are a cohort of their own from the same seed, since they see other observations. Every score is on dev, which
 steers nothing. A seed of a setting is a line of OUTPUT/cells.jsonl, a learned policy a folder of OUTPUT/policies; what
 is there is not done again, and arms that are missing in a cell are added to it. The tables are printed, and written to
-OUTPUT/demo.md and OUTPUT/varied.md.
+OUTPUT/demo.md, OUTPUT/varied.md and OUTPUT/glue.md. The teachers of `glue` are made under OUTPUT/glue/teachers; none
+has seen the 512 examples that rewards are measured on.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -37,6 +40,7 @@ from ackd.statistics import paired_difference
 from ackd.types import LABELS
 
 Array = NDArray[np.float64]
+DATA = Path(os.environ.get("ACKD_SHARED", "../shared"))
 RULES = (
     "labels",
     "all",
@@ -53,6 +57,22 @@ LEARNERS = ("residual", "cem", "best-schedule", "pbt")
 VARIED = ("probe-rule", "cem", "residual")
 SHARED = 192  # students that each of them has over the training settings
 CARRIED = ("default", "probe-rule:default")
+# of each task how its teacher is made, and what students see of it
+REAL = {
+    "sst2": ("--epochs 2 --max-examples 8000", {"max_length": 48}),
+    "mrpc": ("--epochs 4", {"max_length": 64}),
+    "stsb": ("--epochs 3", {"max_length": 64}),
+}
+TEACHER = "--lr 5e-5 --batch-size 32 --reward-examples 512"
+REAL_STUDENT = {
+    "student_layers": 2,
+    "max_examples": 1000,
+    "reward_examples": 512,
+    "steps": 300,
+    "batch_size": 16,
+    "lr": 2e-4,
+    "decision_interval": 38,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,9 @@ class Setting:
     name: str
     options: Mapping[str, Any]
     seeds: Sequence[int]
+
+
+Plan = list[tuple[Setting, dict[str, str]]]  # and the policies that students have there, by their names in the table
 
 
 class Cells:
@@ -162,10 +185,14 @@ def learned(output: Path, learner: str, seed: int, arguments: Sequence[str]) -> 
     """The folder of a learned policy, which is trained if it is not there."""
     folder = output / "policies" / f"{learner}-{seed}"
     if not (folder / "result.json").exists():
-        command = ["train", "--agent", learner, "--seed", str(seed), *arguments, "--output", str(folder), "--overwrite"]
-        print("ackd " + " ".join(command), flush=True)
-        subprocess.run([sys.executable, "-m", "ackd", *command], check=True)
+        ackd("train", "--agent", learner, "--seed", str(seed), *arguments, "--output", str(folder), "--overwrite")
     return str(folder)
+
+
+def ackd(*command: str) -> None:
+    """Runs a command, and says so."""
+    print("ackd " + " ".join(command), flush=True)
+    subprocess.run([sys.executable, "-m", "ackd", *command], check=True)
 
 
 def options_of(setting: Mapping[str, Any]) -> list[str]:
@@ -173,7 +200,7 @@ def options_of(setting: Mapping[str, Any]) -> list[str]:
     return [text for name, value in setting.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def demo(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
+def demo(options: argparse.Namespace) -> Plan:
     """The setting of the demo, and two others that its policies are carried to."""
     teacher = str(options.teachers / "polarity-strong")
     student = STUDENT | {"lr": options.lr}
@@ -192,10 +219,11 @@ def demo(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
             arms[f"{learner}-{seed}"] = learned(options.output / "demo", learner, seed, train)
     for seed in range(options.agent_seeds if "residual" in (options.learners or LEARNERS) else 0):
         arms[f"replay of residual-{seed}"] = f"replay:{arms[f'residual-{seed}']}"
-    return settings, arms | {name: name for name in options.carried}
+    arms |= {name: name for name in options.carried}
+    return [(setting, arms) for setting in settings]
 
 
-def varied(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
+def varied(options: argparse.Namespace) -> Plan:
     """The settings of `varied-v1` that no policy has seen."""
     unseen = read_instances("varied-v1", teachers=options.teachers, split="unseen")
     settings = [Setting(one.name, one.setting, range(one.seeds[0], one.seeds[0] + options.seeds)) for one in unseen]
@@ -210,7 +238,30 @@ def varied(options: argparse.Namespace) -> tuple[list[Setting], dict[str, str]]:
                 arms[f"replay of residual-{seed}"] = f"replay:{folder}"
             if learner == "cem":
                 arms[f"cem-{seed} with the probe's rule"] = f"probe-rule:{folder}"
-    return settings, arms | {name: name for name in options.carried}
+    arms |= {name: name for name in options.carried}
+    return [(setting, arms) for setting in settings]
+
+
+def glue(options: argparse.Namespace) -> Plan:
+    """Real tasks; an agent of each learner learns in each."""
+    plan: Plan = []
+    for task, (how, seen) in REAL.items():
+        if options.tasks and task not in options.tasks:
+            continue
+        output = options.output / "glue" / "policies" / task
+        teacher = str(options.output / "glue" / "teachers" / task)
+        shared = {"task": task, "data": options.data, **seen}
+        if not (Path(teacher) / "result.json").exists():
+            ackd("finetune", *options_of(shared), *how.split(), *TEACHER.split(), "--output", teacher, "--overwrite",
+                 "--model", str(options.models / "minilm-l6"))  # fmt: skip
+        base = shared | {"teacher": teacher, **REAL_STUDENT}
+        train = [*options_of(base), "--episodes", str(options.students or STUDENTS), "--students", str(TOGETHER)]
+        arms = {name: name for name in (*RULES, *BALANCERS, *options.carried)}
+        for learner in options.learners if options.learners is not None else ("residual", "best-schedule"):
+            for seed in range(options.agent_seeds):
+                arms[f"{learner}-{seed}"] = learned(output, learner, seed, train)
+        plan.append((Setting(task, base, range(1000, 1000 + options.seeds)), arms))
+    return plan
 
 
 def difference(values: Array, others: Array) -> str:
@@ -294,28 +345,30 @@ def over_settings(cells: Cells, settings: Sequence[Setting], arms: Iterable[str]
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("demo", "varied"))
+    parser.add_argument("what", choices=("demo", "varied", "glue"))
     parser.add_argument("--teachers", type=Path, default=Path("build/teachers"), help="made by benchmarks/varied.py")
     parser.add_argument("--output", type=Path, default=Path("build/selection"))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--agent-seeds", type=int, default=3)
     parser.add_argument("--learners", nargs="*", help="instead of all")
-    parser.add_argument("--students", type=int, help="that a learner of varied has")
+    parser.add_argument("--students", type=int, help="that a learner has, in varied and glue")
+    parser.add_argument("--tasks", nargs="*", choices=tuple(REAL), help="of glue, instead of all")
+    parser.add_argument("--data", default=str(DATA / "glue"), help="a folder in the hub's layout")
+    parser.add_argument("--models", type=Path, default=DATA / "models", help="holds minilm-l6")
     parser.add_argument("--carried", nargs="*", default=CARRIED, help="policies that were learned elsewhere")
     parser.add_argument("--settings", type=int, help="only the first so many")
     parser.add_argument("--lr", type=float, default=STUDENT["lr"], help="of the students of demo")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    settings, arms = (demo if options.what == "demo" else varied)(options)
-    settings = settings[: options.settings]
+    plan = {"demo": demo, "varied": varied, "glue": glue}[options.what](options)[: options.settings]
     cells = Cells(options.output / options.what / "cells.jsonl")
-    for setting in settings:
+    for setting, arms in plan:
         fill(cells, setting, arms)
-    if options.what == "demo":
-        text = "\n\n".join(table(cells, setting, arms) for setting in settings)
+    if options.what == "varied":
+        text = over_settings(cells, [setting for setting, _ in plan], plan[0][1])
     else:
-        text = over_settings(cells, settings, arms)
+        text = "\n\n".join(table(cells, setting, arms) for setting, arms in plan)
     (options.output / f"{options.what}.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
