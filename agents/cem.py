@@ -24,20 +24,21 @@ SPREAD = 3.0  # doublings: the standard deviation at the start
 class Distribution:
     """Independent normal distributions over a schedule's numbers, which move towards the best of what was tried.
 
-        mean <- s mean(elite) + (1 - s) mean        std <- max(s std(elite) + (1 - s) std, least)
+        mean <- sum_i w_i x_i        std <- max(sqrt(sum_i w_i (x_i - mean)^2), least)
+        w_i proportional to log(n + 1/2) - log(i), of the n best x_1, x_2, ... of what was tried
 
     Args:
         size: how many numbers.
         spread: standard deviation at the start, in doublings of a weight.
         least: it never falls below.
         elite: share of the samples that are the best.
-        smoothing: s.
         seed: of the draws.
 
     References:
         Rubinstein, The Cross-Entropy Method for Combinatorial and Continuous Optimization, 1999,
         https://doi.org/10.1023/A:1010091220143; the least deviation against a collapse is that of Szita, Lorincz,
-        Learning Tetris Using the Noisy Cross-Entropy Method, 2006, https://doi.org/10.1162/neco.2006.18.12.2936
+        Learning Tetris Using the Noisy Cross-Entropy Method, 2006, https://doi.org/10.1162/neco.2006.18.12.2936; the
+        weights are those of Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772
     """
 
     def __init__(
@@ -47,11 +48,10 @@ class Distribution:
         spread: float = SPREAD,
         least: float = 1.0,
         elite: float = 0.3,
-        smoothing: float = 0.8,
         seed: int = 0,
     ) -> None:
         self.mean, self.std = np.zeros(size), np.full(size, spread)
-        self.least, self.elite, self.smoothing = least, elite, smoothing
+        self.least, self.elite = least, elite
         self._rng = np.random.default_rng(seed)
 
     def draw(self, count: int) -> Array:
@@ -62,11 +62,19 @@ class Distribution:
         return np.clip(drawn, -FARTHEST, FARTHEST)
 
     def learn(self, samples: Array, earned: Array) -> None:
-        """Moves towards the best of the samples [count, size], which earned so much, [count]; NaN is the worst."""
-        order = np.argsort(-np.where(np.isfinite(earned), earned, -np.inf), kind="stable")
+        """Moves towards the best of the samples [count, size], which earned so much, [count]; NaN is the worst.
+
+        Samples that all earned the same teach nothing.
+        """
+        worth = np.where(np.isfinite(earned), earned, -np.inf)
+        if (worth == worth[0]).all():
+            return
+        order = np.argsort(-worth, kind="stable")
         best = samples[order[: max(2, math.ceil(self.elite * len(samples)))]]
-        self.mean = self.smoothing * best.mean(0) + (1 - self.smoothing) * self.mean
-        self.std = np.maximum(self.smoothing * best.std(0) + (1 - self.smoothing) * self.std, self.least)
+        weights = np.log(len(best) + 0.5) - np.log(np.arange(1, len(best) + 1))
+        self.mean = np.average(best, axis=0, weights=weights)
+        spread = np.sqrt(np.average((best - self.mean) ** 2, axis=0, weights=weights))
+        self.std = np.maximum(spread, self.least)
 
 
 class Cem(Scheduled):

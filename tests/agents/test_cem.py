@@ -15,15 +15,20 @@ from tests.played import share, toy
 
 
 def test_the_distribution_moves_towards_the_elite() -> None:
-    search = Distribution(2, spread=1.0, least=0.1, elite=0.5, smoothing=0.8)
+    search = Distribution(2, spread=1.0, least=0.1, elite=0.5)
     samples = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 2.0], [9.0, 9.0], [8.0, 8.0]])
     search.learn(samples, np.array([0.0, 5.0, 4.0, 1.0, np.nan]))
-    assert search.mean == pytest.approx(0.8 * samples[[1, 2, 3]].mean(0))
-    assert search.std == pytest.approx(0.8 * samples[[1, 2, 3]].std(0) + 0.2)
-    for _ in range(50):
-        search.learn(samples[[1, 1, 1, 1]], np.zeros(4))
+    a, b, c = (np.log(3.5 / place) for place in (1, 2, 3))
+    mean = (a * samples[1] + b * samples[2] + c * samples[3]) / (a + b + c)
+    second = (a * samples[1] ** 2 + b * samples[2] ** 2 + c * samples[3] ** 2) / (a + b + c)
+    assert search.mean == pytest.approx(mean)
+    assert search.std == pytest.approx(np.sqrt(second - mean**2))
+    search.learn(samples[[1, 1, 1, 1]], np.arange(4.0))
     assert search.mean == pytest.approx([1.0, 2.0])
     assert search.std == pytest.approx([0.1, 0.1])
+    for earned in (np.zeros(4), np.full(4, np.nan)):
+        search.learn(samples[:4], earned)
+        assert search.mean == pytest.approx([1.0, 2.0])  # what all earned alike teaches nothing
 
 
 def test_what_is_known_is_tried_beside_draws() -> None:
