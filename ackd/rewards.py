@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ackd.episode import Episode
+from ackd.episode import OVERTAKEN, Episode
 from ackd.errors import unknown
 from ackd.types import Standing
 
@@ -25,7 +25,6 @@ GAPS: dict[str, Measure] = {
     "margin-gap": "teacher_correlation",
     "agreement-gap": "agreement",
 }
-DEFAULT = "agreement-gap"  # what `gap` is
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,9 @@ class GapClosed:
         teacher_correlation  r_t = Pearson(m(z), m(t)), 1 of the teacher's own;  for regression Pearson(z, t)
         agreement            (r_t + r_y) / 2,  r_y = Pearson(m(z), onehot(y) - 1 / C);  for regression Pearson(z, y)
 
+    If no measure is named it is the one that ranks selections best in the setting (benchmarks/reward_alignment.py):
+    teacher_correlation; probability where the teacher seems to be overtaken, see `Facts`; agreement without a teacher.
+
     Cost is the decision's FLOPs as a share of what transferring everything would take in the whole run. The
     improvements of an episode telescope: they sum to the share of the gap that the run closed, however often it is
     measured; a decision after which nobody measured earns nothing, and the next measurement counts from the last one.
@@ -73,28 +75,39 @@ class GapClosed:
     """
 
     cost_weight: float = 0.0
-    on: Measure = GAPS[DEFAULT]
+    on: Measure | None = None
+
+    def measure(self, episode: Episode) -> Measure:
+        """What it is made of, which is the same throughout an episode."""
+        if self.on is not None:
+            return self.on
+        if not episode.teacher:
+            return "agreement"
+        facts = episode.facts
+        overtaken = facts is not None and facts.chance > 0 and facts.overtaken > OVERTAKEN  # of classes
+        return "probability" if overtaken else "teacher_correlation"
 
     def gap(self, episode: Episode) -> float | None:
         """What improvements are shares of; None where there is no gap to close, or nothing to compare with."""
         if not (episode.start and episode.teacher):
             return None
-        gap = self._phi(episode.teacher) - self._phi(episode.start)
+        gap = self._phi(episode, episode.teacher) - self._phi(episode, episode.start)
         return gap if gap >= MIN_GAP else None
 
     def __call__(self, episode: Episode) -> Earned:
         """The parts of the last decision's reward."""
         last, before = episode.phases[-1], episode.standing_before
-        gained = self._phi(last.standing) - self._phi(before) if last.standing and before else 0.0
+        gained = self._phi(episode, last.standing) - self._phi(episode, before) if last.standing and before else 0.0
         cost = last.flops / last.flops_all * last.steps / episode.steps
         return Earned(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
-    def measured(self, standing: Standing) -> float:
-        """The measure of a standing, as it is."""
-        return float(getattr(standing, self.on))
+    def measured(self, episode: Episode, standing: Standing) -> float:
+        """The measure of a standing in the episode, as it is."""
+        return float(getattr(standing, self.measure(episode)))
 
-    def _phi(self, standing: Standing) -> float:
-        return -self.measured(standing) if self.on in LOWER else self.measured(standing)
+    def _phi(self, episode: Episode, standing: Standing) -> float:
+        value = self.measured(episode, standing)
+        return -value if self.measure(episode) in LOWER else value
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ def _measured(trajectory: Trajectory, standing: Standing | None) -> dict[str, fl
     """Loss, score, and what the reward is made of, if that is another measure; nothing where nobody measured."""
     if standing is None:
         return {}
-    gap = gap_of(trajectory.reward)
-    return {"loss": standing.loss, "score": standing.score, **({gap.on: gap.measured(standing)} if gap else {})}
+    gap, episode = gap_of(trajectory.reward), trajectory.episode
+    paid = {gap.measure(episode): gap.measured(episode, standing)} if gap and episode else {}
+    return {"loss": standing.loss, "score": standing.score, **paid}
 
 
 class Recorder:

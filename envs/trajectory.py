@@ -131,18 +131,18 @@ class Trajectory:
         reward = gap_of(self.reward)
         if self._warned or not episode.start or reward is None or reward.gap(episode) is not None:
             return
-        self._warned = True
+        self._warned, measure = True, reward.measure(episode)
         if not episode.teacher:
-            earned = "0: take one that needs none, such as loss-gap" if reward.on in COMPARED else "plain differences"
+            earned = "0: take one that needs none, such as loss-gap" if measure in COMPARED else "plain differences"
             logger.warning("there is no teacher to compare with, so rewards are %s", earned)
             return
         logger.warning(
             "the student starts with %s %s of %.3f on the reward split, and the teacher has %.3f: there is no gap to "
             "close, so rewards are plain differences",
-            "an" if reward.on == "agreement" else "a",
-            reward.on.replace("_", " "),
-            reward.measured(episode.start),
-            reward.measured(episode.teacher),
+            "an" if measure == "agreement" else "a",
+            measure.replace("_", " "),
+            reward.measured(episode, episode.start),
+            reward.measured(episode, episode.teacher),
         )
 
     def _info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen

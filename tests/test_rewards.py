@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ackd.cli.options import StudentOptions
-from ackd.episode import Episode, Phase
+from ackd.episode import Episode, Facts, Phase
 from ackd.errors import InputError
-from ackd.rewards import DEFAULT, GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
+from ackd.rewards import GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
 from ackd.types import Report, Selection, Standing
 
 
@@ -96,7 +96,28 @@ def test_agreement_is_half_with_the_teacher_and_half_with_the_labels() -> None:
     pairs = ((0.2, 0.4), (0.6, 0.5), (1.0, 0.8))
     start, end, teacher = (Standing(1.0, 0.5, teacher_correlation=t, label_correlation=y) for t, y in pairs)
     one = Episode(start, teacher, 10, 10).then(replace(phase(1.0), standing=end))
-    assert GapClosed()(one).total == pytest.approx((0.55 - 0.3) / (0.9 - 0.3))
+    assert GapClosed(on="agreement")(one).total == pytest.approx((0.55 - 0.3) / (0.9 - 0.3))
+    assert GapClosed(on="teacher_correlation")(one).total == pytest.approx((0.6 - 0.2) / (1.0 - 0.2))
+
+
+@pytest.mark.parametrize(
+    ("probe", "agreement", "chance", "measure"),
+    [
+        (0.6, 0.9, 0.5, "teacher_correlation"),
+        (0.64, 0.65, 0.5, "probability"),  # 0.93 of what the teacher knows
+        (0.5, 0.5, 0.5, "probability"),  # which is nothing
+        (0.9, 0.8, 0.0, "teacher_correlation"),  # regression has no probabilities
+    ],
+)
+def test_what_is_measured_depends_on_the_teacher(
+    probe: float, agreement: float, chance: float, measure: Measure
+) -> None:
+    facts = Facts(agreement, 0.9, probe, chance, 0.01, 3.0)
+    known = Episode(Standing(1.0, 0.5), Standing(0.5, 0.9), 10, 10, facts=facts)
+    assert GapClosed().measure(known) == measure
+    assert GapClosed().measure(replace(known, facts=None)) == "teacher_correlation"
+    assert GapClosed().measure(replace(known, teacher=None)) == "agreement"
+    assert GapClosed(on="loss").measure(known) == "loss"
 
 
 def test_nothing_is_paid_for_unless_it_is_asked_for() -> None:
@@ -134,7 +155,7 @@ def test_exploration_pays_for_what_is_new() -> None:
 
 
 def test_unknown_rewards_are_named() -> None:
-    assert named("gap", 0.2) == named(DEFAULT, 0.2) == GapClosed(0.2)
+    assert named("gap", 0.2) == GapClosed(0.2)
     assert [named(name, 0.0) for name in GAPS] == [GapClosed(on=on) for on in GAPS.values()]
     with pytest.raises(InputError, match="'gapp': did you mean 'gap'"):
         named("gapp", 0.1)
