@@ -40,12 +40,14 @@ from scipy.stats import kendalltau
 
 from ackd import Distillation, Selection, prepare
 from ackd.cohort import Cohort
+from ackd.episode import OVERTAKEN
 from ackd.rewards import GAPS, LOWER
 from ackd.tasks import Split, Task
 from ackd.types import Standing
 
 Array = NDArray[np.float64]
 MEASURES = {**GAPS, "labels alone": "label_correlation"}
+DEFAULT = "gap"  # one of them, depending on the teacher
 SHARED = Path(os.environ.get("ACKD_SHARED", "../shared"))
 
 
@@ -215,7 +217,10 @@ def cell(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, 
         for name, standing, told in zip(some, standings, cohort.measure(split, dev), strict=True):
             arms[name] = {"dev": 100 * told.score if told.finite else None, **measures(standing)}
     teacher = distillation.measure_teacher(distillation.task.reward, "reward")
+    facts = distillation.facts()
+    assert facts is not None
     return {
+        "overtaken": facts.overtaken,
         "teacher": {"dev": 100 * distillation.measure_teacher(split, dev).score, **measures(teacher)},
         "arms": arms,
         "seconds": round(time.perf_counter() - began[0], 1),
@@ -278,6 +283,7 @@ class Found:
     dev: Array  # [seeds, arms]
     signed: Mapping[str, Array]  # each [seeds, arms], higher is better
     teacher: float  # on dev
+    overtaken: float  # see `ackd.episode.Facts`
     seconds: float  # of a seed
 
     @classmethod
@@ -289,8 +295,10 @@ class Found:
             return np.array([[row["arms"][arm][what] for arm in arms] for row in rows], float)
 
         signed = {name: -table(on) if on in LOWER else table(on) for name, on in MEASURES.items()}
-        seconds = statistics.mean(row["seconds"] for row in rows)
-        return cls(arms, table("dev"), signed, statistics.mean(row["teacher"]["dev"] for row in rows), seconds)
+        overtaken = np.array([[row["overtaken"]] for row in rows]) > OVERTAKEN
+        signed[DEFAULT] = np.where(overtaken, signed["probability-gap"], signed["margin-gap"])
+        means = (statistics.mean(row[name] for row in rows) for name in ("overtaken", "seconds"))
+        return cls(arms, table("dev"), signed, statistics.mean(row["teacher"]["dev"] for row in rows), *means)
 
     def tau(self, name: str) -> float:
         """Kendall's tau-b over all arms, measure and dev each a mean over the seeds."""
@@ -338,7 +346,7 @@ def report(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> st
     ]
     for title, what in COLUMNS.items():
         table = [f"| {title} | mean | {' | '.join(found)} |", "|---" * (2 + len(found)) + "|"]
-        for name in MEASURES:
+        for name in (*MEASURES, DEFAULT):
             values = [what(one, name) for one in found.values()]
             table.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in (np.mean(values), *values)) + " |")
         lines.append("\n".join(table))
@@ -348,15 +356,17 @@ def report(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> st
 
 def _settings(found: Mapping[str, Found]) -> str:
     table = [
-        "| setting | teacher on dev | labels | all | best arm | | arms left out | seconds a seed |",
-        "|---" * 8 + "|",
+        "| setting | teacher on dev | overtaken | labels | all | best arm | | arms left out | seconds a seed |",
+        "|---" * 9 + "|",
     ]
     for name, one in found.items():
         dev = dict(zip(one.arms, one.dev.mean(0).tolist(), strict=True))
         best = max(dev, key=dev.__getitem__)
         some = " | ".join(f"{dev[arm]:.2f}" if arm in dev else "" for arm in ("labels", "all", best))
         left = len(ARMS) - len(one.arms)
-        table.append(f"| {name} | {one.teacher:.2f} | {some} | {best} | {left} | {one.seconds:.0f} |")
+        table.append(
+            f"| {name} | {one.teacher:.2f} | {one.overtaken:.2f} | {some} | {best} | {left} | {one.seconds:.0f} |"
+        )
     return "\n".join(table)
 
 
