@@ -107,6 +107,7 @@ class Setting:
     steps: int = 160
     layers: int = 2
     teacher: str = STRONG
+    taught: str | None = None  # the task that the teacher learned, if it is another one
     wrong: float = 0.0  # share of the labels of train and reward split that are another class's
     examples: int = 1500
     batch_size: int = 32
@@ -126,6 +127,7 @@ def generated(task: str) -> dict[str, Setting]:
         f"{task}, 1 layer, 80 steps": Setting(task, steps=80, layers=1),
         f"{task}, wrong labels": Setting(task, wrong=0.3),
         f"{task}, weak teacher": Setting(task, teacher=WEAK),
+        f"{task}, foreign teacher": Setting(task, taught="tally" if task == "polarity" else "polarity"),
     }
 
 
@@ -176,10 +178,11 @@ def data_of(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
 def teacher_of(setting: Setting, options: argparse.Namespace) -> str:
     """The setting's teacher, which is made if it is not there."""
     agreed = [str(value) for option, value in data_of(setting, options).items() if option != "data"]
-    name = "_".join([setting.task, *setting.teacher.replace("--", "").split(), *agreed])
+    task = setting.taught or setting.task
+    name = "_".join([task, *setting.teacher.replace("--", "").split(), *agreed])
     folder = options.output / "teachers" / name
     if not (folder / "result.json").is_file():
-        given = [*setting.teacher.split(), "--task", setting.task, "--output", str(folder), "--overwrite"]
+        given = [*setting.teacher.split(), "--task", task, "--output", str(folder), "--overwrite"]
         for option, value in data_of(setting, options).items():
             given += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
         if setting not in GENERATED.values():
