@@ -2,7 +2,8 @@
 
     python benchmarks/toy.py --agent a2c --seeds 20 --first-seed 0 --decisions 10000
 
-Each run is evaluated at the marks with its likeliest actions on ten fresh episodes, as a share of their exact optimum.
+Each run is evaluated at the marks with its likeliest actions on ten fresh episodes, as a share of their exact optimum;
+`cem` and `residual`, which plan for all of their decisions, at the end.
 """
 
 from __future__ import annotations
@@ -20,27 +21,29 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ackd.agents import make_agent, rule
 from ackd.agents.actor_critic import AGENTS
 from ackd.agents.ksm import Ksm
-from ackd.agents.learner import BANDITS, bandit, choice_of
+from ackd.agents.learner import BANDITS, bandit, choice_of, make_learner
 from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.envs.toy import ToyEnv
 
 EPISODES = range(100_000, 100_010)  # seeds that no run trains on
 ENVS = 4
+DECISIONS = 10  # in an episode
 SPACE = ToyEnv().observation_space
 
 
 def online(name: str, seed: int) -> OnlinePolicy:
     """An agent that `learn` teaches; bandits have arms for each of the ten decisions."""
     if name in BANDITS:
-        return bandit(name, len(ToyEnv().knowledge), seed=seed, decisions=10)
+        return bandit(name, len(ToyEnv().knowledge), seed=seed, decisions=DECISIONS)
     return Ksm(SPACE, state="signals", seed=seed)
 
 
 ONLINE = ("ksm", *BANDITS)  # what `online` makes
+PLANNING = {"cem": "weights", "residual": "weights"}
 # the toy's labels always teach, so what agents weigh there are the types alone
 TOY = {"subset": "subset", "weights": "type-shares", "type-subset": "subset", "type-shares": "type-shares"}
-CHOICES = {name: TOY[choice_of(name)] for name in (*AGENTS, *ONLINE)}
+CHOICES = {name: TOY[choice_of(name)] for name in (*AGENTS, *ONLINE)} | PLANNING
 
 
 class Marks(BaseCallback):
@@ -91,6 +94,12 @@ def best_constant() -> tuple[str, float]:
 def run(name: str, seed: int, decisions: int, marks: list[int]) -> list[float]:
     """Shares at the marks and at the end."""
     choice = CHOICES[name]
+    if name in PLANNING:
+        envs = DummyVecEnv([lambda: ToyEnv(choice=choice)] * 2 * ENVS)
+        types, episodes = len(ToyEnv().knowledge), decisions // DECISIONS
+        learner = make_learner(name, envs, types=types, decisions=DECISIONS, episodes=episodes, seed=seed)
+        learner.learn(decisions)
+        return [share(learner.policy, choice)]
     env, reader = DummyVecEnv([lambda: ToyEnv(choice=choice)] * ENVS), Marks(marks, choice)
     if name in ONLINE:
         env.seed(seed)
@@ -101,20 +110,20 @@ def run(name: str, seed: int, decisions: int, marks: list[int]) -> list[float]:
 
         learn(policy, env, decisions, on_step)
         return [*reader.shares, share(policy, choice)]
-    agent = make_agent(name, env, seed=seed, n_steps=10).learn(decisions, callback=reader)
+    agent = make_agent(name, env, seed=seed, n_steps=DECISIONS).learn(decisions, callback=reader)
     return [*reader.shares, share(agent, choice)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agent", default="a2c", choices=[*AGENTS, *ONLINE])
+    parser.add_argument("--agent", default="a2c", choices=[*AGENTS, *ONLINE, *PLANNING])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--decisions", type=int, default=10_000)
     parser.add_argument("--marks", type=int, nargs="*", default=[1000, 2000, 5000])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    marks = [mark for mark in options.marks if mark < options.decisions]
+    marks = [mark for mark in options.marks if mark < options.decisions and options.agent not in PLANNING]
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     rows = [run(options.agent, seed, options.decisions, marks) for seed in seeds]
     print("| agent | decisions | runs at 95 % of the optimum | worst | median |")
