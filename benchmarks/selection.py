@@ -234,8 +234,8 @@ def varied(options: argparse.Namespace) -> Plan:
         for seed in range(options.agent_seeds):
             folder = learned(options.output / "varied", learner, seed, train)
             arms[f"{learner}-{seed}"] = folder
-            if learner == "residual":
-                arms[f"replay of residual-{seed}"] = f"replay:{folder}"
+            if learner in ("residual", "probe-rule"):  # which see more than the progress
+                arms[f"replay of {learner}-{seed}"] = f"replay:{folder}"
             if learner == "cem":
                 arms[f"cem-{seed} with the probe's rule"] = f"probe-rule:{folder}"
     arms |= {name: name for name in options.carried}
