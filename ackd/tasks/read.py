@@ -71,7 +71,7 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
         InputError: if the folder, the split or a column is missing.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no data folder {folder}")
+        raise InputError(f"there is no data folder {folder}; a data set of the hub goes with --text-columns")
     place = folder / spec.name
     if not place.is_dir():
         tasks = sorted(path.name for path in folder.iterdir() if path.is_dir())

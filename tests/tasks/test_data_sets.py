@@ -182,6 +182,8 @@ def test_one_sentence_for_what_is_unfit(
 
 
 def test_columns_have_to_be_named(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(InputError, match=r"no data folder someone/moods; .* --text-columns"):
+        load("sst2", tokenizer, data="someone/moods")
     with pytest.raises(InputError, match=r"--text-columns .* it has words, mood"):
         load("mine", tokenizer, data=saved(tmp_path / "d", TRAIN))
 
