@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from ackd.errors import InputError as InputError
     from ackd.loop import Distillation as Distillation
     from ackd.loop import distill as distill
+    from ackd.predictions import predict as predict
     from ackd.setting import prepare as prepare
     from ackd.types import Selection as Selection
 
 __version__ = "0.1.0"
-__all__ = ["Distillation", "InputError", "Selection", "distill", "prepare"]
+__all__ = ["Distillation", "InputError", "Selection", "distill", "predict", "prepare"]
 
 register("ACKD/Distill-v0", entry_point="ackd.envs.make:distill")
 register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
@@ -29,6 +30,7 @@ _HOMES = {
     "InputError": "ackd.errors",
     "Selection": "ackd.types",
     "distill": "ackd.loop",
+    "predict": "ackd.predictions",
     "prepare": "ackd.setting",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from ackd import models, tasks
 from ackd.errors import InputError
 from ackd.models import Model
 from ackd.types import Knowledge
+
+logger = logging.getLogger("ackd")
 
 
 def check_device(name: str) -> torch.device:
@@ -36,12 +39,7 @@ def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: 
     Raises:
         InputError: if they differ in number, in order, or (for a user's own data) in name.
     """
-    if model.config.num_labels != spec.num_labels:
-        kind = "a regression" if spec.regression else f"{spec.num_labels} classes"
-        raise InputError(
-            f"the teacher {source} has {model.config.num_labels} outputs, but {spec.name} is {kind}: "
-            "give a teacher that was fine-tuned on this task (ackd finetune)"
-        )
+    _check_number(spec, model, f"the teacher {source}")
     names = [name.lower() for name in models.class_names(model)]
     wanted = [name.lower() for name in spec.classes]
     if not names or names == wanted or all(name.isdigit() for name in wanted):
@@ -56,6 +54,37 @@ def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: 
         raise InputError(
             f"the label {strangers[0]!r} of {spec.name} is outside the teacher's classes ({', '.join(names)}): "
             "give a teacher that was fine-tuned on these labels"
+        )
+
+
+def class_order(spec: tasks.TaskSpec, model: Model, source: str) -> list[int]:
+    """Which of the task's classes each output of a model stands for, by their names where these are the task's.
+
+    Raises:
+        InputError: if there are more or fewer outputs than the task has classes.
+    """
+    _check_number(spec, model, f"the model {source}")
+    if spec.regression:
+        return [0]
+    names, wanted = ([_plain(one) for one in several] for several in (models.class_names(model), spec.classes))
+    if sorted(names) == sorted(wanted):
+        return [wanted.index(name) for name in names]
+    if names and not all(name.isdigit() for name in names):
+        logger.warning("%s calls its classes %s: they are taken for %s", source, ", ".join(names), ", ".join(wanted))
+    return list(range(spec.num_labels))
+
+
+def _plain(name: str) -> str:
+    """As models that name their classes otherwise than the hub's GLUE may mean it: `Not entailment`."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _check_number(spec: tasks.TaskSpec, model: Model, who: str) -> None:
+    if model.config.num_labels != spec.num_labels:
+        kind = "a regression" if spec.regression else f"{spec.num_labels} classes"
+        raise InputError(
+            f"{who} has {model.config.num_labels} outputs, but {spec.name} is {kind}: "
+            f"give a {who.split()[1]} that was fine-tuned on this task (ackd finetune)"
         )
 
 

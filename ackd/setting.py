@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,13 +60,15 @@ def prepare(
     """A distillation from plain values, each of them as on the command line.
 
     Args:
-        task: a GLUE task, a generated one, or any name where `data` is a file.
+        task: a GLUE task, a generated one, or any name for data of your own.
         teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or several of them; or
             none, for a preset that needs none.
-        data: a folder in the hub's layout, or a CSV, JSON lines or Parquet file; the hub if None.
-        text_columns: one or two, where `data` is a file.
-        label_column: where `data` is a file.
-        dev_data: the file to report on, where `data` is a file; a part of `data` if None.
+        data: a folder in the hub's layout; or your own, which is a CSV, JSON lines or Parquet file, a folder that
+            `save_to_disk` wrote, or USER/NAME[:CONFIG] on the hub; GLUE on the hub if None.
+        text_columns: one or two, of data of your own.
+        label_column: of data of your own.
+        dev_data: the file to report on, where `data` is your own; if None, the data set's own split for it, or else a
+            part of `data`.
         max_examples: of the training data, drawn by `data_seed` from what the reward split leaves.
         reward_examples: cut from the training data for the reward, half of it at most, from those that no model of the
             run says it was trained on.
@@ -110,9 +111,7 @@ def prepare(
         alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
         raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
-    teachers, tokenizers = _teachers(
-        sources, spec, place, precision, own_data=data is not None and Path(data).is_file()
-    )
+    teachers, tokenizers = _teachers(sources, spec, place, precision, own_data=bool(text_columns))
     tokenizer = tokenizers[0] if teachers else find_tokenizer(task, (), student)
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ def students(
     tokenizer = find_tokenizer(task, [teacher] if teacher is not None else [], own)
     first = (teacher_of(teacher, str(place), precision)[0].model, teacher) if teacher is not None else None
     if first is not None and student_layers is not None:
-        check_classes(spec, first[0], first[1], own_data=data is not None and Path(data).is_file())
+        check_classes(spec, first[0], first[1], own_data=bool(text_columns))
     for one in students:
         if not one.endswith(".json") and not models.same_vocabulary(models.load_tokenizer(one), tokenizer):
             raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")

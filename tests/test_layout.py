@@ -36,7 +36,7 @@ ROWS = [
     {"ackd.pictures", "ackd.comparison_pictures", "ackd.method_pictures"},
     {"ackd.teachers", "ackd.tasks", "ackd.student", "ackd.influence"},
     {"ackd.distiller", "ackd.gradients", "ackd.checks", "ackd.journal", "ackd.presets", "ackd.corpora"},
-    {"ackd.loop", "ackd.measuring", "ackd.probe", "ackd.sources"},
+    {"ackd.loop", "ackd.measuring", "ackd.predictions", "ackd.probe", "ackd.sources"},
     {
         "ackd.budget",
         "ackd.cohort",

@@ -23,6 +23,7 @@ from ackd.cli.generate import Generate
 from ackd.cli.mutual import Mutual
 from ackd.cli.options import RunOptions
 from ackd.cli.policies import Policies
+from ackd.cli.predict import Predict
 from ackd.cli.presets import Presets
 from ackd.cli.pretrain import Pretrain
 from ackd.cli.refine_data import RefineData
@@ -40,6 +41,7 @@ DESCRIPTION = "Distil small transformers, and let an agent decide which knowledg
 Command = (
     Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[FillCache, tyro.conf.subcommand("cache")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Score, tyro.conf.subcommand("score")]

@@ -21,7 +21,7 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
 
     task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: tuple[str, ...]
     """The teacher, or several: folder of a fine-tuned model, a run that holds one, or a hub id."""
     output: str

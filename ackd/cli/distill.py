@@ -24,7 +24,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: tuple[str, ...] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side; some
     presets need none."""

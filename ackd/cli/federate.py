@@ -33,7 +33,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
     """
 
     task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: str | None = None
     """Where --student-layers and the tokenizer come from: folder, run or hub id. It teaches nobody."""
     clients: int = 8

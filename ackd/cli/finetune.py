@@ -17,7 +17,7 @@ class Finetune(DataOptions, OutputOptions):
     """Fine-tune a model on a task's labels, as a teacher for the other commands."""
 
     task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     model: str | None = None
     """Folder or hub id to start from; a generated task can do without, and starts a small model from scratch."""
     epochs: float = 3.0

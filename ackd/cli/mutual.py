@@ -23,7 +23,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
     """
 
     task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     students: tuple[str, ...]
     """Two or more: folder or hub id to start from, or a JSON config to draw weights for; the same one may be named
     again where its weights are drawn. All share one tokenizer."""

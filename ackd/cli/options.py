@@ -25,17 +25,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class DataOptions:
-    """Where the examples come from."""
+class TextOptions:
+    """Where texts come from."""
 
     data: str | None = None
-    """Folder in the hub's layout, or a CSV, JSON lines or Parquet file; the Hugging Face hub if not given."""
+    """GLUE as a folder in the hub's layout, from the Hugging Face hub if not given; or data of your own: a CSV, TSV,
+    JSON or Parquet file, a folder that save_to_disk wrote, or USER/NAME or USER/NAME:CONFIG on the hub."""
     text_columns: tuple[str, ...] = ()
-    """One or two text columns, where --data is a file."""
+    """One or two text columns of data of your own."""
+    max_length: int = 128
+    """Tokens of an example; longer ones are cut."""
+
+
+@dataclass(kw_only=True)
+class DataOptions(TextOptions):
+    """Where the examples come from."""
+
     label_column: str | None = None
-    """The label column, where --data is a file."""
+    """The label column of data of your own."""
     dev_data: str | None = None
-    """File to report on, where --data is a file; a fifth of --data if not given."""
+    """File to report on, of data of your own; if not given, its validation split, or one like it, or a fifth of it."""
     max_examples: int | None = None
     """Learn from at most so many training examples, drawn by --data-seed from what the reward split leaves."""
     reward_examples: int = 256
@@ -44,8 +53,6 @@ class DataOptions:
     """Where rewards are measured: train, or dev:PART, as dev:0.5, for a part of dev; reports then read the rest."""
     wrong_labels: float = 0.0
     """Turn this share of the labels of train and reward split into another class, to see what noise does."""
-    max_length: int = 128
-    """Tokens of an example; longer ones are cut."""
     data_seed: int = 0
     """Seed of the reward split and of --max-examples: the same for runs that are to be compared."""
 

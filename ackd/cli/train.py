@@ -37,7 +37,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: str | None = None
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: tuple[str, ...] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
     teacher_weights: tuple[float, ...] = ()

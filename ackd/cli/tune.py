@@ -34,7 +34,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     """
 
     task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name where --data is a file."""
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: tuple[str, ...]
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach by their average."""
     temperature: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)

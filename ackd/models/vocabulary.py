@@ -125,4 +125,4 @@ def check_length(model: Model, length: int, source: str) -> None:
     """
     most = getattr(model.config, "max_position_embeddings", None)
     if most is not None and length > most:
-        raise InputError(f"{source} reads {most} tokens at once, and the corpus has texts of {length}: cut it shorter")
+        raise InputError(f"{source} reads {most} tokens at once, and there are texts of {length}: cut them shorter")

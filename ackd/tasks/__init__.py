@@ -3,25 +3,32 @@
 from ackd.tasks.digits import images
 from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
-from ackd.tasks.load import load, spec_of
+from ackd.tasks.load import check_max_length, load, spec_of
+from ackd.tasks.own import is_own, own_texts
 from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
+from ackd.tasks.submission import SUBMISSIONS, Submission
 from ackd.tasks.task import TRAIN, Task
 
 __all__ = [
     "EMBEDDED",
     "GLUE",
     "NOTHING",
+    "SUBMISSIONS",
     "TRAIN",
     "UNKNOWN",
     "Seen",
     "Split",
+    "Submission",
     "Task",
     "TaskSpec",
+    "check_max_length",
     "embedded_tokenizer",
     "images",
+    "is_own",
     "load",
+    "own_texts",
     "read_seen",
     "spec_of",
     "together",

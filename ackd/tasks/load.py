@@ -14,7 +14,8 @@ from ackd.errors import InputError, unknown
 from ackd.tasks.cut import LEAST, Pool, part_of
 from ackd.tasks.embedded import EMBEDDED, generate
 from ackd.tasks.glue import GLUE
-from ackd.tasks.rows import Rows, glue_rows, own_dev, own_rows
+from ackd.tasks.own import is_own, own_spec, own_task
+from ackd.tasks.rows import Rows, glue_rows
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
@@ -22,6 +23,7 @@ from ackd.tasks.task import TRAIN, Task
 
 REWARD_EXAMPLES = 256
 DEV_EXAMPLES, DEV_SHARE = 2000, 0.2
+OWN = "give --data with a file, a folder that save_to_disk wrote, or a name on the hub (USER/NAME)"
 INSTEAD = (
     "measure rewards on a part of dev (--reward-from dev:0.5), or name a teacher that leaves some out (ackd finetune)"
 )
@@ -33,14 +35,12 @@ def spec_of(
     """What the task is, without tokenising it.
 
     Raises:
-        InputError: if it is not known, or `data` is a file that cannot be one.
+        InputError: if it is not known, or `data` is a user's own and cannot be one.
     """
-    if data is not None and Path(data).is_file():
-        return own_rows(name, Path(data), text_columns, label_column)[0]
+    if data is not None and is_own(data, text_columns, label_column):
+        return own_spec(name, data, text_columns, label_column)
     if text_columns or label_column:
-        raise InputError(
-            f"columns are named, but the data ({data or 'none given'}) is no file: give --data with a file"
-        )
+        raise InputError(f"columns are named, but no data: {OWN}")
     known = GLUE if data is not None else {**EMBEDDED, **GLUE}
     if data is not None and name in EMBEDDED:
         raise InputError(f"the task {name} is generated and takes no data: leave --data away")
@@ -71,12 +71,14 @@ def load(
     nobody in the run has learned from; what shares text with it is in no other split of that data.
 
     Args:
-        name: a GLUE task, a generated one, or any name where `data` is a file.
+        name: a GLUE task, a generated one, or any name for a user's own data.
         tokenizer: of the teacher and the student.
-        data: a folder in the hub's layout, or a file; the hub if None, unless the task is generated.
-        text_columns: one or two, where `data` is a file.
-        label_column: where `data` is a file.
-        dev_data: a file to report on, where `data` is one; otherwise a fifth of `data`, drawn by `seed`.
+        data: a folder in the hub's layout; a user's own, which is a file, a folder that `save_to_disk` wrote, or
+            USER/NAME[:CONFIG] on the hub; GLUE on the hub if None, unless the task is generated.
+        text_columns: one or two, of a user's own data.
+        label_column: of a user's own data.
+        dev_data: a file to report on, where `data` is a user's own; otherwise what `data` has for it, or a fifth of it,
+            drawn by `seed`.
         max_examples: of the training data, drawn by `seed` from what the reward split leaves.
         reward_examples: how many the reward split takes of the training data, half of it at most.
         reward_from: train, or dev:PART, as dev:0.5: the reward split is that part of the first dev split, drawn by
@@ -132,6 +134,15 @@ def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length:
         raise InputError(f"the seed of the data must be 0 or more, got {seed}")
     if reward_examples < 1:
         raise InputError(f"the reward split needs at least 1 example, got {reward_examples}")
+    check_max_length(tokenizer, max_length)
+
+
+def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """Compares the tokens at which texts are cut with those that a model takes.
+
+    Raises:
+        InputError: if they are too few, or too many.
+    """
     longest = min(tokenizer.model_max_length, 10**6)
     if not 4 <= max_length <= longest:
         raise InputError(f"the maximum length is {max_length}: this model takes 4 to {longest} tokens")
@@ -174,11 +185,10 @@ def _source(
     dev_data: str | Path | None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
     """The task, its training data before any cut, and what is reported on; None if that has to be cut from it."""
-    if data is not None and Path(data).is_file():
-        spec, train = own_rows(name, Path(data), text_columns, label_column)
-        return spec, train, {"validation": own_dev(spec, Path(dev_data))} if dev_data is not None else None
+    if data is not None and is_own(data, text_columns, label_column):
+        return own_task(name, data, text_columns, label_column, dev_data)
     if dev_data is not None:
-        raise InputError(f"--dev-data goes with a file as --data, and {name} brings its own validation split")
+        raise InputError(f"--dev-data goes with data of your own, and {name} brings its own validation split")
     spec = spec_of(name, data=data, text_columns=text_columns, label_column=label_column)
     if name in EMBEDDED:
         return spec, generate(name, "train"), {"validation": generate(name, "validation")}

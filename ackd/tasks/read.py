@@ -16,10 +16,22 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 class Columns(Mapping[str, list[Any]]):
-    """A table's columns, each as a list of what Python has for its values, made when it is asked for."""
+    """A table's columns, each as a list of what Python has for its values, made when it is asked for.
 
-    def __init__(self, names: Iterable[str], column: Callable[[str], list[Any]]) -> None:
+    Args:
+        names: of the columns.
+        column: makes one.
+        classes: of the columns that hold numbers of classes, the names of these.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        column: Callable[[str], list[Any]],
+        classes: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self._names, self._column = dict.fromkeys(names), column
+        self.classes = classes or {}
 
     def __getitem__(self, name: str) -> list[Any]:
         if name not in self._names:
@@ -43,7 +55,7 @@ def from_hub(spec: TaskSpec, split: str) -> Columns:
         InputError: if it cannot be had.
     """
     try:
-        table = _datasets().load_dataset(HUB, spec.name, split=split)
+        table = library().load_dataset(HUB, spec.name, split=split)
     except Exception as error:  # the hub's client raises a dozen kinds for a missing network
         raise InputError(
             f"{spec.name} cannot be fetched from the Hugging Face hub ({type(error).__name__}): connect to the network "
@@ -59,7 +71,7 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
         InputError: if the folder, the split or a column is missing.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no data folder {folder}")
+        raise InputError(f"there is no data folder {folder}; a data set of the hub goes with --text-columns")
     place = folder / spec.name
     if not place.is_dir():
         tasks = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -131,8 +143,8 @@ def _json(files: Sequence[Path]) -> Columns | None:
     return Columns(names, lambda name: [row.get(name) for row in rows]) if rows else None
 
 
-def _datasets() -> Any:
-    """The library, without its bars and notes."""
+def library() -> Any:
+    """`datasets`, without its bars and notes."""
     import datasets
     from datasets.utils.logging import disable_progress_bar, set_verbosity
 

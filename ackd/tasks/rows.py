@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from ackd.errors import InputError
 from ackd.json_rows import encodable
-from ackd.tasks.read import Columns, from_file, from_folder, from_hub
+from ackd.tasks.read import Columns, from_folder, from_hub
 from ackd.tasks.spec import TaskSpec
+
+logger = logging.getLogger("ackd")
 
 DIGITS = 300  # of a whole number, so that it has a float
 LARGEST = float(np.finfo(np.float32).max)
@@ -56,47 +59,132 @@ def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
     return _rows(spec, table, labels, source)
 
 
-def own_rows(name: str, path: Path, text_columns: Sequence[str], label_column: str | None) -> tuple[TaskSpec, Rows]:
-    """A user's own file, and the task that it is.
+def glue_texts(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
+    """A split of a GLUE task of which nobody says the labels, called by what the column `idx` says, if there is one.
 
-    Labels that are strings or whole numbers are classes, in sorted order; other numbers are regression.
+    Raises:
+        InputError: if it cannot be had.
+    """
+    table = from_hub(spec, split) if data is None else from_folder(Path(data), spec, split)
+    source = f"the {split} split of {spec.name}"
+    rows = texts_alone(spec, table, source)
+    if "idx" not in table:
+        return rows
+    ids = _values(table, "idx", source)
+    for one in ids:
+        if type(one) is not int or not 0 <= one < 2**31:
+            raise InputError(f"{source} has the idx {reprlib.repr(one)}, which is no number of a row: it is damaged")
+    return replace(rows, ids=np.asarray(ids, np.int64))
+
+
+def own_rows(
+    name: str, table: Columns, source: str, text_columns: Sequence[str], label_column: str | None
+) -> tuple[TaskSpec, Rows]:
+    """A user's own data, and the task that it is.
+
+    Classes that have names keep them and their order, and rows without a class are left out. Other labels that are
+    strings or whole numbers are classes, in sorted order; other numbers are regression.
+
+    Args:
+        name: of the task.
+        table: the data.
+        source: what to call it.
+        text_columns: one or two.
+        label_column: which column holds the labels.
 
     Raises:
         InputError: if columns are not named or missing, or labels or texts are unfit.
     """
-    table = from_file(path)
     if not 1 <= len(text_columns) <= 2 or label_column is None:
         raise InputError(
-            f"name the columns of {path} with --text-columns (one or two) and --label-column: it has {', '.join(table)}"
+            f"name the columns of {source} with --text-columns (one or two) and --label-column: it has "
+            f"{', '.join(table)}"
         )
-    values = _values(table, label_column, str(path))
+    values = _values(table, label_column, source)
+    if not values:
+        raise InputError(f"{source} has no rows")
+    if label_column in table.classes:
+        classes = table.classes[label_column]
+        _check_number(classes, label_column, source)
+        spec = TaskSpec(name, tuple(text_columns), label_column, classes, ("accuracy",))
+        return spec, _labelled(_rows(spec, table, _named(spec, table, values, source), source), source)
     if any(value is None or value != value for value in values):
-        raise InputError(f"{path} has a row without a label in {label_column!r}: fill it or leave the row out")
-    _check_labels(values, label_column, path)
+        raise InputError(f"{source} has a row without a label in {label_column!r}: fill it or leave the row out")
+    _check_labels(values, label_column, source)
     if any(isinstance(value, float) and not value.is_integer() for value in values):
         spec = TaskSpec(name, tuple(text_columns), label_column, (), ("pearson", "spearman"))
-        return spec, _rows(spec, table, values, str(path))
+        return spec, _rows(spec, table, values, source)
     values = [int(value) if isinstance(value, float) else value for value in values]
     if len({type(value) for value in values}) > 1:
-        raise InputError(f"{path} has labels of more than one kind in {label_column!r}: take text, or whole numbers")
+        raise InputError(f"{source} has labels of more than one kind in {label_column!r}: take text, or whole numbers")
     classes = tuple(str(value) for value in sorted(set(values), key=_in_order(values)))
-    if len(classes) < 2:
-        raise InputError(f"{path} has only the label {classes[0]!r} in {label_column!r}: two classes are needed")
+    _check_number(classes, label_column, source)
     spec = TaskSpec(name, tuple(text_columns), label_column, classes, ("accuracy",))
-    return spec, _rows(spec, table, _class_ids(spec, values, path), str(path))
+    return spec, _rows(spec, table, _class_ids(spec, values, source), source)
 
 
-def own_dev(spec: TaskSpec, path: Path) -> Rows:
-    """A user's own file to report on, with the columns of the training file.
+def own_dev(spec: TaskSpec, table: Columns, source: str) -> Rows:
+    """A user's own data to report on, with the columns of the training data.
 
     Raises:
         InputError: if a column is missing or a label is none of the task's.
     """
-    table = from_file(path)
-    values = _values(table, spec.label_column, str(path))
+    values = _values(table, spec.label_column, source)
     if spec.regression:
-        return _rows(spec, table, values, str(path))
-    return _rows(spec, table, _class_ids(spec, values, path), str(path))
+        return _rows(spec, table, values, source)
+    if spec.label_column in table.classes:
+        return _labelled(_rows(spec, table, _named(spec, table, values, source), source), source)
+    return _rows(spec, table, _class_ids(spec, values, source), source)
+
+
+def texts_alone(spec: TaskSpec, table: Columns, source: str) -> Rows:
+    """Rows of which nobody says the labels; those of the result are 0.
+
+    Raises:
+        InputError: if a column is missing or holds anything but text.
+    """
+    count = len(_values(table, spec.text_columns[0], source))
+    if not count:
+        raise InputError(f"{source} has no rows")
+    return _rows(spec, table, np.zeros(count), source)
+
+
+def has_labels(table: Columns, column: str, source: str) -> bool:
+    """Whether a column is there and labels any row: -1 stands for none, as in test splits whose labels are hidden."""
+    return column in table and any(value is not None and value != -1 for value in _values(table, column, source))
+
+
+def _check_number(classes: Sequence[str], column: str, source: str) -> None:
+    """Refuses a single class."""
+    if len(classes) < 2:
+        raise InputError(f"{source} has only the label {classes[0]!r} in {column!r}: two classes are needed")
+
+
+def _named(spec: TaskSpec, table: Columns, values: Sequence[Any], source: str) -> NDArray[np.int64]:
+    """[N], the task's classes of labels that have names in the table; -1 where a row has none."""
+    names = table.classes[spec.label_column]
+    known = np.asarray([value is not None and value != -1 for value in values], np.bool_)
+    labels = [value for value, its in zip(values, known, strict=True) if its]
+    for label in labels:
+        if type(label) is not int or label not in range(len(names)):
+            raise InputError(
+                f"{source} has the label {reprlib.repr(label)} in {spec.label_column!r}, which has {len(names)} "
+                "classes: it is damaged"
+            )
+    found = np.full(len(values), -1, np.int64)
+    found[known] = _class_ids(spec, [names[label] for label in labels], source)
+    return found
+
+
+def _labelled(rows: Rows, source: str) -> Rows:
+    """Those that have a class."""
+    kept = np.flatnonzero(rows.labels >= 0)
+    if not len(kept):
+        raise InputError(f"{source} has no labels: they are hidden")
+    if len(kept) == len(rows):
+        return rows
+    logger.warning("%s has %d rows without a label, which are left out", source, len(rows) - len(kept))
+    return rows.select(kept)
 
 
 def _in_order(values: Sequence[Any]) -> Callable[[Any], Any]:
@@ -107,13 +195,14 @@ def _in_order(values: Sequence[Any]) -> Callable[[Any], Any]:
     return int if whole else str
 
 
-def _class_ids(spec: TaskSpec, values: Sequence[Any], path: Path) -> NDArray[np.int64]:
+def _class_ids(spec: TaskSpec, values: Sequence[Any], source: str) -> NDArray[np.int64]:
     known = {name: i for i, name in enumerate(spec.classes)}
     names = [str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values]
     for name in names:
         if name not in known:
             raise InputError(
-                f"{path} has the label {reprlib.repr(name)}, which the training data ({', '.join(known):.200}) has not"
+                f"{source} has the label {reprlib.repr(name)}, which the training data ({', '.join(known):.200}) "
+                "has not"
             )
     return np.asarray([known[name] for name in names], np.int64)
 
@@ -128,12 +217,13 @@ def _values(table: Columns, column: str, source: str) -> list[Any]:
         raise InputError(f"{source} has values in {column!r} that cannot be read ({error!s:.200})") from error
 
 
-def _check_labels(values: Sequence[Any], column: str, path: Path) -> None:
+def _check_labels(values: Sequence[Any], column: str, source: str) -> None:
     """Refuses labels that are neither text nor numbers."""
     for value in values:
         if not isinstance(value, str | int | float) or (isinstance(value, str) and not encodable(value)):
             raise InputError(
-                f"{path} has the label {reprlib.repr(value)} in {column!r}: labels are text, whole numbers, or numbers"
+                f"{source} has the label {reprlib.repr(value)} in {column!r}: labels are text, whole numbers, "
+                "or numbers"
             )
 
 

@@ -40,6 +40,7 @@ from ackd.cli.federate import Federate
 from ackd.cli.finetune import Finetune
 from ackd.cli.generate import Generate
 from ackd.cli.mutual import Mutual
+from ackd.cli.predict import Predict
 from ackd.cli.pretrain import Pretrain
 from ackd.cli.refine_data import RefineData
 from ackd.cli.score import Score
@@ -528,7 +529,10 @@ NAMES = {FillCache: "cache", RefineData: "refine-data"}  # where a command is no
 
 @pytest.mark.parametrize(
     "command",
-    [Finetune, Distill, FillCache, Train, Evaluate, Tune, Mutual, Federate, Pretrain, Score, RefineData, Generate],
+    [
+        *(Finetune, Distill, Predict, FillCache, Train, Evaluate, Tune, Mutual, Federate, Pretrain, Score, RefineData),
+        Generate,
+    ],
 )
 def test_every_option_has_help(command: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -105,6 +105,8 @@ def sound(found: dict[str, Path], output: Path) -> dict[str, list[str]]:
     lines = {
         "finetune": f"{data} --model {found['model']} --epochs 0.3 --batch-size 4 --reward-examples 2 {there}",
         "distill": f"{data} {pair} --decision-interval 1 --policy scheduled {there}",
+        "predict": f"--task own --data {found['data'] / 'train.csv'} --text-columns text --max-length 8 "
+        f"--model {found['model']} {there}",
         "cache": f"{data} --teacher {found['model']} --student-layers 1 --reward-examples 2 {there}",
         "pretrain": f"--corpus {found['chunks']} --config {found['causal.json']} --steps 2 --batch-size 2 "
         f"--tokenizer {found['model']} {there}",

@@ -491,6 +491,24 @@ def _make_parquet(folder: Path) -> None:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_own_rows()), folder / name)
 
 
+def _make_saved(folder: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])}
+    features = datasets.Features({**kinds, "number": datasets.Value("float64")})
+    split = datasets.Dataset.from_list(_own_rows(), features=features)
+    datasets.DatasetDict(train=split, test=split).save_to_disk(folder)
+
+
+def _read_saved(folder: Path) -> None:
+    numbers = any(zlib.crc32(path.read_bytes()) % 3 == 0 for path in folder.glob("train/*.arrow"))
+    settings = {**OWN, "label_column": "number" if numbers else "label"}
+    task = tasks.load("own", tokenizer(), **settings, data=str(folder))
+    task.train.batch(range(min(len(task.train), 4)))
+    tasks.own_texts("own", str(folder), ("text",), None)
+
+
 def _own(ending: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         label = "number" if len((folder / f"train.{ending}").read_bytes()) % 3 == 0 else "label"
@@ -687,6 +705,7 @@ READERS: dict[str, Reader] = {
     "csv": Reader(_make_csv, _own("csv"), ("ackd.tasks.rows", "ackd.tasks.read")),
     "jsonl": Reader(_make_jsonl, _own("jsonl"), ("ackd.tasks.rows", "ackd.tasks.read", "ackd.json_rows")),
     "parquet": Reader(_make_parquet, _own("parquet"), ("ackd.tasks.rows", "ackd.tasks.read")),
+    "saved": Reader(_make_saved, _read_saved, ("ackd.tasks.data_sets", "ackd.tasks.own", "ackd.tasks.rows")),
     "columns": Reader(_make_columns, _read_columns, ("ackd.tasks.rows", "ackd.tasks.read")),
     "glue": Reader(_make_glue, _read_glue, ("ackd.tasks.rows", "ackd.tasks.read")),
     "text": Reader(_make_text, _read_text, ("ackd.corpora.text", "ackd.corpora.chunks", "ackd.json_rows")),

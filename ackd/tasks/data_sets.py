@@ -1,0 +1,153 @@
+"""Data sets of the Hugging Face hub, and folders that `save_to_disk` wrote: their splits, as columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ackd.errors import InputError, reason
+from ackd.json_rows import encodable
+from ackd.tasks.read import ENDINGS, Columns, library
+
+SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[^\s:/]+)?")
+MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote this folder."""
+    return any((folder / name).is_file() for name in (SPLITS, STATE))
+
+
+def splits_of(data: str) -> dict[str, Columns]:
+    """The splits of a data set, by their names.
+
+    Args:
+        data: a folder that `save_to_disk` wrote, where a single split is called train; or a name on the hub, USER/NAME
+            or USER/NAME:CONFIG. What is only a script is refused: nothing is executed.
+
+    Raises:
+        InputError: if there is none, it is damaged, or the hub cannot be reached.
+    """
+    folder = Path(data)
+    if (folder / SPLITS).is_file():
+        return {name: _saved(folder / name) for name in _names(folder / SPLITS)}
+    if is_saved(folder):
+        return {"train": _saved(folder)}
+    if folder.is_dir():
+        raise InputError(
+            f"{data} is no file, nor a folder that save_to_disk wrote: leave the columns away if it is one in GLUE's "
+            "layout, or name a file in it"
+        )
+    if folder.suffix in ENDINGS or not HUB_NAME.fullmatch(data):
+        raise InputError(
+            f"there is no file or folder {data}, and the hub calls its data sets USER/NAME, or USER/NAME:CONFIG"
+        )
+    return _from_hub(data)
+
+
+def _from_hub(data: str) -> dict[str, Columns]:
+    name, _, config = data.partition(":")
+    try:
+        found = library().load_dataset(name, config or None)
+        return {str(split): _of_library(table) for split, table in found.items()}
+    except Exception as error:  # the hub's client raises a dozen kinds for a missing network
+        why = " ".join(str(error).split())[:300] or type(error).__name__  # names of configurations come in a later line
+        raise InputError(
+            f"the data set {data} cannot be had from the Hugging Face hub ({why}): look at its name and configuration, "
+            "connect to the network once, so that a copy is kept, or give a file or a folder that save_to_disk wrote"
+        ) from error
+
+
+def _of_library(table: Any) -> Columns:
+    label = library().ClassLabel
+    classes = {name: tuple(kind.names) for name, kind in table.features.items() if isinstance(kind, label)}
+
+    def column(name: str) -> list[Any]:
+        return list(table.select_columns([name]).with_format("arrow")[:].column(name).to_pylist())
+
+    return Columns(table.column_names, column, classes)
+
+
+def _saved(folder: Path) -> Columns:
+    """One split; read here, since the library follows whatever paths the JSON files name."""
+    import pyarrow
+
+    state, info = _json(folder / STATE), _json(folder / INFO)
+    try:
+        if state.get("_indices_data_files"):
+            raise ValueError("an old release wrote it: save it anew")
+        files = [folder / _plain(one["filename"]) for one in state["_data_files"]]
+        features = info["features"] or {}
+        classes = _classes(features)
+        if not files:  # as the library saves a split without rows
+            return Columns(features, lambda name: [], classes)
+        tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
+        table = pyarrow.concat_tables(tables)
+        table.validate()
+        if len(set(table.column_names)) < len(table.column_names):
+            raise ValueError("two columns have one name")
+    except Exception as error:  # the library raises a dozen kinds for a damaged file
+        raise _damaged(folder, error) from error
+
+    def column(name: str) -> list[Any]:
+        values = table.column(name)
+        values.validate(full=True)  # offsets that lead out of the file too
+        return list(values.to_pylist())
+
+    return Columns(table.column_names, column, classes)
+
+
+def _names(file: Path) -> list[str]:
+    """What the splits are called."""
+    try:
+        return [_plain(name) for name in _json(file)["splits"]]
+    except (ValueError, LookupError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _damaged(file.parent, error) from error
+
+
+def _plain(name: Any) -> str:
+    """A name that leads to no other folder."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise ValueError(f"{str(name)[:40]!r} is no name in this folder")
+    return name
+
+
+def _classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The names of classes, by column."""
+    kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    found = {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    for name, classes in found.items():
+        if not (isinstance(classes, list) and all(isinstance(one, str) and encodable(one) for one in classes)):
+            raise ValueError(f"the classes of {name!r} have no names")
+        if not classes or len(set(classes)) < len(classes):
+            raise ValueError(f"the classes of {name!r} are not told apart")
+    return {name: tuple(classes) for name, classes in found.items()}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+        InputError: if there is none.
+    """
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_BYTES + 1)
+        content = json.loads(text)
+        if len(text) > MAX_BYTES or not isinstance(content, dict):
+            raise ValueError("it is something else")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): take a whole copy of the data set") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is no JSON object ({reason(error)}): take a whole copy of the data set") from error
+    return content
+
+
+def _damaged(folder: Path, error: Exception) -> InputError:
+    return InputError(f"the data set in {folder} cannot be read ({reason(error)}): take a whole copy of it")
