@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from ackd import comparison, pictures
 from ackd.cli import main
 from ackd.cli.evaluate import COLUMNS
+from ackd.statistics import stratified_bootstrap
 
 FIXED = ["episode", "seed", "decision", "steps_done", "selection", "reward", "improvement", "cost", "bonus"]
 FIXED += ["reward_loss", "reward_score", "label_loss", "grad_norm", "learning_rate", "flops", "flops_share", "error"]
@@ -34,7 +35,7 @@ LEDGER = {"seconds": {"student": 3.0, "agent": 1.0}, "flops": {"student": 3e12, 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Coarse pictures and few resamples: what is drawn is the same."""
     monkeypatch.setattr(pictures, "DPI", 60)
-    few = functools.partial(comparison.stratified_bootstrap, resamples=20)
+    few = functools.partial(stratified_bootstrap, resamples=20)
     monkeypatch.setattr(comparison, "stratified_bootstrap", few)
 
 
