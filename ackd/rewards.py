@@ -9,12 +9,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ackd.episode import OVERTAKEN, Episode
+from ackd.episode import Episode
 from ackd.errors import unknown
 from ackd.types import Standing
 
 MIN_GAP = 0.01  # a smaller or negative gap to the teacher is noise: plain differences are used instead
-Measure = Literal["loss", "score", "probability", "divergence", "teacher_correlation", "agreement"]
+Measure = Literal["loss", "score", "probability", "divergence", "teacher_correlation", "agreement", "either"]
 LOWER = frozenset({"loss", "divergence"})  # of these less is better
 COMPARED = frozenset({"divergence", "teacher_correlation"})  # these are 0 throughout without a teacher
 GAPS: dict[str, Measure] = {
@@ -24,7 +24,10 @@ GAPS: dict[str, Measure] = {
     "kl-gap": "divergence",
     "margin-gap": "teacher_correlation",
     "agreement-gap": "agreement",
+    "either-gap": "either",
 }
+LABELS_COUNT = 0.95  # a student that knows so much more of the labels than of the teacher is judged by the labels
+LEAST_KNOWN = 0.05  # a teacher whose answers correlate less with the labels knows nothing of them
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,10 @@ class GapClosed:
         divergence           -mean KL(q || p), 0 of the teacher's own;  for regression -mean (z - t)^2
         teacher_correlation  r_t = Pearson(m(z), m(t)), 1 of the teacher's own;  for regression Pearson(z, t)
         agreement            (r_t + r_y) / 2,  r_y = Pearson(m(z), onehot(y) - 1 / C);  for regression Pearson(z, y)
+        either               max(r_t, 0.95 r_y / r_y of the teacher);  r_y if that is below 0.05, or nobody teaches
 
-    If no measure is named it is the one that ranks selections best in the setting (benchmarks/reward_alignment.py):
-    teacher_correlation; probability where the teacher seems to be overtaken, see `Facts`; agreement without a teacher.
+    What is closest to the teacher is best as long as the teacher is; a student that outdoes it is judged by the labels.
+    That ranks selections most as scores on other data do (benchmarks/reward_alignment.py).
 
     Cost is the decision's FLOPs as a share of what transferring everything would take in the whole run. The
     improvements of an episode telescope: they sum to the share of the gap that the run closed, however often it is
@@ -75,17 +79,7 @@ class GapClosed:
     """
 
     cost_weight: float = 0.0
-    on: Measure | None = None
-
-    def measure(self, episode: Episode) -> Measure:
-        """What it is made of, which is the same throughout an episode."""
-        if self.on is not None:
-            return self.on
-        if not episode.teacher:
-            return "agreement"
-        facts = episode.facts
-        overtaken = facts is not None and facts.chance > 0 and facts.overtaken > OVERTAKEN  # of classes
-        return "probability" if overtaken else "teacher_correlation"
+    on: Measure = "either"
 
     def gap(self, episode: Episode) -> float | None:
         """What improvements are shares of; None where there is no gap to close, or nothing to compare with."""
@@ -103,11 +97,16 @@ class GapClosed:
 
     def measured(self, episode: Episode, standing: Standing) -> float:
         """The measure of a standing in the episode, as it is."""
-        return float(getattr(standing, self.measure(episode)))
+        if self.on != "either":
+            return float(getattr(standing, self.on))
+        known = episode.teacher.label_correlation if episode.teacher else 0.0
+        if known < LEAST_KNOWN:
+            return standing.label_correlation
+        return max(standing.teacher_correlation, LABELS_COUNT * standing.label_correlation / known)
 
     def _phi(self, episode: Episode, standing: Standing) -> float:
         value = self.measured(episode, standing)
-        return -value if self.measure(episode) in LOWER else value
+        return -value if self.on in LOWER else value
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def distill(
     Args:
         decision_interval: optimizer steps in a phase, the least that a decision holds for.
         decisions: in an episode, spread evenly over its phases; None: one for each phase, as a preset has it.
-        reward: one of `ackd.rewards.REWARDS`; gap is the one that ranks best in the setting.
+        reward: one of `ackd.rewards.REWARDS`; gap is either-gap.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
         flops_budget: what a run may spend, as a share of what transferring everything throughout takes; None: no limit.
         choice: subset | levels | weights | type-subset | type-shares; a preset has its own, one action for each of

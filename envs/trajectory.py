@@ -131,7 +131,8 @@ class Trajectory:
         reward = gap_of(self.reward)
         if self._warned or not episode.start or reward is None or reward.gap(episode) is not None:
             return
-        self._warned, measure = True, reward.measure(episode)
+        self._warned = True
+        measure = "agreement" if reward.on == "either" else reward.on
         if not episode.teacher:
             earned = "0: take one that needs none, such as loss-gap" if measure in COMPARED else "plain differences"
             logger.warning("there is no teacher to compare with, so rewards are %s", earned)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ackd.cli.options import StudentOptions
-from ackd.episode import Episode, Facts, Phase
+from ackd.episode import Episode, Phase
 from ackd.errors import InputError
 from ackd.rewards import GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
 from ackd.types import Report, Selection, Standing
@@ -47,7 +47,8 @@ def measured(on: str, start: float, teacher: float, values: list[float]) -> list
 
 
 finite = st.floats(0.0, 5.0)
-every_measure = pytest.mark.parametrize("on", GAPS.values())
+PLAIN = [on for on in GAPS.values() if on != "either"]  # which is made of two others and the teacher's own
+every_measure = pytest.mark.parametrize("on", PLAIN)
 
 
 @every_measure
@@ -79,7 +80,7 @@ def test_a_gap_of_the_wrong_sign_or_next_to_none_gives_plain_differences(on: Mea
 @every_measure
 def test_a_reward_reads_its_own_measure_alone(on: Measure) -> None:
     both = {"teacher_correlation", "agreement"}  # one is a part of the other
-    for other in {*GAPS.values()} - (both if on in both else {on}):
+    for other in {*PLAIN} - (both if on in both else {on}):
         assert GapClosed(on=on)(measured(other, 0.1, 0.9, [0.7])[0]).total == 0.0
 
 
@@ -101,23 +102,22 @@ def test_agreement_is_half_with_the_teacher_and_half_with_the_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probe", "agreement", "chance", "measure"),
+    ("teacher", "labels", "known", "value"),
     [
-        (0.6, 0.9, 0.5, "teacher_correlation"),
-        (0.64, 0.65, 0.5, "probability"),  # 0.93 of what the teacher knows
-        (0.5, 0.5, 0.5, "probability"),  # which is nothing
-        (0.9, 0.8, 0.0, "teacher_correlation"),  # regression has no probabilities
+        (0.7, 0.5, 0.8, 0.7),  # it knows more of the teacher
+        (0.7, 0.5, 0.5, 0.95),  # it knows as much of the labels as the teacher does
+        (0.2, 0.6, 0.4, 0.95 * 1.5),  # it outdoes the teacher
+        (0.9, 0.3, 0.04, 0.3),  # there is nothing to learn from the teacher
     ],
 )
-def test_what_is_measured_depends_on_the_teacher(
-    probe: float, agreement: float, chance: float, measure: Measure
+def test_a_student_that_outdoes_its_teacher_is_judged_by_the_labels(
+    teacher: float, labels: float, known: float, value: float
 ) -> None:
-    facts = Facts(agreement, 0.9, probe, chance, 0.01, 3.0)
-    known = Episode(Standing(1.0, 0.5), Standing(0.5, 0.9), 10, 10, facts=facts)
-    assert GapClosed().measure(known) == measure
-    assert GapClosed().measure(replace(known, facts=None)) == "teacher_correlation"
-    assert GapClosed().measure(replace(known, teacher=None)) == "agreement"
-    assert GapClosed(on="loss").measure(known) == "loss"
+    taught = Episode(None, Standing(0.5, 0.9, teacher_correlation=1.0, label_correlation=known), 10, 10)
+    standing = Standing(1.0, 0.5, teacher_correlation=teacher, label_correlation=labels)
+    assert GapClosed().measured(taught, standing) == pytest.approx(value)
+    assert GapClosed().measured(replace(taught, teacher=None), standing) == labels
+    assert GapClosed(on="teacher_correlation").measured(taught, standing) == teacher
 
 
 def test_nothing_is_paid_for_unless_it_is_asked_for() -> None:
