@@ -40,14 +40,13 @@ from scipy.stats import kendalltau
 
 from ackd import Distillation, Selection, prepare
 from ackd.cohort import Cohort
-from ackd.episode import OVERTAKEN
-from ackd.rewards import GAPS, LOWER
+from ackd.episode import Episode
+from ackd.rewards import GAPS, LOWER, GapClosed
 from ackd.tasks import Split, Task
 from ackd.types import Standing
 
 Array = NDArray[np.float64]
 MEASURES = {**GAPS, "labels alone": "label_correlation"}
-DEFAULT = "gap"  # one of them, depending on the teacher
 SHARED = Path(os.environ.get("ACKD_SHARED", "../shared"))
 
 
@@ -192,9 +191,13 @@ def teacher_of(setting: Setting, options: argparse.Namespace) -> str:
     return str(folder)
 
 
-def measures(standing: Standing) -> dict[str, float | None]:
+def measures(standing: Standing, teacher: Standing) -> dict[str, float | None]:
     """Each measure of the reward split; None if the student diverged."""
-    return {on: getattr(standing, on) if standing.finite else None for on in MEASURES.values()}
+    if not standing.finite:
+        return dict.fromkeys(MEASURES.values())
+    taught = Episode(None, teacher, steps=1, decision_interval=1)
+    known = {on: GapClosed(on=on).measured(taught, standing) for on in GAPS.values()}
+    return {**known, "label_correlation": standing.label_correlation}
 
 
 def cell(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -212,19 +215,16 @@ def cell(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, 
     )
     distillation.task = drawn(distillation.task, setting, seed)
     (dev, split), *_ = distillation.task.dev.items()
+    teacher = distillation.measure_teacher(distillation.task.reward, "reward")
     names, arms = list(ARMS), {}
     for start in range(0, len(names), setting.together):
         some = names[start : start + setting.together]
         cohort = trained(distillation, [ARMS[name] for name in some], seed)
         standings = cohort.measure(distillation.task.reward, "reward")
         for name, standing, told in zip(some, standings, cohort.measure(split, dev), strict=True):
-            arms[name] = {"dev": 100 * told.score if told.finite else None, **measures(standing)}
-    teacher = distillation.measure_teacher(distillation.task.reward, "reward")
-    facts = distillation.facts()
-    assert facts is not None
+            arms[name] = {"dev": 100 * told.score if told.finite else None, **measures(standing, teacher)}
     return {
-        "overtaken": facts.overtaken,
-        "teacher": {"dev": 100 * distillation.measure_teacher(split, dev).score, **measures(teacher)},
+        "teacher": {"dev": 100 * distillation.measure_teacher(split, dev).score, **measures(teacher, teacher)},
         "arms": arms,
         "seconds": round(time.perf_counter() - began[0], 1),
         "processor_seconds": round(time.process_time() - began[1], 1),
@@ -286,7 +286,6 @@ class Found:
     dev: Array  # [seeds, arms]
     signed: Mapping[str, Array]  # each [seeds, arms], higher is better
     teacher: float  # on dev
-    overtaken: float  # see `ackd.episode.Facts`
     seconds: float  # of a seed
 
     @classmethod
@@ -298,10 +297,8 @@ class Found:
             return np.array([[row["arms"][arm][what] for arm in arms] for row in rows], float)
 
         signed = {name: -table(on) if on in LOWER else table(on) for name, on in MEASURES.items()}
-        overtaken = np.array([[row["overtaken"]] for row in rows]) > OVERTAKEN
-        signed[DEFAULT] = np.where(overtaken, signed["probability-gap"], signed["margin-gap"])
-        means = (statistics.mean(row[name] for row in rows) for name in ("overtaken", "seconds"))
-        return cls(arms, table("dev"), signed, statistics.mean(row["teacher"]["dev"] for row in rows), *means)
+        seconds = statistics.mean(row["seconds"] for row in rows)
+        return cls(arms, table("dev"), signed, statistics.mean(row["teacher"]["dev"] for row in rows), seconds)
 
     def tau(self, name: str) -> float:
         """Kendall's tau-b over all arms, measure and dev each a mean over the seeds."""
@@ -349,7 +346,7 @@ def report(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> st
     ]
     for title, what in COLUMNS.items():
         table = [f"| {title} | mean | {' | '.join(found)} |", "|---" * (2 + len(found)) + "|"]
-        for name in (*MEASURES, DEFAULT):
+        for name in MEASURES:
             values = [what(one, name) for one in found.values()]
             table.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in (np.mean(values), *values)) + " |")
         lines.append("\n".join(table))
@@ -359,17 +356,15 @@ def report(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> st
 
 def _settings(found: Mapping[str, Found]) -> str:
     table = [
-        "| setting | teacher on dev | overtaken | labels | all | best arm | | arms left out | seconds a seed |",
-        "|---" * 9 + "|",
+        "| setting | teacher on dev | labels | all | best arm | | arms left out | seconds a seed |",
+        "|---" * 8 + "|",
     ]
     for name, one in found.items():
         dev = dict(zip(one.arms, one.dev.mean(0).tolist(), strict=True))
         best = max(dev, key=dev.__getitem__)
         some = " | ".join(f"{dev[arm]:.2f}" if arm in dev else "" for arm in ("labels", "all", best))
         left = len(ARMS) - len(one.arms)
-        table.append(
-            f"| {name} | {one.teacher:.2f} | {one.overtaken:.2f} | {some} | {best} | {left} | {one.seconds:.0f} |"
-        )
+        table.append(f"| {name} | {one.teacher:.2f} | {some} | {best} | {left} | {one.seconds:.0f} |")
     return "\n".join(table)
 
 

@@ -218,9 +218,8 @@ class StudentOptions(PairOptions, CacheOptions, LearningOptions):
     decision_interval: int = 20
     """Optimizer steps between two rows of decisions.csv and two points of a curve; a decision holds for one or more."""
     reward: str = "gap"
-    """What a decision earns: gap (margin-gap, as long as the teacher is sound), loss-gap, score-gap, probability-gap,
-    kl-gap, margin-gap, agreement-gap, neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them
-    apart."""
+    """What a decision earns: gap (which is either-gap), loss-gap, score-gap, probability-gap, kl-gap, margin-gap,
+    agreement-gap, neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them apart."""
     cost_weight: float = 0.0
     """What transferring everything throughout costs, in shares of the gap to the teacher."""
     gradient_cosines: bool = False
