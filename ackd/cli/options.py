@@ -7,10 +7,11 @@ import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ackd.recipe import Recipe, Schedule
 from ackd.stopping import whole
 
 Precision = Literal["fp32", "bf16"]
@@ -198,6 +199,26 @@ class LearningOptions:
         """As `ackd.prepare` takes them."""
         own = {name: getattr(self, name) for name in ("steps", "batch_size", "accumulate", "lr")}
         return {**own, "compiled": self.compile}
+
+
+@dataclass(kw_only=True)
+class RecipeOptions:
+    """The optimizer, and the course of the learning rate."""
+
+    warmup: float = Recipe.warmup
+    """Share of the steps in which the learning rate rises."""
+    schedule: Schedule = Recipe.schedule
+    """The learning rate after that: a linear fall to 0, a cosine to a tenth of the peak, or constant."""
+    weight_decay: float = Recipe.weight_decay
+    """Of the matrices; biases and norms have none."""
+    adam_betas: tuple[float, float] = Recipe.adam_betas
+    """Adam's two betas."""
+    gradient_clipping: float = Recipe.gradient_clipping
+    """Largest norm of a step's gradient."""
+
+    def recipe(self) -> Recipe:
+        """As a training takes it."""
+        return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
 
 
 @dataclass(kw_only=True)

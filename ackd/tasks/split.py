@@ -29,6 +29,7 @@ class Split:
         padding: what each input is padded with.
         language: whether examples are texts to go on with: a batch has all tokens of each but the last, and as labels,
             [B, n], those that follow them; `labels` are not used.
+        end: the token that ends a text, behind which no label is; there are labels behind every token if None.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Split:
         padding: Mapping[str, int],
         *,
         language: bool = False,
+        end: int | None = None,
     ) -> None:
         self.inputs, self.offsets, self.labels, self.ids, self.padding = inputs, offsets, labels, ids, padding
-        self.language = language
+        self.language, self.end = language, end
 
     @classmethod
     def tokenise(
@@ -71,6 +73,15 @@ class Split:
         return np.diff(self.offsets)
 
     @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """[N], the tokens of each text that are labels: all but the first, and those behind the end of another."""
+        if self.end is None:
+            return self.lengths - 1
+        ends = np.concatenate([[0], np.cumsum(self.inputs["input_ids"] == self.end)])
+        inner: NDArray[np.int64] = ends[self.offsets[1:] - 1] - ends[self.offsets[:-1]]
+        return self.lengths - 1 - inner
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the ids and tokens: of the data, the tokenizer and the length at which examples are cut."""
         digest = hashlib.sha256()
@@ -94,7 +105,9 @@ class Split:
         inputs[MASK] = torch.from_numpy(mask.astype(np.int64))
         labels = self.labels[chosen]
         if self.language:
-            labels = np.where(mask, self.inputs["input_ids"][where + 1].astype(np.int64), NO_TOKEN)
+            tokens = self.inputs["input_ids"]
+            told = mask if self.end is None else mask & (tokens[where] != self.end)
+            labels = np.where(told, tokens[where + 1].astype(np.int64), NO_TOKEN)
         ids = torch.from_numpy(self.ids[chosen])
         return Batch(ids, inputs, torch.from_numpy(labels), torch.from_numpy(lengths))
 
@@ -105,7 +118,8 @@ class Split:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         where = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
         inputs = {name: flat[where] for name, flat in self.inputs.items()}
-        return Split(inputs, offsets, self.labels[chosen], self.ids[chosen], self.padding, language=self.language)
+        labels, ids = self.labels[chosen], self.ids[chosen]
+        return Split(inputs, offsets, labels, ids, self.padding, language=self.language, end=self.end)
 
     def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Groups of at most `size` places, those of similar length together: little padding, each example once."""
