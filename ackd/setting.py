@@ -16,6 +16,7 @@ from ackd.loop import Distillation
 from ackd.memory import reuse_memory
 from ackd.plan import parse_size
 from ackd.precision import Precision
+from ackd.recipe import Recipe
 from ackd.sources import find_tokenizer, seen_by, student_of, task_of, teacher_of
 from ackd.teachers import ModelTeacher, kept
 from ackd.types import Shape, Teacher
@@ -38,6 +39,7 @@ def prepare(
     data_seed: int = 0,
     student_layers: int | None = None,
     student: str | None = None,
+    student_init: models.Init = "even",
     types: Sequence[str] = (),
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -77,6 +79,7 @@ def prepare(
         data_seed: of the reward split and of `max_examples`, the same for every run that is compared.
         student_layers: the student starts as so many of the layers of `student`, or of the first teacher.
         student: a folder or hub id to start from, or a JSON config to draw weights for.
+        student_init: which of the layers: `even` distances, or the `first` ones.
         types: the knowledge types that can be selected, logits, hidden and attention if none is named; of several
             teachers `logits@2` is the second's, and `logits` stands for everyone's. With a preset whose own losses
             give way, these take their place.
@@ -117,7 +120,7 @@ def prepare(
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     first = (teachers[0].model, sources[0]) if teachers else None
-    make_student, shape = student_of(student, student_layers, first, tokenizer, spec.num_labels)
+    make_student, shape = student_of(student, student_layers, first, tokenizer, spec.num_labels, student_init)
     make_method = _method(
         types,
         preset,
@@ -184,6 +187,7 @@ def prepare(
         batch_size=batch_size,
         accumulate=accumulate,
         lr=lr,
+        recipe=Recipe() if method.warmup is None else Recipe(warmup=method.warmup),
         # a method's own teachers come behind those that were named
         teacher_weights=teacher_weights and [*teacher_weights, *[1.0] * (len(answering) - len(teachers))],
         scale_steps=0 if method.stages else scale_steps,

@@ -176,6 +176,33 @@ def test_teachers_of_different_tokenizers_are_refused(teachers: list[str], tmp_p
         ready([teachers[0], str(tmp_path / "other")])
 
 
+def test_a_student_starts_as_the_first_layers_where_asked(teachers: list[str]) -> None:
+    """As Dynamic KD's students do."""
+    teacher = models.load_model(teachers[0])
+    for init, layers in (("even", (1, 3)), ("first", (0, 1))):
+        student = ready(teachers[0], student_init=init).student.model
+        for own, theirs in enumerate(layers):
+            ours, whole = (model.bert.encoder.layer for model in (student, teacher))
+            pairs = zip(ours[own].parameters(), whole[theirs].parameters(), strict=True)
+            assert all(torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(InputError, match="did you mean 'first'"):
+        ready(teachers[0], student_init="frist")
+    with pytest.raises(InputError, match="give --student-layers with it"):
+        ready(teachers[0], student_layers=None, student=teachers[0], student_init="first")
+
+
+def test_a_method_has_a_warm_up_of_its_own(teachers: list[str]) -> None:
+    def warmup(preset: str, teacher: str | list[str], **options: float) -> float:
+        return ready(teacher, preset=preset, options=options).recipe.warmup
+
+    assert warmup("kd", teachers[0]) == 0.06
+    assert warmup("dynamickd-data", teachers[0]) == warmup("dynamickd-objective", teachers[0]) == 0.1
+    assert warmup("dynamickd-teacher", teachers) == 0.05
+    assert warmup("dynamickd-data", teachers[0], lr_warmup=0.3) == 0.3
+    assert warmup("dynamickd-data,kd", teachers[0]) == 0.1
+    assert warmup("dynamickd-data,dynamickd-teacher", teachers) == 0.1
+
+
 def test_layer_maps_may_use_a_layer_more_than_once(teachers: list[str]) -> None:
     distillation = ready(teachers[0], types=["hidden", "attention"], layer_map="0:1,0:3,1:3")
     for one in distillation.distiller.knowledge.values():

@@ -136,9 +136,11 @@ class ModelOptions:
     """The student's model, and where the models are."""
 
     student_layers: int | None = None
-    """The student starts as so many layers, at even distances, of --student, or of the (first) teacher."""
+    """The student starts as so many layers of --student, or of the (first) teacher."""
     student: str | None = None
     """Folder or hub id to start from, or a JSON config to draw weights for."""
+    student_init: Literal["even", "first"] = "even"
+    """Which of the layers with --student-layers: those at even distances, or the first ones."""
     device: str = "cpu"
     """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
     precision: Precision = "fp32"
@@ -146,7 +148,8 @@ class ModelOptions:
 
     def model_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
-        return {name: getattr(self, name) for name in ("student_layers", "student", "device", "precision")}
+        names = ("student_layers", "student", "student_init", "device", "precision")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,14 @@
 """Transformers as this project sees them. Only here and in `ackd.tasks` is the library imported."""
 
-from ackd.models.build import StudentFactory, from_checkpoint, from_config, from_layers, read_config, small_config
+from ackd.models.build import (
+    Init,
+    StudentFactory,
+    from_checkpoint,
+    from_config,
+    from_layers,
+    read_config,
+    small_config,
+)
 from ackd.models.cost import Cost, Meter
 from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
 from ackd.models.load import (
@@ -29,6 +37,7 @@ from ackd.models.writing import check_causal, go_on
 
 __all__ = [
     "Cost",
+    "Init",
     "Meter",
     "Model",
     "SentenceEnds",
