@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ackd import knowledge, models, presets, tasks
-from ackd.checks import check_classes, check_device, check_outputs
+from ackd.checks import check_classes, check_device, check_outputs, check_whole
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.memory import reuse_memory
@@ -18,7 +19,7 @@ from ackd.plan import parse_size
 from ackd.precision import Precision
 from ackd.recipe import Recipe
 from ackd.sources import find_tokenizer, seen_by, student_of, task_of, teacher_of
-from ackd.teachers import ModelTeacher, kept
+from ackd.teachers import ModelTeacher, OwnTokens, kept
 from ackd.types import Shape, Teacher
 from ackd.weighting import Weighting, together
 
@@ -116,7 +117,8 @@ def prepare(
     teachers, tokenizers = _teachers(
         sources, spec, place, precision, own_data=data is not None and Path(data).is_file()
     )
-    tokenizer = tokenizers[0] if teachers else find_tokenizer(task, (), student)
+    tokenizer = _read_by(student, tokenizers) if teachers else find_tokenizer(task, (), student)
+    strangers = [m for m, its in enumerate(tokenizers) if not models.same_vocabulary(its, tokenizer)]
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     first = (teachers[0].model, sources[0]) if teachers else None
@@ -134,9 +136,11 @@ def prepare(
     with torch.random.fork_rng():
         method = make_method()
         check_outputs([one.model for one in teachers], make_student().to(place), method.knowledge)
-    its_task = task_of(
+    for m in strangers:
+        check_whole(sources[m], [one for one in method.knowledge if one.teacher == m])
+    load = partial(
+        task_of,
         task,
-        tokenizer,
         data=data,
         text_columns=tuple(text_columns),
         label_column=label_column,
@@ -149,7 +153,10 @@ def prepare(
         seed=data_seed,
         seen=seen_by(sources, (student,), reward_from),
     )
-    answering: Sequence[Teacher] = teachers
+    its_task = load(tokenizer)
+    answering: list[Teacher] = list(teachers)
+    for m in strangers:
+        answering[m], its_task = _strange(teachers[m], its_task, load(tokenizers[m]))
     if cache is not None:
         budget = parse_size(cache_budget)
         answering = [
@@ -162,13 +169,13 @@ def prepare(
                 budget=budget,
                 dtype=cache_dtype,
             )
-            for m, one in enumerate(teachers)
+            for m, one in enumerate(answering)
         ]
     images = tasks.images(its_task.train, tokenizer)
     material = presets.Material(its_task.train, spec.num_labels, make_student, place, images=images)
     weighs = [method.weigh(answering, material)] if method.weigh is not None else []
     if method.revise is not None:
-        answering = method.revise(answering, material)
+        answering = list(method.revise(answering, material))
 
     def make_weighting() -> Weighting | None:
         own = make_method().weighting
@@ -201,19 +208,30 @@ def prepare(
 def _teachers(
     sources: Sequence[str], spec: tasks.TaskSpec, place: torch.device, precision: Precision, *, own_data: bool
 ) -> tuple[list[ModelTeacher], list[models.Tokenizer]]:
-    """The teachers that were named, and their tokenizers, which are alike."""
+    """The teachers that were named, and their tokenizers."""
     teachers: list[ModelTeacher] = []
     tokenizers: list[models.Tokenizer] = []
     for source in sources:
         teacher, tokenizer = teacher_of(source, str(place), precision)
         check_classes(spec, teacher.model, source, own_data=own_data)
-        if tokenizers and not models.same_vocabulary(tokenizer, tokenizers[0]):
-            raise InputError(
-                f"the tokenizers of the teachers {sources[0]} and {source} differ: distil from one of them"
-            )
         teachers.append(teacher)
         tokenizers.append(tokenizer)
     return teachers, tokenizers
+
+
+def _read_by(student: str | None, tokenizers: Sequence[models.Tokenizer]) -> models.Tokenizer:
+    """What the student reads: its own tokenizer's tokens where it has one, or else the first teacher's."""
+    if student is None or student.endswith(".json"):
+        return tokenizers[0]
+    own = models.load_tokenizer(student)
+    return next((its for its in tokenizers if models.same_vocabulary(its, own)), own)
+
+
+def _strange(teacher: ModelTeacher, task: tasks.Task, its: tasks.Task) -> tuple[Teacher, tasks.Task]:
+    """A teacher that reads a task in tokens of its own, `its`; and the task with these beside."""
+    name = its.train.fingerprint[:16]
+    longer = float(its.train.lengths.mean() / task.train.lengths.mean())
+    return OwnTokens(teacher, name, longer), task.beside(name, its)
 
 
 def _method(

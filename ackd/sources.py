@@ -102,11 +102,6 @@ def student_of(
             raise InputError(f"{source} says how many layers the student has: leave --student-layers away")
         make = models.from_config(models.read_config(source, num_labels))
     else:
-        if teacher is not None and not models.same_vocabulary(models.load_tokenizer(source), tokenizer):
-            raise InputError(
-                f"the tokenizers of the student {source} and the teacher {teacher[1]} differ: "
-                "give a student that was trained with the teacher's tokenizer"
-            )
         make = models.from_checkpoint(source, num_labels)
         if layers is not None:
             make = _layers_of(make, layers, init)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -30,6 +31,7 @@ class Split:
         language: whether examples are texts to go on with: a batch has all tokens of each but the last, and as labels,
             [B, n], those that follow them; `labels` are not used.
         end: the token that ends a text, behind which no label is; there are labels behind every token if None.
+        others: the same examples in the tokens of other tokenizers, by a name; a batch has them too.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class Split:
         *,
         language: bool = False,
         end: int | None = None,
+        others: Mapping[str, Split] | None = None,
     ) -> None:
         self.inputs, self.offsets, self.labels, self.ids, self.padding = inputs, offsets, labels, ids, padding
         self.language, self.end = language, end
+        self.others: Mapping[str, Split] = others or {}
 
     @classmethod
     def tokenise(
@@ -109,7 +113,8 @@ class Split:
             told = mask if self.end is None else mask & (tokens[where] != self.end)
             labels = np.where(told, tokens[where + 1].astype(np.int64), NO_TOKEN)
         ids = torch.from_numpy(self.ids[chosen])
-        return Batch(ids, inputs, torch.from_numpy(labels), torch.from_numpy(lengths))
+        others = {name: one.batch(chosen) for name, one in self.others.items()}
+        return Batch(ids, inputs, torch.from_numpy(labels), torch.from_numpy(lengths), others)
 
     def select(self, indices: Indices) -> Split:
         """Only the examples at `indices`, in their order."""
@@ -119,7 +124,20 @@ class Split:
         where = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
         inputs = {name: flat[where] for name, flat in self.inputs.items()}
         labels, ids = self.labels[chosen], self.ids[chosen]
-        return Split(inputs, offsets, labels, ids, self.padding, language=self.language, end=self.end)
+        others = {name: one.select(chosen) for name, one in self.others.items()}
+        return Split(inputs, offsets, labels, ids, self.padding, language=self.language, end=self.end, others=others)
+
+    def beside(self, name: str, other: Split) -> Split:
+        """These examples, of which batches also have another tokenizer's tokens.
+
+        Raises:
+            ValueError: if those are other examples.
+        """
+        if not np.array_equal(self.ids, other.ids):
+            raise ValueError("the other tokens are of other examples")
+        both = copy.copy(self)
+        both.others = {**self.others, name: other}
+        return both
 
     def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Groups of at most `size` places, those of similar length together: little padding, each example once."""
