@@ -101,6 +101,23 @@ def test_the_gradient_is_that_of_the_log_chance_times_the_reward(reward: int, cr
     assert numbers(linear.bias.grad) == pytest.approx(-(score * rewards[:, None]).mean(0), rel=1e-4, abs=1e-6)
 
 
+def test_a_batchs_reward_is_no_part_of_what_it_is_compared_with() -> None:
+    """Its gradient has the reward less the mean of those before it."""
+    losses, weighting = terms(), policy()
+    linear = weighting.network.layers
+    assert isinstance(linear, torch.nn.Linear)
+    weighed(weighting, answers(losses, seed=0), losses)
+    drawn = (weighed(weighting, answers(losses, seed=1), losses) > 0).astype(float)
+    weight, bias = numbers(linear.weight), numbers(linear.bias)
+    weighed(weighting, answers(losses, seed=2), losses)
+    logits_then = answers(losses, seed=1)
+    _, _, theirs, errors, _ = known(logits_then, losses)
+    states = np.concatenate([numbers(logits_then.student.cls[0]), softmax(theirs).reshape(6, -1), errors], 1)
+    before, own = (-known(answers(losses, seed=seed), losses)[1].mean() for seed in (1, 2))
+    score = drawn - 1 / (1 + np.exp(-(states @ weight.T + bias)))
+    assert numbers(linear.bias.grad) == pytest.approx(-score.mean(0) * (own - before), rel=1e-4, abs=1e-6)
+
+
 def test_the_baseline_is_a_running_mean_of_rewards() -> None:
     losses, weighting = terms(), policy()
     means = []
