@@ -112,7 +112,8 @@ LEARNED = (
         does="outputs of several teachers, drawn for each example by a policy that learns in the run",
         cost="a pass of every teacher a step",
         known="state, Bernoulli draws and three rewards from descriptions; alpha, tau and empty selections from a "
-        "re-run, github.com/aitsc/GLMKD (2023), whose slips (pi for log pi, the last teacher's loss for the student's) are not repeated",
+        "re-run, github.com/aitsc/GLMKD (2023), whose slips (pi for log pi, the last teacher's loss for the student's) "
+        "are not repeated",
         unknown="the instance embedding is the student's own [CLS] here; what an update is made of, the rates, the "
         "baseline, and the share of averaging before are ours; one description lets the chances themselves be the "
         "weights; accuracy is of training batches, where the paper takes dev. In the re-run the policy added almost "

@@ -164,8 +164,8 @@ def minilmv2(s: Plain, t: Plain, y: Tensor, project: Callable[[Tensor], Tensor])
 
 def distilbert(s: Plain, t: Plain, y: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
     ours, theirs = project(s.states[-1]), t.states[-1]
-    tokens = [torch.cat([states[b, :length] for b, length in enumerate(LENGTHS)]) for states in (ours, theirs)]
-    cosine = F.cosine_embedding_loss(*tokens, torch.ones(sum(LENGTHS)))
+    one, other = (torch.cat([states[b, :length] for b, length in enumerate(LENGTHS)]) for states in (ours, theirs))
+    cosine = F.cosine_embedding_loss(one, other, torch.ones(sum(LENGTHS)))
     return 5 * 2.0**2 * kl(s, t, 2.0, "batchmean") + 2 * cross_entropy(s, y) + cosine
 
 

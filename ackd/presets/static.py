@@ -213,8 +213,8 @@ METHODS = (
         "https://arxiv.org/abs/2002.10957",
         does="the last layer's attention and value relations first, labels afterwards",
         cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's first "
-        "stage is a pre-training",
+        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
+        "first stage is a pre-training",
     ),
     Method(
         "minilmv2",
@@ -224,8 +224,8 @@ METHODS = (
         "https://arxiv.org/abs/2012.15828",
         does="the last layer's query, key and value relations first, labels afterwards",
         cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's first "
-        "stage is a pre-training",
+        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
+        "first stage is a pre-training",
     ),
     Method(
         "distilbert",

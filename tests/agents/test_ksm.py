@@ -125,7 +125,9 @@ def test_targets_are_those_of_the_formula(seed: int, gamma: float, target: Any) 
 def test_the_actor_teaches_encoders_through_its_weights_alone(encoders: Any) -> None:
     """What the critic makes of a state is no reason to change the state: only of the weights that are chosen in it."""
     policy = Ksm(SPACE, Settings(encoders=encoders, inverting=False, feature=8, width=8), state="signals", seed=1)
-    nn.init.normal_(policy.actor.mu[-1].weight)
+    last = policy.actor.mu[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.normal_(last.weight)
     batch = batch_of(3)
     taught = list(policy.actor.encoders.parameters())
     found = torch.autograd.grad(policy.actor_loss(batch), taught)

@@ -57,8 +57,8 @@ def cosines(given: Answers, features: Sequence[Knowledge]) -> Array:
 
 def rewarded(lost: Array) -> Array:
     """Brought to mean 0 and deviation 1, and cut."""
-    apart = -(lost - lost.mean()) / lost.std(ddof=1)
-    return np.clip(apart, 0, 1)
+    apart: Array = -(lost - lost.mean()) / lost.std(ddof=1)
+    return apart.clip(0, 1)
 
 
 def expected_weights(own: Tensor, errors: Array, gap: Array) -> Array:
@@ -119,10 +119,10 @@ def test_the_update_is_the_rewarded_cross_entropy_of_the_blended_weights_with_on
     taken = numbers(blended)
     rewards = rewarded(error + (taken[:, 0] * gaps).sum(1) + beta * (taken[:, 1] * apart).sum(1))
     weight = torch.as_tensor(rewards)[:, None].expand(-1, 2)
-    loss = sum(F.binary_cross_entropy(one, torch.ones_like(one), weight) for one in blended.unbind(1))
+    losses_of = [F.binary_cross_entropy(one, torch.ones_like(one), weight) for one in blended.unbind(1)]
     blend = weighting.network.layers
     assert isinstance(blend, Blend)
-    expected = torch.autograd.grad(loss, [blend.heads.bias, blend.heads.weight])
+    expected = torch.autograd.grad(losses_of[0] + losses_of[1], [blend.heads.bias, blend.heads.weight])
     before = blend.heads.bias.detach().clone()
     weighting.weigh(given, losses, {})
     for parameter, gradient in zip((blend.heads.bias, blend.heads.weight), expected, strict=True):
@@ -153,8 +153,8 @@ def test_an_update_is_a_step_for_each_batch_that_waits() -> None:
             for one in blend(state).unbind(1)
         )
         parameters = [one for one in blend.parameters() if one.requires_grad]
-        for one, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            one.data -= 0.1 * gradient
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.data -= 0.1 * gradient
     for name, value in kept.learned().items():
         assert numbers(weighting.learned()[name]) == pytest.approx(numbers(value), abs=1e-6)
 
@@ -216,7 +216,7 @@ def test_the_preset_is_as_the_published_script() -> None:
     assert isinstance(weighting, MtkdRl)
     assert (weighting.beta, weighting.learning) == (5.0, PUBLISHED)
     assert (PUBLISHED.rate, PUBLISHED.every) == (0.1, 1000)
-    assert not weighting.network.layers.factors.requires_grad  # type: ignore[union-attr]
+    assert not weighting.network.layers.factors.requires_grad
     for one in chosen.knowledge:
         if isinstance(one, Hidden):
             assert isinstance(one.projection, torch.nn.Linear)  # at equal widths too
