@@ -27,16 +27,21 @@ def afford(training: Distillation, chosen: Selection, flops: float | None, seed:
     Raises:
         InputError: if not even one step can be had.
     """
-    lengths = training.task.train.lengths - 1  # the last token of a chunk is only predicted
+    train = training.task.train
+    lengths = train.lengths - 1  # the last token of a chunk is only predicted
     order = Order(lengths, training.batch_size, Streams(seed).order)
     terms = [training.distiller.knowledge[name] for name in chosen.chosen]
     steps, spent, tokens = 0, 0.0, 0
     while flops is not None or steps < training.steps:
-        batches = [lengths[order.next()] for _ in range(training.accumulate)]
-        cost = sum(training.distiller.price(terms, len(batch), int(batch.max())) for batch in batches)
+        batches = [order.next() for _ in range(training.accumulate)]
+        cost = sum(training.distiller.price(terms, len(batch), int(lengths[batch].max())) for batch in batches)
         if flops is not None and spent + cost > flops:
             break
-        steps, spent, tokens = steps + 1, spent + cost, tokens + sum(int(batch.sum()) for batch in batches)
+        steps, spent, tokens = (
+            steps + 1,
+            spent + cost,
+            tokens + sum(int(train.predicted[batch].sum()) for batch in batches),
+        )
     if not steps:
         raise InputError(f"--flops is {flops:g}, and the first step takes {cost:.3g}: give more")
     return steps, spent, tokens

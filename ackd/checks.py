@@ -88,6 +88,21 @@ def _check_number(spec: tasks.TaskSpec, model: Model, who: str) -> None:
         )
 
 
+def check_whole(source: str, knowledge: Sequence[Knowledge]) -> None:
+    """Whether what a teacher with a tokenizer of its own is asked for is of whole examples.
+
+    Raises:
+        InputError: if something is of tokens.
+    """
+    for one in knowledge:
+        if any(field.kind not in ("logits", "cls") for field in one.teacher_needs.fields):
+            raise InputError(
+                f"the teacher {source} has a tokenizer of its own, and {one.name!r} compares models token by token: "
+                "transfer its outputs alone (--knowledge logits, or a preset such as rl-kd), or take a teacher with "
+                "the student's tokenizer"
+            )
+
+
 def check_outputs(teachers: Sequence[Model], student: Model, knowledge: Sequence[Knowledge]) -> None:
     """Asks each model, once, for what each knowledge type will need of it.
 

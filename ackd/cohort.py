@@ -21,7 +21,6 @@ from ackd.mixture import Mixture, Scales
 from ackd.models import Model, run
 from ackd.precision import computing
 from ackd.stacked import Stacked
-from ackd.student import learning_rate
 from ackd.tasks import Split
 from ackd.teachers import drain
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, union
@@ -101,7 +100,7 @@ class Cohort:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step as a share of its peak."""
-        return learning_rate(self.steps_done, self.steps)
+        return self.distillation.recipe.rate(self.steps_done, self.steps)
 
     def model(self, student: int) -> Model:
         """One student's model, for saving; it shares the cohort's weights, so later steps change it."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from ackd.errors import InputError
 from ackd.identity import identity
-from ackd.knowledge import Revision, RkdAngle, RkdDistance
+from ackd.knowledge import HiddenCosine, Revision, RkdAngle, RkdDistance
 from ackd.loop import Distillation
 from ackd.process_group import Group
 
@@ -58,8 +58,11 @@ def join(training: Distillation, group: Group, options: Mapping[str, Any] | None
         )
     _compare(group, identity(training) | dict(options or {}))
     training.group = group
-    if across or training.picks:
-        within = [*(f"{name} compares" for name in across), *["examples are picked and weighed"] * training.picks]
+    types = training.distiller.knowledge.items()
+    means = [name for name, one in types if isinstance(one, HiddenCosine) and one.by_token]
+    if across or means or training.picks:
+        within = [*(f"{name} compares" for name in across), *(f"{name} is a mean over tokens" for name in means)]
+        within += ["examples are picked and weighed"] * training.picks
         logger.info(
             "%s within the %d examples that each of %d processes has of a batch", ", ".join(within), share, group.size
         )

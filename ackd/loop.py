@@ -22,10 +22,11 @@ from ackd.order import Order
 from ackd.precision import Precision, computing
 from ackd.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
 from ackd.process_group import ALONE, Group, led
+from ackd.recipe import Recipe
 from ackd.scores import Pick
 from ackd.stages import Stage, check_stages, stage_at
 from ackd.streams import Streams
-from ackd.student import Student, learning_rate
+from ackd.student import DEFAULT, Student
 from ackd.tasks import Split, Task
 from ackd.teachers import LabelTeacher, drain, uncached
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
@@ -48,6 +49,7 @@ class Distillation:
         batch_size: examples in a batch.
         accumulate: batches whose gradients make one optimizer step.
         lr: peak learning rate.
+        recipe: the rest of how a student learns.
         teacher_weights: what each teacher's losses count; 1 if not given.
         scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are.
         make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
@@ -77,6 +79,7 @@ class Distillation:
         batch_size: int = 32,
         accumulate: int = 1,
         lr: float = 5e-5,
+        recipe: Recipe = DEFAULT,
         teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
         make_weighting: Callable[[], Weighting | None] | None = None,
@@ -102,7 +105,8 @@ class Distillation:
         self.reference = next((one for one in asked if not isinstance(one, LabelTeacher)), None)
         self._make_student, self._make_knowledge = make_student, make_knowledge
         self.stages = tuple(stages)
-        self.steps, self.batch_size, self.accumulate, self.lr = steps, batch_size, accumulate, lr
+        self.steps, self.batch_size, self.accumulate = steps, batch_size, accumulate
+        self.lr, self.recipe = lr, recipe
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
         self._make_weighting, self.thin = make_weighting, thin
         self.prepared = prepared or Ledger()
@@ -132,7 +136,15 @@ class Distillation:
             model = self._make_student().to(self.device)
             knowledge = [one.to(self.device) for one in self._make_knowledge()]
             weighting = self._make_weighting() if self._make_weighting is not None else None
-        self.student = Student(model, knowledge, steps=self.steps, lr=self.lr, compiled=self.compiled, group=self.group)
+        self.student = Student(
+            model,
+            knowledge,
+            steps=self.steps,
+            lr=self.lr,
+            recipe=self.recipe,
+            compiled=self.compiled,
+            group=self.group,
+        )
         self.distiller = Distiller(
             self.student,
             self.teachers,
@@ -154,7 +166,7 @@ class Distillation:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step as a share of its peak."""
-        return learning_rate(self.steps_done, self.steps)
+        return self.recipe.rate(self.steps_done, self.steps)
 
     def reward_part(self, share: float) -> Split:
         """That share of the reward split: always the same examples, evenly spread over it."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, AdamW
+from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from ackd.errors import InputError, reason
@@ -77,7 +77,7 @@ def alike(given: Any, own: Any) -> bool:
     return type(given) is type(own) and not (isinstance(given, int) and abs(given) >= 2**63)
 
 
-def restore(own: Adam | AdamW | LambdaLR, state: dict[str, Any]) -> None:
+def restore(own: Adam | AdamW | SGD | LambdaLR, state: dict[str, Any]) -> None:
     """Lets an optimizer, and then the schedule of its learning rate, go on from a saved state, which stays untouched.
 
     Raises:

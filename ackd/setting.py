@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from ackd import knowledge, models, presets, tasks
-from ackd.checks import check_classes, check_device, check_outputs
+from ackd.checks import check_classes, check_device, check_outputs, check_whole
 from ackd.errors import InputError
 from ackd.loop import Distillation
 from ackd.memory import reuse_memory
 from ackd.plan import parse_size
 from ackd.precision import Precision
+from ackd.recipe import Recipe
 from ackd.sources import find_tokenizer, seen_by, student_of, task_of, teacher_of
-from ackd.teachers import ModelTeacher, kept
+from ackd.teachers import ModelTeacher, OwnTokens, kept
 from ackd.types import Shape, Teacher
 from ackd.weighting import Weighting, together
 
@@ -37,6 +39,7 @@ def prepare(
     data_seed: int = 0,
     student_layers: int | None = None,
     student: str | None = None,
+    student_init: models.Init = "even",
     types: Sequence[str] = (),
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -78,6 +81,7 @@ def prepare(
         data_seed: of the reward split and of `max_examples`, the same for every run that is compared.
         student_layers: the student starts as so many of the layers of `student`, or of the first teacher.
         student: a folder or hub id to start from, or a JSON config to draw weights for.
+        student_init: which of the layers: `even` distances, or the `first` ones.
         types: the knowledge types that can be selected, logits, hidden and attention if none is named; of several
             teachers `logits@2` is the second's, and `logits` stands for everyone's. With a preset whose own losses
             give way, these take their place.
@@ -112,11 +116,12 @@ def prepare(
         raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")
     spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
     teachers, tokenizers = _teachers(sources, spec, place, precision, own_data=bool(text_columns))
-    tokenizer = tokenizers[0] if teachers else find_tokenizer(task, (), student)
+    tokenizer = _read_by(student, tokenizers) if teachers else find_tokenizer(task, (), student)
+    strangers = [m for m, its in enumerate(tokenizers) if not models.same_vocabulary(its, tokenizer)]
     if len(teacher_weights) not in (0, len(teachers)) or not all(weight > 0 for weight in teacher_weights):
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     first = (teachers[0].model, sources[0]) if teachers else None
-    make_student, shape = student_of(student, student_layers, first, tokenizer, spec.num_labels)
+    make_student, shape = student_of(student, student_layers, first, tokenizer, spec.num_labels, student_init)
     make_method = _method(
         types,
         preset,
@@ -130,9 +135,11 @@ def prepare(
     with torch.random.fork_rng():
         method = make_method()
         check_outputs([one.model for one in teachers], make_student().to(place), method.knowledge)
-    its_task = task_of(
+    for m in strangers:
+        check_whole(sources[m], [one for one in method.knowledge if one.teacher == m])
+    load = partial(
+        task_of,
         task,
-        tokenizer,
         data=data,
         text_columns=tuple(text_columns),
         label_column=label_column,
@@ -145,7 +152,10 @@ def prepare(
         seed=data_seed,
         seen=seen_by(sources, (student,), reward_from),
     )
-    answering: Sequence[Teacher] = teachers
+    its_task = load(tokenizer)
+    answering: list[Teacher] = list(teachers)
+    for m in strangers:
+        answering[m], its_task = _strange(teachers[m], its_task, load(tokenizers[m]))
     if cache is not None:
         budget = parse_size(cache_budget)
         answering = [
@@ -158,13 +168,13 @@ def prepare(
                 budget=budget,
                 dtype=cache_dtype,
             )
-            for m, one in enumerate(teachers)
+            for m, one in enumerate(answering)
         ]
     images = tasks.images(its_task.train, tokenizer)
     material = presets.Material(its_task.train, spec.num_labels, make_student, place, images=images)
     weighs = [method.weigh(answering, material)] if method.weigh is not None else []
     if method.revise is not None:
-        answering = method.revise(answering, material)
+        answering = list(method.revise(answering, material))
 
     def make_weighting() -> Weighting | None:
         own = make_method().weighting
@@ -183,6 +193,7 @@ def prepare(
         batch_size=batch_size,
         accumulate=accumulate,
         lr=lr,
+        recipe=Recipe() if method.warmup is None else Recipe(warmup=method.warmup),
         # a method's own teachers come behind those that were named
         teacher_weights=teacher_weights and [*teacher_weights, *[1.0] * (len(answering) - len(teachers))],
         scale_steps=0 if method.stages else scale_steps,
@@ -196,19 +207,30 @@ def prepare(
 def _teachers(
     sources: Sequence[str], spec: tasks.TaskSpec, place: torch.device, precision: Precision, *, own_data: bool
 ) -> tuple[list[ModelTeacher], list[models.Tokenizer]]:
-    """The teachers that were named, and their tokenizers, which are alike."""
+    """The teachers that were named, and their tokenizers."""
     teachers: list[ModelTeacher] = []
     tokenizers: list[models.Tokenizer] = []
     for source in sources:
         teacher, tokenizer = teacher_of(source, str(place), precision)
         check_classes(spec, teacher.model, source, own_data=own_data)
-        if tokenizers and not models.same_vocabulary(tokenizer, tokenizers[0]):
-            raise InputError(
-                f"the tokenizers of the teachers {sources[0]} and {source} differ: distil from one of them"
-            )
         teachers.append(teacher)
         tokenizers.append(tokenizer)
     return teachers, tokenizers
+
+
+def _read_by(student: str | None, tokenizers: Sequence[models.Tokenizer]) -> models.Tokenizer:
+    """What the student reads: its own tokenizer's tokens where it has one, or else the first teacher's."""
+    if student is None or student.endswith(".json"):
+        return tokenizers[0]
+    own = models.load_tokenizer(student)
+    return next((its for its in tokenizers if models.same_vocabulary(its, own)), own)
+
+
+def _strange(teacher: ModelTeacher, task: tasks.Task, its: tasks.Task) -> tuple[Teacher, tasks.Task]:
+    """A teacher that reads a task in tokens of its own, `its`; and the task with these beside."""
+    name = its.train.fingerprint[:16]
+    longer = float(its.train.lengths.mean() / task.train.lengths.mean())
+    return OwnTokens(teacher, name, longer), task.beside(name, its)
 
 
 def _method(

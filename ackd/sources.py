@@ -13,7 +13,7 @@ from ackd import models, tasks
 from ackd.checks import check_classes, check_device
 from ackd.errors import InputError
 from ackd.memory import reuse_memory
-from ackd.models import Model, StudentFactory, Tokenizer
+from ackd.models import Init, Model, StudentFactory, Tokenizer
 from ackd.precision import Precision
 from ackd.teachers import ModelTeacher
 from ackd.types import Shape
@@ -27,6 +27,7 @@ def students(
     students: Sequence[str] = (),
     teacher: str | None = None,
     student_layers: int | None = None,
+    student_init: Init = "even",
     device: str = "cpu",
     precision: Precision = "fp32",
     data: str | None = None,
@@ -42,6 +43,7 @@ def students(
         students: one folder, hub id or JSON config for each student.
         teacher: whose layers and tokenizer a student takes; it answers nothing.
         student_layers: the one student starts as so many of its layers.
+        student_init: as the rest.
         device: cpu, cuda or cuda:1.
         precision: fp32 | bf16.
         data: as the rest.
@@ -64,35 +66,44 @@ def students(
     for one in students:
         if not one.endswith(".json") and not models.same_vocabulary(models.load_tokenizer(one), tokenizer):
             raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
-    factories = [student_of(one, student_layers, first, tokenizer, spec.num_labels)[0] for one in students or (None,)]
+    factories = [
+        student_of(one, student_layers, first, tokenizer, spec.num_labels, student_init)[0]
+        for one in students or (None,)
+    ]
     source = {"data": data, "text_columns": tuple(text_columns), "label_column": label_column, "seed": data_seed}
     seen = seen_by([teacher] if teacher is not None else [], students, cut.get("reward_from", tasks.TRAIN))
     return task_of(task, tokenizer, seen=seen, **source, **cut), factories, tokenizer
 
 
 def student_of(
-    source: str | None, layers: int | None, teacher: tuple[Model, str] | None, tokenizer: Tokenizer, num_labels: int
+    source: str | None,
+    layers: int | None,
+    teacher: tuple[Model, str] | None,
+    tokenizer: Tokenizer,
+    num_labels: int,
+    init: Init = "even",
 ) -> tuple[StudentFactory, Shape]:
-    """The student's factory and sizes; `teacher` is the first that was named, and its name."""
+    """The student's factory and sizes; `teacher` is the first that was named, and its name.
+
+    Raises:
+        InputError: if there can be no such student.
+    """
+    if layers is None and init != "even":
+        raise InputError("--student-init says which layers a student starts as: give --student-layers with it")
     if source is None:
         if layers is None:
             raise InputError("say what the student is: --student-layers, or --student, or both")
         if teacher is None:
             raise InputError("--student-layers are those of a teacher, and none was named: give --student instead")
-        make = models.from_layers(teacher[0], layers)
+        make = models.from_layers(teacher[0], layers, init)
     elif source.endswith(".json"):
         if layers is not None:
             raise InputError(f"{source} says how many layers the student has: leave --student-layers away")
         make = models.from_config(models.read_config(source, num_labels))
     else:
-        if teacher is not None and not models.same_vocabulary(models.load_tokenizer(source), tokenizer):
-            raise InputError(
-                f"the tokenizers of the student {source} and the teacher {teacher[1]} differ: "
-                "give a student that was trained with the teacher's tokenizer"
-            )
         make = models.from_checkpoint(source, num_labels)
         if layers is not None:
-            make = _layers_of(make, layers)
+            make = _layers_of(make, layers, init)
     with torch.random.fork_rng():
         shape = models.shape_of(make())
     if shape.vocabulary < len(tokenizer):
@@ -103,9 +114,9 @@ def student_of(
     return make, shape
 
 
-def _layers_of(whole: StudentFactory, count: int) -> StudentFactory:
+def _layers_of(whole: StudentFactory, count: int, init: Init) -> StudentFactory:
     """Students cut from a checkpoint that is read for each, since it may have a head to draw anew."""
-    return lambda: models.from_layers(whole(), count)()
+    return lambda: models.from_layers(whole(), count, init)()
 
 
 def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> Tokenizer:

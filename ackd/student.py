@@ -14,27 +14,20 @@ from ackd import models
 from ackd.models import Model
 from ackd.process_group import ALONE, Group
 from ackd.reading import restore
+from ackd.recipe import Recipe
 
-WARMUP = 0.06  # share of the budget in which the learning rate rises
-
-
-def learning_rate(step: int, steps: int, warmup: float = WARMUP) -> float:
-    """The learning rate after so many of `steps` steps, as a share of its peak: a linear rise, then a linear fall."""
-    rise = max(round(warmup * steps), 1)
-    return min((step + 1) / rise, max(steps - step, 0) / max(steps - rise, 1), 1.0)
+DEFAULT = Recipe()
 
 
 class Student:
-    """A model with AdamW (no decay on biases and norms) and a linear warm-up and decay of the learning rate.
+    """A model with AdamW and a schedule of the learning rate.
 
     Args:
         model: what learns.
         companions: other modules that learn with it and are no part of it, such as projections.
-        steps: the budget, at whose end the learning rate reaches 0.
+        steps: the budget.
         lr: peak learning rate.
-        weight_decay: of the matrices.
-        warmup: share of the budget in which the learning rate rises.
-        clip: largest gradient norm, over the model and its companions together.
+        recipe: the rest of how it learns; gradients are clipped over the model and its companions together.
         compiled: compile the model's layers; the first steps take long.
         group: the processes that train it, each from a part of the loss.
     """
@@ -46,23 +39,21 @@ class Student:
         *,
         steps: int,
         lr: float = 5e-5,
-        weight_decay: float = 0.01,
-        warmup: float = WARMUP,
-        clip: float = 1.0,
+        recipe: Recipe = DEFAULT,
         compiled: bool = False,
         group: Group = ALONE,
     ) -> None:
         self.group = group
         self.model = models.compiled(model) if compiled else models.capturing(model)
         self.companions = nn.ModuleList(companions)
-        self.clip, self.steps = clip, steps
+        self.clip, self.steps = recipe.gradient_clipping, steps
         self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
         groups = [
-            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimizer = AdamW(groups, lr=lr, fused=True)
-        self.schedule = LambdaLR(self.optimizer, lambda step: learning_rate(step, steps, warmup))
+        self.optimizer = AdamW(groups, lr=lr, betas=recipe.adam_betas, fused=True)
+        self.schedule = LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
 
     @property
     def progress(self) -> float:

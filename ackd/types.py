@@ -34,6 +34,7 @@ class Batch:
     inputs: Mapping[str, Tensor]  # each [B, n] int64, as the model takes them: input_ids, attention_mask, ...
     labels: Tensor  # [B] int64 classes, float32 values for regression, or [B, n] int64 next tokens, else `NO_TOKEN`
     lengths: Tensor = None  # type: ignore[assignment]  # [B] int64, tokens of each; counted if not given; on the host
+    others: Mapping[str, Batch] = field(default_factory=dict)  # the same examples in the tokens of other tokenizers
 
     def __post_init__(self) -> None:
         if self.lengths is None:
@@ -65,7 +66,8 @@ class Batch:
             return (value.pin_memory() if pinned else value).to(device, non_blocking=True)
 
         inputs = {name: sent(value) for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=sent(self.labels))
+        others = {name: one.to(device) for name, one in self.others.items()}
+        return replace(self, inputs=inputs, labels=sent(self.labels), others=others)
 
     def rows(self, places: Sequence[int]) -> Batch:
         """The examples at `places`, cut to the longest of them."""
@@ -75,7 +77,9 @@ class Batch:
         there = chosen.to(self.mask.device, non_blocking=True)
         inputs = {name: value[there, :longest] for name, value in self.inputs.items()}
         labels = self.labels[there]
-        return Batch(self.ids[chosen], inputs, labels[:, :longest] if labels.dim() > 1 else labels, lengths)
+        labels = labels[:, :longest] if labels.dim() > 1 else labels
+        others = {name: one.rows(places) for name, one in self.others.items()}
+        return Batch(self.ids[chosen], inputs, labels, lengths, others)
 
 
 class Field(NamedTuple):

@@ -8,32 +8,62 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD
 
-from ackd.agents.teacher_weights import (
-    Learning,
-    MeanWeights,
-    Network,
-    Seen,
-    check_batches,
-    check_teachers,
-    joined,
-    look,
-)
+from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
 from ackd.errors import InputError
-from ackd.types import Knowledge, Outputs
+from ackd.knowledge import Hidden
+from ackd.types import Knowledge
 from ackd.weighting import Answers, Weighting
+
+PUBLISHED = Learning(rate=0.1, every=1000)
+LEAST = 1e-30  # of a weight whose logarithm is taken
+
+
+class Blend(nn.Module):
+    """Weights of K teachers by a network and two rules, once for outputs and, where features are distilled, for these.
+
+        w = c_1 softmax(head(relu(W s))) + c_2 (1 - softmax(CE)) / (K - 1) + c_3 softmax(gap)
+
+    The gap is the KL of outputs, and the cosine of features. c is 1/3 each, or learned: the softmax of three numbers
+    that are equal at first.
+
+    Args:
+        size: numbers in a state, which begins with the K label losses and the K gaps of each kind.
+        teachers: K.
+        kinds: 1, or 2 where features are distilled.
+        hidden: width of the network.
+        dynamic: whether c is learned.
+    """
+
+    def __init__(self, size: int, teachers: int, kinds: int, *, hidden: int, dynamic: bool) -> None:
+        super().__init__()
+        self.teachers, self.kinds = teachers, kinds
+        self.stem = nn.Linear(size, hidden, bias=False)
+        self.heads = nn.Linear(hidden, kinds * teachers)
+        self.factors = nn.Parameter(torch.ones(kinds, 3), requires_grad=dynamic)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """[R, kinds, K] of states [R, S]."""
+        known = state[:, : (1 + self.kinds) * self.teachers].unflatten(1, (1 + self.kinds, self.teachers))
+        own = self.heads(self.stem(state).relu()).unflatten(1, (self.kinds, self.teachers)).softmax(-1)
+        trust = ((1 - known[:, :1].softmax(-1)) / (self.teachers - 1)).expand_as(own)
+        parts = torch.stack([own, trust, known[:, 1:].softmax(-1)], -1)
+        return (parts * self.factors.softmax(-1)[:, None]).sum(-1)
 
 
 class MtkdRl(Weighting):
-    """Weights of teachers' outputs, and of their features, from a small network and two rules.
+    """Weights of teachers' outputs, and of their features, from a small network and two rules; see `Blend`.
 
-        s_i = [features, logits and CE of each teacher; its KL to the student; its feature loss]
-        w = (softmax(head(s)) + (1 - softmax(CE)) / (K - 1) + softmax(gap)) / 3
+        s_i = [CE of each teacher; its KL to the student; cos of its feature and the student's; logits and features]
 
-    The gap is KL(teacher || student) for outputs and the feature loss for features. While warming up every weight is 1.
-    The network learns as in the published code: with R_i = -(CE + KD + beta feature loss) brought to mean 0 and
-    deviation 1 over the batch and cut to [0, 1], it minimises R_i times the cross-entropy of its weights with 1. This
-    is no policy gradient: whatever the rewards, it is least at equal weights, and the rules tell teachers apart.
+    While warming up every weight is 1. The network learns as in the published code: with
+    R_i = -(CE + KD + beta feature loss) brought to mean 0 and deviation 1 over the batch and cut to [0, 1], it
+    minimises R_i times the binary cross-entropy of the blended weights with 1, one step for each batch since the last
+    update. An update comes when as many batches as `learning.every` wait, and when an epoch is over: most of a batch
+    has come up before. This is no policy gradient: -log w falls most where w is small, so that the network learns to
+    undo what the rules tell apart.
 
     Args:
         teachers: K.
@@ -41,13 +71,14 @@ class MtkdRl(Weighting):
         widths: of each teacher's vectors, where features are distilled; none otherwise.
         beta: weight of the feature loss in the reward.
         hidden: width of the network.
-        learning: how the network learns.
+        dynamic: learn how much network and rules count.
+        learning: how the network learns, by gradient descent without momentum.
 
     Raises:
         InputError: for fewer than two teachers or classes.
 
     References:
-        Yang et al., Multi-Teacher Knowledge Distillation with Reinforcement Learning, AAAI 2025,
+        Yang et al., Multi-Teacher Knowledge Distillation with Reinforcement Learning for Visual Recognition, AAAI 2025,
         https://github.com/winycg/MTKD-RL
     """
 
@@ -57,65 +88,87 @@ class MtkdRl(Weighting):
         classes: int,
         *,
         widths: Sequence[int] = (),
-        beta: float = 1.0,
+        beta: float = 5.0,
         hidden: int = 128,
-        learning: Learning | None = None,
+        dynamic: bool = False,
+        learning: Learning = PUBLISHED,
     ) -> None:
         check_teachers(teachers, classes)
         if hidden < 1:
             raise InputError(f"a network of width {hidden} has nothing to compute with: give at least 1")
-        self.beta, self.learning = beta, learning or Learning()
+        self.beta, self.learning = beta, learning
         self.features = bool(widths)
-        heads = 1 + self.features
         size = teachers * (classes + 2 + self.features) + sum(widths)
-        layers = nn.Sequential(
-            nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, heads * teachers), nn.Unflatten(1, (heads, teachers))
-        )
-        self.network = Network(layers, self.learning.rate)
+        blend = Blend(size, teachers, 1 + self.features, hidden=hidden, dynamic=dynamic)
+        trained = [one for one in blend.parameters() if one.requires_grad]
+        self.network = Network(blend, SGD(trained, self.learning.rate))
         self._phase: list[tuple[Tensor, Tensor]] = []  # states [R, S] and rewards [R] since the last update
+        self._epoch: set[int] = set()  # the examples that came up in it
         self._mean = MeanWeights(teachers)
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The weights of each teacher's outputs, and of its features; while warming up none, so all count 1."""
         seen = look(answers, terms, rows)
-        if seen is None or answers.progress < self.learning.warmup:
+        if seen is None:
             return {}
-        features = sorted((one for one in terms if one.family != "logits"), key=lambda one: one.teacher)
+        features = sorted((one for one in terms if isinstance(one, Hidden)), key=lambda one: one.teacher)
+        warming = answers.progress < self.learning.warmup
         with answers.ledger.timing("agent"), torch.autocast(seen.student.device.type, enabled=False):
-            outputs, others = self._decide(seen, answers, features)
-        self._mean.add(outputs)
-        return {one.name: (outputs if one.family == "logits" else others)[:, one.teacher] for one in terms}
+            self.network.to(seen.student.device)
+            self._end_epoch(answers.batch.ids.tolist(), answers)
+            weights = self._decide(seen, answers, features, warming)
+            if len(self._phase) >= self.learning.every:
+                self._update(answers)
+        if warming:
+            return {}
+        self._mean.add(weights[:, 0])
+        return {one.name: weights[:, int(isinstance(one, Hidden)), one.teacher] for one in terms}
 
-    def _decide(self, seen: Seen, answers: Answers, features: Sequence[Knowledge]) -> tuple[Tensor, Tensor]:
-        """[R, K] for outputs and for features."""
-        self.network.to(seen.student.device)
-        log_p, log_q = seen.teachers.log_softmax(-1), seen.student.log_softmax(-1)[:, None]
-        gaps = [(log_p.exp() * (log_p - log_q)).sum(-1)]
-        parts = [seen.teachers.flatten(1), seen.errors, gaps[0]]
-        if self.features:
-            gaps.append(torch.stack([answers.losses[one.name].detach().float() for one in features], 1))
-            parts += [gaps[1], *(_vectors(answers.teachers[one.name]) for one in features)]
-        state = torch.cat(parts, 1)
+    def _end_epoch(self, ids: Sequence[int], answers: Answers) -> None:
+        """Updates if most of the batch has been met in this epoch: then this is the next. Passes overlap by less."""
+        if 2 * sum(one in self._epoch for one in ids) > len(ids):
+            self._epoch.clear()
+            self._update(answers)
+        self._epoch.update(ids)
+
+    def _decide(self, seen: Seen, answers: Answers, features: Sequence[Hidden], warming: bool) -> Tensor:
+        """[R, 1 or 2, K], and keeps what they earn."""
+        cosines = [self._cosine(one, seen, answers) for one in features]
+        vectors = [answers.teachers[one.name].hidden[one.pairs[-1][1]][:, 0].float() for one in features]
+        gaps = [seen.gaps, *([torch.stack(cosines, 1)] if cosines else [])]
+        state = torch.cat([seen.errors, *gaps, seen.teachers.flatten(1), *vectors], 1)
         with torch.no_grad():
-            heads = self.network(state).softmax(-1)
+            weights = self.network(state)
         answers.ledger.spend("agent", self.network.flops(len(state)))
-        trust = (1 - seen.errors.softmax(1)) / (seen.errors.shape[1] - 1)
-        weights = [(heads[:, place] + trust + gap.softmax(1)) / 3 for place, gap in enumerate(gaps)]
-        lost = seen.error + (weights[0] * seen.gaps).sum(1)
-        if self.features:
-            lost = lost + self.beta * (weights[1] * gaps[1]).sum(1)
+        counting = torch.ones_like(weights) if warming else weights
+        lost = seen.error + (counting[:, 0] * seen.gaps).sum(1)
+        if features:
+            apart = torch.stack([answers.losses[one.name].detach().float() for one in features], 1)
+            lost = lost + self.beta * (counting[:, 1] * apart).sum(1)
         self._phase.append((state, standardised(-lost)))
-        if len(self._phase) >= self.learning.every:
-            states, rewards = joined(self._phase, state.device)
-            self._phase.clear()
-            self.network.learn(-(self.network(states).log_softmax(-1) * rewards[:, None, None]).mean())
-            answers.ledger.spend("agent", 3 * self.network.flops(len(states)))
-        return weights[0], weights[-1]
+        return weights
+
+    def _cosine(self, one: Hidden, seen: Seen, answers: Answers) -> Tensor:
+        """Of the first token's last vector, projected, with the teacher's, [R]."""
+        ours, theirs = one.pairs[-1]
+        mine = answers.student.hidden[ours][:, 0].detach()
+        mine = (mine if seen.rows is None else mine[seen.rows]).float()
+        answers.ledger.spend("agent", one.flops(len(mine), 1) / 3)  # without the backward pass
+        with torch.no_grad():
+            return F.cosine_similarity(one.projection(mine), answers.teachers[one.name].hidden[theirs][:, 0].float())
+
+    def _update(self, answers: Answers) -> None:
+        """One step for each batch that waits."""
+        device = answers.batch.labels.device  # what waits may have been saved elsewhere
+        for state, reward in self._phase:
+            self.network.learn(blended_loss(self.network(state.to(device)), reward.to(device)))
+            answers.ledger.spend("agent", 3 * self.network.flops(len(state)))
+        self._phase.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Network, optimizer, and the batches since its last update."""
+        """Network, optimizer, the batches since its last update, and the epoch's examples."""
         state = {"network": self.network.state_dict(), "phase": self._phase, "mean": self._mean.state_dict()}
-        return copy.deepcopy(state)
+        return copy.deepcopy(state | {"epoch": torch.tensor(sorted(self._epoch), dtype=torch.int64)})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`.
@@ -125,7 +178,11 @@ class MtkdRl(Weighting):
         """
         self.network.load_state_dict(state["network"])
         check_batches(state["phase"], torch.zeros(self.network.width), torch.zeros(()))
+        epoch = state["epoch"]
+        if not (isinstance(epoch, Tensor) and epoch.dtype == torch.int64 and epoch.dim() == 1):
+            raise ValueError("the epoch is that of another policy")
         self._phase = list(copy.deepcopy(state["phase"]))
+        self._epoch = set(epoch.tolist())
         self._mean.load_state_dict(state["mean"])
 
     def learned(self) -> dict[str, Tensor]:
@@ -133,12 +190,13 @@ class MtkdRl(Weighting):
         return {**self.network.tensors(), "mean_weights": self._mean.value()}
 
 
+def blended_loss(weights: Tensor, rewards: Tensor) -> Tensor:
+    """`sum over kinds of mean_ik -R_i log w_ik`, of [R, kinds, K] and [R]: binary cross-entropy with 1."""
+    return -(rewards[:, None, None] * weights.clamp_min(LEAST).log()).mean((0, 2)).sum()
+
+
 def standardised(rewards: Tensor) -> Tensor:
-    """Brought to mean 0 and deviation 1, then cut to [0, 1], [R]; of equal rewards, 0."""
+    """Brought to mean 0 and deviation 1 (of a sample, N - 1), then cut to [0, 1], [R]; of equal or single ones, 0."""
     apart = rewards - rewards.mean()
-    return (apart / rewards.std(unbiased=False).clamp_min(1e-6)).clamp(0.0, 1.0)
-
-
-def _vectors(outputs: Outputs) -> Tensor:
-    """The first token's of the last layer there is, [R, d]."""
-    return outputs.hidden[max(outputs.hidden)][:, 0].float()
+    spread = rewards.std() if len(rewards) > 1 else torch.ones_like(rewards).mean()
+    return (apart / spread.clamp_min(1e-6)).clamp(0.0, 1.0)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Adam
 
 from ackd.agents.teacher_weights import (
     Learning,
@@ -111,7 +112,8 @@ class RlKd(Weighting):
         self.rewarding, self.learning = rewarding or Rewarding(), learning or Learning()
         self.layer = layer
         example = width if self.rewarding.state == "cls" else classes
-        self.network = Network(nn.Linear(example + teachers * (classes + 1), teachers), self.learning.rate)
+        linear = nn.Linear(example + teachers * (classes + 1), teachers)
+        self.network = Network(linear, Adam(linear.parameters(), self.learning.rate))
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
         self._baseline: Tensor | None = None
         self._last: tuple[Tensor, Tensor] | None = None  # states [R, S] and draws [R, K] of the last batch

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam
 
 from ackd.errors import InputError
 from ackd.knowledge import label_loss
@@ -27,8 +28,8 @@ class Learning:
     """How the network beside the student learns.
 
     Args:
-        rate: Adam's learning rate; 0 leaves the network as it was drawn.
-        every: batches whose decisions make one update.
+        rate: learning rate; 0 leaves the network as it was drawn.
+        every: batches between updates.
         warmup: share of the student's budget before it; a teacher then counts as much as any other.
 
     Raises:
@@ -116,9 +117,8 @@ def check_teachers(teachers: int, classes: int) -> None:
 class Network:
     """A network that learns by steps of its own."""
 
-    def __init__(self, layers: nn.Module, rate: float) -> None:
-        self.layers = layers
-        self._adam = torch.optim.Adam(layers.parameters(), rate)
+    def __init__(self, layers: nn.Module, optimizer: Adam | SGD) -> None:
+        self.layers, self._optimizer = layers, optimizer
 
     def __call__(self, state: Tensor) -> Tensor:
         """Its answer, with gradient."""
@@ -127,32 +127,32 @@ class Network:
     @property
     def width(self) -> int:
         """S, the numbers that it is given of an example."""
-        return next(self.layers.parameters()).shape[1]
+        return next(layer.in_features for layer in self.layers.modules() if isinstance(layer, nn.Linear))
 
     def flops(self, examples: int) -> float:
         """Of an answer to so many; learning from them takes three times that."""
-        return 2.0 * examples * sum(weights.numel() for weights in self.layers.parameters() if weights.dim() > 1)
+        return 2.0 * examples * sum(one.weight.numel() for one in self.layers.modules() if isinstance(one, nn.Linear))
 
     def to(self, device: torch.device) -> None:
-        """Moves it, and what Adam has gathered."""
+        """Moves it, and what its optimizer has gathered."""
         if next(self.layers.parameters()).device != device:
             self.layers.to(device)
-            self._adam.load_state_dict(self._adam.state_dict())
+            self._optimizer.load_state_dict(self._optimizer.state_dict())
 
     def learn(self, loss: Tensor) -> None:
         """One step."""
-        self._adam.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
-        self._adam.step()
+        self._optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and moments."""
-        return {"layers": self.layers.state_dict(), "adam": self._adam.state_dict()}
+        return {"layers": self.layers.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`."""
         self.layers.load_state_dict(state["layers"])
-        restore(self._adam, state["adam"])
+        restore(self._optimizer, state["optimizer"])
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by their names, as copies."""

@@ -22,6 +22,7 @@ from ackd.loop import Distillation
 from ackd.models import StudentFactory
 from ackd.models.lookup import look_up
 from ackd.order import Order
+from ackd.recipe import Recipe
 from ackd.streams import Streams
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
@@ -133,7 +134,8 @@ def compare(
 def test_each_student_learns_as_it_would_alone(accumulate: int, clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, where what differs is no rounding; with gradients that are clipped and that are not."""
     made = Student.__init__
-    monkeypatch.setattr(Student, "__init__", lambda *args, **options: made(*args, **options, clip=clip))
+    recipe = Recipe(gradient_clipping=clip)
+    monkeypatch.setattr(Student, "__init__", lambda *args, **options: made(*args, **(options | {"recipe": recipe})))
     compare(make(double=True, accumulate=accumulate), PHASES, 3)
 
 

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from ackd import corpora, models
 from ackd.corpora import BLOCK, Corpus, Scores
 from ackd.corpora.scores import HEADER, VALUES, Header
+from ackd.corpora.text import Document
 from ackd.errors import InputError
-from ackd.models import Tokenizer
+from ackd.models import SentenceEnds, Tokenizer
 from ackd.teachers import ModelTeacher
+from ackd.types import NO_TOKEN
 
 WORDS = "the sea was calm and old men sat by it with their nets while children ran along sand".split()
 
@@ -72,9 +74,13 @@ def config_of(settings: dict[str, Any], tokenizer: Tokenizer) -> Any:
 def test_documents_from_text_and_json_lines(tmp_path: Path) -> None:
     plain, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
     plain.write_text("\ufeff\n \none\nmore\n\n\t\n two \n", encoding="utf-8")
-    assert list(corpora.documents(plain)) == ["one\nmore", " two "]
+    assert list(corpora.documents(plain)) == [("one\nmore", ""), (" two ", "")]
     lines.write_text('{"text": "a\\n\\nb"}\n\n{"text": " ", "x": 1}\n{"text": "ü"}\n', encoding="utf-8")
-    assert list(corpora.documents(lines)) == ["a\n\nb", "ü"]
+    assert list(corpora.documents(lines)) == [("a\n\nb", ""), ("ü", "")]
+    lines.write_text(
+        '{"text": "a", "domain": "law"}\n{"text": "b", "meta": {"pile_set_name": "USPTO"}}\n{"text": "c", "meta": 3}\n'
+    )
+    assert list(corpora.documents(lines)) == [("a", "law"), ("b", "USPTO"), ("c", "")]
 
 
 @pytest.mark.parametrize(
@@ -96,12 +102,45 @@ def test_what_is_no_text_is_refused(tmp_path: Path, name: str, content: bytes, m
         list(corpora.documents(tmp_path / name))
 
 
+def by_hand(always: set[int], perhaps: set[int] = frozenset(), joined: set[int] = frozenset()) -> SentenceEnds:  # type: ignore[assignment]
+    """Ends among ten tokens; no space stands between one that may end a sentence and those that are `joined` to it."""
+    tokens = np.arange(10)
+    return SentenceEnds(
+        np.isin(tokens, list(always)), np.isin(tokens, list(perhaps)), lambda _, then: then not in joined
+    )
+
+
+def documents(*texts: list[int], domain: str = "") -> list[tuple[NDArray[np.int64], str]]:
+    return [(np.array(ids), domain) for ids in texts]
+
+
 def test_chunks_are_cut_by_hand() -> None:
     """With 9 as the end of a text, 5 as that of a sentence, and at most 4 tokens."""
-    ends = np.isin(np.arange(10), [9, 5])
-    documents = [np.array(ids) for ids in ([1, 2, 5, 3, 9], [4, 4, 4, 4, 4, 9], [5, 1, 1, 1, 9], [9])]
-    expected = [[1, 2, 5], [3, 9], [4, 4, 4, 4], [4, 9, 5], [1, 1, 1, 9]]  # the last 9 alone predicts nothing
-    assert [chunk.tolist() for chunk in corpora.cut(documents, ends, 4)] == expected
+    texts = documents([1, 2, 5, 3, 9], [4, 4, 4, 4, 4, 9], [5, 1, 1, 1, 9], [9, 2, 2])
+    expected = [[1, 2, 5], [3, 9], [4, 4, 4, 4], [4, 9, 5], [1, 1, 1, 9]]  # the 9 alone, and 2 2, are left out
+    found = corpora.cut(texts, by_hand({9}, {5}), 4)
+    assert [chunk.tolist() for chunk in found] == expected
+
+
+def test_a_stop_within_a_word_ends_no_chunk() -> None:
+    texts = documents([1, 5, 2, 5, 7, 5, 3, 1, 1])
+    ends = by_hand({9}, {5}, joined={7})
+    assert [chunk.tolist() for chunk in corpora.cut(texts, ends, 5)] == [[1, 5], [2, 5, 7, 5]]
+    texts = documents([1, 5, 2, 3, 5, 7, 1, 1, 1, 1])
+    # the fifth token may end a sentence, but what follows it, beyond the chunk, speaks against
+    assert [chunk.tolist() for chunk in corpora.cut(texts, ends, 5)] == [[1, 5], [2, 3, 5, 7, 1]]
+
+
+def test_domains_have_chunks_of_their_own_and_a_first_token_counts() -> None:
+    texts = [*documents([1, 1, 9], domain="a"), *documents([2, 2, 9], domain="b"), *documents([3, 3, 3, 9], domain="a")]
+    found = [chunk.tolist() for chunk in corpora.cut(texts, by_hand({9}), 4)]
+    assert found == [[1, 1, 9], [3, 3, 3, 9]]
+    texts = documents([1, 1, 9, 3, 3, 3, 3, 3, 9, 1])
+    found = [chunk.tolist() for chunk in corpora.cut(texts, by_hand({9}), 4, [0])]
+    assert found == [[0, 1, 1, 9], [0, 3, 3, 3], [0, 3, 3, 9]]
+    assert [chunk.tolist() for chunk in corpora.cut(texts, by_hand({3, 9}), 2, [0])] == [
+        [0, token] for token in texts[0][0]
+    ]
 
 
 @given(
@@ -109,16 +148,64 @@ def test_chunks_are_cut_by_hand() -> None:
     st.integers(2, 12),
     st.sets(st.integers(0, 9)),
 )
-def test_chunks_lose_nothing_but_a_last_lonely_token(texts: list[list[int]], most: int, marks: set[int]) -> None:
-    ends = np.isin(np.arange(10), list(marks))
-    chunks = list(corpora.cut([np.array(ids) for ids in texts], ends, most))
-    everything = [token for ids in texts for token in ids]
-    joined = [token for chunk in chunks for token in chunk.tolist()]
-    assert joined == everything[: len(joined)]
-    assert len(everything) - len(joined) <= 1
-    assert all(2 <= len(chunk) <= most for chunk in chunks)
-    for chunk in chunks[:-1]:
-        assert len(chunk) == most or ends[chunk[-1]]
+def test_chunks_lose_nothing_but_lonely_tokens_and_a_rest(texts: list[list[int]], most: int, marks: set[int]) -> None:
+    chunks = [chunk.tolist() for chunk in corpora.cut(documents(*texts), by_hand(marks), most)]
+    left = [token for ids in texts for token in ids]
+    for chunk in chunks:
+        while left[: len(chunk)] != chunk:
+            assert left[0] in marks  # alone between two others
+            left.pop(0)
+        assert 2 <= len(chunk) <= most
+        assert len(chunk) == most or chunk[-1] in marks
+        left = left[len(chunk) :]
+    assert len([token for token in left if token not in marks]) < most
+
+
+def published(ids: list[int], tokenizer: Tokenizer, most: int) -> list[list[int]]:
+    """MiniPLM's rule in plain words: walk back from a chunk's last token to one that it may end with."""
+    chunks = []
+    while len(ids) >= most:
+        place = most - 1
+        while place >= 0:
+            text = tokenizer.decode([ids[place]], clean_up_tokenization_spaces=False)
+            both = tokenizer.decode(ids[place : place + 2], clean_up_tokenization_spaces=False)
+            opened = any(a in text and b not in text for a, b in ("[]", "()", "<>", "\\{"))
+            ends = any(sign in text for sign in ".!?;\n") and not opened
+            if ids[place] == tokenizer.eos_token_id or (
+                ends and ("\n" in text or " " in both or len(ids) == place + 1)
+            ):
+                break
+            place -= 1
+        stop = place + 1 if place >= 0 else most
+        if stop > 1:
+            chunks.append(ids[:stop])
+        ids = ids[stop:]
+    return chunks
+
+
+def test_sentences_end_as_published(tokenizer: Tokenizer) -> None:
+    texts = [
+        "Mr. D.A. paid 3.14; then, at www.a.org, he (see it. there) said: no! Why?\nSo it was. ",
+        prose(60, seed=4),
+    ]
+    encoded = list(corpora.encode([Document(text) for text in texts], tokenizer))
+    everything = [token for ids, _ in encoded for token in ids.tolist()]
+    for most in (4, 9, 24, 60):
+        chunks = corpora.cut(encoded, models.sentence_ends(tokenizer), most)
+        assert [chunk.tolist() for chunk in chunks] == published(everything, tokenizer, most)
+
+
+def test_which_tokens_end_what(tokenizer: Tokenizer) -> None:
+    ends, vocabulary = models.sentence_ends(tokenizer), tokenizer.get_vocab()
+    assert ends.always[tokenizer.eos_token_id]
+    assert ends.always[vocabulary["Ċ"]]  # how a byte-level vocabulary writes a line's end
+    for sign in ".!?;":
+        assert ends.perhaps[vocabulary[sign]]
+        assert not ends.always[vocabulary[sign]]
+    assert not (ends.always | ends.perhaps)[[vocabulary["a"], vocabulary[","], vocabulary["("]]].any()
+    stop = vocabulary["."]
+    assert ends.spaced(stop, vocabulary["Ġ"])
+    assert not ends.spaced(stop, vocabulary["a"])
 
 
 def test_a_learned_tokenizer_says_everything(tokenizer: Tokenizer) -> None:
@@ -126,19 +213,16 @@ def test_a_learned_tokenizer_says_everything(tokenizer: Tokenizer) -> None:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
     assert models.vocabulary_size(tokenizer) <= 300
-    ends = models.sentence_ends(tokenizer)
-    vocabulary = tokenizer.get_vocab()
-    assert ends[tokenizer.eos_token_id]
-    assert ends[vocabulary["."]]
-    assert ends[vocabulary["Ċ"]]  # how a byte-level vocabulary writes a line's end
-    assert not ends[vocabulary["a"]]
     with pytest.raises(InputError, match="vocabulary of 200"):
         models.train_tokenizer(["a"], 200)
 
 
 def test_a_corpus_is_its_text(corpus: Corpus, text: Path, tokenizer: Tokenizer) -> None:
     joined = corpus.tokenizer().decode(corpus.tokens.tolist(), clean_up_tokenization_spaces=False)
-    assert joined == "".join(document + "<|endoftext|>" for document in corpora.documents(text))
+    texts = "".join(document.text + "<|endoftext|>" for document in corpora.documents(text))
+    ends = "<|endoftext|>"
+    assert texts.replace(ends, "").startswith(joined.replace(ends, ""))  # an end may be alone, and is left out then
+    assert len(texts) - len(joined) < 0.02 * len(texts)
     assert corpus.header.dtype == "uint16"
     assert int(corpus.lengths.max()) <= 24
     again = corpora.open_corpus(corpus.folder)
@@ -148,7 +232,8 @@ def test_a_corpus_is_its_text(corpus: Corpus, text: Path, tokenizer: Tokenizer) 
     batch = split.batch([2])
     assert batch.ids.tolist() == [5]
     assert batch.inputs["input_ids"][0].tolist() == corpus.chunk(5)[:-1].tolist()
-    assert batch.labels[0].tolist() == corpus.chunk(5)[1:].tolist()
+    inputs, following = corpus.chunk(5)[:-1], corpus.chunk(5)[1:]
+    assert batch.labels[0].tolist() == np.where(inputs == tokenizer.eos_token_id, NO_TOKEN, following).tolist()
     assert isinstance(split.inputs["input_ids"], np.memmap)  # nothing was copied
 
 
@@ -246,7 +331,8 @@ def test_scores_are_each_chunks_own_loss(
         ids = torch.from_numpy(corpus.chunk(place))
         with torch.no_grad():
             log_p = wide(ids[None, :-1]).logits[0].log_softmax(-1)
-        expected = -log_p[torch.arange(len(ids) - 1), ids[1:]].mean()
+        told = ids[:-1] != corpus.header.end
+        expected = -log_p[torch.arange(len(ids) - 1), ids[1:]][told].mean()
         assert scores.values[place] == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -310,11 +396,11 @@ def scores_of(values: NDArray[Any], **header: Any) -> Scores:
 
 
 def test_differences_say_who_knows_better() -> None:
-    lengths = np.array([3, 5, 2])
+    predicted = np.array([2, 4, 1])
     teacher, reference = scores_of(np.array([1.0, 2.0, 3.0])), scores_of(np.array([1.5, 2.0, 2.0]))
-    assert corpora.differences(teacher, reference, lengths).tolist() == [0.5, 0.0, -1.0]
-    assert corpora.differences(teacher, reference, lengths, "sum").tolist() == [1.0, 0.0, -1.0]
-    assert not corpora.differences(teacher, teacher, lengths).any()
+    assert corpora.differences(teacher, reference, predicted).tolist() == [0.5, 0.0, -1.0]
+    assert corpora.differences(teacher, reference, predicted, "sum").tolist() == [1.0, 0.0, -1.0]
+    assert not corpora.differences(teacher, teacher, predicted).any()
 
 
 @pytest.mark.parametrize(
@@ -385,17 +471,23 @@ def test_retokenised_chunks_say_the_same(corpus: Corpus, tokenizer: Tokenizer) -
     assert [ids.tolist() for ids in corpora.retokenised([whole], tokenizer, tokenizer, 10**6)] == [whole.tolist()]
 
 
-def test_a_token_in_front_comes_where_the_new_tokenizer_has_the_habit(tokenizer: Tokenizer) -> None:
+def test_a_token_in_front_comes_where_the_tokenizer_has_the_habit(tokenizer: Tokenizer, tmp_path: Path) -> None:
     from tokenizers.processors import TemplateProcessing
 
     habitual = models.train_tokenizer([prose(20)], 270)
     habitual.bos_token = "a"
-    assert not models.starts_texts(habitual)
+    assert not models.first_tokens(habitual)
     start = habitual.get_vocab()["a"]
     habitual.backend_tokenizer.post_processor = TemplateProcessing(single="a $A", special_tokens=[("a", start)])
-    assert models.starts_texts(habitual)
+    assert models.first_tokens(habitual)
     (chunk,) = corpora.retokenised([np.array([40, 41, 42])], tokenizer, habitual, 50)
     assert chunk[0] == start
+    text = tmp_path / "text.txt"
+    text.write_text(prose(40), encoding="utf-8")
+    made = corpora.tokenised(tmp_path / "corpus", text, habitual, 20)
+    chunks = [made.chunk(place) for place in range(len(made))]
+    assert {int(chunk[0]) for chunk in chunks} == {start}
+    assert max(map(len, chunks)) == 20
 
 
 def test_parts_are_shares() -> None:

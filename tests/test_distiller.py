@@ -16,6 +16,7 @@ from ackd.knowledge import DEFAULT, NAMES, build
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
 from ackd.precision import Precision
+from ackd.recipe import Recipe
 from ackd.student import Student
 from ackd.teachers import ModelTeacher
 from ackd.types import LAYERED, Batch, Field, Needs, Outputs, Selection
@@ -62,7 +63,7 @@ def make_distiller(
                 suffix=f"@{m + 1}" if len(depths) > 1 else "",
             )
         ]
-    student = Student(model, knowledge, steps=100, lr=lr, clip=clip, compiled=compiled)
+    student = Student(model, knowledge, steps=100, lr=lr, recipe=Recipe(gradient_clipping=clip), compiled=compiled)
     return Distiller(
         student,
         teachers,

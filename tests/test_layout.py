@@ -13,7 +13,7 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 # From the bottom up: a module imports only from rows above its own, or from its own row.
 ROWS = [
     {"ackd.errors", "ackd.ledger", "ackd.memory", "ackd.precision", "ackd.rendezvous", "ackd.stopping"},
-    {"ackd.workers", "ackd.process_group"},
+    {"ackd.workers", "ackd.process_group", "ackd.recipe"},
     {"ackd.types"},
     {
         "ackd.knowledge",

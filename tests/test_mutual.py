@@ -21,8 +21,8 @@ from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.mutual import MutualLearning
 from ackd.order import Order
+from ackd.recipe import Recipe
 from ackd.streams import Streams
-from ackd.student import learning_rate
 from ackd.tasks import Task
 from ackd.types import Needs
 
@@ -75,7 +75,7 @@ def plainly(task: Task, learning: MutualLearning, seed: int) -> list[Tensor]:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = LR * learning_rate(step, STEPS)
+                group["lr"] = LR * Recipe().rate(step, STEPS)
             optimizer.step()
     return [torch.cat([p.detach().flatten() for p in peer.parameters()]) for peer in peers]
 

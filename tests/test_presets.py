@@ -164,9 +164,8 @@ def minilmv2(s: Plain, t: Plain, y: Tensor, project: Callable[[Tensor], Tensor])
 
 def distilbert(s: Plain, t: Plain, y: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
     ours, theirs = project(s.states[-1]), t.states[-1]
-    cosine = over_examples(
-        lambda b: F.cosine_embedding_loss(ours[b, : LENGTHS[b]], theirs[b, : LENGTHS[b]], torch.ones(LENGTHS[b]))
-    )
+    one, other = (torch.cat([states[b, :length] for b, length in enumerate(LENGTHS)]) for states in (ours, theirs))
+    cosine = F.cosine_embedding_loss(one, other, torch.ones(sum(LENGTHS)))
     return 5 * 2.0**2 * kl(s, t, 2.0, "batchmean") + 2 * cross_entropy(s, y) + cosine
 
 
@@ -208,6 +207,9 @@ FORMULAS: dict[str, list[tuple[float, Formula]]] = {
 }
 
 
+PROJECTED = ("pkd-skip", "pkd-last", "tinybert", "distilbert")
+
+
 def test_every_preset_has_a_formula() -> None:
     assert set(FORMULAS) == {one.name for one in static.METHODS}  # other files have tests of their own
 
@@ -228,7 +230,7 @@ def test_a_preset_is_its_papers_formula(name: str, width: int, make_batch: Calla
         assert stage.share == pytest.approx(share)
         linear = [module for one in made.knowledge for module in one.modules() if isinstance(module, nn.Linear)]
         assert len(linear) <= 1
-        assert not linear or width != 16
+        assert bool(linear) == (name == "tinybert" or (width != 16 and name in PROJECTED))
         project = linear[0].double() if linear else nn.Identity()
         with torch.no_grad():
             value = formula(plain, expected, batch.labels, project)
@@ -240,6 +242,21 @@ def test_a_preset_is_its_papers_formula(name: str, width: int, make_batch: Calla
         )
         report = distiller.step([batch], stage.selection)
         assert report.loss.item() == pytest.approx(float(value), rel=1e-4), place
+
+
+def test_tinyberts_second_stage_learns_the_gold_scores_of_a_regression() -> None:
+    """As `task_distill.py` does: the mean squared error between the student's outputs and the labels."""
+    made = preset("tinybert", shape(2, classes=1), [shape(4, classes=1)])
+    first, second = made.stages
+    assert (first.selection.labels, second.selection) == (0.0, Selection())
+    assert {one.name for one in made.knowledge} == {"hidden", "attention"}
+    assert preset("tinybert", shape(2), [shape(4)]).stages[1].selection.labels == 0.0
+
+
+def test_tinyberts_projection_can_be_left_out_at_equal_widths() -> None:
+    for project in (True, False):
+        hidden, *_ = preset("tinybert", shape(2), [shape(4)], project=project).knowledge
+        assert bool(list(hidden.parameters())) == project
 
 
 def shape(layers: int, width: int = 16, heads: int = 2, classes: int = 2) -> Shape:

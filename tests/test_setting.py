@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ackd import Selection, distill, knowledge, models, prepare, tasks
+from ackd.agents.presets import METHODS
 from ackd.errors import InputError
 from ackd.knowledge import Attention, Hidden
 from ackd.loop import Distillation
@@ -165,15 +166,102 @@ def test_presets_that_cannot_work_are_refused(teachers: list[str], changes: dict
         ready(teachers[0], **changes)
 
 
-def test_teachers_of_different_tokenizers_are_refused(teachers: list[str], tmp_path: Path) -> None:
-    shutil.copytree(teachers[1], tmp_path / "other")
-    path = tmp_path / "other" / "tokenizer.json"
+def renumbered(source: str, folder: Path) -> str:
+    """The same teacher with its words in another order, so that it says the same of every text."""
+    shutil.copytree(source, folder)
+    path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
-    words = list(content["model"]["vocab"])
-    content["model"]["vocab"][words[-1]], content["model"]["vocab"][words[-2]] = len(words) - 2, len(words) - 1
+    words = content["model"]["vocab"]
+    special = {one["content"] for one in content["added_tokens"]}
+    free = [word for word in words if word not in special]
+    new = dict(zip(free, [words[word] for word in reversed(free)], strict=True))
+    model = models.load_model(source)
+    table = model.bert.embeddings.word_embeddings.weight
+    before = table.detach().clone()
+    for word in free:
+        table.data[new[word]] = before[words[word]]
+    model.save_pretrained(folder)
+    content["model"]["vocab"] |= new
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"tokenizers of the teachers .*deep and .*other differ: distil from one"):
-        ready([teachers[0], str(tmp_path / "other")])
+    assert not models.same_vocabulary(models.load_tokenizer(folder), models.load_tokenizer(source))
+    return str(folder)
+
+
+@pytest.mark.parametrize("preset", [None, "rl-kd"])
+def test_a_teacher_with_a_tokenizer_of_its_own_is_asked_about_the_same_examples(
+    teachers: list[str], tmp_path: Path, preset: str | None
+) -> None:
+    """Bit for bit as one that says the same in the student's tokens; with a cache and without."""
+    other = renumbered(teachers[1], tmp_path / "other")
+    how: dict[str, Any] = {"preset": preset, "methods": METHODS, "options": {"warmup": 0.0}}
+    if preset is None:
+        how = {"types": ["logits", "hidden@1"]}
+    found = []
+    for second, cache in ((teachers[1], None), (other, None), (other, "first"), (other, "again")):
+        kept = {} if cache is None else {"cache": str(tmp_path / "cache"), "cache_dtype": "float32"}
+        run = ready([teachers[0], second], **how, **kept)
+        distill(run, run.staged if preset else Selection.of("logits@1", "logits@2", "hidden@1"), seed=2)
+        asked = run.ledger.teacher_queries
+        assert asked == (0 if cache == "again" else 64)
+        found.append(weights(run))
+    assert all(torch.equal(one, found[0]) for one in found[:2])
+    assert torch.allclose(found[2], found[0], atol=1e-6)
+    assert torch.equal(found[2], found[3])
+
+
+def test_a_student_reads_its_own_tokens_and_is_compared_with_who_reads_others(
+    teachers: list[str], tmp_path: Path
+) -> None:
+    deep, flat = teachers
+    other = renumbered(flat, tmp_path / "other")
+    same, mixed = (ready(one, student=deep, student_layers=2, types=["logits"]) for one in (flat, other))
+    for split in ("validation", "reward"):
+        one, two = (
+            run.measure_teacher(run.task.reward if split == "reward" else run.task.dev[split], split)
+            for run in (same, mixed)
+        )
+        assert one == two
+    assert same.type_prices == pytest.approx(mixed.type_prices)
+    thinned = ready(other, student=deep, student_layers=2, preset="dynamickd-data")
+    distill(thinned, thinned.staged, seed=1)  # whose teacher is asked about a part of each batch
+    assert thinned.ledger.teacher_queries == 16
+
+
+@pytest.mark.parametrize(("types", "named"), [(["logits", "hidden"], "hidden@2"), (["attention@2"], "attention@2")])
+def test_what_is_of_tokens_is_refused_of_a_teacher_with_other_tokens(
+    teachers: list[str], tmp_path: Path, types: list[str], named: str
+) -> None:
+    other = renumbered(teachers[1], tmp_path / "other")
+    with pytest.raises(InputError, match=f"other has a tokenizer of its own, and '{named}' compares models token by"):
+        ready([teachers[0], other], types=types)
+    assert ready([teachers[0], other], types=["logits", "hidden@1", "hidden-cls@2"], layer_map="last")
+
+
+def test_a_student_starts_as_the_first_layers_where_asked(teachers: list[str]) -> None:
+    """As Dynamic KD's students do."""
+    teacher = models.load_model(teachers[0])
+    for init, layers in (("even", (1, 3)), ("first", (0, 1))):
+        student = ready(teachers[0], student_init=init).student.model
+        for own, theirs in enumerate(layers):
+            ours, whole = (model.bert.encoder.layer for model in (student, teacher))
+            pairs = zip(ours[own].parameters(), whole[theirs].parameters(), strict=True)
+            assert all(torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(InputError, match="did you mean 'first'"):
+        ready(teachers[0], student_init="frist")
+    with pytest.raises(InputError, match="give --student-layers with it"):
+        ready(teachers[0], student_layers=None, student=teachers[0], student_init="first")
+
+
+def test_a_method_has_a_warm_up_of_its_own(teachers: list[str]) -> None:
+    def warmup(preset: str, teacher: str | list[str], **options: float) -> float:
+        return ready(teacher, preset=preset, options=options).recipe.warmup
+
+    assert warmup("kd", teachers[0]) == 0.06
+    assert warmup("dynamickd-data", teachers[0]) == warmup("dynamickd-objective", teachers[0]) == 0.1
+    assert warmup("dynamickd-teacher", teachers) == 0.05
+    assert warmup("dynamickd-data", teachers[0], lr_warmup=0.3) == 0.3
+    assert warmup("dynamickd-data,kd", teachers[0]) == 0.1
+    assert warmup("dynamickd-data,dynamickd-teacher", teachers) == 0.1
 
 
 def test_layer_maps_may_use_a_layer_more_than_once(teachers: list[str]) -> None:

@@ -7,10 +7,11 @@ import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ackd.recipe import Recipe, Schedule
 from ackd.stopping import whole
 
 Precision = Literal["fp32", "bf16"]
@@ -142,9 +143,11 @@ class ModelOptions:
     """The student's model, and where the models are."""
 
     student_layers: int | None = None
-    """The student starts as so many layers, at even distances, of --student, or of the (first) teacher."""
+    """The student starts as so many layers of --student, or of the (first) teacher."""
     student: str | None = None
     """Folder or hub id to start from, or a JSON config to draw weights for."""
+    student_init: Literal["even", "first"] = "even"
+    """Which of the layers with --student-layers: those at even distances, or the first ones."""
     device: str = "cpu"
     """Where student and teacher are: cpu, cuda, cuda:1. The agent stays on the CPU."""
     precision: Precision = "fp32"
@@ -152,7 +155,8 @@ class ModelOptions:
 
     def model_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
-        return {name: getattr(self, name) for name in ("student_layers", "student", "device", "precision")}
+        names = ("student_layers", "student", "student_init", "device", "precision")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(kw_only=True)
@@ -205,6 +209,26 @@ class LearningOptions:
         """As `ackd.prepare` takes them."""
         own = {name: getattr(self, name) for name in ("steps", "batch_size", "accumulate", "lr")}
         return {**own, "compiled": self.compile}
+
+
+@dataclass(kw_only=True)
+class RecipeOptions:
+    """The optimizer, and the course of the learning rate."""
+
+    warmup: float = Recipe.warmup
+    """Share of the steps in which the learning rate rises."""
+    schedule: Schedule = Recipe.schedule
+    """The learning rate after that: a linear fall to 0, a cosine to a tenth of the peak, or constant."""
+    weight_decay: float = Recipe.weight_decay
+    """Of the matrices; biases and norms have none."""
+    adam_betas: tuple[float, float] = Recipe.adam_betas
+    """Adam's two betas."""
+    gradient_clipping: float = Recipe.gradient_clipping
+    """Largest norm of a step's gradient."""
+
+    def recipe(self) -> Recipe:
+        """As a training takes it."""
+        return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import Precision, RunOptions, move, progress
+from ackd.cli.options import Precision, RecipeOptions, RunOptions, move, progress
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ INTERVAL = 20  # optimizer steps between two points of the curve
 
 
 @dataclass(kw_only=True)
-class Pretrain(RunOptions):
+class Pretrain(RunOptions, RecipeOptions):
     """Pre-train a causal language model on text, with or without a teacher's next-token distributions."""
 
     corpus: str
@@ -50,7 +50,9 @@ class Pretrain(RunOptions):
     dev_share: float = 0.05
     """The share of the corpus that is cut, without --dev-data."""
     steps: int | None = None
-    """Optimizer steps; one pass over the corpus if neither this nor --flops is given."""
+    """Optimizer steps; one pass over the corpus if neither this, --epochs nor --flops is given."""
+    epochs: float | None = None
+    """Instead of --steps: passes over the corpus."""
     flops: float | None = None
     """Instead of --steps: as many as cost so many FLOPs, the student's and the teacher's."""
     batch_size: int = 16
@@ -140,7 +142,7 @@ class Pretrain(RunOptions):
             "dev_loss": standing.loss,
             "dev_perplexity": math.exp(min(standing.loss, 700.0)),
             "dev_accuracy": standing.scores["accuracy"],
-            "dev_tokens": int((split.lengths - 1).sum()),
+            "dev_tokens": int(split.predicted.sum()),
             "teacher_loss": training.measure_teacher(split, name).loss if teacher is not None else None,
             "kd_weight": self.kd_weight if teacher is not None else None,
         }
@@ -150,12 +152,15 @@ class Pretrain(RunOptions):
 
         if (self.config is None) == (self.student is None):
             raise InputError("say what the student is: --config with a JSON file, or --student, and not both")
-        if self.steps is not None and self.flops is not None:
-            raise InputError("--steps and --flops both say how long to train: give one")
+        said = [name for name in ("steps", "epochs", "flops") if getattr(self, name) is not None]
+        if len(said) > 1:
+            raise InputError(f"--{said[0]} and --{said[1]} both say how long to train: give one")
         if self.steps is not None and self.steps < 1:
             raise InputError(f"the steps must be above 0, got {self.steps}")
-        if self.flops is not None and not 0 < self.flops < math.inf:
-            raise InputError(f"the FLOPs must be above 0, got {self.flops}")
+        for what, most in (("epochs", self.epochs), ("FLOPs", self.flops)):
+            if most is not None and not 0 < most < math.inf:
+                raise InputError(f"the {what} must be above 0, got {most}")
+        self.recipe()
         for name, value in (("batch size", self.batch_size), ("batches of a step", self.accumulate)):
             if value < 1:
                 raise InputError(f"the {name} must be above 0, got {value}")
@@ -174,7 +179,9 @@ class Pretrain(RunOptions):
         if folder.resumed and corpora.find_corpus(folder.path) is not None:
             return corpora.open_corpus(folder.path).tokenizer(), self.corpus
         if Path(self.corpus).is_file():
-            return models.train_tokenizer(corpora.documents(self.corpus), self.vocabulary), self.corpus
+            return models.train_tokenizer(
+                (one.text for one in corpora.documents(self.corpus)), self.vocabulary
+            ), self.corpus
         return corpora.open_corpus(self.corpus).tokenizer(), self.corpus
 
     def _teacher(self, tokenizer: Tokenizer, device: torch.device) -> ModelTeacher | None:
@@ -246,16 +253,18 @@ class Pretrain(RunOptions):
 
         part = corpora.part(len(corpus), self.part)
         task, (first, last) = corpora.language_task(corpus, part, dev, self.dev_share)
-        one_pass = max(round(len(task.train) / (self.batch_size * self.accumulate)), 1)
+        passes = self.epochs or 1.0
+        steps = self.steps or max(round(passes * len(task.train) / (self.batch_size * self.accumulate)), 1)
         training = Distillation(
             task,
             (teacher,) if teacher is not None else (),
             make,
             (lambda: [Tokens()]) if teacher is not None else tuple,
-            steps=self.steps or one_pass,
+            steps=steps,
             batch_size=self.batch_size,
             accumulate=self.accumulate,
             lr=self.lr,
+            recipe=self.recipe(),
             scale_steps=0,
             device=device,
             precision=self.precision,

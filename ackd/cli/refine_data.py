@@ -67,7 +67,7 @@ class RefineData(OutputOptions):
         if source is None:
             raise InputError("the corpus that was scored is not where it was: name it with --corpus")
         corpus = corpora.open_corpus(source)
-        scores = corpora.differences(teacher, reference, corpus.lengths, self.normalise)
+        scores = corpora.differences(teacher, reference, corpus.split(0, len(corpus)).predicted, self.normalise)
         if corpus.header.fingerprint != teacher.header.corpus:
             raise InputError(f"the scores are of another corpus than {source}: name the one that was scored")
         allowed = self._allowed(corpus)

@@ -17,6 +17,8 @@ from ackd.corpora.text import documents
 from ackd.errors import InputError, reason
 from ackd.models import (
     Tokenizer,
+    end_token,
+    first_tokens,
     load_tokenizer,
     save_tokenizer,
     sentence_ends,
@@ -42,6 +44,7 @@ class Header:
     vocabulary: int
     dtype: str  # uint8, uint16 or uint32: the smallest that holds the vocabulary
     max_length: int  # at which chunks were cut
+    end: int  # the token that ends a text: nothing is predicted behind it
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Corpus:
         labels = np.zeros(last - first, np.int64)
         ids = np.arange(first, last)
         offsets = self.offsets[first : last + 1] - start
-        return Split({"input_ids": self.tokens[start:stop]}, offsets, labels, ids, {}, language=True)
+        tokens = {"input_ids": self.tokens[start:stop]}
+        return Split(tokens, offsets, labels, ids, {}, language=True, end=self.header.end)
 
 
 def write_corpus(folder: Path, chunks: Iterable[Tokens], tokenizer: Tokenizer, max_length: int) -> Corpus:
@@ -106,14 +110,17 @@ def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_len
         InputError: if there is no chunk.
     """
     if not len(lengths):
-        raise InputError("there is no chunk of two tokens or more, and nothing to learn from")
+        raise InputError(
+            f"no text fills a chunk of {max_length} tokens: give more of it, or shorter chunks (--max-length)"
+        )
     kind, its = token_type(tokenizer), tokenizer_fingerprint(tokenizer)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
     (folder / OFFSETS).write_bytes(offsets.tobytes())
     save_tokenizer(folder / TOKENIZER, tokenizer)
     tokens = mapped(folder / TOKENS, kind, int(offsets[-1]))
     fingerprint, vocabulary = _fingerprint(its, tokens, offsets), vocabulary_size(tokenizer)
-    header = Header(fingerprint, its, len(lengths), len(tokens), vocabulary, kind.name, max_length)
+    end = end_token(tokenizer)
+    header = Header(fingerprint, its, len(lengths), len(tokens), vocabulary, kind.name, max_length, end)
     write_whole(folder / HEADER, (json.dumps(asdict(header), indent=2) + "\n").encode())
     return Corpus(folder, header, tokens, offsets)
 
@@ -126,8 +133,11 @@ def tokenised(folder: Path, texts: str | Path, tokenizer: Tokenizer, max_length:
     """
     if max_length < 2:
         raise InputError(f"the maximum length is {max_length}: a chunk has 2 tokens or more")
-    chunks = cut(encode(documents(texts), tokenizer), sentence_ends(tokenizer), max_length)
-    return write_corpus(folder, chunks, tokenizer, max_length)
+    end = end_token(tokenizer)
+    encoded = encode(documents(texts), tokenizer)
+    chunks = cut(encoded, sentence_ends(tokenizer), max_length, first_tokens(tokenizer))
+    told = (chunk for chunk in chunks if (chunk[:-1] != end).any())  # in others nothing would be predicted
+    return write_corpus(folder, told, tokenizer, max_length)
 
 
 def find_corpus(path: str | Path) -> Path | None:
@@ -154,6 +164,7 @@ def open_corpus(path: str | Path) -> Corpus:
     inside = bool(((offsets >= 0) & (offsets <= len(tokens))).all())  # so that no difference of two overflows
     sound = inside and offsets[0] == 0 and offsets[-1] == len(tokens) and bool((np.diff(offsets) > 1).all())
     pieces = (tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE))
+    sound = sound and header.end < header.vocabulary
     if not sound or any(int(piece.max()) >= header.vocabulary for piece in pieces):
         raise InputError(f"the corpus in {folder} is damaged: its chunks or tokens are out of range; write it anew")
     if _fingerprint(header.tokenizer, tokens, offsets) != header.fingerprint:

@@ -14,7 +14,7 @@ Normalise = Literal["mean", "sum"]
 
 
 def differences(
-    teacher: Scores, reference: Scores, lengths: NDArray[np.int64], normalise: Normalise = "mean"
+    teacher: Scores, reference: Scores, predicted: NDArray[np.int64], normalise: Normalise = "mean"
 ) -> NDArray[np.float64]:
     """How much better the teacher knows each chunk than the reference does, [N].
 
@@ -23,7 +23,7 @@ def differences(
     Args:
         teacher: the large model's losses.
         reference: the small model's.
-        lengths: [N], tokens of each chunk; n_i is one less, since the first is not predicted.
+        predicted: [N], n_i, the tokens of each chunk that are predicted.
         normalise: `mean`, as the published code does, or `sum`, as the paper's formula says.
 
     Raises:
@@ -36,13 +36,13 @@ def differences(
         )
     if teacher.header.corpus != reference.header.corpus:
         raise InputError("the scores of the teacher and of the reference are of two corpora: score one with both")
-    if not len(teacher.values) == len(reference.values) == len(lengths):
+    if not len(teacher.values) == len(reference.values) == len(predicted):
         raise InputError(
             f"there are {len(teacher.values)} scores of the teacher and {len(reference.values)} of the reference, and "
-            f"the corpus has {len(lengths)} chunks: score this corpus with both"
+            f"the corpus has {len(predicted)} chunks: score this corpus with both"
         )
     scores = reference.values.astype(np.float64) - teacher.values
-    return scores * (lengths - 1) if normalise == "sum" else scores
+    return scores * predicted if normalise == "sum" else scores
 
 
 def kept(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ackd.errors import InputError
 from ackd.json_rows import encodable, json_rows
@@ -11,10 +12,18 @@ from ackd.json_rows import encodable, json_rows
 LINES = (".jsonl", ".json", ".ndjson")
 
 
-def documents(path: str | Path) -> Iterator[str]:
+class Document(NamedTuple):
+    """A text, and what it is of."""
+
+    text: str
+    domain: str = ""  # chunks hold documents of one domain
+
+
+def documents(path: str | Path) -> Iterator[Document]:
     """The documents of a UTF-8 file: what blank lines separate, or the `text` of each JSON object.
 
-    Empty ones are left out.
+    Empty ones are left out. A JSON object may say of which `domain` its text is, or, as the Pile, of which
+    `meta.pile_set_name`.
 
     Raises:
         InputError: if there is no such file, it cannot be read so, or has no text.
@@ -24,9 +33,9 @@ def documents(path: str | Path) -> Iterator[str]:
         raise InputError(f"there is no file {path}")
     try:
         empty = True
-        for text in _texts(source) if source.suffix in LINES else _paragraphs(source):
+        for document in _texts(source) if source.suffix in LINES else map(Document, _paragraphs(source)):
             empty = False
-            yield text
+            yield document
         if empty:
             raise InputError(f"{path} has no text")
     except UnicodeDecodeError as error:
@@ -48,7 +57,7 @@ def _paragraphs(path: Path) -> Iterator[str]:
         yield "".join(lines).rstrip("\n")
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _texts(path: Path) -> Iterator[Document]:
     for number, row in json_rows(path):
         if "text" not in row:
             raise InputError(f'{path} has no "text" in line {number}')
@@ -56,4 +65,10 @@ def _texts(path: Path) -> Iterator[str]:
         if not isinstance(text, str) or not encodable(text):
             raise InputError(f'{path} has a "text" in line {number} that is no string of characters')
         if text.strip():
-            yield text
+            yield Document(text, _domain(row))
+
+
+def _domain(row: dict[str, Any]) -> str:
+    meta = row.get("meta")
+    named = row.get("domain") or (meta.get("pile_set_name") if isinstance(meta, dict) else None)
+    return named if isinstance(named, str) else ""

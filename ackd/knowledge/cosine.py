@@ -17,19 +17,33 @@ class HiddenCosine(Knowledge):
 
         L_i = mean over pairs (l, g), tokens t of 1 - cos(W H_S[l]_t, H_T[g]_t)
 
-    W is one linear projection, there only where the widths differ. The paper matches the last layers alone.
+    W is one linear projection, there only where the widths differ. The paper matches the last layers alone, and its
+    code takes the mean over all tokens of a batch, so that a long text counts more than a short one: with `by_token`
+
+        L_i = B n_i / (n_1 + ... + n_B) times that,  n_i the tokens of example i
+
+    whose mean over the batch is the mean over its tokens.
 
     References:
         Sanh et al., DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter, 2019,
-        https://arxiv.org/abs/1910.01108
+        https://arxiv.org/abs/1910.01108; code: huggingface/transformers,
+        examples/research_projects/distillation/distiller.py
     """
 
     family = "hidden"
 
-    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "hidden-cosine") -> None:
+    def __init__(
+        self,
+        student: Shape,
+        teacher: Shape,
+        pairs: LayerMap,
+        *,
+        by_token: bool = False,
+        name: str = "hidden-cosine",
+    ) -> None:
         super().__init__()
         self.name = name
-        self.pairs = pairs
+        self.pairs, self.by_token = pairs, by_token
         self.projection = projection(student, teacher)
         self.student_needs = Needs(hidden=student_layers(pairs))
         self.teacher_needs = Needs(hidden=teacher_layers(pairs))
@@ -42,7 +56,11 @@ class HiddenCosine(Knowledge):
             F.cosine_similarity(states[s].where(token, 0.0), wide(teacher.hidden[t]).where(token, 0.0), dim=-1)
             for s, t in self.pairs
         ]
-        return masked_mean(1 - torch.stack(cosines).mean(0), batch.mask)
+        losses = masked_mean(1 - torch.stack(cosines).mean(0), batch.mask)
+        if not self.by_token:
+            return losses
+        tokens = batch.mask.sum(1)
+        return losses * tokens / tokens.float().mean().clamp_min(1.0)
 
     def flops(self, size: int, length: int) -> float:
         """The projection, forward and backward."""

@@ -18,7 +18,7 @@ class Hidden(Knowledge):
         L_i = mean over pairs (l, g), tokens t, entries j of (W H_S[l] - H_T[g])^2_tj
 
     Where the widths differ, one linear projection W, shared by all pairs, takes the student's states to the
-    teacher's width; where they are equal there is none. A pair may name the embeddings, layer -1.
+    teacher's width; where they are equal there is none, but with `projected`. A pair may name the embeddings, layer -1.
     With `normalise`, each token's W H_S and H_T are first divided by their lengths: directions are compared.
 
     References:
@@ -31,13 +31,20 @@ class Hidden(Knowledge):
     family = "hidden"
 
     def __init__(
-        self, student: Shape, teacher: Shape, pairs: LayerMap, *, normalise: bool = False, name: str = "hidden"
+        self,
+        student: Shape,
+        teacher: Shape,
+        pairs: LayerMap,
+        *,
+        normalise: bool = False,
+        projected: bool = False,
+        name: str = "hidden",
     ) -> None:
         super().__init__()
         self.name = name
         self.pairs, self.normalise = pairs, normalise
         self.width = teacher.width
-        self.projection = projection(student, teacher)
+        self.projection = projection(student, teacher, always=projected)
         self.student_needs = Needs(hidden=student_layers(pairs))
         self.teacher_needs = Needs(hidden=teacher_layers(pairs))
 

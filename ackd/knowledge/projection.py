@@ -11,9 +11,10 @@ from ackd.knowledge.masked import wide
 from ackd.types import Shape
 
 
-def projection(student: Shape, teacher: Shape) -> nn.Module:
-    """A linear map from the student's width to the teacher's; the identity, without weights, if they are equal."""
-    return nn.Identity() if student.width == teacher.width else nn.Linear(student.width, teacher.width)
+def projection(student: Shape, teacher: Shape, *, always: bool = False) -> nn.Module:
+    """A linear map from the student's width to the teacher's; without `always`, the identity if they are equal."""
+    equal = student.width == teacher.width and not always
+    return nn.Identity() if equal else nn.Linear(student.width, teacher.width)
 
 
 def projected(by: nn.Module, states: Mapping[int, Tensor], layers: Iterable[int]) -> dict[int, Tensor]:

@@ -1,6 +1,14 @@
 """Transformers as this project sees them. Only here and in `ackd.tasks` is the library imported."""
 
-from ackd.models.build import StudentFactory, from_checkpoint, from_config, from_layers, read_config, small_config
+from ackd.models.build import (
+    Init,
+    StudentFactory,
+    from_checkpoint,
+    from_config,
+    from_layers,
+    read_config,
+    small_config,
+)
 from ackd.models.cost import Cost, Meter
 from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
 from ackd.models.load import (
@@ -15,11 +23,12 @@ from ackd.models.load import (
     save_tokenizer,
 )
 from ackd.models.vocabulary import (
+    SentenceEnds,
     check_length,
     end_token,
+    first_tokens,
     language_config,
     sentence_ends,
-    starts_texts,
     tokenizer_fingerprint,
     train_tokenizer,
     vocabulary_size,
@@ -28,8 +37,10 @@ from ackd.models.writing import check_causal, go_on
 
 __all__ = [
     "Cost",
+    "Init",
     "Meter",
     "Model",
+    "SentenceEnds",
     "StudentFactory",
     "Tokenizer",
     "cannot_give",
@@ -39,6 +50,7 @@ __all__ = [
     "class_names",
     "compiled",
     "end_token",
+    "first_tokens",
     "from_checkpoint",
     "from_config",
     "from_layers",
@@ -56,7 +68,6 @@ __all__ = [
     "sentence_ends",
     "shape_of",
     "small_config",
-    "starts_texts",
     "tokenizer_fingerprint",
     "train_tokenizer",
     "vocabulary_size",

@@ -6,26 +6,34 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
-from ackd.errors import InputError, reason
+from ackd.errors import InputError, reason, unknown
 from ackd.knowledge.layers import evenly
 from ackd.models.forward import Model, layer_stack
 from ackd.models.guard import check_runs, limited, memory, read_settings
 from ackd.models.load import load_model
 
 StudentFactory: TypeAlias = Callable[[], Model]
+Init: TypeAlias = Literal["even", "first"]
 
 
-def from_layers(teacher: Model, count: int) -> StudentFactory:
-    """Students that begin as `count` of the teacher's layers, at even distances, with its embeddings and head.
+def from_layers(teacher: Model, count: int, init: Init = "even") -> StudentFactory:
+    """Students that begin as `count` of the teacher's layers, with its embeddings and head.
+
+    Args:
+        teacher: whose layers they are.
+        count: how many.
+        init: those at `even` distances, or the `first` ones.
 
     Raises:
         InputError: if the teacher has fewer layers, or keeps them where they cannot be found.
     """
+    if init not in get_args(Init):
+        raise unknown("start of a student", init, get_args(Init))
     depth = teacher.config.num_hidden_layers
     if not 1 <= count <= depth:
         raise InputError(f"a student of {count} layers cannot be cut from a model of {depth}: choose 1 to {depth}")
@@ -40,7 +48,7 @@ def from_layers(teacher: Model, count: int) -> StudentFactory:
             f"the teacher's {depth} layers share the weights of {len(stack[1])} groups, which cannot be thinned out: "
             "give --student instead"
         )
-    kept = evenly(count, depth)
+    kept = evenly(count, depth) if init == "even" else tuple(range(count))
     if stack[1][0].state_dict().keys() != stack[1][0 if shared else kept[0]].state_dict().keys():
         kept = (
             0,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from ackd.models.load import Tokenizer, quieten
 
 END = "<|endoftext|>"
 SMALLEST = 257  # every byte, and the end of a text
-CLOSING = " \t\"')]}\u201d\u2019\u00bb"  # what may stand between the end of a sentence and that of its token
+ENDING = ".!?;\n"  # what ends a sentence or a line, wherever in a token it is
+OPENED = (("[", "]"), ("(", ")"), ("\\", "{"), ("<", ">"))  # a token with the first and not the second ends nothing
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
@@ -71,20 +74,52 @@ def end_token(tokenizer: Tokenizer) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def sentence_ends(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """[V], whether a token ends a text, a line or a sentence."""
-    ends = np.zeros(vocabulary_size(tokenizer), np.bool_)
+@dataclass(frozen=True)
+class SentenceEnds:
+    """Behind which tokens a text may be cut.
+
+    A token that ends a text or holds the end of a line always ends one; a token that holds the end of a sentence does
+    if it and the next one, decoded together, hold a space: there is none within `D.A.`, `3.14` or `www.a.org`.
+
+    References:
+        Gu et al., MiniPLM, 2025, whose code has these rules: https://github.com/thu-coai/MiniPLM,
+        `tools/process_data/tokenize_pile.py` and `get_end_sent_tokens.py`, the odd pair of `OPENED` among them
+    """
+
+    always: NDArray[np.bool_]  # [V]
+    perhaps: NDArray[np.bool_]  # [V]
+    spaced: Callable[[int, int], bool]  # whether two tokens hold a space together
+
+    def last(self, tokens: NDArray[np.int64], first: int) -> int | None:
+        """The place of the last token but one, from `first` on, behind which the text may be cut; None if none."""
+        ends = self.always | self.perhaps
+        for place in first + np.flatnonzero(ends[tokens[first:-1]])[::-1]:
+            if self.always[tokens[place]] or self.spaced(int(tokens[place]), int(tokens[place + 1])):
+                return int(place)
+        return None
+
+
+def sentence_ends(tokenizer: Tokenizer) -> SentenceEnds:
+    """Where the texts of a tokenizer may be cut."""
+    always, perhaps = np.zeros((2, vocabulary_size(tokenizer)), np.bool_)
+
+    def said(*tokens: int) -> str:
+        text: str = tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
+        return text
+
     for token in tokenizer.get_vocab().values():
-        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        ends[token] = text.rstrip(" \t").endswith("\n") or text.rstrip(CLOSING).endswith((".", "!", "?", "…", "。"))
-    ends[end_token(tokenizer)] = True
-    return ends
+        text = said(token)
+        if any(sign in text for sign in ENDING) and not any(one in text and other not in text for one, other in OPENED):
+            perhaps[token], always[token] = True, "\n" in text
+    always[end_token(tokenizer)] = True
+    return SentenceEnds(always, perhaps, lru_cache(2**16)(lambda one, other: " " in said(one, other)))
 
 
-def starts_texts(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer, left to itself, puts a token in front of each text."""
+def first_tokens(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer, left to itself, puts in front of each text: its beginning-of-text token, or nothing."""
     bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-    return tokenizer.bos_token_id is not None and len(whole) > len(bare) and whole[0] == tokenizer.bos_token_id
+    begins = tokenizer.bos_token_id is not None and len(whole) > len(bare) and whole[0] == tokenizer.bos_token_id
+    return [int(whole[0])] if begins else []
 
 
 def language_config(path: str | Path, tokenizer: Tokenizer, vocabulary: int | None = None) -> Any:

@@ -149,5 +149,6 @@ def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
         thin[0] if thin else None,
         revise if revisions else None,
         weigh if weighings else None,
+        next((one.warmup for one in (losses, *(one for _, one in made)) if one.warmup is not None), None),
         gives_way=not own,
     )

@@ -2,11 +2,13 @@
 
     u_i = -sum_c p_ic log p_ic / log C,  p_i = softmax(z_S(x_i)) of the current forward pass
 
-Weights follow the current batch alone; nothing is annealed, and by default no gradient passes through them.
+Weights follow the current batch alone; nothing is annealed, and by default no gradient passes through them. The
+published students start as the first layers of a pre-trained model (`--student-init first`), and their learning rate
+rises over the share `lr_warmup`: a tenth of the steps, and a twentieth where teachers are adopted.
 
 References:
     Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
-    https://arxiv.org/abs/2109.11295
+    https://arxiv.org/abs/2109.11295; code: https://github.com/lancopku/DynamicKD
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ def dynamickd_data(
     train_on: str = "all",
     loss: str = "mse",
     tau: float = 5.0,
+    lr_warmup: float = 0.1,
 ) -> Preset:
     """CE over all examples + D over the share `keep` of them that `score` puts first; a teacher is asked on those only.
 
@@ -49,8 +52,8 @@ def dynamickd_data(
     losses = _outputs(loss, tau, len(teachers))
     stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
     if train_on == "kept":
-        return Preset(losses, stages, thin=pick, gives_way=True)
-    return Preset(losses, stages, PickedRows(pick), gives_way=True)
+        return Preset(losses, stages, thin=pick, warmup=lr_warmup, gives_way=True)
+    return Preset(losses, stages, PickedRows(pick), warmup=lr_warmup, gives_way=True)
 
 
 def dynamickd_teacher(
@@ -61,6 +64,7 @@ def dynamickd_teacher(
     loss: str = "mse",
     tau: float = 5.0,
     attached: bool = False,
+    lr_warmup: float = 0.05,
 ) -> Preset:
     """CE + w_small D(small teacher) + w_large D(large teacher); the small one is named first.
 
@@ -81,7 +85,7 @@ def dynamickd_teacher(
     }
     losses = _outputs(loss, tau, len(teachers))
     stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
-    return Preset(losses, stages, rules[adoption], gives_way=True)
+    return Preset(losses, stages, rules[adoption], warmup=lr_warmup, gives_way=True)
 
 
 def dynamickd_objective(
@@ -96,6 +100,7 @@ def dynamickd_objective(
     tau: float = 5.0,
     beta: float = 1.0,
     layers: str = "uniform",
+    lr_warmup: float = 0.1,
 ) -> Preset:
     """CE + mean_i (1 - u_i) D_i + beta mean_i u_i R_i; R_i sums the distance of hidden states over matched layers.
 
@@ -114,7 +119,7 @@ def dynamickd_objective(
     hidden = Hidden(student, teacher, pairs, normalise=normalise)
     selection = Selection({outputs.name: 1.0, hidden.name: beta * len(pairs)})
     weighting = UncertainObjectives(reverse, attached) if weights == "uncertainty" else None
-    return Preset([outputs, hidden], [Stage(1.0, selection)], weighting)
+    return Preset([outputs, hidden], [Stage(1.0, selection)], weighting, warmup=lr_warmup)
 
 
 def _outputs(loss: str, tau: float, teachers: int) -> list[Knowledge]:

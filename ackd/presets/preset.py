@@ -48,6 +48,7 @@ class Preset:
         thin: the part of each batch that the student learns from at all; all of it if None.
         revise: puts what the method has of its own around or in the place of the teachers, if anything.
         weigh: makes, once for all students, a weighting from the teachers as they were named and the training data.
+        warmup: share of the budget in which the learning rate rises, where the method has its own.
         gives_way: the losses are only what the method is usually run with, and give way to those of another.
     """
 
@@ -57,6 +58,7 @@ class Preset:
     thin: Pick | None = None
     revise: Revise | None = None
     weigh: Weigh | None = None
+    warmup: float | None = None
     gives_way: bool = False
 
 

@@ -65,26 +65,33 @@ def pkd(
 
 
 def tinybert(
-    student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", intermediate: float = 10 / 13
+    student: Shape,
+    teachers: Sequence[Shape],
+    *,
+    layers: str = "uniform",
+    intermediate: float = 10 / 13,
+    project: bool = True,
 ) -> Preset:
     """First the embeddings, hidden states and attention scores, summed over layers; then soft cross-entropy alone.
 
     `intermediate` is the share of the first stage: the authors train 10 epochs and then 3. The second stage's loss is
-    the elementmean at tau = 1 without labels. Both stages share one learning-rate schedule here.
+    the elementmean at tau = 1 without labels; of a regression it is that of the gold scores, without the teacher. With
+    `project` hidden states pass a learned projection at equal widths too (`fit_dense`). Both stages share one
+    learning-rate schedule here.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
-        https://arxiv.org/abs/1909.10351
+        https://arxiv.org/abs/1909.10351; code: huawei-noah/Pretrained-Language-Model, TinyBERT/task_distill.py
     """
     (teacher,) = teachers
     pairs = layer_map(layers, student.layers, teacher.layers)
     hidden = ((EMBEDDINGS, EMBEDDINGS), *pairs)
+    losses = [Hidden(student, teacher, hidden, projected=project), Attention(student, teacher, pairs)]
     first = Selection({"hidden": len(hidden), "attention": len(pairs)}, labels=0.0)
+    if teacher.classes == 1:
+        return Preset(losses, [Stage(intermediate, first), Stage(1 - intermediate, Selection())])
     second = Selection({"logits-soft-ce": 1 / teacher.classes}, labels=0.0)
-    return Preset(
-        [Hidden(student, teacher, hidden), Attention(student, teacher, pairs), LogitsSoftCrossEntropy()],
-        [Stage(intermediate, first), Stage(1 - intermediate, second)],
-    )
+    return Preset([*losses, LogitsSoftCrossEntropy()], [Stage(intermediate, first), Stage(1 - intermediate, second)])
 
 
 def minilm(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", distilled: float = 0.5) -> Preset:
@@ -131,13 +138,17 @@ def minilmv2(
 def distilbert(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", tau: float = 2.0) -> Preset:
     """5 tau^2 KL (batchmean) + 2 CE + 1 (1 - cos) of the last hidden states; labels stand for the paper's masked words.
 
+    The cosine is a mean over the tokens of the batch, not over those of each example first.
+
     References:
-        Sanh et al., DistilBERT, a distilled version of BERT, 2019, https://arxiv.org/abs/1910.01108
+        Sanh et al., DistilBERT, a distilled version of BERT, 2019, https://arxiv.org/abs/1910.01108; code:
+        huggingface/transformers, examples/research_projects/distillation/distiller.py
     """
     (teacher,) = teachers
     pairs = last_pair(layers, student.layers, teacher.layers)
     selection = Selection({"logits": 5.0, "hidden-cosine": 1.0}, labels=2.0)
-    return Preset([Logits(temperature=tau), HiddenCosine(student, teacher, pairs)], [Stage(1.0, selection)])
+    cosine = HiddenCosine(student, teacher, pairs, by_token=True)
+    return Preset([Logits(temperature=tau), cosine], [Stage(1.0, selection)])
 
 
 def rkd(student: Shape, teachers: Sequence[Shape]) -> Preset:
@@ -192,7 +203,7 @@ METHODS = (
         does="embeddings, hidden states and attention first, outputs afterwards",
         cost="one teacher pass a step",
         known=_OURS,
-        unknown="both stages share one learning-rate schedule here; no data augmentation",
+        unknown="both stages share one learning-rate schedule here; neither data augmentation nor the general stage",
     ),
     Method(
         "minilm",
@@ -202,7 +213,8 @@ METHODS = (
         "https://arxiv.org/abs/2002.10957",
         does="the last layer's attention and value relations first, labels afterwards",
         cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation; half and half is ours: the paper's first stage is a pre-training",
+        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
+        "first stage is a pre-training",
     ),
     Method(
         "minilmv2",
@@ -212,7 +224,8 @@ METHODS = (
         "https://arxiv.org/abs/2012.15828",
         does="the last layer's query, key and value relations first, labels afterwards",
         cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation; half and half is ours: the paper's first stage is a pre-training",
+        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
+        "first stage is a pre-training",
     ),
     Method(
         "distilbert",
@@ -232,6 +245,6 @@ METHODS = (
         "https://arxiv.org/abs/1904.05068",
         does="distances and angles between the examples of a batch",
         cost="one teacher pass a step, and all triples of a batch",
-        known="weights from a re-implementation",
+        known="weights from a re-implementation, github.com/zju-SWJ/RLD (2024)",
     ),
 )

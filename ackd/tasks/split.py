@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,8 @@ class Split:
         padding: what each input is padded with.
         language: whether examples are texts to go on with: a batch has all tokens of each but the last, and as labels,
             [B, n], those that follow them; `labels` are not used.
+        end: the token that ends a text, behind which no label is; there are labels behind every token if None.
+        others: the same examples in the tokens of other tokenizers, by a name; a batch has them too.
     """
 
     def __init__(
@@ -40,9 +43,12 @@ class Split:
         padding: Mapping[str, int],
         *,
         language: bool = False,
+        end: int | None = None,
+        others: Mapping[str, Split] | None = None,
     ) -> None:
         self.inputs, self.offsets, self.labels, self.ids, self.padding = inputs, offsets, labels, ids, padding
-        self.language = language
+        self.language, self.end = language, end
+        self.others: Mapping[str, Split] = others or {}
 
     @classmethod
     def tokenise(
@@ -71,6 +77,15 @@ class Split:
         return np.diff(self.offsets)
 
     @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """[N], the tokens of each text that are labels: all but the first, and those behind the end of another."""
+        if self.end is None:
+            return self.lengths - 1
+        ends = np.concatenate([[0], np.cumsum(self.inputs["input_ids"] == self.end)])
+        inner: NDArray[np.int64] = ends[self.offsets[1:] - 1] - ends[self.offsets[:-1]]
+        return self.lengths - 1 - inner
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the ids and tokens: of the data, the tokenizer and the length at which examples are cut."""
         digest = hashlib.sha256()
@@ -94,9 +109,12 @@ class Split:
         inputs[MASK] = torch.from_numpy(mask.astype(np.int64))
         labels = self.labels[chosen]
         if self.language:
-            labels = np.where(mask, self.inputs["input_ids"][where + 1].astype(np.int64), NO_TOKEN)
+            tokens = self.inputs["input_ids"]
+            told = mask if self.end is None else mask & (tokens[where] != self.end)
+            labels = np.where(told, tokens[where + 1].astype(np.int64), NO_TOKEN)
         ids = torch.from_numpy(self.ids[chosen])
-        return Batch(ids, inputs, torch.from_numpy(labels), torch.from_numpy(lengths))
+        others = {name: one.batch(chosen) for name, one in self.others.items()}
+        return Batch(ids, inputs, torch.from_numpy(labels), torch.from_numpy(lengths), others)
 
     def select(self, indices: Indices) -> Split:
         """Only the examples at `indices`, in their order."""
@@ -105,7 +123,21 @@ class Split:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         where = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
         inputs = {name: flat[where] for name, flat in self.inputs.items()}
-        return Split(inputs, offsets, self.labels[chosen], self.ids[chosen], self.padding, language=self.language)
+        labels, ids = self.labels[chosen], self.ids[chosen]
+        others = {name: one.select(chosen) for name, one in self.others.items()}
+        return Split(inputs, offsets, labels, ids, self.padding, language=self.language, end=self.end, others=others)
+
+    def beside(self, name: str, other: Split) -> Split:
+        """These examples, of which batches also have another tokenizer's tokens.
+
+        Raises:
+            ValueError: if those are other examples.
+        """
+        if not np.array_equal(self.ids, other.ids):
+            raise ValueError("the other tokens are of other examples")
+        both = copy.copy(self)
+        both.others = {**self.others, name: other}
+        return both
 
     def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Groups of at most `size` places, those of similar length together: little padding, each example once."""

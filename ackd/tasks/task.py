@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,12 @@ class Task:
     def dev_examples(self) -> int:
         """Examples that the main score is of."""
         return len(next(iter(self.dev.values())))
+
+    def beside(self, name: str, other: Task) -> Task:
+        """The same task, of whose batches another tokenizer's tokens are a part."""
+        dev = {split: those.beside(name, other.dev[split]) for split, those in self.dev.items()}
+        train, reward = self.train.beside(name, other.train), self.reward.beside(name, other.reward)
+        return replace(self, train=train, reward=reward, dev=dev)
 
     def measure(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
         """Each of the task's metrics, from a model's outputs [N, C] and the labels [N].

@@ -5,6 +5,7 @@ from ackd.teachers.cached import Cached
 from ackd.teachers.kept import kept
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
+from ackd.teachers.own_tokens import OwnTokens
 from ackd.teachers.partitioned import Partitioned
 from ackd.teachers.revised import Revised, Swapped
 
@@ -13,6 +14,7 @@ __all__ = [
     "Cached",
     "LabelTeacher",
     "ModelTeacher",
+    "OwnTokens",
     "Partitioned",
     "Revised",
     "Swapped",

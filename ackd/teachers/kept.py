@@ -10,7 +10,6 @@ from ackd.cache import Cache, Examples
 from ackd.plan import make_plan
 from ackd.tasks import Split
 from ackd.teachers.cached import Cached
-from ackd.teachers.model import ModelTeacher
 from ackd.types import Knowledge, Teacher
 
 logger = logging.getLogger("ackd")
@@ -20,7 +19,7 @@ _caches: dict[tuple[str, ...], Cache] = {}
 
 
 def kept(
-    teacher: ModelTeacher, losses: Sequence[Knowledge], split: Split, *, folder: str, name: str, budget: int, dtype: str
+    teacher: Teacher, losses: Sequence[Knowledge], split: Split, *, folder: str, name: str, budget: int, dtype: str
 ) -> Teacher:
     """The teacher behind a cache, whose plan is told before anything starts.
 

@@ -121,6 +121,26 @@ def test_targets_are_those_of_the_formula(seed: int, gamma: float, target: Any) 
         np.testing.assert_allclose(policy.targets(batch).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("encoders", ["actor", "both"])
+def test_the_actor_teaches_encoders_through_its_weights_alone(encoders: Any) -> None:
+    """What the critic makes of a state is no reason to change the state: only of the weights that are chosen in it."""
+    policy = Ksm(SPACE, Settings(encoders=encoders, inverting=False, feature=8, width=8), state="signals", seed=1)
+    last = policy.actor.mu[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.normal_(last.weight)
+    batch = batch_of(3)
+    taught = list(policy.actor.encoders.parameters())
+    found = torch.autograd.grad(policy.actor_loss(batch), taught)
+    state = policy.actor.state([batch["left"], batch["right"]])
+    weights = policy.actor.mu(state).sigmoid() * batch["mask"]
+    seen, other_way = torch.cat([state.detach(), weights], 1), torch.cat([state, weights.detach()], 1)
+    expected = torch.autograd.grad(-policy.critic(seen).mean(), taught, retain_graph=True)
+    through = torch.autograd.grad(-policy.critic(other_way).mean(), taught)
+    for one, other, wrong in zip(found, expected, through, strict=True):
+        assert torch.allclose(one, other, atol=1e-7)
+        assert wrong.abs().max() > 1e-5
+
+
 class Bowl(nn.Module):
     """Q = -sum (a - best)^2, whatever the state."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ackd.agents.learned import Actor, Card, LearnedPolicy
 from ackd.agents.policy import Observations, Transition
-from ackd.agents.refine import BOUND, MIN_GROUPS, Refining
+from ackd.agents.refine import BOUND, MIN_GROUPS, Group, Refining
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
@@ -168,6 +168,31 @@ def test_the_frozen_policy_decides_where_exploring_costs(policy: LearnedPolicy) 
     assert isinstance(refined, Schedule)
     assert isinstance(policy.network, Schedule)
     assert torch.equal(refined.values, policy.network.values)
+
+
+@pytest.mark.parametrize(("advantages", "costs"), [((-0.5, 0.0, -0.4), True), ((-0.5, 0.3, -0.1), False)])
+def test_exploring_ends_where_it_costs_more_than_one_standard_error(
+    policy: LearnedPolicy, advantages: Sequence[float], costs: bool
+) -> None:
+    """A mean of -0.30 with a standard error of 0.15, and one of -0.10 with one of 0.23."""
+    error = float(np.std(advantages, ddof=1) / math.sqrt(3))
+    assert (-2 * error < np.mean(advantages) < -error) == costs
+    earned = []
+    for advantage in advantages:  # ((first + last) / 2 - kept) / mean of the three, with first = last = 1
+        kept = (3 - 2 * advantage) / (3 + advantage)
+        earned += [1.0, kept, 1.0]
+    left = iter([*earned, 1.0])  # nothing is learned from a run's last decision
+    refining = Refining(policy, phase=1, explore=0.8)
+    run(refining, len(earned) + 1, lambda logs, progress: next(left))
+    assert [group.advantage for group in refining.groups] == pytest.approx(list(advantages), abs=1e-5)
+    assert refining.fallen_back == costs
+
+
+def test_a_phase_that_earns_more_than_the_frozen_one_is_an_advantage() -> None:
+    signs = np.ones(4)
+    assert Group(signs, first=3.0, kept=1.0, last=2.0).advantage == pytest.approx(0.75)
+    assert Group(signs, first=3.0, kept=1.0, last=2.0).difference == pytest.approx(0.5)
+    assert Group(signs, first=-3.0, kept=1.0, last=-2.0).advantage == pytest.approx(-1.75)
 
 
 def test_the_end_of_the_run_does_not_explore(policy: LearnedPolicy) -> None:

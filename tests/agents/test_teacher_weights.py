@@ -10,19 +10,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ackd import distill
-from ackd.agents.mtkd_rl import MtkdRl, standardised
+from ackd.agents.mtkd_rl import MtkdRl
 from ackd.agents.presets import METHODS
 from ackd.agents.rl_kd import Rewarding, RlKd, log_chance
 from ackd.agents.teacher_weights import Learning, joined
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.knowledge import Logits, label_loss
+from ackd.knowledge import label_loss
 from ackd.loop import Distillation
 from ackd.models import shape_of
 from ackd.presets import Preset, preset
@@ -30,72 +29,17 @@ from ackd.presets.uncertain import EqualTeachers
 from ackd.scores import Pick
 from ackd.types import LABELS, Batch, Knowledge, Outputs, Selection, Shape
 from ackd.weighting import Answers, PickedRows, Together, Weighting
+from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
-WIDTH = 5
 NOW = Learning(rate=0.01, warmup=0.0)
-Array = NDArray[np.float64]
 
 
 @pytest.mark.parametrize("weighting", [MtkdRl(2, 2), RlKd(2, 2, width=WIDTH, layer=0)])
 def test_a_saved_rate_that_is_not_ones_own_is_refused(weighting: MtkdRl | RlKd) -> None:
     state = weighting.state_dict()
-    state["network"]["adam"]["param_groups"][0]["lr"] = 1e300
+    state["network"]["optimizer"]["param_groups"][0]["lr"] = 1e300
     with pytest.raises(ValueError, match="is that of another training"):
         weighting.load_state_dict(state)
-
-
-def terms(teachers: int = 2) -> list[Knowledge]:
-    losses: list[Knowledge] = []
-    for place in range(teachers):
-        losses.append(Logits(temperature=1.0, name=f"logits@{place + 1}"))
-        losses[-1].teacher = place
-    return losses
-
-
-def answers(
-    losses: Sequence[Knowledge],
-    *,
-    size: int = 6,
-    classes: int = 3,
-    seed: int = 0,
-    ids: Sequence[int] | None = None,
-    scale: float = 2.0,
-    progress: float = 0.5,
-) -> Answers:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, classes, (size,), generator=generator)
-    mask = torch.ones(size, 1, dtype=torch.int64)
-    batch = Batch(torch.tensor(list(ids or range(size))), {"attention_mask": mask}, labels)
-    logits = (scale * torch.randn(size, classes, generator=generator)).requires_grad_()
-    student = Outputs(logits, cls={0: torch.randn(size, WIDTH, generator=generator)})
-    theirs = {one.name: Outputs(scale * torch.randn(size, classes, generator=generator)) for one in losses}
-    each = {one.name: one(student, theirs[one.name], batch) for one in losses}
-    return Answers(batch, student, theirs, {LABELS: label_loss(logits, labels), **each}, progress)
-
-
-def softmax(z: Array) -> Array:
-    p = np.exp(z - z.max(-1, keepdims=True))
-    shares: Array = p / p.sum(-1, keepdims=True)
-    return shares
-
-
-def numbers(tensor: Tensor | None) -> Array:
-    assert tensor is not None
-    return np.asarray(tensor.detach().double().numpy(), dtype=np.float64)
-
-
-def cross_entropy(z: Array, y: NDArray[np.int64]) -> Array:
-    return np.asarray(-np.log(softmax(z)[np.arange(len(y)), y]))
-
-
-def known(given: Answers, losses: Sequence[Knowledge]) -> tuple[Array, Array, Array, Array, Array]:
-    """Student's logits and CE, teachers' logits [R, K, C], CE and KL to the student [R, K]."""
-    y = given.batch.labels.numpy()
-    ours = numbers(given.student.logits)
-    theirs = np.stack([numbers(given.teachers[one.name].logits) for one in losses], 1)
-    errors = np.stack([cross_entropy(theirs[:, k], y) for k in range(len(losses))], 1)
-    p, q = softmax(theirs), softmax(ours)[:, None]
-    return ours, cross_entropy(ours, y), theirs, errors, (p * (np.log(p) - np.log(q))).sum(-1)
 
 
 def policy(teachers: int = 2, classes: int = 3, *, seed: int = 0, **rewarding: Any) -> RlKd:
@@ -157,6 +101,23 @@ def test_the_gradient_is_that_of_the_log_chance_times_the_reward(reward: int, cr
     assert numbers(linear.bias.grad) == pytest.approx(-(score * rewards[:, None]).mean(0), rel=1e-4, abs=1e-6)
 
 
+def test_a_batchs_reward_is_no_part_of_what_it_is_compared_with() -> None:
+    """Its gradient has the reward less the mean of those before it."""
+    losses, weighting = terms(), policy()
+    linear = weighting.network.layers
+    assert isinstance(linear, torch.nn.Linear)
+    weighed(weighting, answers(losses, seed=0), losses)
+    drawn = (weighed(weighting, answers(losses, seed=1), losses) > 0).astype(float)
+    weight, bias = numbers(linear.weight), numbers(linear.bias)
+    weighed(weighting, answers(losses, seed=2), losses)
+    logits_then = answers(losses, seed=1)
+    _, _, theirs, errors, _ = known(logits_then, losses)
+    states = np.concatenate([numbers(logits_then.student.cls[0]), softmax(theirs).reshape(6, -1), errors], 1)
+    before, own = (-known(answers(losses, seed=seed), losses)[1].mean() for seed in (1, 2))
+    score = drawn - 1 / (1 + np.exp(-(states @ weight.T + bias)))
+    assert numbers(linear.bias.grad) == pytest.approx(-score.mean(0) * (own - before), rel=1e-4, abs=1e-6)
+
+
 def test_the_baseline_is_a_running_mean_of_rewards() -> None:
     losses, weighting = terms(), policy()
     means = []
@@ -181,51 +142,6 @@ def test_log_chance_is_that_of_independent_draws(z: list[float], bits: list[int]
     assert float(log_chance(torch.tensor([z], dtype=torch.float64), torch.tensor(a[None]))) == pytest.approx(
         expected, abs=1e-6
     )
-
-
-@given(rewards=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8))
-def test_standardised_rewards_lie_in_zero_to_one(rewards: list[float]) -> None:
-    values = np.array(rewards)
-    out = standardised(torch.tensor(rewards, dtype=torch.float64)).numpy()
-    assert ((out >= 0) & (out <= 1)).all()
-    expected = np.clip((values - values.mean()) / max(values.std(), 1e-6), 0, 1)
-    assert out == pytest.approx(expected, abs=1e-4)
-
-
-def test_blended_weights_are_the_mean_of_network_and_rules() -> None:
-    losses = terms(3)
-    weighting = MtkdRl(3, 3, learning=NOW)
-    last = weighting.network.layers[2]  # type: ignore[index]
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.copy_(torch.tensor([0.3, -0.2, 0.5]))
-    given = answers(losses)
-    _, _, _, errors, gaps = known(given, losses)
-    network = softmax(np.array([0.3, -0.2, 0.5]))
-    expected = (network + (1 - softmax(errors)) / 2 + softmax(gaps)) / 3
-    found = weighed(weighting, given, losses)
-    assert found == pytest.approx(expected, abs=1e-5)
-    assert found.sum(1) == pytest.approx(np.ones(6), abs=1e-5)
-
-
-def test_the_published_update_is_least_at_equal_weights() -> None:
-    """What its documentation says of it: where the network weighs all equally, no reward moves it."""
-    losses = terms()
-    for bias, moves in ((0.0, False), (0.4, True)):
-        torch.manual_seed(1)
-        weighting = MtkdRl(2, 3, learning=NOW)
-        last = weighting.network.layers[2]  # type: ignore[index]
-        with torch.no_grad():
-            last.weight.zero_()
-            last.bias.copy_(torch.tensor([bias, 0.0]))
-        given = answers(losses)
-        found = weighed(weighting, given, losses)
-        _, error, _, _, gaps = known(given, losses)
-        rewards = -(error + (found * gaps).sum(1))
-        rewards = np.clip((rewards - rewards.mean()) / rewards.std(), 0, 1)
-        expected = (rewards[:, None] * (softmax(np.array([bias, 0.0])) - 0.5)).mean(0)  # of -log softmax, mean over K
-        assert numbers(last.bias.grad) == pytest.approx(expected, abs=1e-6)
-        assert (np.abs(expected).max() > 1e-3) == moves
 
 
 @pytest.mark.parametrize("size", [1, 5])

@@ -395,7 +395,7 @@ BAD: dict[str, tuple[Changes, str]] = {
     "other number of labels": (lambda p, t, r: {"teacher": regression_teacher(p)}, "has 3 outputs, but polarity is 2"),
     "missing teacher": (lambda p, t, r: {"teacher": str(p / "none")}, "there is no folder"),
     "other tokenizer": (
-        lambda p, t, r: {"student": other_tokenizer(p, t), "student_layers": None}, "the tokenizers of the student",
+        lambda p, t, r: {"student": other_tokenizer(p, t), "student_layers": None}, "has a tokenizer of its own",
     ),
     "layer map": (lambda p, t, r: {"layer_map": "0:9,1:1"}, "teacher layer 9, but the teacher has 4 layers"),
     "preset and policy": (

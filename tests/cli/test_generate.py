@@ -24,7 +24,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for two in "gate sea".split()
     ]
     (folder / "text.txt").write_text("\n\n".join(10 * lines), encoding="utf-8")
-    (folder / "dev.txt").write_text("The dog ran to the sea.\n\nNobody saw the cat!", encoding="utf-8")
+    (folder / "dev.txt").write_text("The dog ran to the sea.\n\nNobody saw the cat!\n\n" * 3, encoding="utf-8")
     sizes = {"model_type": "gpt2", "n_positions": 32, "n_layer": 1, "n_embd": 16, "n_head": 2}
     (folder / "config.json").write_text(json.dumps({**sizes, "initializer_range": 0.1}))
     arguments = ["pretrain", "--corpus", str(folder / "text.txt"), "--config", str(folder / "config.json")]

@@ -86,8 +86,9 @@ def test_the_held_out_loss_is_the_librarys(place: Path) -> None:
         ids = torch.from_numpy(corpus.chunk(chunk))[None]
         with torch.no_grad():
             log_p = model(ids[:, :-1]).logits[0].log_softmax(-1)
-        summed -= float(log_p.gather(1, ids[0, 1:, None]).sum())
-        tokens += ids.shape[1] - 1
+        predicted = ids[0, :-1] != corpus.header.end
+        summed -= float(log_p.gather(1, ids[0, 1:, None])[predicted].sum())
+        tokens += int(predicted.sum())
     assert told["dev_tokens"] == tokens
     assert told["dev_loss"] == pytest.approx(summed / tokens, abs=1e-5)
 
@@ -139,6 +140,22 @@ def test_everything_can_be_kept_or_drawn_or_said_otherwise(place: Path, tmp_path
     kept = np.load(tmp_path / "again" / "kept.npy")
     for i in (0, len(said) - 1):
         assert said.tokenizer().decode(said.chunk(i)) == meant.tokenizer().decode(meant.chunk(int(kept[i])))
+
+
+def test_the_optimizer_and_its_course_are_as_asked(place: Path, tmp_path: Path) -> None:
+    arguments = ["pretrain", "--corpus", str(place / "A"), "--config", str(place / "small.json"), *SMALL]
+    own = ["--warmup", "0.1", "--schedule", "constant", "--weight-decay", "0", "--adam-betas", "0", "0"]
+    own += ["--gradient-clipping", "1e9", "--epochs", "0.04", "--lr", "1e-3"]
+    assert main([*arguments, *own, "--output", str(tmp_path / "own")]) == 0
+    told = result(tmp_path / "own")
+    assert told["steps"] == round(0.04 * told["last"] / 8) == 2
+    one = [*arguments, *own[:-4], "--steps", "1", "--lr", "1e-3", "--output", str(tmp_path / "one")]
+    assert main(one) == 0
+    read = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "student") for name in ("own", "one")]
+    moved = [after - before for after, before in zip(*(model.parameters() for model in read), strict=True)]
+    sizes = torch.cat([one.detach().flatten().abs() for one in moved])
+    # without memory, Adam's step is the gradient's sign: all weights that have a gradient move by the full rate
+    assert ((sizes - 1e-3).abs() < 2e-5)[sizes > 2e-5].float().mean() > 0.95
 
 
 def test_a_teacher_of_tokens_costs_steps(place: Path, tmp_path: Path) -> None:
@@ -288,6 +305,9 @@ def test_strangers_are_refused(place: Path, stranger: Path, tmp_path: Path, caps
     named = [*pretrain, "--tokenizer", str(place / "teacher"), "--teacher", str(stranger)]
     refused(named, "has another vocabulary than")
     refused([*pretrain, "--steps", "2", "--flops", "1e9"], "give one")
+    refused([*pretrain, "--steps", "2", "--epochs", "1"], "give one")
+    refused([*pretrain, "--epochs", "-1"], "the epochs must be above 0")
+    refused([*pretrain, "--warmup", "2"], "the warm-up is 2.0")
     refused([*pretrain, "--flops", "1"], "the first step takes")
     refused([*pretrain, "--steps", "0"], "must be above 0")
     refused([*pretrain, "--dev-share", "1"], "cannot be held out")

@@ -624,7 +624,7 @@ def _read_pretrained(folder: Path) -> None:
     from ackd.cli.refine_data import trained_on
     from ackd.cli.score import corpus_of
 
-    header = corpora.corpus.Header("c", "t", 20, 100, 270, "uint16", 8)
+    header = corpora.corpus.Header("c", "t", 20, 100, 270, "uint16", 8, 0)
     corpus = corpora.Corpus(folder, header, np.zeros(100, np.uint16), np.arange(21) * 5)
     first, last = trained_on(str(folder), corpus)
     assert 0 <= first < last <= 20

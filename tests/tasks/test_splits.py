@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ackd.tasks import Split
+from ackd.types import NO_TOKEN
 
 ROWS = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=9), min_size=1, max_size=20)
 
@@ -65,3 +66,14 @@ def test_selecting_nothing_gives_an_empty_split() -> None:
 def test_a_place_beyond_the_split_is_refused() -> None:
     with pytest.raises(IndexError):
         ragged([[1, 2], [3]]).batch([2])
+
+
+def test_nothing_is_predicted_behind_the_end_of_a_text() -> None:
+    flat, offsets = np.array([4, 7, 9, 5, 6, 9, 9, 1, 2]), np.array([0, 6, 9])
+    whole = Split({"input_ids": flat}, offsets, np.zeros(2, np.int64), np.arange(2), {}, language=True, end=9)
+    for split in (whole, whole.select([0, 1])):
+        labels = split.batch([0, 1]).labels
+        assert labels.tolist() == [[7, 9, NO_TOKEN, 6, 9], [NO_TOKEN, 2, NO_TOKEN, NO_TOKEN, NO_TOKEN]]
+        assert split.predicted.tolist() == [4, 1]
+    every = Split({"input_ids": flat}, offsets, np.zeros(2, np.int64), np.arange(2), {}, language=True)
+    assert every.predicted.tolist() == [5, 2]

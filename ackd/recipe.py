@@ -1,0 +1,60 @@
+"""How a student learns, whatever it learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from ackd.errors import InputError, unknown
+
+Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
+FLOOR = 0.1  # of the peak, where a cosine ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """AdamW's settings, and the course of the learning rate: a linear rise, then the schedule.
+
+    Args:
+        warmup: share of the budget in which the learning rate rises.
+        schedule: what follows: a `linear` fall to 0, half a `cosine` to a tenth of the peak, or a `constant` rate.
+        weight_decay: of the matrices; biases and norms have none.
+        adam_betas: how much of the means of gradients and of their squares stays at each step.
+        gradient_clipping: largest norm of a step's gradient.
+
+    Raises:
+        InputError: if a number is out of range, or there is no such schedule.
+
+    References:
+        Loshchilov, Hutter, Decoupled Weight Decay Regularization, 2019, https://arxiv.org/abs/1711.05101
+    """
+
+    warmup: float = 0.06
+    schedule: Schedule = "linear"
+    weight_decay: float = 0.01
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    gradient_clipping: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in get_args(Schedule):
+            raise unknown("schedule", self.schedule, get_args(Schedule))
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"the warm-up is {self.warmup}: give a share of the steps, 0 to 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"the weight decay is {self.weight_decay}: give 0 or more")
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise InputError(f"Adam's betas are {self.adam_betas}: give two numbers from 0 to below 1")
+        if not self.gradient_clipping > 0:
+            raise InputError(f"gradients are clipped at {self.gradient_clipping}: give a number above 0")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate after so many of `steps` steps, as a share of its peak."""
+        rise = max(round(self.warmup * steps), 1)
+        left = max(steps - step, 0) / max(steps - rise, 1)  # share of what follows the rise
+        risen = min((step + 1) / rise, 1.0)
+        if self.schedule == "constant":
+            return risen
+        if self.schedule == "cosine":
+            return min(risen, FLOOR + (1 - FLOOR) * 0.5 * (1 - math.cos(math.pi * min(left, 1.0))))
+        return min(risen, left)
