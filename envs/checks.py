@@ -95,9 +95,9 @@ def action_masks(choice: Choice) -> NDArray[np.bool_]:
     if isinstance(space, spaces.MultiBinary):
         return np.stack([mask != 1, mask != 0], axis=1).reshape(-1)
     if isinstance(space, spaces.MultiDiscrete):
-        return np.concatenate(mask) != 0
+        return np.asarray(np.concatenate(mask) != 0)
     if isinstance(space, spaces.Discrete):
-        return np.asarray(mask) != 0
+        return np.asarray(mask != 0)
     raise InputError(f"{space} has no single values that could be masked: take the choice subset or levels")
 
 

@@ -89,7 +89,10 @@ class Together(Protocol):
 
     action_space: spaces.Space[Any]
     num_envs: int
-    trajectories: Sequence[Any]
+    @property
+    def trajectories(self) -> Sequence[Any]:
+        """Each student's episode."""
+        ...
 
     def begin(self, seeds: Sequence[int]) -> Observation:
         """Begins with a student for each seed."""

@@ -110,6 +110,8 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
         self.reward = GapClosed(cost_weight, on="loss")
         self._rng = np.random.default_rng(0)
+        self._actions: list[list[float]] = []
+        self._rewards: list[float] = []
         self.observation_space = self.signals.space
         self.action_space: spaces.Space[Any] = self.choice.space
         self._begin(Rates(), 0)
@@ -226,8 +228,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
 
     def _begin(self, rates: Rates, seed: int) -> None:
         self._seed, self._rates, self._gaps = seed, rates, Gaps()
-        self._actions: list[list[float]] = []
-        self._rewards: list[float] = []
+        self._actions, self._rewards = [], []
         self._factors: list[float] = []  # what noise made of each measured output gap
         self.episode = Episode(
             start=self._standing(1.0), teacher=Standing(TEACHER, 1.0), steps=self._decisions, decision_interval=1

@@ -30,7 +30,8 @@ from ackd.workers import start
 from tests.learned import weights
 
 ONE = Instance("one", "train", {"types": ("logits", "hidden")}, (0, 3))
-MALFORMED = [
+TOYS = Registered("ACKD/Toy-v0")
+MALFORMED: list[tuple[Any, str]] = [
     (0, r"the shape \(\)"),
     ([0, 1, 0], r"the shape \(3,\)"),
     ([[0] * 8], r"the shape \(1, 8\)"),
@@ -76,9 +77,6 @@ def test_one_malformed_action_among_several_moves_none(make: Callable[[], Any]) 
     assert [len(record.actions) for record in env.env_method("record")] == [0, 0]
     env.step(good)
     assert [len(record.actions) for record in env.env_method("record")] == [1, 1]
-
-
-TOYS = Registered("ACKD/Toy-v0")
 
 
 def test_a_weight_may_miss_its_ends_by_rounding_alone() -> None:

@@ -124,7 +124,8 @@ def test_after_close_everything_is_refused_in_a_sentence(use: str) -> None:
     env.reset()
     env.close()
     env.close()
-    arguments = {"step": [np.zeros((4, 8))], "get_attr": ["mark"], "env_method": ["record"], "has_attr": ["mark"]}
+    arguments: dict[str, list[Any]] = {"step": [np.zeros((4, 8))], "env_method": ["record"]}
+    arguments |= dict.fromkeys(("get_attr", "has_attr"), ["mark"])
     with pytest.raises(InputError, match=r"these environments are closed, .*: make new ones"):
         getattr(env, use)(*arguments.get(use, []))
 

@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -108,7 +108,7 @@ def test_stages_are_replayed_too() -> None:
     env = tiny(**SHORT).variant(choice=Stages([Selection(), Selection.of("logits")]))
     env.reset(seed=0)
     for action in (1, np.array(0), np.int64(1)):
-        env.step(action)
+        env.step(cast(Any, action))
     assert env.record().actions == ((1,), (0,), (1,))
     assert env.validate(env.record())
     assert not env.validate(replace(env.record(), actions=((1,), (2,), (1,))))
@@ -123,9 +123,9 @@ def test_the_students_of_a_cohort_are_replayed_together() -> None:
     one, other = env.record()
     assert env.validate([one, other])
     short = replace(other, actions=other.actions[:1], rewards=other.rewards[:1])
-    long = [replace(each, actions=each.actions * 2, rewards=each.rewards * 2) for each in (one, other)]
-    for lie in ([other, one], [one], [], [one, short], [one, replace(other, seed=None)], long):
-        assert not env.validate(lie)  # type: ignore[arg-type]
+    long = [replace(each, actions=[*each.actions] * 2, rewards=[*each.rewards] * 2) for each in (one, other)]
+    for lie in ([other, one], [one], [], [one, short], [one, replace(other, seed=-1)], long):
+        assert not env.validate(lie)
     assert env.record() == [one, other]
 
 
@@ -151,7 +151,7 @@ def test_a_fork_of_a_cohort_goes_on_alike_and_apart() -> None:
     for ours, its in zip([env.step(actions) for _ in range(3)], theirs, strict=True):
         np.testing.assert_array_equal(ours[1], its[1])
         for name, value in ours[0].items():  # type: ignore[union-attr]
-            np.testing.assert_array_equal(value, its[0][name])  # type: ignore[index,call-overload]
+            np.testing.assert_array_equal(value, its[0][name])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("make", MAKES)
