@@ -89,6 +89,7 @@ class Together(Protocol):
 
     action_space: spaces.Space[Any]
     num_envs: int
+
     @property
     def trajectories(self) -> Sequence[Any]:
         """Each student's episode."""

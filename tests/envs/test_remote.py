@@ -125,7 +125,7 @@ def test_after_close_everything_is_refused_in_a_sentence(use: str) -> None:
     env.close()
     env.close()
     arguments: dict[str, list[Any]] = {"step": [np.zeros((4, 8))], "env_method": ["record"]}
-    arguments |= dict.fromkeys(("get_attr", "has_attr"), ["mark"])
+    arguments |= {"get_attr": ["mark"], "has_attr": ["mark"]}
     with pytest.raises(InputError, match=r"these environments are closed, .*: make new ones"):
         getattr(env, use)(*arguments.get(use, []))
 
