@@ -197,8 +197,11 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
     def validate(self, record: Record) -> bool:
         """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
-        claim = claim_of(record, self.action_space)
-        return claim is not None and replays(self.fork(), claim)
+        if (claim := claim_of(record, self.action_space)) is None:
+            return False
+        replay = self.fork()
+        replay.reset(seed=claim.seed)
+        return replays(replay, claim)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the episode, and the episodes after it, depend on."""

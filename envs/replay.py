@@ -26,6 +26,7 @@ class Record:
     actions: Sequence[Sequence[float]]
     rewards: Sequence[float]
     instance: str = ""  # of an `InstanceEnv`
+    earlier: Sequence[int] = ()  # decisions of the episodes since the seed, where they go on drawing from it
 
 
 class Claim(NamedTuple):
@@ -34,6 +35,7 @@ class Claim(NamedTuple):
     seed: int
     actions: Sequence[Action]
     rewards: NDArray[np.float64]
+    earlier: Sequence[int]
 
     def holds(self, decision: int, reward: float) -> bool:
         """Whether that decision earned what is claimed."""
@@ -41,16 +43,7 @@ class Claim(NamedTuple):
 
 
 class Single(Protocol):
-    """An environment that can be played from a seed."""
-
-    @property
-    def action_space(self) -> spaces.Space[Any]:
-        """The actions that it takes."""
-        ...
-
-    def reset(self, *, seed: int) -> tuple[Observation, dict[str, Any]]:
-        """Begins an episode."""
-        ...
+    """An environment that can be played."""
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Takes a decision."""
@@ -61,20 +54,20 @@ def claim_of(record: Record, space: spaces.Space[Any]) -> Claim | None:
     """What a record claims; None if it has no decisions, not one reward for each, or an action that cannot be."""
     try:
         seed, rewards = operator.index(record.seed), np.asarray(record.rewards)
+        earlier = [operator.index(decisions) for decisions in record.earlier]
         if any(np.shape(action) != (space.shape or (1,)) for action in record.actions):
             return None
         actions = [check_action(space, np.reshape(action, space.shape or ())) for action in record.actions]
     except (TypeError, ValueError, InputError):
         return None
-    if seed < 0 or not actions or rewards.shape != (len(actions),) or rewards.dtype.kind not in "iuf":
+    if min(seed, *earlier, 0) < 0 or not actions or rewards.shape != (len(actions),) or rewards.dtype.kind not in "iuf":
         return None
-    return Claim(seed, actions, rewards.astype(np.float64))
+    return Claim(seed, actions, rewards.astype(np.float64), earlier)
 
 
 def replays(env: Single, claim: Claim) -> bool:
-    """Whether the environment, which is played for it, earns what is claimed, decision by decision."""
+    """Whether the environment, whose episode begins as the claim's did, earns what is claimed, decision by decision."""
     ended = False
-    env.reset(seed=claim.seed)
     for decision, action in enumerate(claim.actions):
         if ended:
             return False

@@ -109,18 +109,19 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self.choice = make_choice(choice, self.knowledge, k_max)
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
         self.reward = GapClosed(cost_weight, on="loss")
-        self._rng = np.random.default_rng(0)
+        self._seed: int | None = None  # of the episodes since it was given, or drawn
+        self._earlier: list[int] = []  # decisions of those that are over
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
         self.observation_space = self.signals.space
         self.action_space: spaces.Space[Any] = self.choice.space
-        self._begin(Rates(), 0)
+        self._begin(Rates())
         self._ready = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode with rates of its own, which follow from the seed as the noise does.
+        """Start an episode with rates of its own.
 
         Raises:
             InputError: if there are options; the toy has none.
@@ -128,9 +129,11 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         super().reset(seed=seed)
         if options:
             raise InputError(f"the toy takes no reset options, got {', '.join(map(str, options))}")
-        own = int(self.np_random.integers(2**31)) if seed is None else seed
-        self._rng = gym.utils.seeding.np_random(own)[0]  # of this episode
-        self._begin(_draw(self._rng), own)
+        if seed is not None or self._seed is None:
+            self._seed, self._earlier = self.np_random_seed, []
+        else:
+            self._earlier.append(len(self._actions))
+        self._begin(_draw(self.np_random))
         self._ready = True
         return self.signals.observe(self.episode), self._info("", Earned(0.0))
 
@@ -145,7 +148,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
             raise ResetNeeded("no episode is under way: call reset() before step()")
         action = check_action(self.action_space, action)
         selection = self.choice.selection(action)
-        self._advance(selection, math.exp(self._noise * self._rng.standard_normal()) if self._noise else 1.0)
+        self._advance(selection, math.exp(self._noise * self.np_random.standard_normal()) if self._noise else 1.0)
         earned = self.reward(self.episode)
         self._actions.append(action.tolist())
         self._rewards.append(earned.total)
@@ -179,12 +182,21 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
 
     def record(self) -> Record:
         """The episode so far, as `validate` takes it."""
-        return Record(self._seed, tuple(map(tuple, self._actions)), tuple(self._rewards))
+        played = tuple(map(tuple, self._actions)), tuple(self._rewards)
+        return Record(self._seed or 0, *played, earlier=tuple(self._earlier))
 
     def validate(self, record: Record) -> bool:
         """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
         claim = claim_of(record, self.action_space)
-        return claim is not None and replays(self.fork(), claim)
+        if claim is None or max(claim.earlier, default=0) > self._decisions:
+            return False
+        replay = self.fork()
+        replay.reset(seed=claim.seed)
+        for decisions in claim.earlier:
+            if self._noise:
+                replay.np_random.standard_normal(decisions)
+            replay.reset()
+        return replays(replay, claim)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the episode, and the episodes after it, depend on, as JSON-able data."""
@@ -192,6 +204,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
             "config": dict(self._config),
             "ready": self._ready,
             "seed": self._seed,
+            "earlier": list(self._earlier),
             "actions": [list(action) for action in self._actions],
             "rewards": list(self._rewards),
             "rates": asdict(self._rates),
@@ -199,8 +212,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
                 [dict(phase.selection.weights), factor]
                 for phase, factor in zip(self.episode.phases, self._factors, strict=True)
             ],
-            "rng": self._rng.bit_generator.state,
-            "np_random": self.np_random.bit_generator.state,
+            "rng": self.np_random.bit_generator.state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -211,12 +223,12 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         """
         if state["config"] != self._config:
             raise InputError(f"the state is of a toy with {state['config']}, this one has {self._config}")
-        self._begin(Rates(**state["rates"]), state["seed"])
+        self._begin(Rates(**state["rates"]))
+        self._seed, self._earlier = state["seed"], list(state["earlier"])
         for weights, factor in state["decisions"]:
             self._advance(Selection(weights), factor)
         self._actions, self._rewards = [list(action) for action in state["actions"]], list(state["rewards"])
-        self._rng.bit_generator.state = state["rng"]
-        self.np_random.bit_generator.state = state["np_random"]
+        self.np_random.bit_generator.state = state["rng"]
         self._ready = state["ready"]
 
     def fork(self) -> ToyEnv:
@@ -226,8 +238,8 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         copy.spec = self.spec
         return copy
 
-    def _begin(self, rates: Rates, seed: int) -> None:
-        self._seed, self._rates, self._gaps = seed, rates, Gaps()
+    def _begin(self, rates: Rates) -> None:
+        self._rates, self._gaps = rates, Gaps()
         self._actions, self._rewards = [], []
         self._factors: list[float] = []  # what noise made of each measured output gap
         self.episode = Episode(

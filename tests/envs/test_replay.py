@@ -57,6 +57,7 @@ def play(env: Any, decisions: int) -> Record:
 def test_what_was_played_is_true_and_what_was_not_is_not(make: Callable[[], Any], seed: int | None) -> None:
     env = make()
     env.reset(seed=1)
+    play(env, 1)
     env.reset(seed=seed)
     for decisions in (1, 2):  # three in all
         record = play(env, decisions)
@@ -85,6 +86,9 @@ def test_what_was_played_is_true_and_what_was_not_is_not(make: Callable[[], Any]
         {"seed": -1},
         {"seed": None},
         {"seed": "5"},
+        {"earlier": (-1,)},
+        {"earlier": ("a",)},
+        {"earlier": None},
     ]
     for lie in forged:
         assert not env.unwrapped.validate(replace(record, **lie)), lie
