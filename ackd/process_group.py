@@ -23,6 +23,7 @@ from ackd.stopping import hold
 
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what launchers call it
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
 PATIENCE = timedelta(minutes=30)  # with a process that is alive and does not answer
 ENDED = "ackd/ended"  # how many processes have ended before their time
 
@@ -261,10 +262,20 @@ def _processes(device: str) -> Processes:
         store, rank, _ = meet(PATIENCE)
         backend = "gloo" if device == "cpu" else "nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    _share_threads(size)
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
     if state.num_processes != size:
         raise InputError(f"the launcher speaks of {size} processes and {state.num_processes} met: start them anew")
     return Processes()
+
+
+def _share_threads(size: int) -> None:
+    """Divides this machine's threads among its processes, where nobody said how many; accelerate would warn of it."""
+    if os.environ.get("OMP_NUM_THREADS", "0") != "0":
+        return
+    local = next((int(os.environ[name]) for name in LOCAL_SIZES if os.environ.get(name, "").isdigit()), size)
+    torch.set_num_threads(max(torch.get_num_threads() // max(local, 1), 1))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 
 
 def _refuse(first: bool, sentence: str) -> NoReturn:

@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
 
 from ackd.cohort import Cohort
+from ackd.envs.checks import check_actions
 from ackd.envs.distillation import DistillationEnv
-from ackd.envs.trajectory import Trajectory
+from ackd.envs.replay import Record, replay_together
+from ackd.envs.shared import SharedEnv
+from ackd.envs.trajectory import Answer, Trajectory
 from ackd.episode import Phase
 from ackd.errors import InputError
 from ackd.journal import Journal
@@ -23,7 +26,7 @@ from ackd.types import Selection, Standing
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]
 
 
-class CohortEnv(VecEnv):
+class CohortEnv(SharedEnv):
     """N students' trainings side by side, all on the same batches, each under its own decisions.
 
     Each is the `DistillationEnv` of its student; what differs is that all share the order of the data. A student that
@@ -95,7 +98,15 @@ class CohortEnv(VecEnv):
         return super().seed(seed)
 
     def reset(self) -> Observation:
-        """Begins with N new students, in the setting whose turn it is."""
+        """Begins with N new students, in the setting whose turn it is.
+
+        Raises:
+            InputError: if options have been set, since there are none.
+        """
+        options = dict.fromkeys(name for one in self._options for name in one)
+        self._reset_options()
+        if options:
+            raise InputError(f"reset takes no options, got {', '.join(map(str, options))}")
         place, before = self.turns % len(self.envs), self.turns // len(self.envs) * self._size
         self._enter(place)
         self.turns += self._stride
@@ -108,7 +119,10 @@ class CohortEnv(VecEnv):
         if self.paired:
             seeds = [seeds[0]] * self._size
         self._reset_seeds()
-        self._reset_options()
+        return self.begin(seeds)
+
+    def begin(self, seeds: Sequence[int]) -> Observation:
+        """Begins in the present setting with a new student for each seed."""
         self._started = time.time()
         cohort = self.cohort
         cohort.reset(seeds)
@@ -129,23 +143,21 @@ class CohortEnv(VecEnv):
         return _stacked([observation for observation, _ in began])
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Takes the decisions, [N, K_max]."""
-        self._actions = np.asarray(actions)
+        """Takes the decisions, [N, K_max].
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+            InputError: if there is not one for each student, or the action space has none such.
+        """
+        if self.trajectories[0].episode is None:
+            raise ResetNeeded("no episode has begun: call reset()")
+        self._actions = check_actions(self.action_space, actions, self.num_envs)
         if self.since is not None:
             self.cohort.ledger.seconds["agent"] += time.perf_counter() - self.since
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
-        out = [trajectory.over for trajectory in self.trajectories]
-        selections = [
-            Selection() if gone else trajectory.decide(action)
-            for trajectory, action, gone in zip(self.trajectories, self._actions, out, strict=True)
-        ]
-        self._train(selections)
-        steps = [
-            trajectory.skipped() if gone else trajectory.answer()
-            for trajectory, gone in zip(self.trajectories, out, strict=True)
-        ]
+        steps = self.decide(self._actions)
         observations, rewards = [step[0] for step in steps], np.array([step[1] for step in steps], dtype=np.float32)
         infos = [step[3] for step in steps]
         over = self.cohort.steps_done >= self.cohort.steps
@@ -164,6 +176,19 @@ class CohortEnv(VecEnv):
         self.since = time.perf_counter()
         return following, rewards, np.full(self.num_envs, over), infos
 
+    def decide(self, actions: NDArray[Any]) -> list[Answer]:
+        """Trains until the next decision; what each student is told then."""
+        out = [trajectory.over for trajectory in self.trajectories]
+        selections = [
+            Selection() if gone else trajectory.decide(action)
+            for trajectory, action, gone in zip(self.trajectories, actions, out, strict=True)
+        ]
+        self._train(selections)
+        return [
+            trajectory.skipped() if gone else trajectory.answer()
+            for trajectory, gone in zip(self.trajectories, out, strict=True)
+        ]
+
     def inherit(self, parents: Sequence[int]) -> None:
         """Makes each student what another is now, or itself, between two decisions; what has been earned comes along.
 
@@ -177,6 +202,25 @@ class CohortEnv(VecEnv):
         states = [trajectory.state_dict() for trajectory in self.trajectories]
         for trajectory, parent in zip(self.trajectories, parents, strict=True):
             trajectory.load_state_dict(states[parent])
+
+    def record(self) -> list[Record]:
+        """The episode so far of each student, as `validate` takes them."""
+        return [trajectory.record() for trajectory in self.trajectories]
+
+    def validate(self, records: Sequence[Record]) -> bool:
+        """Whether the students of one episode, replayed together in the present setting, earn what their records claim.
+
+        A record ends before the others only where its student has diverged.
+        """
+        return replay_together(self.fork(), records)
+
+    def fork(self) -> CohortEnv:
+        """An independent environment in the same state; nobody watches it, and no journal is kept."""
+        twin = CohortEnv(
+            self.envs, self._size, blocks=self.blocks, turns=(self.turns, self._stride), paired=self.paired
+        )
+        twin.load_state_dict(self.state_dict())
+        return twin
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the episode, and the episodes after it, depend on."""
@@ -196,30 +240,6 @@ class CohortEnv(VecEnv):
         self.cohort.load_state_dict(state["cohort"])
         for trajectory, one in zip(self.trajectories, state["trajectories"], strict=True):
             trajectory.load_state_dict(one)
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of the trajectories, or of this environment, which all have."""
-        return [
-            getattr(self.trajectories[i] if hasattr(self.trajectories[i], attr_name) else self, attr_name)
-            for i in self._get_indices(indices)
-        ]
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Sets an attribute of the trajectories."""
-        for i in self._get_indices(indices):
-            setattr(self.trajectories[i], attr_name, value)
-
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Calls a method of the trajectories."""
-        chosen = [self.trajectories[i] for i in self._get_indices(indices)]
-        return [getattr(trajectory, method_name)(*method_args, **method_kwargs) for trajectory in chosen]
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No student has a wrapper of its own."""
-        return [False for _ in self._get_indices(indices)]
 
     def _train(self, selections: Sequence[Selection]) -> None:
         """The phases of a decision; a student that is out is trained on, and nothing is noted of it."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from ackd.budget import Allowance
 from ackd.choices import Action, Choice, make_choice
-from ackd.envs.trajectory import ERROR_RETURN, Record, Trajectory
+from ackd.envs.checks import check_render_mode
+from ackd.envs.replay import Record, claim_of, replays
+from ackd.envs.trajectory import ERROR_RETURN, Trajectory
 from ackd.episode import Episode, Facts, Phase, ends
 from ackd.errors import InputError
 from ackd.loop import Distillation
@@ -50,15 +53,19 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         flops_budget: what a run may spend, as a share of what transferring everything throughout takes. What of a
             selection the rest does not allow, so that labels alone still fit after it (`ackd.budget.Allowance`), is
             trained under the labels alone, with the weight that it gives them or else 1, as a phase of its own.
+        render_mode: None, as Gymnasium may say it.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last
     reward makes the whole return `ERROR_RETURN`, and `info["error/type"]` says so.
 
     Raises:
-        InputError: if `k_max` holds fewer entries than there are knowledge types, or a number is out of range.
+        InputError: if `k_max` holds fewer entries than there are knowledge types, a number is out of range, or there is
+            a render mode.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own name and type
+
+    anew: Callable[[], DistillationEnv] | None = None  # makes one with the same arguments, where those are plain
 
     def __init__(
         self,
@@ -74,7 +81,9 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         reward_share: float = 1.0,
         observe_cls: bool = False,
         flops_budget: float | None = None,
+        render_mode: str | None = None,
     ) -> None:
+        check_render_mode(render_mode)
         families = distillation.families
         if decision_interval < 1:
             raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
@@ -168,6 +177,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
+            InputError: if the action space has no such action.
         """
         trajectory = self.trajectory
         if trajectory.over:
@@ -177,17 +187,21 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         observation, reward, terminated, info = trajectory.answer()
         return observation | self._represent(), reward, terminated, False, info
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which values of an action are free; see `Trajectory.action_masks`."""
+        return self.trajectory.action_masks()
+
     def record(self) -> Record:
         """The episode so far, as `validate` takes it."""
         return self.trajectory.record()
 
     def validate(self, record: Record) -> bool:
         """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
+        if (claim := claim_of(record, self.action_space)) is None:
+            return False
         replay = self.fork()
-        replay.reset(seed=record.seed)
-        shape, dtype = self.action_space.shape, self.action_space.dtype
-        rewards = [replay.step(np.asarray(action, dtype=dtype).reshape(shape))[1] for action in record.actions]
-        return np.allclose(rewards, record.rewards, rtol=1e-5, atol=1e-6)
+        replay.reset(seed=claim.seed)
+        return replays(replay, claim)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the episode, and the episodes after it, depend on."""
@@ -207,7 +221,14 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         """An independent environment in the same state; data and teacher, which never change, are shared."""
         twin = self.variant(distillation=self.distillation.fork())
         twin.load_state_dict(self.state_dict())
+        twin.spec, twin.anew = self.spec, self.anew
         return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Travels as its arguments and its state, so that data and teachers are loaded where it arrives."""
+        if self.anew is None:
+            return super().__reduce_ex__(protocol)
+        return _restored, (self.anew, self.state_dict(), self.spec)
 
     def variant(self, **changes: Any) -> DistillationEnv:
         """An environment with the same arguments but for `changes`; it trains the same distillation if not another."""
@@ -291,3 +312,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             flops=distillation.price - price,
             flops_all=distillation.price_of_all - price_of_all,
         )
+
+
+def _restored(anew: Callable[[], DistillationEnv], state: Mapping[str, Any], spec: Any) -> DistillationEnv:
+    env = anew()
+    env.load_state_dict(state)
+    env.spec = spec
+    return env

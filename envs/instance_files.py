@@ -25,6 +25,7 @@ MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are
 MACHINE = ("device", "cache", "cache_budget", "precision", "compiled")
 NOT_HERE = dict.fromkeys(MACHINE, "belongs to the machine, so leave it to the caller") | {
     "k_max": "is one for all instances, so leave it to the caller",
+    "render_mode": "is no setting, since there is nothing to see of a training",
     "preset": "leaves nothing to choose between types, so name types instead",
 }
 WORDS = {

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ackd.choices import Action, Choice
+from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import Instance, read_instances, shipped
+from ackd.envs.replay import Record
 from ackd.envs.trajectory import Trajectory
 from ackd.episode import Episode
 from ackd.errors import InputError, unknown
@@ -41,6 +45,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
             whether it was built anew or not.
         turns: the first that is this environment's, and from one of its turns to its next, where others take those
             between; the i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
+        render_mode: None, as Gymnasium may say it.
         **common: settings of every instance, such as its device; none that an instance has itself.
 
     `knowledge` names the types of all instances, as they first come. Actions, and the features and the mask that are
@@ -48,7 +53,8 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
 
     The i-th episode of an instance trains the student with the i-th seed of its block, round and round, whatever the
     agent does and whichever other instances there are. `reset(seed=...)` begins the order and the blocks anew. Options
-    of `reset`: `instance` takes the one of that name out of turn, `seed` that student without counting it.
+    of `reset`: `instance` takes the one of that name out of turn, `seed` that student without counting it. DACBench's
+    wrappers say the first by `use_next_instance`, and ask `get_inst_id`.
 
     Raises:
         InputError: if the instances do not fit together, or one cannot be built.
@@ -66,8 +72,10 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         k_max: int = 8,
         keep: int = 4,
         turns: tuple[int, int] = (0, 1),
+        render_mode: str | None = None,
         **common: Any,
     ) -> None:
+        check_render_mode(render_mode)
         if order not in ORDERS:
             raise unknown("order of instances", order, ORDERS)
         if keep < 1:
@@ -90,6 +98,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self._turns = 0  # of the order, those of others included
         self.journal: Journal | None = None  # of all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)
+        self._following: str | None = None  # the instance that the next episode has to be in
         self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
         self.instance = instances[0]
         self.present = self._kept[self.instance.name] = self._build(self.instance)
@@ -157,7 +166,9 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         super().reset(seed=None if seed is None else seed - self._first)
         if seed is not None:
             self._turns, self._episodes = 0, dict.fromkeys(self.instances, 0)
-        self._enter(asked["instance"] if "instance" in asked else self._own_turn())
+        following = asked.get("instance", self._following)
+        self._enter(self._own_turn() if following is None else following)
+        self._following = None
         if student is None:
             student = self.instance.seed(self._episodes[self.instance.name])
             self._episodes[self.instance.name] += 1
@@ -169,9 +180,43 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
+            InputError: if the action space has no such action.
         """
+        if self._following is not None:
+            raise gymnasium.error.ResetNeeded("another instance was asked for: call reset()")
         observation, reward, terminated, truncated, info = self.present.step(action)
         return observation, reward, terminated, truncated, {**info, "instance": self.instance.name}
+
+    def use_next_instance(self, instance: Instance | str | None = None, instance_id: str | None = None) -> None:
+        """Goes to that instance, or to the one whose turn it is; the next `reset` begins in it.
+
+        Raises:
+            InputError: if there is no such instance.
+        """
+        asked = instance.name if isinstance(instance, Instance) else instance or instance_id
+        following = self._own_turn() if asked is None else asked
+        self._enter(following)
+        self._following = following
+
+    def get_inst_id(self) -> str:
+        """The name of the present instance."""
+        return self.instance.name
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which values of an action are free in the present instance; see `Trajectory.action_masks`."""
+        return self.present.action_masks()
+
+    def record(self) -> Record:
+        """The episode so far, as `validate` takes it."""
+        return replace(self.present.record(), instance=self.instance.name)
+
+    def validate(self, record: Record) -> bool:
+        """Whether replaying a record in its instance earns the rewards it claims, on a fork of this environment."""
+        if record.instance not in self.instances:
+            return False
+        twin = self.fork()
+        twin._enter(record.instance)
+        return twin.present.validate(record)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the episode, and the episodes after it, depend on."""
@@ -179,6 +224,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
             "instance": self.instance.name,
             "turns": self._turns,
             "episodes": dict(self._episodes),
+            "following": self._following,
             "np_random": self.np_random.bit_generator.state,
             "present": self.present.state_dict(),
         }
@@ -187,6 +233,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         """Goes on from a `state_dict` of an environment with the same arguments."""
         self._enter(state["instance"])
         self._turns, self._episodes = state["turns"], dict(state["episodes"])
+        self._following = state["following"]
         self.np_random.bit_generator.state = state["np_random"]
         self.present.load_state_dict(state["present"])
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial, wraps
+from typing import Any, ParamSpec
 
 import torch
 
 from ackd import knowledge, models, tasks
 from ackd.choices import Stages
+from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DECISIONS, DistillationEnv
 from ackd.loop import Distillation
 from ackd.rewards import named
@@ -17,7 +18,22 @@ from ackd.stages import check_stages
 from ackd.streams import drawing
 from ackd.teachers import ModelTeacher
 
+P = ParamSpec("P")
 
+
+def _remembered(make: Callable[P, DistillationEnv]) -> Callable[P, DistillationEnv]:
+    """Environments that know how they were made, so that they can be pickled."""
+
+    @wraps(make)
+    def call(*args: P.args, **kwargs: P.kwargs) -> DistillationEnv:
+        env = make(*args, **kwargs)
+        env.anew = partial(call, *args, **kwargs)
+        return env
+
+    return call
+
+
+@_remembered
 def distill(
     *,
     decision_interval: int = 20,
@@ -30,6 +46,7 @@ def distill(
     levels: Sequence[float] | None = None,
     reward_every: int | None = 1,
     observe_cls: bool = False,
+    render_mode: str | None = None,
     **setting: Any,
 ) -> DistillationEnv:
     """`ACKD/Distill-v0`: a real task.
@@ -46,6 +63,7 @@ def distill(
         levels: of the choice levels, the weights to choose from.
         reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
         observe_cls: also observe the first-token outputs of student and teacher.
+        render_mode: None.
         **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
 
     Raises:
@@ -53,6 +71,7 @@ def distill(
     """
     from ackd.setting import prepare
 
+    check_render_mode(render_mode)
     distillation = prepare(**setting)
     check_stages(distillation.stages, distillation.steps, decision_interval)
     stages = [stage.selection for stage in distillation.stages]
@@ -70,6 +89,7 @@ def distill(
     )
 
 
+@_remembered
 def tiny(
     *,
     steps: int = 12,
@@ -86,6 +106,7 @@ def tiny(
     levels: Sequence[float] | None = None,
     reward_every: int | None = 1,
     observe_cls: bool = False,
+    render_mode: str | None = None,
 ) -> DistillationEnv:
     """`ACKD/Tiny-v0`: random tiny transformers on a generated task, milliseconds a step, for tests.
 
@@ -104,7 +125,12 @@ def tiny(
         levels: as in `distill`.
         reward_every: as in `distill`.
         observe_cls: as in `distill`.
+        render_mode: None.
+
+    Raises:
+        InputError: if any of it cannot work.
     """
+    check_render_mode(render_mode)
     task, teacher = _tiny_parts()
     make_student = models.from_layers(teacher.model, 2)
     if student_width is not None:
@@ -116,7 +142,7 @@ def tiny(
         task,
         [teacher],
         make_student,
-        lambda: knowledge.build(types, shape, teacher.shape),
+        partial(knowledge.build, types, shape, teacher.shape),
         steps=steps,
         batch_size=8,
         lr=lr,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ackd.envs.checks import check_actions
 from ackd.envs.hosted import Begun, Description, Stepped
 from ackd.envs.recorder import Note
 from ackd.errors import InputError
@@ -44,8 +45,9 @@ class RemoteVecEnv(VecEnv):
         watch: is shown what the workers wrote down of each decision, worker by worker.
 
     Raises:
-        InputError: if a worker has other spaces or fingerprints; later, if a worker is lost again and again.
-        WorkerFailed: if something goes wrong in a worker.
+        InputError: if a worker has other spaces or fingerprints; later, if a worker is lost again and again, or if
+            something is asked after `close`.
+        WorkerFailed: if something goes wrong in a worker; where an attribute is missing, that is an AttributeError.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class RemoteVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Begins anew everywhere."""
+        self._check_open()
         for worker, first in enumerate(self._firsts):
             count = self._count(worker)
             self._begin(worker, "reset", self._seeds[first], list(self._options[first : first + count]))
@@ -87,11 +90,17 @@ class RemoteVecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Sends each worker its part of the decisions."""
+        """Sends each worker its part of the decisions.
+
+        Raises:
+            InputError: if there is not one for each environment, or the action space has none such.
+        """
+        self._check_open()
+        actions = check_actions(self.action_space, actions, self.num_envs)
         hold()
         seconds = (time.perf_counter() - self._handed) / len(self.workers)
         for worker, first in enumerate(self._firsts):
-            self._begin(worker, "step", np.asarray(actions)[first : first + self._count(worker)], seconds)
+            self._begin(worker, "step", actions[first : first + self._count(worker)], seconds)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Waits for all of them.
@@ -154,6 +163,7 @@ class RemoteVecEnv(VecEnv):
 
     def load_state_dict(self, state: Sequence[Any]) -> None:
         """Goes on from a `state_dict` of as many workers with the same environments."""
+        self._check_open()
         for worker, one in enumerate(state):
             self._begin(worker, "load_state_dict", one)
         self._ends()
@@ -202,6 +212,7 @@ class RemoteVecEnv(VecEnv):
 
     def _each(self, indices: Any, method: str, *args: Any, kept: bool = True, **kwargs: Any) -> list[Any]:
         """What a method of `Hosted` that goes by places comes to, in the order of the indices."""
+        self._check_open()
         wanted = [self._places[i] for i in self._get_indices(indices)]
         busy = dict.fromkeys(worker for worker, _ in wanted)
         for worker in busy:
@@ -210,7 +221,12 @@ class RemoteVecEnv(VecEnv):
         answers = dict(zip(busy, map(iter, self._ends(kept=kept)), strict=True))
         return [next(answers[worker]) for worker, _ in wanted]
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("these environments are closed, and their workers gone: make new ones")
+
     def _ask_all(self, method: str, *args: Any, kept: bool = True) -> list[Any]:
+        self._check_open()
         for worker in range(len(self.workers)):
             self._begin(worker, method, *args)
         return self._ends(kept=kept)

@@ -15,8 +15,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
 
 from ackd.choices import Action, make_choice
+from ackd.envs.checks import action_masks, check_action, check_render_mode
+from ackd.envs.replay import Record, claim_of, replays
 from ackd.episode import Episode, Phase
 from ackd.errors import InputError
 from ackd.rewards import Earned, GapClosed
@@ -74,10 +77,13 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         cost_weight: the weight of the FLOPs in the reward, as in `ackd.rewards.GapClosed`; a type is paid for in full
             however small its weight.
         choice: `subset` (`MultiBinary`, weights 0 or 1), `weights` or `type-shares` (`Box`).
+        render_mode: None, as Gymnasium may say it.
 
     Raises:
-        InputError: if an argument is out of range.
+        InputError: if an argument is out of range, or there is a render mode.
     """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own name and type
 
     def __init__(
         self,
@@ -86,7 +92,9 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         noise: float = 0.0,
         cost_weight: float = 0.0,
         choice: str = "subset",
+        render_mode: str | None = None,
     ) -> None:
+        check_render_mode(render_mode)
         if decisions < 1:
             raise InputError(f"decisions is {decisions}: an episode needs at least 1")
         if k_max < len(FAMILIES):
@@ -101,6 +109,10 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self.choice = make_choice(choice, self.knowledge, k_max)
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
         self.reward = GapClosed(cost_weight, on="loss")
+        self._seed: int | None = None  # of the episodes since it was given, or drawn
+        self._earlier: list[int] = []  # decisions of those that are over
+        self._actions: list[list[float]] = []
+        self._rewards: list[float] = []
         self.observation_space = self.signals.space
         self.action_space: spaces.Space[Any] = self.choice.space
         self._begin(Rates())
@@ -117,6 +129,10 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         super().reset(seed=seed)
         if options:
             raise InputError(f"the toy takes no reset options, got {', '.join(map(str, options))}")
+        if seed is not None or self._seed is None:
+            self._seed, self._earlier = self.np_random_seed, []
+        else:
+            self._earlier.append(len(self._actions))
         self._begin(_draw(self.np_random))
         self._ready = True
         return self.signals.observe(self.episode), self._info("", Earned(0.0))
@@ -126,12 +142,16 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
 
         Raises:
             gymnasium.error.ResetNeeded: if no episode is under way.
+            InputError: if the action space has no such action.
         """
         if not (self._ready and self.episode.decisions_left):
             raise ResetNeeded("no episode is under way: call reset() before step()")
+        action = check_action(self.action_space, action)
         selection = self.choice.selection(action)
         self._advance(selection, math.exp(self._noise * self.np_random.standard_normal()) if self._noise else 1.0)
         earned = self.reward(self.episode)
+        self._actions.append(action.tolist())
+        self._rewards.append(earned.total)
         info = self._info("+".join(selection.chosen) or "labels", earned)
         return self.signals.observe(self.episode), earned.total, self.episode.decisions_left == 0, False, info
 
@@ -156,11 +176,37 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
             best = reached
         return max(1.0 - gaps.output - bill for gaps, bill in best.values())
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which values of an action are free; see `ackd.envs.checks.action_masks`."""
+        return action_masks(self.choice)
+
+    def record(self) -> Record:
+        """The episode so far, as `validate` takes it."""
+        played = tuple(map(tuple, self._actions)), tuple(self._rewards)
+        return Record(self._seed or 0, *played, earlier=tuple(self._earlier))
+
+    def validate(self, record: Record) -> bool:
+        """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
+        claim = claim_of(record, self.action_space)
+        if claim is None or max(claim.earlier, default=0) > self._decisions:
+            return False
+        replay = self.fork()
+        replay.reset(seed=claim.seed)
+        for decisions in claim.earlier:
+            if self._noise:
+                replay.np_random.standard_normal(decisions)
+            replay.reset()
+        return replays(replay, claim)
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything the rest of the episode depends on, as JSON-able data."""
+        """Everything the rest of the episode, and the episodes after it, depend on, as JSON-able data."""
         return {
             "config": dict(self._config),
             "ready": self._ready,
+            "seed": self._seed,
+            "earlier": list(self._earlier),
+            "actions": [list(action) for action in self._actions],
+            "rewards": list(self._rewards),
             "rates": asdict(self._rates),
             "decisions": [
                 [dict(phase.selection.weights), factor]
@@ -178,8 +224,10 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         if state["config"] != self._config:
             raise InputError(f"the state is of a toy with {state['config']}, this one has {self._config}")
         self._begin(Rates(**state["rates"]))
+        self._seed, self._earlier = state["seed"], list(state["earlier"])
         for weights, factor in state["decisions"]:
             self._advance(Selection(weights), factor)
+        self._actions, self._rewards = [list(action) for action in state["actions"]], list(state["rewards"])
         self.np_random.bit_generator.state = state["rng"]
         self._ready = state["ready"]
 
@@ -187,10 +235,12 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         """An independent copy in the middle of the episode."""
         copy = ToyEnv(**self._config)  # the keywords it was made with
         copy.load_state_dict(self.state_dict())
+        copy.spec = self.spec
         return copy
 
     def _begin(self, rates: Rates) -> None:
         self._rates, self._gaps = rates, Gaps()
+        self._actions, self._rewards = [], []
         self._factors: list[float] = []  # what noise made of each measured output gap
         self.episode = Episode(
             start=self._standing(1.0), teacher=Standing(TEACHER, 1.0), steps=self._decisions, decision_interval=1

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ackd.choices import Action, Choice
+from ackd.envs.checks import action_masks, check_action
+from ackd.envs.replay import Record
 from ackd.episode import Episode, Phase
 from ackd.rewards import COMPARED, Earned, Reward, gap_of
 from ackd.signals import Observation, Signals
@@ -29,15 +31,6 @@ class Step:
     episode: Episode  # up to it
     earned: Earned
     info: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What an episode can be replayed from, and what it claims."""
-
-    seed: int
-    actions: Sequence[Sequence[float]]
-    rewards: Sequence[float]
 
 
 class Trajectory:
@@ -77,11 +70,17 @@ class Trajectory:
         return self.signals.observe(episode), {"seed": seed, "action_mask": self.choice.mask}
 
     def decide(self, action: Action) -> Selection:
-        """Begins a decision; what the action selects."""
+        """Begins a decision; what the action selects.
+
+        Raises:
+            InputError: if the action space has no such action.
+        """
+        action = check_action(self.choice.space, action)
+        selection = self.choice.selection(action)
         self._actions.append(np.atleast_1d(action).tolist())
         self._rewards.append(0.0)
         self.latest = []
-        return self.choice.selection(np.asarray(action))
+        return selection
 
     def then(self, phase: Phase) -> None:
         """One more phase under the decision."""
@@ -108,6 +107,14 @@ class Trajectory:
         info = self._info(still) | {"error/type": "divergence"}
         self.latest = [Step(self.episode, Earned(0.0), info)]
         return self.signals.observe(self.episode), 0.0, True, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which values of an action are free, as sb3-contrib's MaskablePPO reads them.
+
+        Raises:
+            InputError: if the action space is not discrete.
+        """
+        return action_masks(self.choice)
 
     def record(self) -> Record:
         """The episode so far."""

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from ackd.errors import InputError, Once
-from ackd.workers.protocol import Make, WorkerFailed
+from ackd.workers.protocol import AttributeMissing, Make, WorkerFailed
 
-ANSWER, INPUT_ERROR, FAILURE = range(3)
+ANSWER, INPUT_ERROR, MISSING, FAILURE = range(4)
 END = b""  # instead of a request
 
 
@@ -50,6 +50,8 @@ class Host:
             return pickle.dumps((ANSWER, getattr(self._object, method)(*args, **kwargs)))
         except InputError as error:
             return pickle.dumps((INPUT_ERROR, str(error)))
+        except AttributeError:
+            return pickle.dumps((MISSING, traceback.format_exc()))
         except Exception:
             return pickle.dumps((FAILURE, traceback.format_exc()))
 
@@ -74,13 +76,14 @@ def answer(content: bytes, who: str) -> Any:
 
     Raises:
         InputError: if that is what was raised there.
+        AttributeMissing: if it was an AttributeError.
         WorkerFailed: if something else was.
     """
     kind, value = pickle.loads(content)
     if kind == INPUT_ERROR:
         raise InputError(value)
-    if kind == FAILURE:
-        raise WorkerFailed(f"{who} failed:\n{value}")
+    if kind in (MISSING, FAILURE):
+        raise (AttributeMissing if kind == MISSING else WorkerFailed)(f"{who} failed:\n{value}")
     return value
 
 

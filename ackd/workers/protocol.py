@@ -12,6 +12,10 @@ class WorkerFailed(RuntimeError):  # noqa: N818 - what happened, told in the pas
     """The object raised; the message ends with the traceback as it was where it happened."""
 
 
+class AttributeMissing(WorkerFailed, AttributeError):  # noqa: N818
+    """The object raised an AttributeError, as where an attribute or a method is missing."""
+
+
 class WorkerLost(RuntimeError):  # noqa: N818
     """The worker died, or did not answer in time; `Workers.restart` brings back another with a new object."""
 

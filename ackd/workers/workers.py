@@ -101,7 +101,7 @@ class Workers:
 
         Raises:
             InputError: if the method raised one.
-            WorkerFailed: if it raised something else.
+            WorkerFailed: if it raised something else; `AttributeMissing`, which is an AttributeError, if it was one.
             WorkerLost: if the worker died, or did not answer in time and was ended for that.
         """
         try:

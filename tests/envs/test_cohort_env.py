@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from ackd.agents.actor_critic import make_agent
 from ackd.agents.rules import rule
 from ackd.envs.cohort import CohortEnv
-from ackd.envs.distillation import ERROR_RETURN
+from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import tiny
 from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
@@ -62,6 +64,30 @@ def test_it_is_a_vec_env() -> None:
     assert env.get_attr("render_mode") == [None] * 3
     assert env.env_is_wrapped(VecMonitor) == [False] * 3
     assert [record.seed for record in env.env_method("record")] == env.get_attr("seed")
+
+
+def test_it_answers_what_is_asked_of_single_environments() -> None:
+    env = CohortEnv([cast(DistillationEnv, gymnasium.make("ACKD/Tiny-v0").unwrapped)], 3)
+    assert [spec.id for spec in env.get_attr("spec")] == ["ACKD/Tiny-v0"] * 3
+    assert env.env_method("set_wrapper_attr", "mark", 3, indices=[0, 2]) == [True, True]
+    assert env.env_method("has_wrapper_attr", "mark") == [True, False, True]
+    assert env.env_method("get_wrapper_attr", "mark", indices=2) == [3]
+    assert env.env_method("set_wrapper_attr", "nothing", 3, force=False) == [False] * 3
+    assert env.env_method("get_wrapper_attr", "decisions", indices=0) == [0]  # so far
+    assert env.get_images() == [None] * 3
+    for ask in (env.get_attr, env.env_method, partial(env.env_method, "get_wrapper_attr")):
+        with pytest.raises(AttributeError, match="no_such_thing"):
+            ask("no_such_thing")
+    assert env.has_attr("action_masks")
+    assert not env.has_attr("no_such_thing")
+
+
+def test_options_are_refused_as_single_environments_do() -> None:
+    env = make(2)
+    env.set_options([{"speed": 3}, {"instance": "one"}])
+    with pytest.raises(InputError, match="reset takes no options, got speed, instance"):
+        env.reset()
+    env.reset()  # they were for that reset alone
 
 
 def test_each_student_earns_what_it_would_alone() -> None:

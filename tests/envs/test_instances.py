@@ -91,6 +91,26 @@ def test_options_pick_out_of_turn() -> None:
     assert drawn(env, 2) == [("other", 10), ("one", 2)]
 
 
+def test_dacbench_may_choose_the_next_instance() -> None:
+    env = quick()
+    assert (env.get_inst_id(), env.instance) == ("one", ONE)
+    assert drawn(env, 1) == [("one", 0)]
+    env.use_next_instance(instance_id="one")
+    assert drawn(env, 2) == [("one", 1), ("other", 10)]  # and then as it would have gone on
+    env.use_next_instance(instance=OTHER)
+    assert env.get_inst_id() == "other"
+    with pytest.raises(gymnasium.error.ResetNeeded, match="another instance"):
+        env.step(env.action_space.sample())
+    twin = env.fork()
+    assert drawn(env, 1) == drawn(twin, 1) == [("other", 11)]
+    env.use_next_instance()  # whose turn it is
+    assert env.get_inst_id() == "one"
+    assert drawn(env, 2) == [("one", 2), ("other", 10)]
+    with pytest.raises(InputError, match="did you mean 'other'"):
+        env.use_next_instance("othr")
+    assert env.get_inst_id() == "other"
+
+
 def test_an_episode_equals_the_plain_environments() -> None:
     env, plain = over(), tiny(**OTHER.setting)
     env.reset()

@@ -105,12 +105,29 @@ def test_attributes_and_methods(toys: RemoteVecEnv) -> None:
     assert not toys.has_attr("no_such_thing")
     assert toys.env_method("get_wrapper_attr", "mark", indices=[1, 3]) == ["all", "some"]
     assert toys.env_method("get_wrapper_attr", name="mark", indices=0) == ["some"]
-    with pytest.raises(WorkerFailed, match="AttributeError"):
+    with pytest.raises(WorkerFailed, match=r"(?s)worker 0 .* failed:\n.*AttributeError"):
         toys.get_attr("no_such_thing")
+    with pytest.raises(AttributeError, match="no_such_thing"):  # as DummyVecEnv does
+        toys.get_attr("no_such_thing", indices=[3, 0])
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        toys.env_method("no_such_thing", 3)
+    assert toys.get_attr("mark", indices=0) == ["some"]  # nobody's answer was left over
     assert toys.env_is_wrapped(Monitor) == [True] * 4
     assert toys.env_is_wrapped(TimeLimit, indices=[1]) == [False]
     assert toys.render_mode is None
     assert plain(toys.get_attr("unwrapped", indices=1)[0].action_space.shape) == list(toys.action_space.shape or ())
+
+
+@pytest.mark.parametrize("use", ["reset", "step", "get_attr", "env_method", "has_attr", "state_dict", "ledger"])
+def test_after_close_everything_is_refused_in_a_sentence(use: str) -> None:
+    env = RemoteVecEnv(start("dummy", TOY, 2))
+    env.reset()
+    env.close()
+    env.close()
+    arguments: dict[str, list[Any]] = {"step": [np.zeros((4, 8))], "env_method": ["record"]}
+    arguments |= {"get_attr": ["mark"], "has_attr": ["mark"]}
+    with pytest.raises(InputError, match=r"these environments are closed, .*: make new ones"):
+        getattr(env, use)(*arguments.get(use, []))
 
 
 def test_a_copy_goes_on_from_a_state(toys: RemoteVecEnv) -> None:

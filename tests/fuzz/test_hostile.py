@@ -196,7 +196,7 @@ def test_a_header_that_claims_a_giant_takes_no_memory(tmp_path: Path) -> None:
         path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(64))
     program = f"""
         import sys
-        sys.path.insert(0, {os.getcwd()!r})
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from pathlib import Path
         import torch
         torch.set_num_threads(1)
