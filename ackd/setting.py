@@ -130,7 +130,8 @@ def prepare(
     )
     with torch.random.fork_rng():
         method = make_method()
-        check_outputs([one.model for one in teachers], make_student().to(place), method.knowledge)
+        named = [one.model for one in teachers]
+        check_outputs(named, make_student().to(place), method.knowledge, preset if method.stages else None)
     its_task = task_of(
         task,
         tokenizer,
