@@ -4,6 +4,7 @@ from ackd.tasks.digits import images
 from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
 from ackd.tasks.load import load, spec_of
+from ackd.tasks.saving import name_outputs, save_classifier
 from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
@@ -22,7 +23,9 @@ __all__ = [
     "embedded_tokenizer",
     "images",
     "load",
+    "name_outputs",
     "read_seen",
+    "save_classifier",
     "spec_of",
     "together",
     "write_seen",
