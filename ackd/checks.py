@@ -103,14 +103,23 @@ def check_whole(source: str, knowledge: Sequence[Knowledge]) -> None:
             )
 
 
-def check_outputs(teachers: Sequence[Model], student: Model, knowledge: Sequence[Knowledge]) -> None:
+def check_outputs(
+    teachers: Sequence[Model], student: Model, knowledge: Sequence[Knowledge], preset: str | None = None
+) -> None:
     """Asks each model, once, for what each knowledge type will need of it.
 
     A teacher behind those that are named is a method's own, made to answer what it is asked.
 
+    Args:
+        teachers: those that were named.
+        student: as it begins.
+        knowledge: all types that can be selected.
+        preset: the published method whose own types they are, if they are one's.
+
     Raises:
         InputError: if one cannot give it.
     """
+    failing: dict[str, str] = {}
     for one in knowledge:
         asked = [("student", student, one.student_needs)]
         if one.teacher < len(teachers):
@@ -118,4 +127,11 @@ def check_outputs(teachers: Sequence[Model], student: Model, knowledge: Sequence
         for who, model, needs in asked:
             reason = models.cannot_give(model, needs)
             if reason:
-                raise InputError(f"{reason}, which {one.name!r} needs of the {who}: deselect {one.name!r}")
+                failing.setdefault(one.name, f"{reason}, which {one.name!r} needs of the {who}")
+    if not failing:
+        return
+    left = [one.name for one in knowledge if one.name not in failing]
+    way = f"transfer the others alone (--knowledge {' '.join(left)})" if left else "transfer others, such as logits"
+    if preset is not None:
+        way = f"take another preset than {preset!r}, or other models, such as bert"
+    raise InputError(f"{next(iter(failing.values()))}: {way}")

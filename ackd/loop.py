@@ -284,7 +284,9 @@ class Distillation:
         if not self._facts:
             self._facts.append(facts)
             if facts is not None:
-                warn(facts)
+                reward = self.task.reward
+                theirs = self.remembered.answers.get(("reward", len(reward)))
+                warn(facts, theirs, reward.labels, self.task.spec.classes)
         return self._facts[0]
 
     @journaled

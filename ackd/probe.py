@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ logger = logging.getLogger("ackd")
 SAMPLE = 500  # training examples that the probe is fitted on; on four times as many it was right .01 more often
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # of the penalty, among which leaving out one example at a time chooses
 
+SURE = 3.0  # standard errors by which another order of classes has to be better
 USELESS = 0.05  # of agreement above chance: as much as a reward split of 256 examples has by accident
 
 
@@ -118,9 +120,71 @@ def confidence(logits: NDArray[np.float64]) -> float:
     return float(np.exp(logits.max(1) - np.logaddexp.reduce(logits, axis=1)).mean())
 
 
-def warn(facts: Facts) -> None:
-    """Says of a setting in which a teacher may do harm, or no good."""
-    if facts.agreement - facts.chance < USELESS:
+def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The order of its classes in which a teacher's answers are the labels', where that is not the task's own.
+
+    Half of the examples choose the order that is right most often, it answers for the other half, and the other way
+    round. Both have to choose the same, and its answers have to be right more often than those as they are, and than
+    the larger class, by `SURE` standard errors: (n - m) / sqrt(n + m), where n are right in its way alone, and m in the
+    other alone.
+
+    Args:
+        answers: [R, C], C above 1.
+        labels: [R], classes.
+
+    Returns:
+        [C], the task's class that each of the teacher's classes stands for; None where none is clearly better.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    said, classes = answers.argmax(1), answers.shape[1]
+    if not np.isfinite(answers).all() or classes > len(labels):
+        return None
+
+    def chosen(places: slice) -> NDArray[np.int64]:
+        counts = np.zeros((classes, classes))
+        np.add.at(counts, (said[places], labels[places]), 1)
+        order: NDArray[np.int64] = linear_sum_assignment(counts + np.eye(classes) / 2, maximize=True)[1]
+        return order  # a tie leaves a class as it is
+
+    halves = slice(0, None, 2), slice(1, None, 2)
+    orders = [chosen(half) for half in halves]
+    read = np.zeros(len(labels), np.bool_)
+    for half, order in zip(halves, orders[::-1], strict=True):
+        read[half] = order[said[half]] == labels[half]
+    larger = labels == np.bincount(labels).argmax()
+    surely = _surely(read, said == labels) and _surely(read, larger)
+    return orders[0] if surely and np.array_equal(orders[0], orders[1]) else None
+
+
+def _surely(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether one, [R], is true more often than the other by `SURE` standard errors of a sign test."""
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return bool(gained - lost > SURE * np.sqrt(gained + lost))
+
+
+def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any], classes: Sequence[str]) -> None:
+    """Says of a setting in which a teacher may do harm, or no good.
+
+    Args:
+        facts: what is known of it.
+        answers: the teacher's, [R, C], to the reward split; None where nobody has them.
+        labels: [R], of that split.
+        classes: the names of the task's; none where it has no classes.
+    """
+    order = better_order(answers, labels) if answers is not None and classes else None
+    most = np.bincount(labels).max() / len(labels) if classes else 0.0
+    if order is not None and answers is not None:
+        logger.warning(
+            "the teacher seems to have its classes in another order than the task: of the reward split it agrees with "
+            "%.2f of the labels, and with %.2f if its classes are read as %s; take one that was fine-tuned on this "
+            "task's labels (ackd finetune), or put its classes in the order %s",
+            facts.agreement,
+            (order[answers.argmax(1)] == labels).mean(),
+            ", ".join(classes[one] for one in order),
+            ", ".join(classes),
+        )
+    elif facts.agreement - facts.chance < USELESS:
         logger.warning(
             "teacher and labels agree on %.2f of the reward split, and chance is %.2f: the teacher seems to know "
             "nothing of this task; take a better one, or the labels alone (--policy labels)",
@@ -134,4 +198,12 @@ def warn(facts: Facts) -> None:
             "labels alone (--policy labels)",
             facts.probe,
             facts.agreement,
+        )
+    elif facts.agreement < most:
+        logger.warning(
+            "the teacher agrees with %.2f of the labels of the reward split, and whoever always says %r with %.2f: "
+            "take a better one, or the labels alone (--policy labels)",
+            facts.agreement,
+            classes[int(np.bincount(labels).argmax())],
+            most,
         )

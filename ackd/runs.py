@@ -51,6 +51,7 @@ class RunFolder:
         resume: bool | None = None,
     ) -> None:
         self.path = Path(path)
+        self.settings: dict[str, Any] = {}  # of the run, once it begins
         self._replace = self._locked = False
         self._found = self._state()
         self.resumed = bool(resume) and CONFIG in self._found
@@ -111,7 +112,8 @@ class RunFolder:
         Raises:
             InputError: if the run that is to be resumed is another one, or another process is at work here.
         """
-        config = {"command": command, "settings": _plain(settings), "versions": _versions()}
+        self.settings = _plain(settings)
+        config = {"command": command, "settings": self.settings, "versions": _versions()}
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._locked:
             self._lock()

@@ -134,7 +134,8 @@ def prepare(
     )
     with torch.random.fork_rng():
         method = make_method()
-        check_outputs([one.model for one in teachers], make_student().to(place), method.knowledge)
+        named = [one.model for one in teachers]
+        check_outputs(named, make_student().to(place), method.knowledge, preset if method.stages else None)
     for m in strangers:
         check_whole(sources[m], [one for one in method.knowledge if one.teacher == m])
     load = partial(

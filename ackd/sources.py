@@ -105,13 +105,15 @@ def student_of(
         if layers is not None:
             make = _layers_of(make, layers, init)
     with torch.random.fork_rng():
-        shape = models.shape_of(make())
+        model = make()
+    shape = models.shape_of(model)
     if shape.vocabulary < len(tokenizer):
+        name = source or (teacher[1] if teacher is not None else None)
         raise InputError(
-            f"the student {source} has a vocabulary of {shape.vocabulary}, "
-            f"less than the {len(tokenizer)} tokens of the {'task' if teacher is None else 'teacher'}'s tokenizer"
+            f"{name} has a vocabulary of {shape.vocabulary}, less than the {len(tokenizer)} tokens of the tokenizer: "
+            "take a model and a tokenizer that were made for each other"
         )
-    return make, shape
+    return models.padding_with(make, models.padding_of(model, tokenizer)), shape
 
 
 def _layers_of(whole: StudentFactory, count: int, init: Init) -> StudentFactory:
@@ -126,9 +128,9 @@ def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> T
         InputError: if there is none.
     """
     if teachers:
-        return models.load_tokenizer(teachers[0])
+        return models.load_tokenizer(teachers[0], padding=True)
     if student is not None and not student.endswith(".json"):
-        return models.load_tokenizer(student)
+        return models.load_tokenizer(student, padding=True)
     if task not in tasks.EMBEDDED:
         raise InputError(
             f"no teacher was named, nor a student that brings a tokenizer for {task}: "
@@ -168,8 +170,10 @@ def seen_by(teachers: Sequence[str], starts: Sequence[str | None], reward_from: 
 @lru_cache(maxsize=4)
 def teacher_of(source: str, device: str, precision: Precision) -> tuple[ModelTeacher, Tokenizer]:
     """A teacher and its tokenizer; those who name the same share it, since it never changes."""
-    model = models.load_model(source, device=device)
-    return ModelTeacher(model, precision=precision), models.load_tokenizer(source)
+    model, tokenizer = models.load_model(source, device=device), models.load_tokenizer(source, padding=True)
+    models.shape_of(model)
+    models.padding_of(model, tokenizer)
+    return ModelTeacher(model, precision=precision), tokenizer
 
 
 @lru_cache(maxsize=4)

@@ -49,10 +49,10 @@ def shown_cost(cost: Mapping[str, float]) -> str:
 def _front(card: Card) -> Iterator[str]:
     tags = ("ackd", "knowledge-distillation", "reinforcement-learning", card.algorithm)
     yield "---"
-    yield f"license: {_quoted(card.license.lower())}"  # the hub's names are in small letters
+    yield f"license: {quoted(card.license.lower())}"  # the hub's names are in small letters
     yield "library_name: ackd"
     yield "tags:"
-    yield from (f"- {_quoted(tag)}" for tag in dict.fromkeys(tags))
+    yield from (f"- {quoted(tag)}" for tag in dict.fromkeys(tags))
     yield "---"
 
 
@@ -71,7 +71,7 @@ def _what(card: Card) -> Iterator[str]:
         "license": card.license,
         "saved with": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
     }
-    yield from (f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    yield from (f"| {name} | {cell(value)} |" for name, value in rows.items())
 
 
 def _weights(network: Actor) -> Iterator[str]:
@@ -112,13 +112,13 @@ def _correction(network: ResidualNetwork) -> str:
 def _learning(card: Card) -> Iterator[str]:
     yield from ("", "## Trained on", "")
     for instance in card.instances[:SHOWN]:
-        yield "    " + _plain({name: value for name, value in instance.items() if value or type(value) in (int, float)})
+        yield "    " + plain({name: value for name, value in instance.items() if value or type(value) in (int, float)})
     if not card.instances:
         yield "Not recorded."
     elif len(card.instances) > SHOWN:
         yield from ("", f"and {len(card.instances) - SHOWN} more, in policy.json.")
     yield from ("", "## Scores", "")
-    rows = [f"| {_cell(_plain(name))} | {_shown(value)} |" for name, value in _leaves(card.metrics)]
+    rows = [f"| {cell(plain(name))} | {_shown(value)} |" for name, value in _leaves(card.metrics)]
     yield from (["| | |", "|---|---|", *rows] if rows else ["Not recorded."])
 
 
@@ -142,18 +142,20 @@ def _leaves(metrics: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def _shown(value: object) -> str:
-    return f"{value:,.4g}" if type(value) in (int, float) else _cell(_plain(value))
+    return f"{value:,.4g}" if type(value) in (int, float) else cell(plain(value))
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """As JSON, which leaves nothing that could reach a terminal; text without its quotes."""
     text = json.dumps(value).replace("\x7f", "\\u007f")
     return text[1:-1] if isinstance(value, str) else text
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """As YAML reads it."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """In a column of a table."""
     return text.replace("|", "\\|")

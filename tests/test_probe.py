@@ -417,3 +417,98 @@ def test_what_cannot_be_compared_is_refused() -> None:
         Cohort(some(), 2)
     with pytest.raises(InputError, match="leave one of the two away"):
         some(compiled=True)
+
+
+class Reading(Knowing):
+    """A teacher that knows, but has its classes in another order."""
+
+    def __init__(self, share: float, order: tuple[int, ...]) -> None:
+        super().__init__(share, len(order))
+        self.order = order
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        logits = super().__call__(batch, needs, ledger).logits
+        assert logits is not None
+        return Outputs(logits=logits[:, list(self.order)])
+
+
+class Constant(Knowing):
+    """A teacher that always says the same."""
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        said = torch.full((len(batch.ids),), int(self.share))
+        return Outputs(logits=nn.functional.one_hot(said, self.classes).float())
+
+
+def in_classes(task: tasks.Task, shares: tuple[float, ...]) -> tasks.Task:
+    """The task with classes drawn anew, each with its share."""
+
+    def drawn(split: tasks.Split) -> tasks.Split:
+        other = copy.copy(split)
+        other.labels = np.random.default_rng(0).choice(len(shares), len(split), p=shares)
+        return other
+
+    spec = replace(task.spec, classes=tuple("abcdef"[: len(shares)]))
+    return tasks.Task(spec, drawn(task.train), drawn(task.reward), {name: drawn(one) for name, one in task.dev.items()})
+
+
+def warned(task: tasks.Task, teacher: Any, caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "ackd"):
+        make(task, teacher).facts()
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_teacher_with_its_classes_in_another_order_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    task = tiny().distillation.task
+    two, three = in_classes(task, (0.5, 0.5)), in_classes(task, (0.3, 0.3, 0.4))
+    (said,) = warned(two, Reading(0.9, (1, 0)), caplog)
+    assert "classes in another order" in said
+    assert "read as b, a;" in said
+    assert said.endswith("in the order a, b")
+    (said,) = warned(three, Reading(0.9, (1, 2, 0)), caplog)  # its class 0 has what it knows of class 1
+    assert "read as b, c, a;" in said
+    for fine, known in ((two, Reading(0.9, (0, 1))), (three, Reading(0.7, (0, 1, 2)))):
+        assert warned(fine, known, caplog) == []
+
+
+def test_a_teacher_below_the_larger_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    task = in_classes(tiny().distillation.task, (0.8, 0.2))
+    (said,) = warned(task, Knowing(0.56), caplog)
+    assert f"whoever always says 'a' with {(task.reward.labels == 0).mean():.2f}" in said
+    assert warned(task, Knowing(0.95), caplog) == []
+    (said,) = warned(
+        task, Constant(1), caplog
+    )  # it says b, which is no other order: it would be right as a constant is
+    assert "another order" not in said
+
+
+def test_a_regression_has_no_order(caplog: pytest.LogCaptureFixture) -> None:
+    task = own_words(tiny().distillation.task, regression=True)
+    facts = Facts(0.9, 0.0, 0.1, 0.0, 1.0, 1.0)
+    with caplog.at_level(logging.WARNING, "ackd"):
+        probe.warn(facts, -task.reward.labels[:, None].astype(np.float64), task.reward.labels, task.spec.classes)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 60])
+def test_no_order_is_read_into_answers_that_know_nothing(classes: int) -> None:
+    found = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        answers, labels = rng.normal(size=(256, classes)), rng.integers(classes, size=256)
+        found += probe.better_order(answers, labels) is not None
+    assert found <= 2  # of 200, at three standard errors
+
+
+@pytest.mark.parametrize("order", [(1, 0), (2, 0, 1), (0, 2, 1), tuple(np.roll(range(10), 3))])
+def test_the_order_that_is_found_is_the_one_that_was_taken(order: tuple[int, ...]) -> None:
+    rng, classes = np.random.default_rng(0), len(order)
+    labels = rng.integers(classes, size=256)
+    said = np.where(rng.random(256) < 0.8, labels, rng.integers(classes, size=256))
+    answers = np.eye(classes)[:, list(order)][said]  # place j of an answer has what is known of class order[j]
+    found = probe.better_order(answers, labels)
+    assert found is not None
+    assert found.tolist() == list(order)
+    assert probe.better_order(np.eye(classes)[said], labels) is None
+    assert probe.better_order(answers * np.nan, labels) is None

@@ -70,12 +70,12 @@ class Federate(DataOptions, ModelOptions, RunOptions):
     def run(self) -> None:
         """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
         from ackd.cli.results import ledger_lines, rewarded
+        from ackd.cli.student_card import Origin, write_card
         from ackd.ledger import Ledger
-        from ackd.models import save_model
         from ackd.outcome import outcome
         from ackd.rounds import Rounds
         from ackd.sources import find_tokenizer
-        from ackd.tasks import write_seen
+        from ackd.tasks import save_classifier
 
         folder = self.run_folder((self.teacher, self.student, self.data))
         if self.finished(folder, "federate"):
@@ -115,8 +115,11 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         folder.write_text("table.md", text + "\n")
         best = max(self.starts, key=lambda start: (result["starts"][start]["score"], -result["starts"][start]["loss"]))
         tokenizer = find_tokenizer(self.task, [self.teacher] if self.teacher else [], self.student)
-        save_model(folder.path / "student", federation.holding(ends[best]), tokenizer)
-        write_seen(folder.path / "student", federation.task.seen)
+        model = federation.holding(ends[best])
+        save_classifier(folder.path / "student", model, tokenizer, federation.task)
+        how = f"federated averaging over {self.clients} clients in {self.rounds} rounds, from the {best} start"
+        scores = {result["dev"]: {result["metric"]: result["starts"][best]["dev_score"]}}
+        write_card(folder, Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how}))
         folder.write_json("ledger.json", total.as_dict())
         seconds = round(time.perf_counter() - started, 3)
         folder.write_json("result.json", {**result, **rewarded(federation.task), "saved": best, "seconds": seconds})

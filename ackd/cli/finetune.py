@@ -33,7 +33,7 @@ class Finetune(DataOptions, OutputOptions):
 
     def run(self) -> None:
         """Trains, reports on dev, and saves the model under OUTPUT/model."""
-        from ackd import models, tasks
+        from ackd import tasks
         from ackd.checks import check_device
         from ackd.cli.results import summary
         from ackd.errors import InputError
@@ -58,12 +58,7 @@ class Finetune(DataOptions, OutputOptions):
         with progress(steps, "finetune") as bar:
             distill(training, Selection(), seed=self.seed, on_phase=lambda done, _: move(bar, done))
         standings = {name: training.measure(split, name) for name, split in task.dev.items()}
-        model = training.student.model
-        if not spec.regression:
-            model.config.id2label = dict(enumerate(spec.classes))
-            model.config.label2id = {name: i for i, name in enumerate(spec.classes)}
-        models.save_model(folder.path / "model", model, tokenizer)
-        tasks.write_seen(folder.path / "model", task.seen)
+        tasks.save_classifier(folder.path / "model", training.student.model, tokenizer, task)
         result = summary(task, standings, policy="labels", seed=self.seed, steps=steps)
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         folder.write_json("ledger.json", training.ledger.as_dict())
@@ -73,11 +68,12 @@ class Finetune(DataOptions, OutputOptions):
     def _start(self, spec: object) -> tuple[StudentFactory, Tokenizer]:
         from ackd import models, tasks
         from ackd.errors import InputError
+        from ackd.sources import student_of
 
         assert isinstance(spec, tasks.TaskSpec)
         if self.model is not None:
-            tokenizer = models.load_tokenizer(self.model)
-            return models.from_checkpoint(self.model, spec.num_labels), tokenizer
+            tokenizer = models.load_tokenizer(self.model, padding=True)
+            return student_of(self.model, None, None, tokenizer, spec.num_labels)[0], tokenizer
         if self.data is not None or self.task not in tasks.EMBEDDED:
             raise InputError(f"say which model to fine-tune on {self.task}: --model with a folder or a hub id")
         tokenizer = tasks.embedded_tokenizer(self.task)

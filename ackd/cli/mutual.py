@@ -39,10 +39,10 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
     def run(self) -> None:
         """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
         from ackd.cli.results import ledger_lines, summary
-        from ackd.models import save_model
+        from ackd.cli.student_card import Origin, write_card
         from ackd.mutual import MutualLearning
         from ackd.sources import students
-        from ackd.tasks import write_seen
+        from ackd.tasks import save_classifier
 
         folder = self.run_folder((*self.students, self.data))
         if self.finished(folder, "mutual"):
@@ -72,8 +72,8 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             }
             for k, name in enumerate(self.students)
         ]
-        save_model(folder.path / "student", learning.peers[best].student.model, tokenizer)
-        write_seen(folder.path / "student", task.seen)
+        model = learning.peers[best].student.model
+        save_classifier(folder.path / "student", model, tokenizer, task)
         folder.write_json("ledger.json", learning.ledger.as_dict())
         result = summary(
             task,
@@ -85,6 +85,8 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             students=cells,
             seconds=round(time.perf_counter() - started, 3),
         )
+        how = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
+        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": how}))
         folder.write_json("result.json", result)
         learning.journal.finish()
         for k, cell in enumerate(cells):

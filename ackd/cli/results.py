@@ -12,14 +12,15 @@ from ackd.agents import store
 from ackd.agents.card import Card
 from ackd.agents.open_loop import MEAN
 from ackd.agents.refine import Refining
+from ackd.cli.student_card import Origin, model_of, transferred, write_card
 from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
 from ackd.loop import Distillation
-from ackd.models import Tokenizer, save_model
+from ackd.models import Tokenizer
 from ackd.plan import readable
 from ackd.runs import RunFolder
 from ackd.signals import FAMILIES
-from ackd.tasks import Task, write_seen
+from ackd.tasks import Task, save_classifier
 from ackd.types import Standing
 
 
@@ -61,10 +62,10 @@ def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
     return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
 
 
-def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer) -> None:
-    """Writes the student, and what is no part of it, projections and learned weights, in files of their own."""
-    save_model(folder.path / "student", distillation.student.model, tokenizer)
-    write_seen(folder.path / "student", distillation.task.seen)
+def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer, origin: Origin) -> None:
+    """Writes the student with its card, and what is no part of it, projections and learned weights, in own files."""
+    save_classifier(folder.path / "student", distillation.student.model, tokenizer, distillation.task)
+    write_card(folder, origin)
     projections = distillation.student.companions.state_dict()
     if projections:
         named = dict(zip(distillation.families, distillation.student.companions, strict=True))
@@ -109,7 +110,7 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
     folder.write_json("ledger.json", recording.ledger.as_dict())
     distillation = recording.inner.distillation
     if not result["error"]:
-        save_student(folder, distillation, tokenizer)
+        save_student(folder, distillation, tokenizer, _origin(recording, result))
     folder.write_json("result.json", result)  # last: where it is, a run is finished
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
@@ -121,6 +122,20 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
     )
     print(ledger_lines(recording.ledger))
     print(f"student: {folder.path / 'student'}")
+
+
+def _origin(recording: Recording, result: Mapping[str, Any]) -> Origin:
+    """What the card of the last episode's student says."""
+    distillation, episode = recording.inner.distillation, recording.inner.episode
+    assert episode is not None
+    return Origin(
+        distillation.task,
+        distillation.student.model,
+        result,
+        recording.ledger,
+        {"transferred": transferred(episode.phases)},
+        model_of(distillation),
+    )
 
 
 def save_refined(path: Path, policy: Refining, card: Card) -> None:

@@ -298,7 +298,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         metrics = {"episodes": self.episodes, "reward": recording.returned, "dev": dev}
         self._save(folder, learner, env, (), metrics, cost)
         seconds = round(sum(recording.ledger.seconds.values()), 3)
-        tokenizer = load_tokenizer(self.teacher[0])
+        tokenizer = load_tokenizer(self.teacher[0], padding=True)
         finish(folder, recording, tokenizer, policy=self.algorithm, episodes=self.episodes, seconds=seconds)
 
     def _save(

@@ -49,6 +49,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     def run(self) -> None:
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
         from ackd.cli.results import save_student
+        from ackd.cli.student_card import Origin, model_of
         from ackd.grid import Grid, pair, standing
         from ackd.ledger import Ledger
         from ackd.sources import find_tokenizer
@@ -82,11 +83,10 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         if best is None:
             raise FloatingPointError(f"every training of the grid diverged: lower --lr ({self.lr})")
         result = self._result(students, rows, best, total)
-        save_student(
-            folder,
-            students.taught(pair(best), self.first_seed),
-            find_tokenizer(self.task, self.teacher, self.student),
-        )
+        taught = students.taught(pair(best), self.first_seed)
+        told = {"transferred": "logits at temperature {temperature:g}, weight {kd_weight:g} of 1".format(**best)}
+        origin = Origin(taught.task, taught.student.model, result, total, told, model_of(taught))
+        save_student(folder, taught, find_tokenizer(self.task, self.teacher, self.student), origin)
         folder.write_json("ledger.json", total.as_dict())
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         shutil.rmtree(folder.path / "students", ignore_errors=True)

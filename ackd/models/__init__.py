@@ -6,10 +6,12 @@ from ackd.models.build import (
     from_checkpoint,
     from_config,
     from_layers,
+    padding_with,
     read_config,
     small_config,
 )
 from ackd.models.cost import Cost, Meter
+from ackd.models.families import padding_of
 from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
 from ackd.models.load import (
     Tokenizer,
@@ -60,6 +62,8 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_folder",
+    "padding_of",
+    "padding_with",
     "read_config",
     "run",
     "same_vocabulary",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
 from ackd.errors import InputError, reason, unknown
 from ackd.knowledge.layers import evenly
-from ackd.models.forward import Model, layer_stack
+from ackd.models.families import check_family, cut_config, layer_lists
+from ackd.models.forward import Model
 from ackd.models.guard import check_runs, limited, memory, read_settings
 from ackd.models.load import load_model
 
@@ -37,40 +39,51 @@ def from_layers(teacher: Model, count: int, init: Init = "even") -> StudentFacto
     depth = teacher.config.num_hidden_layers
     if not 1 <= count <= depth:
         raise InputError(f"a student of {count} layers cannot be cut from a model of {depth}: choose 1 to {depth}")
-    stack = layer_stack(teacher)
-    if stack is None:
+    lists = layer_lists(teacher)
+    refusal = f"the layers of a {teacher.config.model_type} cannot be picked one by one: give --student instead"
+    if not lists:
+        raise InputError(refusal)
+    groups = len(lists[0][1])
+    shared = groups < depth
+    if shared and groups > 1:
         raise InputError(
-            f"the layers of a {teacher.config.model_type} cannot be picked one by one: give --student instead"
-        )
-    shared = len(stack[1]) < depth
-    if shared and len(stack[1]) > 1:
-        raise InputError(
-            f"the teacher's {depth} layers share the weights of {len(stack[1])} groups, which cannot be thinned out: "
+            f"the teacher's {depth} layers share the weights of {groups} groups, which cannot be thinned out: "
             "give --student instead"
         )
-    kept = evenly(count, depth) if init == "even" else tuple(range(count))
-    if stack[1][0].state_dict().keys() != stack[1][0 if shared else kept[0]].state_dict().keys():
-        kept = (
-            0,
-            *(1 + layer for layer in evenly(count - 1, depth - 1)),
-        )  # ModernBERT's first layer is of its own kind
+    names = () if shared else [name for name, _ in lists]
+    first = (0, *(1 + layer for layer in evenly(count - 1, depth - 1)))  # the first layer may be of its own kind
+    for kept in (evenly(count, depth), first) if init == "even" else (tuple(range(count)),):
+        try:
+            template = _cut(teacher, names, kept)
+        except Exception as error:  # as where a config allows no other depth, or layers differ in kind
+            failed = error
+        else:
+            return lambda: copy.deepcopy(template)
+    raise InputError(refusal) from failed
+
+
+def _cut(teacher: Model, lists: Iterable[str], kept: Sequence[int]) -> Model:
+    """The teacher with these layers alone, which its config has to allow."""
     config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = count
-    if getattr(config, "layer_types", None) is not None:
-        config.layer_types = [teacher.config.layer_types[layer] for layer in kept]
-    prefix = stack[0] + "."
+    cut_config(config, kept)
     with torch.random.fork_rng(devices=[]):  # its weights are replaced, and whoever calls may be an agent that draws
         template = from_config(config)()
-    weights = {}
-    for name, value in teacher.state_dict().items():
-        if name.startswith(prefix) and not shared:
-            layer, rest = name[len(prefix) :].split(".", 1)
+    template.load_state_dict(_thinned(teacher.state_dict(), lists, kept))
+    return template
+
+
+def _thinned(weights: Mapping[str, Tensor], lists: Iterable[str], kept: Sequence[int]) -> dict[str, Tensor]:
+    """A model's weights without those of the layers that are not kept, the others numbered anew."""
+    thinned = {}
+    for name, value in weights.items():
+        prefix = next((f"{one}." for one in lists if name.startswith(f"{one}.")), None)
+        if prefix is not None:
+            layer, _, rest = name[len(prefix) :].partition(".")
             if int(layer) not in kept:
                 continue
             name = f"{prefix}{kept.index(int(layer))}.{rest}"
-        weights[name] = value
-    template.load_state_dict(weights)
-    return lambda: copy.deepcopy(template)
+        thinned[name] = value
+    return thinned
 
 
 def from_config(config: Any, *, language: bool = False) -> StudentFactory:
@@ -80,6 +93,8 @@ def from_config(config: Any, *, language: bool = False) -> StudentFactory:
         InputError: if there can be no such model, or this machine's memory cannot train one.
     """
     family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    if not language:
+        check_family(config)
     most = memory() // 16  # float32 weights, as many gradients and twice as many moments
     refusal = f"a student of that config has more than {most:.2g} weights, which this machine has no memory to train"
     with _refusing(config), torch.device("meta"), torch.random.fork_rng(devices=[]), limited(most, refusal):
@@ -103,7 +118,23 @@ def _refusing(config: Any) -> Iterator[None]:
         raise
     except Exception as error:  # as many kinds as there are model families
         kind = getattr(config, "model_type", "unknown")
+        if isinstance(error, ImportError):
+            lacking = reason(error).partition(". ")[0]
+            raise InputError(f"a {kind} cannot be made here ({lacking}): take another family, such as bert") from error
         raise InputError(f"a {kind} of that config cannot be made ({reason(error)}): correct its sizes") from error
+
+
+def padding_with(make: StudentFactory, token: int | None) -> StudentFactory:
+    """The same students, whose configs name that token as padding; None leaves them as they are."""
+    if token is None:
+        return make
+
+    def padded() -> Model:
+        model = make()
+        model.config.pad_token_id = token
+        return model
+
+    return padded
 
 
 def from_checkpoint(source: str | Path, num_labels: int | None = None) -> StudentFactory:

@@ -35,8 +35,9 @@ class Cost:
 class Meter:
     """Counts what a model's answers cost: its matrix products at three lengths, which fix the cost at every length.
 
-    What is counted is a twin without weights, so counting takes neither memory nor arithmetic. Models that are built
-    alike are counted once a process.
+    What is counted is a twin without weights, so counting takes neither memory nor, as a rule, arithmetic: a family
+    that looks at its values cannot run without any, and gets zeros. Models that are built alike are counted once a
+    process.
 
     Args:
         model: whose sizes count.
@@ -49,8 +50,17 @@ class Meter:
 
     @cached_property
     def _twin(self) -> Model:
+        config = copy.deepcopy(self._config)
+        if hasattr(config, "_experts_implementation"):
+            config._experts_implementation = "eager"  # of products that torch's counter knows
         with torch.device("meta"):
-            return self._kind(self._config).eval()
+            twin = self._kind(config).eval()
+        needs = Needs(logits=True)
+        try:
+            _count(twin, needs, LENGTHS[0])
+        except Exception:  # each family's way of looking at values that are not there fails in its own
+            twin._apply(lambda weight: torch.zeros((), dtype=weight.dtype).expand(weight.shape))
+        return twin
 
     def __call__(self, needs: Needs) -> Cost:
         """The cost of a forward pass that gives `needs`: of all up to the last layer needed, for keeping is free."""
@@ -58,14 +68,16 @@ class Meter:
         if last not in self._known:
             powers = np.array([[1.0, n, n**2] for n in LENGTHS])
             far = Needs(logits=True) if last is None else Needs(cls=frozenset({last}))
-            exact = np.linalg.solve(powers, [self._count(far, length) for length in LENGTHS])
+            exact = np.linalg.solve(powers, [_count(self._twin, far, length) for length in LENGTHS])
             self._known[last] = Cost(*(max(float(round(value)), 0.0) for value in exact))
         return self._known[last]
 
-    def _count(self, needs: Needs, length: int) -> float:
-        ids = torch.ones(1, length, dtype=torch.int64, device="meta")
-        batch = Batch(torch.zeros(1), {"input_ids": ids, "attention_mask": ids}, ids[:, 0], torch.tensor([length]))
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            run(self._twin, batch, needs)
-        return float(counter.get_total_flops())
+
+def _count(model: Model, needs: Needs, length: int) -> float:
+    """FLOPs of an answer about one text."""
+    ids = torch.ones(1, length, dtype=torch.int64, device=model.device)
+    batch = Batch(torch.zeros(1), {"input_ids": ids, "attention_mask": ids}, ids[:, 0], torch.tensor([length]))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        run(model, batch, needs)
+    return float(counter.get_total_flops())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from ackd.errors import InputError
 from ackd.models.dropout import CheapDropout
 from ackd.models.dropout import dropout as drop
+from ackd.models.families import layer_lists, settle, takes
 from ackd.models.lookup import look_up
 from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Shape
 
@@ -22,6 +24,7 @@ Model: TypeAlias = PreTrainedModel
 
 CAPTURE = "ackd_capture"
 INSIDE_ATTENTION = ("attention", "queries", "keys", "values")
+CALLED_INSIDE = {"squeezebert"}  # families whose layers' `forward` is called as it is, so that nobody can look on
 
 
 class _Finished(Exception):  # noqa: N818 - no error: the way out of a library's forward pass
@@ -31,8 +34,8 @@ class _Finished(Exception):  # noqa: N818 - no error: the way out of a library's
 class _Recorder:
     """What one forward pass keeps, layer by layer."""
 
-    def __init__(self, needs: Needs, *, padded: bool, stacked: bool) -> None:
-        self.needs, self.padded, self.stacked = needs, padded, stacked
+    def __init__(self, needs: Needs, shape: tuple[int, int], *, padded: bool, stacked: bool) -> None:
+        self.needs, self.shape, self.padded, self.stacked = needs, shape, padded, stacked
         self.last = needs.last_layer
         self.layer = EMBEDDINGS
         self.inside: frozenset[str] = frozenset()  # the kinds that the present layer's attention is to catch
@@ -51,12 +54,24 @@ class _Recorder:
         """The states that leave the present layer; stops the pass behind the last one that is needed."""
         for kind, value in self.caught.items():
             self.tensors[Field(kind, self.layer)] = value
-        if self.layer in self.needs.hidden:
-            self.tensors[Field("hidden", self.layer)] = states
-        if self.layer in self.needs.cls:
-            self.tensors[Field("cls", self.layer)] = states[:, 0]
+        self.keep_states(self.layer, states)
         if self.layer == self.last:
             raise _Finished
+
+    def keep_states(self, layer: int, states: Tensor) -> None:
+        """The states of a layer that are asked for, if there is one for each token."""
+        size, length = self.shape
+        if not isinstance(states, Tensor) or states.dim() != 3 or len(states) != size or states.shape[1] < length:
+            return
+        if layer in self.needs.hidden:
+            self.tensors[Field("hidden", layer)] = states[:, :length]  # Longformer pads to a multiple of its window
+        if layer in self.needs.cls:
+            self.tensors[Field("cls", layer)] = states[:, 0]
+
+    def keep_library(self, states: Sequence[Tensor], layers: int) -> None:
+        """The states that the library hands out, those that enter the first layer first."""
+        for place, one in enumerate(states if len(states) == layers + 1 else ()):
+            self.keep_states(place + EMBEDDINGS, one)
 
 
 # The pass under way, innermost last. Not a context variable: torch.compile cannot look into those.
@@ -70,7 +85,7 @@ def _before_layer(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _after_layer(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     if _passes:
-        _passes[-1].keep(output[0] if isinstance(output, tuple) else output)
+        _passes[-1].keep(output[0] if isinstance(output, tuple | list) else output)
 
 
 def _attend(
@@ -106,7 +121,9 @@ def _attend(
         _passes[-1].caught["attention"] = scores
     if attention_mask is None and _causal(module, kwargs):  # the library leaves out a mask that is only causal
         attention_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype != torch.bool:  # a family's own, which is added
+        scores = scores + attention_mask
+    elif attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     shares = scores.softmax(-1)
     if dropout > 0:
@@ -161,16 +178,14 @@ def run(
         InputError: if the model's family cannot give one of them.
     """
     capturing(model)
-    recorder = _Recorder(needs, padded=batch.padded, stacked=stacked)
+    recorder = _Recorder(needs, batch.shape, padded=batch.padded, stacked=stacked)
     _passes.append(recorder)
-    inputs: dict[str, Any] = dict(batch.inputs)
-    if getattr(model.config, "type_vocab_size", 2) < 2:
-        inputs.pop("token_type_ids", None)  # the tokenizer of another family may tell two sentences apart
-    if model.can_generate():
-        inputs["use_cache"] = False  # keys and values are kept for a text that goes on, and none does
     try:
+        inputs = _inputs(model, batch, needs)
         answer = model(**inputs) if weights is None else functional_call(model, weights, kwargs=inputs)
         recorder.tensors[Field("logits")] = answer.logits
+        if "output_hidden_states" in inputs:
+            recorder.keep_library(answer.hidden_states or (), model.config.num_hidden_layers)
     except _Finished:
         pass
     finally:
@@ -179,6 +194,20 @@ def run(
     if missing:
         raise InputError(f"a {model.config.model_type} cannot give its {' and '.join(missing)}")
     return Outputs.of({field: recorder.tensors[field] for field in needs.fields})
+
+
+def _inputs(model: Model, batch: Batch, needs: Needs) -> dict[str, Any]:
+    """What a model is handed of a batch, and how it is to answer."""
+    inputs: dict[str, Any] = dict(batch.inputs)
+    known = takes(model)
+    # the tokenizer of another family may tell two sentences apart
+    if "token_type_ids" not in known or getattr(model.config, "type_vocab_size", 2) < 2:
+        inputs.pop("token_type_ids", None)
+    if "use_cache" in known:
+        inputs["use_cache"] = False  # keys and values are kept for a text that goes on, and none does
+    if not model._ackd_hooked and (needs.hidden or needs.cls):
+        inputs["output_hidden_states"] = True  # of all layers, from the library, where a layer is no module of its own
+    return inputs
 
 
 def cannot_give(model: Model, needs: Needs) -> str:
@@ -210,18 +239,15 @@ def shape_of(model: Model) -> Shape:
         )
     except (AttributeError, TypeError) as error:
         raise InputError(
-            f"a {config.model_type} does not say its sizes ({error}): take a transformer for text"
+            f"a {config.model_type} does not say its sizes ({error}): take a family with layers, a width and a "
+            "vocabulary, such as bert"
         ) from error
 
 
 def layer_stack(model: Model) -> tuple[str, nn.ModuleList] | None:
     """The name and the list of a model's layers, or of the groups that share weights, if it keeps them in one."""
-    config = model.config
-    length = getattr(config, "num_hidden_groups", config.num_hidden_layers)  # ALBERT runs each group several times
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == length:
-            return name, module
-    return None
+    lists = layer_lists(model)
+    return lists[0] if len(lists) == 1 and model.config.model_type not in CALLED_INSIDE else None
 
 
 def capturing(model: Model) -> Model:
@@ -232,6 +258,7 @@ def capturing(model: Model) -> Model:
     if getattr(model, "_ackd_capturing", False):
         return model
     model._ackd_capturing = True
+    settle(model)
     if getattr(model, "_supports_sdpa", False):
         model.set_attn_implementation(CAPTURE)
     for module in model.modules():
@@ -240,6 +267,7 @@ def capturing(model: Model) -> Model:
         if type(module) is nn.Embedding:
             module.__class__ = StackableEmbedding
     found = layer_stack(model)
+    model._ackd_hooked = found is not None
     for layer in found[1] if found else ():
         layer.register_forward_pre_hook(_before_layer, with_kwargs=True)
         layer.register_forward_hook(_after_layer)

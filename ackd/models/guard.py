@@ -17,6 +17,7 @@ from torch.nn.modules.module import (
 )
 
 from ackd.errors import InputError, reason
+from ackd.models.families import answers_to
 from ackd.models.forward import Model
 
 SLACK = 1 << 24  # numbers that a model may have besides those in its file: a new head, tables of positions
@@ -91,10 +92,5 @@ def check_runs(model: Model) -> None:
     Raises:
         Exception: whatever a model of such a config raises.
     """
-    learning = model.training
     ids = torch.zeros(1, 4, dtype=torch.int64, device=model.device)
-    with torch.no_grad():
-        logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    model.train(learning)
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"it answers with {type(logits).__name__}")
+    answers_to(model, ids, torch.ones_like(ids))

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ackd.errors import InputError, reason
+from ackd.models.families import check_family
 from ackd.models.forward import Model
 from ackd.models.guard import SLACK, check_runs, limited, read_settings
 
@@ -59,6 +60,8 @@ def load_model(
         most = sys.maxsize  # of a hub id
     refusal = f"the model in {folder} cannot be read: its {CONFIG} has larger sizes than {WEIGHTS} holds weights for"
     try:
+        if not language:
+            check_family(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         with limited(most, refusal):
             model, found = family.from_pretrained(
                 folder,
@@ -112,8 +115,12 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load_tokenizer(source: str | Path) -> Tokenizer:
+def load_tokenizer(source: str | Path, *, padding: bool = False) -> Tokenizer:
     """The tokenizer of a folder or a hub id.
+
+    Args:
+        source: the folder or the id.
+        padding: whether it has to pad texts; the end of a text stands for padding where it names none, as GPT-2's.
 
     Raises:
         InputError: if there is none, or it is damaged.
@@ -130,6 +137,8 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
         ids = tokenizer([TRIAL, ""], truncation=True, max_length=8)["input_ids"]
         if not all(type(one) is int and one >= 0 for row in ids for one in row):
             raise ValueError("its tokens are no numbers")
+        if padding and tokenizer.pad_token is None and tokenizer.eos_token is not None:
+            tokenizer.pad_token = tokenizer.eos_token
     except BaseException as error:  # the library below raises bare exceptions, and panics, which are none
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

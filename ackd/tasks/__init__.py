@@ -5,6 +5,7 @@ from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
 from ackd.tasks.load import check_max_length, load, spec_of
 from ackd.tasks.own import is_own, own_texts
+from ackd.tasks.saving import name_outputs, save_classifier
 from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.split import Split
@@ -28,8 +29,10 @@ __all__ = [
     "images",
     "is_own",
     "load",
+    "name_outputs",
     "own_texts",
     "read_seen",
+    "save_classifier",
     "spec_of",
     "together",
     "write_seen",

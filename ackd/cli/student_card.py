@@ -1,0 +1,179 @@
+"""A student's model card: where it comes from, how good it is, and what it took. Nothing reads it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from ackd.agents.model_card import cell, plain, quoted
+from ackd.episode import Phase
+from ackd.ledger import Ledger
+from ackd.loop import Distillation
+from ackd.models import Model, model_folder
+from ackd.plan import readable
+from ackd.runs import RunFolder
+from ackd.tasks import Task
+from ackd.teachers import ModelTeacher, uncached
+from ackd.types import LABELS
+
+CARD, WEIGHTS = "README.md", "model.safetensors"
+LARGEST = 1 << 16  # bytes of a card that its licence is looked for in
+LICENSE = re.compile(r"^license:\s*['\"]?([A-Za-z0-9][A-Za-z0-9.+_-]{0,63})['\"]?\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a student's card says of its making, besides what was typed.
+
+    Args:
+        task: what it learned.
+        model: the student.
+        result: the fields of `result.json`.
+        ledger: what the run spent.
+        rows: more of what it was made by, as `transferred`, or the peers of mutual learning.
+        teacher: whom it is compared with, if anybody.
+    """
+
+    task: Task
+    model: Model
+    result: Mapping[str, Any]
+    ledger: Ledger
+    rows: Mapping[str, str]
+    teacher: Model | None = None
+
+
+def write_card(folder: RunFolder, origin: Origin) -> None:
+    """Writes `student/README.md`, beside the weights that are there already."""
+    sources = [name for name in _named(folder.settings) if not name.endswith(".json")]
+    licenses = sorted({known for name in sources if (known := license_of(name)) is not None})
+    size = (folder.path / "student" / WEIGHTS).stat().st_size
+    parts = (
+        _front(folder.settings, licenses),
+        _origin(folder.settings, origin, licenses, size),
+        _scores(origin),
+        _use(),
+    )
+    folder.write_text(f"student/{CARD}", "\n".join(line for part in parts for line in part) + "\n")
+
+
+def license_of(source: str) -> str | None:
+    """The licence that a model's card names, in its folder or where the hub's client keeps it; None if none does."""
+    try:
+        path: Any = Path(model_folder(source)) / CARD
+        if not Path(source).exists():
+            path = try_to_load_from_cache(source, CARD)
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST).decode("utf-8", "replace")
+    except (OSError, ValueError, TypeError):  # there is no card
+        return None
+    start, front, _ = (*text.split("---", 2), "", "")[:3]
+    found = LICENSE.search(front) if not start.strip() else None
+    return found[1].lower() if found is not None else None
+
+
+def transferred(phases: Sequence[Phase]) -> str:
+    """The share of the steps in which each type was transferred, and the labels learned from."""
+    steps = sum(phase.steps for phase in phases)
+    shares = dict.fromkeys((LABELS, *(name for phase in phases for name in phase.selection.weights)), 0.0)
+    for phase in phases:
+        for name, weight in {LABELS: phase.selection.labels, **phase.selection.weights}.items():
+            shares[name] += phase.steps / steps * (weight > 0)
+    return ", ".join(f"{name} in {share:.0%} of the steps" for name, share in shares.items() if share)
+
+
+def model_of(distillation: Distillation) -> Model | None:
+    """The first teacher that is a model."""
+    asked = (uncached(one) for one in distillation.teachers)
+    return next((one.model for one in asked if isinstance(one, ModelTeacher)), None)
+
+
+def _named(settings: Mapping[str, Any]) -> list[str]:
+    """The models that were typed."""
+    teacher = settings.get("teacher") or ()
+    models = [teacher] if isinstance(teacher, str) else list(teacher)
+    return [*models, *(settings.get("students") or ()), *([settings["student"]] if settings.get("student") else [])]
+
+
+def _shown(source: str) -> str:
+    """A path or a hub id as it was typed, without the folders of this machine."""
+    return plain(Path(source).name if Path(source).is_absolute() else source)
+
+
+def _front(settings: Mapping[str, Any], licenses: Sequence[str]) -> Iterator[str]:
+    yield "---"
+    if len(licenses) == 1:
+        yield f"license: {quoted(licenses[0])}"
+    hub = [name for name in _named(settings) if not name.endswith(".json") and not Path(name).exists()]
+    if hub:
+        yield "base_model:"
+        yield from (f"- {quoted(name)}" for name in dict.fromkeys(hub))
+    yield from ("library_name: transformers", "pipeline_tag: text-classification")
+    yield from ("tags:", "- ackd", "- knowledge-distillation", "---")
+
+
+def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str], size: int) -> Iterator[str]:
+    task, result, spec = origin.task, origin.result, origin.task.spec
+    teacher = settings.get("teacher") or ()
+    teachers = [teacher] if isinstance(teacher, str) else list(teacher)
+    yield f"# A student for {plain(spec.name)}"
+    yield from ("", "A text classifier, made by ackd from the models and by the means below.", "", "| | |", "|---|---|")
+    rows = {
+        "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else "regression"),
+        "distilled from": ", ".join(map(_shown, teachers)),
+        "begins as": _beginning(settings),
+        "policy": str(result.get("policy") or ""),
+        **origin.rows,
+        "learning": _learning(settings, result),
+        "data": f"{_shown(settings.get('data') or spec.name)}, {len(task.train):,} training examples",
+        "size": _size(origin, size),
+        "cost of the run": f"{sum(origin.ledger.flops.values()) / 1e9:,.4g} GFLOPs, "
+        f"{sum(origin.ledger.seconds.values()):,.1f} s",
+        "license": ", ".join(licenses) or "those that it comes from name none",
+    }
+    yield from (f"| {name} | {cell(plain(value))} |" for name, value in rows.items() if value)
+
+
+def _beginning(settings: Mapping[str, Any]) -> str:
+    layers, start = settings.get("student_layers"), settings.get("student")
+    whole = _shown(start) if start else "the teacher"
+    return f"{layers} layer{'s' * (layers > 1)} of {whole}" if layers else whole if start else ""
+
+
+def _learning(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    parts = [f"{result['steps']:,} steps"] if result.get("steps") else []
+    for name, words in (("batch_size", "of {} examples"), ("lr", "peak learning rate {:g}"), ("preset", "preset {}")):
+        if settings.get(name):
+            parts.append(words.format(settings[name]))
+    if result.get("seed") is not None:
+        parts.append(f"seed {result['seed']}")
+    return ", ".join(parts)
+
+
+def _size(origin: Origin, size: int) -> str:
+    own = f"{_parameters(origin.model):,} parameters, {readable(size)}"
+    return own + (f" (teacher: {_parameters(origin.teacher):,} parameters)" if origin.teacher is not None else "")
+
+
+def _parameters(model: Model) -> int:
+    return sum(one.numel() for one in model.parameters())
+
+
+def _scores(origin: Origin) -> Iterator[str]:
+    result, main = origin.result, origin.task.spec.metrics[0]
+    teacher = result.get("teacher_score")
+    yield from ("", "## Scores", "", "| | student | teacher |", "|---|---|---|")
+    for place, (split, scores) in enumerate(result.get("dev_scores", {}).items()):
+        for name, value in scores.items():
+            theirs = f"{teacher:.2f}" if teacher is not None and name == main and place == 0 else ""
+            yield f"| {cell(plain(split))} {cell(plain(name))} | {value:.2f} | {theirs} |"
+    yield from ("", "In percent; these data chose nothing.")
+
+
+def _use() -> Iterator[str]:
+    yield from ("", "## Use", "", "    from transformers import pipeline", "")
+    yield '    pipeline("text-classification", "FOLDER")("A text.")  # the folder that holds this file'
