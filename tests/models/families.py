@@ -78,6 +78,7 @@ OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise; None takes 
     },
     "mobilebert": {"intra_bottleneck_size": WIDTH, "true_hidden_size": WIDTH},
     "opt": {"word_embed_proj_dim": WIDTH, "ffn_dim": 24},
+    "qwen2": {"vocab_size": 320},
     "reformer": {
         "axial_pos_embds": False, "attn_layers": ["local", "lsh"], "feed_forward_size": 24, "attention_head_size": 8,
         "max_position_embeddings": 256,

@@ -60,6 +60,13 @@ def test_a_decoder_is_refused_where_nothing_can_stand_for_padding(data: Path, tm
         ackd.prepare(**settings(data, teacher=teacher, student_layers=1))
 
 
+def test_a_text_without_a_token_is_refused_where_the_tokenizer_adds_none(data: Path, tmp_path: Path) -> None:
+    teacher = save(tmp_path / "teacher", gpt2(), tokenizer(eos_token="[EOS]"))
+    data.write_text(data.read_text() + "   ,odd\n")
+    with pytest.raises(InputError, match=r"^row 141 of the data has no token for this tokenizer: leave empty"):
+        ackd.prepare(**settings(data, teacher=teacher, student_layers=1))
+
+
 def test_a_decoder_whose_config_pads_otherwise_goes_by_its_tokenizer() -> None:
     model = models.from_config(LlamaConfig(**{**SIZES, "pad_token_id": 9}))()
     one, other = alone_and_padded(model, 2)
