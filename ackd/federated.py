@@ -38,7 +38,7 @@ class Federation:
         parts: places of each client's examples.
         model: the starting model.
         seed: of all trainings.
-        setting: of each `Distillation`: `batch_size`, `lr`, `device`, `precision`.
+        setting: of each `Distillation`: `batch_size`, `lr`, `recipe`, `device`, `precision`.
 
     References:
         McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from ackd.errors import InputError, unknown
 
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 FLOOR = 0.1  # of the peak, where a cosine ends
+STEPS = 300  # of a student's training, where nobody says how long it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Recipe:
         schedule: what follows: a `linear` fall to 0, half a `cosine` to a tenth of the peak, or a `constant` rate.
         weight_decay: of the matrices; biases and norms have none.
         adam_betas: how much of the means of gradients and of their squares stays at each step.
-        gradient_clipping: largest norm of a step's gradient.
+        gradient_clipping: largest norm of a step's gradient; 0: none.
 
     Raises:
         InputError: if a number is out of range, or there is no such schedule.
@@ -43,10 +45,28 @@ class Recipe:
             raise InputError(f"the warm-up is {self.warmup}: give a share of the steps, 0 to 1")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"the weight decay is {self.weight_decay}: give 0 or more")
-        if not all(0 <= beta < 1 for beta in self.adam_betas):
+        if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
             raise InputError(f"Adam's betas are {self.adam_betas}: give two numbers from 0 to below 1")
-        if not self.gradient_clipping > 0:
-            raise InputError(f"gradients are clipped at {self.gradient_clipping}: give a number above 0")
+        if not self.gradient_clipping >= 0:
+            raise InputError(f"gradients are clipped at {self.gradient_clipping}: give a norm above 0, or 0 for none")
+        for name in ("warmup", "weight_decay", "gradient_clipping"):  # a checkpoint tells 0 from 0.0
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "adam_betas", tuple(map(float, self.adam_betas)))
+
+    @classmethod
+    def of(cls, *told: Mapping[str, Any]) -> Recipe:
+        """From fields by their names: of each, what is told first and is not None, or else the default.
+
+        Example:
+            Recipe.of({"warmup": None, "weight_decay": 0.1}, published)
+
+        Raises:
+            InputError: as for any recipe.
+        """
+        values: dict[str, Any] = {}
+        for one in told:
+            values = {name: value for name, value in one.items() if value is not None} | values
+        return cls(**values)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate after so many of `steps` steps, as a share of its peak."""
@@ -58,3 +78,35 @@ class Recipe:
         if self.schedule == "cosine":
             return min(risen, FLOOR + (1 - FLOOR) * 0.5 * (1 - math.cos(math.pi * min(left, 1.0))))
         return min(risen, left)
+
+
+def check_length(steps: int | None, epochs: float | None) -> None:
+    """Refuses what cannot be the length of a training.
+
+    Raises:
+        InputError: if both are given, or one is not above 0.
+    """
+    if steps is not None and epochs is not None:
+        raise InputError(f"steps ({steps}) and epochs ({epochs:g}) both say how long to train: name one of them")
+    if steps is not None and steps < 1:
+        raise InputError(f"the steps must be above 0, got {steps}")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise InputError(f"the number of epochs must be above 0, got {epochs}")
+
+
+def length(steps: int | None, epochs: float | None, *, examples: int, batch: int) -> int:
+    """The optimizer steps of a training: those that are named, or round(E N / B) and at least 1, or else `STEPS`.
+
+    Args:
+        steps: as named, or None.
+        epochs: E, passes over the training data, or None.
+        examples: N, of the training data.
+        batch: B, examples of an optimizer step.
+
+    Raises:
+        InputError: as `check_length`.
+    """
+    check_length(steps, epochs)
+    if epochs is not None:
+        return max(round(epochs * examples / max(batch, 1)), 1)
+    return STEPS if steps is None else steps

@@ -16,7 +16,7 @@ from ackd.loop import Distillation
 from ackd.memory import reuse_memory
 from ackd.plan import parse_size
 from ackd.precision import Precision
-from ackd.recipe import Recipe
+from ackd.recipe import Recipe, Schedule, check_length, length
 from ackd.sources import find_tokenizer, seen_by, student_of, task_of, teacher_of
 from ackd.teachers import ModelTeacher, OwnTokens, kept
 from ackd.types import Shape, Teacher
@@ -50,10 +50,16 @@ def prepare(
     cache: str | None = None,
     cache_budget: str = "4GB",
     cache_dtype: str = "float16",
-    steps: int = 300,
+    steps: int | None = None,
+    epochs: float | None = None,
     batch_size: int = 32,
     accumulate: int = 1,
     lr: float = 5e-5,
+    warmup: float | None = None,
+    schedule: Schedule | None = None,
+    weight_decay: float | None = None,
+    adam_betas: Sequence[float] | None = None,
+    gradient_clipping: float | None = None,
     scale_steps: int = 10,
     device: str = "cpu",
     precision: Precision = "fp32",
@@ -94,10 +100,16 @@ def prepare(
         cache: a folder that keeps the teachers' answers, shared by every run that asks the same; none if None.
         cache_budget: what one teacher's answers may take there, as 2GB.
         cache_dtype: float16 | bfloat16 | float32.
-        steps: the budget in optimizer steps.
+        steps: the budget in optimizer steps; `ackd.recipe.STEPS` if neither it nor `epochs` is given.
+        epochs: instead of `steps`: passes over the training data.
         batch_size: examples in a batch.
         accumulate: batches whose gradients make one optimizer step.
         lr: peak learning rate.
+        warmup: of `ackd.recipe.Recipe`, as the four that follow: the preset's own, or else the default, if None.
+        schedule: what follows the warm-up: linear | cosine | constant.
+        weight_decay: of the matrices.
+        adam_betas: two.
+        gradient_clipping: largest norm of a step's gradient; 0: none.
         scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are, as
             every preset does.
         device: cpu, cuda or cuda:1.
@@ -108,6 +120,10 @@ def prepare(
     Raises:
         InputError: if any of it cannot work, in one sentence.
     """
+    check_length(steps, epochs)
+    given: dict[str, Any] = {"warmup": warmup, "schedule": schedule, "weight_decay": weight_decay}
+    given |= {"adam_betas": adam_betas, "gradient_clipping": gradient_clipping}
+    Recipe.of(given)  # refuses what cannot be before anything is read
     reuse_memory()
     place = check_device(device)
     sources = [teacher] if isinstance(teacher, str) else list(teacher)
@@ -190,11 +206,11 @@ def prepare(
         make_weighting=make_weighting if method.weighting is not None or weighs else None,
         thin=method.thin,
         prepared=material.ledger,
-        steps=steps,
+        steps=length(steps, epochs, examples=len(its_task.train), batch=batch_size * accumulate),
         batch_size=batch_size,
         accumulate=accumulate,
         lr=lr,
-        recipe=Recipe() if method.warmup is None else Recipe(warmup=method.warmup),
+        recipe=Recipe.of(given, method.recipe),
         # a method's own teachers come behind those that were named
         teacher_weights=teacher_weights and [*teacher_weights, *[1.0] * (len(answering) - len(teachers))],
         scale_steps=0 if method.stages else scale_steps,

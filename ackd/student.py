@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,7 +47,7 @@ class Student:
         self.group = group
         self.model = models.compiled(model) if compiled else models.capturing(model)
         self.companions = nn.ModuleList(companions)
-        self.clip, self.steps = recipe.gradient_clipping, steps
+        self.clip, self.steps = recipe.gradient_clipping or math.inf, steps
         self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
         groups = [
             {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},

@@ -7,21 +7,23 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ackd.envs.make import distill
 from ackd.errors import InputError, unknown
 from ackd.knowledge import DEFAULT
+from ackd.recipe import Recipe, check_length
 
 SETS = Path(__file__).parent / "instance_sets"
 FORMAT, MAX_BYTES, MAX_INT = 1, 1_000_000, 2**31
 FILE = {"format": int, "name": str, "description": str, "defaults": dict, "instances": list}
 OWN = ("name", "split", "seeds")
 MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are paths
+LENGTH = ("steps", "epochs")  # of a training, by one of them
 MACHINE = ("device", "cache", "cache_budget", "precision", "compiled")
 NOT_HERE = dict.fromkeys(MACHINE, "belongs to the machine, so leave it to the caller") | {
     "k_max": "is one for all instances, so leave it to the caller",
@@ -86,6 +88,12 @@ class Instance:
         """The student's seed in its episode of that number, counted from 0: round and round its block."""
         first, count = self.seeds
         return first + episode % count
+
+
+def over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one's own over those that are given; of these, steps go with epochs of one's own, and vice versa."""
+    long = any(own.get(name) is not None for name in LENGTH)
+    return {name: value for name, value in given.items() if not (long and name in LENGTH)} | dict(own)
 
 
 def shipped() -> tuple[str, ...]:
@@ -194,10 +202,15 @@ def _instance(item: Any, defaults: Mapping[str, Any], where: str, file: str) -> 
     seeds: Any = item.get("seeds")
     if not _fits(seeds, Sequence[int]) or len(seeds) != 2:
         raise InputError(f"{where}: seeds must be two whole numbers, the first and how many, not {_short(seeds)}")
-    setting = {**defaults, **_checked({name: item[name] for name in item if name not in OWN}, where)}
+    setting = over(defaults, _checked({name: item[name] for name in item if name not in OWN}, where))
     for field in ("task", "teacher"):
         if not setting.get(field):
             raise InputError(f"{where} names no {field}: give it there or in the defaults")
+    try:
+        check_length(*(setting.get(name) for name in LENGTH))
+        Recipe.of({field.name: setting.get(field.name) for field in fields(Recipe)})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     try:
         return Instance(item["name"], item["split"], setting, (seeds[0], seeds[1]))
     except InputError as error:
@@ -232,6 +245,8 @@ def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
     if get_origin(hint) is Sequence:
         return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
     if hint is float:
@@ -246,6 +261,8 @@ def _wrong(where: str, field: str, value: Any, hint: Any) -> InputError:
 def _words(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_words(one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
     if get_origin(hint) is Sequence:
         return f"a list, each {_words(get_args(hint)[0])}"
     return WORDS[hint]

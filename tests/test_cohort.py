@@ -139,6 +139,17 @@ def test_each_student_learns_as_it_would_alone(accumulate: int, clip: float, mon
     compare(make(double=True, accumulate=accumulate), PHASES, 3)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(warmup=0.3, schedule="cosine", weight_decay=0.4, adam_betas=(0.8, 0.95), gradient_clipping=0),
+        Recipe(warmup=0, schedule="constant", weight_decay=0, gradient_clipping=0.1),
+    ],
+)
+def test_each_student_learns_by_the_recipe_as_it_would_alone(recipe: Recipe) -> None:
+    compare(make(double=True, recipe=recipe), PHASES, 3)
+
+
 def test_float32_differs_by_its_rounding() -> None:
     """The logit loss subtracts nearly equal numbers here, so what is measured is less exact than what is learnt."""
     compare(make(lr=1e-4), PHASES, 2, tolerance=1e-5, measured=2e-3)

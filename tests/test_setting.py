@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ackd.knowledge import Attention, Hidden
 from ackd.loop import Distillation
 from ackd.precision import Precision
 from ackd.presets import METHODS as PRESETS
+from ackd.recipe import Recipe
 from ackd.teachers import Cached
 from ackd.types import EMBEDDINGS, Field, Needs
 from tests.learned import weights
@@ -252,16 +254,26 @@ def test_a_student_starts_as_the_first_layers_where_asked(teachers: list[str]) -
         ready(teachers[0], student_layers=None, student=teachers[0], student_init="first")
 
 
-def test_a_method_has_a_warm_up_of_its_own(teachers: list[str]) -> None:
-    def warmup(preset: str, teacher: str | list[str], **options: float) -> float:
-        return ready(teacher, preset=preset, options=options).recipe.warmup
+def test_a_method_has_a_recipe_of_its_own_which_gives_way_to_what_is_said(teachers: list[str]) -> None:
+    def recipe(preset: str | None, teacher: str | list[str] = teachers[0], **changes: Any) -> Recipe:
+        return ready(teacher, preset=preset, **changes).recipe
 
-    assert warmup("kd", teachers[0]) == 0.06
-    assert warmup("dynamickd-data", teachers[0]) == warmup("dynamickd-objective", teachers[0]) == 0.1
-    assert warmup("dynamickd-teacher", teachers) == 0.05
-    assert warmup("dynamickd-data", teachers[0], lr_warmup=0.3) == 0.3
-    assert warmup("dynamickd-data,kd", teachers[0]) == 0.1
-    assert warmup("dynamickd-data,dynamickd-teacher", teachers) == 0.1
+    assert recipe(None) == recipe("kd") == Recipe()
+    still = Recipe(weight_decay=0.0)
+    assert recipe("dynamickd-data") == recipe("dynamickd-objective") == replace(still, warmup=0.1)
+    assert recipe("dynamickd-teacher", teachers) == replace(still, warmup=0.05)
+    assert recipe("dynamickd-data", options={"lr_warmup": 0.3}) == replace(still, warmup=0.3)
+    assert (
+        recipe("dynamickd-data,kd") == recipe("dynamickd-data,dynamickd-teacher", teachers) == recipe("dynamickd-data")
+    )
+    assert recipe("pkd-skip") == recipe("pkd-last") == recipe("tinybert") == Recipe(warmup=0.1)
+    assert recipe("minilm") == recipe("minilmv2") == Recipe(warmup=0.01)
+    published = Recipe(warmup=0.05, weight_decay=0.0, adam_betas=(0.9, 0.98), gradient_clipping=5.0)
+    assert recipe("distilbert") == published
+    own: dict[str, Any] = {"warmup": 0.06, "adam_betas": [0.9, 0.999], "schedule": "constant"}
+    said = replace(published, warmup=0.06, adam_betas=(0.9, 0.999), schedule="constant")
+    assert recipe("distilbert", **own) == said
+    assert recipe("dynamickd-data", options={"lr_warmup": 0.3}, warmup=0.2, gradient_clipping=0).warmup == 0.2
 
 
 def test_layer_maps_may_use_a_layer_more_than_once(teachers: list[str]) -> None:

@@ -78,7 +78,7 @@ def test_adam_has_the_recipes_betas(make_model: Callable[..., Model]) -> None:
         ({"warmup": 1.1}, "warm-up is 1.1"),
         ({"weight_decay": -1.0}, "weight decay is -1.0"),
         ({"adam_betas": (0.9, 1.0)}, "betas are"),
-        ({"gradient_clipping": 0.0}, "clipped at 0.0"),
+        ({"gradient_clipping": -1.0}, "clipped at -1.0"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(wrong: dict[str, Any], words: str) -> None:

@@ -109,7 +109,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
         folder.begin("distill", asdict(self))
         started = time.perf_counter()
         with (
-            progress(self.steps, f"distill ({chosen.name})") as bar,
+            progress(env.distillation.steps, f"distill ({chosen.name})") as bar,
             closing(Recording(env, folder.path, on_decision=bar.update)) as recording,
         ):
             journal = None if chosen.forks else self.journal(folder.path / "checkpoint")

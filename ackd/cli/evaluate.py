@@ -167,7 +167,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
 
     def rows(self) -> dict[str, Row]:
         """What each row of the table is about, by its name."""
-        from ackd.envs.instance_files import read_instances
+        from ackd.envs.instance_files import over, read_instances
 
         given = self.data_settings() | self.student_settings()
         if self.instances is None:
@@ -183,7 +183,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             for split in self.splits or (None,)
             for one in read_instances(self.instances, teachers=place, data=data, split=split)
         ]
-        return {one.name: Row({**given, **one.setting}, one.seeds[0]) for one in chosen}
+        return {one.name: Row(over(given, one.setting), one.seeds[0]) for one in chosen}
 
     def _fill(self, folder: RunFolder, cells: Cells) -> list[dict[str, Any]]:
         """The table, whose rows are written as they come, in their order."""
@@ -273,7 +273,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
             "task": list(dict.fromkeys(cell["task"] for cell in cells)),
             "policy": list(dict.fromkeys(cell["policy"] for cell in cells)),
             "seed": sorted({cell["seed"] for cell in cells}),
-            "steps": self.steps,
+            "steps": self.steps or sorted({cell["steps"] for cell in cells}),
             "seconds": round(seconds, 3),
             "reward_from": list(dict.fromkeys(cell["reward_from"] for cell in cells)),
             "cells": cells,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, ModelOptions, RunOptions, progress
+from ackd.cli.options import DataOptions, ModelOptions, RecipeOptions, RunOptions, progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -24,7 +24,7 @@ COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
 
 
 @dataclass(kw_only=True)
-class Federate(DataOptions, ModelOptions, RunOptions):
+class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
     """Simulate a federation: clients with their own parts of the training data, averaged by FedAvg, from the starting
     model and from one that was distilled from the clients' own models.
 
@@ -150,6 +150,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
             raise InputError(f"--temperature is {self.temperature}: give a number above 0")
         if not 0 <= self.kd_weight <= 1:
             raise InputError(f"--kd-weight is {self.kd_weight}: give a number from 0 to 1")
+        self.recipe()
 
     @contextmanager
     def _curves(self, folder: RunFolder, start: str, bar: tqdm[Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
@@ -194,6 +195,7 @@ class Federate(DataOptions, ModelOptions, RunOptions):
         with Streams(self.seed).initialising():
             model = make().to("cpu")
         setting = {name: getattr(self, name) for name in ("batch_size", "lr", "device", "precision")}
+        setting["recipe"] = self.recipe()
         return Federation(task, public, [private[part] for part in parts], model, self.seed, setting)
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, OutputOptions, move, progress
+from ackd.cli.options import DataOptions, LengthOptions, OutputOptions, RecipeOptions, move, progress
 
 if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
 
+EPOCHS = 3.0  # where nobody says how long to train
+
 
 @dataclass(kw_only=True)
-class Finetune(DataOptions, OutputOptions):
+class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
     """Fine-tune a model on a task's labels, as a teacher for the other commands."""
 
     task: str
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     model: str | None = None
     """Folder or hub id to start from; a generated task can do without, and starts a small model from scratch."""
-    epochs: float = 3.0
-    """Passes over the training data."""
+    steps: int | None = None
+    """Optimizer steps; 3 epochs if neither this nor --epochs is given."""
     lr: float = 5e-5
     """Peak learning rate."""
     batch_size: int = 32
@@ -31,28 +33,33 @@ class Finetune(DataOptions, OutputOptions):
     device: str = "cpu"
     """Where the model is: cpu, cuda, cuda:1."""
 
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            self.epochs = EPOCHS
+
     def run(self) -> None:
         """Trains, reports on dev, and saves the model under OUTPUT/model."""
         from ackd import tasks
         from ackd.checks import check_device
         from ackd.cli.results import summary
-        from ackd.errors import InputError
         from ackd.loop import Distillation, distill
+        from ackd.recipe import check_length
         from ackd.runs import RunFolder
         from ackd.sources import seen_by
         from ackd.types import Selection
 
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))
         device = check_device(self.device)
-        if not self.epochs > 0:
-            raise InputError(f"the number of epochs must be above 0, got {self.epochs}")
+        check_length(self.steps, self.epochs)
+        recipe = self.recipe()
         given = self.data_settings()
         spec = tasks.spec_of(self.task, **{name: given[name] for name in ("data", "text_columns", "label_column")})
         make, tokenizer = self._start(spec)
         seed, seen = given.pop("data_seed"), seen_by((), (self.model,), self.reward_from)
         task = tasks.load(self.task, tokenizer, **given, seed=seed, seen=seen)
-        steps = max(round(self.epochs * len(task.train) / self.batch_size), 1)
-        training = Distillation(task, (), make, steps=steps, batch_size=self.batch_size, lr=self.lr, device=device)
+        steps = self.length(len(task.train), self.batch_size)
+        how: dict[str, Any] = {"batch_size": self.batch_size, "lr": self.lr, "recipe": recipe, "device": device}
+        training = Distillation(task, (), make, steps=steps, **how)
         folder.begin("finetune", asdict(self))
         started = time.perf_counter()
         with progress(steps, "finetune") as bar:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ackd.agents.learner import by_place, check_learner
-from ackd.envs.instance_files import Instance
+from ackd.envs.instance_files import Instance, over
 from ackd.episode import ends
 from ackd.errors import InputError
 
@@ -44,5 +44,12 @@ def check_instances(instances: Sequence[Instance], algorithm: str, given: Mappin
 
 def _decisions(instance: Instance, given: Mapping[str, Any]) -> int:
     """In one of its episodes."""
-    setting = {**given, **instance.setting}
-    return len(ends(setting["steps"], max(setting["decision_interval"], 1), setting.get("decisions")))
+    setting = over(given, instance.setting)
+    if setting.get("epochs") is None:
+        return len(ends(setting["steps"], max(setting["decision_interval"], 1), setting.get("decisions")))
+    if setting.get("decisions") is None:
+        raise InputError(
+            f"instance {instance.name!r} has epochs and an action for each phase, whose number nobody knows yet: give "
+            "it steps, or decisions"
+        )
+    return int(setting["decisions"])

@@ -49,14 +49,18 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             return
         where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         task, factories, tokenizer = students(task=self.task, students=self.students, **self.data_settings(), **where)
-        learning = MutualLearning(task, factories, dropout=self.peer_dropout, **self.learning_settings(), **where)
+        how: dict[str, Any] = dict(where)
+        how["steps"] = self.length(len(task.train), self.batch_size * self.accumulate)
+        how |= {name: getattr(self, name) for name in ("batch_size", "accumulate", "lr")}
+        how |= {"recipe": self.recipe(), "compiled": self.compile}
+        learning = MutualLearning(task, factories, dropout=self.peer_dropout, **how)
         folder.begin("mutual", asdict(self))
         started = time.perf_counter()
         learning.journal = self.journal(folder.path / "checkpoint")
-        with progress(self.steps, "mutual") as bar:
+        with progress(learning.steps, "mutual") as bar:
             learning.reset(self.seed)
             curve = [",".join(COLUMNS)]
-            while learning.steps_done < self.steps:
+            while learning.steps_done < learning.steps:
                 reports = learning.advance(INTERVAL)
                 curve += _points(learning.steps_done, reports)
                 move(bar, learning.steps_done)
@@ -80,7 +84,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             {name: those[best] for name, those in dev.items()},
             policy="mutual",
             seed=self.seed,
-            steps=self.steps,
+            steps=learning.steps,
             chosen=best + 1,
             students=cells,
             seconds=round(time.perf_counter() - started, 3),

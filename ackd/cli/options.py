@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ackd.recipe import Recipe, Schedule
+from ackd.recipe import STEPS, Recipe, Schedule, length
 from ackd.stopping import whole
 
 Precision = Literal["fp32", "bf16"]
@@ -191,11 +191,52 @@ class CacheOptions:
 
 
 @dataclass(kw_only=True)
-class LearningOptions:
+class RecipeOptions:
+    """The optimizer, and the course of the learning rate; what is not given is the preset's own, or else ours."""
+
+    warmup: float | None = None
+    """Share of the steps in which the learning rate rises (0.06, or the preset's)."""
+    schedule: Schedule | None = None
+    """The learning rate after that (linear, or the preset's): a linear fall to 0, a cosine to a tenth of the peak, or
+    constant."""
+    weight_decay: float | None = None
+    """Of the matrices; biases and norms have none (0.01, or the preset's)."""
+    adam_betas: tuple[float, float] | None = None
+    """Adam's two betas (0.9 0.999, or the preset's)."""
+    gradient_clipping: float | None = None
+    """Largest norm of a step's gradient; 0: none (1, or the preset's)."""
+
+    def recipe_settings(self) -> dict[str, Any]:
+        """As `ackd.prepare` takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(Recipe)}
+
+    def recipe(self) -> Recipe:
+        """As a training without a preset takes it."""
+        return Recipe.of(self.recipe_settings())
+
+
+@dataclass(kw_only=True)
+class LengthOptions:
+    """How long a model learns."""
+
+    steps: int | None = None
+    """Optimizer steps of one training; 300 if neither this nor --epochs is given."""
+    epochs: float | None = None
+    """Instead of --steps: passes over the training data."""
+
+    def length(self, examples: int, batch: int) -> int:
+        """Optimizer steps, for so many training examples, and so many of them a step.
+
+        Raises:
+            InputError: if both options are given, or one is not above 0.
+        """
+        return length(self.steps, self.epochs, examples=examples, batch=batch)
+
+
+@dataclass(kw_only=True)
+class LearningOptions(LengthOptions, RecipeOptions):
     """How a student learns."""
 
-    steps: int = 300
-    """Optimizer steps of one student's training."""
     batch_size: int = 32
     """Examples in a batch."""
     accumulate: int = 1
@@ -205,30 +246,14 @@ class LearningOptions:
     compile: bool = False
     """Compile the student's passes: the first steps take some 20 seconds more, the others less; meant for GPUs."""
 
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            self.steps = STEPS  # so that a run's config.json says it
+
     def learning_settings(self) -> dict[str, Any]:
         """As `ackd.prepare` takes them."""
-        own = {name: getattr(self, name) for name in ("steps", "batch_size", "accumulate", "lr")}
-        return {**own, "compiled": self.compile}
-
-
-@dataclass(kw_only=True)
-class RecipeOptions:
-    """The optimizer, and the course of the learning rate."""
-
-    warmup: float = Recipe.warmup
-    """Share of the steps in which the learning rate rises."""
-    schedule: Schedule = Recipe.schedule
-    """The learning rate after that: a linear fall to 0, a cosine to a tenth of the peak, or constant."""
-    weight_decay: float = Recipe.weight_decay
-    """Of the matrices; biases and norms have none."""
-    adam_betas: tuple[float, float] = Recipe.adam_betas
-    """Adam's two betas."""
-    gradient_clipping: float = Recipe.gradient_clipping
-    """Largest norm of a step's gradient."""
-
-    def recipe(self) -> Recipe:
-        """As a training takes it."""
-        return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
+        own = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "accumulate", "lr")}
+        return {**own, **self.recipe_settings(), "compiled": self.compile}
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import Precision, RecipeOptions, RunOptions, move, progress
+from ackd.cli.options import LengthOptions, Precision, RecipeOptions, RunOptions, move, progress
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ INTERVAL = 20  # optimizer steps between two points of the curve
 
 
 @dataclass(kw_only=True)
-class Pretrain(RunOptions, RecipeOptions):
+class Pretrain(RunOptions, LengthOptions, RecipeOptions):
     """Pre-train a causal language model on text, with or without a teacher's next-token distributions."""
 
     corpus: str
@@ -51,8 +51,6 @@ class Pretrain(RunOptions, RecipeOptions):
     """The share of the corpus that is cut, without --dev-data."""
     steps: int | None = None
     """Optimizer steps; one pass over the corpus if neither this, --epochs nor --flops is given."""
-    epochs: float | None = None
-    """Instead of --steps: passes over the corpus."""
     flops: float | None = None
     """Instead of --steps: as many as cost so many FLOPs, the student's and the teacher's."""
     batch_size: int = 16
@@ -149,17 +147,16 @@ class Pretrain(RunOptions, RecipeOptions):
 
     def _check(self) -> None:
         from ackd.errors import InputError
+        from ackd.recipe import check_length
 
         if (self.config is None) == (self.student is None):
             raise InputError("say what the student is: --config with a JSON file, or --student, and not both")
+        check_length(self.steps, self.epochs)
         said = [name for name in ("steps", "epochs", "flops") if getattr(self, name) is not None]
         if len(said) > 1:
-            raise InputError(f"--{said[0]} and --{said[1]} both say how long to train: give one")
-        if self.steps is not None and self.steps < 1:
-            raise InputError(f"the steps must be above 0, got {self.steps}")
-        for what, most in (("epochs", self.epochs), ("FLOPs", self.flops)):
-            if most is not None and not 0 < most < math.inf:
-                raise InputError(f"the {what} must be above 0, got {most}")
+            raise InputError(f"--{said[0]} and --{said[1]} both say how long to train: name one of them")
+        if self.flops is not None and not 0 < self.flops < math.inf:
+            raise InputError(f"the FLOPs must be above 0, got {self.flops}")
         self.recipe()
         for name, value in (("batch size", self.batch_size), ("batches of a step", self.accumulate)):
             if value < 1:
@@ -249,12 +246,13 @@ class Pretrain(RunOptions, RecipeOptions):
         from ackd.budget import afford
         from ackd.knowledge import Tokens
         from ackd.loop import Distillation
+        from ackd.recipe import length
         from ackd.types import Selection
 
         part = corpora.part(len(corpus), self.part)
         task, (first, last) = corpora.language_task(corpus, part, dev, self.dev_share)
-        passes = self.epochs or 1.0
-        steps = self.steps or max(round(passes * len(task.train) / (self.batch_size * self.accumulate)), 1)
+        passes = self.epochs if self.epochs is not None or self.steps is not None else 1.0
+        steps = length(self.steps, passes, examples=len(task.train), batch=self.batch_size * self.accumulate)
         training = Distillation(
             task,
             (teacher,) if teacher is not None else (),

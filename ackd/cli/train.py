@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -164,7 +165,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         """Where the agent learns, and the instances, if that is what it learns on; `turns` are those of a worker."""
         from ackd.agents.learner import by_return, choice_of, observes_cls
         from ackd.cli.instances import check_instances
-        from ackd.envs.instance_files import read_instances
+        from ackd.envs.instance_files import over, read_instances
         from ackd.envs.instances import InstanceEnv
         from ackd.envs.make import distill
         from ackd.errors import InputError
@@ -172,7 +173,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         choice = choice_of(self.algorithm, self.settings)
         own: dict[str, Any] = {"choice": choice, "observe_cls": observes_cls(self.algorithm)}
         if by_return(self.algorithm):
-            own["reward_every"] = self.steps  # and so at the end alone
+            own["reward_every"] = sys.maxsize  # and so at the end alone
         if self.instances is None:
             env: DistillationEnv | InstanceEnv = distill(
                 task=self.task,
@@ -201,13 +202,13 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             check_instances(instances, self.algorithm, given)
 
             def make(**setting: Any) -> DistillationEnv:
-                return distill(**{**given, **setting})
+                return distill(**over(given, setting))
 
             env = InstanceEnv(instances, make, order=self.order, seed=self.seed, turns=turns, **own)
         if env.decisions < 2:
             raise InputError(
-                f"{self.steps} steps in phases of {self.decision_interval} are a single decision: raise --steps or "
-                "--decisions"
+                f"{env.distillation.steps} steps in phases of {self.decision_interval} are a single decision: "
+                "raise --steps or --decisions"
             )
         return env, instances
 

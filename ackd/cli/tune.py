@@ -69,9 +69,9 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         rows: list[dict[str, Any]] = []
         best: dict[str, Any] | None = None
         cells = [*grid, *([] if UNTUNED in grid else [UNTUNED])]
-        with progress(len(cells) * self.seeds * self.steps, "tune") as bar:
+        with progress(len(cells) * self.seeds * untuned.steps, "tune") as bar:
             for cell in cells:
-                rows.append(students.row(cell, lambda: bar.update(self.steps)))
+                rows.append(students.row(cell, lambda: bar.update(untuned.steps)))
                 total.add(Ledger(**rows[-1]["ledger"]))
                 if cell in grid and not rows[-1]["error"] and (best is None or standing(rows[-1]) > standing(best)):
                     best = rows[-1]
@@ -168,7 +168,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
             "policy": "tuned-kd",
             "best": {name: best[name] for name in ("temperature", "kd_weight", "reward_score", "reward_loss")},
             "seed": list(students.seeds),
-            "steps": self.steps,
+            "steps": first.steps,
             "command": self._command(chosen),
             "cells": [{name: row[name] for name in row if name != "ledger"} for row in rows],
         }

@@ -149,6 +149,6 @@ def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
         thin[0] if thin else None,
         revise if revisions else None,
         weigh if weighings else None,
-        next((one.warmup for one in (losses, *(one for _, one in made)) if one.warmup is not None), None),
+        reduce(lambda told, one: {**one.recipe, **told}, (losses, *(one for _, one in made)), {}),
         gives_way=not own,
     )

@@ -4,7 +4,8 @@
 
 Weights follow the current batch alone; nothing is annealed, and by default no gradient passes through them. The
 published students start as the first layers of a pre-trained model (`--student-init first`), and their learning rate
-rises over the share `lr_warmup`: a tenth of the steps, and a twentieth where teachers are adopted.
+rises over the share `lr_warmup`: a tenth of the steps, and a twentieth where teachers are adopted. Their weights do not
+decay.
 
 References:
     Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
@@ -52,8 +53,8 @@ def dynamickd_data(
     losses = _outputs(loss, tau, len(teachers))
     stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
     if train_on == "kept":
-        return Preset(losses, stages, thin=pick, warmup=lr_warmup, gives_way=True)
-    return Preset(losses, stages, PickedRows(pick), warmup=lr_warmup, gives_way=True)
+        return Preset(losses, stages, thin=pick, recipe=_recipe(lr_warmup), gives_way=True)
+    return Preset(losses, stages, PickedRows(pick), recipe=_recipe(lr_warmup), gives_way=True)
 
 
 def dynamickd_teacher(
@@ -85,7 +86,7 @@ def dynamickd_teacher(
     }
     losses = _outputs(loss, tau, len(teachers))
     stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
-    return Preset(losses, stages, rules[adoption], warmup=lr_warmup, gives_way=True)
+    return Preset(losses, stages, rules[adoption], recipe=_recipe(lr_warmup), gives_way=True)
 
 
 def dynamickd_objective(
@@ -119,13 +120,18 @@ def dynamickd_objective(
     hidden = Hidden(student, teacher, pairs, normalise=normalise)
     selection = Selection({outputs.name: 1.0, hidden.name: beta * len(pairs)})
     weighting = UncertainObjectives(reverse, attached) if weights == "uncertainty" else None
-    return Preset([outputs, hidden], [Stage(1.0, selection)], weighting, warmup=lr_warmup)
+    return Preset([outputs, hidden], [Stage(1.0, selection)], weighting, recipe=_recipe(lr_warmup))
 
 
 def _outputs(loss: str, tau: float, teachers: int) -> list[Knowledge]:
     """D for each teacher."""
     _check("loss", loss, LOSSES)
     return of_each(teachers, lambda: LogitsMse() if loss == "mse" else Logits(temperature=tau))
+
+
+def _recipe(warmup: float) -> dict[str, float]:
+    """The scripts name a warm-up; the rest is that of the Hugging Face Trainer, whose weights do not decay."""
+    return {"warmup": warmup, "weight_decay": 0.0}
 
 
 def _check(what: str, value: str, known: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -48,7 +48,7 @@ class Preset:
         thin: the part of each batch that the student learns from at all; all of it if None.
         revise: puts what the method has of its own around or in the place of the teachers, if anything.
         weigh: makes, once for all students, a weighting from the teachers as they were named and the training data.
-        warmup: share of the budget in which the learning rate rises, where the method has its own.
+        recipe: what the method was published with of `ackd.recipe.Recipe`, by the names of its fields.
         gives_way: the losses are only what the method is usually run with, and give way to those of another.
     """
 
@@ -58,7 +58,7 @@ class Preset:
     thin: Pick | None = None
     revise: Revise | None = None
     weigh: Weigh | None = None
-    warmup: float | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     gives_way: bool = False
 
 

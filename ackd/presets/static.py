@@ -9,8 +9,9 @@ student and teacher differ in width, hidden states pass a learned projection, al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from ackd.knowledge import (
     Attention,
@@ -30,6 +31,18 @@ from ackd.knowledge import (
 from ackd.presets.preset import Method, Preset
 from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, Selection, Shape
+
+# Published recipes, where the loop is known; docs/knowledge.md says from where.
+PKD: Mapping[str, Any] = {"warmup": 0.1, "weight_decay": 0.01, "adam_betas": (0.9, 0.999), "schedule": "linear"}
+TINYBERT = PKD  # of its second stage; in the first the learning rate is constant
+MINILM = {**PKD, "warmup": 0.01}  # 4,000 of 400,000 steps of pre-training
+DISTILBERT: Mapping[str, Any] = {
+    "warmup": 0.05,
+    "weight_decay": 0.0,
+    "adam_betas": (0.9, 0.98),
+    "schedule": "linear",
+    "gradient_clipping": 5.0,
+}
 
 
 def kd(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
@@ -61,7 +74,8 @@ def pkd(
     (teacher,) = teachers
     pairs = layer_map(layers, student.layers, teacher.layers)
     selection = Selection({"logits": alpha / teacher.classes, "hidden-cls": beta}, labels=1 - alpha)
-    return Preset([Logits(temperature=tau), HiddenCls(student, teacher, pairs)], [Stage(1.0, selection)])
+    losses = [Logits(temperature=tau), HiddenCls(student, teacher, pairs)]
+    return Preset(losses, [Stage(1.0, selection)], recipe=PKD)
 
 
 def tinybert(
@@ -89,9 +103,10 @@ def tinybert(
     losses = [Hidden(student, teacher, hidden, projected=project), Attention(student, teacher, pairs)]
     first = Selection({"hidden": len(hidden), "attention": len(pairs)}, labels=0.0)
     if teacher.classes == 1:
-        return Preset(losses, [Stage(intermediate, first), Stage(1 - intermediate, Selection())])
+        return Preset(losses, [Stage(intermediate, first), Stage(1 - intermediate, Selection())], recipe=TINYBERT)
     second = Selection({"logits-soft-ce": 1 / teacher.classes}, labels=0.0)
-    return Preset([*losses, LogitsSoftCrossEntropy()], [Stage(intermediate, first), Stage(1 - intermediate, second)])
+    stages = [Stage(intermediate, first), Stage(1 - intermediate, second)]
+    return Preset([*losses, LogitsSoftCrossEntropy()], stages, recipe=TINYBERT)
 
 
 def minilm(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", distilled: float = 0.5) -> Preset:
@@ -108,7 +123,8 @@ def minilm(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform"
     heads = shared_heads(student, teacher, "values")
     values = Relations(student, teacher, pairs, of=("values",), heads=heads, name="values")
     first = Stage(distilled, Selection({"attention-kl": 1.0, "values": 1.0}, labels=0.0))
-    return Preset([AttentionKL(student, teacher, pairs), values], [first, Stage(1 - distilled, Selection())])
+    stages = [first, Stage(1 - distilled, Selection())]
+    return Preset([AttentionKL(student, teacher, pairs), values], stages, recipe=MINILM)
 
 
 def minilmv2(
@@ -132,7 +148,7 @@ def minilmv2(
     pairs = last_pair(layers, student.layers, teacher.layers)
     relations = Relations(student, teacher, pairs, heads=relation_heads)
     first = Stage(distilled, Selection({"qkv": 1.0}, labels=0.0))
-    return Preset([relations], [first, Stage(1 - distilled, Selection())])
+    return Preset([relations], [first, Stage(1 - distilled, Selection())], recipe=MINILM)
 
 
 def distilbert(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", tau: float = 2.0) -> Preset:
@@ -148,7 +164,7 @@ def distilbert(student: Shape, teachers: Sequence[Shape], *, layers: str = "unif
     pairs = last_pair(layers, student.layers, teacher.layers)
     selection = Selection({"logits": 5.0, "hidden-cosine": 1.0}, labels=2.0)
     cosine = HiddenCosine(student, teacher, pairs, by_token=True)
-    return Preset([Logits(temperature=tau), cosine], [Stage(1.0, selection)])
+    return Preset([Logits(temperature=tau), cosine], [Stage(1.0, selection)], recipe=DISTILBERT)
 
 
 def rkd(student: Shape, teachers: Sequence[Shape]) -> Preset:

@@ -304,9 +304,9 @@ def test_strangers_are_refused(place: Path, stranger: Path, tmp_path: Path, caps
     refused([*pretrain, "--teacher", str(stranger)], "is of another tokenizer than")
     named = [*pretrain, "--tokenizer", str(place / "teacher"), "--teacher", str(stranger)]
     refused(named, "has another vocabulary than")
-    refused([*pretrain, "--steps", "2", "--flops", "1e9"], "give one")
-    refused([*pretrain, "--steps", "2", "--epochs", "1"], "give one")
-    refused([*pretrain, "--epochs", "-1"], "the epochs must be above 0")
+    refused([*pretrain, "--steps", "2", "--flops", "1e9"], "name one of them")
+    refused([*pretrain, "--steps", "2", "--epochs", "1"], "name one of them")
+    refused([*pretrain, "--epochs", "-1"], "the number of epochs must be above 0")
     refused([*pretrain, "--warmup", "2"], "the warm-up is 2.0")
     refused([*pretrain, "--flops", "1"], "the first step takes")
     refused([*pretrain, "--steps", "0"], "must be above 0")

@@ -172,6 +172,9 @@ def test_other_options_than_a_finished_run_had_are_refused(tmp_path: Path, capsy
         assert "nothing is left to resume" in capsys.readouterr().out
         assert main([*again, "--batch-size", "7"]) == 2
         assert "and now it is 7: resume it with the same options" in capsys.readouterr().err
+        if name not in ("score", "generate"):  # all the others train
+            assert main([*again, "--adam-betas", "0.9", "0.98"]) == 2
+            assert "has adam_betas None, and now it is [0.9, 0.98]" in capsys.readouterr().err
         (folder.path / "result.json").write_text("{")
         assert main(again) == 2
         assert "result.json is damaged: start the run anew with --overwrite" in capsys.readouterr().err
