@@ -196,7 +196,7 @@ def measures(standing: Standing, teacher: Standing) -> dict[str, float | None]:
     if not standing.finite:
         return dict.fromkeys(MEASURES.values())
     taught = Episode(None, teacher, steps=1, decision_interval=1)
-    known = {on: GapClosed(on=on).measured(taught, standing) for on in GAPS.values()}
+    known: dict[str, float | None] = {on: GapClosed(on=on).measured(taught, standing) for on in GAPS.values()}
     return {**known, "label_correlation": standing.label_correlation}
 
 

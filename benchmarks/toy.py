@@ -95,7 +95,7 @@ def run(name: str, seed: int, decisions: int, marks: list[int]) -> list[float]:
     """Shares at the marks and at the end."""
     choice = CHOICES[name]
     if name in PLANNING:
-        envs = DummyVecEnv([lambda: ToyEnv(choice=choice)] * 2 * ENVS)
+        envs = DummyVecEnv([lambda: ToyEnv(choice=choice)] * (2 * ENVS))
         types, episodes = len(ToyEnv().knowledge), decisions // DECISIONS
         learner = make_learner(name, envs, types=types, decisions=DECISIONS, episodes=episodes, seed=seed)
         learner.learn(decisions)

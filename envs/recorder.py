@@ -140,7 +140,7 @@ def _measured(trajectory: Trajectory, standing: Standing | None) -> dict[str, fl
     if standing is None:
         return {}
     gap, episode = gap_of(trajectory.reward), trajectory.episode
-    paid = {gap.on: gap.measured(episode, standing)} if gap and episode else {}
+    paid: dict[str, float] = {gap.on: gap.measured(episode, standing)} if gap and episode else {}
     return {"loss": standing.loss, "score": standing.score, **paid}
 
 

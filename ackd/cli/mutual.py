@@ -89,8 +89,8 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             students=cells,
             seconds=round(time.perf_counter() - started, 3),
         )
-        how = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
-        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": how}))
+        made = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
+        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": made}))
         folder.write_json("result.json", result)
         learning.journal.finish()
         for k, cell in enumerate(cells):
