@@ -35,7 +35,7 @@ demo: install
 policies: export OMP_NUM_THREADS := 1
 policies: install
 	$(BIN)/python benchmarks/varied.py teachers build/teachers
-	$(BIN)/ackd train --instances varied-v1 --teachers build/teachers --agent probe-rule --episodes 192 --students 16 \
+	$(BIN)/ackd train --instances varied-v1 --teachers build/teachers --agent probe-rule --episodes 768 --students 16 \
 		--policy-name default --output build/policies/default --resume
 	rm -rf agents/policies/default && mkdir -p agents/policies && cp -r build/policies/default/policy agents/policies/default
 
