@@ -96,7 +96,9 @@ def _named(settings: Mapping[str, Any]) -> list[str]:
     """The models that were typed."""
     teacher = settings.get("teacher") or ()
     models = [teacher] if isinstance(teacher, str) else list(teacher)
-    return [*models, *(settings.get("students") or ()), *([settings["student"]] if settings.get("student") else [])]
+    peers = settings.get("students")  # models of `mutual`, and elsewhere how many train side by side
+    peers = [] if peers is None or isinstance(peers, int) else list(peers)
+    return [*models, *peers, *([settings["student"]] if settings.get("student") else [])]
 
 
 def _shown(source: str) -> str:

@@ -263,12 +263,13 @@ def test_a_held_subset_stays_for_the_episode_in_the_environment() -> None:
 @pytest.mark.parametrize("name", [*RULES, "hidden", "logits+hidden"])
 def test_stable_baselines_evaluates_every_rule(name: str) -> None:
     """On one environment and on two; a fixed rule earns the same as its bits played by hand."""
-    env = ToyEnv()
+    choice = "weights" if name.endswith("-weights") else "subset"
+    env = ToyEnv(choice=choice)
     policy: Any = rule(name, env.knowledge)
     rewards, lengths = evaluate_policy(policy, Monitor(env), 3, return_episode_rewards=True)
     assert lengths == [10, 10, 10]
     assert all(0.1 < reward < 1.0 for reward in rewards)  # type: ignore[union-attr]  # a list, as asked for
-    several = DummyVecEnv([lambda: Monitor(ToyEnv())] * 2)
+    several = DummyVecEnv([lambda: Monitor(ToyEnv(choice=choice))] * 2)
     assert evaluate_policy(policy, several, 4, return_episode_rewards=True)[1] == [10] * 4
 
 

@@ -168,7 +168,7 @@ def test_rewards_without_a_teacher_are_plain_differences(config: str, caplog: py
     last = env.episode.phases[-1].standing
     assert start is not None
     assert last is not None
-    assert reward == pytest.approx(last.agreement - start.agreement)
+    assert reward == pytest.approx(last.label_correlation - start.label_correlation)
     assert last.agreement == last.label_correlation / 2
     with pytest.raises(InputError, match="no teacher whose first-token outputs"):
         env.variant(observe_cls=True)
