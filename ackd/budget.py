@@ -37,11 +37,8 @@ def afford(training: Distillation, chosen: Selection, flops: float | None, seed:
         cost = sum(training.distiller.price(terms, len(batch), int(lengths[batch].max())) for batch in batches)
         if flops is not None and spent + cost > flops:
             break
-        steps, spent, tokens = (
-            steps + 1,
-            spent + cost,
-            tokens + sum(int(train.predicted[batch].sum()) for batch in batches),
-        )
+        tokens += sum(int(train.predicted[batch].sum()) for batch in batches)
+        steps, spent = steps + 1, spent + cost
     if not steps:
         raise InputError(f"--flops is {flops:g}, and the first step takes {cost:.3g}: give more")
     return steps, spent, tokens

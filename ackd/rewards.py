@@ -26,7 +26,7 @@ GAPS: dict[str, Measure] = {
     "agreement-gap": "agreement",
     "either-gap": "either",
 }
-LABELS_COUNT = 0.95  # a student that knows so much more of the labels than of the teacher is judged by the labels
+LABELS_COUNT = 0.95  # what it knows of the labels, as a share of what its teacher knows, counts so much
 LEAST_KNOWN = 0.05  # a teacher whose answers correlate less with the labels knows nothing of them
 
 

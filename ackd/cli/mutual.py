@@ -90,7 +90,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             seconds=round(time.perf_counter() - started, 3),
         )
         made = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
-        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": made}))
+        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students))
         folder.write_json("result.json", result)
         learning.journal.finish()
         for k, cell in enumerate(cells):

@@ -37,6 +37,7 @@ class Origin:
         ledger: what the run spent.
         rows: more of what it was made by, as `transferred`, or the peers of mutual learning.
         teacher: whom it is compared with, if anybody.
+        peers: models that learned beside it, it among them.
     """
 
     task: Task
@@ -45,15 +46,16 @@ class Origin:
     ledger: Ledger
     rows: Mapping[str, str]
     teacher: Model | None = None
+    peers: Sequence[str] = ()
 
 
 def write_card(folder: RunFolder, origin: Origin) -> None:
     """Writes `student/README.md`, beside the weights that are there already."""
-    sources = [name for name in _named(folder.settings) if not name.endswith(".json")]
+    sources = _sources(folder.settings, origin)
     licenses = sorted({known for name in sources if (known := license_of(name)) is not None})
     size = (folder.path / "student" / WEIGHTS).stat().st_size
     parts = (
-        _front(folder.settings, licenses),
+        _front(sources, licenses),
         _origin(folder.settings, origin, licenses, size),
         _scores(origin),
         _use(),
@@ -92,13 +94,16 @@ def model_of(distillation: Distillation) -> Model | None:
     return next((one.model for one in asked if isinstance(one, ModelTeacher)), None)
 
 
-def _named(settings: Mapping[str, Any]) -> list[str]:
-    """The models that were typed."""
+def _teachers(settings: Mapping[str, Any]) -> list[str]:
+    """As they were typed."""
     teacher = settings.get("teacher") or ()
-    models = [teacher] if isinstance(teacher, str) else list(teacher)
-    peers = settings.get("students")  # models of `mutual`, and elsewhere how many train side by side
-    peers = [] if peers is None or isinstance(peers, int) else list(peers)
-    return [*models, *peers, *([settings["student"]] if settings.get("student") else [])]
+    return [teacher] if isinstance(teacher, str) else list(teacher)
+
+
+def _sources(settings: Mapping[str, Any], origin: Origin) -> list[str]:
+    """The models that were typed, configs that weights are drawn for left out."""
+    typed = [*_teachers(settings), *origin.peers, *([settings["student"]] if settings.get("student") else [])]
+    return [name for name in typed if not name.endswith(".json")]
 
 
 def _shown(source: str) -> str:
@@ -106,11 +111,11 @@ def _shown(source: str) -> str:
     return plain(Path(source).name if Path(source).is_absolute() else source)
 
 
-def _front(settings: Mapping[str, Any], licenses: Sequence[str]) -> Iterator[str]:
+def _front(sources: Sequence[str], licenses: Sequence[str]) -> Iterator[str]:
     yield "---"
     if len(licenses) == 1:
         yield f"license: {quoted(licenses[0])}"
-    hub = [name for name in _named(settings) if not name.endswith(".json") and not Path(name).exists()]
+    hub = [name for name in sources if not Path(name).exists()]
     if hub:
         yield "base_model:"
         yield from (f"- {quoted(name)}" for name in dict.fromkeys(hub))
@@ -120,13 +125,11 @@ def _front(settings: Mapping[str, Any], licenses: Sequence[str]) -> Iterator[str
 
 def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str], size: int) -> Iterator[str]:
     task, result, spec = origin.task, origin.result, origin.task.spec
-    teacher = settings.get("teacher") or ()
-    teachers = [teacher] if isinstance(teacher, str) else list(teacher)
     yield f"# A student for {plain(spec.name)}"
     yield from ("", "A text classifier, made by ackd from the models and by the means below.", "", "| | |", "|---|---|")
     rows = {
         "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else "regression"),
-        "distilled from": ", ".join(map(_shown, teachers)),
+        "distilled from": ", ".join(map(_shown, _teachers(settings))),
         "begins as": _beginning(settings),
         "policy": str(result.get("policy") or ""),
         **origin.rows,
