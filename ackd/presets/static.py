@@ -35,7 +35,7 @@ from ackd.types import EMBEDDINGS, Selection, Shape
 # Published recipes, where the loop is known; docs/knowledge.md says from where.
 PKD: Mapping[str, Any] = {"warmup": 0.1, "weight_decay": 0.01, "adam_betas": (0.9, 0.999), "schedule": "linear"}
 TINYBERT = PKD  # of its second stage; in the first the learning rate is constant
-MINILM = {**PKD, "warmup": 0.01}  # 4,000 of 400,000 steps of pre-training
+MINILM = {**PKD, "warmup": 0.01}  # 4,000 of 400,000 steps of pre-training; not checked against the paper
 DISTILBERT: Mapping[str, Any] = {
     "warmup": 0.05,
     "weight_decay": 0.0,
