@@ -172,6 +172,22 @@ def gap_of(reward: Reward) -> GapClosed | None:
     return inner if isinstance(inner, GapClosed) else None
 
 
+def without_gap(reward: Reward, episode: Episode) -> str | None:
+    """What is said of an episode's begin where its reward pays for a share of a gap and there is none; else None."""
+    inner = gap_of(reward)
+    if inner is None or episode.start is None or inner.gap(episode) is not None:
+        return None
+    if episode.teacher is None:
+        earned = "0: take one that needs none, such as loss-gap" if inner.on in COMPARED else "plain differences"
+        return f"there is no teacher to compare with, so rewards are {earned}"
+    measure = "an agreement" if inner.on == "either" else f"a {inner.on.replace('_', ' ')}"
+    student, teacher = inner.measured(episode, episode.start), inner.measured(episode, episode.teacher)
+    return (
+        f"the student starts with {measure} of {student:.3f} on the reward split, and the teacher has {teacher:.3f}: "
+        "there is no gap to close, so rewards are plain differences"
+    )
+
+
 REWARDS: dict[str, Callable[[float], Reward]] = {
     "gap": GapClosed,
     **{name: partial(GapClosed, on=measure) for name, measure in GAPS.items()},

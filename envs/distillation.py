@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,11 @@ from ackd.envs.trajectory import ERROR_RETURN, Trajectory
 from ackd.episode import Episode, Facts, Phase, ends
 from ackd.errors import InputError
 from ackd.loop import Distillation
-from ackd.rewards import GapClosed, Reward
+from ackd.rewards import GapClosed, Reward, without_gap
 from ackd.signals import LIMIT, Observation, Signals
 from ackd.types import LABELS, Selection, Standing
+
+logger = logging.getLogger("ackd")
 
 __all__ = ["DECISIONS", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
@@ -104,6 +107,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.signals = Signals(seen, distillation.type_prices, k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observe_cls = observe_cls
+        self._warned = False  # that there is no gap to close
         space = self.signals.space
         if observe_cls:
             if distillation.reference is None:
@@ -134,15 +138,13 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return ends(self.distillation.steps, self.decision_interval, self.most_decisions)
 
     def begun(self, start: Standing | None, teacher: Standing | None, facts: Facts | None) -> Episode:
-        """An episode without phases."""
-        return Episode(
-            start,
-            teacher,
-            self.distillation.steps,
-            self.decision_interval,
-            decisions=self.most_decisions,
-            facts=facts,
-        )
+        """An episode without phases; the first that begins without a gap to close is warned of."""
+        steps, interval = self.distillation.steps, self.decision_interval
+        episode = Episode(start, teacher, steps, interval, decisions=self.most_decisions, facts=facts)
+        if not self._warned and (warning := without_gap(self.reward, episode)):
+            self._warned = True
+            logger.warning(warning)
+        return episode
 
     def until(self, steps_done: int) -> tuple[int, bool]:
         """Phases until the next decision, and whether the reward split is measured after them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +13,9 @@ from ackd.choices import Action, Choice
 from ackd.envs.checks import action_masks, check_action
 from ackd.envs.replay import Record
 from ackd.episode import Episode, Phase
-from ackd.rewards import COMPARED, Earned, Reward, gap_of
+from ackd.rewards import Earned, Reward
 from ackd.signals import Observation, Signals
 from ackd.types import LABELS, Report, Selection
-
-logger = logging.getLogger("ackd")
 
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before
 Answer = tuple[Observation, float, bool, dict[str, Any]]
@@ -49,7 +46,6 @@ class Trajectory:
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
         self.latest: list[Step] = []  # the phases of the last decision
-        self._warned = False
 
     @property
     def over(self) -> bool:
@@ -66,7 +62,6 @@ class Trajectory:
         """The first observation and info of an episode without phases."""
         self.episode, self.seed = episode, seed
         self._actions, self._rewards, self.latest = [], [], []
-        self._warn(episode)
         return self.signals.observe(episode), {"seed": seed, "action_mask": self.choice.mask}
 
     def decide(self, action: Action) -> Selection:
@@ -133,25 +128,6 @@ class Trajectory:
         """Goes on from a `state_dict`."""
         self.episode, self.seed = state["episode"], state["seed"]
         self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
-
-    def _warn(self, episode: Episode) -> None:
-        reward = gap_of(self.reward)
-        if self._warned or not episode.start or reward is None or reward.gap(episode) is not None:
-            return
-        self._warned = True
-        measure = "agreement" if reward.on == "either" else reward.on
-        if not episode.teacher:
-            earned = "0: take one that needs none, such as loss-gap" if measure in COMPARED else "plain differences"
-            logger.warning("there is no teacher to compare with, so rewards are %s", earned)
-            return
-        logger.warning(
-            "the student starts with %s %s of %.3f on the reward split, and the teacher has %.3f: there is no gap to "
-            "close, so rewards are plain differences",
-            "an" if measure == "agreement" else "a",
-            measure.replace("_", " "),
-            reward.measured(episode, episode.start),
-            reward.measured(episode, episode.teacher),
-        )
 
     def _info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
         """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""

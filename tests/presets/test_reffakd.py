@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ackd import distill, models, prepare, tasks
 from ackd.distiller import Distiller
+from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import distill as environment
 from ackd.errors import InputError
 from ackd.ledger import Ledger
@@ -159,8 +160,11 @@ def test_rewards_without_a_teacher_are_plain_differences(config: str, caplog: py
         task="digits", student=config, preset="label-smoothing", max_examples=200, reward_examples=20, steps=4,
         batch_size=8, decision_interval=2, lr=1e-3, cost_weight=0.0,
     )  # fmt: skip
+    cohort = CohortEnv([env], 2)
+    for _ in range(2):
+        cohort.reset()
     env.reset(seed=1)
-    assert "there is no teacher to compare with, so rewards are plain differences" in caplog.text
+    assert caplog.text.count("there is no teacher to compare with, so rewards are plain differences") == 1
     assert env.episode is not None
     assert env.episode.teacher is None
     start = env.episode.start
