@@ -224,8 +224,8 @@ def demo(options: argparse.Namespace) -> Plan:
 
 
 def varied(options: argparse.Namespace) -> Plan:
-    """The settings of `varied-v1` that no policy has seen."""
-    unseen = read_instances("varied-v1", teachers=options.teachers, split="unseen")
+    """Settings that no policy has seen; what learns, learns in the others of `varied-v1`."""
+    unseen = [one for name in options.sets for one in read_instances(name, teachers=options.teachers, split="unseen")]
     settings = [Setting(one.name, one.setting, range(one.seeds[0], one.seeds[0] + options.seeds)) for one in unseen]
     arms = {name: name for name in (*RULES, *BALANCERS)}
     for learner in options.learners or VARIED:
@@ -351,6 +351,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--agent-seeds", type=int, default=3)
     parser.add_argument("--learners", nargs="*", help="instead of all")
+    parser.add_argument("--sets", nargs="+", default=["varied-v2"], help="of settings, in varied")
     parser.add_argument("--students", type=int, help="that a learner has, in varied and glue")
     parser.add_argument("--tasks", nargs="*", choices=tuple(REAL), help="of glue, instead of all")
     parser.add_argument("--data", default=str(DATA / "glue"), help="a folder in the hub's layout")

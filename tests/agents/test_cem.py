@@ -59,6 +59,17 @@ def test_same_seed_same_schedule() -> None:
     assert (found[0] != found[2]).any()
 
 
+def test_what_several_settings_taught_is_shrunk() -> None:
+    learner = Cem(DummyVecEnv([toy] * 8), decisions=10, episodes=16, settings=2, seed=0)
+    learner.learn(160)
+    search = Distribution(len(learner.actor.values) * 5, seed=0)
+    for samples, earned in learner.history:
+        search.learn(samples, earned)
+    there = [0, 1, 2, 3]  # labels, logits, hidden, attention; labels cannot be weighted in the toy
+    found = search.mean.reshape(-1, 5)[:, there[1:]]
+    np.testing.assert_allclose(learner.actor.values[:, there[1:]], found / 2, atol=1e-6)
+
+
 def test_a_family_that_was_never_there_gets_the_mean_of_the_types() -> None:
     learner = Cem(DummyVecEnv([toy] * 8), decisions=10, episodes=16, seed=0)
     learner.learn(160)
