@@ -94,7 +94,10 @@ Plan = list[tuple[Setting, dict[str, str]]]  # and the policies that students ha
 
 
 class Cells:
-    """Scores on dev, shares of the FLOPs and rewards, by setting, seed and arm.
+    """What students come to, by setting, seed and arm.
+
+    That is the score on dev and the correlation with the labels of the reward split, both in percent, the return, and
+    the share of the FLOPs of `all`.
 
     Args:
         path: where they are kept, a line for each time that arms were tried.
@@ -157,11 +160,12 @@ def together(env: DistillationEnv, arms: Mapping[str, Arm], seed: int) -> dict[s
         training = cohort.cohort
         if training.steps_done < training.steps:
             return
-        split, name = next(iter(training.distillation.task.dev.values())), next(iter(training.distillation.task.dev))
+        name, split = next(iter(training.distillation.task.dev.items()))
+        held_out = training.measure(training.distillation.task.reward, "reward")
         for student, standing in enumerate(training.measure(split, name)):
-            returned = math.fsum(cohort.trajectories[student].record().rewards)
-            share = training.prices[student] / training.price_of_all
-            ended.append({"dev": 100 * standing.score, "reward": returned, "flops": share})
+            one = {"dev": 100 * standing.score, "labels": 100 * held_out[student].label_correlation}
+            one["reward"] = math.fsum(cohort.trajectories[student].record().rewards)
+            ended.append(one | {"flops": training.prices[student] / training.price_of_all})
 
     cohort.watch = watch
     cohort.seed(seed)
@@ -224,11 +228,18 @@ def demo(options: argparse.Namespace) -> Plan:
 
 
 def varied(options: argparse.Namespace) -> Plan:
-    """Settings that no policy has seen; what learns, learns in the others of `varied-v1`."""
-    unseen = [one for name in options.sets for one in read_instances(name, teachers=options.teachers, split="unseen")]
-    settings = [Setting(one.name, one.setting, range(one.seeds[0], one.seeds[0] + options.seeds)) for one in unseen]
+    """Settings that no policy has seen; what learns, learns in the others of `varied-v1`.
+
+    With `--split train` it is those others, on seeds that no learning takes, and dev is not looked at.
+    """
+    first = 200 if options.split == "train" else 0
+    there = [
+        one for name in options.sets for one in read_instances(name, teachers=options.teachers, split=options.split)
+    ]
+    seeds = [range(one.seeds[0] + first, one.seeds[0] + first + options.seeds) for one in there]
+    settings = [Setting(one.name, one.setting, own) for one, own in zip(there, seeds, strict=True)]
     arms = {name: name for name in (*RULES, *BALANCERS)}
-    for learner in options.learners or VARIED:
+    for learner in VARIED if options.learners is None else options.learners:
         train = ["--instances", "varied-v1", "--teachers", str(options.teachers)]
         train += ["--episodes", str(options.students or SHARED), "--students", str(TOGETHER)]
         for seed in range(options.agent_seeds):
@@ -318,15 +329,15 @@ def closed(score: Array, fixed: Array, rng: np.random.Generator, resamples: int 
     return float(above.mean() / width.mean()), float(low), float(high)
 
 
-def over_settings(cells: Cells, settings: Sequence[Setting], arms: Iterable[str]) -> str:
+def over_settings(cells: Cells, settings: Sequence[Setting], arms: Iterable[str], what: str = "dev") -> str:
     """Each arm over all settings: its mean, the gap it closed, and its worst difference to `all`."""
-    everything = {name: [cells.scores(setting, name) for setting in settings] for name in arms}
+    everything = {name: [cells.scores(setting, name, what) for setting in settings] for name in arms}
     known = {name: np.array(rows) for name, rows in everything.items() if all(row is not None for row in rows)}
     fixed = np.stack([known[name] for name in RULES])
     lines = [
         f"{len(settings)} settings of {len(settings[0].seeds)} seeds; intervals over settings.",
         "",
-        "| policy | dev | against `all` | against `scheduled` | gap closed | worst against `all` |",
+        f"| policy | {what} | against `all` | against `scheduled` | gap closed | worst against `all` |",
         "|---|---|---|---|---|---|",
     ]
     for name, scores in known.items():
@@ -350,8 +361,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/selection"))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--agent-seeds", type=int, default=3)
-    parser.add_argument("--learners", nargs="*", help="instead of all")
+    parser.add_argument("--learners", nargs="*", help="instead of all; none if no name follows")
     parser.add_argument("--sets", nargs="+", default=["varied-v2"], help="of settings, in varied")
+    parser.add_argument("--split", choices=("unseen", "train"), default="unseen", help="of them")
     parser.add_argument("--students", type=int, help="that a learner has, in varied and glue")
     parser.add_argument("--tasks", nargs="*", choices=tuple(REAL), help="of glue, instead of all")
     parser.add_argument("--data", default=str(DATA / "glue"), help="a folder in the hub's layout")
@@ -367,10 +379,12 @@ def main() -> None:
     for setting, arms in plan:
         fill(cells, setting, arms)
     if options.what == "varied":
-        text = over_settings(cells, [setting for setting, _ in plan], plan[0][1])
+        what = "labels" if options.split == "train" else "dev"
+        text = over_settings(cells, [setting for setting, _ in plan], plan[0][1], what)
     else:
         text = "\n\n".join(table(cells, setting, arms) for setting, arms in plan)
-    (options.output / f"{options.what}.md").write_text(text + "\n", encoding="utf-8")
+    name = options.what if options.split == "unseen" else f"{options.what}-{options.split}"
+    (options.output / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
