@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
+    from ackd.building.setting import prepare as prepare
     from ackd.errors import InputError as InputError
-    from ackd.loop import Distillation as Distillation
-    from ackd.loop import distill as distill
-    from ackd.predictions import predict as predict
-    from ackd.setting import prepare as prepare
+    from ackd.experiments.predictions import predict as predict
+    from ackd.training.loop import Distillation as Distillation
+    from ackd.training.loop import distill as distill
     from ackd.types import Selection as Selection
 
 __version__ = "0.1.0"
@@ -26,12 +26,12 @@ register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
 register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
-    "Distillation": "ackd.loop",
+    "Distillation": "ackd.training.loop",
     "InputError": "ackd.errors",
     "Selection": "ackd.types",
-    "distill": "ackd.loop",
-    "predict": "ackd.predictions",
-    "prepare": "ackd.setting",
+    "distill": "ackd.training.loop",
+    "predict": "ackd.experiments.predictions",
+    "prepare": "ackd.building.setting",
 }
 
 

@@ -1,10 +1,10 @@
 """Loss balancing inside one run, which costs next to nothing: what a learned selection has to beat.
 
-Each method is a policy over the terms that can be chosen, the labels among them, in actions of `ackd.choices.Weights`.
-The originals weigh anew in every optimizer step. Here they decide once a phase, from the mean losses of the phase, and
-each loss is taken relative to its first, so that all terms begin at one size: L_k below is exp(feature "loss"), K the
-number of terms. A weight that would leave the range of the action space is taken to its end: a term that was dropped
-would not be measured again, so none is but where a method says so.
+Each method is a policy over the terms that can be chosen, the labels among them, in actions of
+`ackd.mdp.choices.Weights`. The originals weigh anew in every optimizer step. Here they decide once a phase, from the
+mean losses of the phase, and each loss is taken relative to its first, so that all terms begin at one size: L_k below
+is exp(feature "loss"), K the number of terms. A weight that would leave the range of the action space is taken to its
+end: a term that was dropped would not be measured again, so none is but where a method says so.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, Policy, State
 from ackd.agents.rules import IS_LABELS, PROGRESS, Bits, Rule, mask_of
-from ackd.choices import DOUBLINGS, LEAST, entries_of
 from ackd.errors import InputError, unknown
-from ackd.signals import FEATURES
+from ackd.mdp.choices import DOUBLINGS, LEAST, entries_of
+from ackd.mdp.signals import FEATURES
 
 Values = NDArray[np.float64]  # [..., K], one for each entry of the action
 Memory = tuple[Values, ...]
@@ -110,7 +110,8 @@ class Remembering:
 def magnitude() -> Policy:
     """Weights that bring all terms to one size: w_k proportional to 1 / L_k, of mean 1.
 
-    It is what `ackd.distiller.Distiller` does to the knowledge types in their first batches, done in every phase.
+    `ackd.training.distiller.Distiller` does it to the knowledge types in their first batches; here it is done in every
+    phase.
     """
     return _rule(lambda terms: _averaging_one(np.exp(-terms.loss), terms.mask))
 

@@ -17,8 +17,8 @@ from ackd.agents.open_loop import MEAN
 from ackd.agents.policy import Observations, Policy
 from ackd.agents.residual import ResidualNetwork, ResidualPolicy
 from ackd.agents.schedule import Schedule, by_family
-from ackd.choices import DOUBLINGS
 from ackd.errors import InputError
+from ackd.mdp.choices import DOUBLINGS
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -68,7 +68,7 @@ class Correcting:
     Credit is the return: neither discounted (gamma 1) nor cut short (lambda 1).
 
     Args:
-        env: the students; its action space is `Box(0, 1)`, as `ackd.choices.Weights`.
+        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.choices.Weights`.
         decisions: in an episode.
         episodes: students in all.
         settings: how many there are.

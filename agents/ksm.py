@@ -19,7 +19,7 @@ from ackd.agents.ksm_actor import PARTS, Batch, KsmActor, KsmBits, perceptron
 from ackd.agents.policy import Observations, State, Transition
 from ackd.agents.soft import invertible
 from ackd.errors import InputError, unknown
-from ackd.streams import drawing
+from ackd.numerics.streams import drawing
 
 FIELDS = ("left", "right", "mask", "action", "reward", "next_left", "next_right", "next_mask", "next_action", "over")
 OPEN: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ class Ksm:
     The paper's action is [FinK, ResK, FeaK, RelK], labels first. Here its entries are the environment's knowledge
     types in their order, and the labels always stay on with weight 1. How often [CLS] vectors are averaged, and over
     what, is the environment's affair and unknown too; so is the paper's exploration beyond its reward, which is
-    `ackd.rewards.Exploring`. See `Settings` for what else is unknown. Replay, target networks, noise on actions and
+    `ackd.mdp.rewards.Exploring`. See `Settings` for what else is unknown. Replay, target networks, noise on actions and
     inverted gradients are our choices.
 
     Args:

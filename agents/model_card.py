@@ -10,7 +10,7 @@ from ackd.agents.card import Card
 from ackd.agents.learned import Actor
 from ackd.agents.residual import BOUND, ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
-from ackd.episode import OVERTAKEN, TRUSTED
+from ackd.mdp.episode import OVERTAKEN, TRUSTED
 
 SHOWN = 20  # instances
 CHOICES = {

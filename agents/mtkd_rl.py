@@ -15,7 +15,7 @@ from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, ch
 from ackd.errors import InputError
 from ackd.knowledge import Hidden
 from ackd.types import Knowledge
-from ackd.weighting import Answers, Weighting
+from ackd.weighting.weighting import Answers, Weighting
 
 PUBLISHED = Learning(rate=0.1, every=1000)
 LEAST = 1e-30  # of a weight whose logarithm is taken

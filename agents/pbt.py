@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from ackd.agents.best_schedule import LOGS
 from ackd.agents.policy import Observations
 from ackd.agents.rules import PROGRESS, Bits, Rule
-from ackd.choices import entries_of, selected, weights_of
 from ackd.errors import InputError
-from ackd.signals import FAMILIES, FEATURES
+from ackd.mdp.choices import entries_of, selected, weights_of
+from ackd.mdp.signals import FAMILIES, FEATURES
 from ackd.types import Selection
 
 IS_FAMILY = [FEATURES.index(f"is_{family}") for family in FAMILIES]
@@ -35,7 +35,7 @@ Scores = Sequence[float]
 
 
 class Population(Protocol):
-    """What is asked of the students: what `ackd.cohort.Cohort` has."""
+    """What is asked of the students: what `ackd.cohort.cohort.Cohort` has."""
 
     @property
     def steps(self) -> int:
@@ -114,7 +114,7 @@ class Lineage:
     scores: tuple[tuple[float, ...], ...]  # [phases][students], of all of them after each phase
 
     def policy(self) -> Rule:
-        """The schedule open loop, in actions of `ackd.choices.Weights`: each family's terms have its weight."""
+        """The schedule open loop, in actions of `ackd.mdp.choices.Weights`: each family's terms have its weight."""
         table = np.zeros((len(self.starts), len(FAMILIES)))
         table[:, [FAMILIES.index(family) for family in self.families]] = np.exp2(self.logs)
 

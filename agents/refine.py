@@ -15,9 +15,9 @@ from ackd.agents.learned import Actor, LearnedPolicy, batch_of
 from ackd.agents.policy import Observations, State, Transition
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import MEMBER, PROGRESS, Schedule
-from ackd.choices import DOUBLINGS, LEAST
 from ackd.errors import InputError
-from ackd.signals import FAMILIES
+from ackd.mdp.choices import DOUBLINGS, LEAST
+from ackd.mdp.signals import FAMILIES
 from ackd.types import LABELS
 
 BOUND = 1.0  # doublings that a weight may move

@@ -23,10 +23,10 @@ from ackd.agents.teacher_weights import (
     look,
 )
 from ackd.errors import InputError, unknown
+from ackd.files.reading import alike
 from ackd.ledger import Ledger
-from ackd.reading import alike
 from ackd.types import Knowledge, Needs
-from ackd.weighting import Answers, Weighting
+from ackd.weighting.weighting import Answers, Weighting
 
 KEPT = 0.9  # of the baseline, when another batch of rewards comes in
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, Policy, State
-from ackd.choices import DOUBLINGS, entries_of, weights_of
 from ackd.errors import InputError, unknown
-from ackd.signals import FEATURES, GLOBALS
+from ackd.mdp.choices import DOUBLINGS, entries_of, weights_of
+from ackd.mdp.signals import FEATURES, GLOBALS
 from ackd.stages import Stage, stage_at
 from ackd.types import LABELS
 

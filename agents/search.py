@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, State
 from ackd.agents.rules import Rule, fixed
-from ackd.choices import Choice
 from ackd.errors import InputError, unknown
-from ackd.signals import FEATURES
+from ackd.mdp.choices import Choice
+from ackd.mdp.signals import FEATURES
 from ackd.types import LABELS, Selection
 
 MOST_ENUMERATED = 4  # types whose subsets are all tried

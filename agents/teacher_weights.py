@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from ackd.errors import InputError
+from ackd.files.reading import alike, restore
 from ackd.knowledge import label_loss
-from ackd.reading import alike, restore
 from ackd.types import LABELS, Knowledge
-from ackd.weighting import Answers
+from ackd.weighting.weighting import Answers
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,17 @@ import torch
 from transformers import BertConfig
 
 from ackd import Selection
-from ackd.cache import Cache, Examples
-from ackd.distiller import Distiller
 from ackd.knowledge import Attention, Hidden, Logits
 from ackd.ledger import Ledger
-from ackd.loop import Distillation
-from ackd.memory import reuse_memory
 from ackd.models import Meter, Model, from_config, shape_of
-from ackd.streams import Streams
-from ackd.student import Student
+from ackd.numerics.memory import reuse_memory
+from ackd.numerics.streams import Streams
 from ackd.tasks import GLUE, Split, Task
 from ackd.teachers import Cached, ModelTeacher
+from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.distiller import Distiller
+from ackd.training.loop import Distillation
+from ackd.training.student import Student
 from ackd.types import EMBEDDINGS, Batch, Knowledge, Shape, Teacher, union
 
 Json = dict[str, Any]

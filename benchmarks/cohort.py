@@ -21,11 +21,11 @@ import torch
 from transformers import BertConfig
 
 from ackd import knowledge, models
-from ackd.cohort import Cohort
-from ackd.loop import Distillation
+from ackd.cohort.cohort import Cohort
 from ackd.models import StudentFactory
 from ackd.tasks import Split, Task, TaskSpec
 from ackd.teachers import ModelTeacher
+from ackd.training.loop import Distillation
 from ackd.types import Selection
 
 VOCABULARY = 30522

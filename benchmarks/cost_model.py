@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ackd.loop import Distillation
-from ackd.plan import row_sizes
+from ackd.teachers.cache.plan import row_sizes
+from ackd.training.loop import Distillation
 from ackd.types import Needs, Shape
 
 STEP = ("student", "teacher", "knowledge", "cache")  # the parts of an optimizer step's time

@@ -23,10 +23,10 @@ import tyro
 from ackd.agents.model_card import card_text
 from ackd.agents.store import load
 from ackd.cli import Command
-from ackd.cli.tables import summaries, tabulate
-from ackd.comparison import above, compare
 from ackd.errors import InputError
-from ackd.runlog import Cell, read_table
+from ackd.reporting.comparison import above, compare
+from ackd.reporting.tables import summaries, tabulate
+from ackd.runs.log import Cell, read_table
 
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- demo -->", "<!-- /demo -->"

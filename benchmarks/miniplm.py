@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.corpora import open_corpus
-from ackd.statistics import paired_difference
+from ackd.reporting.statistics import paired_difference
 
 SEEDS = range(5)
 NOVELS, HELD_OUT = ("war_and_peace", "middlemarch", "great_expectations"), "pride_and_prejudice"

@@ -104,7 +104,7 @@ def agent(folder: Path, task: str) -> Path:
 
 def table(folder: Path) -> str:
     """The tables over all tasks that are there."""
-    from ackd.cli.tables import tables
+    from ackd.reporting.tables import tables
 
     cells: list[dict[str, Any]] = []
     for task, other in OTHERS.items():

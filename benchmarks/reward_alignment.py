@@ -39,9 +39,9 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from ackd import Distillation, Selection, prepare
-from ackd.cohort import Cohort
-from ackd.episode import Episode
-from ackd.rewards import GAPS, LOWER, GapClosed
+from ackd.cohort.cohort import Cohort
+from ackd.mdp.episode import Episode
+from ackd.mdp.rewards import GAPS, LOWER, GapClosed
 from ackd.tasks import Split, Task
 from ackd.types import Standing
 

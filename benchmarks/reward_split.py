@@ -25,12 +25,12 @@ import torch
 from numpy.typing import NDArray
 
 from ackd import Selection, distill, models, tasks
-from ackd.loop import Distillation
 from ackd.models import StudentFactory, Tokenizer
 from ackd.tasks import GLUE, Split, Task
 from ackd.tasks.cut import stratified
 from ackd.tasks.overlap import Overlap
 from ackd.tasks.rows import glue_rows
+from ackd.training.loop import Distillation
 
 LENGTH, REWARD = 64, 256
 HEADER = ("task", "cut", "model", "learned from", "of the reward split", "sharing text", "loss", "dev", "score", "dev")

@@ -31,14 +31,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.learner import make_learner
 from ackd.agents.rules import rule
+from ackd.distributed.workers import start
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.hosted import Hosted
 from ackd.envs.make import distill
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.toy import ToyEnv
-from ackd.order import Order
-from ackd.plan import readable
-from ackd.workers import start
+from ackd.teachers.cache.plan import readable
+from ackd.training.order import Order
 from benchmarks.cost_model import STEP, Constants, Data, Line, Run, Work, answer_bytes, saturation, seconds
 
 # Examples, their tokens by MiniLM's tokenizer, the same padded, and dev examples; the last three tasks' are assumed.

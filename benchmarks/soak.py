@@ -21,9 +21,9 @@ import torch
 
 from ackd.cli.hosting import Students, run_token
 from ackd.cli.train import Train
+from ackd.distributed.workers import start
 from ackd.envs.recorder import Note, Recorder
 from ackd.envs.remote import RemoteVecEnv
-from ackd.workers import start
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -28,10 +28,10 @@ import numpy as np
 import torch
 
 from ackd import Distillation, Selection, distill, models, prepare
-from ackd.clients import ClientSplit
+from ackd.federation.clients import ClientSplit
 from ackd.ledger import Ledger
 from ackd.models import StudentFactory
-from ackd.statistics import paired_difference
+from ackd.reporting.statistics import paired_difference
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher, Revised
 from ackd.types import Batch, Needs, Outputs, Shape, Teacher

@@ -145,9 +145,9 @@ def speed(options: argparse.Namespace) -> None:
 
 def transport(options: argparse.Namespace) -> None:
     """Run by `speed`: times decisions of the toy, whose own step takes less than a tenth of a millisecond."""
+    from ackd.distributed.workers import start, torchrun
     from ackd.envs.hosted import Registered
     from ackd.envs.remote import RemoteVecEnv
-    from ackd.workers import start, torchrun
 
     (backend,) = options.backends
     if backend == "torchrun" and torchrun.rank():

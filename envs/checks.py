@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ackd.choices import Action, Choice
 from ackd.errors import InputError
+from ackd.mdp.choices import Action, Choice
 
 ROUNDING = 1e-6  # by which an entry of a `Box` may lie outside
 

@@ -11,16 +11,16 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from ackd.cohort import Cohort
+from ackd.cohort.cohort import Cohort
 from ackd.envs.checks import check_actions
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.replay import Record, replay_together
 from ackd.envs.shared import SharedEnv
 from ackd.envs.trajectory import Answer, Trajectory
-from ackd.episode import Phase
 from ackd.errors import InputError
-from ackd.journal import Journal
-from ackd.signals import Observation
+from ackd.mdp.episode import Phase
+from ackd.mdp.signals import Observation
+from ackd.runs.journal import Journal
 from ackd.types import Selection, Standing
 
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]

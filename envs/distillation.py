@@ -11,16 +11,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ackd.budget import Allowance
-from ackd.choices import Action, Choice, make_choice
 from ackd.envs.checks import check_render_mode
 from ackd.envs.replay import Record, claim_of, replays
 from ackd.envs.trajectory import ERROR_RETURN, Trajectory
-from ackd.episode import Episode, Facts, Phase, ends
 from ackd.errors import InputError
-from ackd.loop import Distillation
-from ackd.rewards import GapClosed, Reward, without_gap
-from ackd.signals import LIMIT, Observation, Signals
+from ackd.mdp.choices import Action, Choice, make_choice
+from ackd.mdp.episode import Episode, Facts, Phase, ends
+from ackd.mdp.rewards import GapClosed, Reward, without_gap
+from ackd.mdp.signals import LIMIT, Observation, Signals
+from ackd.training.budget import Allowance
+from ackd.training.loop import Distillation
 from ackd.types import LABELS, Selection, Standing
 
 logger = logging.getLogger("ackd")
@@ -54,8 +54,9 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         observe_cls: also observe `student_cls` and `teacher_cls`, the mean first-token output of the last layers over
             the batch that was learned from last, cut to [-10, 10]; what `ksm` decides from. Two passes a decision.
         flops_budget: what a run may spend, as a share of what transferring everything throughout takes. What of a
-            selection the rest does not allow, so that labels alone still fit after it (`ackd.budget.Allowance`), is
-            trained under the labels alone, with the weight that it gives them or else 1, as a phase of its own.
+            selection the rest does not allow, so that labels alone still fit after it, is
+            (`ackd.training.budget.Allowance`) trained under the labels alone, with the weight that it gives them or
+            else 1, as a phase of its own.
         render_mode: None, as Gymnasium may say it.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last

@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ackd.envs.make import distill
 from ackd.errors import InputError, unknown
 from ackd.knowledge import DEFAULT
-from ackd.recipe import Recipe, check_length
+from ackd.training.recipe import Recipe, check_length
 
 SETS = Path(__file__).parent / "instance_sets"
 FORMAT, MAX_BYTES, MAX_INT = 1, 1_000_000, 2**31
@@ -220,7 +220,7 @@ def _instance(item: Any, defaults: Mapping[str, Any], where: str, file: str) -> 
 @lru_cache(maxsize=1)
 def _hints() -> dict[str, Any]:
     """The type of each setting by its name, from the functions that take them."""
-    from ackd.setting import prepare
+    from ackd.building.setting import prepare
 
     return {
         name: get_type_hints(function)[name]

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.choices import Action, Choice
 from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import Instance, read_instances, shipped
 from ackd.envs.replay import Record
 from ackd.envs.trajectory import Trajectory
-from ackd.episode import Episode
 from ackd.errors import InputError, unknown
-from ackd.journal import Journal
-from ackd.loop import Distillation
-from ackd.rewards import Reward
-from ackd.signals import Observation, Signals
+from ackd.mdp.choices import Action, Choice
+from ackd.mdp.episode import Episode
+from ackd.mdp.rewards import Reward
+from ackd.mdp.signals import Observation, Signals
+from ackd.runs.journal import Journal
+from ackd.training.loop import Distillation
 
 __all__ = ["ORDERS", "Instance", "InstanceEnv", "read_instances", "shipped"]
 

@@ -9,14 +9,14 @@ from typing import Any, ParamSpec
 import torch
 
 from ackd import knowledge, models, tasks
-from ackd.choices import Stages
 from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DECISIONS, DistillationEnv
-from ackd.loop import Distillation
-from ackd.rewards import named
+from ackd.mdp.choices import Stages
+from ackd.mdp.rewards import named
+from ackd.numerics.streams import drawing
 from ackd.stages import check_stages
-from ackd.streams import drawing
 from ackd.teachers import ModelTeacher
+from ackd.training.loop import Distillation
 
 P = ParamSpec("P")
 
@@ -54,7 +54,7 @@ def distill(
     Args:
         decision_interval: optimizer steps in a phase, the least that a decision holds for.
         decisions: in an episode, spread evenly over its phases; None: one for each phase, as a preset has it.
-        reward: one of `ackd.rewards.REWARDS`; gap is either-gap.
+        reward: one of `ackd.mdp.rewards.REWARDS`; gap is either-gap.
         cost_weight: what transferring everything throughout costs, in shares of the gap.
         flops_budget: what a run may spend, as a share of what transferring everything throughout takes; None: no limit.
         choice: subset | levels | weights | type-subset | type-shares; a preset has its own, one action for each of
@@ -69,7 +69,7 @@ def distill(
     Raises:
         InputError: if any of it cannot work.
     """
-    from ackd.setting import prepare
+    from ackd.building.setting import prepare
 
     check_render_mode(render_mode)
     distillation = prepare(**setting)

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ackd.envs.trajectory import Step, Trajectory
 from ackd.ledger import PARTS, Ledger
-from ackd.rewards import gap_of
+from ackd.mdp.rewards import gap_of
 from ackd.types import LABELS, Standing
 
 COLUMNS = (

@@ -11,13 +11,13 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from ackd.choices import Action
 from ackd.envs.recorder import Notes, Recorder, ending, phases
 from ackd.envs.trajectory import Trajectory
-from ackd.episode import Episode
 from ackd.ledger import Ledger
-from ackd.loop import Distillation
-from ackd.signals import Observation
+from ackd.mdp.choices import Action
+from ackd.mdp.episode import Episode
+from ackd.mdp.signals import Observation
+from ackd.training.loop import Distillation
 from ackd.types import Standing
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ackd.distributed.workers import WorkerFailed, WorkerLost, Workers
 from ackd.envs.checks import check_actions
 from ackd.envs.hosted import Begun, Description, Stepped
 from ackd.envs.recorder import Note
 from ackd.errors import InputError
-from ackd.identity import check_identity
 from ackd.ledger import Ledger
-from ackd.stopping import Stopped, hold, release, seconds_left, stop, stop_asked
-from ackd.workers import WorkerFailed, WorkerLost, Workers
+from ackd.runs.stopping import Stopped, hold, release, seconds_left, stop, stop_asked
+from ackd.training.identity import check_identity
 
 logger = logging.getLogger("ackd")
 

@@ -12,10 +12,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ackd.choices import Action
 from ackd.envs.checks import check_action
 from ackd.errors import InputError
-from ackd.signals import Observation
+from ackd.mdp.choices import Action
+from ackd.mdp.signals import Observation
 
 
 @dataclass(frozen=True)

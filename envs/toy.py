@@ -17,13 +17,13 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from ackd.choices import Action, make_choice
 from ackd.envs.checks import action_masks, check_action, check_render_mode
 from ackd.envs.replay import Record, claim_of, replays
-from ackd.episode import Episode, Phase
 from ackd.errors import InputError
-from ackd.rewards import Earned, GapClosed
-from ackd.signals import Observation, Signals
+from ackd.mdp.choices import Action, make_choice
+from ackd.mdp.episode import Episode, Phase
+from ackd.mdp.rewards import Earned, GapClosed
+from ackd.mdp.signals import Observation, Signals
 from ackd.types import Report, Selection, Standing
 
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
@@ -74,8 +74,8 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         decisions: the length of an episode, which ends as terminated.
         k_max: bits of the action; those past the third stand for no type and are dropped.
         noise: standard deviation of the log of a factor on each measured output gap; 0 measures exactly.
-        cost_weight: the weight of the FLOPs in the reward, as in `ackd.rewards.GapClosed`; a type is paid for in full
-            however small its weight.
+        cost_weight: the weight of the FLOPs in the reward, as in `ackd.mdp.rewards.GapClosed`; a type is paid for in
+            full however small its weight.
         choice: `subset` (`MultiBinary`, weights 0 or 1), `weights` or `type-shares` (`Box`).
         render_mode: None, as Gymnasium may say it.
 

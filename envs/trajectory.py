@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ackd.choices import Action, Choice
 from ackd.envs.checks import action_masks, check_action
 from ackd.envs.replay import Record
-from ackd.episode import Episode, Phase
-from ackd.rewards import Earned, Reward
-from ackd.signals import Observation, Signals
+from ackd.mdp.choices import Action, Choice
+from ackd.mdp.episode import Episode, Phase
+from ackd.mdp.rewards import Earned, Reward
+from ackd.mdp.signals import Observation, Signals
 from ackd.types import LABELS, Report, Selection
 
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ackd.knowledge import Logits, label_loss
 from ackd.types import LABELS, Batch, Knowledge, Outputs
-from ackd.weighting import Answers
+from ackd.weighting.weighting import Answers
 
 WIDTH, TOKENS = 5, 2
 Array = NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ackd.student import Student
+from ackd.training.student import Student
 
 
 class Trains(Protocol):

@@ -13,15 +13,15 @@ import torch
 
 from ackd import Selection, models, tasks
 from ackd.agents.presets import METHODS
-from ackd.cache import Cache, Examples
 from ackd.cli import main
-from ackd.cohort import Cohort
+from ackd.cohort.cohort import Cohort
 from ackd.knowledge import NAMES, build
-from ackd.loop import Distillation
-from ackd.order import Order
-from ackd.precision import Precision
-from ackd.streams import Streams
+from ackd.numerics.precision import Precision
+from ackd.numerics.streams import Streams
 from ackd.teachers import Cached, ModelTeacher
+from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.loop import Distillation
+from ackd.training.order import Order
 from ackd.types import Teacher, mean, union
 from tests.learned import weights
 

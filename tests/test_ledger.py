@@ -15,9 +15,9 @@ from ackd import ledger as ledger_module
 from ackd import models
 from ackd.envs.make import tiny
 from ackd.ledger import PARTS, Ledger
-from ackd.loop import Distillation
 from ackd.models import Cost, Meter, Model, cost
 from ackd.models.cost import LENGTHS
+from ackd.training.loop import Distillation
 from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Selection
 
 

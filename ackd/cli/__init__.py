@@ -33,7 +33,7 @@ from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.cli.workers import WorkerOptions
 from ackd.errors import InputError, Once, unknown
-from ackd.stopping import Stopped, stoppable
+from ackd.runs.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # of a whole number
 DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
@@ -111,7 +111,7 @@ def _refuse_copies(command: object) -> None:
         return
     accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # its mark
     if accelerate or ("TORCHELASTIC_RUN_ID" in os.environ and not isinstance(command, FillCache | Score)):
-        from ackd.process_group import refuse_copies
+        from ackd.distributed.process_group import refuse_copies
 
         refuse_copies()
 

@@ -41,10 +41,10 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""
         from ackd.cli.filling import Filler
+        from ackd.distributed.jobs import run_jobs
+        from ackd.distributed.shards import own_device, own_shard, parse_shard
         from ackd.errors import InputError
-        from ackd.jobs import run_jobs
-        from ackd.plan import readable
-        from ackd.shards import own_device, own_shard, parse_shard
+        from ackd.teachers.cache.plan import readable
 
         if self.serves():
             return

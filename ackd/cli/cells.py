@@ -12,14 +12,14 @@ from ackd.agents.search import Lookahead, best_static
 from ackd.cli.arms import PRESET, SEARCHED, Arm, arm, called, prepared, price, published
 from ackd.cli.episodes import run_episode
 from ackd.cli.results import episode_result
+from ackd.distributed.jobs import answering, this_worker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.envs.recorder import Note, Tape
 from ackd.envs.recording import Recording
-from ackd.identity import check_identity, identity
-from ackd.jobs import answering, this_worker
 from ackd.ledger import Ledger
-from ackd.runs import group_folder
+from ackd.runs.folder import group_folder
+from ackd.training.identity import check_identity, identity
 from ackd.types import LABELS
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, progress
 
 if TYPE_CHECKING:
+    from ackd.distributed.process_group import Group
     from ackd.envs.distillation import DistillationEnv
-    from ackd.process_group import Group
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
 
 # What may differ between processes: paths, and what the first one alone goes by.
 OWN = {"output", "overwrite", "resume", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
@@ -41,16 +41,16 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
 
     def run(self) -> None:
         """Trains, reports on dev, and saves the student under OUTPUT/student."""
-        from ackd.process_group import joined
+        from ackd.distributed.process_group import joined
 
         with joined(self.device) as group:
             self._run(group)
 
     def _run(self, group: Group) -> None:
         """The first process writes, the others follow it."""
-        from ackd.data_parallel import join
+        from ackd.distributed.process_group import device_of, follow
         from ackd.envs.make import distill
-        from ackd.process_group import device_of, follow
+        from ackd.experiments.data_parallel import join
 
         folder = None
         if group.rank == 0:
@@ -77,12 +77,12 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:
         from ackd.agents.refine import Refining
         from ackd.agents.rules import Staged
+        from ackd.building.sources import find_tokenizer
         from ackd.cli.arms import REFINE, Arm, arm
         from ackd.cli.episodes import run_episode
         from ackd.cli.results import finish, save_refined
         from ackd.envs.recording import Recording
         from ackd.errors import InputError
-        from ackd.sources import find_tokenizer
 
         staged = bool(env.distillation.stages)
         if staged and (self.policy is not None or self.refine):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ackd.agents.card import Card
     from ackd.cli.cells import Cell, Cells, Filled, Found
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
 
     Do = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]  # from jobs to each of them with its answer
 
@@ -101,7 +101,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         """Fills the table cell by cell."""
         from ackd.cli.arms import called
         from ackd.cli.cells import Cells
-        from ackd.cli.tables import tables
+        from ackd.reporting.tables import tables
 
         if self.serves():
             return
@@ -127,7 +127,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     def _check(self) -> None:
         from ackd.cli.arms import called
         from ackd.errors import InputError
-        from ackd.runs import group_folder
+        from ackd.runs.folder import group_folder
 
         policies = [called(policy)[0] for policy in self.policies]
         if bool(self.tasks) == (self.instances is not None):
@@ -228,7 +228,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         """The cells in their order; each group of a task and policy is recorded in a folder of its own."""
         from ackd.cli.arms import called
         from ackd.envs.recorder import Recorder
-        from ackd.runs import group_folder
+        from ackd.runs.folder import group_folder
 
         with ExitStack() as stack:
             for job, filled in do(jobs):
@@ -245,7 +245,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
     def _doing(self, cells: Cells, bar: tqdm[Any]) -> Iterator[Do]:
         """Who does the jobs: this process, one after the other, or workers."""
         from ackd.cli.cells import Cells, Filled, Search
-        from ackd.jobs import run_jobs
+        from ackd.distributed.jobs import run_jobs
 
         if not self.remote or self.backend == "dummy":
             cells.on_decision = bar.update

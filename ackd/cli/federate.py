@@ -17,8 +17,8 @@ from ackd.cli.options import DataOptions, ModelOptions, RecipeOptions, RunOption
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ackd.federated import Federation
-    from ackd.runs import RunFolder
+    from ackd.federation.federated import Federation
+    from ackd.runs.folder import RunFolder
 
 COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
 
@@ -69,12 +69,12 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
 
     def run(self) -> None:
         """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
+        from ackd.building.sources import find_tokenizer
         from ackd.cli.results import ledger_lines, rewarded
         from ackd.cli.student_card import Origin, write_card
+        from ackd.federation.outcome import outcome
+        from ackd.federation.rounds import Rounds
         from ackd.ledger import Ledger
-        from ackd.outcome import outcome
-        from ackd.rounds import Rounds
-        from ackd.sources import find_tokenizer
         from ackd.tasks import save_classifier
 
         folder = self.run_folder((self.teacher, self.student, self.data))
@@ -129,9 +129,9 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
         print(f"student: {folder.path / 'student'} ({best})\ncurves:  tensorboard --logdir {folder.path}")
 
     def _check(self) -> None:
-        from ackd.clients import ClientSplit
         from ackd.errors import InputError, unknown
-        from ackd.rounds import STARTS
+        from ackd.federation.clients import ClientSplit
+        from ackd.federation.rounds import STARTS
 
         ClientSplit.parse(self.split)
         for name in ("public_examples", "rounds", "local_steps", "own_steps", "distil_steps"):
@@ -172,11 +172,11 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
     def _federation(self) -> Federation:
         import numpy as np
 
-        from ackd.clients import ClientSplit
+        from ackd.building.sources import students
         from ackd.errors import InputError
-        from ackd.federated import Federation
-        from ackd.sources import students
-        from ackd.streams import Streams
+        from ackd.federation.clients import ClientSplit
+        from ackd.federation.federated import Federation
+        from ackd.numerics.streams import Streams
 
         task, (make,), _ = students(
             task=self.task,
@@ -201,7 +201,7 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
 
 def _tabulate(result: Mapping[str, Any]) -> str:
     """A row for each start."""
-    from ackd.plan import readable
+    from ackd.teachers.cache.plan import readable
 
     lines = [
         f"{result['task']}: {result['metric']} {result['initial_dev_score']:.2f} on dev before anything was learned; "

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ackd.agents.presets import METHODS
+from ackd.building.setting import prepare
+from ackd.distributed.jobs import answering, this_worker
 from ackd.errors import InputError
-from ackd.identity import check_identity, identity
-from ackd.jobs import answering, this_worker
 from ackd.ledger import Ledger
-from ackd.setting import prepare
 from ackd.teachers import Cached
+from ackd.training.identity import check_identity, identity
 from ackd.types import Needs
 
 if TYPE_CHECKING:

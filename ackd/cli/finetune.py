@@ -40,12 +40,12 @@ class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
     def run(self) -> None:
         """Trains, reports on dev, and saves the model under OUTPUT/model."""
         from ackd import tasks
-        from ackd.checks import check_device
+        from ackd.building.checks import check_device
+        from ackd.building.sources import seen_by
         from ackd.cli.results import summary
-        from ackd.loop import Distillation, distill
-        from ackd.recipe import check_length
-        from ackd.runs import RunFolder
-        from ackd.sources import seen_by
+        from ackd.runs.folder import RunFolder
+        from ackd.training.loop import Distillation, distill
+        from ackd.training.recipe import check_length
         from ackd.types import Selection
 
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))
@@ -74,8 +74,8 @@ class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
 
     def _start(self, spec: object) -> tuple[StudentFactory, Tokenizer]:
         from ackd import models, tasks
+        from ackd.building.sources import student_of
         from ackd.errors import InputError
-        from ackd.sources import student_of
 
         assert isinstance(spec, tasks.TaskSpec)
         if self.model is not None:

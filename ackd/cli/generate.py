@@ -47,7 +47,7 @@ class Generate(ResumableOptions):
     def run(self) -> None:
         """Writes the corpus, block after block, to OUTPUT."""
         from ackd import corpora, models
-        from ackd.checks import check_device
+        from ackd.building.checks import check_device
         from ackd.cli.score import kept_in, ready
         from ackd.teachers import ModelTeacher
 

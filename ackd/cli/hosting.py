@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ackd.runs import write_whole
+from ackd.files.writing import write_whole
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ackd.envs.hosted import Course, Hosted, Watch
     from ackd.envs.instances import InstanceEnv
     from ackd.envs.recorder import Notes
-    from ackd.journal import Journal
+    from ackd.runs.journal import Journal
 
 TOKEN = "run"  # the file that says which run a checkpoint is of
 
@@ -40,8 +40,8 @@ class Students:
         """The environment or the cohort of that worker, on its device, with its turns of the instances."""
         from ackd.envs.hosted import Hosted
         from ackd.envs.recorder import Tape
-        from ackd.identity import identity
-        from ackd.journal import Journal
+        from ackd.runs.journal import Journal
+        from ackd.training.identity import identity
 
         train, turns = self.train, (worker, self.train.count)
         train = replace(train, device=train.device_of(worker, train.device))

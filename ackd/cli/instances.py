@@ -7,8 +7,8 @@ from typing import Any
 
 from ackd.agents.learner import by_place, check_learner
 from ackd.envs.instance_files import Instance, over
-from ackd.episode import ends
 from ackd.errors import InputError
+from ackd.mdp.episode import ends
 
 
 def check_instances(instances: Sequence[Instance], algorithm: str, given: Mapping[str, Any]) -> None:

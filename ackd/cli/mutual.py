@@ -38,10 +38,10 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
 
     def run(self) -> None:
         """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
+        from ackd.building.sources import students
         from ackd.cli.results import ledger_lines, summary
         from ackd.cli.student_card import Origin, write_card
-        from ackd.mutual import MutualLearning
-        from ackd.sources import students
+        from ackd.federation.mutual import MutualLearning
         from ackd.tasks import save_classifier
 
         folder = self.run_folder((*self.students, self.data))

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ackd.recipe import STEPS, Recipe, Schedule, length
-from ackd.stopping import whole
+from ackd.runs.stopping import whole
+from ackd.training.recipe import STEPS, Recipe, Schedule, length
 
 Precision = Literal["fp32", "bf16"]
 EVERY = 60.0  # seconds between two lines of progress
@@ -21,8 +21,8 @@ logger = logging.getLogger("ackd")
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ackd.journal import Journal
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
+    from ackd.runs.journal import Journal
 
 
 @dataclass(kw_only=True)
@@ -86,8 +86,8 @@ class ResumableOptions(OutputOptions):
         Raises:
             InputError: if it cannot be used.
         """
-        from ackd.rendezvous import restarted
-        from ackd.runs import RunFolder
+        from ackd.distributed.rendezvous import restarted
+        from ackd.runs.folder import RunFolder
 
         again = restarted()  # after a loss, and so in the middle of the run
         return RunFolder(
@@ -133,7 +133,7 @@ class RunOptions(ResumableOptions):
 
     def journal(self, folder: Path) -> Journal:
         """The journal in a folder, from which a run goes on."""
-        from ackd.journal import Journal
+        from ackd.runs.journal import Journal
 
         return Journal(folder, seconds=self.checkpoint_seconds)
 

@@ -36,7 +36,7 @@ class Predict(TextOptions):
 
     def run(self) -> None:
         """Writes the files, and says how often each class is in them."""
-        from ackd.predictions import predict
+        from ackd.experiments.predictions import predict
 
         with ExitStack() as shown:
             bars: list[tqdm[Any]] = []  # one, once all has been checked

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import torch
 
     from ackd.corpora import Corpus
-    from ackd.loop import Distillation
     from ackd.models import StudentFactory, Tokenizer
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
     from ackd.teachers import ModelTeacher
+    from ackd.training.loop import Distillation
     from ackd.types import Selection, Standing
 
 INTERVAL = 20  # optimizer steps between two points of the curve
@@ -73,9 +73,9 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
         from contextlib import ExitStack
 
         from ackd import models
-        from ackd.checks import check_device
+        from ackd.building.checks import check_device
         from ackd.cli.score import kept_in, ready
-        from ackd.loop import distill
+        from ackd.training.loop import distill
 
         folder = self.run_folder((self.corpus, self.config, self.student, self.teacher, self.tokenizer, self.dev_data))
         if self.finished(folder, "pretrain"):
@@ -147,7 +147,7 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
 
     def _check(self) -> None:
         from ackd.errors import InputError
-        from ackd.recipe import check_length
+        from ackd.training.recipe import check_length
 
         if (self.config is None) == (self.student is None):
             raise InputError("say what the student is: --config with a JSON file, or --student, and not both")
@@ -243,10 +243,10 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
     ) -> tuple[Distillation, Selection, dict[str, Any]]:
         """The training, what it transfers, and what it will have taken in the end."""
         from ackd import corpora, models
-        from ackd.budget import afford
         from ackd.knowledge import Tokens
-        from ackd.loop import Distillation
-        from ackd.recipe import length
+        from ackd.training.budget import afford
+        from ackd.training.loop import Distillation
+        from ackd.training.recipe import length
         from ackd.types import Selection
 
         part = corpora.part(len(corpus), self.part)

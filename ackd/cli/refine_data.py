@@ -52,7 +52,7 @@ class RefineData(OutputOptions):
         from ackd import corpora, models
         from ackd.cli.score import corpus_of
         from ackd.errors import InputError
-        from ackd.runs import RunFolder
+        from ackd.runs.folder import RunFolder
 
         places = (*self.teacher_scores, *self.reference_scores)
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(*places, self.corpus, self.exclude))

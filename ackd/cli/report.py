@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 if TYPE_CHECKING:
-    from ackd.cli.page import Picture, Table
-    from ackd.runlog import Cell, Run
+    from ackd.reporting.page import Picture, Table
+    from ackd.runs.log import Cell, Run
 
 REPORTED = ("train", "distill", "evaluate")
 SUBJECTS = {"evaluate": "tasks", "pretrain": "corpus"}  # the setting that says what a run is about, if not its task
@@ -31,12 +31,12 @@ class Report:
 
     def run(self) -> None:
         """Writes the pictures and the page."""
-        from ackd.cli import album
-        from ackd.cli.method_album import METHODS, of_method
-        from ackd.cli.page import page
-        from ackd.comparison import compare
         from ackd.errors import InputError
-        from ackd.runlog import open_run, read_decisions, read_table
+        from ackd.reporting import album
+        from ackd.reporting.comparison import compare
+        from ackd.reporting.method_album import METHODS, of_method
+        from ackd.reporting.page import page
+        from ackd.runs.log import open_run, read_decisions, read_table
 
         run = open_run(Path(self.folder))
         known = (*REPORTED, *METHODS)
@@ -119,7 +119,7 @@ def _title(run: Run) -> str:
 
 
 def _facts(run: Run) -> Table:
-    from ackd.cli.page import Table
+    from ackd.reporting.page import Table
 
     rows = [(name.replace("_", " "), _shown(value)) for name, value in run.result.items() if _said(value)]
     scores = run.result.get("dev_scores")
@@ -131,8 +131,8 @@ def _facts(run: Run) -> Table:
 
 
 def _tables(run: Run, cells: Sequence[Cell]) -> list[Table]:
-    from ackd.cli.page import Table
-    from ackd.cli.tables import HEADER, summaries
+    from ackd.reporting.page import Table
+    from ackd.reporting.tables import HEADER, summaries
 
     return [
         Table("Policies", summaries(cells), HEADER),

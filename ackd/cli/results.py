@@ -15,12 +15,12 @@ from ackd.agents.refine import Refining
 from ackd.cli.student_card import Origin, model_of, transferred, write_card
 from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
-from ackd.loop import Distillation
+from ackd.mdp.signals import FAMILIES
 from ackd.models import Tokenizer
-from ackd.plan import readable
-from ackd.runs import RunFolder
-from ackd.signals import FAMILIES
+from ackd.runs.folder import RunFolder
 from ackd.tasks import Task, save_classifier
+from ackd.teachers.cache.plan import readable
+from ackd.training.loop import Distillation
 from ackd.types import Standing
 
 

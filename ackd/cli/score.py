@@ -16,7 +16,7 @@ from ackd.cli.options import Precision, ResumableOptions, move, progress
 if TYPE_CHECKING:
     from ackd.corpora import Corpus
     from ackd.models import Tokenizer
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
 
 
 @dataclass(kw_only=True)
@@ -42,9 +42,9 @@ class Score(ResumableOptions):
     def run(self) -> None:
         """Writes the scores, block after block, to OUTPUT/scores.bin."""
         from ackd import corpora, models
-        from ackd.checks import check_device
+        from ackd.building.checks import check_device
+        from ackd.distributed.shards import own_device, own_shard
         from ackd.errors import InputError
-        from ackd.shards import own_device, own_shard
         from ackd.teachers import ModelTeacher
 
         if self.shard is None:

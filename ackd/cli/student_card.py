@@ -11,14 +11,14 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from ackd.agents.model_card import cell, plain, quoted
-from ackd.episode import Phase
 from ackd.ledger import Ledger
-from ackd.loop import Distillation
+from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
-from ackd.plan import readable
-from ackd.runs import RunFolder
+from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
 from ackd.teachers import ModelTeacher, uncached
+from ackd.teachers.cache.plan import readable
+from ackd.training.loop import Distillation
 from ackd.types import LABELS
 
 CARD, WEIGHTS = "README.md", "model.safetensors"

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ackd.envs.instance_files import Instance
     from ackd.envs.instances import InstanceEnv
     from ackd.envs.recorder import Note, Recorder
-    from ackd.journal import Journal
     from ackd.ledger import Ledger
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
+    from ackd.runs.journal import Journal
 
 # what only this machine knows or cares about; a policy's file is there to be shared
 PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
@@ -251,7 +251,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         """The environments as the learner has them, here or in workers, and who counts what they take."""
         from ackd.cli.hosting import Students, run_token, vectorised
         from ackd.envs.remote import RemoteVecEnv
-        from ackd.identity import identity
+        from ackd.training.identity import identity
 
         if not self.remote:
             watch, venv, _ = vectorised(env, self.at_once, recorder, journal, on_decision=bar.update)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ackd.cli.options import CacheOptions, DataOptions, LearningOptions, ModelOptions, RunOptions, progress
 
 if TYPE_CHECKING:
-    from ackd.grid import Grid, Pair
+    from ackd.experiments.grid import Grid, Pair
     from ackd.ledger import Ledger
-    from ackd.loop import Distillation
-    from ackd.runs import RunFolder
+    from ackd.runs.folder import RunFolder
+    from ackd.training.loop import Distillation
 
 UNTUNED: Pair = (1.0, 0.5)
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
@@ -48,11 +48,11 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
 
     def run(self) -> None:
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
+        from ackd.building.sources import find_tokenizer
         from ackd.cli.results import save_student
         from ackd.cli.student_card import Origin, model_of
-        from ackd.grid import Grid, pair, standing
+        from ackd.experiments.grid import Grid, pair, standing
         from ackd.ledger import Ledger
-        from ackd.sources import find_tokenizer
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache))
         if self.finished(folder, "tune"):
@@ -114,7 +114,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
             raise InputError("no teacher was named: give a folder or a hub id")
 
     def _prepare(self, cell: Pair) -> Distillation:
-        from ackd.setting import prepare
+        from ackd.building.setting import prepare
 
         settings = {**self.data_settings(), **self.model_settings(), **self.cache_settings()}
         return prepare(
@@ -135,7 +135,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     ) -> dict[str, Any]:
         """The fields of `result.json`; here, and only here, dev is read."""
         from ackd.cli.results import summary, teacher_standings
-        from ackd.grid import pair
+        from ackd.experiments.grid import pair
 
         control = next(row for row in rows if pair(row) == UNTUNED)
         chosen = pair(best)
@@ -181,7 +181,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         grid: Sequence[Pair],
     ) -> str:
         """Writes `table.csv` and `table.md`, and gives the latter back."""
-        from ackd.grid import pair
+        from ackd.experiments.grid import pair
 
         noted = []
         for row in rows:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ackd.workers import Make, Workers
+    from ackd.distributed.workers import Make, Workers
 
 # what may differ when a run is resumed: it changes who does the work, and not what comes of it
 GROWING = ("backend", "ray_address", "share_gpu", "step_timeout")
@@ -44,7 +44,7 @@ class WorkerOptions:
             InputError: if torchrun is named and did not start this process.
         """
         if self.workers is None and self.backend == "torchrun":
-            from ackd.workers import torchrun
+            from ackd.distributed.workers import torchrun
 
             return torchrun.world_size()
         return 1 if self.workers is None else self.workers
@@ -57,7 +57,7 @@ class WorkerOptions:
         """
         if self.backend != "torchrun":
             return False
-        from ackd.workers import torchrun
+        from ackd.distributed.workers import torchrun
 
         if torchrun.rank() == 0:
             return False
@@ -71,7 +71,7 @@ class WorkerOptions:
             InputError: if they do not all come.
         """
         if self.backend == "torchrun":
-            from ackd.workers import torchrun
+            from ackd.distributed.workers import torchrun
 
             torchrun.dismiss(self.step_timeout)
 
@@ -81,8 +81,8 @@ class WorkerOptions:
         Raises:
             InputError: if an option is out of range, or says something of a backend that is not named.
         """
+        from ackd.distributed.workers import BACKENDS, check
         from ackd.errors import InputError, unknown
-        from ackd.workers import BACKENDS, check
 
         if self.backend is not None and self.backend not in BACKENDS:
             raise unknown("backend", self.backend, BACKENDS)
@@ -102,8 +102,8 @@ class WorkerOptions:
         Raises:
             InputError: if they cannot be had.
         """
+        from ackd.distributed.workers import WorkerLost, start
         from ackd.errors import InputError
-        from ackd.workers import WorkerLost, start
 
         try:
             return start(
@@ -123,7 +123,7 @@ class WorkerOptions:
 
     def device_of(self, worker: int, device: str) -> str:
         """Where a worker computes: each on a GPU of its own, as far as there are as many."""
-        from ackd.workers import device_of
+        from ackd.distributed.workers import device_of
 
         return device_of(self.backend or "subproc", worker, device)
 

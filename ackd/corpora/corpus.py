@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ackd.corpora.chunks import Tokens, cut, encode
 from ackd.corpora.text import documents
 from ackd.errors import InputError, reason
+from ackd.files.writing import write_whole
 from ackd.models import (
     Tokenizer,
     end_token,
@@ -25,7 +26,6 @@ from ackd.models import (
     tokenizer_fingerprint,
     vocabulary_size,
 )
-from ackd.runs import write_whole
 from ackd.tasks import Split
 
 HEADER, TOKENS, OFFSETS, TOKENIZER = "corpus.json", "tokens.bin", "offsets.bin", "tokenizer"

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.corpora.corpus import Corpus, claim, mapped, read_header
+from ackd.distributed.shards import parse_shard
 from ackd.errors import InputError, not_finite
 from ackd.knowledge import label_loss
 from ackd.ledger import Ledger
-from ackd.shards import parse_shard
 from ackd.tasks import Split
 from ackd.types import Needs, Teacher
 

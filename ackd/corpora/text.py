@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ackd.errors import InputError
-from ackd.json_rows import encodable, json_rows
+from ackd.files.json_rows import encodable, json_rows
 
 LINES = (".jsonl", ".json", ".ndjson")
 

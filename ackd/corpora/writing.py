@@ -16,7 +16,7 @@ from ackd.corpora.corpus import TOKENS, Corpus, claim, seal, token_type
 from ackd.corpora.scores import BLOCK
 from ackd.errors import InputError
 from ackd.models import go_on
-from ackd.precision import computing
+from ackd.numerics.precision import computing
 from ackd.teachers import ModelTeacher
 from ackd.types import Needs
 

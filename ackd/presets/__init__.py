@@ -10,7 +10,7 @@ from ackd.errors import InputError, unknown
 from ackd.presets import collaborative, dynamickd, reffakd, revision, static
 from ackd.presets.preset import Material, Method, Preset
 from ackd.types import Shape, Teacher
-from ackd.weighting import Together, Weighting, together
+from ackd.weighting.weighting import Together, Weighting, together
 
 __all__ = ["METHODS", "NAMES", "Material", "Method", "Preset", "named", "parse", "preset", "read"]
 

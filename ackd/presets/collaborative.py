@@ -7,8 +7,8 @@ from typing import get_args
 
 from ackd.errors import InputError, unknown
 from ackd.knowledge.revision import check_classes
+from ackd.numerics.streams import drawing
 from ackd.presets.preset import Material, Method, Preset, classified, softened
-from ackd.streams import drawing
 from ackd.teachers import ModelTeacher, Partitioned
 from ackd.teachers.partitioned import By
 from ackd.types import Shape, Teacher

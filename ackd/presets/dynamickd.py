@@ -21,10 +21,10 @@ from ackd.errors import InputError, unknown
 from ackd.knowledge import Hidden, Logits, LogitsMse, layer_map
 from ackd.presets.preset import Method, Preset, of_each
 from ackd.presets.uncertain import EqualTeachers, UncertainHalf, UncertainObjectives, UncertainTeachers
-from ackd.scores import Pick, check_uncertain
 from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
-from ackd.weighting import PickedRows, Weighting
+from ackd.weighting.scores import Pick, check_uncertain
+from ackd.weighting.weighting import PickedRows, Weighting
 
 LOSSES = ("mse", "kl")
 ADOPTIONS = ("hard", "soft", "instance", "average")

@@ -14,11 +14,11 @@ from ackd.errors import InputError
 from ackd.knowledge import Logits
 from ackd.ledger import Ledger
 from ackd.models import StudentFactory
-from ackd.scores import Pick
 from ackd.stages import Stage
 from ackd.tasks import Split
 from ackd.types import Knowledge, Selection, Teacher
-from ackd.weighting import Weighting
+from ackd.weighting.scores import Pick
+from ackd.weighting.weighting import Weighting
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Preset:
         thin: the part of each batch that the student learns from at all; all of it if None.
         revise: puts what the method has of its own around or in the place of the teachers, if anything.
         weigh: makes, once for all students, a weighting from the teachers as they were named and the training data.
-        recipe: what the method was published with of `ackd.recipe.Recipe`, by the names of its fields.
+        recipe: what the method was published with of `ackd.training.recipe.Recipe`, by the names of its fields.
         gives_way: the losses are only what the method is usually run with, and give way to those of another.
     """
 

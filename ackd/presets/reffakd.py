@@ -12,9 +12,9 @@ from torch import Tensor
 from ackd.errors import InputError
 from ackd.knowledge import Logits, LogitsSoftCrossEntropy
 from ackd.ledger import Ledger
+from ackd.numerics.streams import drawing
 from ackd.presets.preset import Material, Method, Preset
 from ackd.stages import Stage
-from ackd.streams import drawing
 from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
 from ackd.teachers.labels import LabelTeacher, smooth_labels
 from ackd.types import Knowledge, Selection, Shape, Teacher

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ackd.errors import InputError, unknown
-from ackd.influence import Distilled, influence
 from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.revision import Revision, Where, check_classes, check_revision
 from ackd.presets.preset import Material, Method, Preset, Weigh, classified, softened
 from ackd.stages import Stage
 from ackd.teachers import Revised, Swapped
 from ackd.types import Selection, Shape, Teacher
+from ackd.weighting.influence import Distilled, influence
 
 logger = logging.getLogger("ackd")
 
@@ -50,7 +50,7 @@ def label_revision(
 
     With `keep` below 1 only that share of the training examples is distilled, those of the largest influence (the
     smallest for `influence-r`), which a share `held` of the training examples is held out to measure; all others learn
-    from labels alone. See `ackd.influence`: it stands in for the paper's estimator.
+    from labels alone. See `ackd.weighting.influence`: it stands in for the paper's estimator.
 
     References:
         Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,

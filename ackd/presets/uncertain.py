@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ackd.scores import entropy, uncertainty
 from ackd.types import Batch, Knowledge, Outputs
-from ackd.weighting import Answers, Weighting
+from ackd.weighting.scores import entropy, uncertainty
+from ackd.weighting.weighting import Answers, Weighting
 
 SMALL = 0  # the place of the small teacher; whoever else teaches is large
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ackd.errors import InputError, reason
-from ackd.json_rows import encodable
+from ackd.files.json_rows import encodable
 from ackd.tasks.read import ENDINGS, Columns, library
 
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ackd.errors import InputError, reason
-from ackd.json_rows import json_rows
+from ackd.files.json_rows import json_rows
 from ackd.tasks.glue import HUB
 from ackd.tasks.spec import TaskSpec
 

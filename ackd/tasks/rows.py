@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.errors import InputError
-from ackd.json_rows import encodable
+from ackd.files.json_rows import encodable
 from ackd.tasks.read import Columns, from_folder, from_hub
 from ackd.tasks.spec import TaskSpec
 

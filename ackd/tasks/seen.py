@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.errors import InputError, reason
+from ackd.files.writing import write_whole
 from ackd.models import model_folder
-from ackd.runs import write_whole
 from ackd.tasks.rows import Rows
 
 FILE, FORMAT = "seen.json", 1

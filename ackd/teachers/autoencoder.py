@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.streams import drawing
+from ackd.numerics.streams import drawing
 from ackd.teachers.labels import LabelTeacher
 
 Places: TypeAlias = NDArray[np.int64]

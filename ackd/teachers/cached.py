@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ackd.cache import Cache
 from ackd.ledger import Ledger
-from ackd.plan import Rows
 from ackd.teachers.around import Around
+from ackd.teachers.cache.plan import Rows
+from ackd.teachers.cache.store import Cache
 from ackd.types import Batch, Field, Needs, Outputs, Teacher
 
 

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ackd.cache import Cache, Examples
-from ackd.plan import make_plan
 from ackd.tasks import Split
+from ackd.teachers.cache.plan import make_plan
+from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.cached import Cached
 from ackd.types import Knowledge, Teacher
 

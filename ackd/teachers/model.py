@@ -10,7 +10,7 @@ import torch
 
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
-from ackd.precision import Precision, computing
+from ackd.numerics.precision import Precision, computing
 from ackd.types import Batch, Needs, Outputs, Shape
 
 

@@ -17,12 +17,12 @@ from ackd.agents.balancing import BALANCERS, balancer, famo, gradnorm, uncertain
 from ackd.agents.named import NAMED, named
 from ackd.agents.policy import Observations, Policy, State
 from ackd.agents.rules import RULES
-from ackd.choices import weights_of
 from ackd.cli.arms import arm
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.signals import FEATURES, GLOBALS
+from ackd.mdp.choices import weights_of
+from ackd.mdp.signals import FEATURES, GLOBALS
 
 K, WIDTH = 4, 6  # the labels and three types, in actions of six entries
 MASK = np.array([1] * K + [0] * (WIDTH - K), dtype=np.int8)

@@ -16,12 +16,12 @@ from ackd.agents.best_schedule import LOGS, Knots, best_schedule
 from ackd.agents.learner import choice_of, make_learner
 from ackd.agents.relative import Relative
 from ackd.agents.searching import BestSchedule
-from ackd.choices import Action
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.signals import Observation
+from ackd.mdp.choices import Action
+from ackd.mdp.signals import Observation
 from tests.played import share, toy
 
 FAMILIES = ("labels", "hidden")

@@ -14,10 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.correcting import LEAST_CHECKED, LEAST_ROUNDS, LEAST_STUDENTS, planned
 from ackd.agents.learner import make_learner
-from ackd.choices import Action
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
-from ackd.signals import Observation
+from ackd.mdp.choices import Action
+from ackd.mdp.signals import Observation
 
 
 @given(rounds=st.integers(1, 300), students=st.integers(1, 20), settings=st.integers(1, 20), search=st.booleans())

@@ -19,7 +19,7 @@ from ackd.agents.teacher_weights import Learning
 from ackd.knowledge import Hidden
 from ackd.presets import preset
 from ackd.types import LABELS, Knowledge, Shape
-from ackd.weighting import Answers
+from ackd.weighting.weighting import Answers
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
 NOW = Learning(rate=0.1, every=1, warmup=0.0)

@@ -18,13 +18,13 @@ from ackd.agents.evolving import Pbt
 from ackd.agents.learner import by_return, check_learner, choice_of, make_learner
 from ackd.agents.pbt import Evolution, Lineage, evolve
 from ackd.agents.relative import Relative
-from ackd.choices import weights_of
-from ackd.cohort import Cohort
+from ackd.cohort.cohort import Cohort
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.journal import Journal
+from ackd.mdp.choices import weights_of
+from ackd.runs.journal import Journal
 from ackd.types import LABELS, Selection
 
 FAMILIES = {"labels": "labels", "logits": "logits", "hidden": "hidden", "values": "relation", "hidden-cosine": "hidden"}

@@ -22,7 +22,6 @@ from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.store import load, save
-from ackd.choices import DOUBLINGS, weights_of
 from ackd.cli.arms import arm
 from ackd.cli.episodes import run_episode
 from ackd.cli.results import save_refined
@@ -30,7 +29,8 @@ from ackd.envs.make import tiny
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.signals import FAMILIES, FEATURES, GLOBALS, SCHEMA
+from ackd.mdp.choices import DOUBLINGS, weights_of
+from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS, SCHEMA
 
 MEMBERS = ("labels", "logits", "hidden", "attention")
 BY_HAND: dict[str, Sequence[float]] = {

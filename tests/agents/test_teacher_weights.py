@@ -22,13 +22,13 @@ from ackd.agents.teacher_weights import Learning, joined
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.knowledge import label_loss
-from ackd.loop import Distillation
 from ackd.models import shape_of
 from ackd.presets import Preset, preset
 from ackd.presets.uncertain import EqualTeachers
-from ackd.scores import Pick
+from ackd.training.loop import Distillation
 from ackd.types import LABELS, Batch, Knowledge, Outputs, Selection, Shape
-from ackd.weighting import Answers, PickedRows, Together, Weighting
+from ackd.weighting.scores import Pick
+from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
 NOW = Learning(rate=0.01, warmup=0.0)

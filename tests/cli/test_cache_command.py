@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ackd.cli import main
-from ackd.plan import parse_size
 from ackd.teachers import ModelTeacher
+from ackd.teachers.cache.plan import parse_size
 from ackd.teachers.kept import _caches
 
 COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "160", "--reward-examples", "40"]

@@ -47,8 +47,8 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
-from ackd.signals import FEATURES, GLOBALS
-from ackd.stopping import Stopped, stoppable
+from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.runs.stopping import Stopped, stoppable
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]

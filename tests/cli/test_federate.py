@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from ackd import models, tasks
 from ackd.cli import main
-from ackd.distiller import Distiller
 from ackd.errors import InputError
-from ackd.federated import Federation, average
+from ackd.federation.federated import Federation, average
+from ackd.federation.outcome import flips, on_own_classes, rounds_to
 from ackd.ledger import Ledger
-from ackd.outcome import flips, on_own_classes, rounds_to
 from ackd.tasks import Task
+from ackd.training.distiller import Distiller
 
 DATA = ["--max-examples", "536", "--reward-examples", "64", "--batch-size", "8", "--lr", "2e-3"]
 CLIENTS, ROUNDS, LOCAL, OWN, DISTIL = 3, 2, 3, 5, 6

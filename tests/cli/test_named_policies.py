@@ -89,7 +89,7 @@ def test_a_named_policy_is_resumed_and_not_trained_again(
     assert evaluate(table, teacher, f"agent={policy}") == 0
     before = cells(table)
 
-    from ackd.distiller import Distiller
+    from ackd.training.distiller import Distiller
 
     steps = []
     step = Distiller.step

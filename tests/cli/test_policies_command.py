@@ -18,7 +18,7 @@ from ackd.cli.arms import arm
 from ackd.cli.episodes import folder_of
 from ackd.envs.distillation import DistillationEnv
 from ackd.errors import InputError
-from ackd.signals import FEATURES, GLOBALS
+from ackd.mdp.signals import FEATURES, GLOBALS
 
 
 @pytest.fixture(autouse=True)

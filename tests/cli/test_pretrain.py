@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ackd.cli import main
 from ackd.corpora import open_corpus, open_scores
-from ackd.distiller import Distiller
+from ackd.training.distiller import Distiller
 from ackd.types import Report
 
 NURSERY = """The old farm had a {0} and a {1}. Every morning the {0} ran to the gate.

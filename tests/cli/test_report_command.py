@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from ackd import comparison, pictures
 from ackd.cli import main
 from ackd.cli.evaluate import COLUMNS
-from ackd.statistics import stratified_bootstrap
+from ackd.reporting import comparison, pictures
+from ackd.reporting.statistics import stratified_bootstrap
 
 FIXED = ["episode", "seed", "decision", "steps_done", "selection", "reward", "improvement", "cost", "bonus"]
 FIXED += ["reward_loss", "reward_score", "label_loss", "grad_norm", "learning_rate", "flops", "flops_share", "error"]

@@ -19,7 +19,7 @@ import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ackd.cli import Command, main
-from ackd.runs import RunFolder
+from ackd.runs.folder import RunFolder
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "12", "--decision-interval", "2"]
 SHORT += ["--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
@@ -42,7 +42,7 @@ def work(arguments: list[str]) -> None:
 def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
     """The command in a process of its own, which begins without importing everything anew."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.setting"])
+    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.building.setting"])
     process = context.Process(target=work, args=(arguments,))
     process.start()
     return process
@@ -199,7 +199,7 @@ def test_a_table_grows(tmp_path: Path, teacher: Path, monkeypatch: pytest.Monkey
         return [{name: value for name, value in cell.items() if name != "seconds"} for cell in cells]
 
     first = evaluate("labels", "all", seeds=1)
-    from ackd.distiller import Distiller
+    from ackd.training.distiller import Distiller
 
     steps = 0
     step = Distiller.step

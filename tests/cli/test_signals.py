@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ackd.cli import main
-from ackd.journal import ENTRIES, STATE
+from ackd.runs.journal import ENTRIES, STATE
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
 SHORT += ["--batch-size", "8", "--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
@@ -34,7 +34,7 @@ def work(arguments: list[str], errors: str) -> None:
 def start(arguments: list[str], errors: Path) -> multiprocessing.process.BaseProcess:
     """The command in a process of its own, which begins without importing everything anew."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.setting"])
+    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.building.setting"])
     process = context.Process(target=work, args=(arguments, str(errors)))
     process.start()
     return process

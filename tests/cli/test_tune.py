@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from ackd import models
 from ackd.cli import main
-from ackd.distiller import Distiller
-from ackd.loop import Distillation
 from ackd.presets import preset
+from ackd.training.distiller import Distiller
+from ackd.training.loop import Distillation
 from ackd.types import Batch, Outputs, Shape
 
 SHORT = ["--student-layers", "2", "--max-examples", "600", "--batch-size", "8", "--lr", "2e-3"]

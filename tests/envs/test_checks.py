@@ -15,7 +15,7 @@ from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.env_util import make_vec_env
 
-from ackd.choices import Stages
+from ackd.distributed.workers import start
 from ackd.envs.checks import action_masks, check_action
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.hosted import Registered
@@ -25,8 +25,8 @@ from ackd.envs.make import distill, tiny
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
+from ackd.mdp.choices import Stages
 from ackd.types import Selection
-from ackd.workers import start
 from tests.learned import weights
 
 ONE = Instance("one", "train", {"types": ("logits", "hidden")}, (0, 3))

@@ -23,8 +23,8 @@ from ackd.envs.make import tiny
 from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
 from ackd.errors import InputError
-from ackd.journal import Journal
-from ackd.signals import Observation
+from ackd.mdp.signals import Observation
+from ackd.runs.journal import Journal
 
 
 def make(students: int = 3, **setting: Any) -> CohortEnv:

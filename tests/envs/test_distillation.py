@@ -23,10 +23,10 @@ import ackd
 from ackd import Selection, models, tasks
 from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import distill, tiny
-from ackd.episode import Episode
 from ackd.errors import InputError
-from ackd.rewards import GAPS, GapClosed
-from ackd.signals import GLOBALS
+from ackd.mdp.episode import Episode
+from ackd.mdp.rewards import GAPS, GapClosed
+from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
 from ackd.types import Needs, Standing
 from tests.learned import weights

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from ackd import models, tasks
 from ackd.agents.policy import Policy
 from ackd.agents.rules import rule
-from ackd.choices import Weights, entries_of
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import read_instances
 from ackd.envs.make import distill, tiny
 from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
-from ackd.episode import Phase
 from ackd.errors import InputError
-from ackd.journal import Journal
-from ackd.rewards import GapClosed
+from ackd.mdp.choices import Weights, entries_of
+from ackd.mdp.episode import Phase
+from ackd.mdp.rewards import GapClosed
+from ackd.runs.journal import Journal
 from tests.learned import weights
 
 STEPS = 60

@@ -16,17 +16,17 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from ackd import stopping
 from ackd.agents.actor_critic import make_agent
+from ackd.distributed.workers import WorkerFailed, WorkerLost, Workers, start
+from ackd.distributed.workers.inline import Inline
 from ackd.envs.hosted import Hosted, Registered
 from ackd.envs.make import tiny
 from ackd.envs.recorder import Note, Tape
 from ackd.envs.recording import Recording
 from ackd.envs.remote import RemoteVecEnv
 from ackd.errors import InputError
-from ackd.journal import Journal
-from ackd.workers import WorkerFailed, WorkerLost, Workers, start
-from ackd.workers.inline import Inline
+from ackd.runs import stopping
+from ackd.runs.journal import Journal
 
 TOY = Registered("ACKD/Toy-v0", count=2)
 
@@ -192,7 +192,7 @@ def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_pa
     env.step(draws(env, 1)[0])
     assert not list(tmp_path.glob("*/state.pt"))
     monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
-    monkeypatch.setattr("ackd.journal.stop_asked", lambda: False)  # these are elsewhere, and get no signal
+    monkeypatch.setattr("ackd.runs.journal.stop_asked", lambda: False)  # these are elsewhere, and get no signal
     with pytest.raises(stopping.Stopped):
         env.step(draws(env, 1)[0])
     assert len(list(tmp_path.glob("*/state.pt"))) == 2

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import data_equivalence
 
-from ackd.choices import Stages
+from ackd.distributed.workers import start
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.hosted import Registered
 from ackd.envs.instance_files import Instance
@@ -23,8 +23,8 @@ from ackd.envs.make import tiny
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.replay import Record
 from ackd.envs.toy import ToyEnv
+from ackd.mdp.choices import Stages
 from ackd.types import Selection
-from ackd.workers import start
 
 SHORT: dict[str, Any] = {"types": ("logits", "hidden"), "steps": 6}
 ONE = Instance("one", "train", SHORT, (0, 3))

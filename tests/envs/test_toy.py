@@ -20,9 +20,9 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
-from ackd.choices import LEAST_SHARE
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
+from ackd.mdp.choices import LEAST_SHARE
 
 Chooser = Callable[[int], Sequence[int]]
 SUBSETS = list(itertools.product((0, 1), repeat=3))  # hidden, attention, logits

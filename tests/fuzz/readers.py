@@ -22,19 +22,20 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from ackd import comparison, comparison_pictures, corpora, knowledge, models, pictures, tasks
+from ackd import corpora, knowledge, models, tasks
 from ackd.agents import SetNetwork, library, store, weights
 from ackd.agents.model_card import card_text
-from ackd.cache import Cache, Examples
 from ackd.envs.instance_files import read_instances
 from ackd.errors import InputError
-from ackd.journal import Journal
-from ackd.loop import Distillation
+from ackd.mdp.signals import FEATURES, GLOBALS
 from ackd.models import Model, Tokenizer
-from ackd.runlog import open_run, read_decisions, read_table
-from ackd.runs import RunFolder
-from ackd.signals import FEATURES, GLOBALS
+from ackd.reporting import comparison, comparison_pictures, pictures
+from ackd.runs.folder import RunFolder
+from ackd.runs.journal import Journal
+from ackd.runs.log import open_run, read_decisions, read_table
 from ackd.teachers import ModelTeacher
+from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.loop import Distillation
 from ackd.types import Batch, Field, Knowledge, Needs, Selection, Shape
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched
@@ -640,7 +641,7 @@ def _make_tuned(folder: Path) -> None:
 
 def _read_tuned(folder: Path) -> None:
     """What `ackd tune --resume` reads."""
-    from ackd import grid
+    from ackd.experiments import grid
     from ackd.ledger import Ledger
 
     row = grid.read_row(folder / "row.json", (1.0, 0.5))
@@ -659,7 +660,7 @@ def _template() -> Model:
 
 
 def _make_federated(folder: Path) -> None:
-    from ackd.runs import write_tensors
+    from ackd.files.writing import write_tensors
 
     row = {"start": "initial", "round": 0, "score": 50.0, "loss": 0.7, "bytes_down": 1, "bytes_up": 1, "bytes": 2}
     write_tensors(
@@ -669,8 +670,8 @@ def _make_federated(folder: Path) -> None:
 
 def _read_federated(folder: Path) -> None:
     """What `ackd federate --resume` reads; what is damaged is made again."""
+    from ackd.federation.rounds import read_state
     from ackd.ledger import Ledger
-    from ackd.rounds import read_state
 
     state = read_state(folder / "initial.pt", model().state_dict())
     if state is not None:
@@ -681,6 +682,8 @@ def _read_federated(folder: Path) -> None:
         assert state["rows"][-1]["bytes"] + 2
 
 
+REPORTED = ("ackd.runs.log", "ackd.reporting.trends", "ackd.reporting.album", "ackd.cli.report")
+COMPARED = ("ackd.runs.log", "ackd.reporting.comparison", "ackd.reporting.album")
 READERS: dict[str, Reader] = {
     "policy": Reader(
         _save_policy, _read_policy, ("ackd.agents.store", "ackd.agents.card", "ackd.agents.weights"), seal=_seal_policy
@@ -691,27 +694,31 @@ READERS: dict[str, Reader] = {
         ("ackd.agents.library", "ackd.agents.card", "ackd.agents.weights"),
         seal=_seal_archive,
     ),
-    "cache": Reader(_make_cache, _read_cache, ("ackd.cache", "ackd.column")),
-    "journal": Reader(_make_journal, lambda folder: train(folder, 3), ("ackd.journal", "ackd.loop")),
-    "run": Reader(_make_run, _read_run, ("ackd.runs",)),
-    "runlog": Reader(_make_training, _read_runlog, ("ackd.runlog",)),
-    "table": Reader(_make_table, _read_runlog, ("ackd.runlog",)),
-    "report": Reader(_make_training, _read_report, ("ackd.runlog", "ackd.trends", "ackd.cli.album", "ackd.cli.report")),
-    "comparison": Reader(_make_table, _read_report, ("ackd.runlog", "ackd.comparison", "ackd.cli.album")),
+    "cache": Reader(_make_cache, _read_cache, ("ackd.teachers.cache.store", "ackd.teachers.cache.column")),
+    "journal": Reader(_make_journal, lambda folder: train(folder, 3), ("ackd.runs.journal", "ackd.training.loop")),
+    "run": Reader(_make_run, _read_run, ("ackd.runs.folder",)),
+    "runlog": Reader(_make_training, _read_runlog, ("ackd.runs.log",)),
+    "table": Reader(_make_table, _read_runlog, ("ackd.runs.log",)),
+    "report": Reader(
+        _make_training,
+        _read_report,
+        REPORTED,
+    ),
+    "comparison": Reader(_make_table, _read_report, COMPARED),
     "instances": Reader(_make_instances, _read_instances, ("ackd.envs.instance_files",), fixed=("polarity/keep",)),
     "model": Reader(_make_model, _read_model, ("ackd.models.load", "ackd.models.build")),
     "seen": Reader(_make_seen, _read_seen, ("ackd.tasks.seen",), fixed=("config.json", "model.safetensors")),
     "config": Reader(_make_config, _read_config, ("ackd.models.build", "ackd.models.vocabulary")),
     "csv": Reader(_make_csv, _own("csv"), ("ackd.tasks.rows", "ackd.tasks.read")),
-    "jsonl": Reader(_make_jsonl, _own("jsonl"), ("ackd.tasks.rows", "ackd.tasks.read", "ackd.json_rows")),
+    "jsonl": Reader(_make_jsonl, _own("jsonl"), ("ackd.tasks.rows", "ackd.tasks.read", "ackd.files.json_rows")),
     "parquet": Reader(_make_parquet, _own("parquet"), ("ackd.tasks.rows", "ackd.tasks.read")),
     "saved": Reader(_make_saved, _read_saved, ("ackd.tasks.data_sets", "ackd.tasks.own", "ackd.tasks.rows")),
     "columns": Reader(_make_columns, _read_columns, ("ackd.tasks.rows", "ackd.tasks.read")),
     "glue": Reader(_make_glue, _read_glue, ("ackd.tasks.rows", "ackd.tasks.read")),
-    "text": Reader(_make_text, _read_text, ("ackd.corpora.text", "ackd.corpora.chunks", "ackd.json_rows")),
+    "text": Reader(_make_text, _read_text, ("ackd.corpora.text", "ackd.corpora.chunks", "ackd.files.json_rows")),
     "corpus": Reader(_make_corpus, _read_corpus, ("ackd.corpora.corpus",), seal=_seal_corpus),
     "scores": Reader(_make_scores, _read_scores, ("ackd.corpora.scores", "ackd.corpora.corpus")),
     "pretrained": Reader(_make_pretrained, _read_pretrained, ("ackd.cli.refine_data", "ackd.cli.score")),
-    "tuned": Reader(_make_tuned, _read_tuned, ("ackd.grid",)),
-    "federated": Reader(_make_federated, _read_federated, ("ackd.rounds",)),
+    "tuned": Reader(_make_tuned, _read_tuned, ("ackd.experiments.grid",)),
+    "federated": Reader(_make_federated, _read_federated, ("ackd.federation.rounds",)),
 }

@@ -23,8 +23,8 @@ import torch
 
 from ackd.agents import library, store, weights
 from ackd.errors import InputError
-from ackd.journal import ENTRIES, STATE, Journal
-from ackd.reading import alike, read_tensors
+from ackd.files.reading import alike, read_tensors
+from ackd.runs.journal import ENTRIES, STATE, Journal
 from ackd.types import Selection
 from tests.fuzz import readers
 from tests.fuzz.mutate import change_state, mutated

@@ -11,12 +11,12 @@ from ackd import models
 from ackd.agents.mtkd_rl import MtkdRl
 from ackd.agents.rl_kd import Rewarding, RlKd
 from ackd.agents.teacher_weights import Learning
-from ackd.cohort import Cohort
+from ackd.cohort.cohort import Cohort
 from ackd.errors import InputError
-from ackd.loop import Distillation
-from ackd.mutual import MutualLearning
+from ackd.federation.mutual import MutualLearning
+from ackd.training.loop import Distillation
 from ackd.types import Selection
-from ackd.weighting import Weighting
+from ackd.weighting.weighting import Weighting
 from tests.fuzz.readers import READERS, Reader, build_training, model, tokenizer, train
 
 NOW = Learning(every=2, warmup=0.0)
@@ -68,8 +68,8 @@ PARTLY = [Selection.of("logits"), Selection.of("hidden")]  # so that some parame
 LEARNED = ("ackd.agents.rl_kd", "ackd.agents.mtkd_rl", "ackd.agents.teacher_weights")
 STATEFUL: dict[str, Reader] = {
     "journal": READERS["journal"],
-    "cohort": _reader(_cohort, [3, 4], (PARTLY, 1), "ackd.cohort", "ackd.stacked", "ackd.mixture"),
-    "mutual": _reader(_peers, 3, (1,), "ackd.mutual", "ackd.loop"),
+    "cohort": _reader(_cohort, [3, 4], (PARTLY, 1), "ackd.cohort.cohort", "ackd.cohort.stacked", "ackd.cohort.mixture"),
+    "mutual": _reader(_peers, 3, (1,), "ackd.federation.mutual", "ackd.training.loop"),
     **{
         kind: _reader(partial(_weighted, kind), 3, (TAUGHT, 1), *LEARNED)
         for kind in ("rl-kd", "rl-kd-visit", "mtkd-rl")

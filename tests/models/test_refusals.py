@@ -11,9 +11,9 @@ from transformers import BartConfig, BertConfig, GPT2Config, LlamaConfig, MambaC
 
 import ackd
 from ackd import models
+from ackd.building.sources import find_tokenizer
 from ackd.errors import InputError
 from ackd.models import Model
-from ackd.sources import find_tokenizer
 from ackd.types import Selection
 from tests.models.families import SIZES, config_of
 from tests.models.small import SPECIAL, VOCABULARY, save, settings, tokenizer, write_sentences

@@ -16,20 +16,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ackd import distill, models, prepare, tasks
-from ackd.distiller import Distiller
 from ackd.errors import InputError
 from ackd.knowledge import Hidden, Logits, LogitsMse
 from ackd.ledger import Ledger
-from ackd.loop import Distillation
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import METHODS, Preset, preset
 from ackd.presets.dynamickd import ADOPTIONS
 from ackd.presets.uncertain import UncertainHalf, UncertainObjectives, UncertainTeachers
-from ackd.scores import Pick
-from ackd.student import Student
 from ackd.teachers import ModelTeacher
+from ackd.training.distiller import Distiller
+from ackd.training.loop import Distillation
+from ackd.training.student import Student
 from ackd.types import EMBEDDINGS, Batch, Knowledge, Needs, Outputs, Selection, Shape
-from ackd.weighting import Answers, PickedRows, Together
+from ackd.weighting.scores import Pick
+from ackd.weighting.weighting import Answers, PickedRows, Together
 from tests.learned import weights
 from tests.watched import Watched
 

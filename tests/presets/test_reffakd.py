@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd import distill, models, prepare, tasks
-from ackd.distiller import Distiller
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import distill as environment
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.loop import Distillation
 from ackd.models import Meter, shape_of
 from ackd.presets import Material, Preset, preset
-from ackd.student import Student
 from ackd.tasks import Split
 from ackd.teachers import LabelTeacher
+from ackd.training.distiller import Distiller
+from ackd.training.loop import Distillation
+from ackd.training.student import Student
 from ackd.types import Needs, Shape
 
 CLASSES, SIZE = 3, 24

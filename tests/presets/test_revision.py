@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd import Selection, distill, models, prepare, tasks
-from ackd.distiller import Distiller
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.loop import Distillation
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import Material, Preset, preset
-from ackd.student import Student
 from ackd.tasks import Split
 from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
+from ackd.training.distiller import Distiller
+from ackd.training.loop import Distillation
+from ackd.training.student import Student
 from ackd.types import Needs, Report, Shape
 
 CLASSES, SIZE = 3, 24

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ackd.cache import Cache, Examples
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.models import Model
-from ackd.plan import DTYPES, row_sizes
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, uncached
+from ackd.teachers.cache.plan import DTYPES, row_sizes
+from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import Batch, Field, Needs, Outputs, Shape
 
 LENGTHS = np.array([7, 3, 12, 1, 5, 5, 9, 2], np.int64)

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ackd.cache import Cache, Examples
 from ackd.errors import InputError
 from ackd.knowledge.revision import revised
 from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, Partitioned, Revised, Swapped, uncached
+from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.revised import swapped
 from ackd.types import Batch, Field, Needs, Outputs, Shape, Teacher
 

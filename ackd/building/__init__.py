@@ -1,0 +1,1 @@
+"""From names and paths to a checked, ready distillation."""

@@ -1,0 +1,1 @@
+"""N students in one batched step."""

@@ -1,0 +1,181 @@
+"""N students as one: their weights stacked, moved by one optimizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from ackd.files.reading import alike, restore
+from ackd.training.student import Student
+
+
+class Stacked:
+    """Students of one shape and one setting, each of whose parameters is one tensor `[N, ...]` for all of them.
+
+    One step moves them all, and each as it would move alone: by its own gradient, clipped by its own norm, with its
+    own moments. The students' own modules stay: their weights become views of the stacked ones.
+
+    Args:
+        students: before their first step.
+    """
+
+    def __init__(self, students: Sequence[Student]) -> None:
+        self.students = tuple(students)
+        self.clip = students[0].clip
+        self.parameters: list[Tensor] = []  # [N, ...] each, in the order of `Student.parameters`
+        self._own: list[tuple[nn.Parameter, ...]] = []  # the students' views of each
+        self.model = self._stack([student.model for student in students])
+        companions = zip(*(student.companions for student in students), strict=True)
+        self.companions = [self._stack(those) for those in companions]
+        stacked = {id(own[0]): one for one, own in zip(self.parameters, self._own, strict=True)}
+        groups = students[0].optimizer.param_groups
+        self.optimizer = AdamW(
+            [{**group, "params": [stacked[id(p)] for p in group["params"]]} for group in groups], fused=True
+        )
+        self.schedule = LambdaLR(self.optimizer, students[0].schedule.lr_lambdas)
+        self._split: set[int] = set()  # places of the parameters that are moved student by student
+        self._dense: dict[int, Tensor] = {}  # by place: a gradient that is 0 but for the rows of the present step
+
+    def _stack(self, modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+        """The modules' parameters by name, [N, ...] each."""
+        weights = {}
+        for named in zip(*(module.named_parameters() for module in modules), strict=True):
+            name, own = named[0][0], tuple(parameter for _, parameter in named)
+            weights[name] = torch.stack([parameter.detach() for parameter in own])
+            for parameter, view in zip(own, weights[name].unbind(), strict=True):
+                parameter.data = view
+            if own[0].requires_grad:
+                self.parameters.append(weights[name].requires_grad_())
+                self._own.append(own)
+        return weights
+
+    def reached(self, losses: Tensor) -> frozenset[int]:
+        """The places, in `parameters`, of those that have a part in `losses`, [N]."""
+        found = torch.autograd.grad(losses.sum(), self.parameters, retain_graph=True, allow_unused=True)
+        return frozenset(place for place, gradient in enumerate(found) if gradient is not None)
+
+    def update(self, moving: NDArray[np.bool_] | None = None) -> Tensor:
+        """Takes the optimizer step; each student's gradient norm before clipping, [N], on the device.
+
+        Args:
+            moving: [P, N], which of the P parameters each student's loss reached. Alone, it would have no gradient for
+                the others, so these neither decay nor count a step. Without it, all students reached the same.
+        """
+        gradients = {place: p.grad for place, p in enumerate(self.parameters) if p.grad is not None}
+        rows = {place: grad.coalesce() for place, grad in gradients.items() if grad.is_sparse}
+        gradients |= rows
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([_norms(grad) for grad in gradients.values()]), dim=0)
+        shares = (self.clip / (norm + 1e-6)).clamp_max(1.0)
+        for place, grad in gradients.items():
+            if place in rows:
+                self._lay_out(place, grad, shares)
+            else:
+                grad.mul_(_along(shares, grad))
+        if moving is not None:
+            for place in np.flatnonzero(moving.any(1) & ~moving.all(1)).tolist():
+                self.split(place)
+        for place in self._split:
+            whole = self.parameters[place].grad
+            for i, own in enumerate(self._own[place]):
+                own.grad = None if whole is None or (moving is not None and not moving[place, i]) else whole[i]
+        self.optimizer.step()
+        self.schedule.step()
+        for place, grad in rows.items():
+            self._dense[place][tuple(grad.indices())] = 0
+        for one in (*self.parameters, *(own for place in self._split for own in self._own[place])):
+            one.grad = None
+        return norm
+
+    def _lay_out(self, place: int, rows: Tensor, shares: Tensor) -> None:
+        """Makes the clipped gradient of some rows the parameter's dense one, in memory that is 0 everywhere else."""
+        stacked = self.parameters[place]
+        if place not in self._dense:
+            self._dense[place] = torch.zeros_like(stacked, requires_grad=False)
+        values = rows.values()
+        self._dense[place][tuple(rows.indices())] = values * _along(shares[rows.indices()[0]], values)
+        stacked.grad = self._dense[place]
+
+    def split(self, place: int) -> None:
+        """From now on a parameter is moved student by student, since what some of them do not reach stays as it is."""
+        if place in self._split:
+            return
+        self._split.add(place)
+        stacked, own = self.parameters[place], self._own[place]
+        for group in self.optimizer.param_groups:
+            group["params"] = [p for one in group["params"] for p in (own if one is stacked else (one,))]
+        state = self.optimizer.state.pop(stacked, {})
+        for i, p in enumerate(own if state else ()):
+            self.optimizer.state[p] = {
+                name: value[i] if value.dim() else value.clone() for name, value in state.items()
+            }
+
+    @torch.no_grad()
+    def inherit(self, parents: Sequence[int]) -> None:
+        """Makes each student what another is now, or itself: weights and moments, to the bit; [N] places."""
+        heirs = [i for i, parent in enumerate(parents) if parent != i]
+        theirs = [parents[i] for i in heirs]
+        if not heirs:
+            return
+        for weights in (self.model, *self.companions):
+            for one in weights.values():
+                one[heirs] = one[theirs]
+        states = self.optimizer.state
+        for place, stacked in enumerate(self.parameters):
+            own = self._own[place]
+            if place not in self._split:
+                for value in states.get(stacked, {}).values():
+                    if value.dim():  # the count of steps is everybody's
+                        value[heirs] = value[theirs]
+                continue
+            given = [{name: value.clone() for name, value in states.get(own[i], {}).items()} for i in theirs]
+            for i, state in zip(heirs, given, strict=True):
+                states.pop(own[i], None)
+                if state:
+                    states[own[i]] = state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, moments and schedule, as copies that later steps leave alone."""
+        return {
+            "parameters": [one.detach().clone() for one in self.parameters],
+            "split": sorted(self._split),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "schedule": copy.deepcopy(self.schedule.state_dict()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`, which stays untouched, before the first step.
+
+        Raises:
+            ValueError: if it is of other students.
+        """
+        with torch.no_grad():
+            for one, saved in zip(self.parameters, state["parameters"], strict=True):
+                if not alike(saved, one):
+                    raise ValueError("the weights are those of other students")
+                one.copy_(saved)
+        for place in state["split"]:
+            self.split(range(len(self.parameters))[place])
+        restore(self.optimizer, state["optimizer"])
+        restore(self.schedule, state["schedule"])
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    """`values`, [N], as [N, 1, ...] with as many dimensions as `like`."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _norms(gradient: Tensor) -> Tensor:
+    """The norm of each student's part, [N, ...] -> [N]."""
+    if not gradient.is_sparse:
+        norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+        return norms
+    squares = gradient.values().square().flatten(1).sum(1)
+    return squares.new_zeros(gradient.shape[0]).index_add_(0, gradient.indices()[0], squares).sqrt()

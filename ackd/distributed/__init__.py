@@ -1,0 +1,1 @@
+"""Other processes and machines: those that train one student together, and those that do jobs."""

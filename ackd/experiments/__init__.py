@@ -1,0 +1,1 @@
+"""What is done with trainings: a grid of settings, several processes, predictions."""

@@ -1,0 +1,147 @@
+"""Students of a grid of settings, trained cell by cell and kept on disk until one of them is chosen."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ackd.errors import InputError
+from ackd.files.reading import alike, read_tensors
+from ackd.files.writing import write_tensors, write_whole
+from ackd.ledger import Ledger
+from ackd.models import Model
+from ackd.runs.journal import Journal
+from ackd.training.loop import Distillation, distill
+from ackd.types import Standing
+
+Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Plain distillation at every temperature and weight, judged on the reward split.
+
+    What is finished is read from the folder, so that a search that was killed goes on where it was.
+
+    Args:
+        folder: of the run.
+        make: the distillation of a cell.
+        seeds: of the students of every cell.
+        journal: in a folder, that of one training.
+    """
+
+    folder: Path
+    make: Callable[[Pair], Distillation]
+    seeds: Sequence[int]
+    journal: Callable[[Path], Journal]
+
+    def row(self, cell: Pair, on_student: Callable[[], object] = lambda: None) -> dict[str, Any]:
+        """What a cell's students come to; they are trained unless the run had come so far."""
+        done = self.folder / "cells" / f"{_named(cell)}.json"
+        if done.is_file():
+            row = read_row(done, cell)
+            for _ in self.seeds:
+                on_student()
+            return row
+        distillation, total, standings = self.make(cell), Ledger(), []
+        for seed in self.seeds:
+            journal = distillation.journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
+            standings.append(_trained(distillation, seed))
+            path = self._student(cell, seed)
+            if standings[-1].finite and not path.is_file():
+                write_tensors(path, distillation.student.model.state_dict())
+            journal.finish()
+            total.add(distillation.ledger)
+            on_student()
+        row = {"temperature": cell[0], "kd_weight": cell[1], **_told(standings, total)}
+        write_whole(done, json.dumps(row).encode())
+        shutil.rmtree(self.folder / "checkpoint" / _named(cell))
+        return row
+
+    def taught(self, cell: Pair, seed: int) -> Distillation:
+        """A distillation that holds a student of a finished cell."""
+        distillation = self.make(cell)
+        distillation.reset(seed)
+        read_student(self._student(cell, seed), distillation.student.model)
+        return distillation
+
+    def forget(self, cell: Pair) -> None:
+        """Students that are not chosen take no room."""
+        shutil.rmtree(self._student(cell, 0).parent, ignore_errors=True)
+
+    def _student(self, cell: Pair, seed: int) -> Path:
+        return self.folder / "students" / _named(cell) / f"{seed}.pt"
+
+
+def _named(cell: Pair) -> str:
+    return f"{cell[0]}-{cell[1]}"
+
+
+def pair(row: Mapping[str, Any]) -> Pair:
+    """Which cell a row is of."""
+    return row["temperature"], row["kd_weight"]
+
+
+def standing(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What a row is chosen by: the score, and of equal ones the loss."""
+    return row["reward_score"], -row["reward_loss"]
+
+
+def _told(standings: Sequence[Standing], total: Ledger) -> dict[str, Any]:
+    """A row's figures, without a score if a training diverged."""
+    finite = all(one.finite for one in standings)
+    count = len(standings)
+    return {
+        "reward_score": round(sum(100 * one.score for one in standings) / count, 4) if finite else None,
+        "reward_loss": sum(one.loss for one in standings) / count if finite else None,
+        "reward_scores": [round(100 * one.score, 4) if one.finite else None for one in standings],
+        "seconds": round(sum(total.seconds.values()), 3),
+        "error": "" if finite else "divergence",
+        "ledger": total.as_dict(),
+    }
+
+
+def _trained(distillation: Distillation, seed: int) -> Standing:
+    """Trains a student; how it stands on the reward split, without a score if it diverged."""
+    (stage,) = distillation.stages
+    try:
+        distill(distillation, stage.selection, seed=seed)
+        return distillation.measure(distillation.task.reward, "reward")
+    except FloatingPointError:
+        return Standing(math.nan, math.nan)
+
+
+def read_row(path: Path, cell: Pair) -> dict[str, Any]:
+    """The row of a cell that a run had finished.
+
+    Raises:
+        InputError: if it is another's, or damaged.
+    """
+    score = {"reward_score": 0.0, "reward_loss": 0.0, "reward_scores": [0.0]}
+    no_score: dict[str, Any] = {"reward_score": None, "reward_loss": None, "reward_scores": []}
+    told = {"temperature": 0.0, "kd_weight": 0.0, "seconds": 0.0, "error": "", "ledger": Ledger().as_dict()}
+    try:
+        row: dict[str, Any] = json.loads(path.read_bytes())
+        sound = alike(row, told | (no_score if row["error"] else score)) and pair(row) == cell
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise InputError(f"{path} is damaged: delete it, and its students are trained again with --resume")
+    return row
+
+
+def read_student(path: Path, model: Model) -> None:
+    """Gives a model the weights of a student that a run had trained.
+
+    Raises:
+        InputError: if they are another model's, or damaged.
+    """
+    try:
+        model.load_state_dict(read_tensors(path))
+    except (InputError, RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read: start the run anew with --overwrite") from error

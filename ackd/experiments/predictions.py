@@ -1,0 +1,159 @@
+"""Predictions of a model, as files: for GLUE's leaderboard, and for a user's own texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd import models, tasks
+from ackd.building.checks import check_device, class_order
+from ackd.errors import InputError, unknown
+from ackd.files.writing import write_whole
+from ackd.ledger import Ledger
+from ackd.models import Model
+from ackd.numerics.precision import Precision
+from ackd.tasks import Split, Submission
+from ackd.teachers import ModelTeacher
+from ackd.training.measuring import answers
+from ackd.types import Batch, Needs, Outputs
+
+COLUMNS = ("index", "prediction")
+
+
+def predict(
+    model: str,
+    task: str,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    data: str | None = None,
+    text_columns: Sequence[str] = (),
+    split: str | None = None,
+    max_length: int = 128,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    on_batch: Callable[[int, int], object] = lambda done, rows: None,
+) -> dict[Path, list[str]]:
+    """Writes what a model predicts for the test split of a GLUE task, or for texts of one's own.
+
+    Args:
+        model: a folder with a fine-tuned model, a run's folder that holds one, or a hub id.
+        task: a GLUE task or ax, which an MNLI model answers; or any name for data of one's own, and for its file.
+        output: the folder for the files, which may hold others.
+        overwrite: replace files that are there.
+        data: as `prepare` takes it.
+        text_columns: one or two, of data of one's own.
+        split: of a data set of one's own; `test`, or the only one, if None.
+        max_length: tokens of an example.
+        device: cpu, cuda or cuda:1.
+        precision: fp32 | bf16.
+        on_batch: told after each batch how many rows are done, and of how many.
+
+    Returns:
+        The predictions, by the file that has them: TSV with a header, whole or not there.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence, and nothing is written.
+    """
+    own = tasks.is_own(data, text_columns)
+    known = None if own else _submission(task, text_columns, split)
+    splits = {task: split or ""} if known is None else known.splits
+    if not re.fullmatch(r"[^/.][^/]*", task):
+        raise InputError(f"the task {task!r} gives its file its name: take letters and digits")
+    files = {name: Path(output) / f"{name}.tsv" for name in splits}
+    _check_files(list(files.values()), overwrite)
+    place = check_device(device)
+    if known is not None:
+        rows = {name: known.rows(data, one) for name, one in splits.items()}
+    else:
+        assert data is not None
+        rows = {task: tasks.own_texts(task, data, text_columns, split)}
+    teacher = ModelTeacher(models.load_model(model, device=place), precision=precision)
+    tokenizer = models.load_tokenizer(model)
+    tasks.check_max_length(tokenizer, max_length)
+    asked = known or _own(task, teacher.model)
+    order = class_order(asked.spec, teacher.model, model) if known else range(len(asked.words))
+    total, done, found = sum(map(len, rows.values())), 0, {}
+
+    def ask(batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        nonlocal done
+        outputs = teacher(batch, needs, ledger)
+        done += len(batch.ids)
+        on_batch(done, total)
+        return outputs
+
+    for name, those in rows.items():
+        texts = Split.tokenise(those.texts, those.labels, those.ids, tokenizer, max_length)
+        _check_tokens(texts, teacher.model, model)
+        logits, _ = answers(ask, texts, place, teacher.shape.vocabulary)
+        if not np.isfinite(logits).all():
+            raise InputError(f"the model {model} answers NaN or infinity: its weights are damaged; train it anew")
+        found[name] = _words(asked, logits, order)
+    for name, words in found.items():
+        write_whole(files[name], _table(rows[name].ids.tolist(), words).encode())
+    return {files[name]: words for name, words in found.items()}
+
+
+def _submission(task: str, text_columns: Sequence[str], split: str | None) -> Submission:
+    """What the leaderboard takes of a task."""
+    if text_columns or split is not None:
+        raise InputError("--text-columns and --split go with data of your own: name it with --data, or leave them away")
+    if task in tasks.EMBEDDED:
+        raise InputError(f"the task {task} is generated and has no test split: name a GLUE task, or data of your own")
+    if task not in tasks.SUBMISSIONS:
+        raise unknown("task", task, tasks.SUBMISSIONS)
+    return tasks.SUBMISSIONS[task]
+
+
+def _own(task: str, model: Model) -> Submission:
+    """What a model says of texts of one's own: the names of its classes, their numbers, or a number."""
+    count = model.config.num_labels
+    if getattr(model.config, "problem_type", None) == "multi_label_classification":
+        raise InputError("the model gives a text several labels at once: give one that was fine-tuned to choose one")
+    classes = tuple(models.class_names(model) or map(str, range(count))) if count > 1 else ()
+    return Submission(tasks.TaskSpec(task, (), "", classes, ()), {}, classes)
+
+
+def _check_files(files: Sequence[Path], overwrite: bool) -> None:
+    """Whether they can be written."""
+    for file in files:
+        if file.exists() and not (overwrite and file.is_file()):
+            raise InputError(f"{file} is there already: choose another folder, or add --overwrite")
+    folder = files[0].parent
+    existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"the output folder {folder} cannot be written: {existing} is read-only, or a file")
+
+
+def _check_tokens(texts: Split, model: Model, source: str) -> None:
+    """Whether the model has what the tokenizer makes of the texts."""
+    models.check_length(model, int(texts.lengths.max()), source)
+    size, largest = models.shape_of(model).vocabulary, int(texts.inputs["input_ids"].max())
+    if largest >= size:
+        raise InputError(
+            f"the model {source} has a vocabulary of {size}, and its tokenizer gives the token {largest}: they do not "
+            "belong together"
+        )
+
+
+def _words(asked: Submission, logits: NDArray[np.float64], order: Sequence[int]) -> list[str]:
+    """[N], what is predicted of each row, from logits [N, C] whose columns stand for the classes in `order`."""
+    if asked.spec.regression:
+        return [f"{value:.6g}" for value in (logits[:, 0].clip(*asked.limits) + 0.0).tolist()]
+    return [asked.words[order[place]] for place in logits.argmax(1).tolist()]
+
+
+def _table(index: Sequence[int], words: Sequence[str]) -> str:
+    """As tab-separated values."""
+    file = io.StringIO()
+    rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows(zip(index, words, strict=True))
+    return file.getvalue()

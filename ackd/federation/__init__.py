@@ -1,0 +1,1 @@
+"""Several models that learn from each other: clients and rounds, peers."""

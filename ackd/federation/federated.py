@@ -1,0 +1,162 @@
+"""A federation, simulated: clients that learn on their own parts, and a server that averages what they learned."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ackd.errors import InputError
+from ackd.federation.clients import Places
+from ackd.ledger import Ledger
+from ackd.models import Model, shape_of
+from ackd.presets import preset
+from ackd.tasks import Split, Task
+from ackd.teachers import ModelTeacher
+from ackd.training.loop import Distillation, distill
+from ackd.types import Selection, Teacher
+
+Weights: TypeAlias = Mapping[str, Tensor]  # a model's state dict
+
+
+@dataclass
+class Federation:
+    """K clients and a server; whatever learns is a `Distillation` of its own, from the weights that it was sent.
+
+    Every round is a training of its own, with its warm-up and decay of the learning rate and new moments. Everything
+    random follows from `seed`, the round and the client, so a round may be repeated by itself.
+
+    Args:
+        task: its training data is divided among the clients and the server; `reward` is the server's held-out part.
+        public: places of the training examples that the server has.
+        parts: places of each client's examples.
+        model: the starting model.
+        seed: of all trainings.
+        setting: of each `Distillation`: `batch_size`, `lr`, `recipe`, `device`, `precision`.
+
+    References:
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017,
+        https://arxiv.org/abs/1602.05629
+        Alballa, Canini, Practical Insights into Knowledge Distillation for Pre-Trained Models, 2024,
+        https://arxiv.org/abs/2402.14922
+    """
+
+    task: Task
+    public: Places
+    parts: Sequence[Places]
+    model: Model
+    seed: int = 0
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._judge = self._training(self.public, (), self.weights_of(self.model), steps=1)
+
+    @property
+    def size(self) -> int:
+        """Bytes of one model as it is sent."""
+        return sum(value.nbytes for value in self.model.parameters())
+
+    @staticmethod
+    def weights_of(model: Model) -> Weights:
+        """A copy of a model's state dict, on the host."""
+        return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    def holding(self, weights: Weights) -> Model:
+        """A model with these weights."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(weights)
+        return model
+
+    def learn(self, client: int, weights: Weights, *, steps: int, turn: int, ledger: Ledger) -> Weights:
+        """What a client makes of the weights it was sent, by `steps` steps on the labels of its part.
+
+        Args:
+            client: its place.
+            weights: what it was sent.
+            steps: optimizer steps.
+            turn: the round, 0 before the first.
+            ledger: is told what that took.
+
+        Raises:
+            FloatingPointError: if the training diverges.
+        """
+        training = self._training(self.parts[client], (), weights, steps=steps)
+        return self._taught(training, Selection(), (turn, client), ledger)
+
+    def round(self, weights: Weights, *, steps: int, turn: int, ledger: Ledger) -> Weights:
+        """One round of FedAvg: every client learns from `weights`, and the server averages what comes back."""
+        learned = [self.learn(k, weights, steps=steps, turn=turn, ledger=ledger) for k in range(len(self.parts))]
+        return average(learned, [len(part) for part in self.parts])
+
+    def consolidate(
+        self, models: Sequence[Weights], weights: Weights, *, steps: int, alpha: float, tau: float, ledger: Ledger
+    ) -> Weights:
+        """One model of several, distilled on the server's part from the starting `weights`; of none: of labels alone.
+
+        (1 - alpha) CE + alpha tau^2 1/K sum_k KL(p_k || p_S)
+        """
+        teachers = [ModelTeacher(self.holding(one).to(self._judge.device)) for one in models]
+        if not teachers:
+            training = self._training(self.public, (), weights, steps=steps)
+            return self._taught(training, Selection(), (0, len(self.parts)), ledger)
+        shape = shape_of(self.model)
+        method = preset("kd-average", shape, [one.shape for one in teachers], alpha=alpha, tau=tau)
+        training = self._training(self.public, teachers, weights, steps=steps, knowledge=method.knowledge)
+        (stage,) = method.stages
+        return self._taught(training, stage.selection, (0, len(self.parts)), ledger)
+
+    def _training(
+        self, places: Places, teachers: Sequence[Teacher], weights: Weights, *, steps: int, knowledge: Any = ()
+    ) -> Distillation:
+        part = replace(self.task, train=self.task.train.select(places))
+        return Distillation(
+            part,
+            teachers,
+            lambda: self.holding(weights),
+            lambda: knowledge,
+            steps=steps,
+            scale_steps=0,
+            **self.setting,
+        )
+
+    def _taught(self, training: Distillation, selection: Selection, place: tuple[int, int], ledger: Ledger) -> Weights:
+        seed = int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
+        distill(training, selection, seed=seed)
+        ledger.add(training.ledger)
+        return self.weights_of(training.student.model)
+
+    def answers(self, weights: Weights, split: Split, part: str, ledger: Ledger) -> NDArray[np.float64]:
+        """What a model with these weights answers to a split, [N, C]."""
+        teacher = ModelTeacher(self.holding(weights).to(self._judge.device))
+        self._judge.ledger = Ledger()
+        with self._judge.ledger.timing(part):
+            answers = self._judge.answer(teacher, split, part)
+        if part == "reward":
+            self._judge.ledger.reward_passes += len(split) / len(self.task.reward)
+        ledger.add(self._judge.ledger)
+        return answers
+
+
+def average(models: Sequence[Weights], counts: Sequence[int]) -> Weights:
+    """The mean of models' weights by their counts of examples, `sum_k n_k / n w_k`; what is no float is the first's.
+
+    Raises:
+        InputError: if there is no model, or not one count above 0 for each.
+    """
+    if not models or len(models) != len(counts) or min(counts) < 1:
+        raise InputError(f"{len(models)} models cannot be averaged by the counts {list(counts)}: give one for each")
+    total = sum(counts)
+    mean: dict[str, Tensor] = {}
+    for name, first in models[0].items():
+        if not first.is_floating_point():
+            mean[name] = first
+            continue
+        terms = [one[name].double() * (count / total) for one, count in zip(models, counts, strict=True)]
+        mean[name] = torch.stack(terms).sum(0).to(first.dtype)
+    return mean

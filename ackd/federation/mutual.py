@@ -1,0 +1,219 @@
+"""Students that teach each other while they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ackd.errors import InputError
+from ackd.knowledge import Logits
+from ackd.ledger import Ledger
+from ackd.models import Meter, StudentFactory, run, shape_of
+from ackd.numerics.precision import computing
+from ackd.runs.journal import Journal, journaled
+from ackd.tasks import Split, Task
+from ackd.training.loop import Distillation
+from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Shape, Standing
+
+
+class Peer:
+    """A teacher that is itself a student: it answers as the model that it is at that moment.
+
+    Args:
+        peers: the trainings of all of them.
+        place: of this one among them.
+        dropout: answer as in training, with dropout drawn from the stream of the student that asks; in eval mode
+            otherwise.
+    """
+
+    def __init__(self, peers: Sequence[Distillation], place: int, *, dropout: bool = True) -> None:
+        self._peers, self.place, self.dropout = peers, place, dropout
+        self._meter: Meter | None = None
+
+    @property
+    def training(self) -> Distillation:
+        """This peer's own training."""
+        return self._peers[self.place]
+
+    @property
+    def shape(self) -> Shape:
+        """The model's sizes."""
+        return shape_of(self.training.student.model)
+
+    @property
+    def fingerprint(self) -> str:
+        """Another in every process and after every step: what a living model answers is not to be kept."""
+        return f"living model {id(self)} after {self.training.steps_done} steps"
+
+    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        """The outputs asked for, without gradient."""
+        model, size = self.training.student.model, batch.shape[0]
+        if model.training != self.dropout:
+            model.train(self.dropout)
+        with ledger.timing("teacher"), torch.no_grad(), computing(self.training.precision, self.training.device):
+            outputs = run(model, batch, needs)
+        ledger.spend("teacher", self.price(needs, *batch.shape))
+        ledger.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
+        ledger.teacher_queries += size
+        return outputs
+
+    def price(self, needs: Needs, size: int, length: int) -> float:
+        """FLOPs of one answer, for a padded batch."""
+        if self._meter is None:
+            self._meter = Meter(self.training.student.model)
+        return self._meter(needs).forward(size, length)
+
+
+class MutualLearning:
+    """M students, each a `Distillation` of its own on the same batches, who learn from the labels and each other.
+
+        L_k = CE(z_k, y) + 1/(M - 1) sum_{j != k} KL(p_j || p_k),  batchmean, without temperature
+
+    They step in turn, and each asks the others as they then are: those before it have taken the step already, as in
+    the paper's algorithm. Nobody's gradient reaches another.
+
+    Args:
+        task: the data.
+        make_students: one factory a student; the first draws its weights and dropout from the run's seed, each other
+            from one that is derived from it.
+        steps: the budget of each in optimizer steps.
+        dropout: whether a peer answers as in training, which is the paper's, or in eval mode.
+        **setting: of each `Distillation`, such as `batch_size`, `lr`, `device`.
+
+    Raises:
+        InputError: for fewer than two students, or students that would stay equal for ever.
+
+    References:
+        Zhang, Xiang, Hospedales, Lu, Deep Mutual Learning, 2018, https://arxiv.org/abs/1706.00384
+    """
+
+    def __init__(
+        self, task: Task, make_students: Sequence[StudentFactory], *, steps: int, dropout: bool = True, **setting: Any
+    ) -> None:
+        count = len(make_students)
+        if count < 2:
+            raise InputError(f"{count} student{'s' * (count != 1)} cannot learn from each other: name at least 2")
+        self.steps = steps
+        self.journal: Journal | None = None
+        self.peers: list[Distillation] = []
+        for k, make in enumerate(make_students):
+            others = [Peer(self.peers, j, dropout=dropout) for j in range(count) if j != k]
+
+            def make_knowledge(others: Sequence[Peer] = others) -> list[Knowledge]:
+                losses: list[Knowledge] = []
+                for m, one in enumerate(others):
+                    losses.append(Logits(temperature=1.0, name=f"peer-{one.place + 1}"))
+                    losses[-1].teacher = m
+                return losses
+
+            own = {"steps": steps, "scale_steps": 0, **setting}
+            self.peers.append(Distillation(task, others, make, make_knowledge, **own))
+            self.peers[-1].reference = None  # peers change, so there is nobody to be compared with
+        self.selections = [Selection(dict.fromkeys(one.distiller.knowledge, 1 / (count - 1))) for one in self.peers]
+        self._begin(0)
+        if self._alike():
+            raise InputError(
+                "two students begin with the same weights and have no dropout, so they would stay equal: name "
+                "different ones, or a JSON config, whose weights are drawn for each"
+            )
+
+    @journaled
+    def reset(self, seed: int) -> None:
+        """New students before their first step; the order of the batches follows from `seed` for all of them."""
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
+        # not seed + k, with which runs of neighbouring seeds would share students
+        derived = [int(one.generate_state(1)[0]) for one in np.random.SeedSequence(seed).spawn(len(self.peers))]
+        for one, own in zip(self.peers, [seed, *derived[1:]], strict=True):
+            one.reset(own)
+        first = self.peers[0].streams.order.bit_generator.state  # nothing is drawn from it yet
+        for one in self.peers[1:]:
+            one.streams.order.bit_generator.state = first
+
+    def _alike(self) -> bool:
+        """Whether two students are equal and nothing tells them apart."""
+        states = [one.student.model.state_dict() for one in self.peers]
+        still = [
+            not any(part.p > 0 for part in one.student.model.modules() if isinstance(part, nn.Dropout))
+            for one in self.peers
+        ]
+        return any(
+            still[k]
+            and still[j]
+            and states[k].keys() == states[j].keys()
+            and all(torch.equal(value, states[j][name]) for name, value in states[k].items())
+            for k in range(len(states))
+            for j in range(k)
+        )
+
+    @property
+    def size(self) -> int:
+        """How many students there are."""
+        return len(self.peers)
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps that each student has taken."""
+        return self.peers[0].steps_done
+
+    @property
+    def ledger(self) -> Ledger:
+        """What all of them spent; a step of all counts as M."""
+        total = Ledger()
+        for one in self.peers:
+            total.add(one.ledger)
+        return total
+
+    @journaled
+    def advance(self, steps: int) -> list[list[Report[float]]]:
+        """Takes up to `steps` steps of each, in turn; for each step, each student's report.
+
+        Raises:
+            ValueError: if the budget is used up.
+            FloatingPointError: if a training diverges.
+        """
+        if min(steps, self.steps - self.steps_done) < 1:
+            raise ValueError(f"there is no step to take: {self.steps_done} of {self.steps} are done")
+        done = []
+        for _ in range(min(steps, self.steps - self.steps_done)):
+            reports = []
+            for one, selection in zip(self.peers, self.selections, strict=True):
+                try:
+                    reports.append(one.advance(selection, 1))
+                except InputError as error:  # a peer's answers are no numbers
+                    raise FloatingPointError(self._diverged()) from error
+                if not reports[-1].finite:
+                    raise FloatingPointError(self._diverged())
+            done.append(reports)
+        return done
+
+    def _diverged(self) -> str:
+        return f"the training diverged after {self.steps_done} steps: lower the learning rate"
+
+    @journaled
+    def measure(self, split: Split, name: str) -> list[Standing]:
+        """How each student does on a split, as `Distillation.measure`."""
+        return [one.measure(split, name) for one in self.peers]
+
+    def counters(self) -> dict[str, Any]:
+        """The plain numbers that are read between two calls."""
+        return {"peers": [one.counters() for one in self.peers]}
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Sets them."""
+        for one, own in zip(self.peers, counters["peers"], strict=True):
+            one.load_counters(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {"peers": [one.state_dict() for one in self.peers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`."""
+        for one, own in zip(self.peers, state["peers"], strict=True):
+            one.load_state_dict(own)

@@ -1,0 +1,140 @@
+"""Rounds of a federation, each kept on disk, so that one that was killed goes on with the round it was in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ackd.errors import InputError
+from ackd.federation.federated import Federation, Weights
+from ackd.files.reading import alike, read_tensors
+from ackd.files.writing import write_tensors
+from ackd.ledger import Ledger
+from ackd.training.measuring import judge
+
+logger = logging.getLogger("ackd")
+
+STARTS = ("initial", "labels", "distilled")
+ROW = {"start": "", "round": 0, "score": 0.0, "loss": 0.0, "bytes_down": 0, "bytes_up": 0, "bytes": 0}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """FedAvg from several starts, each with the same clients and seeds.
+
+    Args:
+        federation: who takes part.
+        folder: where states are kept.
+        initial: the starting model.
+        own_steps: of the model that each client trains by itself beforehand.
+        distil_steps: of the server, for a start.
+        local_steps: of a client in a round.
+        alpha: weight of the clients' models in the distilled start.
+        tau: temperature there.
+    """
+
+    federation: Federation
+    folder: Path
+    initial: Weights
+    own_steps: int
+    distil_steps: int
+    local_steps: int
+    alpha: float
+    tau: float
+
+    def own(self, total: Ledger, on_steps: Callable[[int], object]) -> list[Weights]:
+        """The models that the clients train by themselves; `total` is told what they took."""
+        models = []
+        for client in range(len(self.federation.parts)):
+            path = self.folder / f"client-{client}.pt"
+            state = read_state(path, self.initial, rows=False)
+            if state is None:
+                ledger = Ledger()
+                weights = self.federation.learn(client, self.initial, steps=self.own_steps, turn=0, ledger=ledger)
+                state = {"weights": weights, "ledger": ledger.as_dict()}
+                write_tensors(path, state)
+            models.append(state["weights"])
+            total.add(Ledger(**state["ledger"]))
+            on_steps(self.own_steps)
+        return models
+
+    def run(
+        self, start: str, own: Sequence[Weights], rounds: int, on_row: Callable[[Mapping[str, Any]], object]
+    ) -> tuple[Weights, list[dict[str, Any]], Ledger]:
+        """FedAvg from a start.
+
+        Args:
+            start: initial (the starting model), labels (trained on the server's labels) or distilled (from `own`).
+            own: the clients' own models.
+            rounds: how many.
+            on_row: is told each row, those that had been done as well.
+
+        Returns:
+            What it ends with, a row for each round and for the start itself, and what it took.
+        """
+        path = self.folder / f"{start}.pt"
+        state = read_state(path, self.initial)
+        if state is None:
+            state = self._begun(start, own)
+            write_tensors(path, state)
+        for row in state["rows"]:
+            on_row(row)
+        everyone = len(self.federation.parts) * self.federation.size
+        for turn in range(len(state["rows"]), rounds + 1):
+            ledger = Ledger(**state["ledger"])
+            weights = self.federation.round(state["weights"], steps=self.local_steps, turn=turn, ledger=ledger)
+            state = self._scored({**state, "ledger": ledger.as_dict()}, weights, start, everyone)
+            write_tensors(path, state)
+            on_row(state["rows"][-1])
+        return state["weights"], state["rows"], Ledger(**state["ledger"])
+
+    def _begun(self, start: str, own: Sequence[Weights]) -> dict[str, Any]:
+        """The state before the first round."""
+        ledger, weights, distilled = Ledger(), self.initial, start == "distilled"
+        if start != "initial":
+            weights = self.federation.consolidate(
+                own if distilled else (),
+                self.initial,
+                steps=self.distil_steps,
+                alpha=self.alpha,
+                tau=self.tau,
+                ledger=ledger,
+            )
+        sent = len(self.federation.parts) * self.federation.size if distilled else 0
+        return self._scored({"rows": [], "ledger": ledger.as_dict()}, weights, start, sent)
+
+    def _scored(self, state: Mapping[str, Any], weights: Weights, start: str, sent: int) -> dict[str, Any]:
+        """The state after another round that ended with `weights`, for which so many bytes were sent either way."""
+        ledger, reward = Ledger(**state["ledger"]), self.federation.task.reward
+        standing = judge(self.federation.task, self.federation.answers(weights, reward, "reward", ledger), reward)
+        before = state["rows"][-1]["bytes"] if state["rows"] else 0
+        row = {
+            "start": start,
+            "round": len(state["rows"]),
+            "score": round(100 * standing.score, 4),
+            "loss": standing.loss,
+            "bytes_down": sent,
+            "bytes_up": sent,
+            "bytes": before + 2 * sent,
+        }
+        return {"weights": weights, "rows": [*state["rows"], row], "ledger": ledger.as_dict()}
+
+
+def read_state(path: Path, initial: Weights, rows: bool = True) -> dict[str, Any] | None:
+    """The state that was kept, of a model like the initial one; None if there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        state = read_tensors(path)
+        told = {"ledger": Ledger().as_dict(), **({"rows": [ROW]} if rows else {})}
+        if not alike(state, {**told, "weights": dict(initial)}):
+            raise InputError(f"{path} is damaged (it is of another federation)")
+        if rows and not state["rows"]:
+            raise InputError(f"{path} is damaged (it has no round)")
+    except InputError as error:
+        logger.warning("%s: its part of the run begins again", error)
+        return None
+    return cast(dict[str, Any], state)

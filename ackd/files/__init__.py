@@ -1,0 +1,1 @@
+"""Reading what nobody vouches for, and writing whole files."""

@@ -1,0 +1,1 @@
+"""The decision process: what happened, what an agent sees, does and earns."""

@@ -1,0 +1,209 @@
+"""What a decision earned. A reward reads the episode so far, the last phase included, and keeps no state of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import numpy as np
+
+from ackd.errors import unknown
+from ackd.mdp.episode import Episode
+from ackd.types import Standing
+
+MIN_GAP = 0.01  # a smaller or negative gap to the teacher is noise: plain differences are used instead
+Measure = Literal["loss", "score", "probability", "divergence", "teacher_correlation", "agreement", "either"]
+LOWER = frozenset({"loss", "divergence"})  # of these less is better
+COMPARED = frozenset({"divergence", "teacher_correlation"})  # these are 0 throughout without a teacher
+GAPS: dict[str, Measure] = {
+    "loss-gap": "loss",
+    "score-gap": "score",
+    "probability-gap": "probability",
+    "kl-gap": "divergence",
+    "margin-gap": "teacher_correlation",
+    "agreement-gap": "agreement",
+    "either-gap": "either",
+}
+LABELS_COUNT = 0.95  # what it knows of the labels, as a share of what its teacher knows, counts so much
+LEAST_KNOWN = 0.05  # a teacher whose answers correlate less with the labels knows nothing of them
+
+
+@dataclass(frozen=True)
+class Earned:
+    """The parts of one decision's reward."""
+
+    improvement: float
+    cost: float = 0.0  # what was paid, already weighted
+    bonus: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """`improvement - cost + bonus`."""
+        return self.improvement - self.cost + self.bonus
+
+
+class Reward(Protocol):
+    """`(episode so far) -> what its last decision earned`."""
+
+    def __call__(self, episode: Episode) -> Earned:
+        """The parts of the last decision's reward."""
+        ...
+
+
+@dataclass(frozen=True)
+class GapClosed:
+    """The share of the gap to the teacher that the decision closed, less what it cost.
+
+        r = (Phi(after) - Phi(before)) / (Phi_teacher - Phi_0) - cost_weight * cost
+
+    Phi is a measure of the reward split, with z the student's logits, t the teacher's, p and q their softmax, N
+    examples, C classes, and m(z) = z - mean over classes of z, all [N, C]:
+
+        loss                 -L,  L = -mean log p_y;  for regression mean (z - y)^2
+        score                the task's main metric
+        probability          mean p_y;  for regression 0
+        divergence           -mean KL(q || p), 0 of the teacher's own;  for regression -mean (z - t)^2
+        teacher_correlation  r_t = Pearson(m(z), m(t)), 1 of the teacher's own;  for regression Pearson(z, t)
+        agreement            (r_t + r_y) / 2,  r_y = Pearson(m(z), onehot(y) - 1 / C);  for regression Pearson(z, y)
+        either               max(r_t, 0.95 r_y / r_y of the teacher);  r_y if that is below 0.05, or nobody teaches
+
+    What is closest to the teacher is best as long as the teacher is; a student that outdoes it is judged by the labels.
+    That ranks selections most as scores on other data do (benchmarks/reward_alignment.py).
+
+    Cost is the decision's FLOPs as a share of what transferring everything would take in the whole run. The
+    improvements of an episode telescope: they sum to the share of the gap that the run closed, however often it is
+    measured; a decision after which nobody measured earns nothing, and the next measurement counts from the last one.
+    Where the gap of the measure is negative or below `MIN_GAP`, plain differences of Phi are used.
+    """
+
+    cost_weight: float = 0.0
+    on: Measure = "either"
+
+    def gap(self, episode: Episode) -> float | None:
+        """What improvements are shares of; None where there is no gap to close, or nothing to compare with."""
+        if not (episode.start and episode.teacher):
+            return None
+        gap = self._phi(episode, episode.teacher) - self._phi(episode, episode.start)
+        return gap if gap >= MIN_GAP else None
+
+    def __call__(self, episode: Episode) -> Earned:
+        """The parts of the last decision's reward."""
+        last, before = episode.phases[-1], episode.standing_before
+        gained = self._phi(episode, last.standing) - self._phi(episode, before) if last.standing and before else 0.0
+        cost = last.flops / last.flops_all * last.steps / episode.steps
+        return Earned(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
+
+    def measured(self, episode: Episode, standing: Standing) -> float:
+        """The measure of a standing in the episode, as it is."""
+        if self.on != "either":
+            return float(getattr(standing, self.on))
+        known = episode.teacher.label_correlation if episode.teacher else 0.0
+        if known < LEAST_KNOWN:
+            return standing.label_correlation
+        return max(standing.teacher_correlation, LABELS_COUNT * standing.label_correlation / known)
+
+    def _phi(self, episode: Episode, standing: Standing) -> float:
+        value = self.measured(episode, standing)
+        return -value if self.on in LOWER else value
+
+
+@dataclass(frozen=True)
+class NegativeLoss:
+    """Minus the loss on the reward split after the decision; 0 where nobody measured."""
+
+    def __call__(self, episode: Episode) -> Earned:
+        """The parts of the last decision's reward."""
+        standing = episode.phases[-1].standing
+        return Earned(-standing.loss if standing else 0.0)
+
+
+@dataclass(frozen=True)
+class Final:
+    """The score on the reward split at the end of the episode; 0 before."""
+
+    def __call__(self, episode: Episode) -> Earned:
+        """The parts of the last decision's reward."""
+        standing = episode.phases[-1].standing
+        return Earned(standing.score if standing and not episode.decisions_left else 0.0)
+
+
+@dataclass(frozen=True)
+class Exploring:
+    """Another reward with a bonus for selections that differ from what was selected before.
+
+        soft: eta * (1 - cos(a_t, a_{t-1}))        hard: eta / sqrt(1 + times a_t was chosen before)
+
+    References:
+        Wang et al., Improved Knowledge Distillation for Pre-trained Language Models via Knowledge Selection, Findings
+        of EMNLP 2022, https://arxiv.org/abs/2302.00444. The paper's coefficient and exact forms are not known to us.
+    """
+
+    reward: Reward
+    form: Literal["soft", "hard"] = "hard"
+    eta: float = 0.05
+
+    def __call__(self, episode: Episode) -> Earned:
+        """The parts of the last decision's reward."""
+        earned = self.reward(episode)
+        bonus = self.eta * (self._novelty(episode) if self.form == "soft" else self._rarity(episode))
+        return Earned(earned.improvement, earned.cost, earned.bonus + bonus)
+
+    def _novelty(self, episode: Episode) -> float:
+        if len(episode.phases) < 2:
+            return 0.0
+        names = sorted({name for phase in episode.phases[-2:] for name in phase.selection.weights})
+        last, before = (np.array([p.selection.weights.get(n, 0.0) for n in names]) for p in episode.phases[:-3:-1])
+        norms = float(np.linalg.norm(last) * np.linalg.norm(before))
+        if norms == 0:
+            return float(last.any() != before.any())
+        return 1.0 - float(last @ before) / norms
+
+    def _rarity(self, episode: Episode) -> float:
+        chosen = set(episode.phases[-1].selection.chosen)
+        count = sum(set(phase.selection.chosen) == chosen for phase in episode.phases[:-1])
+        return float((1 + count) ** -0.5)
+
+
+def gap_of(reward: Reward) -> GapClosed | None:
+    """The share of a gap that a reward pays for, a bonus aside; None if it pays for something else."""
+    inner = reward.reward if isinstance(reward, Exploring) else reward
+    return inner if isinstance(inner, GapClosed) else None
+
+
+def without_gap(reward: Reward, episode: Episode) -> str | None:
+    """What is said of an episode's begin where its reward pays for a share of a gap and there is none; else None."""
+    inner = gap_of(reward)
+    if inner is None or episode.start is None or inner.gap(episode) is not None:
+        return None
+    if episode.teacher is None:
+        earned = "0: take one that needs none, such as loss-gap" if inner.on in COMPARED else "plain differences"
+        return f"there is no teacher to compare with, so rewards are {earned}"
+    measure = "an agreement" if inner.on == "either" else f"a {inner.on.replace('_', ' ')}"
+    student, teacher = inner.measured(episode, episode.start), inner.measured(episode, episode.teacher)
+    return (
+        f"the student starts with {measure} of {student:.3f} on the reward split, and the teacher has {teacher:.3f}: "
+        "there is no gap to close, so rewards are plain differences"
+    )
+
+
+REWARDS: dict[str, Callable[[float], Reward]] = {
+    "gap": GapClosed,
+    **{name: partial(GapClosed, on=measure) for name, measure in GAPS.items()},
+    "neg-loss": lambda cost_weight: NegativeLoss(),
+    "final": lambda cost_weight: Final(),
+    "gap+explore-soft": lambda cost_weight: Exploring(GapClosed(cost_weight), "soft"),
+    "gap+explore-hard": lambda cost_weight: Exploring(GapClosed(cost_weight), "hard"),
+}
+
+
+def named(name: str, cost_weight: float) -> Reward:
+    """The reward of that name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in REWARDS:
+        raise unknown("reward", name, REWARDS)
+    return REWARDS[name](cost_weight)

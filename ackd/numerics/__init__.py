@@ -1,0 +1,1 @@
+"""Random numbers, bfloat16, memory."""

@@ -1,0 +1,1 @@
+"""What evaluations and reports are made of: statistics, tables, pictures, the page."""

@@ -1,0 +1,213 @@
+"""Policies against each other, from the table of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.reporting.statistics import (
+    Interval,
+    gap_closed,
+    iqm,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
+from ackd.runs.log import Cell
+
+Array = NDArray[np.float64]
+
+BASELINE, FLOOR, ORACLE = "all", "labels", "lookahead"
+MIN_GAP = 1.0  # percent; a teacher less than so far above learning from labels alone gives no scale
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores and returns of each policy as arrays [runs, tasks], of the tasks and policies that are complete.
+
+    `scale` says what a normalised score is, and `notes` what was left out and why.
+    """
+
+    tasks: Sequence[str]
+    scores: Mapping[str, Array]  # normalised
+    percent: Mapping[str, Array]
+    returns: Mapping[str, Array]  # of the policies whose rewards are measured on the whole reward split
+    scale: str
+    notes: Sequence[str] = ()
+
+
+def names(cells: Sequence[Cell], column: str) -> list[str]:
+    """The tasks or policies in their order."""
+    return list(dict.fromkeys(getattr(cell, column) for cell in cells))
+
+
+def compare(cells: Sequence[Cell]) -> Comparison:
+    """What can be compared: tasks that all policies finished, and policies none of whose trainings diverged there."""
+    there = {(cell.task, cell.policy, cell.seed): cell for cell in cells}
+    policies = names(cells, "policy")
+    # each task may have seeds of its own; there have to be as many, and every policy has to have met all of them
+    seeds = {task: sorted({cell.seed for cell in cells if cell.task == task}) for task in names(cells, "task")}
+    runs = max((len(those) for those in seeds.values()), default=0)
+    notes, tasks = [], []
+    for task, those in seeds.items():
+        if len(those) == runs and all((task, policy, seed) in there for policy in policies for seed in those):
+            tasks.append(task)
+        else:
+            notes.append(f"{task} is left out of what is taken over tasks: not every policy has finished it.")
+    kept = []
+    for policy in policies:
+        if any(there[task, policy, seed].score is None for task in tasks for seed in seeds[task]):
+            notes.append(f"{policy} is left out of what is taken over tasks: a training of it diverged.")
+        else:
+            kept.append(policy)
+
+    def matrix(policy: str, value: Callable[[Cell], float | None]) -> Array:
+        rows = [[value(there[task, policy, seeds[task][run]]) for task in tasks] for run in range(runs)]
+        return np.array(rows, dtype=np.float64)
+
+    percent = {policy: matrix(policy, lambda cell: cell.score) for policy in kept if tasks}
+    earned = {policy: matrix(policy, lambda cell: cell.reward) for policy in kept if tasks}
+    returns = {policy: values for policy, values in earned.items() if not np.isnan(values).any()}
+    teachers = np.array([there[task, policies[0], seeds[task][0]].teacher for task in tasks])
+    scores, scale = _normalised(percent, teachers)
+    if percent and not scores:
+        notes.append("A teacher's score is not above 0: scores of different tasks have no common scale.")
+    return Comparison(tasks, scores, percent, returns, scale, notes)
+
+
+def _normalised(percent: Mapping[str, Array], teachers: Array) -> tuple[dict[str, Array], str]:
+    """Scores on a scale that tasks share, and what it is; nothing where there is none."""
+    if FLOOR in percent:
+        floors = percent[FLOOR].mean(0)
+        if (teachers - floors >= MIN_GAP).all():
+            scaled = {policy: (scores - floors) / (teachers - floors) for policy, scores in percent.items()}
+            return scaled, "0 is what learning from labels alone reaches on average, 1 is the teacher"
+    if (teachers <= 0).any():
+        return {}, ""
+    return {policy: scores / teachers for policy, scores in percent.items()}, "score as a share of the teacher's"
+
+
+def mean_interval(scores: Sequence[float], seed: int = 0) -> Interval:
+    """The mean over seeds with its 95 % bootstrap interval."""
+    column = np.array(scores, dtype=np.float64)[:, None]
+    return stratified_bootstrap(lambda drawn: float(drawn.mean()), column, rng=np.random.default_rng(seed))
+
+
+def aggregates(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
+    """Each policy's interquartile mean of normalised scores."""
+    rng = np.random.default_rng(seed)
+    return {policy: stratified_bootstrap(iqm, scores, rng=rng) for policy, scores in comparison.scores.items()}
+
+
+def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
+    """How probably each other policy beats transferring everything; nothing if that was not evaluated."""
+    if BASELINE not in comparison.percent:
+        return {}
+    rng, baseline = np.random.default_rng(seed), comparison.percent[BASELINE]
+    return {
+        policy: stratified_bootstrap(probability_of_improvement, scores, baseline, rng=rng)
+        for policy, scores in comparison.percent.items()
+        if policy != BASELINE
+    }
+
+
+def above(comparison: Comparison, other: str = BASELINE) -> dict[str, Interval]:
+    """How many points each policy scores above another one on the same seeds; nothing if that was not evaluated."""
+    return _differences(comparison.percent, other)
+
+
+def oracle_gaps(comparison: Comparison) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Each other policy's score and return less the oracle's on the same seeds; empty without an oracle."""
+    return _differences(comparison.percent, ORACLE), _differences(comparison.returns, ORACLE)
+
+
+def _differences(values: Mapping[str, Array], other: str) -> dict[str, Interval]:
+    if other not in values:
+        return {}
+    return {name: paired_difference(mine, values[other]) for name, mine in values.items() if name != other}
+
+
+def gaps_closed(comparison: Comparison, statics: Sequence[str], seed: int = 0) -> dict[str, float]:
+    """The share of the gap from the single best static to the best static of each task that each policy closes.
+
+    Both bests are chosen anew for each run, on the other runs: who is best of several by chance is not so again.
+    Empty where the gap may be chance (`_chance`, 5 %), or there is one run only: a share of noise says nothing.
+    """
+    stacked = np.stack([comparison.scores[name] for name in statics]) if statics else np.empty((0, 0, 0))
+    count, runs, _ = stacked.shape
+    if min(count, runs) < 2 or _chance(stacked, np.random.default_rng(seed)) > 0.05:
+        return {}
+    others = (stacked.sum(1, keepdims=True) - stacked) / (runs - 1)
+    bests = others.mean(2, keepdims=True).argmax(0)[None], others.argmax(0)[None]  # [1, runs, 1 or tasks]
+    single, virtual = (float(np.take_along_axis(stacked, best, 0).mean()) for best in bests)
+    closed = {name: gap_closed(float(scores.mean()), single, virtual) for name, scores in comparison.scores.items()}
+    return {name: share for name, share in closed.items() if share is not None}
+
+
+def _chance(scores: Array, rng: np.random.Generator, shuffles: int = 999) -> float:
+    """How probably policies [policies, runs, tasks] that are as good on each task as on average show so large a gap.
+
+    By permutation: what is left of the scores without the policies' means changes hands within each run and task.
+
+    References:
+        Freedman and Lane, A Nonstochastic Interpretation of Reported Significance Levels, 1983,
+        https://doi.org/10.1080/07350015.1983.10509354
+    """
+
+    def gap(values: Array) -> float:
+        means = values.mean(1)
+        return float(means.max(0).mean() - means.mean(1).max())
+
+    means = scores.mean((1, 2), keepdims=True)
+    rest, found, larger = scores - means, gap(scores), 0
+    for _ in range(shuffles):
+        drawn = rng.permuted(rest, axis=0)
+        larger += gap(means + drawn - drawn.mean((1, 2), keepdims=True)) >= found - 1e-12
+    return (1 + larger) / (1 + shuffles)
+
+
+def profiles(comparison: Comparison, points: int = 201) -> tuple[Array, dict[str, Array]]:
+    """Thresholds that span all normalised scores, and each policy's share of runs above them."""
+    everything = np.concatenate([scores.ravel() for scores in comparison.scores.values()])
+    margin = 0.05 * max(float(np.ptp(everything)), 0.1)
+    thresholds = np.linspace(everything.min() - margin, everything.max() + margin, points)
+    return thresholds, {name: performance_profile(scores, thresholds) for name, scores in comparison.scores.items()}
+
+
+def fronts(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """For each task the policies that no other beats in both mean score and mean FLOPs share, the cheapest first.
+
+    A policy with a training that diverged is on none.
+    """
+    found = {}
+    for task in names(cells, "task"):
+        groups: dict[str, list[Cell]] = {}
+        for cell in cells:
+            if cell.task == task:
+                groups.setdefault(cell.policy, []).append(cell)
+        scores = {
+            policy: sum(cell.score for cell in those if cell.score is not None) / len(those)
+            for policy, those in groups.items()
+            if all(cell.score is not None for cell in those)
+        }
+        costs = [sum(cell.flops_share for cell in groups[policy]) / len(groups[policy]) for policy in scores]
+        found[task] = [list(scores)[place] for place in pareto_front(costs, list(scores.values()))]
+    return found
+
+
+def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """The places of the points that no other beats, cheapest first: none costs no more and scores no less but equals.
+
+    Of points that are equal in both, all are on the front or none is.
+    """
+    points = list(zip(costs, scores, strict=True))
+    front = [
+        place
+        for place, (cost, score) in enumerate(points)
+        if not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+    ]
+    return sorted(front, key=lambda place: points[place])

@@ -1,0 +1,142 @@
+"""Pictures of policies against each other, each a function of plain data that returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ackd.reporting.pictures import COLOURS, DASHES, GREY, INK, MARKERS, PALE, PERCENT, figure_of, shortened, styled
+from ackd.reporting.statistics import Interval
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """One task's dev scores in percent: of the teacher, and of each policy's students with the interval of the mean."""
+
+    task: str
+    metric: str
+    teacher: float
+    scores: Mapping[str, Sequence[float]]
+    intervals: Mapping[str, Interval]
+    flops: Mapping[str, float]  # mean, in percent of transferring everything
+    front: Sequence[str]  # the policies that no other beats in both, cheapest first
+
+
+@styled
+def policy_scores(tasks: Sequence[TaskScores]) -> Figure:
+    """For each task a panel, for each policy a row: a dot a seed, the mean and its interval; the teacher is a line."""
+    policies = list(dict.fromkeys(policy for one in tasks for policy in one.scores))
+    grid = _grid(tasks, 0.3 * len(policies) + 0.9)
+    figure: Figure = grid[0].figure  # type: ignore[assignment]
+    for axes, one in zip(grid, tasks, strict=True):
+        axes.axvline(one.teacher, color=COLOURS[1], linestyle=DASHES[1], linewidth=1.2, label="teacher")
+        for row, policy in enumerate(policies):
+            values = one.scores.get(policy, ())
+            axes.plot(
+                values, [row - 0.24] * len(values), "o", color=COLOURS[5], markersize=5, alpha=0.8, label="a seed"
+            )
+        _intervals(axes, {name: one.intervals.get(name) for name in policies}, label="mean, 95 % interval")
+        axes.set_title(one.task)
+        axes.set_xlabel(f"dev {one.metric} (%)")
+    handles, labels = grid[0].get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(list(once.values()), list(once), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _grid(tasks: Sequence[Any], height: float) -> list[Axes]:
+    """A panel for each task, two in a row, in one figure."""
+    columns = min(len(tasks), 2)
+    rows = -(-len(tasks) // columns)
+    figure = figure_of(height * rows + 0.5)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat[len(tasks) :]:
+        axes.remove()
+    return list(panels.flat[: len(tasks)])
+
+
+def _intervals(axes: Axes, rows: Mapping[str, Interval | None], label: str = "") -> None:
+    """A diamond and its whiskers in each row that has an interval; the rows are named at the left, from above."""
+    for row, interval in enumerate(rows.values()):
+        if interval is not None:
+            axes.plot([interval.low, interval.high], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
+            axes.plot([interval.value], [row], "D", color=INK, markersize=5, label=label)
+    labels = shortened(list(rows)) if axes.get_subplotspec().is_first_col() else [""] * len(rows)  # type: ignore[union-attr]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set_ylim(len(rows) - 0.5, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="both")
+
+
+@styled
+def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
+    """For each task a panel: each policy's mean score and its interval over its FLOPs; the front is a stepped line."""
+    grid = _grid(tasks, 3.0)
+    figure: Figure = grid[0].figure  # type: ignore[assignment]
+    policies = list(dict.fromkeys(policy for one in tasks for policy in one.intervals))
+    labels = shortened(policies)
+    for axes, one in zip(grid, tasks, strict=True):
+        there = list(one.intervals)
+        costs, scores = [one.flops[name] for name in there], [one.intervals[name].value for name in there]
+        axes.plot(
+            [one.flops[name] for name in one.front], [one.intervals[name].value for name in one.front],
+            drawstyle="steps-post", color=GREY, linewidth=1.2, zorder=1, label="Pareto front",
+        )  # fmt: skip
+        for name, cost, score in zip(there, costs, scores, strict=True):
+            place, interval = policies.index(name), one.intervals[name]
+            axes.vlines(cost, interval.low, interval.high, color=COLOURS[place % len(COLOURS)], linewidth=1.2, zorder=1)
+            # Later ones are smaller, so that none hides another at the same spot.
+            size = 10 - 4 * place / max(len(policies) - 1, 1)
+            axes.plot(
+                [cost], [score], linestyle="", marker=MARKERS[place % len(MARKERS)], markersize=size,
+                color=COLOURS[place % len(COLOURS)], markeredgecolor="white", markeredgewidth=0.5, label=labels[place],
+            )  # fmt: skip
+        axes.margins(0.12)
+        axes.set_title(one.task)
+        axes.set(xlabel="FLOPs, share of transferring all", ylabel=f"dev {one.metric} (%)")
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.grid()
+    known = dict(pair[::-1] for axes in grid for pair in zip(*axes.get_legend_handles_labels(), strict=True))
+    figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def interval_rows(panels: Mapping[str, Mapping[str, Interval]], reference: float | None = None) -> Figure:
+    """Side by side for each x label: a row for each policy, its value and interval; the reference is a line."""
+    rows = max(len(intervals) for intervals in panels.values())
+    figure = figure_of(0.32 * rows + 0.9)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, intervals) in zip(grid, panels.items(), strict=True):
+        if reference is not None:
+            axes.axvline(reference, color=COLOURS[1], linestyle=DASHES[1], linewidth=1.2)
+        _intervals(axes, intervals)
+        axes.set_xlabel(label)
+    return figure
+
+
+@styled
+def performance_profiles(thresholds: Array, curves: Mapping[str, Array]) -> Figure:
+    """For each policy the share of its runs that score above each threshold."""
+    figure = figure_of(3.3)
+    axes = figure.add_subplot()
+    for place, (label, curve) in enumerate(zip(shortened(list(curves)), curves.values(), strict=True)):
+        axes.plot(
+            thresholds, 100 * curve, label=label, color=COLOURS[place % len(COLOURS)],
+            linestyle=DASHES[place % len(DASHES)], linewidth=2.4 - 1.2 * place / len(curves), drawstyle="steps-post",
+        )  # fmt: skip
+    axes.axhline(50, color=PALE, linewidth=1, zorder=0)
+    axes.set(xlabel="normalised score", ylabel="runs that score more", ylim=(0, 104))
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure

@@ -1,0 +1,320 @@
+"""What a training answered so far, kept on disk, so that a run that was killed goes on where it stood.
+
+Everything above a training (environment, agent, curves, tables) follows from its answers and from seeds. So nothing
+of that is saved: a resumed run begins at its beginning, is given the answers that the journal has, which takes no time,
+and trains on from the last state that was saved. Agents of any kind resume so, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+
+import torch
+
+from ackd.mdp.episode import Facts
+from ackd.errors import InputError, reason
+from ackd.files.reading import alike, read_tensors
+from ackd.runs.stopping import hold, release, stop, stop_asked
+from ackd.tasks import Split
+from ackd.types import Report, Selection, Standing
+
+logger = logging.getLogger("ackd")
+
+ENTRIES, STATE = "journal.jsonl", "state.pt"
+END = "end"  # of a run that is finished
+ANSWERS: dict[str, type[Report[float]] | type[Standing] | type[Facts]] = {
+    "report": Report,
+    "standing": Standing,
+    "facts": Facts,
+}
+TABLES = {"losses", "cosines", "norms", "scores"}  # what of an answer is several numbers by their names
+# whose answers are one of these
+VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
+ONCE = {"measure_teacher", "inspect"}  # whose answer is one for all students
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound="Training")
+
+
+class Training(Protocol):
+    """What a journal is kept of."""
+
+    journal: Journal | None
+
+    @property
+    def size(self) -> int | None:
+        """Students that its answers are lists for; None if it answers for one."""
+        ...
+
+    def counters(self) -> dict[str, Any]:
+        """The plain numbers that are read between two calls."""
+        ...
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Sets them."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        ...
+
+
+class Journal:
+    """The calls of a training and their answers, one JSON line each, and from time to time the training's state.
+
+    Args:
+        folder: where; what is there is taken up.
+        seconds: of training between two saved states; 0 saves after every phase.
+
+    A line or a state that cannot be written, as on a full disk, costs no more than the work since the last good state.
+    Nothing that is read is executed: lines are JSON, the state is read as plain tensors and numbers.
+
+    Raises:
+        InputError: if the folder holds something else.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float = 60.0) -> None:
+        self.folder, self.seconds = folder, seconds
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = _read(folder / ENTRIES)
+        resets = [i for i, entry in enumerate(entries) if entry["verb"] == "reset"]
+        self._state = self._load_state(len(entries), resets[-1] if resets else 0)
+        self._whole = bool(entries) and entries[-1]["verb"] == END
+        if not self._whole:
+            last = resets[-1] if resets else 0  # without a state the episode under way begins again
+            entries = entries[: self._state["entries"] if self._state else last]
+        self._write_all(entries)
+        kept = entries[:-1] if self._whole else entries
+        self._ahead = deque(kept)
+        self.entries = len(kept)
+        self._saved = time.monotonic()
+        self._failed = False
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the next call is answered from the journal."""
+        return bool(self._ahead)
+
+    def call(self, training: Training, verb: str, asked: list[Any], answer: Callable[[], R]) -> R:
+        """What the journal has for this call, or else what `answer` says, which is written down.
+
+        Raises:
+            InputError: if the journal has another call here.
+            Stopped: if a signal has come; the state is saved then.
+        """
+        if self._ahead:
+            return self._replay(training, verb, asked)  # type: ignore[no-any-return]  # what was written is what R was
+        if self._whole:
+            raise InputError(f"{self.folder} is of a run that is finished, and has no answer to {verb} {_short(asked)}")
+        hold()
+        if stop_asked() and verb != "reset":  # before a reset there may be another training here than was saved
+            self._stop(training)
+        given = answer()
+        self._append({"verb": verb, "asked": asked, "answer": _plain(given), "counters": training.counters()})
+        if stop_asked():
+            self._stop(training)
+        if verb == "advance" and time.monotonic() - self._saved >= self.seconds:
+            self.save(training)
+        return given
+
+    def finish(self) -> None:
+        """Marks the run as finished: all that it answered stays, and its state is not needed any more.
+
+        Raises:
+            Stopped: if a signal has come.
+        """
+        if not self._ahead and not self._whole:
+            self._append({"verb": END, "asked": [], "answer": None, "counters": {}})
+        (self.folder / STATE).unlink(missing_ok=True)
+        release()
+
+    def _stop(self, training: Training) -> None:
+        self.save(training)
+        stop()
+
+    def _replay(self, training: Training, verb: str, asked: list[Any]) -> Any:
+        entry = self._ahead.popleft()
+        if (entry["verb"], entry["asked"]) != (verb, asked):
+            raise InputError(
+                f"the run in {self.folder.parent} cannot be resumed: it had {entry['verb']} {_short(entry['asked'])}, "
+                f"and now {verb} {_short(asked)} is asked for: its policy, data or software has changed since, "
+                "so start it anew"
+            )
+        if not self._ahead and self._state:
+            self._load(training)
+        try:
+            if not alike(entry["counters"], training.counters()):
+                raise ValueError("its counters are those of another training")
+            training.load_counters(entry["counters"])
+            return _restored(verb, entry["answer"], None if verb in ONCE else training.size)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
+            ) from error
+
+    def _load(self, training: Training) -> None:
+        assert self._state is not None
+        try:
+            training.load_state_dict(self._state["state"])
+        except Exception as error:  # of every part that has a state
+            raise InputError(
+                f"{self.folder / STATE} does not fit this training ({reason(error)}): delete it, and the episode "
+                "under way begins again"
+            ) from error
+        self._state = None
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        if self._failed:
+            return
+        try:
+            with (self.folder / ENTRIES).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            self.entries += 1
+        except OSError as error:
+            self._fail(error)
+
+    def save(self, training: Training) -> None:
+        """Saves the training's state, unless it is the journal that answers for it."""
+        if self._failed or self._ahead or self._whole:
+            return
+        partial = self.folder / f".{STATE}.{os.getpid()}"
+        try:
+            with partial.open("wb") as file:
+                torch.save({"entries": self.entries, "state": training.state_dict()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / STATE)
+        except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+            self._fail(error)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        logger.warning(
+            "%s cannot be written (%s): the run goes on, and could be resumed from its last checkpoint only",
+            self.folder,
+            error,
+        )
+
+    def _load_state(self, entries: int, last_reset: int) -> dict[str, Any] | None:
+        """The saved state, if it is of the present episode; an episode that has none begins again at its reset."""
+        path = self.folder / STATE
+        if not path.is_file():
+            return None
+        try:
+            saved = read_tensors(path)
+        except InputError as error:
+            logger.warning("%s: the episode under way begins again", error)
+            return None
+        covered = saved.get("entries") if isinstance(saved, dict) and "state" in saved else None
+        fits = type(covered) is int and last_reset < covered <= entries
+        return cast(dict[str, Any], saved) if fits else None
+
+    def _write_all(self, entries: Sequence[dict[str, Any]]) -> None:
+        partial = self.folder / f".{ENTRIES}.{os.getpid()}"
+        try:
+            partial.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+            partial.replace(self.folder / ENTRIES)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be written ({error.strerror}): make room or choose another"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def journaled(verb: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
+    """A method of a training whose answers its journal, if it has one, writes down and gives back."""
+
+    @wraps(verb)
+    def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.journal is None:
+            return verb(self, *args, **kwargs)
+        asked = [_plain(value) for value in (*args, *kwargs.values())]
+        return self.journal.call(self, verb.__name__, asked, lambda: verb(self, *args, **kwargs))
+
+    return cast(Callable[Concatenate[T, P], R], call)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal; a last one without its end, as a killed run may leave, is left out."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            entries.append({name: entry[name] for name in ("verb", "asked", "answer", "counters")})
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path} is damaged in line {number}: start the run anew with --overwrite") from error
+    return entries
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    if isinstance(value, Selection):
+        return {"weights": dict(value.weights), "labels": value.labels}
+    if isinstance(value, Split):
+        return value.fingerprint
+    if isinstance(value, Report):
+        return {"report": asdict(value)}
+    if isinstance(value, Standing):
+        return {"standing": asdict(value)}
+    if isinstance(value, Facts):
+        return {"facts": asdict(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _restored(verb: str, value: Any, size: int | None) -> Any:
+    """What `_plain` was given, as the answer to a verb; tuples come back as lists.
+
+    Of several students it is a list with an answer for each, or such a list for each step.
+    """
+    wanted = VERBS.get(verb)
+    if wanted == "facts" and value is None:  # nothing is known where there is no teacher
+        return None
+    if wanted is not None and isinstance(value, list) != (size is not None):
+        raise ValueError(f"it is {_short([value])}")
+    if isinstance(value, list):
+        steps = bool(value) and isinstance(value[0], list)
+        if wanted is not None and not steps and len(value) != size:
+            raise ValueError(f"it has {len(value)} answers for {size} students")
+        return [_restored(verb, item, size if steps else None) for item in value]
+    if not isinstance(value, dict):
+        if wanted is not None or not (value is None or isinstance(value, int | float)):
+            raise ValueError(f"it is {_short([value])}")
+        return value
+    ((kind, fields),) = value.items()
+    answer = ANSWERS[kind](**fields)
+    numbers = {name: _zeros(given) if name in TABLES else 0.0 for name, given in fields.items()}
+    if wanted not in (None, kind) or not alike(fields, numbers):
+        raise ValueError(f"it is {_short([value])}")
+    return answer
+
+
+def _zeros(table: Any) -> dict[str, float]:
+    return dict.fromkeys(table, 0.0) if isinstance(table, dict) else {}
+
+
+def _short(asked: list[Any]) -> str:
+    text = json.dumps(asked)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,1 @@
+"""One student's training: model and optimizer, the step, the loop, what is measured."""

@@ -1,0 +1,131 @@
+"""How many steps a budget of FLOPs buys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackd.errors import InputError
+from ackd.numerics.streams import Streams
+from ackd.training.loop import Distillation
+from ackd.training.order import Order
+from ackd.types import Selection
+
+
+def afford(training: Distillation, chosen: Selection, flops: float | None, seed: int) -> tuple[int, float, int]:
+    """The optimizer steps of a training, what they cost, and the tokens that they predict, before any is taken.
+
+    Args:
+        training: with its number of steps.
+        chosen: what it transfers.
+        flops: as many steps as cost at most so much, instead of its own number.
+        seed: of its order of batches.
+
+    Raises:
+        InputError: if not even one step can be had.
+    """
+    train = training.task.train
+    lengths = train.lengths - 1  # the last token of a chunk is only predicted
+    order = Order(lengths, training.batch_size, Streams(seed).order)
+    terms = [training.distiller.knowledge[name] for name in chosen.chosen]
+    steps, spent, tokens = 0, 0.0, 0
+    while flops is not None or steps < training.steps:
+        batches = [order.next() for _ in range(training.accumulate)]
+        cost = sum(training.distiller.price(terms, len(batch), int(lengths[batch].max())) for batch in batches)
+        if flops is not None and spent + cost > flops:
+            break
+        tokens += sum(int(train.predicted[batch].sum()) for batch in batches)
+        steps, spent = steps + 1, spent + cost
+    if not steps:
+        raise InputError(f"--flops is {flops:g}, and the first step takes {cost:.3g}: give more")
+    return steps, spent, tokens
+
+
+class Allowance:
+    """What knowledge a run may still pay for, where its FLOPs are limited to a share of what everything would take.
+
+    `n` steps may transfer a selection s, with labels alone in all that follow them, if
+
+        spent + sum_{t < n} price_t(s) + sum_{t >= n} price_t(labels) <= share * sum_t price_t(everything)
+
+    where t counts the run's steps, the price is that of `Distiller.price`, and the first two sums begin at the present
+    step. The batches that are to come follow from the seed, so all of it is known ahead: a run never spends more than
+    its share, and one that always selects more than it may ends less than one step short of it.
+
+    Args:
+        training: what is trained.
+        share: above 0 and at most 1, which is no limit.
+
+    Raises:
+        InputError: if the share is out of range, or labels alone take more.
+    """
+
+    def __init__(self, training: Distillation, share: float) -> None:
+        if not 0 < share <= 1:
+            raise InputError(
+                f"the FLOPs budget is {share}: give a share of what transferring everything throughout takes, above 0 "
+                "and at most 1"
+            )
+        self.training, self.share = training, share
+        self._run: tuple[int, int] | None = None  # seed and processes of the run that is known
+        self._lengths: NDArray[np.int64] = np.empty((0, 0, 0), np.int64)  # as `_padded` gives them
+        self._known: dict[tuple[str, ...] | None, NDArray[np.float64]] = {}  # prices of its steps
+        least = 0.0 if share == 1 else float(self._prices(0, ()).sum() / self._prices(0, None).sum())
+        if least > share:
+            raise InputError(
+                f"the FLOPs budget is {share:g}, and labels alone take {least:.3f} of what transferring everything "
+                f"takes: give at least {math.ceil(100 * least) / 100:g}, or transfer less expensive types"
+            )
+
+    def steps(self, chosen: Sequence[str], steps: int, *, seed: int, done: int, spent: float) -> int:
+        """How many of the next `steps` may transfer the chosen types.
+
+        Types are not begun with where less is left than they take in a step on average.
+
+        Args:
+            chosen: names of knowledge types.
+            steps: at most so many.
+            seed: of the run, whose order of batches follows from it.
+            done: the run's steps so far.
+            spent: their FLOPs.
+        """
+        if not chosen or self.share == 1:
+            return steps
+        labels, everything = self._prices(seed, ()), self._prices(seed, None)
+        extra = (self._prices(seed, tuple(chosen)) - labels)[done:]
+        left = self.share * everything.sum() - spent - labels[done:].sum()
+        left += 1e-9 * everything.sum()  # sums of floats
+        if not len(extra) or left < extra.mean():
+            return 0
+        return int(np.searchsorted(extra[:steps].cumsum(), left, side="right"))
+
+    def _prices(self, seed: int, names: tuple[str, ...] | None) -> NDArray[np.float64]:
+        """[steps], FLOPs of each step of the run of that seed with these types; None is everything, on all examples."""
+        training = self.training
+        if self._run != (seed, training.group.size):
+            self._run, self._known = (seed, training.group.size), {}
+            self._lengths = _padded(training, seed)
+        if names not in self._known:
+            types, distiller = training.distiller.knowledge, training.distiller
+            terms = list(types.values()) if names is None else [types[name] for name in names]
+            prices = np.zeros(training.steps)
+            for rank in range(training.group.size):
+                size = len(range(rank, training.batch_size, training.group.size))
+                lengths, places = np.unique(self._lengths[..., rank], return_inverse=True)
+                each = [distiller.price(terms, size, int(length), whole=names is None) for length in lengths]
+                prices += np.array(each)[places.reshape(training.steps, -1)].sum(1)
+            self._known[names] = prices
+        return self._known[names]
+
+
+def _padded(training: Distillation, seed: int) -> NDArray[np.int64]:
+    """[steps, batches of a step, processes], the tokens that each part of a run's batches is padded to."""
+    train = training.task.train
+    lengths, size = train.lengths - int(train.language), training.group.size
+    order = Order(train.lengths, training.batch_size, Streams(seed).order)
+    batches = (lengths[order.next()] for _ in range(training.steps * training.accumulate))
+    parts = [[part[rank::size].max() for rank in range(size)] for part in batches]  # as `Group.share` has them
+    return np.array(parts, np.int64).reshape(training.steps, training.accumulate, size)

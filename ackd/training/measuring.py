@@ -1,0 +1,124 @@
+"""What a model answers to a split, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ackd.distributed.process_group import ALONE, Group
+from ackd.knowledge import token_sums
+from ackd.ledger import Ledger
+from ackd.tasks import Split, Task
+from ackd.types import Batch, Needs, Outputs, Standing
+
+Ask = Callable[[Batch, Needs, Ledger], Outputs]
+
+ROUNDING = 1e-12  # what differs by less, relative to the largest number, is equal
+LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
+
+
+def answers(
+    ask: Ask, split: Split, device: torch.device, vocabulary: int, group: Group = ALONE
+) -> tuple[NDArray[np.float64], float]:
+    """[N, C] logits in the split's order, read from the device once, and the FLOPs that this process spent on them.
+
+    Of a language model [N, 3] `token_sums`: its logits are too many to keep.
+    """
+    most = 256 if device.type == "cuda" else 32  # small ones waste little padding
+    if split.language:
+        most = max(min(most, LOGITS // int(split.lengths.max() * vocabulary)), 1)
+    groups = list(split.by_length(most))[group.rank :: group.size]
+    outputs, spent = [], Ledger()
+    with torch.no_grad():
+        for places in groups:
+            batch = split.batch(places).to(device)
+            logits = ask(batch, Needs(logits=True), spent).logits
+            assert logits is not None
+            outputs.append(token_sums(logits, batch.labels) if split.language else logits)
+    mine = (np.concatenate(groups), torch.cat(outputs).double().cpu().numpy()) if groups else None
+    known = [one for one in group.gather(mine) if one is not None]
+    found = np.empty((len(split), known[0][1].shape[-1]))
+    for places, values in known:
+        found[places] = values
+    return found, sum(spent.flops.values())
+
+
+@dataclass
+class Remembered:
+    """A teacher's answers to splits, by a split's name and size; it never changes, so one pass over each will do.
+
+    Copies of a training share them. A run that is taken up again has to ask anew, and leaves it uncounted, since the
+    ledger that it goes on with has that pass already.
+    """
+
+    answers: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
+    counted: bool = False  # the pass over the reward split, by an earlier process
+
+    def resume(self, ledger: Ledger) -> None:
+        """Takes note of a ledger that was read back."""
+        self.counted |= ledger.reward_passes > 0
+
+
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64], axis: int) -> float:
+    """Pearson's correlation of all entries of two [N, C], each less its mean over `axis`; 0 where one is constant."""
+    return float((_unit(one, axis) * _unit(other, axis)).sum().clip(-1.0, 1.0))
+
+
+def _unit(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Values less their mean, divided by their norm; zeros if they are constant to within rounding."""
+    scaled = values / (np.abs(values).max() or 1.0)  # so that no square overflows
+    centred = scaled - scaled.mean(axis, keepdims=True)
+    norm = np.linalg.norm(centred)
+    constant = norm <= ROUNDING * np.sqrt(values.size)
+    return np.zeros_like(centred) if constant else centred / norm
+
+
+def judge(task: Task, given: NDArray[np.float64], split: Split, theirs: NDArray[np.float64] | None = None) -> Standing:
+    """How good answers to a split are.
+
+    Args:
+        task: whose split it is.
+        given: as `answers` gives them.
+        split: what they answer to.
+        theirs: the teacher's; without them, or if they are no numbers, what compares with it is 0.
+    """
+    if not np.isfinite(given).all():
+        return Standing(loss=float("nan"), score=float("nan"))
+    scores = task.measure(given, split.labels)
+    score = scores[task.spec.metrics[0]]
+    if task.spec.language:
+        return Standing(-scores["neg_loss"], score, scores)
+    if theirs is not None and not np.isfinite(theirs).all():
+        theirs = None
+    if task.spec.regression:
+        loss = float(np.square(given[:, 0] - split.labels).mean())
+        apart = 0.0 if theirs is None else float(np.square(given - theirs).mean())
+        values = split.labels[:, None].astype(np.float64)
+        return Standing(loss, score, scores, 0.0, apart, *_correlations(given, theirs, values, axis=0))
+    log_p = _log_softmax(given)
+    right = log_p[np.arange(len(given)), split.labels]
+    loss, sure = -float(right.mean()), float(np.exp(right).mean())
+    apart = 0.0 if theirs is None else _divergence(_log_softmax(theirs), log_p)
+    hot = np.eye(given.shape[1])[split.labels]
+    return Standing(loss, score, scores, sure, apart, *_correlations(given, theirs, hot, axis=1))
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    normalised: NDArray[np.float64] = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return normalised
+
+
+def _divergence(log_q: NDArray[np.float64], log_p: NDArray[np.float64]) -> float:
+    """The mean over examples of `KL(q || p)`."""
+    return float((np.exp(log_q) * (log_q - log_p)).sum(1).mean())
+
+
+def _correlations(
+    given: NDArray[np.float64], theirs: NDArray[np.float64] | None, labels: NDArray[np.float64], *, axis: int
+) -> tuple[float, float]:
+    """Of answers with the teacher's, 0 if there are none, and with the labels, all of them [N, C]."""
+    return 0.0 if theirs is None else correlation(given, theirs, axis), correlation(given, labels, axis)

@@ -1,0 +1,209 @@
+"""What tells settings apart before the first step: what the teacher knows of the labels, and what the student does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ackd.knowledge.masked import wide
+from ackd.ledger import Ledger
+from ackd.mdp.episode import OVERTAKEN, TRUSTED, Facts
+from ackd.models import Meter, Model, run
+from ackd.numerics.precision import Precision, computing
+from ackd.tasks import Split
+from ackd.training.measuring import Ask
+from ackd.types import Batch, Needs, Outputs
+
+logger = logging.getLogger("ackd")
+
+SAMPLE = 500  # training examples that the probe is fitted on; on four times as many it was right .01 more often
+STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # of the penalty, among which leaving out one example at a time chooses
+
+SURE = 3.0  # standard errors by which another order of classes has to be better
+USELESS = 0.05  # of agreement above chance: as much as a reward split of 256 examples has by accident
+
+
+def last_states(model: Model) -> Needs:
+    """The output of a model's last layer."""
+    return Needs(hidden=frozenset({model.config.num_hidden_layers - 1}))
+
+
+def sampled(split: Split) -> Split:
+    """At most `SAMPLE` of a split's examples, evenly spread over it: always the same ones."""
+    count = min(SAMPLE, len(split))
+    return split.select(np.arange(count) * len(split) // count)
+
+
+def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
+    """Who answers with states for logits: the mean over tokens and the first token of `last_states`, [B, 2d]."""
+    needs = last_states(model)
+    (field,) = needs.fields
+
+    def ask(batch: Batch, _: Needs, ledger: Ledger) -> Outputs:
+        ledger.spend("student", meter(needs).forward(*batch.shape))
+        with computing(precision, batch.mask.device):
+            states = wide(run(model, batch, needs)[field])
+        mask = batch.mask[..., None]
+        mean = states.where(mask.bool(), 0.0).sum(1) / mask.sum(1)
+        return Outputs(logits=torch.cat([mean, states[:, 0]], 1))
+
+    return ask
+
+
+def probed(
+    states: NDArray[np.float64], labels: NDArray[Any], unseen: NDArray[np.float64], classes: int
+) -> NDArray[np.float64]:
+    """What a linear probe answers, [R, C] (or [R, 1] for regression): ridge regression on standardised states.
+
+        W = argmin sum_i |y_i - W x_i - b|^2 + a |W|^2,  y one-hot classes, or the labels themselves where C = 1
+
+    a is the one of `STRENGTHS` with the least squared error on examples that are left out one at a time, which has a
+    closed form. States that are no numbers tell nothing: NaN. It is as often right as logistic regression with a
+    cross-validated strength, in a tenth of the time.
+
+    Args:
+        states: [N, D], of the examples that it is fitted on.
+        labels: [N], of these.
+        unseen: [R, D], of those that it answers.
+        classes: C.
+
+    References:
+        Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016,
+        https://arxiv.org/abs/1610.01644
+    """
+    from sklearn.linear_model import RidgeCV  # scikit-learn takes its time to import
+
+    if not (np.isfinite(states).all() and np.isfinite(unseen).all()):
+        return np.full((len(unseen), classes), np.nan)
+    mean, spread = states.mean(0), states.std(0)
+    spread[spread == 0] = 1.0
+    wanted = labels[:, None].astype(np.float64) if classes == 1 else np.eye(classes)[labels]
+    ridge = RidgeCV(alphas=STRENGTHS).fit((states - mean) / spread, wanted)
+    return np.asarray(ridge.predict((unseen - mean) / spread)).reshape(len(unseen), classes)
+
+
+def fit_flops(examples: int, features: int) -> float:
+    """FLOPs of fitting the probe: products of N x D states, and the eigenvectors of the smaller one.
+
+        2 N D m + 9 m^3,  m = min(N, D)
+
+    References:
+        Golub & Van Loan, Matrix Computations, 4th ed. 2013, section 8.3
+    """
+    smaller = min(examples, features)
+    return 2.0 * examples * features * smaller + 9.0 * smaller**3
+
+
+def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """The share of [R, C] answers whose likeliest class is the label's; for C = 1 their correlation, at least 0.
+
+    Answers that are no numbers agree with nothing.
+    """
+    from ackd.tasks.metrics import METRICS
+
+    if not np.isfinite(answers).all():
+        return 0.0
+    if answers.shape[1] == 1:
+        return max(METRICS["pearson"](answers[:, 0], labels), 0.0)
+    return METRICS["accuracy"](answers.argmax(1), labels)
+
+
+def confidence(logits: NDArray[np.float64]) -> float:
+    """The mean probability of the likeliest class, of [R, C] logits; 0 for C = 1, and where they are no numbers."""
+    if logits.shape[1] == 1 or not np.isfinite(logits).all():
+        return 0.0
+    return float(np.exp(logits.max(1) - np.logaddexp.reduce(logits, axis=1)).mean())
+
+
+def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The order of its classes in which a teacher's answers are the labels', where that is not the task's own.
+
+    Half of the examples choose the order that is right most often, it answers for the other half, and the other way
+    round. Both have to choose the same, and its answers have to be right more often than those as they are, and than
+    the larger class, by `SURE` standard errors: (n - m) / sqrt(n + m), where n are right in its way alone, and m in the
+    other alone.
+
+    Args:
+        answers: [R, C], C above 1.
+        labels: [R], classes.
+
+    Returns:
+        [C], the task's class that each of the teacher's classes stands for; None where none is clearly better.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    said, classes = answers.argmax(1), answers.shape[1]
+    if not np.isfinite(answers).all() or classes > len(labels):
+        return None
+
+    def chosen(places: slice) -> NDArray[np.int64]:
+        counts = np.zeros((classes, classes))
+        np.add.at(counts, (said[places], labels[places]), 1)
+        order: NDArray[np.int64] = linear_sum_assignment(counts + np.eye(classes) / 2, maximize=True)[1]
+        return order  # a tie leaves a class as it is
+
+    halves = slice(0, None, 2), slice(1, None, 2)
+    orders = [chosen(half) for half in halves]
+    read = np.zeros(len(labels), np.bool_)
+    for half, order in zip(halves, orders[::-1], strict=True):
+        read[half] = order[said[half]] == labels[half]
+    larger = labels == np.bincount(labels).argmax()
+    surely = _surely(read, said == labels) and _surely(read, larger)
+    return orders[0] if surely and np.array_equal(orders[0], orders[1]) else None
+
+
+def _surely(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether one, [R], is true more often than the other by `SURE` standard errors of a sign test."""
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
+    return bool(gained - lost > SURE * np.sqrt(gained + lost))
+
+
+def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any], classes: Sequence[str]) -> None:
+    """Says of a setting in which a teacher may do harm, or no good.
+
+    Args:
+        facts: what is known of it.
+        answers: the teacher's, [R, C], to the reward split; None where nobody has them.
+        labels: [R], of that split.
+        classes: the names of the task's; none where it has no classes.
+    """
+    order = better_order(answers, labels) if answers is not None and classes else None
+    most = np.bincount(labels).max() / len(labels) if classes else 0.0
+    if order is not None and answers is not None:
+        logger.warning(
+            "the teacher seems to have its classes in another order than the task: of the reward split it agrees with "
+            "%.2f of the labels, and with %.2f if its classes are read as %s; take one that was fine-tuned on this "
+            "task's labels (ackd finetune), or put its classes in the order %s",
+            facts.agreement,
+            (order[answers.argmax(1)] == labels).mean(),
+            ", ".join(classes[one] for one in order),
+            ", ".join(classes),
+        )
+    elif facts.agreement - facts.chance < USELESS:
+        logger.warning(
+            "teacher and labels agree on %.2f of the reward split, and chance is %.2f: the teacher seems to know "
+            "nothing of this task; take a better one, or the labels alone (--policy labels)",
+            facts.agreement,
+            facts.chance,
+        )
+    elif facts.overtaken > OVERTAKEN and facts.agreement > TRUSTED:
+        logger.warning(
+            "the student can probably learn the labels better than the teacher knows them: on the reward split a "
+            "linear probe on its first states reaches %.2f, and the teacher %.2f; take a better teacher, or the "
+            "labels alone (--policy labels)",
+            facts.probe,
+            facts.agreement,
+        )
+    elif facts.agreement < most:
+        logger.warning(
+            "the teacher agrees with %.2f of the labels of the reward split, and whoever always says %r with %.2f: "
+            "take a better one, or the labels alone (--policy labels)",
+            facts.agreement,
+            classes[int(np.bincount(labels).argmax())],
+            most,
+        )

@@ -1,0 +1,106 @@
+"""A student that learns: model, optimizer and schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from ackd import models
+from ackd.distributed.process_group import ALONE, Group
+from ackd.files.reading import restore
+from ackd.models import Model
+from ackd.training.recipe import Recipe
+
+DEFAULT = Recipe()
+
+
+class Student:
+    """A model with AdamW and a schedule of the learning rate.
+
+    Args:
+        model: what learns.
+        companions: other modules that learn with it and are no part of it, such as projections.
+        steps: the budget.
+        lr: peak learning rate.
+        recipe: the rest of how it learns; gradients are clipped over the model and its companions together.
+        compiled: compile the model's layers; the first steps take long.
+        group: the processes that train it, each from a part of the loss.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        companions: Iterable[nn.Module] = (),
+        *,
+        steps: int,
+        lr: float = 5e-5,
+        recipe: Recipe = DEFAULT,
+        compiled: bool = False,
+        group: Group = ALONE,
+    ) -> None:
+        self.group = group
+        self.model = models.compiled(model) if compiled else models.capturing(model)
+        self.companions = nn.ModuleList(companions)
+        self.clip, self.steps = recipe.gradient_clipping or math.inf, steps
+        self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
+        groups = [
+            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = AdamW(groups, lr=lr, betas=recipe.adam_betas, fused=True)
+        self.schedule = LambdaLR(self.optimizer, lambda step: recipe.rate(step, steps))
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used."""
+        return self.schedule.last_epoch / self.steps
+
+    def learn(self, loss: Tensor) -> None:
+        """Adds the gradient of `loss` to that of the step under way."""
+        loss.backward()
+
+    def update(self) -> Tensor:
+        """Takes the optimizer step; the gradient's norm before clipping, 0-d, on the device."""
+        self.group.average(self.parameters)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, moments and schedule, as copies that later steps leave alone."""
+        state = {
+            "model": self.model.state_dict(),
+            "companions": self.companions.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        return {name: _copied(value) for name, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`, which stays untouched.
+
+        Raises:
+            ValueError: if it is of another training.
+        """
+        self.model.load_state_dict(state["model"])
+        self.companions.load_state_dict(state["companions"])
+        restore(self.optimizer, state["optimizer"])
+        restore(self.schedule, state["schedule"])
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value

@@ -1,0 +1,131 @@
+"""Which examples help others: influence through the last layer, and distilling those that help most.
+
+This stands in for the data selection of label revision, whose estimator could not be found: that paper selects by
+influence, and says no more where it could be read.
+
+References:
+    Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
+    https://arxiv.org/abs/2404.03693
+    Pruthi et al., Estimating Training Data Influence by Tracing Gradient Descent, 2020,
+    https://arxiv.org/abs/2002.08484, for inner products of gradients
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ackd.errors import InputError
+from ackd.ledger import Ledger
+from ackd.tasks import Split
+from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Teacher
+from ackd.weighting.weighting import Answers, Weighting
+
+Places = NDArray[np.int64]
+
+
+def influence(
+    teacher: Teacher, split: Split, held: Places, *, device: torch.device, ledger: Ledger
+) -> NDArray[np.float64]:
+    """How much a gradient step on each example lowers the loss of the held-out ones, to first order: [N].
+
+        s_i = (p_i - e_y)^T M h_i,  M = mean over held-out j of (p_j - e_y) h_j^T
+
+    That is the inner product of i's cross-entropy gradient with the mean held-out one, in the weights of a last layer
+    without bias whose input is h, and so p = softmax(W h). A held-out example is left out of its own M. For h stands
+    the first token of the last transformer layer, which every model can give; most heads have one more layer between.
+
+    Args:
+        teacher: whose p and h they are: the plain one, that has not seen the labels of these answers.
+        split: the training examples.
+        held: [H], places of the held-out ones in it.
+        device: where the teacher is.
+        ledger: is told what asking once about each example took.
+
+    Raises:
+        InputError: if nothing is held out.
+    """
+    if not len(held):
+        raise InputError("no example is held out to measure an influence on: hold out a larger share")
+    known = list(_gradients(teacher, split, held, device, ledger))
+    total = torch.stack([errors.T @ features for _, errors, features in known]).sum(0)
+    scores = np.empty(len(split))
+    for places, errors, features in known:
+        own = errors.square().sum(1) * features.square().sum(1)
+        others = ((errors @ total * features).sum(1) - own) / max(len(held) - 1, 1)
+        scores[places] = others.cpu().numpy() if len(held) > 1 else 0.0
+    rest = np.setdiff1d(np.arange(len(split)), held)
+    for places, errors, features in _gradients(teacher, split, rest, device, ledger):
+        scores[places] = ((errors @ total * features).sum(1) / len(held)).cpu().numpy()
+    return scores
+
+
+def _gradients(
+    teacher: Teacher, split: Split, places: Places, device: torch.device, ledger: Ledger
+) -> Iterator[tuple[Places, Tensor, Tensor]]:
+    """Groups of the examples at `places`: where they are, p - e_y, [B, C], and h, [B, d], in float64."""
+    if not len(places):
+        return
+    last = teacher.shape.layers - 1
+    for group in split.select(places).by_length(256 if device.type == "cuda" else 32):
+        batch = split.batch(places[group]).to(device)
+        with torch.no_grad():
+            answer = teacher(batch, Needs(logits=True, cls=frozenset({last})), ledger)
+        assert answer.logits is not None
+        errors = answer.logits.double().softmax(-1) - F.one_hot(batch.labels, teacher.shape.classes)
+        yield places[group], errors, answer.cls[last].double()
+
+
+@dataclass(frozen=True)
+class Distilled(Weighting):
+    """Every knowledge type on some examples of the training data alone, always the same; the labels on all.
+
+        L = 1/B [ w_0 sum over all CE_i + a sum over the chosen L_i ]
+
+    so that no example counts more for having few other chosen ones beside it.
+
+    Args:
+        ids: [K] int64, the chosen examples' ids, in ascending order.
+        share: K of all N.
+        rest: the labels on the other examples alone, for losses that contain the labels' part of the chosen ones.
+    """
+
+    ids: Tensor
+    share: float
+    rest: bool = False
+
+    @classmethod
+    def best(cls, split: Split, scores: NDArray[np.float64], keep: float, *, rest: bool = False) -> Distilled:
+        """The share `keep` of a split with the largest scores, at least one example."""
+        count = max(int(len(split) * keep + 1e-9), 1)  # 0.29 * 100 is 28.999...
+        chosen = np.argsort(-scores, kind="stable")[:count]
+        return cls(torch.from_numpy(np.sort(split.ids[chosen])), count / len(split), rest)
+
+    def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
+        """As many as to expect: the share that was chosen of the whole split."""
+        return {one.name: round(self.share * size) for one in terms}
+
+    def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
+        """The chosen examples of the batch, the same for each loss."""
+        rows = self._chosen(batch).nonzero().flatten().to(batch.labels.device)
+        return {one.name: rows for one in terms}
+
+    def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The share of the batch that is chosen, which makes of a mean over the chosen a sum over B."""
+        chosen = self._chosen(answers.batch)
+        share = float(chosen.double().mean())
+        weights = {one.name: torch.full_like(answers.losses[one.name], share) for one in terms}
+        if self.rest:
+            weights[LABELS] = (~chosen).to(answers.losses[LABELS])
+        return weights
+
+    def _chosen(self, batch: Batch) -> Tensor:
+        """[B] bool, on the host."""
+        places = torch.searchsorted(self.ids, batch.ids).clamp_max(len(self.ids) - 1)
+        return self.ids[places] == batch.ids
