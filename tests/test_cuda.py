@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from ackd import Selection, models, tasks
-from ackd.agents.presets import METHODS
 from ackd.cli import main
 from ackd.cohort.cohort import Cohort
 from ackd.knowledge import NAMES, build
 from ackd.numerics.precision import Precision
 from ackd.numerics.streams import Streams
+from ackd.presets import METHODS
 from ackd.teachers import Cached, ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.loop import Distillation

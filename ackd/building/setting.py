@@ -43,7 +43,6 @@ def prepare(
     types: Sequence[str] = (),
     preset: str | None = None,
     options: Mapping[str, Any] | None = None,
-    methods: Mapping[str, presets.Method] = presets.METHODS,
     layer_map: str | None = None,
     temperature: float = 4.0,
     teacher_weights: Sequence[float] = (),
@@ -93,7 +92,6 @@ def prepare(
             give way, these take their place.
         preset: a published method's types, weights, stages and examples, instead of `types`; several joined by commas.
         options: of the preset, by their names.
-        methods: the presets there are; `ackd.agents.presets.METHODS` has those that learn as well.
         layer_map: uniform | last | skip | pairs such as 0:1,1:3,2:5; uniform, or the preset's own, if None.
         temperature: of the logits; a preset has its own.
         teacher_weights: what each teacher's losses count; 1 each if not given.
@@ -146,7 +144,6 @@ def prepare(
         [one.shape for one in teachers],
         layers=layer_map,
         temperature=temperature,
-        methods=methods,
     )
     with torch.random.fork_rng():
         method = make_method()
@@ -259,20 +256,19 @@ def _method(
     *,
     layers: str | None,
     temperature: float,
-    methods: Mapping[str, presets.Method],
 ) -> Callable[[], presets.Preset]:
     """What makes the losses, and what else a method has, anew for each student."""
     if preset is None:
         if options:
             raise InputError(f"only a preset takes {' and '.join(options)}: name one with --preset")
     elif not types:
-        return lambda: presets.preset(preset, student, teachers, methods=methods, **options, layers=layers)
+        return lambda: presets.preset(preset, student, teachers, **options, layers=layers)
     wanted = _by_teacher(types or knowledge.DEFAULT, len(teachers))
 
     def make() -> presets.Preset:
         method = presets.Preset()
         if preset is not None:
-            method = presets.preset(preset, student, teachers, methods=methods, **options)
+            method = presets.preset(preset, student, teachers, **options)
             if not method.gives_way:
                 raise InputError(f"the preset {preset!r} brings its own knowledge types: leave {', '.join(types)} away")
         losses = [

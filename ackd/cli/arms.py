@@ -14,7 +14,6 @@ from ackd.agents.learner import BANDITS, bandit
 from ackd.agents.named import NAMED, named
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
-from ackd.agents.presets import METHODS
 from ackd.agents.refine import Refining
 from ackd.agents.rules import Staged
 from ackd.agents.search import Lookahead
@@ -175,7 +174,7 @@ def published(name: str) -> Arm:
         InputError: for a preset that is not known, or an option that cannot be read.
     """
     names, *options = name.removeprefix(PRESET).split(":")
-    given = {"preset": names, "options": parse(names, pairs(options), METHODS), "methods": METHODS}
+    given = {"preset": names, "options": parse(names, pairs(options))}
     own = {"types": (), "layer_map": None}  # whatever the policies beside it select from
     return Arm(name, lambda env, seed: Staged(env.distillation.stages), method={**given, **own})
 

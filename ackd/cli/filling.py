@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from ackd.agents.presets import METHODS
 from ackd.building.setting import prepare
 from ackd.distributed.jobs import answering, this_worker
 from ackd.errors import InputError
@@ -46,7 +45,6 @@ class Filler:
             task=command.task,
             teacher=command.teacher,
             preset=command.preset,
-            methods=METHODS,
             cache=command.output,
             cache_budget=command.budget,
             cache_dtype=command.dtype,

@@ -308,7 +308,6 @@ class MethodOptions:
         Raises:
             InputError: if an option is not written as NAME=VALUE, or is named twice.
         """
-        from ackd.agents.presets import METHODS
         from ackd.errors import InputError
         from ackd.presets import parse
 
@@ -317,7 +316,7 @@ class MethodOptions:
             if name in given:
                 raise InputError(f"the option {name!r} is given twice: give it once")
             given[name] = value
-        return {"preset": self.preset, "options": parse(self.preset, given, METHODS), "methods": METHODS}
+        return {"preset": self.preset, "options": parse(self.preset, given)}
 
 
 def pairs(texts: Iterable[str]) -> dict[str, Any]:

@@ -17,8 +17,7 @@ class Presets:
 
     def run(self) -> None:
         """Prints them."""
-        from ackd.agents.presets import METHODS
-        from ackd.presets import named
+        from ackd.presets import METHODS, named
 
         if self.name is None:
             width = max(map(len, METHODS))
@@ -26,7 +25,7 @@ class Presets:
                 print(f"{one.name:<{width}}  {one.year}  {one.does}; {one.cost}")
             print("\nackd presets NAME shows one; ackd distill --preset NAME runs it, and NAME,OTHER both at once")
             return
-        for one in named(self.name, METHODS):
+        for one in named(self.name):
             least, most = one.teachers
             teachers = f"{least}" if least == most else f"{least} to {most}"
             options = ", ".join(f"{name}={_shown(value)}" for name, value in one.defaults.items())

@@ -7,7 +7,7 @@ from functools import reduce
 from typing import Any
 
 from ackd.errors import InputError, unknown
-from ackd.presets import collaborative, dynamickd, reffakd, revision, static
+from ackd.presets import collaborative, dynamickd, learned, reffakd, revision, static
 from ackd.presets.preset import Material, Method, Preset
 from ackd.types import Shape, Teacher
 from ackd.weighting.weighting import Together, Weighting, together
@@ -15,59 +15,47 @@ from ackd.weighting.weighting import Together, Weighting, together
 __all__ = ["METHODS", "NAMES", "Material", "Method", "Preset", "named", "parse", "preset", "read"]
 
 METHODS: Mapping[str, Method] = {
-    one.name: one
-    for one in (*static.METHODS, *dynamickd.METHODS, *revision.METHODS, *reffakd.METHODS, *collaborative.METHODS)
+    one.name: one for module in (static, dynamickd, revision, reffakd, collaborative, learned) for one in module.METHODS
 }
 NAMES = tuple(METHODS)
-ELSEWHERE = ("rl-kd", "mtkd-rl", "ksm")  # those of `ackd.agents.presets`, which nothing here imports
 
 
-def named(names: str, methods: Mapping[str, Method] = METHODS) -> list[Method]:
-    """The methods of a name, or of several joined by commas; `methods` are those that are known.
+def named(names: str) -> list[Method]:
+    """The methods of a name, or of several joined by commas.
 
     Raises:
         InputError: for a name that is not known, or one that is named twice.
     """
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
-        if name not in methods:
-            if name in ELSEWHERE:
-                raise InputError(f"the preset {name!r} has an agent: give methods=ackd.agents.presets.METHODS with it")
-            raise unknown("preset", name, methods)
+        if name not in METHODS:
+            raise unknown("preset", name, METHODS)
         if wanted.count(name) > 1:
             raise InputError(f"the preset {name!r} is named twice: name it once")
-    return [methods[name] for name in wanted]
+    return [METHODS[name] for name in wanted]
 
 
-def preset(
-    names: str,
-    student: Shape,
-    teachers: Sequence[Shape],
-    *,
-    methods: Mapping[str, Method] = METHODS,
-    **options: Any,
-) -> Preset:
+def preset(names: str, student: Shape, teachers: Sequence[Shape], **options: Any) -> Preset:
     """A method by its name, or several of them as one, for these models.
 
     Of several, one at most has losses that do not give way; what they pick, weigh and revise adds up.
 
     Args:
-        names: one of `methods`, or some joined by commas.
+        names: one of `METHODS`, or some joined by commas.
         student: the student's sizes.
         teachers: the teachers' sizes.
-        methods: those that are known.
         **options: of the methods, by their keywords; None is as not given.
 
     Raises:
         InputError: for an unknown name or option, or a combination or models that the methods cannot work with.
     """
-    wanted = named(names, methods)
+    wanted = named(names)
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name == "layers" and not any(name in one.defaults for one in wanted):
             raise InputError(f"the preset {names!r} matches no layers: leave the layer map away")
         if not any(name in one.defaults for one in wanted):
-            takers = [one.name for one in methods.values() if name in one.defaults]
+            takers = [one.name for one in METHODS.values() if name in one.defaults]
             if takers:
                 raise InputError(f"{name!r} is no option of the preset {names!r}, but of {', '.join(takers)}")
             raise unknown(f"option of the preset {names!r}", name, {own for one in wanted for own in one.defaults})
@@ -88,13 +76,13 @@ def preset(
     return _combined(made)
 
 
-def parse(names: str | None, options: Mapping[str, Any], methods: Mapping[str, Method] = METHODS) -> dict[str, Any]:
+def parse(names: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of presets with values as they were written, each read as what it is by default.
 
     Raises:
         InputError: if a value cannot be read so.
     """
-    wanted = named(names, methods) if names else ()
+    wanted = named(names) if names else ()
     known = {name: default for one in wanted for name, default in one.defaults.items()}
     return {name: read(name, value, known.get(name)) for name, value in options.items()}
 

@@ -24,7 +24,6 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ackd import knowledge, models
-from ackd.agents.rl_kd import RlKd
 from ackd.cli import main
 from ackd.distributed.process_group import ALONE, Alone, follow, joined, launched
 from ackd.envs.make import tiny
@@ -36,6 +35,7 @@ from ackd.models import Model
 from ackd.training.loop import Distillation
 from ackd.types import Batch, Needs, Outputs, Selection, Teacher
 from ackd.weighting.influence import Distilled
+from ackd.weighting.rl_kd import RlKd
 from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)

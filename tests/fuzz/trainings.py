@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ackd import models
-from ackd.agents.mtkd_rl import MtkdRl
-from ackd.agents.rl_kd import Rewarding, RlKd
-from ackd.agents.teacher_weights import Learning
 from ackd.cohort.cohort import Cohort
 from ackd.errors import InputError
 from ackd.federation.mutual import MutualLearning
 from ackd.training.loop import Distillation
 from ackd.types import Selection
+from ackd.weighting.mtkd_rl import MtkdRl
+from ackd.weighting.rl_kd import Rewarding, RlKd
+from ackd.weighting.teacher_weights import Learning
 from ackd.weighting.weighting import Weighting
 from tests.fuzz.readers import READERS, Reader, build_training, model, tokenizer, train
 
@@ -65,7 +65,7 @@ def _reader(make: Callable[[], Any], begin: Any, asked: tuple[Any, ...], *module
 
 
 PARTLY = [Selection.of("logits"), Selection.of("hidden")]  # so that some parameters are moved student by student
-LEARNED = ("ackd.agents.rl_kd", "ackd.agents.mtkd_rl", "ackd.agents.teacher_weights")
+LEARNED = ("ackd.weighting.rl_kd", "ackd.weighting.mtkd_rl", "ackd.weighting.teacher_weights")
 STATEFUL: dict[str, Reader] = {
     "journal": READERS["journal"],
     "cohort": _reader(_cohort, [3, 4], (PARTLY, 1), "ackd.cohort.cohort", "ackd.cohort.stacked", "ackd.cohort.mixture"),

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from ackd.agents.learner import LEARNERS
-from ackd.agents.presets import METHODS
 from ackd.cli import main as ackd
+from ackd.presets import METHODS
 
 FROZEN = Path(__file__).with_name("frozen.json")
 PACKAGES = ("torch", "transformers", "stable-baselines3", "numpy")

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 import ackd
 from ackd import knowledge, models
-from ackd.agents import presets as agents
 from ackd.agents.rules import Staged
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
@@ -30,7 +29,7 @@ from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.mdp.choices import Stages
 from ackd.models import Meter, Model, shape_of
-from ackd.presets import ELSEWHERE, METHODS, Preset, preset, static
+from ackd.presets import Preset, preset, static
 from ackd.stages import stage_at
 from ackd.teachers import ModelTeacher
 from ackd.training.distiller import Distiller
@@ -299,14 +298,6 @@ def test_an_unknown_preset_is_told_the_nearest() -> None:
         InputError, match=r"unknown preset 'tinybrt': did you mean 'tinybert'\? \(known: .*distilbert, .*kd, "
     ):
         preset("tinybrt", shape(2), [shape(4)])
-
-
-def test_a_preset_that_learns_is_told_where_it_is() -> None:
-    assert set(ELSEWHERE) == set(agents.METHODS) - set(METHODS)
-    for name in ELSEWHERE:
-        said = f"'{name}' has an agent: give methods=ackd.agents.presets.METHODS"
-        with pytest.raises(InputError, match=said):
-            preset(f"kd,{name}", shape(2), [shape(4)])
 
 
 def test_a_layer_map_of_ones_own_is_used() -> None:

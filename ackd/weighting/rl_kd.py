@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from ackd.agents.teacher_weights import (
+from ackd.errors import InputError, unknown
+from ackd.files.reading import alike
+from ackd.ledger import Ledger
+from ackd.types import Knowledge, Needs
+from ackd.weighting.teacher_weights import (
     Learning,
     MeanWeights,
     Network,
@@ -22,10 +26,6 @@ from ackd.agents.teacher_weights import (
     joined,
     look,
 )
-from ackd.errors import InputError, unknown
-from ackd.files.reading import alike
-from ackd.ledger import Ledger
-from ackd.types import Knowledge, Needs
 from ackd.weighting.weighting import Answers, Weighting
 
 KEPT = 0.9  # of the baseline, when another batch of rewards comes in

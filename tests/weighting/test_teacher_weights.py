@@ -15,10 +15,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ackd import distill
-from ackd.agents.mtkd_rl import MtkdRl
-from ackd.agents.presets import METHODS
-from ackd.agents.rl_kd import Rewarding, RlKd, log_chance
-from ackd.agents.teacher_weights import Learning, joined
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.knowledge import label_loss
@@ -27,7 +23,10 @@ from ackd.presets import Preset, preset
 from ackd.presets.uncertain import EqualTeachers
 from ackd.training.loop import Distillation
 from ackd.types import LABELS, Batch, Knowledge, Outputs, Selection, Shape
+from ackd.weighting.mtkd_rl import MtkdRl
+from ackd.weighting.rl_kd import Rewarding, RlKd, log_chance
 from ackd.weighting.scores import Pick
+from ackd.weighting.teacher_weights import Learning, joined
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
@@ -207,7 +206,7 @@ def parts(name: str, **options: Any) -> tuple[Callable[[], Preset], Any]:
     """A method of two equal teachers for the tiny pair, and the pair."""
     pair = tiny().distillation
     shapes = [shape_of(pair.student.model), pair.teachers[0].shape]
-    return lambda: preset(name, shapes[0], [shapes[1]] * 2, methods=METHODS, **options), pair
+    return lambda: preset(name, shapes[0], [shapes[1]] * 2, **options), pair
 
 
 def training(name: str, weighting: Callable[[], Weighting | None] | None = None, **options: Any) -> Distillation:
@@ -300,9 +299,9 @@ def test_one_teacher_and_regression_are_refused_by_name() -> None:
     shape, numbers_only = Shape(2, 16, 2, 2, 50), Shape(2, 16, 2, 1, 50)
     for name in ("rl-kd", "mtkd-rl"):
         with pytest.raises(InputError, match=f"'{name}' takes at least 2 teachers, and 1 was named"):
-            preset(name, shape, [shape], methods=METHODS)
+            preset(name, shape, [shape])
         with pytest.raises(InputError, match="as for a regression"):
-            preset(name, numbers_only, [numbers_only] * 2, methods=METHODS)
+            preset(name, numbers_only, [numbers_only] * 2)
 
 
 def learned_where_each_is_right(make: Callable[[], Weighting], seed: int) -> tuple[float, float]:

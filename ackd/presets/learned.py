@@ -1,17 +1,16 @@
-"""The published methods, with those whose weights or selections are learned."""
+"""Published methods whose weights or selections are learned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from ackd import presets
-from ackd.agents.mtkd_rl import PUBLISHED, MtkdRl
-from ackd.agents.rl_kd import Credit, Empty, Rewarding, RlKd, Share, State
-from ackd.agents.teacher_weights import Learning, check_teachers
 from ackd.knowledge import Fsp, Hidden, Logits, last_pair, layer_map
-from ackd.presets import Method, Preset
+from ackd.presets.preset import Method, Preset
 from ackd.stages import Stage
 from ackd.types import Knowledge, Selection, Shape
+from ackd.weighting.mtkd_rl import PUBLISHED, MtkdRl
+from ackd.weighting.rl_kd import Credit, Empty, Rewarding, RlKd, Share, State
+from ackd.weighting.teacher_weights import Learning, check_teachers
 
 MOST = 8  # teachers
 
@@ -102,7 +101,7 @@ def _named(loss: Knowledge, place: int) -> Knowledge:
     return loss
 
 
-LEARNED = (
+METHODS = (
     Method(
         "rl-kd",
         rl_kd,
@@ -148,4 +147,3 @@ LEARNED = (
         "its controls Random-Hard and Random-Soft",
     ),
 )
-METHODS: Mapping[str, Method] = {**presets.METHODS, **{one.name: one for one in LEARNED}}

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from ackd.agents.mtkd_rl import PUBLISHED, Blend, MtkdRl, standardised
-from ackd.agents.presets import METHODS
-from ackd.agents.teacher_weights import Learning
 from ackd.knowledge import Hidden
 from ackd.presets import preset
 from ackd.types import LABELS, Knowledge, Shape
+from ackd.weighting.mtkd_rl import PUBLISHED, Blend, MtkdRl, standardised
+from ackd.weighting.teacher_weights import Learning
 from ackd.weighting.weighting import Answers
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
@@ -209,7 +208,7 @@ def test_standardised_rewards_lie_in_zero_to_one(rewards: list[float]) -> None:
 
 def test_the_preset_is_as_the_published_script() -> None:
     """`train_student_rl.py`: --kd-T 4, --feat-weight 5, --agent-step 1000, SGD 0.1, not --dynamic."""
-    chosen = preset("mtkd-rl", SHAPE, [SHAPE, SHAPE], methods=METHODS)
+    chosen = preset("mtkd-rl", SHAPE, [SHAPE, SHAPE])
     (stage,) = chosen.stages
     assert stage.selection.weights == {"logits@1": 1.0, "logits@2": 1.0, "hidden@1": 5.0, "hidden@2": 5.0}
     weighting = chosen.weighting

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from ackd.agents.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
 from ackd.errors import InputError
 from ackd.knowledge import Hidden
 from ackd.types import Knowledge
+from ackd.weighting.teacher_weights import Learning, MeanWeights, Network, Seen, check_batches, check_teachers, look
 from ackd.weighting.weighting import Answers, Weighting
 
 PUBLISHED = Learning(rate=0.1, every=1000)
