@@ -85,7 +85,7 @@ def imported(path: Path) -> frozenset[str]:
 
 
 def groups(root: Path, path: str, function: str) -> list[list[Path]]:
-    """Test files for a function: of its file's name; that import that; with its package; that import what imports it.
+    """Test files for a function: of its file's name; that import that or have its users' names; its package's; others.
 
     In each group those that name the function are first, then those that name the file, then the shortest. The fuzzing
     of tests/fuzz is left out: it takes long, and sees nothing but what crashes.
@@ -94,12 +94,12 @@ def groups(root: Path, path: str, function: str) -> list[list[Path]]:
     package, _, stem = module.rpartition(".")
     folder = package.rpartition(".")[2]
     ours = {module_of(f.relative_to(root).as_posix()): f for part in PACKAGES for f in (root / part).rglob("*.py")}
-    users = {name for name, file in ours.items() if module in imported(file)}
+    users = {f"test_{name.rpartition('.')[2]}" for name, file in ours.items() if module in imported(file)}
     tests: tuple[Callable[[Path], bool], ...] = (
         lambda file: file.stem in (f"test_{stem}", f"test_{stem}_command") or file.parent.name == stem,
-        lambda file: module in imported(file),
-        lambda file: file.parent.name == folder,
-        lambda file: bool(users & imported(file)),
+        lambda file: module in imported(file) or file.stem.removesuffix("_command") in users,
+        lambda file: file.stem == f"test_{folder}" or file.parent.name == folder,
+        lambda file: True,
     )
     name = function.rpartition(".")[2].strip("_") or stem
 

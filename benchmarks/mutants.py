@@ -9,10 +9,9 @@ A mutant is the code with one change (`benchmarks/mutation.py`): each place that
 agents/ is as likely as any other. It is made in a copy of the tree in a temporary folder. A test file is first run on
 the code as it is, once for all mutants, where it is noted how long each test takes and which functions it enters. A
 mutant then meets the tests that enter its function: of the test files of its module's name, and then all others of
-these; of those that import its module; of those with its package; and if none of these enters it, of those that import
-a module that imports it; as long as they take less than --seconds in all. It is caught by the first test that fails, by
-an error when it is imported, and by taking much longer than the code as it is. A survivor may be caught by tests that
-it did not meet.
+these; of those that import it or are named after a module that does; of those named after its package; and of all
+others, as long as they take less than --seconds in all. It is caught by the first test that fails, by an error when it
+is imported, and by taking much longer than the code as it is. A survivor may be caught by tests that it did not meet.
 
 --output has a line for each mutant; a run that was stopped goes on there. Tests start in a process that has already
 imported the libraries, and none of our code.
@@ -23,6 +22,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import random
@@ -45,7 +45,6 @@ from benchmarks.mutant_tests import PACKAGES, Ended, Test, Tree, die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 REASONS = ROOT / "benchmarks" / "equivalent.json"
-LOOK = 3  # test files are looked through for tests that enter a function until they take so many times --seconds
 LIBRARIES = ("torch", "transformers", "gymnasium", "stable-baselines3", "pytest", "hypothesis")
 Row = dict[str, Any]
 
@@ -76,23 +75,19 @@ def drawn(root: Path, count: int, seed: int, only: str = "") -> tuple[list[Mutan
     return found[:count], len(found)
 
 
-def met(tree: Tree, mutant: Mutant, seconds: float) -> Iterator[tuple[Path, list[Test], list[Test]]]:
+def met(tree: Tree, mutant: Mutant, seconds: float, look: float) -> Iterator[tuple[Path, list[Test], list[Test]]]:
     """Test files, which of their tests a mutant meets, and all their tests; the most likely to catch it first."""
     spent = looked = 0.0
-    entered = False
     for rank, files in enumerate(groups(tree.path, mutant.path, mutant.change.function)):
-        if rank == 3 and entered:
-            return
         rest = []
         for file in files:
-            if rank and max(spent, looked / LOOK) > seconds:
+            if rank and (spent > seconds or looked > look):
                 return
             known = tree.baseline(file)
             looked += cost(known)
             entering = [test for test in known if test.meets(mutant.path, mutant.change.function)]
             rest.append((file, [test for test in known if test not in entering], known))
             if entering and (rank == 0 or spent + cost(entering) <= seconds):
-                entered = True
                 spent += cost(entering)
                 yield file, entering, known
         for file, others, known in rest if rank == 0 else ():
@@ -106,11 +101,11 @@ def cost(tests: Sequence[Test]) -> float:
     return sum(test.seconds for test in tests)
 
 
-def attempt(tree: Tree, mutant: Mutant, seconds: float) -> Row:
+def attempt(tree: Tree, mutant: Mutant, seconds: float, look: float) -> Row:
     """What the tests say to one mutant."""
     started, tests, ended = time.monotonic(), 0, Ended("", "", 0.0)
     source = mutation.changed((tree.path / mutant.path).read_text(encoding="utf-8"), mutant.change.number)
-    for file, those, known in met(tree, mutant, seconds):
+    for file, those, known in met(tree, mutant, seconds, look):
         with tree.holding(mutant.path, source):
             ended = tree.tried(file, those, known)
         tests += len(those)
@@ -134,7 +129,7 @@ def work(trees: Path, tree: Tree, mutants: Sequence[Mutant], given: argparse.Nam
             (trees / f"{number}.taken").touch(exist_ok=False)
         except FileExistsError:
             continue
-        row = attempt(tree, mutant, given.seconds)
+        row = attempt(tree, mutant, given.seconds, given.look)
         with given.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         end = row["by"] if row["caught"] else "SURVIVED"
@@ -249,6 +244,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="files whose path contains this")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=120, help="of tests, as they take on the code as it is")
+    look = "the same, of the test files that are looked through for tests that a mutant meets (default: all)"
+    parser.add_argument("--look", type=float, default=math.inf, help=look)
     parser.add_argument("--patience", type=float, default=10, help="tests may take so many times as long as usual")
     parser.add_argument("--again", action="store_true", help="try those that survived once more")
     parser.add_argument("--list", action="store_true", help="print the drawn mutants, and stop")

@@ -114,7 +114,8 @@ def tree(tmp_path: Path) -> Path:
         "agents/__init__.py": "",
         "envs/__init__.py": "",
         "tests/test_small.py": TEST,
-        "tests/test_else.py": "import ackd.small\n\ndef test_nothing():\n    assert ackd.small\n",
+        "tests/test_else.py": "import ackd.small\n\ndef test_it_imports():\n    assert ackd.small\n",
+        "tests/test_nothing.py": "def test_nothing():\n    pass\n",
         "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '--import-mode=importlib'\n",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,12 @@ def test_a_seed_draws_the_same_and_fewer_are_the_beginning_of_more(tree: Path) -
 
 def test_the_tests_of_a_module_come_first(tree: Path) -> None:
     found = groups(tree, "ackd/small.py", "clip")
-    assert found == [[tree / "tests" / "test_small.py"], [tree / "tests" / "test_else.py"], [], []]
+    assert found == [
+        [tree / "tests" / "test_small.py"],
+        [tree / "tests" / "test_else.py"],
+        [],
+        [tree / "tests" / "test_nothing.py"],
+    ]
 
 
 def test_what_the_tests_see_is_caught_and_the_tree_stays_as_it_is(tree: Path, tmp_path: Path) -> None:
@@ -141,7 +147,7 @@ def test_what_the_tests_see_is_caught_and_the_tree_stays_as_it_is(tree: Path, tm
     program = (
         "import argparse, pathlib, sys\nfrom benchmarks import mutants\n"
         "given = argparse.Namespace(output=pathlib.Path(sys.argv[2]), count=100, seed=0, only='', processes=2,"
-        " seconds=60, patience=10, again=False)\n"
+        " seconds=60, look=60, patience=10, again=False)\n"
         "mutants.run(pathlib.Path(sys.argv[1]), given)\nprint(mutants.table(pathlib.Path(sys.argv[1]), given))\n"
     )
     command = [sys.executable, "-c", program, str(tree), str(output)]
