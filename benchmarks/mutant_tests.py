@@ -87,8 +87,8 @@ def imported(path: Path) -> frozenset[str]:
 def groups(root: Path, path: str, function: str) -> list[list[Path]]:
     """Test files for a function: of its file's name; that import that or have its users' names; its package's; others.
 
-    In each group those that name the function are first, then those that name the file, then the shortest. The fuzzing
-    of tests/fuzz is left out: it takes long, and sees nothing but what crashes.
+    In each group those that name the function are first, then those that name the file, then the shortest; the fuzzing
+    of tests/fuzz, which imports everything, takes long and sees little but what crashes, is last.
     """
     module = module_of(path)
     package, _, stem = module.rpartition(".")
@@ -103,11 +103,11 @@ def groups(root: Path, path: str, function: str) -> list[list[Path]]:
     )
     name = function.rpartition(".")[2].strip("_") or stem
 
-    def order(file: Path) -> tuple[bool, bool, int, Path]:
+    def order(file: Path) -> tuple[bool, bool, bool, int, Path]:
         text = file.read_text(encoding="utf-8")
-        return name not in text, stem not in text, len(text), file
+        return file.parent.name == "fuzz", name not in text, stem not in text, len(text), file
 
-    left = sorted((file for file in (root / "tests").rglob("test_*.py") if file.parent.name != "fuzz"), key=order)
+    left = sorted((root / "tests").rglob("test_*.py"), key=order)
     found = []
     for test in tests:
         found.append([file for file in left if test(file)])

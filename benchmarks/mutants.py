@@ -191,8 +191,9 @@ def table(root: Path, given: argparse.Namespace) -> str:
     whys = [reasons.get((row["path"], row["function"], row["before"], row["after"]), "") for row in survived]
     caught, argued = len(rows) - len(survived), sum(bool(why) for why in whys)
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    only = f" --only {given.only}" if given.only else ""
-    command = f"python benchmarks/mutants.py --count {len(rows)} --seed {given.seed}{only} --output build/mutants.jsonl"
+    options = [f"--count {len(rows)} --seed {given.seed}", *([f"--only {given.only}"] if given.only else [])]
+    options += [f"--seconds {given.seconds:g}", *([f"--look {given.look:g}"] if given.look < math.inf else [])]
+    command = f"python benchmarks/mutants.py {' '.join(options)} --output build/mutants.jsonl"
     minutes = sum(row["seconds"] for row in rows) / 60
     lines = [
         "# Mutants: how many small mistakes the tests see",
@@ -200,9 +201,10 @@ def table(root: Path, given: argparse.Namespace) -> str:
         f"    {command}",
         "",
         f"{versions}, Python {platform.python_version()}.",
-        f"{len(rows)} of {sites:,} mutants of {_what(given.only)}, drawn by seed {given.seed}; they took {minutes:.0f}",
-        "minutes of one process, with the tests' first runs on the code as it is. How they are made, and which tests",
-        "each meets, stands at the head of `benchmarks/mutants.py`.",
+        "",
+        f"{len(rows)} of {sites:,} mutants of {_what(given.only)}, drawn by seed {given.seed}. Trying them took",
+        f"{minutes:.0f} minutes of one process, the tests' first runs on the code as it is included. How they are",
+        "made, and which tests each meets, stands at the head of `benchmarks/mutants.py`.",
         "",
         f"**{caught} of {len(rows)} were caught ({caught / len(rows):.1%}).** "
         f"{len(survived)} survived; of these {argued} are argued below to change nothing that a test could see.",

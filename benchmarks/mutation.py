@@ -141,7 +141,7 @@ def _below(node: ast.AST, names: tuple[str, ...], function: Function | None) -> 
         yield from _below(child, around, inside)
 
 
-def _parts(node: ast.AST) -> Iterator[tuple[str, Node]]:
+def _parts(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     for field, value in ast.iter_fields(node):
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, ast.AST):
