@@ -87,13 +87,24 @@ def met(tree: Tree, mutant: Mutant, seconds: float, look: float) -> Iterator[tup
             looked += cost(known)
             entering = [test for test in known if test.meets(mutant.path, mutant.change.function)]
             rest.append((file, [test for test in known if test not in entering], known))
-            if entering and (rank == 0 or spent + cost(entering) <= seconds):
-                spent += cost(entering)
-                yield file, entering, known
+            if those := entering if rank == 0 else afforded(entering, seconds - spent):
+                spent += cost(those)
+                yield file, those, known
         for file, others, known in rest if rank == 0 else ():
-            if others and spent + cost(others) <= seconds:
-                spent += cost(others)
-                yield file, others, known
+            if those := afforded(others, seconds - spent):
+                spent += cost(those)
+                yield file, those, known
+
+
+def afforded(tests: Sequence[Test], seconds: float) -> list[Test]:
+    """The tests that take least, as many as take less than that together, or the first of them alone."""
+    found, left = [], seconds
+    for test in sorted(tests, key=lambda test: test.seconds):
+        left -= test.seconds
+        if left < 0 and (found or seconds < 0):
+            break
+        found.append(test)
+    return found
 
 
 def cost(tests: Sequence[Test]) -> float:
