@@ -97,15 +97,19 @@ def groups(root: Path, path: str, function: str) -> list[list[Path]]:
     users = {f"test_{name.rpartition('.')[2]}" for name, file in ours.items() if module in imported(file)}
     tests: tuple[Callable[[Path], bool], ...] = (
         lambda file: file.stem in (f"test_{stem}", f"test_{stem}_command") or file.parent.name == stem,
-        lambda file: module in imported(file) or file.stem.removesuffix("_command") in users,
+        lambda file: not fuzzing(file) and (module in imported(file) or file.stem.removesuffix("_command") in users),
         lambda file: file.stem == f"test_{folder}" or file.parent.name == folder,
         lambda file: True,
     )
     name = function.rpartition(".")[2].strip("_") or stem
 
+    def fuzzing(file: Path) -> bool:
+        return file.parent.name == "fuzz"
+
     def order(file: Path) -> tuple[bool, bool, bool, int, Path]:
         text = file.read_text(encoding="utf-8")
-        return file.parent.name == "fuzz", name not in text, stem not in text, len(text), file
+        unnamed = stem not in text and stem.replace("_", "-") not in text
+        return fuzzing(file), name not in text, unnamed, len(text), file
 
     left = sorted((root / "tests").rglob("test_*.py"), key=order)
     found = []
