@@ -98,7 +98,8 @@ def met(tree: Tree, mutant: Mutant, seconds: float, look: float) -> Iterator[tup
 
 def afforded(tests: Sequence[Test], seconds: float) -> list[Test]:
     """The tests that take least, as many as take less than that together, or the first of them alone."""
-    found, left = [], seconds
+    found: list[Test] = []
+    left = seconds
     for test in sorted(tests, key=lambda test: test.seconds):
         left -= test.seconds
         if left < 0 and (found or seconds < 0):
