@@ -183,6 +183,7 @@ def run(root: Path, given: argparse.Namespace) -> None:
         except BaseException:
             for child in children:
                 os.kill(child, signal.SIGKILL)
+            time.sleep(1)  # their tests end with them
             raise
         if early:
             raise SystemExit("a process ended early: what it said stands above; the same command goes on")
@@ -214,9 +215,9 @@ def table(root: Path, given: argparse.Namespace) -> str:
         "",
         f"{versions}, Python {platform.python_version()}.",
         "",
-        f"{len(rows)} of {sites:,} mutants of {_what(given.only)}, drawn by seed {given.seed}. Trying them took",
-        f"{minutes:.0f} minutes of one process, the tests' first runs on the code as it is included. How they are",
-        "made, and which tests each meets, stands at the head of `benchmarks/mutants.py`.",
+        f"{len(rows)} of {sites:,} mutants of {_what(given.only)}, drawn by seed {given.seed}. Their last tries took",
+        f"{minutes:.0f} minutes of one process, first runs of tests on the code as it is included. How they are made,",
+        "and which tests each meets, stands at the head of `benchmarks/mutants.py`.",
         "",
         f"**{caught} of {len(rows)} were caught ({caught / len(rows):.1%}).** "
         f"{len(survived)} survived; of these {argued} are argued below to change nothing that a test could see.",
@@ -242,11 +243,12 @@ def _kinds(rows: Sequence[Row]) -> Iterator[str]:
 def _survivors(survived: Sequence[Row], whys: Sequence[str]) -> Iterator[str]:
     if not survived:
         return
-    yield from ("## What survived", "", "| where | before | after | tests | why |", "|---|---|---|---|---|")
+    yield from ("## What survived", "", "| where | before | after | tests met | why |", "|---|---|---|---|---|")
     for row, why in zip(survived, whys, strict=True):
         before, after = (row[name].replace("|", "\\|") for name in ("before", "after"))
         where = f"{row['path']}:{row['line']}"
-        yield f"| {where} | `{before}` | `{after}` | {row['tests']} | {why or 'no test sees it'} |"
+        said = why or ("passes all of these" if row["tests"] else "met no test within the limits given")
+        yield f"| {where} | `{before}` | `{after}` | {row['tests']} | {said} |"
     yield ""
 
 
