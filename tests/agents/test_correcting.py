@@ -8,11 +8,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.utils.flop_counter import FlopCounterMode
 
-from ackd.agents.correcting import LEAST_CHECKED, LEAST_ROUNDS, LEAST_STUDENTS, planned
+from ackd.agents.correcting import LEAST_CHECKED, LEAST_ROUNDS, LEAST_STUDENTS, Correcting, planned
 from ackd.agents.learner import make_learner
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
@@ -75,3 +77,15 @@ def test_just_so_many_students_are_trained(env: DistillationEnv, episodes: int, 
     assert [one.begun for one in envs] == [episodes // students + 1] * students  # none is passed over
     action, _ = learner.policy.predict({name: np.asarray(value) for name, value in envs[0].shown.items()})
     assert venv.action_space.contains(action)
+
+
+def test_a_decision_costs_what_torch_counts_once_to_act_and_thrice_in_each_epoch(env: DistillationEnv) -> None:
+    one = Still(env, 2)
+    learner = make_learner("residual", DummyVecEnv([partial(same, one)]), types=3, decisions=2, episodes=4, seed=0)
+    assert isinstance(learner, Correcting)
+    assert env.action_space.shape is not None
+    shown = {name: torch.as_tensor(np.asarray(value))[None] for name, value in one.shown.items()}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        learner.actor.distribution(shown)
+    schedule = learner.actor.schedule.flops(env.action_space.shape[0])  # no product that torch counts
+    assert learner.flops == (1 + 3 * 8) * (counter.get_total_flops() + schedule)

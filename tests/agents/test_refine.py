@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.agents.learned import Actor, Card, LearnedPolicy
 from ackd.agents.policy import Observations, Transition
@@ -292,6 +293,17 @@ def played(name: str, folder: Path) -> tuple[Ledger, object]:
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     """What a run spends that transfers everything throughout."""
     return played("all", tmp_path_factory.mktemp("all"))[0]
+
+
+def test_a_decision_costs_two_passes_as_torch_counts_them(tmp_path: Path) -> None:
+    network = ResidualNetwork(len(GLOBALS), len(FEATURES), 64, 3, Schedule.of(BY_HAND).values)
+    refining = Refining(saved(tmp_path / "policy", network), phase=1)
+    shown = {name: torch.as_tensor(value)[None] for name, value in observation(0, 4).items()}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.distribution(shown)
+        network.distribution(shown)
+    types = shown["mask"].shape[1]
+    assert refining.flops(types) == counter.get_total_flops() + 2 * network.schedule.flops(types)
 
 
 @pytest.mark.parametrize("kind", ["schedule", "residual"])

@@ -209,6 +209,14 @@ def test_a_table_grows(tmp_path: Path, teacher: Path, monkeypatch: pytest.Monkey
         steps += 1
         return step(self, *args)  # type: ignore[arg-type]
 
+    def killed(self: Distiller, *args: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(Distiller, "step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        evaluate("all", "labels", "random", seeds=2)
+    assert not (tmp_path / "table" / "result.json").exists()  # with it, the next would be told that nothing is left
+
     monkeypatch.setattr(Distiller, "step", counted)
     more = evaluate("all", "labels", "random", seeds=2)
     assert steps == 4 * 12  # one new seed of the old policies, two of the new one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -470,6 +470,9 @@ def test_what_gives_way_and_what_does_not() -> None:
         assert preset(name, shape(2), [shape(4)] * METHODS[name].teachers[0]).gives_way
     with pytest.raises(InputError, match="both say which losses there are"):
         preset("dynamickd-objective,tinybert", shape(2), [shape(4)])
+    again = {**METHODS, "picks-too": replace(METHODS["dynamickd-data"], name="picks-too")}
+    with pytest.raises(InputError, match="two of the presets thin the batches"):
+        preset("dynamickd-data,picks-too", shape(2), [shape(4)], methods=again, train_on="kept")
     (one,) = preset("dynamickd-data", shape(2), [shape(4)], loss="kl", tau=3.0).knowledge
     assert isinstance(one, Logits)
     assert one.temperature == 3.0

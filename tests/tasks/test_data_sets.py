@@ -14,7 +14,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError
-from ackd.tasks import Task, load, spec_of
+from ackd.tasks import Task, load, own_texts, spec_of
 
 Load = Callable[..., Task]
 MOODS = ["sad", "glad", "meh"]  # in no sorted order
@@ -278,3 +278,10 @@ def test_a_folder_that_is_damaged_or_leads_elsewhere(
     with pytest.raises(InputError, match=message) as caught:
         mine(data=data)
     assert "\n" not in str(caught.value)
+
+
+def test_texts_alone_are_those_of_a_split_that_has_rows(tmp_path: Path) -> None:
+    data = saved(tmp_path / "d", {"train": TRAIN, "test": TRAIN.select([])})
+    assert own_texts("mine", data, ["words"], "train").texts == (list(TRAIN["words"]),)
+    with pytest.raises(InputError, match=r"^the test split of .* has no rows$"):
+        own_texts("mine", data, ["words"], None)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
 
 from ackd.tasks import Split
 from ackd.types import NO_TOKEN
@@ -57,6 +58,15 @@ def test_by_length_covers_each_example_once_and_pads_little(rows: list[list[int]
     lengths = [len(rows[i]) for group in groups for i in group]
     assert lengths in (sorted(lengths), sorted(lengths, reverse=True))
     assert groups == [group.tolist() for group in split.by_length(size)]
+
+
+def test_a_mask_is_made_of_lengths_and_not_kept(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = [["the film is good", "good"], ["not the film", "bad"]]
+    split = Split.tokenise(texts, np.array([0, 1]), np.arange(2), tokenizer, 12)
+    assert set(split.inputs) == {"input_ids", "token_type_ids"}
+    alone = tokenizer(*texts, padding=True)
+    batch = split.batch([0, 1])
+    assert {name: value.tolist() for name, value in batch.inputs.items()} == dict(alone)
 
 
 def test_selecting_nothing_gives_an_empty_split() -> None:

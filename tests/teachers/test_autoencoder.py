@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional as F
 
 from ackd.errors import InputError
@@ -203,3 +204,11 @@ def test_smoothed_labels_know_nothing() -> None:
     assert F.kl_div(smooth_labels(4).table.log(), torch.full((4, 4), 0.25), reduction="sum").abs() < 1e-6
     with pytest.raises(InputError, match="regression"):
         smooth_labels(1)
+
+
+@pytest.mark.parametrize(
+    ("width", "widths"), [(32, [32, 16, 8, 16, 32]), (13, [13, 6, 3, 6, 13]), (5, [5, 2, 2, 2, 5])]
+)
+def test_vectors_are_halved_twice_and_brought_back(width: int, widths: list[int]) -> None:
+    layers = [one for one in of_vectors(torch.randn(9, width)).modules() if isinstance(one, nn.Linear)]
+    assert [layers[0].in_features, *(layer.out_features for layer in layers)] == widths
