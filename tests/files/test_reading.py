@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ackd.reading import alike
+from ackd.files.reading import alike
 
 HUGE = 10**400  # no float is as large
 FITS = [
