@@ -20,7 +20,7 @@ from ackd.envs.trajectory import Answer, Trajectory
 from ackd.errors import InputError
 from ackd.mdp.episode import Phase
 from ackd.mdp.signals import Observation
-from ackd.runs.journal import Journal
+from ackd.training.journal import Journal
 from ackd.types import Selection, Standing
 
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]

@@ -14,14 +14,12 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 ROWS = """
 errors ledger numerics
 files types
-knowledge mdp stages
-models
-tasks
-runs teachers weighting
-distributed presets
-agents corpora training
-building cohort federation reporting
-envs experiments
+knowledge mdp models runs stages
+distributed tasks
+teachers weighting
+corpora presets training
+agents building cohort federation
+envs experiments reporting
 cli
 __main__
 """

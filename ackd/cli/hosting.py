@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ackd.envs.hosted import Course, Hosted, Watch
     from ackd.envs.instances import InstanceEnv
     from ackd.envs.recorder import Notes
-    from ackd.runs.journal import Journal
+    from ackd.training.journal import Journal
 
 TOKEN = "run"  # the file that says which run a checkpoint is of
 
@@ -40,8 +40,8 @@ class Students:
         """The environment or the cohort of that worker, on its device, with its turns of the instances."""
         from ackd.envs.hosted import Hosted
         from ackd.envs.recorder import Tape
-        from ackd.runs.journal import Journal
         from ackd.training.identity import identity
+        from ackd.training.journal import Journal
 
         train, turns = self.train, (worker, self.train.count)
         train = replace(train, device=train.device_of(worker, train.device))

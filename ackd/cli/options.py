@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ackd.runs.folder import RunFolder
-    from ackd.runs.journal import Journal
+    from ackd.training.journal import Journal
 
 
 @dataclass(kw_only=True)
@@ -133,7 +133,7 @@ class RunOptions(ResumableOptions):
 
     def journal(self, folder: Path) -> Journal:
         """The journal in a folder, from which a run goes on."""
-        from ackd.runs.journal import Journal
+        from ackd.training.journal import Journal
 
         return Journal(folder, seconds=self.checkpoint_seconds)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ackd.envs.recorder import Note, Recorder
     from ackd.ledger import Ledger
     from ackd.runs.folder import RunFolder
-    from ackd.runs.journal import Journal
+    from ackd.training.journal import Journal
 
 # what only this machine knows or cares about; a policy's file is there to be shared
 PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}

@@ -18,9 +18,9 @@ from ackd.ledger import Ledger
 from ackd.mdp.episode import Facts
 from ackd.models import Model, run
 from ackd.numerics.precision import computing
-from ackd.runs.journal import Journal, journaled
 from ackd.tasks import Split
 from ackd.teachers import drain
+from ackd.training.journal import Journal, journaled
 from ackd.training.loop import Distillation
 from ackd.training.measuring import judge
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, union

@@ -15,7 +15,7 @@ from ackd.files.reading import alike, read_tensors
 from ackd.files.writing import write_tensors, write_whole
 from ackd.ledger import Ledger
 from ackd.models import Model
-from ackd.runs.journal import Journal
+from ackd.training.journal import Journal
 from ackd.training.loop import Distillation, distill
 from ackd.types import Standing
 

@@ -14,8 +14,8 @@ from ackd.knowledge import Logits
 from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run, shape_of
 from ackd.numerics.precision import computing
-from ackd.runs.journal import Journal, journaled
 from ackd.tasks import Split, Task
+from ackd.training.journal import Journal, journaled
 from ackd.training.loop import Distillation
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Shape, Standing
 

@@ -12,7 +12,7 @@ from ackd.knowledge.cosine import HiddenCosine
 from ackd.knowledge.fsp import Fsp
 from ackd.knowledge.hidden import Hidden
 from ackd.knowledge.labels import assess, label_loss, token_loss, token_sums
-from ackd.knowledge.layers import LayerMap, evenly, last_pair, layer_map
+from ackd.knowledge.layers import LayerMap, last_pair, layer_map
 from ackd.knowledge.logits import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy
 from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.relations import Relations
@@ -44,7 +44,6 @@ __all__ = [
     "Tokens",
     "assess",
     "build",
-    "evenly",
     "label_loss",
     "last_pair",
     "layer_map",

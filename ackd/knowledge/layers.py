@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ackd.errors import InputError, unknown
+from ackd.numerics.spread import evenly
 
 LayerMap = tuple[tuple[int, int], ...]  # (student layer, teacher layer)
 RULES = ("uniform", "last", "skip")
@@ -61,16 +62,6 @@ def last_pair(rule: str, student_depth: int, teacher_depth: int) -> LayerMap:
         (((2, 5),), ((0, 1), (1, 3)))
     """
     return ((student_depth - 1, teacher_depth - 1),) if rule in RULES else layer_map(rule, student_depth, teacher_depth)
-
-
-def evenly(count: int, layers: int) -> tuple[int, ...]:
-    """`count` of `layers` layers at even distances, the last one included.
-
-    Example:
-        >>> evenly(3, 6)
-        (1, 3, 5)
-    """
-    return tuple(round((i + 1) * layers / count) - 1 for i in range(count))
 
 
 def student_layers(pairs: LayerMap) -> frozenset[int]:

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
 from ackd.errors import InputError, reason, unknown
-from ackd.knowledge.layers import evenly
 from ackd.models.families import check_family, cut_config, layer_lists
 from ackd.models.forward import Model
 from ackd.models.guard import check_runs, limited, memory, read_settings
 from ackd.models.load import load_model
+from ackd.numerics.spread import evenly
 
 StudentFactory: TypeAlias = Callable[[], Model]
 Init: TypeAlias = Literal["even", "first"]

@@ -18,11 +18,11 @@ from ackd.mdp.episode import Facts
 from ackd.models import Meter, StudentFactory, cannot_give, run
 from ackd.numerics.precision import Precision, computing
 from ackd.numerics.streams import Streams
-from ackd.runs.journal import Journal, journaled
 from ackd.stages import Stage, check_stages, stage_at
 from ackd.tasks import Split, Task
 from ackd.teachers import LabelTeacher, drain, uncached
 from ackd.training.distiller import Distiller
+from ackd.training.journal import Journal, journaled
 from ackd.training.measuring import Ask, Remembered, answers, judge
 from ackd.training.order import Order
 from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn

@@ -24,7 +24,7 @@ from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 from ackd.mdp.choices import weights_of
-from ackd.runs.journal import Journal
+from ackd.training.journal import Journal
 from ackd.types import LABELS, Selection
 
 FAMILIES = {"labels": "labels", "logits": "logits", "hidden": "hidden", "values": "relation", "hidden-cosine": "hidden"}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ackd.cli import main
-from ackd.runs.journal import ENTRIES, STATE
+from ackd.training.journal import ENTRIES, STATE
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
 SHORT += ["--batch-size", "8", "--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves

@@ -20,8 +20,8 @@ from ackd.errors import InputError
 from ackd.models import StudentFactory
 from ackd.models.lookup import look_up
 from ackd.numerics.streams import Streams
-from ackd.runs.journal import Journal
 from ackd.teachers import ModelTeacher
+from ackd.training.journal import Journal
 from ackd.training.loop import Distillation
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe

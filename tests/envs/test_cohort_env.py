@@ -24,7 +24,7 @@ from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
 from ackd.errors import InputError
 from ackd.mdp.signals import Observation
-from ackd.runs.journal import Journal
+from ackd.training.journal import Journal
 
 
 def make(students: int = 3, **setting: Any) -> CohortEnv:

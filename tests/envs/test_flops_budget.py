@@ -27,7 +27,7 @@ from ackd.errors import InputError
 from ackd.mdp.choices import Weights, entries_of
 from ackd.mdp.episode import Phase
 from ackd.mdp.rewards import GapClosed
-from ackd.runs.journal import Journal
+from ackd.training.journal import Journal
 from tests.learned import weights
 
 STEPS = 60

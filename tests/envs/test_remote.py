@@ -26,7 +26,7 @@ from ackd.envs.recording import Recording
 from ackd.envs.remote import RemoteVecEnv
 from ackd.errors import InputError
 from ackd.runs import stopping
-from ackd.runs.journal import Journal
+from ackd.training.journal import Journal
 
 TOY = Registered("ACKD/Toy-v0", count=2)
 
@@ -192,7 +192,7 @@ def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_pa
     env.step(draws(env, 1)[0])
     assert not list(tmp_path.glob("*/state.pt"))
     monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
-    monkeypatch.setattr("ackd.runs.journal.stop_asked", lambda: False)  # these are elsewhere, and get no signal
+    monkeypatch.setattr("ackd.training.journal.stop_asked", lambda: False)  # these are elsewhere, and get no signal
     with pytest.raises(stopping.Stopped):
         env.step(draws(env, 1)[0])
     assert len(list(tmp_path.glob("*/state.pt"))) == 2

@@ -20,8 +20,8 @@ from ackd.federation.mutual import MutualLearning
 from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.numerics.streams import Streams
-from ackd.runs.journal import Journal
 from ackd.tasks import Task
+from ackd.training.journal import Journal
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe
 from ackd.types import Needs

@@ -31,10 +31,10 @@ from ackd.mdp.signals import FEATURES, GLOBALS
 from ackd.models import Model, Tokenizer
 from ackd.reporting import comparison, comparison_pictures, pictures
 from ackd.runs.folder import RunFolder
-from ackd.runs.journal import Journal
 from ackd.runs.log import open_run, read_decisions, read_table
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.journal import Journal
 from ackd.training.loop import Distillation
 from ackd.types import Batch, Field, Knowledge, Needs, Selection, Shape
 from tests.fuzz.mutate import mutated
@@ -695,7 +695,7 @@ READERS: dict[str, Reader] = {
         seal=_seal_archive,
     ),
     "cache": Reader(_make_cache, _read_cache, ("ackd.teachers.cache.store", "ackd.teachers.cache.column")),
-    "journal": Reader(_make_journal, lambda folder: train(folder, 3), ("ackd.runs.journal", "ackd.training.loop")),
+    "journal": Reader(_make_journal, lambda folder: train(folder, 3), ("ackd.training.journal", "ackd.training.loop")),
     "run": Reader(_make_run, _read_run, ("ackd.runs.folder",)),
     "runlog": Reader(_make_training, _read_runlog, ("ackd.runs.log",)),
     "table": Reader(_make_table, _read_runlog, ("ackd.runs.log",)),

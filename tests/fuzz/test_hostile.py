@@ -24,7 +24,7 @@ import torch
 from ackd.agents import library, store, weights
 from ackd.errors import InputError
 from ackd.files.reading import alike, read_tensors
-from ackd.runs.journal import ENTRIES, STATE, Journal
+from ackd.training.journal import ENTRIES, STATE, Journal
 from ackd.types import Selection
 from tests.fuzz import readers
 from tests.fuzz.mutate import change_state, mutated

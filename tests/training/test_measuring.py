@@ -20,8 +20,8 @@ from ackd.envs.make import tiny
 from ackd.ledger import Ledger
 from ackd.mdp.episode import Episode
 from ackd.models import run
-from ackd.runs.journal import ENTRIES, Journal
 from ackd.tasks import Split, Task, TaskSpec
+from ackd.training.journal import ENTRIES, Journal
 from ackd.training.loop import Distillation
 from ackd.training.measuring import correlation, judge
 from ackd.types import Batch, Needs, Outputs, Selection, Standing

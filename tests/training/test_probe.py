@@ -26,10 +26,10 @@ from ackd.ledger import Ledger
 from ackd.mdp.episode import OVERTAKEN, Facts
 from ackd.models import Meter, Model
 from ackd.numerics.streams import Streams
-from ackd.runs.journal import ENTRIES, Journal
 from ackd.teachers import LabelTeacher
 from ackd.training import probe
 from ackd.training.gradients import Compass
+from ackd.training.journal import ENTRIES, Journal
 from ackd.training.loop import Distillation
 from ackd.types import LABELS, Batch, Needs, Outputs, Selection, Shape
 from tests.learned import weights

@@ -20,9 +20,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 
-from ackd.mdp.episode import Facts
 from ackd.errors import InputError, reason
 from ackd.files.reading import alike, read_tensors
+from ackd.mdp.episode import Facts
 from ackd.runs.stopping import hold, release, stop, stop_asked
 from ackd.tasks import Split
 from ackd.types import Report, Selection, Standing

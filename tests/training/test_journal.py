@@ -14,7 +14,7 @@ from ackd.agents.rules import rule
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.runs.journal import ENTRIES, STATE, Journal
+from ackd.training.journal import ENTRIES, STATE, Journal
 
 
 def play(env: DistillationEnv, seeds: tuple[int, ...] = (3, 4), *, policy: str = "random") -> list[Any]:
