@@ -46,8 +46,9 @@ def imported(tree: ast.Module, known: Mapping[str, ast.Module]) -> Iterator[tupl
 
 
 def package(module: str) -> str:
-    """The package, or the module beside packages, that it is in; `ackd` itself for what registers ids."""
-    return module.split(".")[1] if "." in module else "ackd"
+    """The package, or module beside packages, that it is in; `ackd` for its own two files."""
+    inner = module.removeprefix("ackd").strip(".").split(".")[0]
+    return "ackd" if inner in ("", "__main__") else inner
 
 
 def components(graph: Graph) -> list[set[str]]:

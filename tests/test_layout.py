@@ -109,7 +109,7 @@ def test_the_check_trips(tmp_path: Path) -> None:
     assert [wrong("ackd.training.loop", imported) for imported in imports(path)] == [True, True, False, True]
     assert [wrong("ackd.mdp.signals", imported) for imported in imports(path)] == [True, True, True, False]
     assert wrong("ackd.envs.toy", "ackd.agents.rules.rule")
-    assert wrong("ackd.presets.static", "ackd.distributed.jobs.Job")
+    assert wrong("ackd.presets.static", "ackd.training.loop.distill")
     config = (ROOT / "pyproject.toml").read_text()
     assert '"envs".msg' in config
     assert '"agents".msg' in config
