@@ -63,7 +63,7 @@ class Cohort:
         self.journal: Journal | None = None
         self._begin(range(students))
 
-    @journaled
+    @journaled("reset")
     def reset(self, seeds: Sequence[int]) -> None:
         """New students before their first step, one a seed; order and dropout follow from the first seed.
 
@@ -110,7 +110,7 @@ class Cohort:
         """One student's projections, in the order of the knowledge types; they share the cohort's weights likewise."""
         return self.stacked.students[student].companions
 
-    @journaled
+    @journaled("advance")
     def advance(self, selections: Sequence[Selection], steps: int) -> list[Report[float]]:
         """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
 
@@ -143,7 +143,7 @@ class Cohort:
         self._lost |= lost
         return reports
 
-    @journaled
+    @journaled("inherit")
     def inherit(self, parents: Sequence[int]) -> None:
         """Makes each student what another is now, or itself: weights, moments, scales, and what it has cost so far.
 
@@ -242,7 +242,7 @@ class Cohort:
             self._known_prices[names, shape] = distiller.price([distiller.knowledge[name] for name in names], *shape)
         return self._known_prices[names, shape]
 
-    @journaled
+    @journaled("measure")
     def measure(self, split: Split, name: str) -> list[Standing]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
@@ -267,7 +267,7 @@ class Cohort:
             (logits,) = self._each(one)
         return Outputs(logits=logits.movedim(0, 1).flatten(1))
 
-    @journaled
+    @journaled("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         return self._first.measure_teacher(split, name)
@@ -276,7 +276,7 @@ class Cohort:
         """What is known of the setting before the first step, as its distillation has it."""
         return self._first.remember(self.inspect())
 
-    @journaled
+    @journaled("inspect")
     def inspect(self) -> Facts | None:
         """The facts, asked about if nobody has."""
         return self._first.inspect()

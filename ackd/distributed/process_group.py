@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
@@ -159,29 +160,34 @@ class Training(Protocol):
         ...
 
 
-def led(verb: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-    """A method that all processes call together: when the first one does, those that follow are told to."""
+def led(name: str) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
+    """A method that all processes call together: the first one tells the others, by that name, and all execute it."""
 
-    @wraps(verb)
-    def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.group.size == 1:
-            return verb(self, *args, **kwargs)
-        if self.group.rank == 0:
-            self.group.tell((verb.__name__, _on_host(args), _on_host(kwargs)))
-        answer = verb(self, *args, **kwargs)
-        self.settle()
-        return answer
+    def around(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
+        @wraps(method)
+        def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
+            if self.group.size == 1:
+                return method(self, *args, **kwargs)
+            if self.group.rank == 0:
+                self.group.tell((name, _on_host(args), _on_host(kwargs)))
+            answer = method(self, *args, **kwargs)
+            self.settle()
+            return answer
 
-    return cast(Callable[Concatenate[T, P], R], call)
+        call.told_as = name  # type: ignore[attr-defined]  # wrappers of this one have it as well
+        return cast(Callable[Concatenate[T, P], R], call)
+
+    return around
 
 
 def follow(training: Training) -> None:
     """Does what the first process does, until that says that it is done by calling this, too."""
     if training.group.rank:
         hold()  # a signal is for the first process to answer, which needs the others to save
+    methods = {getattr(method, "told_as", None): name for name, method in inspect.getmembers(type(training))}
     while (told := training.group.tell(None)) is not None:
-        verb, args, kwargs = told
-        getattr(training, verb)(*args, **kwargs)
+        name, args, kwargs = told
+        getattr(training, methods[name])(*args, **kwargs)
 
 
 def launched() -> int:

@@ -121,7 +121,7 @@ class MutualLearning:
                 "different ones, or a JSON config, whose weights are drawn for each"
             )
 
-    @journaled
+    @journaled("reset")
     def reset(self, seed: int) -> None:
         """New students before their first step; the order of the batches follows from `seed` for all of them."""
         self._begin(seed)
@@ -169,7 +169,7 @@ class MutualLearning:
             total.add(one.ledger)
         return total
 
-    @journaled
+    @journaled("advance")
     def advance(self, steps: int) -> list[list[Report[float]]]:
         """Takes up to `steps` steps of each, in turn; for each step, each student's report.
 
@@ -195,7 +195,7 @@ class MutualLearning:
     def _diverged(self) -> str:
         return f"the training diverged after {self.steps_done} steps: lower the learning rate"
 
-    @journaled
+    @journaled("measure")
     def measure(self, split: Split, name: str) -> list[Standing]:
         """How each student does on a split, as `Distillation.measure`."""
         return [one.measure(split, name) for one in self.peers]

@@ -13,7 +13,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -22,22 +21,14 @@ import torch
 
 from ackd.errors import InputError, reason
 from ackd.files.reading import alike, read_tensors
-from ackd.mdp.episode import Facts
 from ackd.runs.stopping import hold, release, stop, stop_asked
-from ackd.tasks import Split
-from ackd.types import Report, Selection, Standing
+from ackd.training.records import answer, plain
 
 logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
 END = "end"  # of a run that is finished
-ANSWERS: dict[str, type[Report[float]] | type[Standing] | type[Facts]] = {
-    "report": Report,
-    "standing": Standing,
-    "facts": Facts,
-}
-TABLES = {"losses", "cosines", "norms", "scores"}  # what of an answer is several numbers by their names
-# whose answers are one of these
+# what the answers to some calls are
 VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
 ONCE = {"measure_teacher", "inspect"}  # whose answer is one for all students
 
@@ -124,7 +115,7 @@ class Journal:
         if stop_asked() and verb != "reset":  # before a reset there may be another training here than was saved
             self._stop(training)
         given = answer()
-        self._append({"verb": verb, "asked": asked, "answer": _plain(given), "counters": training.counters()})
+        self._append({"verb": verb, "asked": asked, "answer": plain(given), "counters": training.counters()})
         if stop_asked():
             self._stop(training)
         if verb == "advance" and time.monotonic() - self._saved >= self.seconds:
@@ -239,17 +230,20 @@ class Journal:
             partial.unlink(missing_ok=True)
 
 
-def journaled(verb: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-    """A method of a training whose answers its journal, if it has one, writes down and gives back."""
+def journaled(name: str) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
+    """A method of a training whose answers its journal, if it has one, writes down under that name and gives back."""
 
-    @wraps(verb)
-    def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.journal is None:
-            return verb(self, *args, **kwargs)
-        asked = [_plain(value) for value in (*args, *kwargs.values())]
-        return self.journal.call(self, verb.__name__, asked, lambda: verb(self, *args, **kwargs))
+    def around(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
+        @wraps(method)
+        def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
+            if self.journal is None:
+                return method(self, *args, **kwargs)
+            asked = [plain(value) for value in (*args, *kwargs.values())]
+            return self.journal.call(self, name, asked, lambda: method(self, *args, **kwargs))
 
-    return cast(Callable[Concatenate[T, P], R], call)
+        return cast(Callable[Concatenate[T, P], R], call)
+
+    return around
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -267,25 +261,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON holds it."""
-    if isinstance(value, Selection):
-        return {"weights": dict(value.weights), "labels": value.labels}
-    if isinstance(value, Split):
-        return value.fingerprint
-    if isinstance(value, Report):
-        return {"report": asdict(value)}
-    if isinstance(value, Standing):
-        return {"standing": asdict(value)}
-    if isinstance(value, Facts):
-        return {"facts": asdict(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
 def _restored(verb: str, value: Any, size: int | None) -> Any:
-    """What `_plain` was given, as the answer to a verb; tuples come back as lists.
+    """What `plain` was given, as the answer to a verb; tuples come back as lists.
 
     Of several students it is a list with an answer for each, or such a list for each step.
     """
@@ -303,16 +280,7 @@ def _restored(verb: str, value: Any, size: int | None) -> Any:
         if wanted is not None or not (value is None or isinstance(value, int | float)):
             raise ValueError(f"it is {_short([value])}")
         return value
-    ((kind, fields),) = value.items()
-    answer = ANSWERS[kind](**fields)
-    numbers = {name: _zeros(given) if name in TABLES else 0.0 for name, given in fields.items()}
-    if wanted not in (None, kind) or not alike(fields, numbers):
-        raise ValueError(f"it is {_short([value])}")
-    return answer
-
-
-def _zeros(table: Any) -> dict[str, float]:
-    return dict.fromkeys(table, 0.0) if isinstance(table, dict) else {}
+    return answer(value, wanted)
 
 
 def _short(asked: list[Any]) -> str:

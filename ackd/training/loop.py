@@ -120,8 +120,8 @@ class Distillation:
             self._meter = Meter(make_student())
         self._begin(0)
 
-    @journaled
-    @led
+    @journaled("reset")
+    @led("reset")
     def reset(self, seed: int) -> None:
         """A new student before its first step; everything random about its training follows from `seed`."""
         self._begin(seed)
@@ -199,8 +199,8 @@ class Distillation:
         alone = {LABELS: self.distiller.price([], *shape) / price_of_all}
         return alone | {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
-    @journaled
-    @led
+    @journaled("advance")
+    @led("advance")
     def advance(self, selection: Selection, steps: int) -> Report[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
@@ -234,8 +234,8 @@ class Distillation:
             self.distiller.blame((self.task.train.batch(places).to(self.device) for places in asked), chosen)
         return report
 
-    @journaled
-    @led
+    @journaled("measure")
+    @led("measure")
     def measure(self, split: Split, name: str) -> Standing:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
@@ -245,8 +245,8 @@ class Distillation:
                 self.ledger.reward_passes += len(split) / len(self.task.reward)
             return judge(self.task, self.answer(self._ask_student, split, part), split, self.compared(split, name))
 
-    @journaled
-    @led
+    @journaled("measure_teacher")
+    @led("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         return judge(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
@@ -289,12 +289,12 @@ class Distillation:
                 warn(facts, theirs, reward.labels, self.task.spec.classes)
         return self._facts[0]
 
-    @journaled
+    @journaled("inspect")
     def inspect(self) -> Facts | None:
         """The facts, asked about if nobody has."""
         return self._facts[0] if self._facts else self.probe()
 
-    @led
+    @led("probe")
     def probe(self) -> Facts | None:
         """The facts, asked about anew, of the student that seed 0 initialises: every seed has the same."""
         task = self.task
@@ -321,7 +321,7 @@ class Distillation:
                 epochs=self.steps * self.batch_size * self.accumulate / len(task.train),
             )
 
-    @journaled
+    @journaled("represent")
     def represent(self) -> tuple[list[float], list[float]]:
         """The mean first-token output of the student's and the (first) teacher's last layer, over the last batch.
 
@@ -379,7 +379,7 @@ class Distillation:
         self.ledger = self.distiller.ledger = Ledger()
         self.price = self.price_of_all = 0.0
 
-    @led
+    @led("state_dict")
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
         state: dict[str, Any] = {
@@ -393,7 +393,7 @@ class Distillation:
             state["dropout"] = self.group.gather(state["streams"]["dropout"])
         return state
 
-    @led
+    @led("load_state_dict")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a distillation with the same arguments.
 

@@ -1,0 +1,50 @@
+"""What files hold of a training's answers, field by field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from ackd.mdp.episode import Facts
+from ackd.training.records import KINDS, answer, plain
+from ackd.types import Report, Selection, Standing
+
+REPORT = Report(1.5, 0.5, 2.0, 0.25, 0.75, {"logits": 0.1}, {"logits": 0.2}, {"logits": 0.3, "labels": 0.4})
+# as they were first written
+WRITTEN = {
+    '{"report": {"loss": 1.5, "labels": 0.5, "grad_norm": 2.0, "uncertainty": 0.25, "accuracy": 0.75, '
+    '"losses": {"logits": 0.1}, "cosines": {"logits": 0.2}, "norms": {"logits": 0.3, "labels": 0.4}}}': REPORT,
+    '{"standing": {"loss": 0.5, "score": 0.9, "scores": {"accuracy": 0.9}, "probability": 0.8, "divergence": 0.1, '
+    '"teacher_correlation": 0.7, "label_correlation": 0.6}}': Standing(0.5, 0.9, {"accuracy": 0.9}, 0.8, 0.1, 0.7, 0.6),
+    '{"facts": {"agreement": 0.9, "confidence": 0.8, "probe": 0.7, "chance": 0.5, "examples_per_parameter": 0.1, '
+    '"epochs": 2.0}}': Facts(0.9, 0.8, 0.7, 0.5, 0.1, 2.0),
+}
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_answers_are_written_and_read_as_ever(text: str) -> None:
+    assert json.dumps(plain(WRITTEN[text])) == text
+    assert answer(json.loads(text)) == WRITTEN[text]
+
+
+def test_no_field_is_left_out() -> None:
+    for made, names in KINDS.values():
+        assert set(names.values()) == {one.name for one in fields(made)}
+
+
+def test_what_is_asked_is_written() -> None:
+    asked = [Selection({"logits": 2.0}, labels=0.5), (1, "reward"), None]
+    assert plain(asked) == [{"weights": {"logits": 2.0}, "labels": 0.5}, [1, "reward"], None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [({}, "facts"), ({"loss": "1"}, None), ({"loss": True}, None), ({"scores": [1]}, None), ({"more": 1.0}, None)],
+)
+def test_an_answer_that_is_damaged_or_of_another_kind_is_refused(changes: dict[str, Any], wanted: str | None) -> None:
+    given = {"standing": {"loss": 0.5, "score": 0.9, "scores": {"accuracy": 0.9}, **changes}}
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        answer(given, wanted)
