@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 STUDENT := --student-layers 2 --max-examples 1500 --steps 80 --decision-interval 10 --lr 1e-3
 
-.PHONY: install demo policies test lint types format bench wheel clean
+.PHONY: install demo policies test golden lint types format bench wheel clean
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
@@ -41,6 +41,9 @@ policies: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+golden: install
+	$(BIN)/python -m tests.golden.runs check
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
