@@ -218,10 +218,11 @@ def demo(options: argparse.Namespace) -> Plan:
     train = ["--task", "polarity", "--teacher", teacher, *options_of(student)]
     train += ["--episodes", str(STUDENTS), "--students", str(TOGETHER)]
     arms = {name: name for name in (*RULES, *BALANCERS)}
-    for learner in options.learners or LEARNERS:
+    learners = LEARNERS if options.learners is None else options.learners
+    for learner in learners:
         for seed in range(options.agent_seeds):
             arms[f"{learner}-{seed}"] = learned(options.output / "demo", learner, seed, train)
-    for seed in range(options.agent_seeds if "residual" in (options.learners or LEARNERS) else 0):
+    for seed in range(options.agent_seeds if "residual" in learners else 0):
         arms[f"replay of residual-{seed}"] = f"replay:{arms[f'residual-{seed}']}"
     arms |= {name: name for name in options.carried}
     return [(setting, arms) for setting in settings]
