@@ -180,7 +180,7 @@ def without_gap(reward: Reward, episode: Episode) -> str | None:
     if episode.teacher is None:
         earned = "0: take one that needs none, such as loss-gap" if inner.on in COMPARED else "plain differences"
         return f"there is no teacher to compare with, so rewards are {earned}"
-    measure = "an agreement" if inner.on == "either" else f"a {inner.on.replace('_', ' ')}"
+    measure = "an agreement" if inner.on in ("either", "agreement") else f"a {inner.on.replace('_', ' ')}"
     student, teacher = inner.measured(episode, episode.start), inner.measured(episode, episode.teacher)
     return (
         f"the student starts with {measure} of {student:.3f} on the reward split, and the teacher has {teacher:.3f}: "

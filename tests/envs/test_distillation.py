@@ -24,7 +24,6 @@ from ackd import Selection, models, tasks
 from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import distill, tiny
 from ackd.errors import InputError
-from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import GAPS, GapClosed
 from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
@@ -357,10 +356,10 @@ SOME = Standing(1.0, 0.1, divergence=0.4, teacher_correlation=0.2, label_correla
 def test_a_missing_gap_is_said_once_in_the_terms_of_the_reward(
     caplog: pytest.LogCaptureFixture, reward: str, start: Standing | None, teacher: Standing | None, said: str
 ) -> None:
-    trajectory = tiny(reward=reward).trajectory
+    env = tiny(reward=reward)
     with caplog.at_level(logging.WARNING, logger="ackd"):
         for _ in range(2):
-            trajectory.begin(Episode(start, teacher, 12, 2), 0)
+            env.begun(start, teacher, None)
     assert len(caplog.records) == bool(said)
     assert said in caplog.text
 

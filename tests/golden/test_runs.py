@@ -38,8 +38,9 @@ def test_a_run_leaves_the_same_bits(name: str, places: dict[str, str], tmp_path:
 
 def test_seconds_change_nothing_and_all_else_does(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"score": 1.0, "seconds": 2.0, "cells": [{"seconds": 1}]}')
-    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "a.csv").write_text("x,seconds\n1,2\n")
     before = digests(tmp_path)
+    (tmp_path / "a.csv").write_text("x,seconds\n1,3\n")
     (tmp_path / "result.json").write_text('{"seconds": 3.0, "score": 1.0, "cells": [{"seconds": 9}]}')
     assert digests(tmp_path) == before
     (tmp_path / "result.json").write_text('{"score": 1.5, "seconds": 2.0, "cells": [{}]}')
