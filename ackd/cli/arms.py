@@ -18,8 +18,8 @@ from ackd.agents.refine import Refining
 from ackd.agents.rules import Staged
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
+from ackd.building.method import pairs
 from ackd.cli.episodes import folder_of
-from ackd.cli.options import pairs
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.errors import InputError
@@ -175,7 +175,7 @@ def published(name: str) -> Arm:
     """
     names, *options = name.removeprefix(PRESET).split(":")
     given = {"preset": names, "options": parse(names, pairs(options))}
-    own = {"types": (), "layer_map": None}  # whatever the policies beside it select from
+    own = {"knowledge": (), "layer_map": None}  # whatever the policies beside it select from
     return Arm(name, lambda env, seed: Staged(env.distillation.stages), method={**given, **own})
 
 

@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, progress
+from ackd.cli.options import RunOptions, progress
+from ackd.config import DistillationConfig, part
 
 if TYPE_CHECKING:
     from ackd.distributed.process_group import Group
@@ -19,8 +20,8 @@ OWN = {"output", "overwrite", "resume", "checkpoint_seconds", "policy", "refine"
 OWN |= {"teacher", "student", "data", "dev_data"}
 
 
-@dataclass(kw_only=True)
-class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Distill(DistillationConfig, RunOptions):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
@@ -28,8 +29,6 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     teacher: tuple[str, ...] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side; some
     presets need none."""
-    teacher_weights: tuple[float, ...] = ()
-    """What each teacher's losses count; 1 each if not given."""
     policy: str | None = None
     """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), a policy of the
     store (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3);
@@ -57,13 +56,11 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if group.tell(folder is not None and self.finished(folder, "distill")):
             return
-        setting = {**self.data_settings(), **self.student_settings(), **self.method_settings()}
         env = distill(
             task=self.task,
             teacher=self.teacher,
-            teacher_weights=self.teacher_weights,
             reward_every=None,
-            **setting | {"device": device_of(self.device)},
+            **part(self, DistillationConfig) | {"device": device_of(self.device)},
         )
         join(env.distillation, group, self._shared())
         if folder is not None:
@@ -77,7 +74,6 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
     def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:
         from ackd.agents.refine import Refining
         from ackd.agents.rules import Staged
-        from ackd.building.sources import find_tokenizer
         from ackd.cli.arms import REFINE, Arm, arm
         from ackd.cli.episodes import run_episode
         from ackd.cli.results import finish, save_refined
@@ -116,10 +112,9 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             env.distillation.journal = journal
             run_episode(recording, policy, seed=self.seed, learner=chosen.learner(policy))
         seconds = time.perf_counter() - started
-        tokenizer = find_tokenizer(self.task, self.teacher, self.student)
         if isinstance(policy, Refining) and chosen.learned is not None:
             save_refined(folder.path / "policy", policy, chosen.learned.card)
-        finish(folder, recording, tokenizer, policy=chosen.name, seconds=seconds)
+        finish(folder, recording, policy=chosen.name, seconds=seconds)
         if journal is not None:
             journal.finish()
         print(f"curves:  tensorboard --logdir {folder.path}")

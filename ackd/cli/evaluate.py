@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ackd.cli.options import DataOptions, RunOptions, StudentOptions, progress
+from ackd.cli.options import RunOptions, progress
 from ackd.cli.workers import GROWING as FREE
 from ackd.cli.workers import OnItsDevice, WorkerOptions
+from ackd.config import DataConfig, EpisodeConfig, StudentConfig, part
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -64,8 +65,8 @@ class Row(NamedTuple):
     first_seed: int
 
 
-@dataclass(kw_only=True)
-class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(DataConfig, StudentConfig, EpisodeConfig, WorkerOptions, RunOptions):
     """Distil a student for each task, policy and seed, and tabulate what came out.
 
     With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
@@ -169,7 +170,7 @@ class Evaluate(DataOptions, StudentOptions, WorkerOptions, RunOptions):
         """What each row of the table is about, by its name."""
         from ackd.envs.instance_files import over, read_instances
 
-        given = self.data_settings() | self.student_settings()
+        given = part(self, DataConfig, StudentConfig, EpisodeConfig)
         if self.instances is None:
             pairs = zip(self.tasks, self.teachers, strict=True)
             return {

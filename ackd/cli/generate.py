@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ackd.cli.options import Precision, ResumableOptions, move, progress
+from ackd.cli.options import ResumableOptions, move, progress
+from ackd.config import Precision
 
 if TYPE_CHECKING:
     from ackd.corpora import Corpus, Writing
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SAMPLES = 20  # chunks that are written as text, to look at
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Generate(ResumableOptions):
     """Let a language model go on with the beginning of each chunk of a corpus: texts for sequence distillation, which
     `ackd pretrain` learns from.

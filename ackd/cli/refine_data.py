@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ackd.corpora import Corpus
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RefineData(OutputOptions):
     """Keep the part of a corpus that a teacher knows best compared with a small reference model (MiniPLM)."""
 

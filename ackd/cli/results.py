@@ -16,7 +16,6 @@ from ackd.cli.student_card import Origin, model_of, transferred, write_card
 from ackd.envs.recording import Recording
 from ackd.ledger import PARTS, Ledger
 from ackd.mdp.signals import FAMILIES
-from ackd.models import Tokenizer
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task, save_classifier
 from ackd.teachers.cache.plan import readable
@@ -62,9 +61,9 @@ def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
     return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
 
 
-def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer, origin: Origin) -> None:
+def save_student(folder: RunFolder, distillation: Distillation, origin: Origin) -> None:
     """Writes the student with its card, and what is no part of it, projections and learned weights, in own files."""
-    save_classifier(folder.path / "student", distillation.student.model, tokenizer, distillation.task)
+    save_classifier(folder.path / "student", distillation.student.model, distillation.task)
     write_card(folder, origin)
     projections = distillation.student.companions.state_dict()
     if projections:
@@ -100,7 +99,7 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
     )
 
 
-def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, seconds: float, **run: Any) -> None:
+def finish(folder: RunFolder, recording: Recording, *, seconds: float, **run: Any) -> None:
     """Writes and prints what the recording's last episode came to, and saves its student.
 
     Raises:
@@ -110,7 +109,7 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
     folder.write_json("ledger.json", recording.ledger.as_dict())
     distillation = recording.inner.distillation
     if not result["error"]:
-        save_student(folder, distillation, tokenizer, _origin(recording, result))
+        save_student(folder, distillation, _origin(recording, result))
     folder.write_json("result.json", result)  # last: where it is, a run is finished
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")

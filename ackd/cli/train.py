@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, MethodOptions, RunOptions, StudentOptions, pairs, progress
+from ackd.cli.options import RunOptions, progress
 from ackd.cli.workers import GROWING, WorkerOptions
+from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, StudentConfig, part
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -33,16 +34,14 @@ PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_d
 PRIVATE |= {"workers", *GROWING}
 
 
-@dataclass(kw_only=True)
-class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Train(DistillationConfig, WorkerOptions, RunOptions):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: str | None = None
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: tuple[str, ...] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
-    teacher_weights: tuple[float, ...] = ()
-    """What each teacher's losses count; 1 each if not given."""
     instances: str | None = None
     """Instead of --task and --teacher: a JSON file of settings to learn on, or a set that comes along (embedded-v1,
     glue-small-v1); what the set says goes before the options here."""
@@ -126,6 +125,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
     def settings(self) -> Settings | None:
         """What --agent-options says."""
         from ackd.agents.learner import settings_of
+        from ackd.building.method import pairs
 
         return settings_of(self.algorithm, pairs(self.agent_options))
 
@@ -178,11 +178,8 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
             env: DistillationEnv | InstanceEnv = distill(
                 task=self.task,
                 teacher=self.teacher,
-                teacher_weights=self.teacher_weights,
                 **own,
-                **self.data_settings(),
-                **self.student_settings(),
-                **self.method_settings(),
+                **part(self, DistillationConfig),
             )
             if env.distillation.stages:
                 raise InputError(
@@ -197,7 +194,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
                 data=Path(self.data) if self.data else None,
                 split=self.split,
             )
-            given = self.data_settings() | self.student_settings()
+            given = part(self, DataConfig, StudentConfig, EpisodeConfig)
             given.pop("data")
             check_instances(instances, self.algorithm, given)
 
@@ -287,7 +284,6 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         from ackd.cli.results import finish
         from ackd.envs.distillation import DistillationEnv
         from ackd.envs.recording import Recording
-        from ackd.models import load_tokenizer
 
         assert isinstance(env, DistillationEnv)
         env.distillation.journal = journal
@@ -299,8 +295,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         metrics = {"episodes": self.episodes, "reward": recording.returned, "dev": dev}
         self._save(folder, learner, env, (), metrics, cost)
         seconds = round(sum(recording.ledger.seconds.values()), 3)
-        tokenizer = load_tokenizer(self.teacher[0], padding=True)
-        finish(folder, recording, tokenizer, policy=self.algorithm, episodes=self.episodes, seconds=seconds)
+        finish(folder, recording, policy=self.algorithm, episodes=self.episodes, seconds=seconds)
 
     def _save(
         self,

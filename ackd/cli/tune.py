@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import CacheOptions, DataOptions, LearningOptions, ModelOptions, RunOptions, progress
+from ackd.cli.options import RunOptions, progress
+from ackd.config import CacheConfig, DataConfig, ModelConfig, TrainingConfig, part
 
 if TYPE_CHECKING:
     from ackd.experiments.grid import Grid, Pair
@@ -25,8 +26,8 @@ UNTUNED: Pair = (1.0, 0.5)
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
 
 
-@dataclass(kw_only=True)
-class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Tune(DataConfig, ModelConfig, CacheConfig, TrainingConfig, RunOptions):
     """Find the temperature and weight of plain distillation by grid search.
 
     Students of every pair are judged on the reward split, and dev is read at the end: for the pair that was chosen,
@@ -48,7 +49,6 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
 
     def run(self) -> None:
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
-        from ackd.building.sources import find_tokenizer
         from ackd.cli.results import save_student
         from ackd.cli.student_card import Origin, model_of
         from ackd.experiments.grid import Grid, pair, standing
@@ -86,7 +86,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         taught = students.taught(pair(best), self.first_seed)
         told = {"transferred": "logits at temperature {temperature:g}, weight {kd_weight:g} of 1".format(**best)}
         origin = Origin(taught.task, taught.student.model, result, total, told, model_of(taught))
-        save_student(folder, taught, find_tokenizer(self.task, self.teacher, self.student), origin)
+        save_student(folder, taught, origin)
         folder.write_json("ledger.json", total.as_dict())
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         shutil.rmtree(folder.path / "students", ignore_errors=True)
@@ -116,14 +116,12 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     def _prepare(self, cell: Pair) -> Distillation:
         from ackd.building.setting import prepare
 
-        settings = {**self.data_settings(), **self.model_settings(), **self.cache_settings()}
         return prepare(
             task=self.task,
             teacher=self.teacher,
             preset=self._preset,
             options=_options(cell),
-            **settings,
-            **self.learning_settings(),
+            **part(self, DataConfig, ModelConfig, CacheConfig, TrainingConfig),
         )
 
     @property

@@ -15,7 +15,7 @@ GROWING = ("backend", "ray_address", "share_gpu", "step_timeout")
 LONGEST = 1e6  # seconds that a call may take
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """Who does the work."""
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ackd.config import Precision
 from ackd.errors import InputError, not_finite
 from ackd.files.reading import alike
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter, run
-from ackd.numerics.precision import Precision, computing
+from ackd.numerics.precision import computing
 from ackd.training.gradients import Compass, Pulls
 from ackd.training.student import Student
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher, union

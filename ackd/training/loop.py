@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ackd.config import Precision
 from ackd.distributed.process_group import ALONE, Group, led
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.mdp.episode import Facts
 from ackd.models import Meter, StudentFactory, cannot_give, run
-from ackd.numerics.precision import Precision, computing
+from ackd.numerics.precision import computing
 from ackd.numerics.streams import Streams
 from ackd.stages import Stage, check_stages, stage_at
 from ackd.tasks import Split, Task

@@ -289,7 +289,7 @@ def test_every_name_makes_a_policy() -> None:
 @pytest.mark.parametrize("name", [name for name in BALANCERS if name not in SEEING])
 def test_a_run_and_a_cohort_are_balanced(name: str) -> None:
     """Real training: a decision each phase, every term kept, alone and beside others."""
-    env = tiny(types=("logits", "hidden"), steps=10, choice="weights")
+    env = tiny(knowledge=("logits", "hidden"), steps=10, choice="weights")
     assert env.decisions == 5
 
     policy, state, over = balancer(name, seed=2), None, False
