@@ -78,8 +78,8 @@ class Instance:
     def knowledge(self) -> tuple[str, ...]:
         """The names of its knowledge types, in the order of the action's bits."""
         types, teachers = self.setting.get("knowledge") or DEFAULT, self.setting.get("teacher", "")
-        kinds = [name.partition("@") for name in types]
-        if isinstance(teachers, str) or len(teachers) < 2:
+        kinds = [str(getattr(one, "name", one)).partition("@") for one in types]
+        if not isinstance(teachers, (list, tuple)) or len(teachers) < 2:
             return tuple(kind for kind, _, _ in kinds)
         places = range(1, len(teachers) + 1)
         return tuple(f"{kind}@{m}" for m in places for kind, _, place in kinds if place in ("", str(m)))
@@ -91,15 +91,32 @@ class Instance:
         written = {new: old for old, new in EARLIER.items()}  # cards keep the names that they began with
         for name, value in self.setting.items():
             if name in MODELS and value is not None:
-                told[name] = Path(value).name if isinstance(value, str) else [Path(one).name for one in value]
-            elif name not in (*DATA, *MACHINE):
-                told[written.get(name, name)] = list(value) if isinstance(value, tuple) else value
+                told[name] = _named(value)
+            elif name not in (*DATA, *MACHINE, "tokenizer"):
+                told[written.get(name, name)] = _told(value)
         return told
 
     def seed(self, episode: int) -> int:
         """The student's seed in its episode of that number, counted from 0: round and round its block."""
         first, count = self.seeds
         return first + episode % count
+
+
+def _named(model: Any) -> Any:
+    """What a model is called, without the folder that it lies in; several as a list."""
+    if isinstance(model, (list, tuple)):
+        return [_named(one) for one in model]
+    folder = model if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "")
+    return Path(folder).name if folder else type(model).__name__
+
+
+def _told(value: Any) -> Any:
+    """As JSON has it; what is an object, by its name."""
+    if isinstance(value, (list, tuple)):
+        return [_told(one) for one in value]
+    if value is None or isinstance(value, (str, int, float, dict)):
+        return value
+    return str(getattr(value, "name", type(value).__name__))
 
 
 def over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

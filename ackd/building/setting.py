@@ -44,7 +44,8 @@ def prepare(
     Args:
         task: a GLUE task, a generated one, or any name for data of your own.
         teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; a transformers model,
-            which is frozen from then on, or any `Teacher`; or several of them; or none, for a preset that needs none.
+            which is frozen from then on and in float32, or any `Teacher`; or several; or none, for a preset that needs
+            none.
         student: a folder or hub id to start from, a JSON config to draw weights for, a transformers model or config,
             or a function that makes a new model; if None, `student_layers` of the first teacher.
         tokenizer: of teachers and student that are handed over; that of the model's folder if None.
@@ -69,8 +70,8 @@ def prepare(
         prepare(task="sst2", teacher="runs/teacher", student_layers=3, epochs=1)
         prepare(teacher=model, tokenizer=tokenizer, student_layers=3, data=dataset, epochs=1)
     """
-    settings = renamed(settings)
-    knowledge = settings.pop("knowledge", knowledge)
+    settings = renamed(settings | ({"knowledge": knowledge} if knowledge else {}))
+    knowledge = settings.pop("knowledge", ())
     names = ("task", "teacher", "student", "tokenizer", "data", "dev_data", "knowledge", "options", "scale_steps")
     config = checked(SettingConfig, settings, others=names)
     check_length(config.steps, config.epochs)

@@ -116,13 +116,13 @@ def begins_as_model(source: StudentSource | None) -> bool:
 def _factory(source: StudentSource, num_labels: int) -> StudentFactory:
     """What makes students of a model, a config or a function."""
     if models.is_model(source):
-        template = copy.deepcopy(source)  # it may be the teacher as well, which is frozen
+        template = models.whole(copy.deepcopy(source))  # it may be the teacher as well, which is frozen
         if not any(one.requires_grad for one in template.parameters()):
             template.requires_grad_(True)
         return lambda: copy.deepcopy(template)
     if models.is_config(source):
         config = copy.deepcopy(source)
-        config.num_labels = num_labels
+        config.num_labels, config.dtype = num_labels, torch.float32
         return models.from_config(config)
     if isinstance(source, (str, Path)):
         if str(source).endswith(".json"):
@@ -234,8 +234,8 @@ def teacher_of(
     if not models.is_model(source):
         return source, its
     models.shape_of(source)
-    models.padding_of(source, its)
-    return ModelTeacher(source.to(device), precision=precision), its
+    models.padding_of(models.whole(source, device).eval(), its)
+    return ModelTeacher(source, precision=precision), its
 
 
 @lru_cache(maxsize=4)

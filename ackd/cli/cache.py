@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ackd.cli.options import progress
-from ackd.cli.workers import OnItsDevice, WorkerOptions
 from ackd.config import DataConfig, KnowledgeConfig, ModelConfig
+from ackd.experiments.progress import progress
+from ackd.experiments.workers import OnItsDevice, WorkerConfig
 
 if TYPE_CHECKING:
-    from ackd.cli.filling import Filled
+    from ackd.experiments.filling import Filled
 
 PARTS = 16  # that each worker fills one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillCache(DataConfig, ModelConfig, KnowledgeConfig, WorkerOptions):
+class FillCache(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
 
     task: str
@@ -41,10 +41,10 @@ class FillCache(DataConfig, ModelConfig, KnowledgeConfig, WorkerOptions):
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""
-        from ackd.cli.filling import Filler
         from ackd.distributed.jobs import run_jobs
         from ackd.distributed.shards import own_device, own_shard, parse_shard
         from ackd.errors import InputError
+        from ackd.experiments.filling import Filler
         from ackd.teachers.cache.plan import readable
 
         if self.serves():

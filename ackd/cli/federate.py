@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import RunOptions, progress
 from ackd.config import DataConfig, ModelConfig, RecipeConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import progress
 from ackd.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Federate(DataConfig, ModelConfig, RecipeConfig, RunOptions):
+class Federate(DataConfig, ModelConfig, RecipeConfig, RunConfig):
     """Simulate a federation: clients with their own parts of the training data, averaged by FedAvg, from the starting
     model and from one that was distilled from the clients' own models.
 
@@ -71,8 +72,8 @@ class Federate(DataConfig, ModelConfig, RecipeConfig, RunOptions):
 
     def run(self) -> None:
         """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
-        from ackd.cli.results import ledger_lines, rewarded
-        from ackd.cli.student_card import Origin, write_card
+        from ackd.experiments.results import ledger_lines, rewarded
+        from ackd.experiments.student_card import Origin, write_card
         from ackd.federation.outcome import outcome
         from ackd.federation.rounds import Rounds
         from ackd.ledger import Ledger
@@ -119,7 +120,8 @@ class Federate(DataConfig, ModelConfig, RecipeConfig, RunOptions):
         save_classifier(folder.path / "student", model, federation.task)
         how = f"federated averaging over {self.clients} clients in {self.rounds} rounds, from the {best} start"
         scores = {result["dev"]: {result["metric"]: result["starts"][best]["dev_score"]}}
-        write_card(folder, Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how}))
+        origin = Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how})
+        write_card(folder.path / "student", folder.settings, origin)
         folder.write_json("ledger.json", total.as_dict())
         seconds = round(time.perf_counter() - started, 3)
         folder.write_json("result.json", {**result, **rewarded(federation.task), "saved": best, "seconds": seconds})

@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import OutputOptions, move, progress
 from ackd.config import DataConfig, LengthConfig, RecipeConfig, cut, part
+from ackd.experiments.options import OutputConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
@@ -16,7 +17,7 @@ EPOCHS = 3.0  # where nobody says how long to train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(DataConfig, LengthConfig, RecipeConfig, OutputOptions):
+class Finetune(DataConfig, LengthConfig, RecipeConfig, OutputConfig):
     """Fine-tune a model on a task's labels, as a teacher for the other commands."""
 
     task: str
@@ -43,7 +44,7 @@ class Finetune(DataConfig, LengthConfig, RecipeConfig, OutputOptions):
         from ackd import tasks
         from ackd.building.checks import check_device
         from ackd.building.sources import seen_by
-        from ackd.cli.results import summary
+        from ackd.experiments.results import summary
         from ackd.runs.folder import RunFolder
         from ackd.training.loop import Distillation, distill
         from ackd.training.recipe import Recipe, check_length, length

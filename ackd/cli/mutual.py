@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import RunOptions, move, progress
 from ackd.config import DataConfig, Precision, RecipeConfig, TrainingConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.types import Report
@@ -18,7 +19,7 @@ COLUMNS = ("step", "student", "label_loss", "peer_loss", "accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mutual(DataConfig, TrainingConfig, RunOptions):
+class Mutual(DataConfig, TrainingConfig, RunConfig):
     """Train two or more students side by side, each learning from the labels and from the others (deep mutual
     learning). The one that stands best on the reward split is saved.
     """
@@ -40,8 +41,8 @@ class Mutual(DataConfig, TrainingConfig, RunOptions):
     def run(self) -> None:
         """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
         from ackd.building.students import students
-        from ackd.cli.results import ledger_lines, summary
-        from ackd.cli.student_card import Origin, write_card
+        from ackd.experiments.results import ledger_lines, summary
+        from ackd.experiments.student_card import Origin, write_card
         from ackd.federation.mutual import MutualLearning
         from ackd.tasks import save_classifier
         from ackd.training.recipe import Recipe, length
@@ -94,7 +95,8 @@ class Mutual(DataConfig, TrainingConfig, RunOptions):
             seconds=round(time.perf_counter() - started, 3),
         )
         made = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
-        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students))
+        origin = Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students)
+        write_card(folder.path / "student", folder.settings, origin)
         folder.write_json("result.json", result)
         learning.journal.finish()
         for k, cell in enumerate(cells):

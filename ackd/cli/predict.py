@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import move, progress
 from ackd.config import Precision, TextConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm

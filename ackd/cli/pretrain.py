@@ -7,8 +7,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import RunOptions, move, progress
 from ackd.config import LengthConfig, Precision, RecipeConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ INTERVAL = 20  # optimizer steps between two points of the curve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(RunOptions, LengthConfig, RecipeConfig):
+class Pretrain(RunConfig, LengthConfig, RecipeConfig):
     """Pre-train a causal language model on text, with or without a teacher's next-token distributions."""
 
     corpus: str

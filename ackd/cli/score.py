@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ackd.cli.options import ResumableOptions, move, progress
 from ackd.config import Precision
+from ackd.experiments.options import ResumableConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.corpora import Corpus
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(ResumableOptions):
+class Score(ResumableConfig):
     """Score each chunk of a corpus by a causal language model's mean loss, for `ackd refine-data`."""
 
     model: str

@@ -27,6 +27,7 @@ from ackd.models.load import (
     save_model,
     save_tokenizer,
     unchanged,
+    whole,
 )
 from ackd.models.vocabulary import (
     SentenceEnds,
@@ -83,4 +84,5 @@ __all__ = [
     "train_tokenizer",
     "unchanged",
     "vocabulary_size",
+    "whole",
 ]

@@ -206,6 +206,13 @@ def is_config(given: object) -> TypeGuard[Config]:
     return isinstance(given, PretrainedConfig)
 
 
+def whole(model: Model, device: torch.device | str = "cpu") -> Model:
+    """A model as one is read from a folder: on its device, in float32, which its config says as well."""
+    model = model.to(device=device, dtype=torch.float32)
+    model.config.dtype = torch.float32
+    return model
+
+
 def is_classifier(source: str | Path) -> bool:
     """Whether a model was saved with a classifier, so that it may have learned a task."""
     folder = model_folder(source)

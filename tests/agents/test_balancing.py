@@ -17,10 +17,10 @@ from ackd.agents.balancing import BALANCERS, balancer, famo, gradnorm, uncertain
 from ackd.agents.named import NAMED, named
 from ackd.agents.policy import Observations, Policy, State
 from ackd.agents.rules import RULES
-from ackd.cli.arms import arm
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
+from ackd.experiments.policies import arm
 from ackd.mdp.choices import weights_of
 from ackd.mdp.signals import FEATURES, GLOBALS
 

@@ -20,16 +20,16 @@ from torch.nn import functional as F
 from ackd import Selection, distill, models, prepare, tasks
 from ackd.building.students import students
 from ackd.cli import Command, main
-from ackd.cli.cells import Cells
 from ackd.cli.evaluate import Evaluate
 from ackd.cli.federate import Federate
-from ackd.cli.hosting import Students
-from ackd.cli.instances import check_instances
 from ackd.cli.train import Train
 from ackd.config import STEPS, RecipeConfig
 from ackd.envs.instance_files import over, read_instances
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
+from ackd.experiments.cells import Cells
+from ackd.experiments.hosting import Students, environment
+from ackd.experiments.instances import check_instances
 from ackd.federation.mutual import MutualLearning
 from ackd.numerics.streams import Streams
 from ackd.training.loop import Distillation
@@ -164,7 +164,7 @@ def test_they_reach_the_students_of_workers(teacher: str, tmp_path: Path) -> Non
     recording = pickle.loads(pickle.dumps(Students(train, "token")))(1)._watch
     assert isinstance(recording, Recording)
     assert told(recording.inner.distillation) == SETTINGS
-    assert train.environment()[0].distillation.steps == 4
+    assert environment(train)[0].distillation.steps == 4
 
 
 def test_finetune_takes_them_and_says_them(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ LONGEST = 1e6  # seconds that a call may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerOptions:
+class WorkerConfig:
     """Who does the work."""
 
     workers: int | None = None
@@ -134,7 +134,7 @@ class OnItsDevice:
 
     Args:
         make: from the command with its options.
-        command: which has a device and `WorkerOptions`.
+        command: which has a device and `WorkerConfig`.
     """
 
     make: Callable[[Any], object]
