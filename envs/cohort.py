@@ -63,7 +63,7 @@ class CohortEnv(SharedEnv):
         self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
         self._size = students
         self.turns, self._stride = turns  # the next one, of those that all cohorts take
-        self.journal: Journal | None = None  # of all cohorts, one after the other
+        self._journal: Journal | None = None  # of all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
         self._started = 0.0  # when the episode began
         self.since: float | None = None  # when the agent was last handed observations
@@ -77,7 +77,7 @@ class CohortEnv(SharedEnv):
         if place not in self._cohorts:
             self._cohorts[place] = Cohort(self.envs[place].distillation, self._size)
         self.env, self.cohort = self.envs[place], self._cohorts[place]
-        self.cohort.journal = self.journal
+        self.cohort.replay(self._journal)
         self.knowledge, self.signals, self.choice = self.env.knowledge, self.env.signals, self.env.choice
         self.trajectories = [Trajectory(self.signals, self.choice, self.env.reward) for _ in range(self._size)]
 
@@ -90,6 +90,11 @@ class CohortEnv(SharedEnv):
     def decisions(self) -> int:
         """Decisions in an episode."""
         return self.env.decisions
+
+    def replay(self, journal: Journal | None) -> None:
+        """As of a `DistillationEnv`: one journal of all cohorts, one after the other."""
+        self._journal = journal
+        self.cohort.replay(journal)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """The next episodes take the seeds `seed`, `seed + 1`, ..., those after them follow from it."""

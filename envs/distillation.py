@@ -20,6 +20,7 @@ from ackd.mdp.episode import Episode, Facts, Phase, ends
 from ackd.mdp.rewards import GapClosed, Reward, without_gap
 from ackd.mdp.signals import LIMIT, Observation, Signals
 from ackd.training.budget import Allowance
+from ackd.training.journal import Journal
 from ackd.training.loop import Distillation
 from ackd.types import LABELS, Selection, Standing
 
@@ -189,6 +190,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             trajectory.then(phase)
         observation, reward, terminated, info = trajectory.answer()
         return observation | self._represent(), reward, terminated, False, info
+
+    def replay(self, journal: Journal | None) -> None:
+        """From now on a journal, if any, answers what it knows of the trainings, and writes down the rest."""
+        self.distillation.replay(journal)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which values of an action are free; see `Trajectory.action_masks`."""

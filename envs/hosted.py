@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.recorder import Note, Tape
 from ackd.ledger import Ledger
-from ackd.training.journal import Journal, Training
+from ackd.training.journal import Journal
+from ackd.training.verbs import Training
 
 
 class Watch(Protocol):

@@ -124,11 +124,12 @@ class Cells:
         try:
             return self._search(job, env) if isinstance(job, Search) else self._cell(job, env)
         finally:
-            env.distillation.journal = None
+            env.replay(None)
 
     def _search(self, job: Search, env: DistillationEnv) -> Found:
         env = env.variant(reward_every=env.decisions)
-        journal = env.distillation.journal = self.command.journal(self._place(job.task, SEARCHED) / "search")
+        journal = self.command.journal(self._place(job.task, SEARCHED) / "search")
+        env.replay(journal)
         found = best_static(env, range(self.command.search_seeds), tries=self.command.search_tries)
         journal.finish()
         return Found(found.names, found.episodes * env.distillation.steps)
@@ -139,7 +140,7 @@ class Cells:
         if "reward_every" not in one.settings:
             env = env.variant(reward_every=env.decisions)
         journal = None if one.forks else self.command.journal(self._place(job.task, job.policy) / str(job.seed))
-        env.distillation.journal = journal
+        env.replay(journal)
         tape = Tape(job.place)
         recording = Recording(env, tape, on_decision=self.on_decision)
         policy = one.make(env, job.seed)

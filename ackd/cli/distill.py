@@ -113,7 +113,7 @@ class Distill(DataOptions, StudentOptions, MethodOptions, RunOptions):
             closing(Recording(env, folder.path, on_decision=bar.update)) as recording,
         ):
             journal = None if chosen.forks else self.journal(folder.path / "checkpoint")
-            env.distillation.journal = journal
+            env.replay(journal)
             run_episode(recording, policy, seed=self.seed, learner=chosen.learner(policy))
         seconds = time.perf_counter() - started
         tokenizer = find_tokenizer(self.task, self.teacher, self.student)

@@ -56,7 +56,8 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
         learning = MutualLearning(task, factories, dropout=self.peer_dropout, **how)
         folder.begin("mutual", asdict(self))
         started = time.perf_counter()
-        learning.journal = self.journal(folder.path / "checkpoint")
+        journal = self.journal(folder.path / "checkpoint")
+        learning.replay(journal)
         with progress(learning.steps, "mutual") as bar:
             learning.reset(self.seed)
             curve = [",".join(COLUMNS)]
@@ -92,7 +93,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
         made = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
         write_card(folder, Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students))
         folder.write_json("result.json", result)
-        learning.journal.finish()
+        journal.finish()
         for k, cell in enumerate(cells):
             print(
                 f"{k + 1}. {cell['student']}: {result['metric']} {cell['reward_score']:.2f} on the reward split, "

@@ -97,7 +97,8 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
             for one in (corpus, dev):
                 if one is not None:
                     kept_in(folder, one)
-        training.journal = self.journal(folder.path / "checkpoint")
+        journal = self.journal(folder.path / "checkpoint")
+        training.replay(journal)
         curve = ["step,loss,lm_loss,kd_loss,grad_norm,accuracy"]
         started = time.perf_counter()
         with progress(training.steps, "pretrain") as bar:
@@ -122,7 +123,7 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
         models.save_model(folder.path / "student", training.student.model, tokenizer)
         folder.write_text("curve.csv", "\n".join(curve) + "\n")
         folder.write_json("result.json", result)
-        training.journal.finish()
+        journal.finish()
         beside = f" (teacher {result['teacher_loss']:.4f})" if teacher is not None else ""
         print(
             f"held-out loss {result['dev_loss']:.4f} a token{beside}, perplexity {result['dev_perplexity']:.2f}, after "

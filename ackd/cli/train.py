@@ -290,7 +290,7 @@ class Train(DataOptions, StudentOptions, MethodOptions, WorkerOptions, RunOption
         from ackd.models import load_tokenizer
 
         assert isinstance(env, DistillationEnv)
-        env.distillation.journal = journal
+        env.replay(journal)
         recording = Recording(env, recorder, on_decision=bar.update)
         recording.agent_flops = learner.actor.flops(env.signals.k_max)
         recording.ledger.add(ledger)

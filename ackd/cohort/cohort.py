@@ -20,15 +20,15 @@ from ackd.models import Model, run
 from ackd.numerics.precision import computing
 from ackd.tasks import Split
 from ackd.teachers import drain
-from ackd.training.journal import Journal, journaled
 from ackd.training.loop import Distillation
 from ackd.training.measuring import judge
+from ackd.training.verbs import Training, verb
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, union
 
 Weights: TypeAlias = dict[str, Tensor]
 
 
-class Cohort:
+class Cohort(Training):
     """N students, each as a `Distillation` of its own would train it on the same batches, in one batched step.
 
     Each has its own initialisation, selection, dropout masks, scales and moments. What anybody selects is computed for
@@ -60,10 +60,9 @@ class Cohort:
         self.distillation, self.size = distillation, students
         self._known_prices: dict[tuple[tuple[str, ...], tuple[int, int]], float] = {}
         self._reached: dict[str, frozenset[int]] = {}  # by term: the places of the parameters that it reaches
-        self.journal: Journal | None = None
         self._begin(range(students))
 
-    @journaled("reset")
+    @verb("reset")
     def reset(self, seeds: Sequence[int]) -> None:
         """New students before their first step, one a seed; order and dropout follow from the first seed.
 
@@ -110,7 +109,7 @@ class Cohort:
         """One student's projections, in the order of the knowledge types; they share the cohort's weights likewise."""
         return self.stacked.students[student].companions
 
-    @journaled("advance")
+    @verb("advance", each=True)
     def advance(self, selections: Sequence[Selection], steps: int) -> list[Report[float]]:
         """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
 
@@ -143,7 +142,7 @@ class Cohort:
         self._lost |= lost
         return reports
 
-    @journaled("inherit")
+    @verb("inherit")
     def inherit(self, parents: Sequence[int]) -> None:
         """Makes each student what another is now, or itself: weights, moments, scales, and what it has cost so far.
 
@@ -242,7 +241,7 @@ class Cohort:
             self._known_prices[names, shape] = distiller.price([distiller.knowledge[name] for name in names], *shape)
         return self._known_prices[names, shape]
 
-    @journaled("measure")
+    @verb("measure", each=True)
     def measure(self, split: Split, name: str) -> list[Standing]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
@@ -267,7 +266,7 @@ class Cohort:
             (logits,) = self._each(one)
         return Outputs(logits=logits.movedim(0, 1).flatten(1))
 
-    @journaled("measure_teacher")
+    @verb("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         return self._first.measure_teacher(split, name)
@@ -276,7 +275,7 @@ class Cohort:
         """What is known of the setting before the first step, as its distillation has it."""
         return self._first.remember(self.inspect())
 
-    @journaled("inspect")
+    @verb("inspect")
     def inspect(self) -> Facts | None:
         """The facts, asked about if nobody has."""
         return self._first.inspect()

@@ -57,7 +57,7 @@ def join(training: Distillation, group: Group, options: Mapping[str, Any] | None
             "run it in one process"
         )
     _compare(group, identity(training) | dict(options or {}))
-    training.group = group
+    training.join(group)
     types = training.distiller.knowledge.items()
     means = [name for name, one in types if isinstance(one, HiddenCosine) and one.by_token]
     if across or means or training.picks:

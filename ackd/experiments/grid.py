@@ -50,7 +50,8 @@ class Grid:
             return row
         distillation, total, standings = self.make(cell), Ledger(), []
         for seed in self.seeds:
-            journal = distillation.journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
+            journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
+            distillation.replay(journal)
             standings.append(_trained(distillation, seed))
             path = self._student(cell, seed)
             if standings[-1].finite and not path.is_file():

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.distributed.process_group import ALONE, Group, led
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.mdp.episode import Facts
@@ -22,12 +21,12 @@ from ackd.stages import Stage, check_stages, stage_at
 from ackd.tasks import Split, Task
 from ackd.teachers import LabelTeacher, drain, uncached
 from ackd.training.distiller import Distiller
-from ackd.training.journal import Journal, journaled
 from ackd.training.measuring import Ask, Remembered, answers, judge
 from ackd.training.order import Order
 from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
 from ackd.training.recipe import Recipe
 from ackd.training.student import DEFAULT, Student
+from ackd.training.verbs import Training, verb
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Standing, Teacher, mean
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Weighting
@@ -35,7 +34,7 @@ from ackd.weighting.weighting import Weighting
 LARGEST_BATCH = 2**16  # examples
 
 
-class Distillation:
+class Distillation(Training):
     """One student's training from a seed: `reset`, then `advance` until the budget is used.
 
     Args:
@@ -64,8 +63,6 @@ class Distillation:
     Raises:
         InputError: if a number is not above 0, or gradients cannot be compared.
     """
-
-    size: int | None = None  # students that answer in lists; None: one student, whose answers are no lists
 
     def __init__(
         self,
@@ -111,8 +108,6 @@ class Distillation:
         self._make_weighting, self.thin = make_weighting, thin
         self.prepared = prepared or Ledger()
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
-        self.journal: Journal | None = None
-        self.group: Group = ALONE
         self._parts = {1.0: task.reward}  # of the reward split
         self.remembered = Remembered()  # of the reference teacher
         self._facts: list[Facts | None] = []  # empty until somebody asks; shared by forks and cohorts
@@ -120,8 +115,7 @@ class Distillation:
             self._meter = Meter(make_student())
         self._begin(0)
 
-    @journaled("reset")
-    @led("reset")
+    @verb("reset")
     def reset(self, seed: int) -> None:
         """A new student before its first step; everything random about its training follows from `seed`."""
         self._begin(seed)
@@ -199,8 +193,7 @@ class Distillation:
         alone = {LABELS: self.distiller.price([], *shape) / price_of_all}
         return alone | {one.name: self.distiller.price([one], *shape) / price_of_all for one in everything}
 
-    @journaled("advance")
-    @led("advance")
+    @verb("advance")
     def advance(self, selection: Selection, steps: int) -> Report[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
@@ -234,8 +227,7 @@ class Distillation:
             self.distiller.blame((self.task.train.batch(places).to(self.device) for places in asked), chosen)
         return report
 
-    @journaled("measure")
-    @led("measure")
+    @verb("measure")
     def measure(self, split: Split, name: str) -> Standing:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
@@ -245,8 +237,7 @@ class Distillation:
                 self.ledger.reward_passes += len(split) / len(self.task.reward)
             return judge(self.task, self.answer(self._ask_student, split, part), split, self.compared(split, name))
 
-    @journaled("measure_teacher")
-    @led("measure_teacher")
+    @verb("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> Standing:
         """How the teacher does on a split: one pass, then remembered."""
         return judge(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
@@ -289,12 +280,12 @@ class Distillation:
                 warn(facts, theirs, reward.labels, self.task.spec.classes)
         return self._facts[0]
 
-    @journaled("inspect")
+    @verb("inspect", led=False)
     def inspect(self) -> Facts | None:
         """The facts, asked about if nobody has."""
         return self._facts[0] if self._facts else self.probe()
 
-    @led("probe")
+    @verb("probe", kept=False)
     def probe(self) -> Facts | None:
         """The facts, asked about anew, of the student that seed 0 initialises: every seed has the same."""
         task = self.task
@@ -321,7 +312,7 @@ class Distillation:
                 epochs=self.steps * self.batch_size * self.accumulate / len(task.train),
             )
 
-    @journaled("represent")
+    @verb("represent", led=False)
     def represent(self) -> tuple[list[float], list[float]]:
         """The mean first-token output of the student's and the (first) teacher's last layer, over the last batch.
 
@@ -379,7 +370,7 @@ class Distillation:
         self.ledger = self.distiller.ledger = Ledger()
         self.price = self.price_of_all = 0.0
 
-    @led("state_dict")
+    @verb("state_dict", kept=False)
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
         state: dict[str, Any] = {
@@ -393,7 +384,7 @@ class Distillation:
             state["dropout"] = self.group.gather(state["streams"]["dropout"])
         return state
 
-    @led("load_state_dict")
+    @verb("load_state_dict", kept=False)
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a distillation with the same arguments.
 

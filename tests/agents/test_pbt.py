@@ -264,7 +264,7 @@ def test_a_stopped_population_ends_like_an_undisturbed_one(
         env = population(decision_interval=2)
         rewards: list[list[float]] = []
         env.watch = lambda env, earned, infos: rewards.append(earned.tolist())
-        env.journal = Journal(folder, seconds=0.0)
+        env.replay(Journal(folder, seconds=0.0))
         learner = agent(env)
         learner.learn(12)
         return learner.actor.values.numpy(), repr(learner.lineage), rewards

@@ -325,7 +325,7 @@ def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
 
     def begun() -> Cohort:
         cohort = Cohort(make(dropout=0.1), 3)
-        cohort.journal = Journal(tmp_path, seconds=0)
+        cohort.replay(Journal(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         cohort.advance(PHASES[0], 2)
         cohort.inherit([1, 1, 0])
@@ -334,7 +334,7 @@ def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
 
     one, other = begun(), begun()
     for cohort in (one, other):
-        cohort.journal = None
+        cohort.replay(None)
     assert one.prices == other.prices
     one.inherit([0, 0, 2])
     other.inherit([0, 0, 2])
@@ -348,7 +348,7 @@ def test_a_journal_answers_for_what_was_done(tmp_path: Path) -> None:
 
     def started() -> tuple[Cohort, list[object]]:
         cohort = Cohort(distillation, 3)
-        cohort.journal = Journal(tmp_path, seconds=0)
+        cohort.replay(Journal(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         seen: list[object] = [cohort.measure(reward, "reward"), cohort.measure_teacher(reward, "reward")]
         return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.prices, cohort.learning_rate]

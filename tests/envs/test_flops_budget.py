@@ -277,7 +277,7 @@ def test_it_resumes(tmp_path: Path, students: int | None) -> None:
 
     def single(journal: Journal | None, decisions: int) -> list[Any]:
         env = tiny(**shape)
-        env.distillation.journal = journal
+        env.replay(journal)
         env.reset(seed=3)
         said: list[Any] = []
         for value in (1, 0, 1, 1)[:decisions]:
@@ -287,7 +287,7 @@ def test_it_resumes(tmp_path: Path, students: int | None) -> None:
 
     def several(journal: Journal | None, decisions: int) -> list[Any]:
         env = CohortEnv([tiny(**shape)], 3)
-        env.journal = journal
+        env.replay(journal)
         env.seed(3)
         env.reset()
         rng, said = np.random.default_rng(0), []

@@ -235,9 +235,9 @@ def test_with_dropout_they_differ_as_much_as_other_dropout_does(tmp_path: Path) 
     for rank in range(5):
         training, other = dropping(), Alone()
         other.rank = rank
-        training.group = other
+        training.join(other)
         training.reset(0)
-        training.group = ALONE
+        training.join(ALONE)
         losses.append(loss_after(training))
     noise = statistics.stdev(losses)
     assert noise > 0

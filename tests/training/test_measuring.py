@@ -247,7 +247,7 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
 
 def asked(folder: Path, distillation: Distillation) -> tuple[list[Standing], Ledger]:
     """A run that measures between its steps."""
-    distillation.journal = Journal(folder, seconds=0)
+    distillation.replay(Journal(folder, seconds=0))
     distillation.reset(3)
     reward = distillation.task.reward
     standings = [distillation.measure(reward, "reward"), distillation.measure_teacher(reward, "reward")]
