@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ackd.building.setting import prepare as prepare
     from ackd.errors import InputError as InputError
     from ackd.experiments.predictions import predict as predict
-    from ackd.training.loop import Distillation as Distillation
+    from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill
     from ackd.types import Selection as Selection
 
@@ -26,7 +26,7 @@ register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
 register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
-    "Distillation": "ackd.training.loop",
+    "Distillation": "ackd.training.distillation",
     "InputError": "ackd.errors",
     "Selection": "ackd.types",
     "distill": "ackd.training.loop",

@@ -23,8 +23,8 @@ from ackd.mdp.choices import Action, Choice
 from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import Reward
 from ackd.mdp.signals import Observation, Signals
+from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.loop import Distillation
 
 __all__ = ["ORDERS", "Instance", "InstanceEnv", "read_instances", "shipped"]
 

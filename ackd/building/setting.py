@@ -17,7 +17,7 @@ from ackd.numerics.memory import reuse_memory
 from ackd.numerics.precision import Precision
 from ackd.teachers import ModelTeacher, OwnTokens, kept
 from ackd.teachers.cache.plan import parse_size
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.training.recipe import Recipe, Schedule, check_length, length
 from ackd.types import Shape, Teacher
 from ackd.weighting.weighting import Weighting, together

@@ -44,7 +44,8 @@ class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
         from ackd.building.sources import seen_by
         from ackd.cli.results import summary
         from ackd.runs.folder import RunFolder
-        from ackd.training.loop import Distillation, distill
+        from ackd.training.distillation import Distillation
+        from ackd.training.loop import distill
         from ackd.training.recipe import check_length
         from ackd.types import Selection
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
     from ackd.runs.folder import RunFolder
     from ackd.teachers import ModelTeacher
-    from ackd.training.loop import Distillation
+    from ackd.training.distillation import Distillation
     from ackd.types import Selection, Standing
 
 INTERVAL = 20  # optimizer steps between two points of the curve
@@ -246,7 +246,7 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
         from ackd import corpora, models
         from ackd.knowledge import Tokens
         from ackd.training.budget import afford
-        from ackd.training.loop import Distillation
+        from ackd.training.distillation import Distillation
         from ackd.training.recipe import length
         from ackd.types import Selection
 

@@ -15,7 +15,7 @@ from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run, shape_of
 from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.training.verbs import Training, verb
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Shape, Standing
 
@@ -130,9 +130,9 @@ class MutualLearning(Training):
         derived = [int(one.generate_state(1)[0]) for one in np.random.SeedSequence(seed).spawn(len(self.peers))]
         for one, own in zip(self.peers, [seed, *derived[1:]], strict=True):
             one.reset(own)
-        first = self.peers[0].streams.order.bit_generator.state  # nothing is drawn from it yet
+        first = self.peers[0].trainer.streams.order.bit_generator.state  # nothing is drawn from it yet
         for one in self.peers[1:]:
-            one.streams.order.bit_generator.state = first
+            one.trainer.streams.order.bit_generator.state = first
 
     def _alike(self) -> bool:
         """Whether two students are equal and nothing tells them apart."""

@@ -214,7 +214,7 @@ def test_settings_take_turns(tmp_path: Path) -> None:
         env.replay(journal)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for _ in range(episodes):
-            said.append((env.knowledge, env.cohort.seeds))
+            said.append((env.knowledge, env.cohort.costs.seeds))
             for action in actions(2, env.decisions):
                 _, rewards, dones, _ = env.step(action)
                 said.append((rewards.tolist(), dones.tolist()))

@@ -32,7 +32,7 @@ from ackd.experiments.data_parallel import join
 from ackd.knowledge import RkdDistance
 from ackd.ledger import Ledger
 from ackd.models import Model
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Batch, Needs, Outputs, Selection, Teacher
 from ackd.weighting.influence import Distilled
 from ackd.weighting.rl_kd import RlKd
@@ -135,7 +135,7 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
         "represented": represented,
         "facts": training.facts(),
         "ledger": training.ledger,
-        "sums": dict(training.distiller._sums),
+        "sums": training.distiller.scales.state_dict()["sums"],
     }
 
 

@@ -151,7 +151,7 @@ def test_no_two_peers_begin_alike_in_any_run(task: Task) -> None:
         learning.reset(seed)
         starts += [tuple(start.tolist()) for start in weights(learning)]
         alone.reset(seed)
-        assert learning.peers[0].seed == seed
+        assert learning.peers[0].costs.seeds == (seed,)
         first = torch.cat([p.detach().flatten() for p in alone.student.model.parameters()])
         assert torch.equal(weights(learning)[0], first)
     assert len(set(starts)) == 30

@@ -34,8 +34,8 @@ from ackd.runs.folder import RunFolder
 from ackd.runs.log import open_run, read_decisions, read_table
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.loop import Distillation
 from ackd.types import Batch, Field, Knowledge, Needs, Selection, Shape
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched

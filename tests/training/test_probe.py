@@ -28,9 +28,9 @@ from ackd.models import Meter, Model
 from ackd.numerics.streams import Streams
 from ackd.teachers import LabelTeacher
 from ackd.training import probe
+from ackd.training.distillation import Distillation
 from ackd.training.gradients import Compass
 from ackd.training.journal import ENTRIES, Journal
-from ackd.training.loop import Distillation
 from ackd.types import LABELS, Batch, Needs, Outputs, Selection, Shape
 from tests.learned import weights
 
@@ -331,7 +331,7 @@ def test_cosines_are_those_of_gradients_taken_one_by_one() -> None:
     for module in training.student.model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # so that the same losses can be computed again
-    start, order = copy.deepcopy(training.student.model), copy.deepcopy(training.order)
+    start, order = copy.deepcopy(training.student.model), copy.deepcopy(training.trainer.order)
     projections = copy.deepcopy(training.distiller.knowledge)
     report = training.advance(Selection.of(*projections), 3)
     batch = training.task.train.batch(order.next())
