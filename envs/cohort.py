@@ -273,6 +273,7 @@ class CohortEnv(SharedEnv):
             learning_rate = cohort.distillation.recipe.rate(done, cohort.steps)
             now = [plan[begin >= plan[0][1]][0] for plan in plans]
             reports = cohort.advance(now, end - begin)
+            costs = cohort.costs  # others where a journal has taken up a state
             for i, parts in enumerate(found):
                 phase = Phase(
                     now[i],

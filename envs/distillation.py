@@ -298,14 +298,16 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
     def _phases(self, selection: Selection) -> Iterator[Phase]:
         """Trains until the next decision, or until it diverges; the reward split is measured at the end, if at all."""
-        distillation, costs = self.distillation, self.distillation.costs
+        distillation = self.distillation
         phases, wanted = self.until(distillation.steps_done)
         for left in reversed(range(phases)):
+            costs = distillation.costs
             parts = self.affordable(selection, seed=costs.seeds[0], done=costs.steps_done, spent=costs.price)
             for place, (part, steps) in enumerate(parts, 1):
                 done, price, price_of_all = costs.steps_done, costs.price, costs.price_of_all
                 learning_rate = distillation.recipe.rate(done, distillation.steps)
                 report, standing = distillation.advance(part, steps), None
+                costs = distillation.costs  # others where a journal has taken up a state
                 if wanted and report.finite and not left and place == len(parts):
                     standing = distillation.measure(self.measured_split, "reward")
                 phase = Phase(
