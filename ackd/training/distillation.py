@@ -148,16 +148,16 @@ class Distillation(Trained):
             self.task,
             student,
             self.reference,
+            self._remembered,
             meter=self._meter,
             ledger=costs.ledger,
-            remembered=self._remembered,
             precision=self.precision,
             device=self.device,
             make_student=self._make_student,
             epochs=self.steps * self.batch_size * self.accumulate / len(self.task.train),
         )
         order = Order(self.task.train.lengths, self.batch_size, streams[0].order)
-        return Trainer(distiller, evaluator, costs, streams[0], order, steps=self.steps, accumulate=self.accumulate)
+        return Trainer(distiller, evaluator, costs, streams[0], order, self.steps, self.accumulate)
 
     def _made(self, streams: Streams, *, compiled: bool) -> tuple[Student, list[Knowledge], Weighting | None]:
         with streams.initialising():

@@ -39,40 +39,20 @@ class Remembered:
         self.counted |= ledger.reward_passes > 0
 
 
+@dataclass(frozen=True)
 class Evaluator:
-    """Measures students on splits, and the teacher with whom they are compared.
+    """Measures students on splits, and the teacher with whom they are compared."""
 
-    Args:
-        task: the data.
-        student: who is measured.
-        reference: the teacher; None if there is none to compare with.
-        meter: counts what the student's passes cost.
-        ledger: where they are counted.
-        remembered: what was asked of the teacher before.
-        precision: of the student's passes.
-        device: where the models are.
-        make_student: a new student, for what is known before the first step.
-        epochs: how often a student sees each training example.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        student: Student,
-        reference: Teacher | None,
-        *,
-        meter: Meter,
-        ledger: Ledger,
-        remembered: Remembered,
-        precision: Precision,
-        device: torch.device,
-        make_student: StudentFactory,
-        epochs: float,
-    ) -> None:
-        self.task, self.student, self.reference = task, student, reference
-        self.ledger, self.remembered = ledger, remembered
-        self._meter, self._precision, self._device = meter, precision, device
-        self._make_student, self._epochs = make_student, epochs
+    task: Task
+    student: Student  # who is measured
+    reference: Teacher | None  # the teacher; None if there is none to compare with
+    remembered: Remembered
+    meter: Meter  # counts what the student's passes cost
+    ledger: Ledger  # where that is written down
+    precision: Precision  # of the student's passes
+    device: torch.device
+    make_student: StudentFactory  # a new one, for what is known before the first step
+    epochs: float  # how often a student sees each training example
 
     def reward_part(self, share: float) -> Split:
         """That share of the reward split: always the same examples, evenly spread over it."""
@@ -138,11 +118,11 @@ class Evaluator:
         if self.reference is None or task.spec.language:
             return None
         with self.ledger.timing("probe"):
-            with Streams(0, self._device).initialising():
-                model = self._make_student().to(self._device).eval()
+            with Streams(0, self.device).initialising():
+                model = self.make_student().to(self.device).eval()
             if cannot_give(model, last_states(model)):
                 return None
-            ask, sample = reading(model, self._meter, self._precision), sampled(task.train)
+            ask, sample = reading(model, self.meter, self.precision), sampled(task.train)
             seen, unseen = (self.answers(ask, split, "probe") for split in (sample, task.reward))
             theirs = self._teacher_answers(task.reward, "reward", "probe")
             if self.student.group.rank:  # the first one has all of their answers
@@ -155,7 +135,7 @@ class Evaluator:
                 agreement(probed(seen, sample.labels, unseen, classes), task.reward.labels),
                 chance=0.0 if classes == 1 else 1 / classes,
                 examples_per_parameter=len(task.train) / sum(one.numel() for one in model.parameters()),
-                epochs=self._epochs,
+                epochs=self.epochs,
             )
 
     def remember(self, facts: Facts | None) -> Facts | None:
@@ -182,8 +162,8 @@ class Evaluator:
         return known[key]
 
     def _ask(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
-        ledger.spend("student", self.student.size * self._meter(needs).forward(*batch.shape))
-        with computing(self._precision, self._device):
+        ledger.spend("student", self.student.size * self.meter(needs).forward(*batch.shape))
+        with computing(self.precision, self.device):
             return self.student.forward(batch, needs)
 
     def _side_by_side(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
@@ -195,4 +175,4 @@ class Evaluator:
         return Outputs(logits=outputs.logits.movedim(0, 1).flatten(1))
 
     def _answers(self, ask: Ask, split: Split) -> tuple[NDArray[np.float64], float]:
-        return answers(ask, split, self._device, self.student.model.config.vocab_size, self.student.group)
+        return answers(ask, split, self.device, self.student.model.config.vocab_size, self.student.group)

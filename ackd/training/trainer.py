@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,35 +22,21 @@ from ackd.training.verbs import Training, verb
 from ackd.types import Batch, Report, Selection, Standing, means
 
 
+@dataclass
 class Trainer:
-    """Students under way: each batch and each teacher's answer serve all of them.
+    """Students under way: each batch and each teacher's answer serve all of them."""
 
-    Args:
-        distiller: takes the steps.
-        evaluator: measures the same students.
-        costs: what they have cost so far.
-        streams: of their dropout and order.
-        order: in which the examples come.
-        steps: the budget in optimizer steps.
-        accumulate: batches whose gradients make one optimizer step.
-    """
+    distiller: Distiller  # takes the steps
+    evaluator: Evaluator  # measures the same students
+    costs: Costs
+    streams: Streams  # of their dropout and order
+    order: Order  # in which the examples come
+    steps: int  # the budget
+    accumulate: int  # batches whose gradients make one optimizer step
 
-    def __init__(
-        self,
-        distiller: Distiller,
-        evaluator: Evaluator,
-        costs: Costs,
-        streams: Streams,
-        order: Order,
-        *,
-        steps: int,
-        accumulate: int,
-    ) -> None:
-        self.distiller, self.evaluator, self.costs = distiller, evaluator, costs
-        self.streams, self.order = streams, order
-        self.steps, self.accumulate = steps, accumulate
-        self.student, self._group = distiller.student, distiller.student.group
-        self._last = np.arange(min(order.size, len(order.lengths)))  # the places learned from last
+    def __post_init__(self) -> None:
+        self.student, self._group = self.distiller.student, self.distiller.student.group
+        self._last = np.arange(min(self.order.size, len(self.order.lengths)))  # the places learned from last
         self._lost: set[int] = set()  # students that diverged, for which the teachers have been looked at
 
     def inherit(self, parents: Sequence[int]) -> None:
