@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ackd.experiments.distillation import DistillationTrainer as DistillationTrainer
     from ackd.experiments.evaluation import evaluate as evaluate
     from ackd.experiments.predictions import predict as predict
-    from ackd.training.loop import Distillation as Distillation
+    from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill
     from ackd.types import Knowledge as Knowledge
     from ackd.types import Needs as Needs
@@ -36,7 +36,7 @@ register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
 register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
-    "Distillation": "ackd.training.loop",
+    "Distillation": "ackd.training.distillation",
     "DistillationConfig": "ackd.config",
     "DistillationTrainer": "ackd.experiments.distillation",
     "InputError": "ackd.errors",

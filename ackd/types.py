@@ -150,6 +150,12 @@ class Outputs:
                 layered[kind][layer] = value
         return Outputs(tensors.get(Field("logits")), **layered)
 
+    @property
+    def tensors(self) -> dict[Field, Tensor]:
+        """One tensor a field, as `of` takes them."""
+        layered = {Field(kind, layer): one for kind in LAYERED for layer, one in getattr(self, kind).items()}
+        return layered if self.logits is None else {Field("logits"): self.logits, **layered}
+
     def rows(self, places: Tensor, length: int) -> Outputs:
         """Those of the examples at `places`, [R] on the device, cut to `length` tokens."""
 
@@ -205,7 +211,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Report(Generic[Number]):
-    """What optimizer steps measured: `Report[Tensor]` (0-d, on the device) for one, `Report[float]` for a phase."""
+    """What optimizer steps measured: `Report[Tensor]` ([] or [N], on the device) for one, `Report[float]` for all."""
 
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss
@@ -243,8 +249,8 @@ class Report(Generic[Number]):
         return Report(loss, labels, grad_norm, uncertainty, accuracy, losses, cosines, norms)
 
 
-def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
-    """The mean of some steps under one selection, read from the device in a single transfer.
+def means(reports: Sequence[Report[Tensor]]) -> list[Report[float]]:
+    """Of each student the mean of some steps under one selection, read from the device in a single transfer.
 
     Cosines and norms are those of the first, which alone has them.
 
@@ -253,9 +259,11 @@ def mean(reports: Sequence[Report[Tensor]]) -> Report[float]:
     """
     if not reports:
         raise ValueError("there is no report to take the mean of")
-    steps = torch.stack([torch.stack(one._of_steps) for one in reports]).double().mean(0)
+    numbers = torch.stack([torch.stack(one._of_steps) for one in reports]).double().mean(0)
     compared = [*reports[0].cosines.values(), *reports[0].norms.values()]
-    return reports[0].of(torch.cat([steps, torch.stack(compared).double()] if compared else [steps]).tolist())
+    if compared:
+        numbers = torch.cat([numbers, torch.stack(compared).double()])
+    return [reports[0].of(those) for those in numbers.reshape(len(numbers), -1).T.tolist()]
 
 
 @dataclass(frozen=True)

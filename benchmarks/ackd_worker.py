@@ -36,8 +36,8 @@ from ackd.numerics.streams import Streams
 from ackd.tasks import GLUE, Split, Task
 from ackd.teachers import Cached, ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.training.student import Student
 from ackd.types import EMBEDDINGS, Batch, Knowledge, Shape, Teacher, union
 

@@ -25,7 +25,7 @@ from ackd.cohort.cohort import Cohort
 from ackd.models import StudentFactory
 from ackd.tasks import Split, Task, TaskSpec
 from ackd.teachers import ModelTeacher
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Selection
 
 VOCABULARY = 30522

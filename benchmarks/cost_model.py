@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackd.teachers.cache.plan import row_sizes
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Needs, Shape
 
 STEP = ("student", "teacher", "knowledge", "cache")  # the parts of an optimizer step's time

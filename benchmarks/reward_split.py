@@ -30,7 +30,7 @@ from ackd.tasks import GLUE, Split, Task
 from ackd.tasks.cut import stratified
 from ackd.tasks.overlap import Overlap
 from ackd.tasks.rows import glue_rows
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 
 LENGTH, REWARD = 64, 256
 HEADER = ("task", "cut", "model", "learned from", "of the reward split", "sharing text", "loss", "dev", "score", "dev")

@@ -96,7 +96,7 @@ def trained(distillation: Distillation, seed: int) -> dict[str, float]:
     """The dev score of a student in percent, and what its training cost if every answer is computed."""
     distill(distillation, _selection(distillation), seed=seed, interval=INTERVAL)
     return judged(distillation) | {
-        "gflops": distillation.price / 1e9,
+        "gflops": distillation.costs.price / 1e9,
         **{name: value / 1e9 for name, value in distillation.ledger.accounts.items()},
     }
 

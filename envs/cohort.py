@@ -63,10 +63,9 @@ class CohortEnv(SharedEnv):
         self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
         self._size = students
         self.turns, self._stride = turns  # the next one, of those that all cohorts take
-        self.journal: Journal | None = None  # of all cohorts, one after the other
+        self._journal: Journal | None = None  # of all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
         self._started = 0.0  # when the episode began
-        self.since: float | None = None  # when the agent was last handed observations
         self._actions: NDArray[Any] = np.zeros(0)
         self.render_mode: str | None = None  # asked for in the constructor of a VecEnv
         self._enter(0)
@@ -77,7 +76,7 @@ class CohortEnv(SharedEnv):
         if place not in self._cohorts:
             self._cohorts[place] = Cohort(self.envs[place].distillation, self._size)
         self.env, self.cohort = self.envs[place], self._cohorts[place]
-        self.cohort.journal = self.journal
+        self.cohort.replay(self._journal)
         self.knowledge, self.signals, self.choice = self.env.knowledge, self.env.signals, self.env.choice
         self.trajectories = [Trajectory(self.signals, self.choice, self.env.reward) for _ in range(self._size)]
 
@@ -90,6 +89,11 @@ class CohortEnv(SharedEnv):
     def decisions(self) -> int:
         """Decisions in an episode."""
         return self.env.decisions
+
+    def replay(self, journal: Journal | None) -> None:
+        """As of a `DistillationEnv`: one journal of all cohorts, one after the other."""
+        self._journal = journal
+        self.cohort.replay(journal)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """The next episodes take the seeds `seed`, `seed + 1`, ..., those after them follow from it."""
@@ -129,17 +133,16 @@ class CohortEnv(SharedEnv):
         starts: Sequence[Standing | None] = [None] * self.num_envs
         teacher = None
         if self.env.reward_every is not None:
-            reward_split = cohort.distillation.reward_part(self.env.reward_share)
-            starts = cohort.measure(reward_split, "reward")
+            starts = cohort.measure(self.env.measured_split, "reward")
             if cohort.distillation.reference is not None:
-                teacher = cohort.measure_teacher(reward_split, "reward")
+                teacher = cohort.measure_teacher(self.env.measured_split, "reward")
         facts = cohort.facts()
         began = [
             trajectory.begin(self.env.begun(start, teacher, facts), seed)
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]
-        self.since = time.perf_counter()
+        cohort.costs.shown()
         return _stacked([observation for observation, _ in began])
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -152,8 +155,7 @@ class CohortEnv(SharedEnv):
         if self.trajectories[0].episode is None:
             raise ResetNeeded("no episode has begun: call reset()")
         self._actions = check_actions(self.action_space, actions, self.num_envs)
-        if self.since is not None:
-            self.cohort.ledger.seconds["agent"] += time.perf_counter() - self.since
+        self.cohort.costs.decided()
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
@@ -173,7 +175,7 @@ class CohortEnv(SharedEnv):
                     "episode": {"r": returned, "l": self.decisions, "t": elapsed},  # as Monitor has it
                 }
         following = self.reset() if over else _stacked(observations)
-        self.since = time.perf_counter()
+        self.cohort.costs.shown()
         return following, rewards, np.full(self.num_envs, over), infos
 
     def decide(self, actions: NDArray[Any]) -> list[Answer]:
@@ -183,7 +185,19 @@ class CohortEnv(SharedEnv):
             Selection() if gone else trajectory.decide(action)
             for trajectory, action, gone in zip(self.trajectories, actions, out, strict=True)
         ]
-        self._train(selections)
+        cohort = self.cohort
+        phases, wanted = self.env.until(cohort.steps_done)
+        for left in reversed(range(phases)):
+            done = self._phase(selections)
+            standings: Sequence[Standing | None] = [None] * self.num_envs
+            if wanted and not left:
+                standings = cohort.measure(self.env.measured_split, "reward")
+            for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
+                if trajectory.over:  # it is trained on, and nothing is noted of it
+                    continue
+                for part in parts[:-1]:
+                    trajectory.then(part)
+                trajectory.then(replace(parts[-1], standing=standing if parts[-1].finite else None))
         return [
             trajectory.skipped() if gone else trajectory.answer()
             for trajectory, gone in zip(self.trajectories, out, strict=True)
@@ -241,49 +255,34 @@ class CohortEnv(SharedEnv):
         for trajectory, one in zip(self.trajectories, state["trajectories"], strict=True):
             trajectory.load_state_dict(one)
 
-    def _train(self, selections: Sequence[Selection]) -> None:
-        """The phases of a decision; a student that is out is trained on, and nothing is noted of it."""
-        cohort = self.cohort
-        phases, wanted = self.env.until(cohort.steps_done)
-        for left in reversed(range(phases)):
-            done = self._phase(selections)
-            standings: Sequence[Standing | None] = [None] * self.num_envs
-            if wanted and not left:
-                standings = cohort.measure(cohort.distillation.reward_part(self.env.reward_share), "reward")
-            for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
-                if trajectory.over:
-                    continue
-                for part in parts[:-1]:
-                    trajectory.then(part)
-                trajectory.then(replace(parts[-1], standing=standing if parts[-1].finite else None))
-
     def _phase(self, selections: Sequence[Selection]) -> list[list[Phase]]:
         """One phase: for each student what it comes to, in two where its budget cuts the selection.
 
         All train on to the next cut of anybody's, and what belongs together is put together again.
         """
-        cohort = self.cohort
+        cohort, costs = self.cohort, self.cohort.costs
         plans = [
-            self.env.affordable(selection, seed=cohort.seeds[0], done=cohort.steps_done, spent=spent)
-            for selection, spent in zip(selections, cohort.prices, strict=True)
+            self.env.affordable(selection, seed=costs.seeds[0], done=costs.steps_done, spent=spent)
+            for selection, spent in zip(selections, costs.prices, strict=True)
         ]
         cuts = {plan[0][1] for plan in plans} | {self.env.decision_interval}
         found: list[list[Phase]] = [[] for _ in plans]
         begin = 0
         for end in sorted(cuts):
-            steps, prices, price_of_all = cohort.steps_done, list(cohort.prices), cohort.price_of_all
-            learning_rate = cohort.learning_rate
+            done, prices, price_of_all = costs.steps_done, list(costs.prices), costs.price_of_all
+            learning_rate = cohort.distillation.recipe.rate(done, cohort.steps)
             now = [plan[begin >= plan[0][1]][0] for plan in plans]
             reports = cohort.advance(now, end - begin)
+            costs = cohort.costs  # others where a journal has taken up a state
             for i, parts in enumerate(found):
                 phase = Phase(
                     now[i],
                     reports[i],
                     None,
-                    steps=cohort.steps_done - steps,
+                    steps=costs.steps_done - done,
                     learning_rate=learning_rate,
-                    flops=cohort.prices[i] - prices[i],
-                    flops_all=cohort.price_of_all - price_of_all,
+                    flops=costs.prices[i] - prices[i],
+                    flops_all=costs.price_of_all - price_of_all,
                 )
                 if parts and parts[-1].selection == phase.selection:
                     parts[-1] = _joined(parts[-1], phase)

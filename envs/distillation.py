@@ -19,8 +19,10 @@ from ackd.mdp.choices import Action, Choice, make_choice
 from ackd.mdp.episode import Episode, Facts, Phase, ends
 from ackd.mdp.rewards import GapClosed, Reward, without_gap
 from ackd.mdp.signals import LIMIT, Observation, Signals
-from ackd.training.budget import Allowance
-from ackd.training.loop import Distillation
+from ackd.tasks import Split
+from ackd.training.budget import Allowance, type_prices
+from ackd.training.distillation import Distillation
+from ackd.training.journal import Journal
 from ackd.types import LABELS, Selection, Standing
 
 logger = logging.getLogger("ackd")
@@ -88,7 +90,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         render_mode: str | None = None,
     ) -> None:
         check_render_mode(render_mode)
-        families = distillation.families
+        families = {name: one.family for name, one in distillation.distiller.knowledge.items()}
         if decision_interval < 1:
             raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
         if decisions is not None and decisions < 1:
@@ -105,7 +107,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         families = {LABELS: LABELS, **families}
         self.choice = make_choice(choice, tuple(families), k_max, levels)
         seen = {name: families[name] for name in self.choice.names or families}
-        self.signals = Signals(seen, distillation.type_prices, k_max)
+        self.signals = Signals(seen, type_prices(distillation), k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observe_cls = observe_cls
         self._warned = False  # that there is no gap to close
@@ -133,6 +135,11 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     def decisions(self) -> int:
         """Decisions in an episode."""
         return len(self._ends)
+
+    @property
+    def measured_split(self) -> Split:
+        """The part of the reward split that is measured."""
+        return self.distillation.evaluator.reward_part(self.reward_share)
 
     @property
     def _ends(self) -> list[int]:
@@ -168,11 +175,11 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         start = teacher = None
         if self.reward_every is not None:
-            start = distillation.measure(distillation.reward_part(self.reward_share), "reward")
+            start = distillation.measure(self.measured_split, "reward")
             if distillation.reference is not None:
-                teacher = distillation.measure_teacher(distillation.reward_part(self.reward_share), "reward")
+                teacher = distillation.measure_teacher(self.measured_split, "reward")
         episode = self.begun(start, teacher, distillation.facts())
-        observation, info = self.trajectory.begin(episode, distillation.seed)
+        observation, info = self.trajectory.begin(episode, distillation.costs.seeds[0])
         return observation | self._represent(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -189,6 +196,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             trajectory.then(phase)
         observation, reward, terminated, info = trajectory.answer()
         return observation | self._represent(), reward, terminated, False, info
+
+    def replay(self, journal: Journal | None) -> None:
+        """From now on a journal, if any, answers what it knows of the trainings, and writes down the rest."""
+        self.distillation.replay(journal)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which values of an action are free; see `Trajectory.action_masks`."""
@@ -286,35 +297,31 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return [(selection, allowed), (alone, steps - allowed)] if allowed else [(alone, steps)]
 
     def _phases(self, selection: Selection) -> Iterator[Phase]:
-        """Trains until the next decision, or until it diverges."""
+        """Trains until the next decision, or until it diverges; the reward split is measured at the end, if at all."""
         distillation = self.distillation
         phases, wanted = self.until(distillation.steps_done)
         for left in reversed(range(phases)):
-            parts = self.affordable(
-                selection, seed=distillation.seed, done=distillation.steps_done, spent=distillation.price
-            )
+            costs = distillation.costs
+            parts = self.affordable(selection, seed=costs.seeds[0], done=costs.steps_done, spent=costs.price)
             for place, (part, steps) in enumerate(parts, 1):
-                phase = self._train(part, steps, wanted and not left and place == len(parts))
+                done, price, price_of_all = costs.steps_done, costs.price, costs.price_of_all
+                learning_rate = distillation.recipe.rate(done, distillation.steps)
+                report, standing = distillation.advance(part, steps), None
+                costs = distillation.costs  # others where a journal has taken up a state
+                if wanted and report.finite and not left and place == len(parts):
+                    standing = distillation.measure(self.measured_split, "reward")
+                phase = Phase(
+                    part,
+                    report,
+                    standing,
+                    steps=costs.steps_done - done,
+                    learning_rate=learning_rate,
+                    flops=costs.price - price,
+                    flops_all=costs.price_of_all - price_of_all,
+                )
                 yield phase
                 if not phase.finite:
                     return
-
-    def _train(self, selection: Selection, steps: int, wanted: bool) -> Phase:
-        """One phase, after which the reward split is measured if it is wanted."""
-        distillation = self.distillation
-        done, price, price_of_all = distillation.steps_done, distillation.price, distillation.price_of_all
-        learning_rate = distillation.learning_rate
-        report = distillation.advance(selection, steps)
-        reward_split = distillation.reward_part(self.reward_share)
-        return Phase(
-            selection,
-            report,
-            distillation.measure(reward_split, "reward") if wanted and report.finite else None,
-            steps=distillation.steps_done - done,
-            learning_rate=learning_rate,
-            flops=distillation.price - price,
-            flops_all=distillation.price_of_all - price_of_all,
-        )
 
 
 def _restored(anew: Callable[[], DistillationEnv], state: Mapping[str, Any], spec: Any) -> DistillationEnv:

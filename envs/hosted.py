@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +17,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.recorder import Note, Tape
 from ackd.ledger import Ledger
-from ackd.training.journal import Journal, Training
+from ackd.training.journal import Journal
+from ackd.training.trainer import Trained
 
 
 class Watch(Protocol):
@@ -35,10 +35,8 @@ class Watch(Protocol):
 class Course(Protocol):
     """The episodes under way, as `Recording` and `CohortEnv` have them."""
 
-    since: float | None  # when the agent was last handed an observation
-
     @property
-    def training(self) -> Training:
+    def training(self) -> Trained:
         """What is trained."""
         ...
 
@@ -113,7 +111,7 @@ class Hosted:
     def step(self, actions: NDArray[Any], seconds: float) -> Stepped:
         """A decision in each, which the agent took so many seconds for."""
         if self._course is not None:
-            self._course.since = time.perf_counter() - seconds
+            self._course.training.costs.shown(seconds)
         answer = self._venv.step(actions)
         return Stepped(*answer, self._venv.unwrapped.reset_infos, self._tape.take())
 

@@ -23,8 +23,8 @@ from ackd.mdp.choices import Action, Choice
 from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import Reward
 from ackd.mdp.signals import Observation, Signals
+from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.loop import Distillation
 
 __all__ = ["ORDERS", "Instance", "InstanceEnv", "read_instances", "shipped"]
 
@@ -96,7 +96,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
         self._first, self._stride = turns
         self._turns = 0  # of the order, those of others included
-        self.journal: Journal | None = None  # of all trainings, one after the other
+        self._journal: Journal | None = None  # of all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)
         self._following: str | None = None  # the instance that the next episode has to be in
         self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
@@ -202,6 +202,11 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         """The name of the present instance."""
         return self.instance.name
 
+    def replay(self, journal: Journal | None) -> None:
+        """As of a `DistillationEnv`: one journal of all trainings, one after the other."""
+        self._journal = journal
+        self.present.replay(journal)
+
     def action_masks(self) -> NDArray[np.bool_]:
         """Which values of an action are free in the present instance; see `Trajectory.action_masks`."""
         return self.present.action_masks()
@@ -270,7 +275,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
             self._kept[name] = self._alike(self._build(self.instances[name]), name)
         self._kept.move_to_end(name)
         self.instance, self.present = self.instances[name], self._kept[name]
-        self.present.distillation.journal = self.journal
+        self.present.replay(self._journal)
 
     def _build(self, instance: Instance) -> DistillationEnv:
         try:

@@ -18,7 +18,7 @@ from ackd.mdp.rewards import Reward, named
 from ackd.numerics.streams import drawing
 from ackd.stages import check_stages
 from ackd.teachers import ModelTeacher
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 
 P = ParamSpec("P")
 

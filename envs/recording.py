@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, cast
@@ -17,7 +16,7 @@ from ackd.ledger import Ledger
 from ackd.mdp.choices import Action
 from ackd.mdp.episode import Episode
 from ackd.mdp.signals import Observation
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Standing
 
 if TYPE_CHECKING:
@@ -75,7 +74,6 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self.ledger = Ledger()  # of all episodes
         self.standings: dict[str, Standing] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
-        self.since: float | None = None  # when the agent was last handed an observation
         self._own = Recorder(folder, env.knowledge) if isinstance(folder, Path) else None
         self._notes: Notes = self._own or cast(Notes, folder)
 
@@ -88,15 +86,15 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begins an episode."""
-        self._count_agent(0.0)
+        self.training.costs.decided()
         answer = super().reset(seed=seed, options=options)
         self.returned = 0.0
-        self.since = time.perf_counter()
+        self.training.costs.shown()
         return answer
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes the step, then writes it down."""
-        self._count_agent(self.agent_flops)
+        self.training.costs.decided(self.agent_flops)
         observation, reward, terminated, truncated, info = super().step(action)
         self.returned += float(reward)
         trajectory = self.inner.trajectory
@@ -104,12 +102,12 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
             self._notes.write(note)
         if terminated or truncated:
             self.standings = {} if info["error/type"] or not self.dev else self._measure_dev()
-            spent = self.inner.distillation.ledger
+            spent = self.training.ledger
             self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.standings, spent))
             self.ledger.add(spent)
         if self.on_decision is not None:
             self.on_decision(sum(step.episode.phases[-1].steps for step in trajectory.latest))
-        self.since = time.perf_counter()
+        self.training.costs.shown()
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -119,14 +117,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         super().close()
 
     def _measure_dev(self) -> dict[str, Standing]:
-        distillation = self.inner.distillation
-        return {name: distillation.measure(split, name) for name, split in distillation.task.dev.items()}
-
-    def _count_agent(self, flops: float) -> None:
-        if self.since is not None:
-            self.inner.distillation.ledger.seconds["agent"] += time.perf_counter() - self.since
-            self.since = None
-        self.inner.distillation.ledger.spend("agent", flops)
+        return {name: self.training.measure(split, name) for name, split in self.training.task.dev.items()}
 
 
 class CohortRecording:
@@ -151,7 +142,7 @@ class CohortRecording:
     def __call__(self, env: CohortEnv, rewards: NDArray[np.float32], infos: Sequence[dict[str, Any]]) -> None:
         """Writes down one decision of every student, and the episodes at their end."""
         cohort, first = env.cohort, self._notes.episodes
-        cohort.ledger.spend("agent", self.agent_flops * env.num_envs)
+        cohort.costs.decided(self.agent_flops * env.num_envs)
         for i, trajectory in enumerate(env.trajectories):
             for note in phases(first + i, trajectory):
                 self._notes.write(note)

@@ -20,9 +20,9 @@ from ackd.numerics.streams import Streams
 from ackd.presets import METHODS
 from ackd.teachers import Cached, ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.training.order import Order
-from ackd.types import Teacher, mean, union
+from ackd.types import Teacher, means, union
 from tests.learned import weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -80,10 +80,10 @@ def test_the_host_never_waits_inside_a_decision(tmp_path: Path, cached: bool, pr
     torch.cuda.set_sync_debug_mode("error")
     reports = []  # a wait would raise
     for _ in range(4):
-        batch = run.task.train.batch(run.order.next()).to(run.device)
+        batch = run.task.train.batch(run.trainer.order.next()).to(run.device)
         reports.append(run.distiller.step([batch], selection))
     torch.cuda.set_sync_debug_mode("default")
-    assert mean(reports).finite
+    assert means(reports)[0].finite
 
 
 def test_a_gpu_computes_what_a_cpu_does(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_cohort_is_its_students() -> None:
     cohort.reset(seeds)
     for one, seed in zip(alone, seeds, strict=True):
         one.reset(seed)
-        one.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
+        one.trainer.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
     selections = [Selection.of("logits"), Selection.of(*NAMES), Selection()]
     found = cohort.advance(selections, 4)
     for place, (one, selection) in enumerate(zip(alone, selections, strict=True)):

@@ -17,7 +17,8 @@ from ackd.envs.make import tiny
 from ackd.ledger import PARTS, Ledger
 from ackd.models import Cost, Meter, Model, cost
 from ackd.models.cost import LENGTHS
-from ackd.training.loop import Distillation
+from ackd.training.budget import type_prices
+from ackd.training.distillation import Distillation
 from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Selection
 
 
@@ -173,8 +174,8 @@ def test_a_runs_figures_are_those_of_its_batches(monkeypatch: pytest.MonkeyPatch
     assert ledger.bytes["teacher"] == moved
     assert ledger.teacher_queries == queries
     assert ledger.steps == 10
-    assert distillation.price == pytest.approx(price, rel=1e-12)
-    assert distillation.price_of_all == pytest.approx(price_of_all, rel=1e-12)
+    assert distillation.costs.price == pytest.approx(price, rel=1e-12)
+    assert distillation.costs.price_of_all == pytest.approx(price_of_all, rel=1e-12)
     assert ledger.flops["reward"] == ledger.flops["report"] == ledger.flops["cache"] == 0
 
 
@@ -192,7 +193,8 @@ def test_the_price_of_each_type_is_a_share_of_the_price_of_all() -> None:
         "attention": layers,
     }
     everything = whole + full + 3 * projected
-    assert distillation.type_prices == pytest.approx({name: (whole + own) / everything for name, own in prices.items()})
+    expected = {name: (whole + own) / everything for name, own in prices.items()}
+    assert type_prices(distillation) == pytest.approx(expected)
 
 
 def test_a_pass_over_a_split_is_on_the_bill_of_its_part() -> None:

@@ -12,7 +12,7 @@ import torch
 from ackd import models, tasks
 from ackd.building.setting import prepare
 from ackd.cli import main
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Needs
 
 SHORT = ["--student-layers", "3", "--max-examples", "600", "--steps", "4"]

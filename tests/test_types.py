@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Report, Selection, mean, union
+from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Report, Selection, means, union
 
 
 def test_selections() -> None:
@@ -94,8 +94,9 @@ def test_the_mean_of_reports() -> None:
         return Report(figures[0], figures[1], figures[2], figures[3], figures[4], {"a": torch.tensor(2 * i)})
 
     rows = [row(0.0), row(1.0), row(2.0)]
-    assert mean(rows) == Report(1.0, 2.0, 3.0, 0.5, 1.0, {"a": 2.0})
-    assert mean(rows).finite
-    assert not mean([*rows, row(math.nan)]).finite
+    (whole,) = means(rows)
+    assert whole == Report(1.0, 2.0, 3.0, 0.5, 1.0, {"a": 2.0})
+    assert whole.finite
+    assert not means([*rows, row(math.nan)])[0].finite
     with pytest.raises(ValueError, match="no report"):
-        mean([])
+        means([])

@@ -20,7 +20,7 @@ from ackd.numerics.memory import reuse_memory
 from ackd.tasks.data_sets import Data
 from ackd.teachers import kept
 from ackd.teachers.cache.plan import parse_size
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.training.recipe import Recipe, check_length, length
 from ackd.types import Teacher
 from ackd.weighting.weighting import Weighting, together

@@ -46,7 +46,8 @@ class Finetune(DataConfig, LengthConfig, RecipeConfig, OutputConfig):
         from ackd.building.sources import seen_by
         from ackd.experiments.results import summary
         from ackd.runs.folder import RunFolder
-        from ackd.training.loop import Distillation, distill
+        from ackd.training.distillation import Distillation
+        from ackd.training.loop import distill
         from ackd.training.recipe import Recipe, check_length, length
         from ackd.types import Selection
 

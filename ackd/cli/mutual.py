@@ -61,7 +61,8 @@ class Mutual(DataConfig, TrainingConfig, RunConfig):
         learning = MutualLearning(task, factories, dropout=self.peer_dropout, **how)
         folder.begin("mutual", asdict(self))
         started = time.perf_counter()
-        learning.journal = self.journal(folder.path / "checkpoint")
+        journal = self.journal(folder.path / "checkpoint")
+        learning.replay(journal)
         with progress(learning.steps, "mutual") as bar:
             learning.reset(self.seed)
             curve = [",".join(COLUMNS)]
@@ -98,7 +99,7 @@ class Mutual(DataConfig, TrainingConfig, RunConfig):
         origin = Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students)
         write_card(folder.path / "student", folder.settings, origin)
         folder.write_json("result.json", result)
-        learning.journal.finish()
+        journal.finish()
         for k, cell in enumerate(cells):
             print(
                 f"{k + 1}. {cell['student']}: {result['metric']} {cell['reward_score']:.2f} on the reward split, "

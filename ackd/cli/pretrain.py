@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
     from ackd.runs.folder import RunFolder
     from ackd.teachers import ModelTeacher
-    from ackd.training.loop import Distillation
+    from ackd.training.distillation import Distillation
     from ackd.types import Selection, Standing
 
 INTERVAL = 20  # optimizer steps between two points of the curve
@@ -99,7 +99,8 @@ class Pretrain(RunConfig, LengthConfig, RecipeConfig):
             for one in (corpus, dev):
                 if one is not None:
                     kept_in(folder, one)
-        training.journal = self.journal(folder.path / "checkpoint")
+        journal = self.journal(folder.path / "checkpoint")
+        training.replay(journal)
         curve = ["step,loss,lm_loss,kd_loss,grad_norm,accuracy"]
         started = time.perf_counter()
         with progress(training.steps, "pretrain") as bar:
@@ -124,7 +125,7 @@ class Pretrain(RunConfig, LengthConfig, RecipeConfig):
         models.save_model(folder.path / "student", training.student.model, tokenizer)
         folder.write_text("curve.csv", "\n".join(curve) + "\n")
         folder.write_json("result.json", result)
-        training.journal.finish()
+        journal.finish()
         beside = f" (teacher {result['teacher_loss']:.4f})" if teacher is not None else ""
         print(
             f"held-out loss {result['dev_loss']:.4f} a token{beside}, perplexity {result['dev_perplexity']:.2f}, after "
@@ -247,7 +248,7 @@ class Pretrain(RunConfig, LengthConfig, RecipeConfig):
         from ackd import corpora, models
         from ackd.knowledge import Tokens
         from ackd.training.budget import afford
-        from ackd.training.loop import Distillation
+        from ackd.training.distillation import Distillation
         from ackd.training.recipe import Recipe, length
         from ackd.types import Selection
 

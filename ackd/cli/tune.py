@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ackd.experiments.grid import Grid, Pair
     from ackd.ledger import Ledger
     from ackd.runs.folder import RunFolder
-    from ackd.training.loop import Distillation
+    from ackd.training.distillation import Distillation
 
 UNTUNED: Pair = (1.0, 0.5)
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils._pytree import tree_map
 
 from ackd.files.reading import alike, restore
+from ackd.models import run
+from ackd.training.mixture import Mixture
 from ackd.training.student import Student
+from ackd.types import Batch, Field, Needs, Outputs
+
+Weights = dict[str, Tensor]
+T = TypeVar("T")
 
 
-class Stacked:
+class Stacked(Student):
     """Students of one shape and one setting, each of whose parameters is one tensor `[N, ...]` for all of them.
 
     One step moves them all, and each as it would move alone: by its own gradient, clipped by its own norm, with its
@@ -28,19 +36,23 @@ class Stacked:
     """
 
     def __init__(self, students: Sequence[Student]) -> None:
-        self.students = tuple(students)
-        self.clip = students[0].clip
+        first = students[0]
+        self.students, self.shape = tuple(students), (len(students),)
+        self.group, self.model, self.companions = first.group, first.model, first.companions  # which run for all
+        self.clip, self.steps = first.clip, first.steps
         self.parameters: list[Tensor] = []  # [N, ...] each, in the order of `Student.parameters`
         self._own: list[tuple[nn.Parameter, ...]] = []  # the students' views of each
-        self.model = self._stack([student.model for student in students])
+        self._weights = self._stack([student.model for student in students])
         companions = zip(*(student.companions for student in students), strict=True)
-        self.companions = [self._stack(those) for those in companions]
+        self._companions = [self._stack(those) for those in companions]
         stacked = {id(own[0]): one for one, own in zip(self.parameters, self._own, strict=True)}
-        groups = students[0].optimizer.param_groups
+        groups = first.optimizer.param_groups
         self.optimizer = AdamW(
             [{**group, "params": [stacked[id(p)] for p in group["params"]]} for group in groups], fused=True
         )
-        self.schedule = LambdaLR(self.optimizer, students[0].schedule.lr_lambdas)
+        self.schedule = LambdaLR(self.optimizer, first.schedule.lr_lambdas)
+        self._reached: dict[str, frozenset[int]] = {}  # by term: the places of the parameters that it reaches
+        self._moving: NDArray[np.bool_] | None = None  # [P, N], which parameters each student's loss reaches
         self._split: set[int] = set()  # places of the parameters that are moved student by student
         self._dense: dict[int, Tensor] = {}  # by place: a gradient that is 0 but for the rows of the present step
 
@@ -57,18 +69,51 @@ class Stacked:
                 self._own.append(own)
         return weights
 
-    def reached(self, losses: Tensor) -> frozenset[int]:
-        """The places, in `parameters`, of those that have a part in `losses`, [N]."""
-        found = torch.autograd.grad(losses.sum(), self.parameters, retain_graph=True, allow_unused=True)
-        return frozenset(place for place, gradient in enumerate(found) if gradient is not None)
+    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+        """What is asked for of a batch, [N, ...] each."""
 
-    def update(self, moving: NDArray[np.bool_] | None = None) -> Tensor:
-        """Takes the optimizer step; each student's gradient norm before clipping, [N], on the device.
+        def one(weights: Weights) -> dict[Field, Tensor]:
+            return run(self.model, batch, needs, weights, stacked=self.size > 1).tensors
 
-        Args:
-            moving: [P, N], which of the P parameters each student's loss reached. Alone, it would have no gradient for
-                the others, so these neither decay nor count a step. Without it, all students reached the same.
+        return Outputs.of(self._together(one, self._weights))
+
+    def each(self, one: Callable[..., T], outputs: Outputs, *others: Any) -> T:
+        """What `one`, a companion or a function, says of each student's outputs, [N, ...]."""
+        own = next((w for module, w in zip(self.companions, self._companions, strict=True) if module is one), {})
+
+        def call(tensors: dict[Field, Tensor], weights: Weights) -> Any:
+            given = (Outputs.of(tensors), *others)
+            return functional_call(one, weights, given) if isinstance(one, nn.Module) else one(*given)
+
+        said: T = self._together(call, outputs.tensors, own)
+        return said
+
+    def _together(self, one: Callable[..., T], *tensors: dict[Any, Tensor]) -> Any:
+        """What `one` says of each student's tensors, which are [N, ...]."""
+        if self.size > 1:
+            return torch.vmap(one, randomness="different")(*tensors)
+        # as it is, so that a cohort of one has the very bits of a single student
+        said = one(*({name: value.squeeze(0) for name, value in those.items()} for those in tensors))
+        return tree_map(lambda value: value.unsqueeze(0), said)
+
+    def meets(self, losses: Mapping[str, Tensor], mixture: Mixture) -> None:
+        """Finds out which parameters each student's loss, [N], reaches.
+
+        Alone, it would have no gradient for the others, so these neither decay nor count a step.
         """
+        if mixture.uniform:
+            self._moving = None
+            return
+        self._moving = np.zeros((len(self.parameters), self.size), dtype=bool)
+        for term, chosen in mixture.chosen.items():
+            if term not in self._reached:
+                found = torch.autograd.grad(losses[term].sum(), self.parameters, retain_graph=True, allow_unused=True)
+                self._reached[term] = frozenset(place for place, grad in enumerate(found) if grad is not None)
+            self._moving[sorted(self._reached[term])] |= chosen
+
+    def update(self) -> Tensor:
+        """Takes the optimizer step; each student's gradient norm before clipping, [N], on the device."""
+        moving = self._moving
         gradients = {place: p.grad for place, p in enumerate(self.parameters) if p.grad is not None}
         rows = {place: grad.coalesce() for place, grad in gradients.items() if grad.is_sparse}
         gradients |= rows
@@ -124,7 +169,7 @@ class Stacked:
         theirs = [parents[i] for i in heirs]
         if not heirs:
             return
-        for weights in (self.model, *self.companions):
+        for weights in (self._weights, *self._companions):
             for one in weights.values():
                 one[heirs] = one[theirs]
         states = self.optimizer.state

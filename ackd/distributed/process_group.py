@@ -6,11 +6,10 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import wraps
-from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,10 +27,7 @@ LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZ
 PATIENCE = timedelta(minutes=30)  # with a process that is alive and does not answer
 ENDED = "ackd/ended"  # how many processes have ended before their time
 
-P = ParamSpec("P")
-R = TypeVar("R")
 V = TypeVar("V")
-T = TypeVar("T", bound="Training")
 
 
 class ProcessLost(Exception):  # noqa: N818 - what happened, told in the past tense
@@ -150,42 +146,19 @@ class Processes:
         return values[0]
 
 
-class Training(Protocol):
-    """What the processes of a group hold, each its own of the same."""
-
-    group: Group
-
-    def settle(self) -> None:
-        """Adds what the other processes counted to the counts of the first one."""
-        ...
+def announce(group: Group, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Tells the other processes, if this is the first one, which call of that name to execute along with it."""
+    if group.rank == 0:
+        group.tell((name, _on_host(args), _on_host(kwargs)))
 
 
-def led(name: str) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
-    """A method that all processes call together: the first one tells the others, by that name, and all execute it."""
-
-    def around(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-        @wraps(method)
-        def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
-            if self.group.size == 1:
-                return method(self, *args, **kwargs)
-            if self.group.rank == 0:
-                self.group.tell((name, _on_host(args), _on_host(kwargs)))
-            answer = method(self, *args, **kwargs)
-            self.settle()
-            return answer
-
-        call.told_as = name  # type: ignore[attr-defined]  # wrappers of this one have it as well
-        return cast(Callable[Concatenate[T, P], R], call)
-
-    return around
-
-
-def follow(training: Training) -> None:
-    """Does what the first process does, until that says that it is done by calling this, too."""
-    if training.group.rank:
+def follow(training: Any) -> None:
+    """Does what the first process does with its training, until that says that it is done by calling this, too."""
+    group: Group = training.group
+    if group.rank:
         hold()  # a signal is for the first process to answer, which needs the others to save
     methods = {getattr(method, "told_as", None): name for name, method in inspect.getmembers(type(training))}
-    while (told := training.group.tell(None)) is not None:
+    while (told := group.tell(None)) is not None:
         name, args, kwargs = told
         getattr(training, methods[name])(*args, **kwargs)
 

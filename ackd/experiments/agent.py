@@ -183,7 +183,7 @@ class AgentTraining:
     ) -> None:
         """One student with what was learned; saves it and the policy."""
         assert isinstance(env, DistillationEnv)
-        env.distillation.journal = journal
+        env.replay(journal)
         recording = Recording(env, recorder, on_decision=bar.update)
         recording.agent_flops = learner.actor.flops(env.signals.k_max)
         recording.ledger.add(ledger)

@@ -161,11 +161,12 @@ class Cells:
         try:
             return self._search(job, env) if isinstance(job, Search) else self._cell(job, env)
         finally:
-            env.distillation.journal = None
+            env.replay(None)
 
     def _search(self, job: Search, env: DistillationEnv) -> Found:
         env = env.variant(reward_every=env.decisions)
-        journal = env.distillation.journal = self.config.journal(self._place(job.task, SEARCHED) / "search")
+        journal = self.config.journal(self._place(job.task, SEARCHED) / "search")
+        env.replay(journal)
         found = best_static(env, range(self.config.search_seeds), tries=self.config.search_tries)
         journal.finish()
         return Found(found.names, found.episodes * env.distillation.steps)
@@ -176,7 +177,7 @@ class Cells:
         if "reward_every" not in one.settings:
             env = env.variant(reward_every=env.decisions)
         journal = None if one.forks else self.config.journal(self._place(job.task, job.policy) / str(job.seed))
-        env.distillation.journal = journal
+        env.replay(journal)
         tape = Tape(job.place)
         recording = Recording(env, tape, on_decision=self.on_decision)
         policy = one.make(env, job.seed)

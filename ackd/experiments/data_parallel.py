@@ -16,8 +16,8 @@ from typing import Any
 from ackd.distributed.process_group import Group
 from ackd.errors import InputError
 from ackd.knowledge import HiddenCosine, Revision, RkdAngle, RkdDistance
+from ackd.training.distillation import Distillation
 from ackd.training.identity import identity
-from ackd.training.loop import Distillation
 
 logger = logging.getLogger("ackd")
 
@@ -57,12 +57,12 @@ def join(training: Distillation, group: Group, options: Mapping[str, Any] | None
             "run it in one process"
         )
     _compare(group, identity(training) | dict(options or {}))
-    training.group = group
+    training.join(group)
     types = training.distiller.knowledge.items()
     means = [name for name, one in types if isinstance(one, HiddenCosine) and one.by_token]
-    if across or means or training.picks:
+    if across or means or training.distiller.picks:
         within = [*(f"{name} compares" for name in across), *(f"{name} is a mean over tokens" for name in means)]
-        within += ["examples are picked and weighed"] * training.picks
+        within += ["examples are picked and weighed"] * training.distiller.picks
         logger.info(
             "%s within the %d examples that each of %d processes has of a batch", ", ".join(within), share, group.size
         )

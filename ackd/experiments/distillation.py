@@ -94,7 +94,7 @@ def distil_one(
         progress(env.distillation.steps, f"distill ({chosen.name})") as bar,
         closing(Recording(env, notes, on_decision=bar.update)) as recording,
     ):
-        env.distillation.journal = journal
+        env.replay(journal)
         run_episode(recording, policy, seed=seed, learner=chosen.learner(policy))
     return recording, time.perf_counter() - started
 

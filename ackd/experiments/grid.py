@@ -15,8 +15,9 @@ from ackd.files.reading import alike, read_tensors
 from ackd.files.writing import write_tensors, write_whole
 from ackd.ledger import Ledger
 from ackd.models import Model
+from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.loop import Distillation, distill
+from ackd.training.loop import distill
 from ackd.types import Standing
 
 Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
@@ -50,7 +51,8 @@ class Grid:
             return row
         distillation, total, standings = self.make(cell), Ledger(), []
         for seed in self.seeds:
-            journal = distillation.journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
+            journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
+            distillation.replay(journal)
             standings.append(_trained(distillation, seed))
             path = self._student(cell, seed)
             if standings[-1].finite and not path.is_file():

@@ -132,12 +132,9 @@ def vectorised(
             cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
             cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, paired=True, watch=watch)
-        cohort.journal = journal
+        cohort.replay(journal)
         return watch, Relative(cohort), cohort
-    if isinstance(env, DistillationEnv):
-        env.distillation.journal = journal
-    else:
-        env.journal = journal
+    env.replay(journal)
     recording = Recording(env, notes, on_decision=on_decision)
     return recording, DummyVecEnv([lambda: Monitor(recording)]), recording
 

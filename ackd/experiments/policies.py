@@ -193,7 +193,7 @@ def online_phase(env: DistillationEnv) -> int:
     A student's answer to an example takes a third of what learning from it does.
     """
     one = env.distillation
-    asked = len(one.reward_part(env.reward_share)) / 3
+    asked = len(one.evaluator.reward_part(env.reward_share)) / 3
     return max(math.ceil(asked / (ONLINE_PRICE * env.decision_interval * one.batch_size * one.accumulate)), 1)
 
 

@@ -19,7 +19,7 @@ from ackd.mdp.signals import FAMILIES
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task, save_classifier
 from ackd.teachers.cache.plan import readable
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Standing
 
 
@@ -67,7 +67,7 @@ def save_student(folder: Path, settings: Mapping[str, Any], distillation: Distil
     write_card(folder, settings, origin)
     projections = distillation.student.companions.state_dict()
     if projections:
-        named = dict(zip(distillation.families, distillation.student.companions, strict=True))
+        named = dict(zip(distillation.distiller.knowledge, distillation.student.companions, strict=True))
         tensors = {
             f"{name}.{key}": value.contiguous()
             for name, module in named.items()
@@ -90,7 +90,7 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
         env.distillation.task,
         recording.standings,
         teacher_standings(env.distillation),
-        seed=env.distillation.seed,
+        seed=env.distillation.costs.seeds[0],
         steps=env.distillation.steps_done,
         reward=recording.returned if measured else None,
         flops_share=sum(p.flops for p in phases) / sum(p.flops_all for p in phases),

@@ -18,7 +18,7 @@ from ackd.models import Model, model_folder
 from ackd.tasks import Task
 from ackd.teachers import ModelTeacher, uncached
 from ackd.teachers.cache.plan import readable
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import LABELS
 
 CARD, WEIGHTS = "README.md", "model.safetensors"

@@ -19,7 +19,8 @@ from ackd.models import Model, shape_of
 from ackd.presets import preset
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher
-from ackd.training.loop import Distillation, distill
+from ackd.training.distillation import Distillation
+from ackd.training.loop import distill
 from ackd.types import Selection, Teacher
 
 Weights: TypeAlias = Mapping[str, Tensor]  # a model's state dict
@@ -134,9 +135,9 @@ class Federation:
     def answers(self, weights: Weights, split: Split, part: str, ledger: Ledger) -> NDArray[np.float64]:
         """What a model with these weights answers to a split, [N, C]."""
         teacher = ModelTeacher(self.holding(weights).to(self._judge.device))
-        self._judge.ledger = Ledger()
+        self._judge.costs.clear()
         with self._judge.ledger.timing(part):
-            answers = self._judge.answer(teacher, split, part)
+            answers = self._judge.evaluator.answers(teacher, split, part)
         if part == "reward":
             self._judge.ledger.reward_passes += len(split) / len(self.task.reward)
         ledger.add(self._judge.ledger)

@@ -15,8 +15,8 @@ from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run, shape_of
 from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
-from ackd.training.journal import Journal, journaled
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
+from ackd.training.verbs import Training, verb
 from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Shape, Standing
 
 
@@ -68,7 +68,7 @@ class Peer:
         return self._meter(needs).forward(size, length)
 
 
-class MutualLearning:
+class MutualLearning(Training):
     """M students, each a `Distillation` of its own on the same batches, who learn from the labels and each other.
 
         L_k = CE(z_k, y) + 1/(M - 1) sum_{j != k} KL(p_j || p_k),  batchmean, without temperature
@@ -97,8 +97,7 @@ class MutualLearning:
         count = len(make_students)
         if count < 2:
             raise InputError(f"{count} student{'s' * (count != 1)} cannot learn from each other: name at least 2")
-        self.steps = steps
-        self.journal: Journal | None = None
+        self.steps, self.size = steps, count
         self.peers: list[Distillation] = []
         for k, make in enumerate(make_students):
             others = [Peer(self.peers, j, dropout=dropout) for j in range(count) if j != k]
@@ -121,7 +120,7 @@ class MutualLearning:
                 "different ones, or a JSON config, whose weights are drawn for each"
             )
 
-    @journaled("reset")
+    @verb("reset")
     def reset(self, seed: int) -> None:
         """New students before their first step; the order of the batches follows from `seed` for all of them."""
         self._begin(seed)
@@ -131,9 +130,9 @@ class MutualLearning:
         derived = [int(one.generate_state(1)[0]) for one in np.random.SeedSequence(seed).spawn(len(self.peers))]
         for one, own in zip(self.peers, [seed, *derived[1:]], strict=True):
             one.reset(own)
-        first = self.peers[0].streams.order.bit_generator.state  # nothing is drawn from it yet
+        first = self.peers[0].trainer.streams.order.bit_generator.state  # nothing is drawn from it yet
         for one in self.peers[1:]:
-            one.streams.order.bit_generator.state = first
+            one.trainer.streams.order.bit_generator.state = first
 
     def _alike(self) -> bool:
         """Whether two students are equal and nothing tells them apart."""
@@ -152,11 +151,6 @@ class MutualLearning:
         )
 
     @property
-    def size(self) -> int:
-        """How many students there are."""
-        return len(self.peers)
-
-    @property
     def steps_done(self) -> int:
         """Optimizer steps that each student has taken."""
         return self.peers[0].steps_done
@@ -169,7 +163,7 @@ class MutualLearning:
             total.add(one.ledger)
         return total
 
-    @journaled("advance")
+    @verb("advance", each=True)
     def advance(self, steps: int) -> list[list[Report[float]]]:
         """Takes up to `steps` steps of each, in turn; for each step, each student's report.
 
@@ -195,7 +189,7 @@ class MutualLearning:
     def _diverged(self) -> str:
         return f"the training diverged after {self.steps_done} steps: lower the learning rate"
 
-    @journaled("measure")
+    @verb("measure", each=True)
     def measure(self, split: Split, name: str) -> list[Standing]:
         """How each student does on a split, as `Distillation.measure`."""
         return [one.measure(split, name) for one in self.peers]

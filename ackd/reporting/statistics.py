@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,7 +104,8 @@ def stratified_bootstrap(
     for start in range(1, len(values), block):
         part = values[start : start + block]
         drawn = _redrawn(arrays, len(part), rng)
-        part[:] = statistic(*drawn) if vectorized else [statistic(*one) for one in zip(*drawn, strict=True)]
+        judged: Any = statistic(*drawn) if vectorized else [statistic(*one) for one in zip(*drawn, strict=True)]
+        part[:] = judged
     if not np.isfinite(values).all():
         raise InputError(
             f"the statistic is {values[~np.isfinite(values)][0]} on the scores or a resample of them: "

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ackd.errors import InputError
 from ackd.numerics.streams import Streams
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.training.order import Order
-from ackd.types import Selection
+from ackd.types import LABELS, Selection
 
 
 def afford(training: Distillation, chosen: Selection, flops: float | None, seed: int) -> tuple[int, float, int]:
@@ -42,6 +42,16 @@ def afford(training: Distillation, chosen: Selection, flops: float | None, seed:
     if not steps:
         raise InputError(f"--flops is {flops:g}, and the first step takes {cost:.3g}: give more")
     return steps, spent, tokens
+
+
+def type_prices(training: Distillation) -> dict[str, float]:
+    """FLOPs of a step with only this type, as a share of a step with every type; of `LABELS`, with no type."""
+    step = training.distiller
+    shape = (training.batch_size, round(float(training.task.train.lengths.mean())))
+    everything = list(step.knowledge.values())
+    price_of_all = step.price(everything, *shape, whole=True)
+    alone = {LABELS: step.price([], *shape) / price_of_all}
+    return alone | {one.name: step.price([one], *shape) / price_of_all for one in everything}
 
 
 class Allowance:

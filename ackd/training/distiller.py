@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ackd.config import Precision
 from ackd.errors import InputError, not_finite
-from ackd.files.reading import alike
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
-from ackd.models import Meter, run
+from ackd.models import Meter
 from ackd.numerics.precision import computing
 from ackd.training.gradients import Compass, Pulls
+from ackd.training.mixture import Mixture, Scales
 from ackd.training.student import Student
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher, union
 from ackd.weighting.scores import Pick
@@ -23,14 +23,14 @@ from ackd.weighting.weighting import Answers, Weighting
 
 
 class Distiller:
-    """A student, its teachers and the knowledge that can pass between them.
+    """A student, or several side by side, teachers, and the knowledge that can pass between them.
 
         L = 1/B sum_i [ w_0 v_i CE_i + sum_m g_m sum_k a_k c_k v_ik L_k(x_i, teacher m) ]
 
     w_0 and a are the selection's weights, g the teachers', v the weighting's; a term that is taken on some of the
     examples alone is a mean over those. c brings the knowledge losses to one size: 1 / (mean of
     L_k over the first `scale_steps` batches that computed it), fixed from then on. What is not selected is not
-    computed.
+    computed; what any of several students selected is computed for all.
 
     Args:
         student: what learns; the knowledge types' projections are its companions.
@@ -67,19 +67,31 @@ class Distiller:
         self.meter = meter
         self.ledger = ledger
         self.teacher_weights = teacher_weights or [1.0] * len(teachers)
-        self.scale_steps = scale_steps
+        self.scales = Scales(scale_steps, student.shape, student.parameters[0].device, student.group)
         self.weighting, self.thin = weighting, thin
         self.precision = precision
         self._compass = Compass(student.model, meter) if cosines else None
         self._comparing, self._pulls = False, Pulls()
-        self._sums: dict[str, Tensor] = {}  # of each type's first losses, on the device
-        self._seen: dict[str, int] = {}
+
+    @property
+    def picks(self) -> bool:
+        """Whether a student learns from examples of its own choice, or weighs them by itself."""
+        return self.thin is not None or self.weighting is not None
 
     def begin_phase(self) -> None:
         """The first batch of the next step compares gradients, if this distiller does."""
         self._comparing = self._compass is not None
 
-    def step(self, batches: Sequence[Batch], selection: Selection) -> Report[Tensor]:
+    def mixture(self, selections: Sequence[Selection]) -> Mixture:
+        """What each student learns from under its selection.
+
+        Raises:
+            KeyError: if a selection names a type that this distiller does not have.
+        """
+        shares = {name: self.teacher_weights[one.teacher] for name, one in self.knowledge.items()}
+        return Mixture.of(selections, shares, self.student.parameters[0].device)
+
+    def step(self, batches: Sequence[Batch], selection: Selection | Mixture) -> Report[Tensor]:
         """One optimizer step on the mean loss of the batches; the report stays on the device.
 
         Raises:
@@ -87,95 +99,86 @@ class Distiller:
         """
         if not self.student.model.training:  # the call goes through every module
             self.student.model.train()
+        mixture = selection if isinstance(selection, Mixture) else self.mixture([selection])
         self._pulls = Pulls()
-        figures = [self._learn(batch, selection, 1 / len(batches)) for batch in batches]
+        figures = []
+        for batch in batches:
+            loss, told = self._loss(batch, mixture)
+            figures.append(told)
+            with self.ledger.timing("student"):
+                # no student has a part in another's loss, so each gets its own gradient
+                (1 / len(batches) * loss).backward(torch.ones_like(loss))
         with self.ledger.timing("student"):
             norm = self.student.update()
         self.ledger.steps += 1
-        loss, labels, uncertainty, accuracy, *losses = torch.stack(figures).mean(0)
-        return Report(
-            loss,
-            labels,
-            norm,
-            uncertainty,
-            accuracy,
-            dict(zip(selection.chosen, losses, strict=True)),
-            self._pulls.cosines,
-            self._pulls.norms,
-        )
+        total, labels, uncertainty, accuracy, *losses = torch.stack(figures).mean(0)
+        known = dict(zip(mixture.names, losses, strict=True))
+        return Report(total, labels, norm, uncertainty, accuracy, known, self._pulls.cosines, self._pulls.norms)
 
-    def _learn(self, batch: Batch, selection: Selection, share: float) -> Tensor:
-        """Adds the gradient of one batch's `share` of the step; its loss, label loss, uncertainty, accuracy, losses."""
-        chosen = [self.knowledge[name] for name in selection.chosen]
-        scored, taught = 0.0, self.ledger.flops["teacher"]
+    def _loss(self, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and [loss, labels, uncertainty, accuracy, *losses] without gradient."""
+        chosen = [self.knowledge[name] for name in mixture.names]
+        size, scored, taught = self.student.size, 0.0, self.ledger.flops["teacher"]
         with computing(self.precision, batch.mask.device):
             if self.thin is not None:
-                scored = self.meter(Needs(logits=True)).forward(*batch.shape)
+                scored = size * self.meter(Needs(logits=True)).forward(*batch.shape)
                 batch = self._thinned(batch, self.thin)
             needs = self._read(chosen)
             passes = self.meter(needs)
-            self.ledger.spend("student", scored + 3 * passes.forward(*batch.shape))
+            forward = size * passes.forward(*batch.shape)
+            self.ledger.spend("student", scored + 3 * forward)
             with self.ledger.timing("student"):
-                outputs = run(self.student.model, batch, needs)
-                assert outputs.logits is not None
-                losses = {LABELS: label_loss(outputs.logits, batch.labels)}
-                sure, right = assess(outputs.logits, batch.labels)
+                outputs = self.student.forward(batch, needs)
+                label_losses, sure, right = self.student.each(_judged, outputs, batch.labels)
             rows = self.weighting.pick(outputs, batch, chosen) if self.weighting else {}
-            answers: dict[str, Outputs] = {}
-            picked: set[int] = set()  # what any term is taken on; all where there is none
-            for places, terms in _by_rows(chosen, rows):
-                if places is not None and not len(places):
-                    losses |= {one.name: outputs.logits.new_zeros(0) for one in terms}
-                    continue
-                listed = None if places is None else places.tolist()
-                there = batch if listed is None else batch.rows(listed)
-                picked.update(range(batch.shape[0]) if listed is None else listed)
-                self.ledger.spend("knowledge", sum(one.flops(*there.shape) for one in terms))
-                mine = outputs if places is None else outputs.rows(places, there.shape[1])
-                theirs = {m: self.teachers[m](there, asked, self.ledger) for m, asked in self.asked(terms).items()}
-                with self.ledger.timing("knowledge"):
-                    losses |= {one.name: one(mine, theirs[one.teacher], there) for one in terms}
-                answers |= {one.name: theirs[one.teacher] for one in terms}
-            taught = self.ledger.flops["teacher"] - taught
-            part = passes.forward(*_covering(batch, picked)) if chosen else None
-            self.ledger.account(passes.forward(*batch.shape), taught, scored=scored, picked=part)
+            losses, answers, picked = self._taught(batch, outputs, chosen, rows)
+            losses = {LABELS: label_losses, **losses}
+            part = size * passes.forward(*_covering(batch, picked)) if chosen else None
+            self.ledger.account(forward, self.ledger.flops["teacher"] - taught, scored=scored, picked=part)
             with self.ledger.timing("knowledge"):
                 weights: Mapping[str, Tensor] = {}
                 if self.weighting is not None:
                     known = Answers(batch, outputs, answers, losses, self.student.progress, self.ledger)
                     weights = self.weighting.weigh(known, chosen, rows)
                 raw, parts = _means(losses, weights)
-                loss = self._mixed(selection, losses, raw, parts)
+                loss = mixture.total(raw, parts, {name: one.shape[-1] for name, one in losses.items()}, self.scales)
         if self._compass is not None and self._comparing:
             self._comparing = False
             with self.ledger.timing("probe"):
                 self.ledger.spend("probe", self._compass.flops(chosen, *batch.shape))
                 self._pulls = self._compass(chosen, parts)
         with self.ledger.timing("student"):
-            self.student.learn(share * loss)
-        return torch.stack([loss.detach(), raw[LABELS], sure, right, *(raw[one.name] for one in chosen)])
+            self.student.meets(parts, mixture)
+        return loss, torch.stack([loss.detach(), raw[LABELS], sure, right, *(raw[one.name] for one in chosen)])
+
+    def _taught(
+        self, batch: Batch, outputs: Outputs, chosen: Sequence[Knowledge], rows: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Outputs], set[int]]:
+        """By type, the losses of the rows that it is taken on and what its teacher answered; and all of these rows."""
+        losses: dict[str, Tensor] = {}
+        answers: dict[str, Outputs] = {}
+        picked: set[int] = set()
+        for places, terms in _by_rows(chosen, rows):
+            if places is not None and not len(places):
+                losses |= {one.name: batch.mask.new_zeros(0, dtype=torch.float32) for one in terms}
+                continue
+            listed = None if places is None else places.tolist()
+            there = batch if listed is None else batch.rows(listed)
+            picked.update(range(batch.shape[0]) if listed is None else listed)
+            self.ledger.spend("knowledge", self.student.size * sum(one.flops(*there.shape) for one in terms))
+            mine = outputs if places is None else outputs.rows(places, there.shape[1])
+            theirs = {m: self.teachers[m](there, asked, self.ledger) for m, asked in self.asked(terms).items()}
+            with self.ledger.timing("knowledge"):
+                losses |= {one.name: self.student.each(one, mine, theirs[one.teacher], there) for one in terms}
+            answers |= {one.name: theirs[one.teacher] for one in terms}
+        return losses, answers, picked
 
     def _thinned(self, batch: Batch, thin: Pick) -> Batch:
         """The examples that the student learns from, picked by a pass of its own over all of them."""
         with torch.no_grad(), self.ledger.timing("student"):
-            logits = run(self.student.model, batch, Needs(logits=True)).logits
+            logits = self.student.forward(batch, Needs(logits=True)).logits
             assert logits is not None
             return batch.rows(thin(logits, batch.labels).tolist())
-
-    def _mixed(
-        self,
-        selection: Selection,
-        losses: Mapping[str, Tensor],
-        raw: Mapping[str, Tensor],
-        parts: Mapping[str, Tensor],
-    ) -> Tensor:
-        """The weighted sum of the terms that are selected, of which `_means` says the rest."""
-        # a label loss of weight 0 is left out: its gradient of zeros would let the head's weights decay
-        terms = [selection.labels * parts[LABELS]] if selection.labels else []
-        for name in selection.chosen:
-            weight = self.teacher_weights[self.knowledge[name].teacher] * selection.weights[name]
-            terms.append(weight * self._scaled(name, raw[name], parts[name], len(losses[name])))
-        return sum(terms[1:], terms[0])
 
     def _read(self, chosen: Sequence[Knowledge]) -> Needs:
         """What is read of the student."""
@@ -220,24 +223,10 @@ class Distiller:
         # backward counts as two forward passes
         return scored + 3 * self.meter(needs).forward(size, length) + teachers + losses
 
-    def _scaled(self, name: str, raw: Tensor, loss: Tensor, rows: int) -> Tensor:
-        """The loss, which was taken on so many rows, over the mean of the type's first plain losses."""
-        if not self.scale_steps:
-            return loss
-        if self._seen.get(name, 0) < self.scale_steps:
-            raw, everywhere = self.student.group.mean(raw, rows)
-            if everywhere:  # a pick that came out empty says nothing of the type's size
-                self._sums[name] = self._sums.get(name, torch.zeros_like(raw)) + raw
-                self._seen[name] = self._seen.get(name, 0) + 1
-        if not rows:
-            return loss
-        # the clamp keeps a loss that starts at 0, as between equal models, from dividing by 0
-        return loss / (self._sums[name] / self._seen[name]).clamp_min(1e-6)
-
     def state_dict(self) -> dict[str, Any]:
         """The student's state, the scales, and what a weighting has learned."""
-        state = {"student": self.student.state_dict(), "sums": dict(self._sums), "seen": dict(self._seen)}
-        return state | {"weighting": self.weighting.state_dict() if self.weighting is not None else {}}
+        weighting = self.weighting.state_dict() if self.weighting is not None else {}
+        return {"student": self.student.state_dict(), **self.scales.state_dict(), "weighting": weighting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict`.
@@ -246,11 +235,7 @@ class Distiller:
             ValueError: if it is of another training.
         """
         self.student.load_state_dict(state["student"])
-        device = self.student.parameters[0].device  # another process may have sent the state
-        sums, seen = state["sums"], state["seen"]
-        if not (alike(sums, dict.fromkeys(seen, torch.zeros(()))) and alike(seen, dict.fromkeys(seen, 0))):
-            raise ValueError("the scales are those of another training")
-        self._sums, self._seen = {name: total.to(device) for name, total in sums.items()}, dict(seen)
+        self.scales.load_state_dict(state)
         if self.weighting is not None:
             self.weighting.load_state_dict(state["weighting"])
 
@@ -259,10 +244,16 @@ def _means(losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple
     """Each term's plain mean, without gradient, and its mean under the weights of the examples, with it."""
     raw, parts = {}, {}
     for name, each in losses.items():
-        mean = each.mean() if len(each) else 0.0 * losses[LABELS].mean()  # a pick may be empty
+        mean = each.mean(-1) if each.shape[-1] else 0.0 * losses[LABELS].mean(-1)  # a pick may be empty
         raw[name] = mean.detach()
-        parts[name] = (weights[name] * each).mean() if name in weights and len(each) else mean
+        parts[name] = (weights[name] * each).mean(-1) if name in weights and each.shape[-1] else mean
     return raw, parts
+
+
+def _judged(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A student's label losses, [B], its uncertainty and its accuracy."""
+    assert outputs.logits is not None
+    return label_loss(outputs.logits, labels), *assess(outputs.logits, labels)
 
 
 def _covering(batch: Batch, places: set[int]) -> tuple[int, int]:

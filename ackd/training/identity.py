@@ -10,7 +10,7 @@ import numpy as np
 
 from ackd.errors import InputError
 from ackd.tasks import Split
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 
 PACKAGES = ("ackd", "torch", "transformers")
 

@@ -12,10 +12,9 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,44 +23,15 @@ from ackd.files.reading import alike, read_tensors
 from ackd.runs.stopping import hold, release, stop, stop_asked
 from ackd.training.records import answer, plain
 
+if TYPE_CHECKING:
+    from ackd.training.verbs import Training
+
 logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
 END = "end"  # of a run that is finished
 # what the answers to some calls are
 VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
-ONCE = {"measure_teacher", "inspect"}  # whose answer is one for all students
-
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T", bound="Training")
-
-
-class Training(Protocol):
-    """What a journal is kept of."""
-
-    journal: Journal | None
-
-    @property
-    def size(self) -> int | None:
-        """Students that its answers are lists for; None if it answers for one."""
-        ...
-
-    def counters(self) -> dict[str, Any]:
-        """The plain numbers that are read between two calls."""
-        ...
-
-    def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
-        ...
 
 
 class Journal:
@@ -100,27 +70,61 @@ class Journal:
         """Whether the next call is answered from the journal."""
         return bool(self._ahead)
 
-    def call(self, training: Training, verb: str, asked: list[Any], answer: Callable[[], R]) -> R:
-        """What the journal has for this call, or else what `answer` says, which is written down.
+    def answer(self, training: Training, verb: str, asked: list[Any], students: int | None) -> Any:
+        """What it has for the next call while it is `replaying`, and the training as it was then.
+
+        Args:
+            training: of which it is kept.
+            verb: the call's name.
+            asked: what it was given.
+            students: how many of them the answer is a list for; None: it is no list.
 
         Raises:
-            InputError: if the journal has another call here.
+            InputError: if it has another call here, or what it has cannot be read.
+        """
+        entry = self._ahead.popleft()
+        if (entry["verb"], entry["asked"]) != (verb, asked):
+            raise InputError(
+                f"the run in {self.folder.parent} cannot be resumed: it had {entry['verb']} {_short(entry['asked'])}, "
+                f"and now {verb} {_short(asked)} is asked for: its policy, data or software has changed since, "
+                "so start it anew"
+            )
+        if not self._ahead and self._state:
+            self._load(training)
+        try:
+            if not alike(entry["counters"], training.counters()):
+                raise ValueError("its counters are those of another training")
+            training.load_counters(entry["counters"])
+            return _restored(verb, entry["answer"], students)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
+            ) from error
+
+    def before(self, training: Training, verb: str, asked: list[Any]) -> None:
+        """Gets ready for a call that it has no answer to.
+
+        Raises:
+            InputError: if the run is finished.
             Stopped: if a signal has come; the state is saved then.
         """
-        if self._ahead:
-            return self._replay(training, verb, asked)  # type: ignore[no-any-return]  # what was written is what R was
         if self._whole:
             raise InputError(f"{self.folder} is of a run that is finished, and has no answer to {verb} {_short(asked)}")
         hold()
         if stop_asked() and verb != "reset":  # before a reset there may be another training here than was saved
             self._stop(training)
-        given = answer()
+
+    def after(self, training: Training, verb: str, asked: list[Any], given: Any) -> None:
+        """Writes down what was answered to a call.
+
+        Raises:
+            Stopped: if a signal has come; the state is saved then.
+        """
         self._append({"verb": verb, "asked": asked, "answer": plain(given), "counters": training.counters()})
         if stop_asked():
             self._stop(training)
         if verb == "advance" and time.monotonic() - self._saved >= self.seconds:
             self.save(training)
-        return given
 
     def finish(self) -> None:
         """Marks the run as finished: all that it answered stays, and its state is not needed any more.
@@ -136,26 +140,6 @@ class Journal:
     def _stop(self, training: Training) -> None:
         self.save(training)
         stop()
-
-    def _replay(self, training: Training, verb: str, asked: list[Any]) -> Any:
-        entry = self._ahead.popleft()
-        if (entry["verb"], entry["asked"]) != (verb, asked):
-            raise InputError(
-                f"the run in {self.folder.parent} cannot be resumed: it had {entry['verb']} {_short(entry['asked'])}, "
-                f"and now {verb} {_short(asked)} is asked for: its policy, data or software has changed since, "
-                "so start it anew"
-            )
-        if not self._ahead and self._state:
-            self._load(training)
-        try:
-            if not alike(entry["counters"], training.counters()):
-                raise ValueError("its counters are those of another training")
-            training.load_counters(entry["counters"])
-            return _restored(verb, entry["answer"], None if verb in ONCE else training.size)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
-            ) from error
 
     def _load(self, training: Training) -> None:
         assert self._state is not None
@@ -228,22 +212,6 @@ class Journal:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
-
-
-def journaled(name: str) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
-    """A method of a training whose answers its journal, if it has one, writes down under that name and gives back."""
-
-    def around(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-        @wraps(method)
-        def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
-            if self.journal is None:
-                return method(self, *args, **kwargs)
-            asked = [plain(value) for value in (*args, *kwargs.values())]
-            return self.journal.call(self, name, asked, lambda: method(self, *args, **kwargs))
-
-        return cast(Callable[Concatenate[T, P], R], call)
-
-    return around
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

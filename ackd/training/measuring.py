@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -45,22 +44,6 @@ def answers(
     for places, values in known:
         found[places] = values
     return found, sum(spent.flops.values())
-
-
-@dataclass
-class Remembered:
-    """A teacher's answers to splits, by a split's name and size; it never changes, so one pass over each will do.
-
-    Copies of a training share them. A run that is taken up again has to ask anew, and leaves it uncounted, since the
-    ledger that it goes on with has that pass already.
-    """
-
-    answers: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
-    counted: bool = False  # the pass over the reward split, by an earlier process
-
-    def resume(self, ledger: Ledger) -> None:
-        """Takes note of a ledger that was read back."""
-        self.counted |= ledger.reward_passes > 0
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64], axis: int) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from ackd import models
 from ackd.distributed.process_group import ALONE, Group
 from ackd.files.reading import restore
-from ackd.models import Model
+from ackd.models import Model, run
+from ackd.training.mixture import Mixture
 from ackd.training.recipe import Recipe
+from ackd.types import Batch, Needs, Outputs
 
 DEFAULT = Recipe()
+T = TypeVar("T")
 
 
 class Student:
-    """A model with AdamW and a schedule of the learning rate.
+    """A model with AdamW and a schedule of the learning rate; or several as one, whose numbers are [N, ...] then.
 
     Args:
         model: what learns.
@@ -32,6 +35,8 @@ class Student:
         compiled: compile the model's layers; the first steps take long.
         group: the processes that train it, each from a part of the loss.
     """
+
+    shape: tuple[int, ...] = ()  # of a number that each student has; (N,) of several
 
     def __init__(
         self,
@@ -61,9 +66,21 @@ class Student:
         """Share of the budget that is used."""
         return self.schedule.last_epoch / self.steps
 
-    def learn(self, loss: Tensor) -> None:
-        """Adds the gradient of `loss` to that of the step under way."""
-        loss.backward()
+    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+        """What is asked for of a batch."""
+        return run(self.model, batch, needs)
+
+    def each(self, one: Callable[..., T], outputs: Outputs, *others: Any) -> T:
+        """What `one`, a companion or a function, says of a student's outputs and of what is everybody's."""
+        return one(outputs, *others)
+
+    @property
+    def size(self) -> int:
+        """How many students there are."""
+        return math.prod(self.shape)
+
+    def meets(self, losses: Mapping[str, Tensor], mixture: Mixture) -> None:
+        """Takes note of the terms of a step's loss, before their gradients are taken."""
 
     def update(self) -> Tensor:
         """Takes the optimizer step; the gradient's norm before clipping, 0-d, on the device."""

@@ -24,6 +24,7 @@ from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 from ackd.mdp.choices import weights_of
+from ackd.training.distiller import Distiller
 from ackd.training.journal import Journal
 from ackd.types import LABELS, Selection
 
@@ -130,7 +131,7 @@ def test_weights_are_multiplied_or_drawn_anew() -> None:
 def test_real_students_evolve_and_the_schedule_is_replayed() -> None:
     """The same from the same seed; the replay transfers in every phase what the lineage says, on a fresh seed."""
     env = tiny(knowledge=("logits", "hidden"), steps=9, choice="weights")
-    families = {LABELS: LABELS, **env.distillation.families}
+    families = env.signals.families
 
     def evolved(seed: int) -> tuple[Cohort, Lineage]:
         cohort = Cohort(env.distillation, 4)
@@ -160,7 +161,7 @@ def test_real_students_evolve_and_the_schedule_is_replayed() -> None:
 def test_a_replay_decides_row_by_row_and_leaves_masked_terms_alone() -> None:
     env = tiny(knowledge=("logits", "hidden"), steps=4, choice="weights")
     population = Diaries(4)
-    found = evolve(population, {LABELS: LABELS, **env.distillation.families}, population.scores, range(4), interval=2)
+    found = evolve(population, env.signals.families, population.scores, range(4), interval=2)
     observation, _ = env.reset(seed=0)
     later = {key: value.copy() for key, value in observation.items()}
     later["globals"][0] = 0.5  # progress
@@ -236,7 +237,7 @@ def test_a_copy_is_its_parent_from_then_on() -> None:
     env.inherit([0, 0, 2])
     records = [trajectory.record() for trajectory in env.trajectories]
     assert records[0] == records[1] != records[2]
-    assert env.cohort.prices[0] == env.cohort.prices[1]
+    assert env.cohort.costs.prices[0] == env.cohort.costs.prices[1]
     env.step(np.stack([actions[0], actions[1], actions[2]]))
     records = [trajectory.record() for trajectory in env.trajectories]
     assert records[0].rewards[0] == records[1].rewards[0]
@@ -264,22 +265,22 @@ def test_a_stopped_population_ends_like_an_undisturbed_one(
         env = population(decision_interval=2)
         rewards: list[list[float]] = []
         env.watch = lambda env, earned, infos: rewards.append(earned.tolist())
-        env.journal = Journal(folder, seconds=0.0)
+        env.replay(Journal(folder, seconds=0.0))
         learner = agent(env)
         learner.learn(12)
         return learner.actor.values.numpy(), repr(learner.lineage), rewards
 
     whole = learned(tmp_path / "whole")
-    left, step = 2 * phases, Cohort._step
+    left, step = 2 * phases, Distiller.step
 
-    def killed(self: Cohort, *given: Any) -> Any:
+    def killed(self: Distiller, *given: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         return step(self, *given)
 
-    monkeypatch.setattr(Cohort, "_step", killed)
+    monkeypatch.setattr(Distiller, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         learned(tmp_path / "killed")
     monkeypatch.undo()

@@ -17,7 +17,8 @@ from ackd.errors import InputError
 from ackd.knowledge import Attention, Hidden
 from ackd.presets import METHODS as PRESETS
 from ackd.teachers import Cached
-from ackd.training.loop import Distillation
+from ackd.training.budget import type_prices
+from ackd.training.distillation import Distillation
 from ackd.training.recipe import Recipe
 from ackd.types import EMBEDDINGS, Field, Needs
 from tests.learned import weights
@@ -55,7 +56,7 @@ def needs(distillation: Distillation) -> dict[str, tuple[int, Needs]]:
 
 def test_one_teacher_is_a_string_or_a_list(teachers: list[str]) -> None:
     one, other = ready(teachers[0]), ready(teachers[:1])
-    assert tuple(one.families) == tuple(other.families) == knowledge.DEFAULT
+    assert tuple(one.distiller.knowledge) == tuple(other.distiller.knowledge) == knowledge.DEFAULT
     for distillation in (one, other):
         distill(distillation, Selection.of(*knowledge.DEFAULT), seed=2)
     assert torch.equal(weights(one), weights(other))
@@ -71,7 +72,7 @@ def test_types_name_their_teacher(teachers: list[str]) -> None:
         "logits@2": (1, logits),
     }
     names = (*(f"{name}@1" for name in knowledge.DEFAULT), *(f"{name}@2" for name in knowledge.DEFAULT))
-    assert tuple(ready(teachers).families) == names
+    assert tuple(ready(teachers).distiller.knowledge) == names
 
 
 def test_weights_belong_to_the_teachers(teachers: list[str]) -> None:
@@ -221,7 +222,7 @@ def test_a_student_reads_its_own_tokens_and_is_compared_with_who_reads_others(
             for run in (same, mixed)
         )
         assert one == two
-    assert same.type_prices == pytest.approx(mixed.type_prices)
+    assert type_prices(same) == pytest.approx(type_prices(mixed))
     thinned = ready(other, student=deep, student_layers=2, preset="dynamickd-data")
     distill(thinned, thinned.staged, seed=1)  # whose teacher is asked about a part of each batch
     assert thinned.ledger.teacher_queries == 16
@@ -286,11 +287,11 @@ def test_layer_maps_may_use_a_layer_more_than_once(teachers: list[str]) -> None:
 def test_every_preset_trains(teachers: list[str], name: str) -> None:
     distillation = ready(teachers[: max(PRESETS[name].teachers[0], 1)], preset=name, scale_steps=7, steps=6)
     left_open = name == "ksm"  # to an agent
-    assert distillation.distiller.scale_steps == 7 * left_open  # a paper's weights are for its losses as they are
-    selection = Selection.of(*distillation.families) if left_open else distillation.staged
+    assert distillation.distiller.scales.steps == 7 * left_open  # a paper's weights are for its losses as they are
+    selection = Selection.of(*distillation.distiller.knowledge) if left_open else distillation.staged
     reports = distill(distillation, selection, interval=1)
     chosen = {kind for report in reports for kind in report.losses}
-    assert chosen == set(distillation.families)
+    assert chosen == set(distillation.distiller.knowledge)
     assert sum(stage.share for stage in distillation.stages) == pytest.approx(0.0 if left_open else 1.0)
 
 
@@ -340,7 +341,7 @@ def test_a_cache_saves_answers_and_changes_no_price(teachers: list[str], tmp_pat
     runs += [ready(teachers[0], cache=str(tmp_path), cache_dtype="float32", **given) for _ in range(2)]
     reports = [distill(run, selection, seed=1) for run in runs]
     live, filling, filled = runs
-    assert live.price == filling.price == filled.price == live.price_of_all
+    assert live.costs.price == filling.costs.price == filled.costs.price == live.costs.price_of_all
     assert live.ledger.teacher_queries == 60 * 8
     assert filling.ledger.teacher_queries == len(live.task.train)
     assert filled.ledger.teacher_queries == filled.ledger.flops["teacher"] == 0

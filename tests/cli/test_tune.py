@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from ackd import models
 from ackd.cli import main
 from ackd.presets import preset
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.types import Batch, Outputs, Shape
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--batch-size", "8", "--lr", "2e-3"]

@@ -21,8 +21,8 @@ from ackd.models import StudentFactory
 from ackd.models.lookup import look_up
 from ackd.numerics.streams import Streams
 from ackd.teachers import ModelTeacher
+from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.loop import Distillation
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe
 from ackd.training.student import Student
@@ -96,7 +96,7 @@ def singles(distillation: Distillation, seeds: Sequence[int]) -> list[Distillati
     for seed in seeds:
         one = distillation.fork()
         one.reset(seed)
-        one.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
+        one.trainer.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
         found.append(one)
     return found
 
@@ -124,9 +124,9 @@ def compare(
             assert figures(reports[i]) == pytest.approx(figures(expected), rel=measured, abs=measured)
             difference = (weights(cohort.stacked.students[i]) - weights(one.student)).abs().max()
             assert difference < tolerance, (i, selection)
-            assert cohort.prices[i] == one.price
-            assert cohort.price_of_all == one.price_of_all
-            assert cohort.learning_rate == one.learning_rate
+            assert cohort.costs.prices[i] == one.costs.price
+            assert cohort.costs.price_of_all == one.costs.price_of_all
+            assert cohort.steps_done == one.steps_done
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -209,9 +209,9 @@ def test_each_student_has_its_own_dropout() -> None:
 
     def parted(dropout: float) -> float:
         cohort = Cohort(make(dropout=dropout), 2)
-        for name in cohort.stacked.model:
-            with torch.no_grad():
-                cohort.stacked.model[name][1] = cohort.stacked.model[name][0]
+        both = (cohort.model(student).parameters() for student in (0, 1))  # views of the stacked weights
+        for first, second in zip(*both, strict=True):
+            second.data.copy_(first)
         cohort.advance([Selection()] * 2, 2)
         pairs = zip(cohort.model(0).parameters(), cohort.model(1).parameters(), strict=True)
         return max(float((one - other).detach().abs().max()) for one, other in pairs)
@@ -272,7 +272,7 @@ def test_it_goes_on_from_its_state_bit_for_bit(tmp_path: Path) -> None:
         assert one.advance(phase, 3) == other.advance(phase, 3)
     for i in range(3):
         assert torch.equal(weights(one.stacked.students[i]), weights(other.stacked.students[i]))
-    assert one.prices == other.prices
+    assert one.costs.prices == other.costs.prices
     assert one.ledger.flops == other.ledger.flops
     assert one.steps_done == other.steps_done == 12
 
@@ -284,7 +284,7 @@ def rows(cohort: Cohort, student: int) -> list[torch.Tensor]:
         split = place in stacked._split
         state = stacked.optimizer.state.get(stacked._own[place][student] if split else one, {})
         found += [value if split or not value.dim() else value[student] for _, value in sorted(state.items())]
-    tables = cohort.state_dict()["scales"]
+    tables = cohort.trainer.distiller.scales.state_dict()
     return [*found, *(table[name][student] for table in tables.values() for name in sorted(table))]
 
 
@@ -300,12 +300,12 @@ def test_who_inherits_is_the_other_bit_for_bit(mixed: bool) -> None:
     everything = [Selection.of("logits", "hidden", "attention")] * 3
     cohort.advance(PHASES[0] if mixed else everything, 3)
     assert bool(cohort.stacked._split) == mixed
-    before, prices = [[one.clone() for one in rows(cohort, i)] for i in range(3)], list(cohort.prices)
+    before, prices = [[one.clone() for one in rows(cohort, i)] for i in range(3)], list(cohort.costs.prices)
     cohort.inherit([0, 2, 0])  # the second gets what the third was, not what it becomes
     assert same(rows(cohort, 0), before[0])
     assert same(rows(cohort, 1), before[2])
     assert same(rows(cohort, 2), before[0])
-    assert cohort.prices == [prices[0], prices[2], prices[0]]
+    assert cohort.costs.prices == [prices[0], prices[2], prices[0]]
     cohort.advance([everything[0], Selection(), everything[0]], 3)
     pairs = zip(cohort.model(0).parameters(), cohort.model(2).parameters(), strict=True)
     assert max(float((one - other).detach().abs().max()) for one, other in pairs) < 1e-6  # no dropout: alike ever after
@@ -325,7 +325,7 @@ def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
 
     def begun() -> Cohort:
         cohort = Cohort(make(dropout=0.1), 3)
-        cohort.journal = Journal(tmp_path, seconds=0)
+        cohort.replay(Journal(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         cohort.advance(PHASES[0], 2)
         cohort.inherit([1, 1, 0])
@@ -334,8 +334,8 @@ def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
 
     one, other = begun(), begun()
     for cohort in (one, other):
-        cohort.journal = None
-    assert one.prices == other.prices
+        cohort.replay(None)
+    assert one.costs.prices == other.costs.prices
     one.inherit([0, 0, 2])
     other.inherit([0, 0, 2])
     assert one.advance(PHASES[2], 2) == other.advance(PHASES[2], 2)
@@ -348,10 +348,10 @@ def test_a_journal_answers_for_what_was_done(tmp_path: Path) -> None:
 
     def started() -> tuple[Cohort, list[object]]:
         cohort = Cohort(distillation, 3)
-        cohort.journal = Journal(tmp_path, seconds=0)
+        cohort.replay(Journal(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         seen: list[object] = [cohort.measure(reward, "reward"), cohort.measure_teacher(reward, "reward")]
-        return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.prices, cohort.learning_rate]
+        return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.costs.prices, cohort.steps_done]
 
     one, first = started()
     other, again = started()

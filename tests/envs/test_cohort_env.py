@@ -183,7 +183,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 def test_it_resumes(tmp_path: Path) -> None:
     def play(journal: Journal | None, decisions: int) -> list[Any]:
         env = make(2)
-        env.journal = journal
+        env.replay(journal)
         env.seed(3)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for action in actions(2, decisions):
@@ -211,10 +211,10 @@ def test_settings_take_turns(tmp_path: Path) -> None:
 
     def play(journal: Journal | None, episodes: int) -> list[Any]:
         env = CohortEnv(envs, 2, blocks=[(10, 3), (20, 100)])
-        env.journal = journal
+        env.replay(journal)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for _ in range(episodes):
-            said.append((env.knowledge, env.cohort.seeds))
+            said.append((env.knowledge, env.cohort.costs.seeds))
             for action in actions(2, env.decisions):
                 _, rewards, dones, _ = env.step(action)
                 said.append((rewards.tolist(), dones.tolist()))

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from ackd.errors import InputError
 from ackd.mdp.rewards import GAPS, GapClosed
 from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
+from ackd.training.journal import Journal
 from ackd.types import Needs, Standing
 from tests.learned import weights
 
@@ -155,7 +157,7 @@ def test_a_static_policy_equals_a_loop_written_out() -> None:
     ordered = [place for pool in pools for place in sorted(pool, key=lambda place: train.lengths[place])]
     assert 12 <= len(ordered) // 8 <= len(train) // 8
     for which in rng.permutation(len(ordered) // 8)[:12]:
-        with by_hand.streams.dropping():
+        with by_hand.trainer.streams.dropping():
             by_hand.distiller.step([train.batch(ordered[8 * which : 8 * which + 8])], selection)
     assert torch.equal(weights(env.distillation), torch.cat([p.detach().flatten() for p in by_hand.student.parameters]))
 
@@ -451,3 +453,20 @@ def process_seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_decision_is_6_calls_away_from_its_gradients(kept: bool, tmp_path: Path) -> None:
+    env = tiny(steps=1)
+    if kept:
+        env.replay(Journal(tmp_path, seconds=0))
+    env.reset(seed=1)
+    stacks: list[list[str]] = []
+
+    def note(gradient: torch.Tensor) -> None:
+        frames = [frame for frame, _ in traceback.walk_stack(None)]
+        stacks.append([one.f_code.co_name for one in frames if one.f_globals["__name__"].startswith("ackd.")])
+
+    env.distillation.student.parameters[0].register_hook(note)
+    env.step(np.ones(8, dtype=np.int8))
+    assert stacks == [["step", "advance", "advance", "call", "_phases", "step"]]  # the innermost first

@@ -27,6 +27,7 @@ from ackd.errors import InputError
 from ackd.mdp.choices import Weights, entries_of
 from ackd.mdp.episode import Phase
 from ackd.mdp.rewards import GapClosed
+from ackd.training.budget import type_prices
 from ackd.training.journal import Journal
 from tests.learned import weights
 
@@ -80,7 +81,7 @@ def test_a_run_spends_its_budget_and_no_more(name: str, budget: float) -> None:
     env = played(name, budget)
     assert sum(phase.steps for phase in phases(env)) == STEPS
     assert spent(env) <= budget
-    assert env.distillation.price / env.distillation.price_of_all == pytest.approx(spent(env))
+    assert env.distillation.costs.price / env.distillation.costs.price_of_all == pytest.approx(spent(env))
     assert spent(env) >= min(spent(played(name, None)), budget) - 0.02
 
 
@@ -277,7 +278,7 @@ def test_it_resumes(tmp_path: Path, students: int | None) -> None:
 
     def single(journal: Journal | None, decisions: int) -> list[Any]:
         env = tiny(**shape)
-        env.distillation.journal = journal
+        env.replay(journal)
         env.reset(seed=3)
         said: list[Any] = []
         for value in (1, 0, 1, 1)[:decisions]:
@@ -287,7 +288,7 @@ def test_it_resumes(tmp_path: Path, students: int | None) -> None:
 
     def several(journal: Journal | None, decisions: int) -> list[Any]:
         env = CohortEnv([tiny(**shape)], 3)
-        env.journal = journal
+        env.replay(journal)
         env.seed(3)
         env.reset()
         rng, said = np.random.default_rng(0), []
@@ -321,7 +322,7 @@ def test_a_share_that_is_none_is_refused(budget: float) -> None:
 
 
 def test_less_than_labels_take_is_refused() -> None:
-    least = tiny().distillation.type_prices["labels"]
+    least = type_prices(tiny().distillation)["labels"]
     with pytest.raises(InputError, match=rf"is 0\.5, and labels alone take {least:.2f}.*give at least 0\.61"):
         tiny(flops_budget=0.5)
     env = tiny(**SHAPE, flops_budget=0.61)

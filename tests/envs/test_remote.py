@@ -200,7 +200,7 @@ def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def tiny_with_journal(folder: Path, worker: int) -> Hosted:
     env, journal = tiny(), Journal(folder / str(worker), seconds=1e9)
-    env.distillation.journal = journal
+    env.replay(journal)
     recording = Recording(env, Tape(worker, 2))
     return Hosted(DummyVecEnv([lambda: Monitor(recording)]), course=recording, journal=journal)
 

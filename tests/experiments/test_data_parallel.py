@@ -31,7 +31,7 @@ from ackd.experiments.data_parallel import join
 from ackd.knowledge import RkdDistance
 from ackd.ledger import Ledger
 from ackd.models import Model
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Batch, Needs, Outputs, Selection, Teacher
 from ackd.weighting.influence import Distilled
 from ackd.weighting.rl_kd import RlKd
@@ -133,7 +133,7 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
         "represented": represented,
         "facts": training.facts(),
         "ledger": training.ledger,
-        "sums": dict(training.distiller._sums),
+        "sums": training.distiller.scales.state_dict()["sums"],
     }
 
 
@@ -233,9 +233,9 @@ def test_with_dropout_they_differ_as_much_as_other_dropout_does(tmp_path: Path) 
     for rank in range(5):
         training, other = dropping(), Alone()
         other.rank = rank
-        training.group = other
+        training.join(other)
         training.reset(0)
-        training.group = ALONE
+        training.join(ALONE)
         losses.append(loss_after(training))
     noise = statistics.stdev(losses)
     assert noise > 0

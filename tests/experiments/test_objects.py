@@ -77,7 +77,7 @@ def given(teacher: Path, data: DatasetDict) -> dict[str, Any]:
 def trained(**setting: Any) -> dict[str, Tensor]:
     settings = {name: value for name, value in HOW.items() if name not in {"decision_interval", *setting}}
     distillation = ackd.prepare(**settings, **setting)
-    ackd.distill(distillation, ackd.Selection.of(*distillation.families), seed=5)
+    ackd.distill(distillation, ackd.Selection.of(*distillation.distiller.knowledge), seed=5)
     return {name: value.clone() for name, value in distillation.student.model.state_dict().items()}
 
 

@@ -151,7 +151,7 @@ def test_no_two_peers_begin_alike_in_any_run(task: Task) -> None:
         learning.reset(seed)
         starts += [tuple(start.tolist()) for start in weights(learning)]
         alone.reset(seed)
-        assert learning.peers[0].seed == seed
+        assert learning.peers[0].costs.seeds == (seed,)
         first = torch.cat([p.detach().flatten() for p in alone.student.model.parameters()])
         assert torch.equal(weights(learning)[0], first)
     assert len(set(starts)) == 30
@@ -169,12 +169,12 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     assert before == (whole.ledger.teacher_queries, 0.0)
     assert {one.divergence for one in standings} == {0.0}
     killed = make(task, dropout=0.1)
-    killed.journal = Journal(tmp_path, seconds=0)
+    killed.replay(Journal(tmp_path, seconds=0))
     killed.reset(2)
     for _ in range(3):
         killed.advance(1)
     resumed = make(task, dropout=0.1)
-    resumed.journal = Journal(tmp_path, seconds=0)
+    resumed.replay(Journal(tmp_path, seconds=0))
     resumed.reset(2)
     assert [resumed.advance(1) for _ in range(STEPS)] == answers
     assert resumed.measure(task.reward, "reward") == standings

@@ -34,8 +34,8 @@ from ackd.runs.folder import RunFolder
 from ackd.runs.log import open_run, read_decisions, read_table
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
+from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.loop import Distillation
 from ackd.types import Batch, Field, Knowledge, Needs, Selection, Shape
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched
@@ -271,7 +271,7 @@ def train(
 ) -> None:
     """Resets the training that `make` makes, or takes it up from `folder`, and asks it for so many phases."""
     training = copy.copy(make())  # what one input leaves behind is not there for the next
-    training.journal = Journal(folder, seconds=seconds)
+    training.replay(Journal(folder, seconds=seconds))
     try:
         training.reset(begin)
         for _ in range(phases):
@@ -281,7 +281,7 @@ def train(
             assert isinstance(standing.loss + standing.score + sum(standing.scores.values()), float)
         assert json.dumps(training.ledger.as_dict())
     finally:
-        training.journal = None
+        training.replay(None)
 
 
 def _flat(answers: Any) -> list[Any]:

@@ -344,11 +344,11 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         told = [lines[0], json.dumps(entry | {"answer": answer}), *lines[2:]]
         (tmp_path / ENTRIES).write_text("\n".join(told) + "\n")
         training = readers._training()
-        training.journal = Journal(tmp_path, seconds=0)
+        training.replay(Journal(tmp_path, seconds=0))
         training.reset(3)
         with pytest.raises(InputError, match="cannot be read"):
             training.advance(Selection.of("logits"), 1)
-        training.journal = None
+        training.replay(None)
 
 
 @pytest.mark.parametrize("last", [torch.tensor([0, 32]), torch.tensor([-1]), torch.zeros(2), torch.zeros(1, 1).long()])

@@ -11,7 +11,7 @@ from ackd import models
 from ackd.cohort.cohort import Cohort
 from ackd.errors import InputError
 from ackd.federation.mutual import MutualLearning
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import Selection
 from ackd.weighting.mtkd_rl import MtkdRl
 from ackd.weighting.rl_kd import Rewarding, RlKd

@@ -24,8 +24,8 @@ from ackd.presets import METHODS, Preset, preset
 from ackd.presets.dynamickd import ADOPTIONS
 from ackd.presets.uncertain import UncertainHalf, UncertainObjectives, UncertainTeachers
 from ackd.teachers import ModelTeacher
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.training.student import Student
 from ackd.types import EMBEDDINGS, Batch, Knowledge, Needs, Outputs, Selection, Shape
 from ackd.weighting.scores import Pick
@@ -505,7 +505,7 @@ def test_relations_of_a_tenth_of_the_examples_in_two_stages(folders: list[str]) 
     assert [sorted(report.losses) for report in reports] == [["qkv"]] * 4 + [[]] * 4
     assert all(report.finite for report in reports)
     assert training.ledger.teacher_queries == 4 * 2
-    assert training.price < training.price_of_all
+    assert training.costs.price < training.costs.price_of_all
 
 
 def test_a_revised_teacher_can_be_weighed(folders: list[str]) -> None:
@@ -543,8 +543,8 @@ def test_a_training_goes_on_where_it_was(
 
 def test_types_of_ones_own_take_the_place_of_losses_that_give_way(folders: list[str]) -> None:
     training = ready(folders, "dynamickd-teacher", types=["logits", "hidden"], batch_size=8)
-    assert set(training.families) == {"logits@1", "hidden@1", "logits@2", "hidden@2"}
+    assert set(training.distiller.knowledge) == {"logits@1", "hidden@1", "logits@2", "hidden@2"}
     training.reset(0)
-    report = training.advance(Selection.of(*training.families), 4)
+    report = training.advance(Selection.of(*training.distiller.knowledge), 4)
     assert report.finite
     assert training.ledger.teacher_queries == 4 * 8  # each example is asked of one teacher alone

@@ -32,8 +32,8 @@ from ackd.models import Meter, Model, shape_of
 from ackd.presets import Preset, preset, static
 from ackd.stages import stage_at
 from ackd.teachers import ModelTeacher
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.training.student import Student
 from ackd.types import Batch, Selection, Shape
 from tests.learned import weights

@@ -22,8 +22,8 @@ from ackd.models import Meter, shape_of
 from ackd.presets import Material, Preset, preset
 from ackd.tasks import Split
 from ackd.teachers import LabelTeacher
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.training.student import Student
 from ackd.types import Needs, Shape
 

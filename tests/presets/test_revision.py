@@ -18,8 +18,8 @@ from ackd.models import Meter, Model, shape_of
 from ackd.presets import Material, Preset, preset
 from ackd.tasks import Split
 from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.training.student import Student
 from ackd.types import Needs, Report, Shape
 
@@ -248,7 +248,7 @@ def ready(teacher: str, preset: str, **changes: Any) -> Distillation:
 def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
     distillation = ready(folder, "label-revision", options={"keep": 0.3})
     assert len(distillation.task.train) == 344 == 43 * 8
-    assert distillation.picks
+    assert distillation.distiller.picks
     distill(distillation, lambda done: distillation.staged(done))
     scored, teacher, lengths = distillation.prepared, distillation.teachers[0], distillation.task.train.lengths
     assert scored.teacher_queries == 344
@@ -258,7 +258,7 @@ def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
         assert distillation.ledger.flops["teacher"] > scored.flops["teacher"]
         distill(distillation, lambda done: distillation.staged(done))
     everything = ready(folder, "label-revision")
-    assert not everything.picks
+    assert not everything.distiller.picks
 
 
 def test_reports_compare_with_the_teacher_as_it_is(folder: str) -> None:
@@ -287,7 +287,7 @@ def test_it_combines_with_losses_of_ones_own_and_of_other_methods(folder: str) -
     combined = ready(folder, "label-revision,dynamickd-objective", options={"eta": 0.5, "keep": 0.5}, steps=3)
     assert isinstance(combined.teachers[0], Revised)
     assert combined.teachers[0].eta == 0.5
-    assert set(combined.families) == {"logits-mse", "hidden"}
+    assert set(combined.distiller.knowledge) == {"logits-mse", "hidden"}
     distill(combined, lambda done: combined.staged(done))
     assert 0 < combined.ledger.teacher_queries - combined.prepared.teacher_queries < 3 * 8
     with pytest.raises(InputError, match="both say which losses there are"):

@@ -20,7 +20,8 @@ from ackd.models import Meter, Model, Tokenizer
 from ackd.numerics.streams import Streams
 from ackd.teachers import ModelTeacher
 from ackd.training.budget import afford
-from ackd.training.loop import Distillation, distill
+from ackd.training.distillation import Distillation
+from ackd.training.loop import distill
 from ackd.training.order import Order
 from ackd.types import NO_TOKEN, Needs, Selection
 

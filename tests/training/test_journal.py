@@ -37,7 +37,7 @@ def play(env: DistillationEnv, seeds: tuple[int, ...] = (3, 4), *, policy: str =
 
 def journaled(folder: Path, *, seconds: float = 0.0, **setting: Any) -> DistillationEnv:
     env = tiny(**setting)
-    env.distillation.journal = Journal(folder, seconds=seconds)
+    env.replay(Journal(folder, seconds=seconds))
     return env
 
 

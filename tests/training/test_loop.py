@@ -21,7 +21,8 @@ from ackd.stages import Stage
 from ackd.teachers import Cached, ModelTeacher, Revised
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.cached import _Answer
-from ackd.training.loop import Distillation, distill
+from ackd.training.distillation import Distillation
+from ackd.training.loop import distill
 from ackd.types import Batch, Field, Needs, Outputs, Selection, Shape, Teacher
 from tests.learned import weights
 
@@ -164,7 +165,7 @@ def test_accumulated_batches_are_those_of_the_order(monkeypatch: pytest.MonkeyPa
     assert one.ledger.steps == 4
     assert other.ledger.steps == 8
     assert one.ledger.teacher_queries == other.ledger.teacher_queries == 64
-    assert one.price == pytest.approx(other.price, rel=1e-12)
+    assert one.costs.price == pytest.approx(other.costs.price, rel=1e-12)
 
 
 def test_half_precision_trains_and_keeps_float32_weights() -> None:
@@ -221,8 +222,8 @@ def test_staged_training_goes_on_from_its_state_bit_for_bit() -> None:
         while distillation.steps_done < distillation.steps:
             distillation.advance(distillation.staged(distillation.steps_done), 5)
         assert torch.equal(weights(distillation), weights(one))
-        assert distillation.price == one.price
-        assert distillation.price_of_all == one.price_of_all
+        assert distillation.costs.price == one.costs.price
+        assert distillation.costs.price_of_all == one.costs.price_of_all
         assert distillation.ledger.flops == one.ledger.flops
         assert distillation.ledger.bytes == one.ledger.bytes
         assert distillation.ledger.teacher_queries == one.ledger.teacher_queries == 12 * 2 * 8
@@ -232,5 +233,5 @@ def test_without_a_teacher_labels_train_alone() -> None:
     distillation = make(teachers=())
     report = distill(distillation, Selection())[-1]
     assert report.finite
-    assert distillation.price == distillation.price_of_all == distillation.ledger.flops["student"]
+    assert distillation.costs.price == distillation.costs.price_of_all == distillation.ledger.flops["student"]
     assert distillation.measure(distillation.task.reward, "reward").finite

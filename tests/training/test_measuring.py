@@ -21,8 +21,8 @@ from ackd.ledger import Ledger
 from ackd.mdp.episode import Episode
 from ackd.models import run
 from ackd.tasks import Split, Task, TaskSpec
+from ackd.training.distillation import Distillation
 from ackd.training.journal import ENTRIES, Journal
-from ackd.training.loop import Distillation
 from ackd.training.measuring import correlation, judge
 from ackd.types import Batch, Needs, Outputs, Selection, Standing
 
@@ -217,7 +217,7 @@ def test_the_teacher_is_asked_once_about_a_split(students: int | None) -> None:
         assert teacher.examples == size
         spent.append(training.ledger.flops["reward"])
     assert spent[0] > spent[1] == spent[2]  # the first has the teacher's pass on its bill
-    part = distillation.reward_part(0.25)
+    part = distillation.evaluator.reward_part(0.25)
     training.measure(part, "reward")
     assert teacher.examples == size + len(part)
 
@@ -247,7 +247,7 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
 
 def asked(folder: Path, distillation: Distillation) -> tuple[list[Standing], Ledger]:
     """A run that measures between its steps."""
-    distillation.journal = Journal(folder, seconds=0)
+    distillation.replay(Journal(folder, seconds=0))
     distillation.reset(3)
     reward = distillation.task.reward
     standings = [distillation.measure(reward, "reward"), distillation.measure_teacher(reward, "reward")]

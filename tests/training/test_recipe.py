@@ -32,7 +32,7 @@ from ackd.experiments.hosting import Students, environment
 from ackd.experiments.instances import check_instances
 from ackd.federation.mutual import MutualLearning
 from ackd.numerics.streams import Streams
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe, length
 from tests.learned import weights
@@ -82,7 +82,8 @@ def course(schedule: str, rise: int, steps: int) -> list[float]:
 def test_the_optimizers_rate_follows_the_schedule(teacher: str, schedule: Any, warmup: float, rise: int) -> None:
     training, rates = ready(teacher, schedule=schedule, warmup=warmup), []
     while training.steps_done < TOTAL:
-        assert training.learning_rate * LR == pytest.approx(training.student.optimizer.param_groups[0]["lr"])
+        rate = training.recipe.rate(training.steps_done, training.steps)
+        assert rate * LR == pytest.approx(training.student.optimizer.param_groups[0]["lr"])
         rates.append(training.student.optimizer.param_groups[0]["lr"] / LR)
         training.advance(Selection(), 1)
     assert rates == pytest.approx(course(schedule, rise, TOTAL))

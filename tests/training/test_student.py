@@ -20,7 +20,7 @@ def learn(student: Student, batch: Batch, steps: int) -> None:
     for _ in range(steps):
         logits = run(student.model, batch, Needs(logits=True)).logits
         assert logits is not None
-        student.learn(label_loss(logits, batch.labels).mean())
+        label_loss(logits, batch.labels).mean().backward()
         student.update()
 
 
@@ -110,7 +110,7 @@ def test_clipping_covers_the_companions(make_model: Callable[..., Model], make_b
         seen.append(sum(float(p.grad.square().sum()) for p in student.parameters if p.grad is not None) ** 0.5)
 
     student.optimizer.register_step_pre_hook(total)
-    student.learn(projection(torch.ones(2, 4)).square().sum() * 100)
+    (projection(torch.ones(2, 4)).square().sum() * 100).backward()
     norm = student.update()
     assert norm > 1
     assert seen[0] == pytest.approx(1e-3, rel=1e-3)
@@ -125,8 +125,8 @@ def test_gradients_add_up_until_the_update(make_model: Callable[..., Model]) -> 
     )
     inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     for part in (inputs[:2], inputs[2:]):
-        one.learn(projections[0](part).square().sum() / 6)
-    other.learn(projections[1](inputs).square().sum() / 6)
+        (projections[0](part).square().sum() / 6).backward()
+    (projections[1](inputs).square().sum() / 6).backward()
     norms = [student.update() for student in (one, other)]
     assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-5)
     assert torch.allclose(projections[0].weight, projections[1].weight, atol=1e-7)

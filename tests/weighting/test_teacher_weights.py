@@ -21,7 +21,7 @@ from ackd.knowledge import label_loss
 from ackd.models import shape_of
 from ackd.presets import Preset, preset
 from ackd.presets.uncertain import EqualTeachers
-from ackd.training.loop import Distillation
+from ackd.training.distillation import Distillation
 from ackd.types import LABELS, Batch, Knowledge, Outputs, Selection, Shape
 from ackd.weighting.mtkd_rl import MtkdRl
 from ackd.weighting.rl_kd import Rewarding, RlKd, log_chance

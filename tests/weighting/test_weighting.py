@@ -21,8 +21,8 @@ from ackd.knowledge import NAMES, build
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, shape_of
 from ackd.teachers import ModelTeacher
+from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.training.loop import Distillation
 from ackd.training.student import Student
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Selection
 from ackd.weighting.scores import Pick
@@ -326,7 +326,7 @@ def test_a_training_goes_on_where_it_was(
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     resumed.advance(selection, 4)
     assert torch.equal(weights(straight), weights(resumed))
-    assert resumed.price == straight.price
+    assert resumed.costs.price == straight.costs.price
     assert resumed.ledger.accounts == straight.ledger.accounts
     assert resumed.ledger.teacher_queries == straight.ledger.teacher_queries
 
@@ -351,9 +351,9 @@ def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch:
         3 * student.forward(size, length) + teacher.price(Needs(logits=True), int(keep * size), length)
         for size, length in shapes
     )
-    assert training.price == pytest.approx(expected, rel=1e-9)
-    assert training.picks
-    assert (training.price < training.price_of_all) or keep == 1.0
+    assert training.costs.price == pytest.approx(expected, rel=1e-9)
+    assert training.distiller.picks
+    assert (training.costs.price < training.costs.price_of_all) or keep == 1.0
 
 
 def test_a_cohort_refuses() -> None:

@@ -1,0 +1,102 @@
+"""How far a training has come, and what that has cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ackd.distributed.process_group import Group
+from ackd.ledger import Ledger
+from ackd.training.distiller import Distiller
+from ackd.types import Batch, Selection
+
+
+class Costs:
+    """The plain numbers of a training, of one student or of several side by side.
+
+    Args:
+        seeds: one a student.
+        spent: before the first step, as on choosing examples.
+        listed: whether `counters` has lists of what each student has, or else what the only one has.
+    """
+
+    def __init__(self, seeds: Sequence[int], spent: Ledger, *, listed: bool) -> None:
+        self.seeds, self.steps_done, self.listed = tuple(seeds), 0, listed
+        self.ledger = Ledger()
+        self.ledger.add(spent)
+        self.prices = [0.0] * len(seeds)  # FLOPs of what each student's selections transferred, all answers computed
+        self.price_of_all = 0.0  # and of transferring everything, for one student
+        self._shown: float | None = None  # when an agent was handed what it decides from
+        self._known: dict[tuple[tuple[str, ...] | None, tuple[int, int]], float] = {}
+
+    @property
+    def price(self) -> float:
+        """FLOPs of what the (first) student's selections transferred, had every answer been computed."""
+        return self.prices[0]
+
+    def count(self, batches: Sequence[Batch], selections: Sequence[Selection], step: Distiller) -> None:
+        """Adds what each student alone would pay for learning from these batches."""
+        shapes = [batch.shape for batch in batches]
+        for i, selection in enumerate(selections):
+            self.prices[i] += sum(self._price(step, selection.chosen, shape) for shape in shapes)
+        self.price_of_all += sum(self._price(step, None, shape) for shape in shapes)
+
+    def _price(self, step: Distiller, names: tuple[str, ...] | None, shape: tuple[int, int]) -> float:
+        if (names, shape) not in self._known:
+            chosen = [step.knowledge[name] for name in (step.knowledge if names is None else names)]
+            self._known[names, shape] = step.price(chosen, *shape, whole=names is None)
+        return self._known[names, shape]
+
+    def shown(self, ago: float = 0.0) -> None:
+        """An agent was handed an observation, so many seconds ago: until `decided`, the time is its."""
+        self._shown = time.perf_counter() - ago
+
+    def decided(self, flops: float = 0.0) -> None:
+        """An agent has decided, or learned, with so many FLOPs."""
+        if self._shown is not None:
+            self.ledger.seconds["agent"] += time.perf_counter() - self._shown
+            self._shown = None
+        self.ledger.spend("agent", flops)
+
+    def settle(self, group: Group) -> None:
+        """Adds what the other processes counted to the counts of the first one."""
+        counted = group.gather((self.ledger, self.prices, self.price_of_all))
+        if group.rank:
+            self.clear()
+            return
+        for ledger, prices, price_of_all in counted[1:]:
+            self.ledger.add(replace(ledger, steps=0, reward_passes=0.0))  # these they take together
+            self.prices = [mine + theirs for mine, theirs in zip(self.prices, prices, strict=True)]
+            self.price_of_all += price_of_all
+
+    def clear(self) -> None:
+        """Counts anew, but for the steps."""
+        vars(self.ledger).update(vars(Ledger()))
+        self.prices, self.price_of_all = [0.0] * len(self.prices), 0.0
+
+    def counters(self) -> dict[str, Any]:
+        """The plain numbers, by the names that they have in files."""
+        own = {"seeds": list(self.seeds), "prices": list(self.prices)}
+        if not self.listed:
+            own = {"seed": self.seeds[0], "price": self.prices[0]}
+        rest = {"steps_done": self.steps_done, "price_of_all": self.price_of_all, "ledger": self.ledger.as_dict()}
+        return own | rest
+
+    def load_counters(self, counters: dict[str, Any], steps: int) -> None:
+        """Goes on from `counters`, where there are so many steps.
+
+        Raises:
+            ValueError: if they are of more steps than there are, or of another number of students.
+        """
+        seeds, prices = (
+            (counters["seeds"], counters["prices"]) if self.listed else ([counters["seed"]], [counters["price"]])
+        )
+        if not len(seeds) == len(prices) == len(self.seeds):
+            raise ValueError(f"it has counted for other students than these {len(self.seeds)}")
+        if not 0 <= counters["steps_done"] <= steps:
+            raise ValueError(f"it has taken {counters['steps_done']} of {steps} steps")
+        vars(self.ledger).update(vars(Ledger(**counters["ledger"])))
+        self.seeds, self.steps_done = tuple(seeds), counters["steps_done"]
+        self.prices, self.price_of_all = list(prices), counters["price_of_all"]

@@ -1,0 +1,240 @@
+"""One student's training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ackd.config import Precision
+from ackd.errors import InputError
+from ackd.ledger import Ledger
+from ackd.models import Meter, StudentFactory
+from ackd.numerics.streams import Streams
+from ackd.stages import Stage, stage_at
+from ackd.tasks import Split, Task
+from ackd.teachers import LabelTeacher, uncached
+from ackd.training.costs import Costs
+from ackd.training.distiller import Distiller
+from ackd.training.evaluation import Evaluator, Remembered
+from ackd.training.order import Order
+from ackd.training.recipe import Recipe
+from ackd.training.student import DEFAULT, Student
+from ackd.training.trainer import Trained, Trainer
+from ackd.training.verbs import verb
+from ackd.types import Knowledge, Report, Selection, Standing, Teacher
+from ackd.weighting.scores import Pick
+from ackd.weighting.weighting import Weighting
+
+LARGEST_BATCH = 2**16  # examples
+
+
+class Distillation(Trained):
+    """One student's training from a seed: `reset`, then `advance` until the budget is used.
+
+    Args:
+        task: the data.
+        teachers: who answers; none trains on labels alone. Rewards and reports compare with the first that
+            does not go by the labels, if there is one.
+        make_student: a new student, drawn from torch's generator.
+        make_knowledge: the knowledge types, with new projections, drawn from torch's generator.
+        stages: of a published method, what it transfers when; none if the selection is left open.
+        steps: the budget in optimizer steps.
+        batch_size: examples in a batch.
+        accumulate: batches whose gradients make one optimizer step.
+        lr: peak learning rate.
+        recipe: the rest of how a student learns.
+        teacher_weights: what each teacher's losses count; 1 if not given.
+        scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are.
+        make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
+            from torch's generator; all of them, each 1, if None.
+        thin: the part of each batch that the student learns from at all; all of it if None.
+        prepared: what was spent before the first step, as on choosing examples; the ledger of every student has it.
+        device: where student and teachers are.
+        precision: of the student's passes.
+        compiled: compile the student's passes.
+        cosines: compare the gradients of types and labels at the first step of each `advance`.
+
+    Raises:
+        InputError: if a number is not above 0, or gradients cannot be compared.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        teachers: Sequence[Teacher],
+        make_student: StudentFactory,
+        make_knowledge: Callable[[], Sequence[Knowledge]] = tuple,
+        *,
+        stages: Sequence[Stage] = (),
+        steps: int,
+        batch_size: int = 32,
+        accumulate: int = 1,
+        lr: float = 5e-5,
+        recipe: Recipe = DEFAULT,
+        teacher_weights: Sequence[float] = (),
+        scale_steps: int = 10,
+        make_weighting: Callable[[], Weighting | None] | None = None,
+        thin: Pick | None = None,
+        prepared: Ledger | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        compiled: bool = False,
+        cosines: bool = False,
+    ) -> None:
+        numbers = {"steps": steps, "batch size": batch_size, "batches of a step": accumulate, "learning rate": lr}
+        for name, value in numbers.items():
+            if not value > 0:
+                raise InputError(f"the {name} must be above 0, got {value}")
+        if batch_size > LARGEST_BATCH:
+            raise InputError(f"the batch size must be at most {LARGEST_BATCH}, got {batch_size}")
+        if cosines and compiled:
+            raise InputError("compiled passes keep nothing to compare gradients with: leave one of the two away")
+        self.cosines = cosines
+        self.task, self.teachers = task, tuple(teachers)
+        # whose standing rewards and reports compare with; it is asked about splits that no cache knows
+        asked = [uncached(one) for one in self.teachers]
+        self.reference = next((one for one in asked if not isinstance(one, LabelTeacher)), None)
+        self._make_student, self._make_knowledge = make_student, make_knowledge
+        self.stages = tuple(stages)
+        self.steps, self.batch_size, self.accumulate = steps, batch_size, accumulate
+        self.lr, self.recipe = lr, recipe
+        self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
+        self._make_weighting, self.thin = make_weighting, thin
+        self.prepared = prepared or Ledger()
+        self.device, self.precision, self.compiled = torch.device(device), precision, compiled
+        self._remembered = Remembered(parts={1.0: task.reward})  # shared by forks and cohorts
+        with Streams(0).initialising():
+            self._meter = Meter(make_student())
+        self._begin(0)
+
+    @verb("reset")
+    def reset(self, seed: int) -> None:
+        """A new student before its first step; everything random about its training follows from `seed`."""
+        self._begin(seed)
+
+    def _begin(self, seed: int) -> None:
+        self._take(self.begun([seed]))
+        self.student, self.distiller = self.trainer.student, self.trainer.distiller
+
+    def begun(self, seeds: Sequence[int], stack: Callable[[Sequence[Student]], Student] | None = None) -> Trainer:
+        """New students before their first step, one a seed; order and dropout follow from the first seed.
+
+        Args:
+            seeds: one, or several to be stacked.
+            stack: makes one of several, whose passes are not compiled then.
+        """
+        streams = [Streams(seed, self.device, self.group.rank) for seed in seeds]
+        made = [self._made(one, compiled=self.compiled and stack is None) for one in streams]
+        student = made[0][0] if stack is None else stack([one for one, *_ in made])
+        _, knowledge, weighting = made[0]
+        costs = Costs(seeds, self.prepared, listed=stack is not None)
+        distiller = Distiller(
+            student,
+            self.teachers,
+            knowledge,
+            meter=self._meter,
+            ledger=costs.ledger,
+            teacher_weights=self.teacher_weights,
+            scale_steps=self.scale_steps,
+            weighting=weighting,
+            thin=self.thin,
+            precision=self.precision,
+            cosines=self.cosines,
+        )
+        evaluator = Evaluator(
+            self.task,
+            student,
+            self.reference,
+            self._remembered,
+            meter=self._meter,
+            ledger=costs.ledger,
+            precision=self.precision,
+            device=self.device,
+            make_student=self._make_student,
+            epochs=self.steps * self.batch_size * self.accumulate / len(self.task.train),
+        )
+        order = Order(self.task.train.lengths, self.batch_size, streams[0].order)
+        return Trainer(distiller, evaluator, costs, streams[0], order, self.steps, self.accumulate)
+
+    def _made(self, streams: Streams, *, compiled: bool) -> tuple[Student, list[Knowledge], Weighting | None]:
+        with streams.initialising():
+            model = self._make_student().to(self.device)
+            knowledge = [one.to(self.device) for one in self._make_knowledge()]
+            weighting = self._make_weighting() if self._make_weighting is not None else None
+        how: dict[str, Any] = {"steps": self.steps, "lr": self.lr, "recipe": self.recipe, "group": self.group}
+        return Student(model, knowledge, compiled=compiled, **how), knowledge, weighting
+
+    def staged(self, steps_done: int) -> Selection:
+        """What the stages select after so many steps, as `distill` takes it."""
+        return self.stages[stage_at(self.stages, steps_done / self.steps)].selection
+
+    @verb("advance")
+    def advance(self, selection: Selection, steps: int) -> Report[float]:
+        """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
+
+        Raises:
+            ValueError: if the budget is used up.
+            InputError: if a teacher answered NaN or infinity.
+        """
+        return self.trainer.advance([selection], steps)[0]
+
+    @verb("measure")
+    def measure(self, split: Split, name: str) -> Standing:
+        """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
+        return self.evaluator.measure(split, name)[0]
+
+    @verb("represent", led=False)
+    def represent(self) -> tuple[list[float], list[float]]:
+        """The mean first-token output of the student's and the (first) teacher's last layer, over the last batch.
+
+        Before the first step that is the first batch of the training data.
+
+        Raises:
+            InputError: if there is no teacher.
+        """
+        return self.evaluator.represent(self.trainer.last, self.teachers[0])
+
+    @verb("state_dict", kept=False)
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        state = self.trainer.state_dict()
+        if self.group.size > 1:
+            state["dropout"] = self.group.gather(state["streams"]["dropout"])
+        return state
+
+    @verb("load_state_dict", kept=False)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` of a distillation with the same arguments.
+
+        Raises:
+            InputError: if it is of another number of processes.
+        """
+        dropout = state.get("dropout", [state["streams"]["dropout"]])
+        if len(dropout) != self.group.size:
+            raise InputError(
+                f"the run was one of {len(dropout)} processes, and now there are {self.group.size}: resume it with as "
+                "many as it had, or start it anew"
+            )
+        self._begin(state["counters"]["seed"])
+        self.trainer.load_state_dict({**state, "streams": {**state["streams"], "dropout": dropout[self.group.rank]}})
+        if self.group.rank:
+            self.costs.clear()
+
+    def fork(self) -> Distillation:
+        """An independent copy of the training as it stands; data and teacher, which never change, are shared.
+
+        Raises:
+            ValueError: while a journal answers, since there is no student to copy then, and where several processes
+                train it.
+        """
+        if self.group.size > 1:
+            raise ValueError("a training that several processes share cannot be forked")
+        if self.journal is not None and self.journal.replaying:
+            raise ValueError("a training that a journal answers for cannot be forked")
+        twin = copy.copy(self)
+        twin.journal = None
+        twin.load_state_dict(self.state_dict())
+        return twin

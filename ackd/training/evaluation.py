@@ -1,0 +1,179 @@
+"""How students and their teacher do on splits, and what is known of a setting before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ackd.config import Precision
+from ackd.errors import InputError
+from ackd.ledger import Ledger
+from ackd.mdp.episode import Facts
+from ackd.models import Meter, StudentFactory, cannot_give
+from ackd.numerics.precision import computing
+from ackd.numerics.streams import Streams
+from ackd.tasks import Split, Task
+from ackd.training.measuring import Ask, answers, judge
+from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
+from ackd.training.student import Student
+from ackd.types import Batch, Needs, Outputs, Standing, Teacher
+
+
+@dataclass
+class Remembered:
+    """What never changes, so that asking once will do; all students of a setting share it, forks and cohorts included.
+
+    A run that is taken up again has to ask the teacher anew, and leaves it uncounted, since the ledger that it goes on
+    with has that pass already.
+    """
+
+    answers: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)  # the teacher's, to splits
+    counted: bool = False  # the pass over the reward split, by an earlier process
+    facts: list[Facts | None] = field(default_factory=list)  # empty until somebody asks
+    parts: dict[float, Split] = field(default_factory=dict)  # of the reward split, by their shares of it
+
+    def resume(self, ledger: Ledger) -> None:
+        """Takes note of a ledger that was read back."""
+        self.counted |= ledger.reward_passes > 0
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures students on splits, and the teacher with whom they are compared."""
+
+    task: Task
+    student: Student  # who is measured
+    reference: Teacher | None  # the teacher; None if there is none to compare with
+    remembered: Remembered
+    meter: Meter  # counts what the student's passes cost
+    ledger: Ledger  # where that is written down
+    precision: Precision  # of the student's passes
+    device: torch.device
+    make_student: StudentFactory  # a new one, for what is known before the first step
+    epochs: float  # how often a student sees each training example
+
+    def reward_part(self, share: float) -> Split:
+        """That share of the reward split: always the same examples, evenly spread over it."""
+        reward, parts = self.task.reward, self.remembered.parts
+        if share not in parts:
+            count = max(round(share * len(reward)), 1)
+            parts[share] = reward.select(np.arange(count) * len(reward) // count)
+        return parts[share]
+
+    def measure(self, split: Split, name: str) -> list[Standing]:
+        """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
+        part = "reward" if name == "reward" else "report"
+        with self.ledger.timing(part):
+            self.student.model.eval()
+            found = self.answers(self._side_by_side, split, part).reshape(len(split), self.student.size, -1)
+            if part == "reward":
+                self.ledger.reward_passes += len(split) / len(self.task.reward)
+            theirs = self.compared(split, name)
+            return [judge(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
+
+    def measure_teacher(self, split: Split, name: str) -> Standing:
+        """How the teacher does on a split: one pass, then remembered."""
+        return judge(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
+
+    def compared(self, split: Split, name: str) -> NDArray[np.float64] | None:
+        """The teacher's answers, [N, C], to a split on which students are compared with it: the reward split alone.
+
+        None without a teacher, and for language models, whose logits are not kept.
+        """
+        if name != "reward" or self.reference is None or self.task.spec.language:
+            return None
+        return self._teacher_answers(split, name)
+
+    def answers(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
+        """What somebody answers to a split, as `measuring.answers` has it; what that costs goes to `part`."""
+        found, flops = self._answers(ask, split)
+        self.ledger.spend(part, flops)
+        return found
+
+    def represent(self, batch: Batch, teacher: Teacher) -> tuple[list[float], list[float]]:
+        """The mean first-token output of the student's and a teacher's last layer, over a batch.
+
+        Raises:
+            InputError: if there is no teacher to compare with.
+        """
+        if self.reference is None:
+            raise InputError("there is no teacher to represent examples: name one")
+        self.student.model.eval()
+        ours = Needs(cls=frozenset({self.student.model.config.num_hidden_layers - 1}))
+        theirs = Needs(cls=frozenset({teacher.shape.layers - 1}))
+        with torch.no_grad(), self.ledger.timing("agent"):
+            both = self._ask(batch, ours, self.ledger), teacher(batch, theirs, self.ledger)
+        mine, other = (next(iter(one.cls.values())).float().mean(0).tolist() for one in both)
+        return mine, other
+
+    def probe(self) -> Facts | None:
+        """What tells the setting apart, asked about anew, of the student that seed 0 initialises.
+
+        None without a teacher, for a language model, for a student that shows no states, and in all processes but the
+        first.
+        """
+        task = self.task
+        if self.reference is None or task.spec.language:
+            return None
+        with self.ledger.timing("probe"):
+            with Streams(0, self.device).initialising():
+                model = self.make_student().to(self.device).eval()
+            if cannot_give(model, last_states(model)):
+                return None
+            ask, sample = reading(model, self.meter, self.precision), sampled(task.train)
+            seen, unseen = (self.answers(ask, split, "probe") for split in (sample, task.reward))
+            theirs = self._teacher_answers(task.reward, "reward", "probe")
+            if self.student.group.rank:  # the first one has all of their answers
+                return None
+            self.ledger.spend("probe", fit_flops(*seen.shape))
+            classes = theirs.shape[1]
+            return Facts(
+                agreement(theirs, task.reward.labels),
+                confidence(theirs),
+                agreement(probed(seen, sample.labels, unseen, classes), task.reward.labels),
+                chance=0.0 if classes == 1 else 1 / classes,
+                examples_per_parameter=len(task.train) / sum(one.numel() for one in model.parameters()),
+                epochs=self.epochs,
+            )
+
+    def remember(self, facts: Facts | None) -> Facts | None:
+        """The facts, which are warned of where that is due, as they were when they were first told."""
+        known = self.remembered.facts
+        if not known:
+            known.append(facts)
+            if facts is not None:
+                reward = self.task.reward
+                theirs = self.remembered.answers.get(("reward", len(reward)))
+                warn(facts, theirs, reward.labels, self.task.spec.classes)
+        return known[0]
+
+    def _teacher_answers(self, split: Split, name: str, part: str = "") -> NDArray[np.float64]:
+        """The reference teacher's answers to a split, asked for once; `part` pays, or else what the name says."""
+        known, key = self.remembered.answers, (name, len(split))
+        if key not in known:
+            assert self.reference is not None
+            known[key], flops = self._answers(self.reference, split)
+            if part or name != "reward":
+                self.ledger.spend(part or "report", flops)
+            elif not self.remembered.counted:
+                self.ledger.spend("reward", flops)
+        return known[key]
+
+    def _ask(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        ledger.spend("student", self.student.size * self.meter(needs).forward(*batch.shape))
+        with computing(self.precision, self.device):
+            return self.student.forward(batch, needs)
+
+    def _side_by_side(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        """The students' logits, [B, N C]."""
+        outputs = self._ask(batch, needs, ledger)
+        if not self.student.shape:
+            return outputs
+        assert outputs.logits is not None
+        return Outputs(logits=outputs.logits.movedim(0, 1).flatten(1))
+
+    def _answers(self, ask: Ask, split: Split) -> tuple[NDArray[np.float64], float]:
+        return answers(ask, split, self.device, self.student.model.config.vocab_size, self.student.group)

@@ -1,0 +1,86 @@
+"""The calls that drive a training: a journal may answer them, and other processes may execute them, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from ackd.distributed.process_group import ALONE, Group, announce
+from ackd.training.journal import Journal
+from ackd.training.records import plain
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound="Training")
+
+
+class Training:
+    """What a journal is kept of, and what the processes of a group hold, each its own of the same."""
+
+    journal: Journal | None = None
+    group: Group = ALONE
+    size: int = 1  # students
+
+    def replay(self, journal: Journal | None) -> None:
+        """From now on a journal, if any, answers what it knows, and writes down the rest."""
+        self.journal = journal
+
+    def join(self, group: Group) -> None:
+        """From the next reset on, processes train together: each call of the first is executed by all of them."""
+        self.group = group
+
+    def settle(self) -> None:
+        """Adds what the other processes counted to the counts of the first one."""
+
+    def counters(self) -> dict[str, Any]:
+        """The plain numbers that are read between two calls."""
+        raise NotImplementedError
+
+    def load_counters(self, counters: dict[str, Any]) -> None:
+        """Sets them."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        raise NotImplementedError
+
+
+def verb(
+    name: str, *, kept: bool = True, led: bool = True, each: bool = False
+) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
+    """A method of a training that is replayed from its journal, and executed by all processes of its group.
+
+    Args:
+        name: what journals and other processes call it, whatever the method is called.
+        kept: a journal has its answers.
+        led: the first process tells the others to execute it.
+        each: it answers with a list of one answer a student, or with such a list for each step.
+    """
+
+    def around(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
+        @wraps(method)
+        def call(self: T, *args: P.args, **kwargs: P.kwargs) -> R:
+            journal, together = self.journal if kept else None, led and self.group.size > 1
+            asked = [plain(value) for value in (*args, *kwargs.values())] if journal is not None else []
+            if journal is not None and journal.replaying:
+                return cast(R, journal.answer(self, name, asked, self.size if each else None))
+            if journal is not None:
+                journal.before(self, name, asked)
+            if together:
+                announce(self.group, name, args, kwargs)
+            given = method(self, *args, **kwargs)
+            if together:
+                self.settle()
+            if journal is not None:
+                journal.after(self, name, asked, given)
+            return given
+
+        call.told_as = name  # type: ignore[attr-defined]  # by which `follow` finds it
+        return cast(Callable[Concatenate[T, P], R], call)
+
+    return around
