@@ -14,9 +14,8 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 ROWS = """
 errors ledger numerics
 config files types
-knowledge mdp models runs stages
-distributed tasks
-teachers weighting
+knowledge mdp models runs split stages
+distributed tasks teachers weighting
 corpora presets training
 agents building cohort federation
 envs reporting
