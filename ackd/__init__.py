@@ -12,14 +12,24 @@ from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
     from ackd.building.setting import prepare as prepare
+    from ackd.config import DistillationConfig as DistillationConfig
+    from ackd.envs.instances import InstanceEnv as InstanceEnv
+    from ackd.envs.instances import read_instances as read_instances
     from ackd.errors import InputError as InputError
+    from ackd.experiments.agent import train_agent as train_agent
+    from ackd.experiments.distillation import DistillationTrainer as DistillationTrainer
+    from ackd.experiments.evaluation import evaluate as evaluate
     from ackd.experiments.predictions import predict as predict
     from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill
+    from ackd.types import Knowledge as Knowledge
+    from ackd.types import Needs as Needs
+    from ackd.types import Outputs as Outputs
     from ackd.types import Selection as Selection
+    from ackd.types import Shape as Shape
+    from ackd.types import Teacher as Teacher
 
 __version__ = "0.1.0"
-__all__ = ["Distillation", "InputError", "Selection", "distill", "predict", "prepare"]
 
 register("ACKD/Distill-v0", entry_point="ackd.envs.make:distill")
 register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
@@ -27,12 +37,24 @@ register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
     "Distillation": "ackd.training.distillation",
+    "DistillationConfig": "ackd.config",
+    "DistillationTrainer": "ackd.experiments.distillation",
     "InputError": "ackd.errors",
+    "InstanceEnv": "ackd.envs.instances",
+    "Knowledge": "ackd.types",
+    "Needs": "ackd.types",
+    "Outputs": "ackd.types",
     "Selection": "ackd.types",
+    "Shape": "ackd.types",
+    "Teacher": "ackd.types",
     "distill": "ackd.training.loop",
+    "evaluate": "ackd.experiments.evaluation",
     "predict": "ackd.experiments.predictions",
     "prepare": "ackd.building.setting",
+    "read_instances": "ackd.envs.instances",
+    "train_agent": "ackd.experiments.agent",
 }
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -40,3 +62,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ackd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

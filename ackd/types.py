@@ -23,6 +23,7 @@ Number = TypeVar("Number", float, Tensor)
 EMBEDDINGS = -1
 NO_TOKEN = -100  # the label where no token follows; what torch's cross-entropy leaves out
 LABELS = "labels"  # the term of the gold labels, beside those of the knowledge types
+KNOWLEDGE_FAMILIES = ("logits", "hidden", "attention", "relation")
 LAYERED = ("cls", "hidden", "attention", "queries", "keys", "values")
 
 
@@ -331,7 +332,7 @@ class Knowledge(nn.Module, ABC):
     """
 
     name: str  # what selections, policies and curves call it
-    family: ClassVar[str]  # logits | hidden | attention | relation
+    family: ClassVar[str]  # one of KNOWLEDGE_FAMILIES
     teacher: int = 0  # the place, among the distiller's teachers, of the one it learns from
 
     student_needs: Needs

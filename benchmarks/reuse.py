@@ -22,11 +22,11 @@ import torch
 
 from ackd.agents.policy import Policy
 from ackd.agents.rules import Rule
-from ackd.cli.arms import arm
-from ackd.cli.episodes import run_episode
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.envs.recording import Recording
+from ackd.experiments.episodes import run_episode
+from ackd.experiments.policies import arm
 from ackd.ledger import Ledger
 
 RUNS = ("all", "fixed", "frozen", "refined", "full mode")

@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.cli.arms import Arm, arm
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import read_instances
 from ackd.envs.make import distill
+from ackd.experiments.policies import Arm, arm
 from ackd.mdp.choices import make_choice
 from ackd.reporting.statistics import paired_difference
 from ackd.types import LABELS

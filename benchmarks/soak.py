@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ackd.cli.hosting import Students, run_token
 from ackd.cli.train import Train
 from ackd.distributed.workers import start
 from ackd.envs.recorder import Note, Recorder
 from ackd.envs.remote import RemoteVecEnv
+from ackd.experiments.hosting import Students, environment, run_token
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -63,7 +63,7 @@ def soak(options: argparse.Namespace) -> str:
         memory: dict[int, list[int]] = {process: [] for process in processes}
         files: dict[int, list[int]] = {process: [] for process in processes}
         began, episodes, drawn = time.monotonic(), 0, np.random.default_rng(0)
-        env, _ = train.environment((0, 1))
+        env, _ = environment(train, (0, 1))
         with closing(Recorder(folder, env.knowledge)) as recorder:
 
             def write(notes: Sequence[Note]) -> None:

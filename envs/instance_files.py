@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ackd.envs.make import distill
+from ackd.config import (
+    EARLIER,
+    EpisodeConfig,
+    RecipeConfig,
+    SettingConfig,
+    fits,
+    hints,
+    names_of,
+    renamed,
+    short,
+    wrong,
+)
 from ackd.errors import InputError, unknown
 from ackd.knowledge import DEFAULT
 from ackd.training.recipe import Recipe, check_length
@@ -24,16 +32,18 @@ FILE = {"format": int, "name": str, "description": str, "defaults": dict, "insta
 OWN = ("name", "split", "seeds")
 MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are paths
 LENGTH = ("steps", "epochs")  # of a training, by one of them
-MACHINE = ("device", "cache", "cache_budget", "precision", "compiled")
+MACHINE = ("device", "cache", "cache_budget", "precision", "compile")
+# of a setting, besides what `SettingConfig` and `EpisodeConfig` declare
+BESIDE: dict[str, Any] = {
+    "task": str, "teacher": str | tuple[str, ...], "scale_steps": int, "choice": str, "observe_cls": bool,
+    "levels": tuple[float, ...] | None, "reward_every": int | None,
+}  # fmt: skip
 NOT_HERE = dict.fromkeys(MACHINE, "belongs to the machine, so leave it to the caller") | {
     "k_max": "is one for all instances, so leave it to the caller",
     "render_mode": "is no setting, since there is nothing to see of a training",
+    **dict.fromkeys(("keep", "score", "options"), "goes with a preset, and instances name types instead"),
     "preset": "leaves nothing to choose between types, so name types instead",
 }
-WORDS = {
-    int: "a whole number below 2^31", float: "a number", str: "text", bool: "true or false", NoneType: "null",
-    dict: "an object with fields", list: "a list",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class Instance:
     seeds: tuple[int, int]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "setting", renamed(self.setting))
         first, count = self.seeds
         if first < 0 or count < 1 or first + count > MAX_INT:
             raise InputError(
@@ -66,9 +77,9 @@ class Instance:
     @property
     def knowledge(self) -> tuple[str, ...]:
         """The names of its knowledge types, in the order of the action's bits."""
-        types, teachers = self.setting.get("types") or DEFAULT, self.setting.get("teacher", "")
-        kinds = [name.partition("@") for name in types]
-        if isinstance(teachers, str) or len(teachers) < 2:
+        types, teachers = self.setting.get("knowledge") or DEFAULT, self.setting.get("teacher", "")
+        kinds = [str(getattr(one, "name", one)).partition("@") for one in types]
+        if not isinstance(teachers, (list, tuple)) or len(teachers) < 2:
             return tuple(kind for kind, _, _ in kinds)
         places = range(1, len(teachers) + 1)
         return tuple(f"{kind}@{m}" for m in places for kind, _, place in kinds if place in ("", str(m)))
@@ -77,17 +88,35 @@ class Instance:
     def published(self) -> dict[str, Any]:
         """What a policy's card may tell of it: plain JSON, without paths of this machine."""
         told: dict[str, Any] = {"name": self.name, "split": self.split, "seeds": list(self.seeds)}
+        written = {new: old for old, new in EARLIER.items()}  # cards keep the names that they began with
         for name, value in self.setting.items():
             if name in MODELS and value is not None:
-                told[name] = Path(value).name if isinstance(value, str) else [Path(one).name for one in value]
-            elif name not in (*DATA, *MACHINE):
-                told[name] = list(value) if isinstance(value, tuple) else value
+                told[name] = _named(value)
+            elif name not in (*DATA, *MACHINE, "tokenizer"):
+                told[written.get(name, name)] = _told(value)
         return told
 
     def seed(self, episode: int) -> int:
         """The student's seed in its episode of that number, counted from 0: round and round its block."""
         first, count = self.seeds
         return first + episode % count
+
+
+def _named(model: Any) -> Any:
+    """What a model is called, without the folder that it lies in; several as a list."""
+    if isinstance(model, (list, tuple)):
+        return [_named(one) for one in model]
+    folder = model if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "")
+    return Path(folder).name if folder else type(model).__name__
+
+
+def _told(value: Any) -> Any:
+    """As JSON has it; what is an object, by its name."""
+    if isinstance(value, (list, tuple)):
+        return [_told(one) for one in value]
+    if value is None or isinstance(value, (str, int, float, dict)):
+        return value
+    return str(getattr(value, "name", type(value).__name__))
 
 
 def over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +202,7 @@ def _parse(path: Path, where: str) -> dict[str, Any]:
     for name, value in fields.items():
         if name not in FILE:
             raise unknown(f"field of {where}", name, FILE)
-        if not _fits(value, FILE[name]):
+        if not fits(value, FILE[name]):
             raise _wrong(where, name, value, FILE[name])
     if fields.get("format") != FORMAT:
         raise InputError(f"{where}: format is {fields.get('format')}, and this ackd reads {FORMAT}")
@@ -200,15 +229,15 @@ def _instance(item: Any, defaults: Mapping[str, Any], where: str, file: str) -> 
         if not (isinstance(item.get(field), str) and item[field]):
             raise _wrong(where, field, item.get(field), str)
     seeds: Any = item.get("seeds")
-    if not _fits(seeds, Sequence[int]) or len(seeds) != 2:
-        raise InputError(f"{where}: seeds must be two whole numbers, the first and how many, not {_short(seeds)}")
+    if not fits(seeds, tuple[int, int]):
+        raise InputError(f"{where}: seeds must be two whole numbers, the first and how many, not {short(seeds)}")
     setting = over(defaults, _checked({name: item[name] for name in item if name not in OWN}, where))
     for field in ("task", "teacher"):
         if not setting.get(field):
             raise InputError(f"{where} names no {field}: give it there or in the defaults")
     try:
         check_length(*(setting.get(name) for name in LENGTH))
-        Recipe.of({field.name: setting.get(field.name) for field in fields(Recipe)})
+        Recipe.of({name: setting.get(name) for name in names_of(RecipeConfig)})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     try:
@@ -217,60 +246,32 @@ def _instance(item: Any, defaults: Mapping[str, Any], where: str, file: str) -> 
         raise InputError(f"{file}, {error}") from error
 
 
-@lru_cache(maxsize=1)
+@cache
 def _hints() -> dict[str, Any]:
-    """The type of each setting by its name, from the functions that take them."""
-    from ackd.building.setting import prepare
-
-    return {
-        name: get_type_hints(function)[name]
-        for function in (prepare, distill)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in NOT_HERE
-    }
+    """The type of each setting by its name."""
+    known = {**BESIDE, **hints(SettingConfig, EpisodeConfig)}
+    return {name: hint for name, hint in known.items() if name not in NOT_HERE}
 
 
 def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings, if they are known and of their types; lists become tuples."""
-    for name, value in settings.items():
+    """The settings under the names of today, if they are known and of their types; lists become tuples."""
+    for given, value in settings.items():
+        name = EARLIER.get(given, given)
         if name in NOT_HERE:
-            raise InputError(f"{where}: {name} {NOT_HERE[name]}")
+            raise InputError(f"{where}: {given} {NOT_HERE[name]}")
         if name not in _hints():
-            raise unknown(f"field of {where}", name, {*_hints(), *OWN})
-        if not _fits(value, _hints()[name]):
-            raise _wrong(where, name, value, _hints()[name])
+            raise unknown(f"field of {where}", given, {*_hints(), *OWN})
+        if not fits(value, _hints()[name]):
+            raise _wrong(where, given, value, _hints()[name])
+    try:
+        settings = renamed(settings)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if get_origin(hint) is Sequence:
-        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
-    if hint is float:
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # neither NaN nor infinity
-    return type(value) is hint and (hint is not int or abs(value) < MAX_INT)
-
-
 def _wrong(where: str, field: str, value: Any, hint: Any) -> InputError:
-    return InputError(f"{where}: {field} must be {_words(hint)}, not {_short(value)}")
-
-
-def _words(hint: Any) -> str:
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_words(one) for one in get_args(hint))
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(get_args(hint))}"
-    if get_origin(hint) is Sequence:
-        return f"a list, each {_words(get_args(hint)[0])}"
-    return WORDS[hint]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return InputError(f"{where}: {wrong(field, value, hint)}")
 
 
 def _several(names: str | Sequence[str]) -> Sequence[str]:

@@ -8,11 +8,13 @@ from typing import Any, ParamSpec
 
 import torch
 
-from ackd import knowledge, models, tasks
+from ackd import models, tasks
+from ackd.config import EpisodeConfig, checked, names_of
 from ackd.envs.checks import check_render_mode
-from ackd.envs.distillation import DECISIONS, DistillationEnv
-from ackd.mdp.choices import Stages
-from ackd.mdp.rewards import named
+from ackd.envs.distillation import DistillationEnv
+from ackd.knowledge import DEFAULT, build
+from ackd.mdp.choices import Choice, Stages
+from ackd.mdp.rewards import Reward, named
 from ackd.numerics.streams import drawing
 from ackd.stages import check_stages
 from ackd.teachers import ModelTeacher
@@ -36,12 +38,8 @@ def _remembered(make: Callable[P, DistillationEnv]) -> Callable[P, DistillationE
 @_remembered
 def distill(
     *,
-    decision_interval: int = 20,
-    decisions: int | None = DECISIONS,
-    reward: str = "gap",
-    cost_weight: float = 0.0,
-    flops_budget: float | None = None,
-    choice: str = "subset",
+    reward: str | Reward = "gap",
+    choice: str | Choice = "subset",
     k_max: int = 8,
     levels: Sequence[float] | None = None,
     reward_every: int | None = 1,
@@ -52,19 +50,16 @@ def distill(
     """`ACKD/Distill-v0`: a real task.
 
     Args:
-        decision_interval: optimizer steps in a phase, the least that a decision holds for.
-        decisions: in an episode, spread evenly over its phases; None: one for each phase, as a preset has it.
-        reward: one of `ackd.mdp.rewards.REWARDS`; gap is either-gap.
-        cost_weight: what transferring everything throughout costs, in shares of the gap.
-        flops_budget: what a run may spend, as a share of what transferring everything throughout takes; None: no limit.
-        choice: subset | levels | weights | type-subset | type-shares; a preset has its own, one action for each of
-            its stages.
+        reward: one of `ackd.mdp.rewards.REWARDS`, where gap is either-gap; or a `Reward`.
+        choice: subset | levels | weights | type-subset | type-shares, or a `Choice`; a preset has its own, one action
+            for each of its stages.
         k_max: length of the action.
         levels: of the choice levels, the weights to choose from.
         reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
         observe_cls: also observe the first-token outputs of student and teacher.
         render_mode: None.
-        **setting: as `ackd.prepare` takes it: task, teacher, data, student_layers, steps, ...
+        **setting: as `ackd.prepare` takes it (task, teacher, data, student_layers, steps, ...), and the other fields
+            of `ackd.config.EpisodeConfig`.
 
     Raises:
         InputError: if any of it cannot work.
@@ -72,20 +67,23 @@ def distill(
     from ackd.building.setting import prepare
 
     check_render_mode(render_mode)
+    own = {name: setting.pop(name) for name in names_of(EpisodeConfig) if name in setting}
+    episode = checked(EpisodeConfig, own)
+    earned = named(reward, episode.cost_weight) if isinstance(reward, str) else reward
     distillation = prepare(**setting)
-    check_stages(distillation.stages, distillation.steps, decision_interval)
+    check_stages(distillation.stages, distillation.steps, episode.decision_interval)
     stages = [stage.selection for stage in distillation.stages]
     return DistillationEnv(
         distillation,
-        decision_interval=decision_interval,
-        decisions=None if stages else decisions,
-        reward=named(reward, cost_weight),
+        decision_interval=episode.decision_interval,
+        decisions=None if stages else episode.decisions,
+        reward=earned,
         choice=Stages(stages) if stages else choice,
         k_max=k_max,
         levels=levels,
         reward_every=reward_every,
         observe_cls=observe_cls,
-        flops_budget=flops_budget,
+        flops_budget=episode.flops_budget,
     )
 
 
@@ -95,7 +93,7 @@ def tiny(
     steps: int = 12,
     decision_interval: int = 2,
     decisions: int | None = None,
-    types: tuple[str, ...] = knowledge.DEFAULT,
+    knowledge: Sequence[str] = DEFAULT,
     student_width: int | None = None,
     lr: float = 1e-3,
     reward: str = "gap",
@@ -112,14 +110,14 @@ def tiny(
 
     Args:
         steps: the budget in optimizer steps.
-        decision_interval: as in `distill`.
-        decisions: as in `distill`.
-        types: the knowledge types that can be selected.
+        decision_interval: as in `EpisodeConfig`.
+        decisions: as in `EpisodeConfig`.
+        knowledge: the types that can be selected.
         student_width: a student of this width with weights of its own, instead of the teacher's layers.
         lr: peak learning rate.
         reward: as in `distill`.
-        cost_weight: as in `distill`.
-        flops_budget: as in `distill`.
+        cost_weight: as in `EpisodeConfig`.
+        flops_budget: as in `EpisodeConfig`.
         choice: as in `distill`.
         k_max: as in `distill`.
         levels: as in `distill`.
@@ -142,7 +140,7 @@ def tiny(
         task,
         [teacher],
         make_student,
-        partial(knowledge.build, types, shape, teacher.shape),
+        partial(build, knowledge, shape, teacher.shape),
         steps=steps,
         batch_size=8,
         lr=lr,

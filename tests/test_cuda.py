@@ -14,8 +14,8 @@ import torch
 from ackd import Selection, models, tasks
 from ackd.cli import main
 from ackd.cohort.cohort import Cohort
+from ackd.config import Precision
 from ackd.knowledge import NAMES, build
-from ackd.numerics.precision import Precision
 from ackd.numerics.streams import Streams
 from ackd.presets import METHODS
 from ackd.teachers import Cached, ModelTeacher

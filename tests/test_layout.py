@@ -13,7 +13,7 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 # From the bottom up: a package imports from rows above its own, and not from the others of its row.
 ROWS = """
 errors ledger numerics
-files types
+config files types
 knowledge mdp models runs stages
 distributed tasks
 teachers weighting

@@ -122,7 +122,7 @@ PHASES = (
 
 def make_distillation(**changes: Any) -> Distillation:
     """A student of 2 layers of width 8, a teacher of 4 layers of width 16, two heads and two classes each."""
-    parts = tiny(types=TYPES, student_width=8).distillation
+    parts = tiny(knowledge=TYPES, student_width=8).distillation
     return Distillation(
         parts.task,
         parts.teachers,

@@ -17,17 +17,19 @@ logger = logging.getLogger("ackd")
 
 
 def check_device(name: str) -> torch.device:
-    """The device of that name.
+    """The device of that name; `auto` is a GPU if there is one.
 
     Raises:
         InputError: if there is none.
     """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"unknown device {reprlib.repr(name)}: use cpu, cuda or cuda:1")
+        raise InputError(f"unknown device {reprlib.repr(name)}: use cpu, cuda, cuda:1 or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no device {name!r} here: torch sees {torch.cuda.device_count()} GPUs; use cpu")
     return device
@@ -104,14 +106,14 @@ def check_whole(source: str, knowledge: Sequence[Knowledge]) -> None:
 
 
 def check_outputs(
-    teachers: Sequence[Model], student: Model, knowledge: Sequence[Knowledge], preset: str | None = None
+    teachers: Sequence[Model | None], student: Model, knowledge: Sequence[Knowledge], preset: str | None = None
 ) -> None:
     """Asks each model, once, for what each knowledge type will need of it.
 
     A teacher behind those that are named is a method's own, made to answer what it is asked.
 
     Args:
-        teachers: those that were named.
+        teachers: those that were named; None for what is no model, which is not asked.
         student: as it begins.
         knowledge: all types that can be selected.
         preset: the published method whose own types they are, if they are one's.
@@ -122,8 +124,9 @@ def check_outputs(
     failing: dict[str, str] = {}
     for one in knowledge:
         asked = [("student", student, one.student_needs)]
-        if one.teacher < len(teachers):
-            asked.insert(0, ("teacher", teachers[one.teacher], one.teacher_needs))
+        teacher = teachers[one.teacher] if one.teacher < len(teachers) else None
+        if teacher is not None:
+            asked.insert(0, ("teacher", teacher, one.teacher_needs))
         for who, model, needs in asked:
             reason = models.cannot_give(model, needs)
             if reason:

@@ -1,82 +1,67 @@
-"""Where models, tokenizers and data are found by their names."""
+"""Where models, tokenizers and data are found by their names, and what is taken where they are handed over."""
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
 from ackd import models, tasks
-from ackd.building.checks import check_classes, check_device
+from ackd.config import Init, Precision
 from ackd.errors import InputError
-from ackd.models import Init, Model, StudentFactory, Tokenizer
-from ackd.numerics.memory import reuse_memory
-from ackd.numerics.precision import Precision
+from ackd.models import Model, StudentFactory, Tokenizer
+from ackd.tasks.data_sets import Data, is_named
 from ackd.teachers import ModelTeacher
-from ackd.types import Shape
+from ackd.types import Shape, Teacher
 
 logger = logging.getLogger("ackd")
 
+Source: TypeAlias = str | Path | Model | Teacher  # of a teacher
+StudentSource: TypeAlias = str | Path | Model | models.Config | Callable[[], Model]
 
-def students(
-    *,
-    task: str,
-    students: Sequence[str] = (),
-    teacher: str | None = None,
-    student_layers: int | None = None,
-    student_init: Init = "even",
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    data: str | None = None,
-    text_columns: Sequence[str] = (),
-    label_column: str | None = None,
-    data_seed: int = 0,
-    **cut: Any,
-) -> tuple[tasks.Task, list[StudentFactory], Tokenizer]:
-    """A task and what makes students for it, where nobody else answers, with the tokenizer that all of them share.
 
-    Args:
-        task: as `prepare` takes it, and the rest likewise.
-        students: one folder, hub id or JSON config for each student.
-        teacher: whose layers and tokenizer a student takes; it answers nothing.
-        student_layers: the one student starts as so many of its layers.
-        student_init: as the rest.
-        device: cpu, cuda or cuda:1.
-        precision: fp32 | bf16.
-        data: as the rest.
-        text_columns: as the rest.
-        label_column: as the rest.
-        data_seed: as the rest.
-        **cut: dev_data, max_examples, reward_examples, reward_from, max_length.
+def several(teacher: Source | Sequence[Source]) -> list[Source]:
+    """The teachers as a list; one stands for itself.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: if one is nothing that can teach.
     """
-    reuse_memory()
-    place = check_device(device)
-    spec = tasks.spec_of(task, data=data, text_columns=text_columns, label_column=label_column)
-    own = next((one for one in students if not one.endswith(".json")), None)
-    tokenizer = find_tokenizer(task, [teacher] if teacher is not None else [], own)
-    first = (teacher_of(teacher, str(place), precision)[0].model, teacher) if teacher is not None else None
-    if first is not None and student_layers is not None:
-        check_classes(spec, first[0], first[1], own_data=bool(text_columns))
-    for one in students:
-        if not one.endswith(".json") and not models.same_vocabulary(models.load_tokenizer(one), tokenizer):
-            raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
-    factories = [
-        student_of(one, student_layers, first, tokenizer, spec.num_labels, student_init)[0]
-        for one in students or (None,)
-    ]
-    source = {"data": data, "text_columns": tuple(text_columns), "label_column": label_column, "seed": data_seed}
-    seen = seen_by([teacher] if teacher is not None else [], students, cut.get("reward_from", tasks.TRAIN))
-    return task_of(task, tokenizer, seen=seen, **source, **cut), factories, tokenizer
+    found = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    for one in found:
+        if not (isinstance(one, (str, Path)) or models.is_model(one) or _answers(one)):
+            raise InputError(
+                f"a teacher is a {type(one).__name__}: give a folder, a hub id, a transformers model, or an object "
+                "with the methods of ackd.Teacher"
+            )
+    return found
+
+
+def _answers(one: object) -> bool:
+    return callable(one) and all(hasattr(one, name) for name in ("shape", "fingerprint", "price"))
+
+
+def shown(source: object) -> str:
+    """What a sentence calls a model."""
+    if isinstance(source, (str, Path)):
+        return str(source)
+    named = getattr(source, "name_or_path", "")
+    return named or f"a {type(source).__name__}"
+
+
+def folder_of(source: object) -> str | None:
+    """Where a model was read from, as far as it says so; the folder of a config has none."""
+    if isinstance(source, (str, Path)):
+        return None if str(source).endswith(".json") else str(source)
+    return getattr(source, "name_or_path", "") or None
 
 
 def student_of(
-    source: str | None,
+    source: StudentSource | None,
     layers: int | None,
     teacher: tuple[Model, str] | None,
     tokenizer: Tokenizer,
@@ -96,19 +81,24 @@ def student_of(
         if teacher is None:
             raise InputError("--student-layers are those of a teacher, and none was named: give --student instead")
         make = models.from_layers(teacher[0], layers, init)
-    elif source.endswith(".json"):
-        if layers is not None:
-            raise InputError(f"{source} says how many layers the student has: leave --student-layers away")
-        make = models.from_config(models.read_config(source, num_labels))
+    elif layers is not None and not begins_as_model(source):
+        raise InputError(f"{shown(source)} says how many layers the student has: leave --student-layers away")
     else:
-        make = models.from_checkpoint(source, num_labels)
+        make = _factory(source, num_labels)
         if layers is not None:
             make = _layers_of(make, layers, init)
     with torch.random.fork_rng():
         model = make()
+    if not models.is_model(model):
+        raise InputError(f"the student's function made a {type(model).__name__}: let it make a transformers model")
     shape = models.shape_of(model)
+    if not isinstance(source, str) and model.config.num_labels != num_labels:
+        raise InputError(
+            f"the student has {model.config.num_labels} outputs, and the task {num_labels}: make it with "
+            f"num_labels={num_labels}"
+        )
     if shape.vocabulary < len(tokenizer):
-        name = source or (teacher[1] if teacher is not None else None)
+        name = teacher[1] if source is None and teacher is not None else shown(source)
         raise InputError(
             f"{name} has a vocabulary of {shape.vocabulary}, less than the {len(tokenizer)} tokens of the tokenizer: "
             "take a model and a tokenizer that were made for each other"
@@ -116,21 +106,69 @@ def student_of(
     return models.padding_with(make, models.padding_of(model, tokenizer)), shape
 
 
+def begins_as_model(source: StudentSource | None) -> bool:
+    """Whether a student starts as a model that is there, with what that has learned and its tokenizer."""
+    if isinstance(source, (str, Path)):
+        return not str(source).endswith(".json")
+    return models.is_model(source)
+
+
+def _factory(source: StudentSource, num_labels: int) -> StudentFactory:
+    """What makes students of a model, a config or a function."""
+    if models.is_model(source):
+        template = models.whole(copy.deepcopy(source))  # it may be the teacher as well, which is frozen
+        if not any(one.requires_grad for one in template.parameters()):
+            template.requires_grad_(True)
+        return lambda: copy.deepcopy(template)
+    if models.is_config(source):
+        config = copy.deepcopy(source)
+        config.num_labels, config.dtype = num_labels, torch.float32
+        return models.from_config(config)
+    if isinstance(source, (str, Path)):
+        if str(source).endswith(".json"):
+            return models.from_config(models.read_config(source, num_labels))
+        return models.from_checkpoint(source, num_labels)
+    if not callable(source):
+        raise InputError(
+            f"the student is a {type(source).__name__}: give a folder, a hub id, a transformers model or config, or a "
+            "function that makes a model"
+        )
+    return source
+
+
 def _layers_of(whole: StudentFactory, count: int, init: Init) -> StudentFactory:
     """Students cut from a checkpoint that is read for each, since it may have a head to draw anew."""
     return lambda: models.from_layers(whole(), count, init)()
 
 
-def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> Tokenizer:
+def tokenizer_of(source: Source | StudentSource, given: Tokenizer | None = None) -> Tokenizer:
+    """The tokenizer of a model: that of its folder, or else the one that was handed over.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if given is not None and not isinstance(source, (str, Path)):
+        return models.padded(given)
+    folder = folder_of(source)
+    if folder is None:
+        raise InputError(f"nothing says in which tokens {shown(source)} reads: hand over its tokenizer with tokenizer=")
+    return models.load_tokenizer(folder, padding=True)
+
+
+def find_tokenizer(
+    task: str, teachers: Sequence[Source], student: StudentSource | None, given: Tokenizer | None = None
+) -> Tokenizer:
     """The first teacher's; without a teacher the student's, or that of a generated task where this is a config alone.
 
     Raises:
         InputError: if there is none.
     """
     if teachers:
-        return models.load_tokenizer(teachers[0], padding=True)
-    if student is not None and not student.endswith(".json"):
-        return models.load_tokenizer(student, padding=True)
+        return tokenizer_of(teachers[0], given)
+    if student is not None and begins_as_model(student):
+        return tokenizer_of(student, given)
+    if given is not None:
+        return models.padded(given)
     if task not in tasks.EMBEDDED:
         raise InputError(
             f"no teacher was named, nor a student that brings a tokenizer for {task}: "
@@ -139,7 +177,7 @@ def find_tokenizer(task: str, teachers: Sequence[str], student: str | None) -> T
     return tasks.embedded_tokenizer(task)
 
 
-def seen_by(teachers: Sequence[str], starts: Sequence[str | None], reward_from: str) -> tasks.Seen:
+def seen_by(teachers: Sequence[Source], starts: Sequence[StudentSource | None], reward_from: str) -> tasks.Seen:
     """What the models of a run have been trained on, together; tells of those that do not say.
 
     Args:
@@ -151,32 +189,78 @@ def seen_by(teachers: Sequence[str], starts: Sequence[str | None], reward_from: 
         InputError: if what one says is damaged.
     """
     found = []
-    models_named = [one for one in starts if one is not None and not one.endswith(".json")]
-    for place, source in enumerate(dict.fromkeys([*teachers, *models_named])):
-        seen = tasks.read_seen(source)
+    begun = [(one, True) for one in teachers]
+    begun += [(one, False) for one in starts if one is not None and begins_as_model(one)]
+    for source, taught in {shown(one): (one, taught) for one, taught in reversed(begun)}.values():
+        seen = _said(source)
         if seen is None:
-            begun = place < len(teachers) or models.is_classifier(source)
-            seen = tasks.UNKNOWN if begun else tasks.NOTHING
+            known = taught or not isinstance(source, (str, Path)) or models.is_classifier(source)
+            seen = tasks.UNKNOWN if known else tasks.NOTHING
         if not seen.complete and reward_from == tasks.TRAIN:
             logger.warning(
                 "%s does not say all that it was trained on, so it may know the reward split: take --reward-from "
                 "dev:0.5, or a model of ackd finetune",
-                source,
+                shown(source),
             )
         found.append(seen)
     return tasks.together(found)
 
 
+def _said(source: object) -> tasks.Seen | None:
+    """What a model says that it has seen, if it does."""
+    if isinstance(source, (str, Path)):
+        return tasks.read_seen(source)
+    folder = folder_of(source)
+    return tasks.read_seen(folder) if folder is not None and Path(folder).is_dir() else None
+
+
+def teacher_of(
+    source: Source, device: str, precision: Precision, tokenizer: Tokenizer | None = None
+) -> tuple[Teacher, Tokenizer]:
+    """A teacher and its tokenizer; those who name the same share it, since it never changes.
+
+    Args:
+        source: where it is read from, or the teacher itself.
+        device: where it computes.
+        precision: what it computes in.
+        tokenizer: of a teacher that is handed over.
+
+    Raises:
+        InputError: if there is no such model, or no tokenizer for it.
+    """
+    if isinstance(source, (str, Path)):
+        return _loaded(str(source), device, precision)
+    its = tokenizer_of(source, tokenizer)
+    if not models.is_model(source):
+        return source, its
+    models.shape_of(source)
+    models.padding_of(models.whole(source, device).eval(), its)
+    return ModelTeacher(source, precision=precision), its
+
+
 @lru_cache(maxsize=4)
-def teacher_of(source: str, device: str, precision: Precision) -> tuple[ModelTeacher, Tokenizer]:
-    """A teacher and its tokenizer; those who name the same share it, since it never changes."""
+def _loaded(source: str, device: str, precision: Precision) -> tuple[ModelTeacher, Tokenizer]:
     model, tokenizer = models.load_model(source, device=device), models.load_tokenizer(source, padding=True)
     models.shape_of(model)
     models.padding_of(model, tokenizer)
     return ModelTeacher(model, precision=precision), tokenizer
 
 
-@lru_cache(maxsize=4)
-def task_of(name: str, tokenizer: Tokenizer, **source: Any) -> tasks.Task:
+def model_of(teacher: Teacher) -> Model | None:
+    """The model that answers, where it is one."""
+    return teacher.model if isinstance(teacher, ModelTeacher) else None
+
+
+def task_of(
+    name: str, tokenizer: Tokenizer, *, data: Data | None = None, dev_data: Data | None = None, **cut: Any
+) -> tasks.Task:
     """A task, as `ackd.tasks.load` takes it; those who name the same share it, since it never changes."""
+    cut["text_columns"] = tuple(cut.get("text_columns", ()))
+    if all(one is None or is_named(one) for one in (data, dev_data)):
+        return _task(name, tokenizer, data=data, dev_data=dev_data, **cut)
+    return tasks.load(name, tokenizer, data=data, dev_data=dev_data, **cut)
+
+
+@lru_cache(maxsize=4)
+def _task(name: str, tokenizer: Tokenizer, **source: Any) -> tasks.Task:
     return tasks.load(name, tokenizer, **source)

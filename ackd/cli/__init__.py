@@ -21,7 +21,6 @@ from ackd.cli.federate import Federate
 from ackd.cli.finetune import Finetune
 from ackd.cli.generate import Generate
 from ackd.cli.mutual import Mutual
-from ackd.cli.options import RunOptions
 from ackd.cli.policies import Policies
 from ackd.cli.predict import Predict
 from ackd.cli.presets import Presets
@@ -31,8 +30,9 @@ from ackd.cli.report import Report
 from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
-from ackd.cli.workers import WorkerOptions
 from ackd.errors import InputError, Once, unknown
+from ackd.experiments.options import RunConfig
+from ackd.experiments.workers import WorkerConfig
 from ackd.runs.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # of a whole number
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _refuse_copies(command: object) -> None:
     """Keeps a launcher from starting several of a command that works by itself."""
-    if isinstance(command, Distill) or (isinstance(command, WorkerOptions) and command.backend == "torchrun"):
+    if isinstance(command, Distill) or (isinstance(command, WorkerConfig) and command.backend == "torchrun"):
         return
     accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # its mark
     if accelerate or ("TORCHELASTIC_RUN_ID" in os.environ and not isinstance(command, FillCache | Score)):
@@ -134,6 +134,6 @@ def _line(said: object) -> str:
 
 def _goes_on(command: object) -> str:
     """How a command that was stopped is taken up again."""
-    if isinstance(command, RunOptions | Score):
+    if isinstance(command, RunConfig | Score):
         return "; --resume goes on"
     return "; the same command goes on" if isinstance(command, FillCache) else ""

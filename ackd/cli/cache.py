@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ackd.cli.options import DataOptions, PairOptions, progress
-from ackd.cli.workers import OnItsDevice, WorkerOptions
+from ackd.config import DataConfig, KnowledgeConfig, ModelConfig
+from ackd.experiments.progress import progress
+from ackd.experiments.workers import OnItsDevice, WorkerConfig
 
 if TYPE_CHECKING:
-    from ackd.cli.filling import Filled
+    from ackd.experiments.filling import Filled
 
 PARTS = 16  # that each worker fills one after the other
 
 
-@dataclass(kw_only=True)
-class FillCache(DataOptions, PairOptions, WorkerOptions):
+@dataclass(frozen=True, kw_only=True)
+class FillCache(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
 
     task: str
@@ -40,10 +41,10 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""
-        from ackd.cli.filling import Filler
         from ackd.distributed.jobs import run_jobs
         from ackd.distributed.shards import own_device, own_shard, parse_shard
         from ackd.errors import InputError
+        from ackd.experiments.filling import Filler
         from ackd.teachers.cache.plan import readable
 
         if self.serves():
@@ -51,10 +52,12 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
         self.check_workers(self.device)
         if self.batch_size < 1:
             raise InputError(f"the batch size must be above 0, got {self.batch_size}")
-        if self.shard is None and self.backend != "torchrun":
-            self.shard, self.device = own_shard(), own_device(self.device)
-        place, shards = parse_shard("1/1" if self.shard is None else self.shard)
-        filler = Filler(self)
+        shard, device = self.shard, self.device
+        if shard is None and self.backend != "torchrun":
+            shard, device = own_shard(), own_device(device)
+        place, shards = parse_shard("1/1" if shard is None else shard)
+        own = replace(self, device=device)
+        filler = Filler(own)
         asks = len(filler.teachers) * sum(map(len, filler.groups[place::shards]))
         with progress(asks, f"cache ({self.task})", "example") as bar:
             if not self.remote or self.backend == "dummy":
@@ -67,7 +70,7 @@ class FillCache(DataOptions, PairOptions, WorkerOptions):
                     bar.update(sum(one.examples for one in answer))
 
                 with closing(
-                    self.start_workers(OnItsDevice(partial(Filler, alike=filler.identity), self), self.device)
+                    self.start_workers(OnItsDevice(partial(Filler, alike=filler.identity), own), device)
                 ) as crew:
                     told = [one for _, one in run_jobs(crew, jobs, seconds=self.step_timeout, on_answer=count)]
         for parts_told in zip(*told, strict=True):  # of each teacher

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, ModelOptions, RecipeOptions, RunOptions, progress
+from ackd.config import DataConfig, ModelConfig, RecipeConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import progress
+from ackd.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
 
 
-@dataclass(kw_only=True)
-class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Federate(DataConfig, ModelConfig, RecipeConfig, RunConfig):
     """Simulate a federation: clients with their own parts of the training data, averaged by FedAvg, from the starting
     model and from one that was distilled from the clients' own models.
 
@@ -69,9 +72,8 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
 
     def run(self) -> None:
         """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
-        from ackd.building.sources import find_tokenizer
-        from ackd.cli.results import ledger_lines, rewarded
-        from ackd.cli.student_card import Origin, write_card
+        from ackd.experiments.results import ledger_lines, rewarded
+        from ackd.experiments.student_card import Origin, write_card
         from ackd.federation.outcome import outcome
         from ackd.federation.rounds import Rounds
         from ackd.ledger import Ledger
@@ -114,12 +116,12 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
         text = _tabulate(result)
         folder.write_text("table.md", text + "\n")
         best = max(self.starts, key=lambda start: (result["starts"][start]["score"], -result["starts"][start]["loss"]))
-        tokenizer = find_tokenizer(self.task, [self.teacher] if self.teacher else [], self.student)
         model = federation.holding(ends[best])
-        save_classifier(folder.path / "student", model, tokenizer, federation.task)
+        save_classifier(folder.path / "student", model, federation.task)
         how = f"federated averaging over {self.clients} clients in {self.rounds} rounds, from the {best} start"
         scores = {result["dev"]: {result["metric"]: result["starts"][best]["dev_score"]}}
-        write_card(folder, Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how}))
+        origin = Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how})
+        write_card(folder.path / "student", folder.settings, origin)
         folder.write_json("ledger.json", total.as_dict())
         seconds = round(time.perf_counter() - started, 3)
         folder.write_json("result.json", {**result, **rewarded(federation.task), "saved": best, "seconds": seconds})
@@ -150,7 +152,10 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
             raise InputError(f"--temperature is {self.temperature}: give a number above 0")
         if not 0 <= self.kd_weight <= 1:
             raise InputError(f"--kd-weight is {self.kd_weight}: give a number from 0 to 1")
-        self.recipe()
+        self._recipe()
+
+    def _recipe(self) -> Recipe:
+        return Recipe.of(part(self, RecipeConfig))
 
     @contextmanager
     def _curves(self, folder: RunFolder, start: str, bar: tqdm[Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
@@ -172,18 +177,18 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
     def _federation(self) -> Federation:
         import numpy as np
 
-        from ackd.building.sources import students
+        from ackd.building.students import students
         from ackd.errors import InputError
         from ackd.federation.clients import ClientSplit
         from ackd.federation.federated import Federation
         from ackd.numerics.streams import Streams
 
-        task, (make,), _ = students(
+        task, (make,) = students(
             task=self.task,
             students=() if self.student is None else (self.student,),
             teacher=self.teacher,
-            **self.data_settings(),
-            **{name: value for name, value in self.model_settings().items() if name != "student"},
+            **part(self, DataConfig),
+            **{name: value for name, value in part(self, ModelConfig).items() if name != "student"},
         )
         count = len(task.train)
         if self.public_examples >= count:
@@ -195,7 +200,7 @@ class Federate(DataOptions, ModelOptions, RecipeOptions, RunOptions):
         with Streams(self.seed).initialising():
             model = make().to("cpu")
         setting = {name: getattr(self, name) for name in ("batch_size", "lr", "device", "precision")}
-        setting["recipe"] = self.recipe()
+        setting["recipe"] = self._recipe()
         return Federation(task, public, [private[part] for part in parts], model, self.seed, setting)
 
 

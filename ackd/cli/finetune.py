@@ -6,7 +6,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, LengthOptions, OutputOptions, RecipeOptions, move, progress
+from ackd.config import DataConfig, LengthConfig, RecipeConfig, cut, part
+from ackd.experiments.options import OutputConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.models import StudentFactory, Tokenizer
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 EPOCHS = 3.0  # where nobody says how long to train
 
 
-@dataclass(kw_only=True)
-class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
+@dataclass(frozen=True, kw_only=True)
+class Finetune(DataConfig, LengthConfig, RecipeConfig, OutputConfig):
     """Fine-tune a model on a task's labels, as a teacher for the other commands."""
 
     task: str
@@ -35,30 +37,30 @@ class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
-            self.epochs = EPOCHS
+            object.__setattr__(self, "epochs", EPOCHS)
 
     def run(self) -> None:
         """Trains, reports on dev, and saves the model under OUTPUT/model."""
         from ackd import tasks
         from ackd.building.checks import check_device
         from ackd.building.sources import seen_by
-        from ackd.cli.results import summary
+        from ackd.experiments.results import summary
         from ackd.runs.folder import RunFolder
         from ackd.training.distillation import Distillation
         from ackd.training.loop import distill
-        from ackd.training.recipe import check_length
+        from ackd.training.recipe import Recipe, check_length, length
         from ackd.types import Selection
 
         folder = RunFolder(self.output, overwrite=self.overwrite, inputs=(self.model, self.data))
         device = check_device(self.device)
         check_length(self.steps, self.epochs)
-        recipe = self.recipe()
-        given = self.data_settings()
-        spec = tasks.spec_of(self.task, **{name: given[name] for name in ("data", "text_columns", "label_column")})
+        recipe = Recipe.of(part(self, RecipeConfig))
+        columns: dict[str, Any] = {"text_columns": self.text_columns, "label_column": self.label_column}
+        spec = tasks.spec_of(self.task, data=self.data, **columns)
         make, tokenizer = self._start(spec)
-        seed, seen = given.pop("data_seed"), seen_by((), (self.model,), self.reward_from)
-        task = tasks.load(self.task, tokenizer, **given, seed=seed, seen=seen)
-        steps = self.length(len(task.train), self.batch_size)
+        seen = seen_by((), (self.model,), self.reward_from)
+        task = tasks.load(self.task, tokenizer, data=self.data, dev_data=self.dev_data, seen=seen, **cut(self))
+        steps = length(self.steps, self.epochs, examples=len(task.train), batch=self.batch_size)
         how: dict[str, Any] = {"batch_size": self.batch_size, "lr": self.lr, "recipe": recipe, "device": device}
         training = Distillation(task, (), make, steps=steps, **how)
         folder.begin("finetune", asdict(self))
@@ -66,7 +68,7 @@ class Finetune(DataOptions, LengthOptions, RecipeOptions, OutputOptions):
         with progress(steps, "finetune") as bar:
             distill(training, Selection(), seed=self.seed, on_phase=lambda done, _: move(bar, done))
         standings = {name: training.measure(split, name) for name, split in task.dev.items()}
-        tasks.save_classifier(folder.path / "model", training.student.model, tokenizer, task)
+        tasks.save_classifier(folder.path / "model", training.student.model, task)
         result = summary(task, standings, policy="labels", seed=self.seed, steps=steps)
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         folder.write_json("ledger.json", training.ledger.as_dict())

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ackd.cli.options import Precision, ResumableOptions, move, progress
+from ackd.config import Precision
+from ackd.experiments.options import ResumableConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.corpora import Corpus, Writing
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 SAMPLES = 20  # chunks that are written as text, to look at
 
 
-@dataclass(kw_only=True)
-class Generate(ResumableOptions):
+@dataclass(frozen=True, kw_only=True)
+class Generate(ResumableConfig):
     """Let a language model go on with the beginning of each chunk of a corpus: texts for sequence distillation, which
     `ackd pretrain` learns from.
     """

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import DataOptions, LearningOptions, Precision, RunOptions, move, progress
+from ackd.config import DataConfig, Precision, RecipeConfig, TrainingConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.types import Report
@@ -16,8 +18,8 @@ INTERVAL = 20  # optimizer steps between two points of the curves
 COLUMNS = ("step", "student", "label_loss", "peer_loss", "accuracy")
 
 
-@dataclass(kw_only=True)
-class Mutual(DataOptions, LearningOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Mutual(DataConfig, TrainingConfig, RunConfig):
     """Train two or more students side by side, each learning from the labels and from the others (deep mutual
     learning). The one that stands best on the reward split is saved.
     """
@@ -38,21 +40,24 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
 
     def run(self) -> None:
         """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
-        from ackd.building.sources import students
-        from ackd.cli.results import ledger_lines, summary
-        from ackd.cli.student_card import Origin, write_card
+        from ackd.building.students import students
+        from ackd.experiments.results import ledger_lines, summary
+        from ackd.experiments.student_card import Origin, write_card
         from ackd.federation.mutual import MutualLearning
         from ackd.tasks import save_classifier
+        from ackd.training.recipe import Recipe, length
 
         folder = self.run_folder((*self.students, self.data))
         if self.finished(folder, "mutual"):
             return
         where: dict[str, Any] = {"device": self.device, "precision": self.precision}
-        task, factories, tokenizer = students(task=self.task, students=self.students, **self.data_settings(), **where)
+        task, factories = students(task=self.task, students=self.students, **part(self, DataConfig), **where)
         how: dict[str, Any] = dict(where)
-        how["steps"] = self.length(len(task.train), self.batch_size * self.accumulate)
+        how["steps"] = length(
+            self.steps, self.epochs, examples=len(task.train), batch=self.batch_size * self.accumulate
+        )
         how |= {name: getattr(self, name) for name in ("batch_size", "accumulate", "lr")}
-        how |= {"recipe": self.recipe(), "compiled": self.compile}
+        how |= {"recipe": Recipe.of(part(self, RecipeConfig)), "compiled": self.compile}
         learning = MutualLearning(task, factories, dropout=self.peer_dropout, **how)
         folder.begin("mutual", asdict(self))
         started = time.perf_counter()
@@ -78,7 +83,7 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             for k, name in enumerate(self.students)
         ]
         model = learning.peers[best].student.model
-        save_classifier(folder.path / "student", model, tokenizer, task)
+        save_classifier(folder.path / "student", model, task)
         folder.write_json("ledger.json", learning.ledger.as_dict())
         result = summary(
             task,
@@ -91,7 +96,8 @@ class Mutual(DataOptions, LearningOptions, RunOptions):
             seconds=round(time.perf_counter() - started, 3),
         )
         made = f"deep mutual learning of {len(self.students)} students, of which this is number {best + 1}"
-        write_card(folder, Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students))
+        origin = Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.students)
+        write_card(folder.path / "student", folder.settings, origin)
         folder.write_json("result.json", result)
         journal.finish()
         for k, cell in enumerate(cells):

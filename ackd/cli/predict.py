@@ -7,14 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import Precision, TextOptions, move, progress
+from ackd.config import Precision, TextConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@dataclass(kw_only=True)
-class Predict(TextOptions):
+@dataclass(frozen=True, kw_only=True)
+class Predict(TextConfig):
     """Write a model's predictions for the test split of a GLUE task, as its leaderboard takes them, or for texts of
     your own.
     """

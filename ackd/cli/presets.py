@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Presets:
     """List the published methods, or show what is known of one."""
 

@@ -7,7 +7,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import LengthOptions, Precision, RecipeOptions, RunOptions, move, progress
+from ackd.config import LengthConfig, Precision, RecipeConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 INTERVAL = 20  # optimizer steps between two points of the curve
 
 
-@dataclass(kw_only=True)
-class Pretrain(RunOptions, LengthOptions, RecipeOptions):
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(RunConfig, LengthConfig, RecipeConfig):
     """Pre-train a causal language model on text, with or without a teacher's next-token distributions."""
 
     corpus: str
@@ -148,7 +150,7 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
 
     def _check(self) -> None:
         from ackd.errors import InputError
-        from ackd.training.recipe import check_length
+        from ackd.training.recipe import Recipe, check_length
 
         if (self.config is None) == (self.student is None):
             raise InputError("say what the student is: --config with a JSON file, or --student, and not both")
@@ -158,7 +160,7 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
             raise InputError(f"--{said[0]} and --{said[1]} both say how long to train: name one of them")
         if self.flops is not None and not 0 < self.flops < math.inf:
             raise InputError(f"the FLOPs must be above 0, got {self.flops}")
-        self.recipe()
+        Recipe.of(part(self, RecipeConfig))
         for name, value in (("batch size", self.batch_size), ("batches of a step", self.accumulate)):
             if value < 1:
                 raise InputError(f"the {name} must be above 0, got {value}")
@@ -247,11 +249,11 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
         from ackd.knowledge import Tokens
         from ackd.training.budget import afford
         from ackd.training.distillation import Distillation
-        from ackd.training.recipe import length
+        from ackd.training.recipe import Recipe, length
         from ackd.types import Selection
 
-        part = corpora.part(len(corpus), self.part)
-        task, (first, last) = corpora.language_task(corpus, part, dev, self.dev_share)
+        blocks = corpora.part(len(corpus), self.part)
+        task, (first, last) = corpora.language_task(corpus, blocks, dev, self.dev_share)
         passes = self.epochs if self.epochs is not None or self.steps is not None else 1.0
         steps = length(self.steps, passes, examples=len(task.train), batch=self.batch_size * self.accumulate)
         training = Distillation(
@@ -263,7 +265,7 @@ class Pretrain(RunOptions, LengthOptions, RecipeOptions):
             batch_size=self.batch_size,
             accumulate=self.accumulate,
             lr=self.lr,
-            recipe=self.recipe(),
+            recipe=Recipe.of(part(self, RecipeConfig)),
             scale_steps=0,
             device=device,
             precision=self.precision,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ackd.cli.options import OutputOptions
+from ackd.experiments.options import OutputConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ackd.corpora import Corpus
 
 
-@dataclass(kw_only=True)
-class RefineData(OutputOptions):
+@dataclass(frozen=True, kw_only=True)
+class RefineData(OutputConfig):
     """Keep the part of a corpus that a teacher knows best compared with a small reference model (MiniPLM)."""
 
     teacher_scores: tuple[str, ...]

@@ -18,7 +18,7 @@ REPORTED = ("train", "distill", "evaluate")
 SUBJECTS = {"evaluate": "tasks", "pretrain": "corpus"}  # the setting that says what a run is about, if not its task
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Draw what a run of train, distill, evaluate, tune, federate, mutual or pretrain did: pictures, and one HTML page
     that holds them all.

@@ -11,7 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ackd.cli.options import Precision, ResumableOptions, move, progress
+from ackd.config import Precision
+from ackd.experiments.options import ResumableConfig
+from ackd.experiments.progress import move, progress
 
 if TYPE_CHECKING:
     from ackd.corpora import Corpus
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from ackd.runs.folder import RunFolder
 
 
-@dataclass(kw_only=True)
-class Score(ResumableOptions):
+@dataclass(frozen=True, kw_only=True)
+class Score(ResumableConfig):
     """Score each chunk of a corpus by a causal language model's mean loss, for `ackd refine-data`."""
 
     model: str
@@ -48,9 +50,11 @@ class Score(ResumableOptions):
         from ackd.teachers import ModelTeacher
 
         if self.shard is None:
-            self.shard, self.device = own_shard(), own_device(self.device)
-            if self.shard != "1/1":
-                self.output = str(Path(self.output) / f"shard-{self.shard.replace('/', '-of-')}")
+            shard, output = own_shard(), self.output
+            if shard != "1/1":
+                output = str(Path(output) / f"shard-{shard.replace('/', '-of-')}")
+            replace(self, shard=shard, device=own_device(self.device), output=output).run()
+            return
         folder = self.run_folder((self.model, self.corpus))
         if self.finished(folder, "score"):
             return

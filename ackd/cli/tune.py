@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.options import CacheOptions, DataOptions, LearningOptions, ModelOptions, RunOptions, progress
+from ackd.config import CacheConfig, DataConfig, ModelConfig, TrainingConfig, part
+from ackd.experiments.options import RunConfig
+from ackd.experiments.progress import progress
 
 if TYPE_CHECKING:
     from ackd.experiments.grid import Grid, Pair
@@ -25,8 +27,8 @@ UNTUNED: Pair = (1.0, 0.5)
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
 
 
-@dataclass(kw_only=True)
-class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions):
+@dataclass(frozen=True, kw_only=True)
+class Tune(DataConfig, ModelConfig, CacheConfig, TrainingConfig, RunConfig):
     """Find the temperature and weight of plain distillation by grid search.
 
     Students of every pair are judged on the reward split, and dev is read at the end: for the pair that was chosen,
@@ -48,10 +50,9 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
 
     def run(self) -> None:
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
-        from ackd.building.sources import find_tokenizer
-        from ackd.cli.results import save_student
-        from ackd.cli.student_card import Origin, model_of
         from ackd.experiments.grid import Grid, pair, standing
+        from ackd.experiments.results import save_student
+        from ackd.experiments.student_card import Origin, model_of
         from ackd.ledger import Ledger
 
         folder = self.run_folder((*self.teacher, self.student, self.data, self.cache))
@@ -86,7 +87,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         taught = students.taught(pair(best), self.first_seed)
         told = {"transferred": "logits at temperature {temperature:g}, weight {kd_weight:g} of 1".format(**best)}
         origin = Origin(taught.task, taught.student.model, result, total, told, model_of(taught))
-        save_student(folder, taught, find_tokenizer(self.task, self.teacher, self.student), origin)
+        save_student(folder.path / "student", folder.settings, taught, origin)
         folder.write_json("ledger.json", total.as_dict())
         folder.write_json("result.json", {**result, "seconds": round(time.perf_counter() - started, 3)})
         shutil.rmtree(folder.path / "students", ignore_errors=True)
@@ -116,14 +117,12 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
     def _prepare(self, cell: Pair) -> Distillation:
         from ackd.building.setting import prepare
 
-        settings = {**self.data_settings(), **self.model_settings(), **self.cache_settings()}
         return prepare(
             task=self.task,
             teacher=self.teacher,
             preset=self._preset,
             options=_options(cell),
-            **settings,
-            **self.learning_settings(),
+            **part(self, DataConfig, ModelConfig, CacheConfig, TrainingConfig),
         )
 
     @property
@@ -134,8 +133,8 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
         self, students: Grid, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any], total: Ledger
     ) -> dict[str, Any]:
         """The fields of `result.json`; here, and only here, dev is read."""
-        from ackd.cli.results import summary, teacher_standings
         from ackd.experiments.grid import pair
+        from ackd.experiments.results import summary, teacher_standings
 
         control = next(row for row in rows if pair(row) == UNTUNED)
         chosen = pair(best)
@@ -214,7 +213,7 @@ class Tune(DataOptions, ModelOptions, CacheOptions, LearningOptions, RunOptions)
 
         words = ["ackd", "distill", "--task", self.task, "--teacher", *self.teacher]
         theirs = {field.name for field in dataclasses.fields(Distill)} - {"task", "teacher", "seed", "temperature"}
-        run = {field.name for field in dataclasses.fields(RunOptions)}
+        run = {field.name for field in dataclasses.fields(RunConfig)}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name not in theirs - run or value == field.default:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from ackd import models, tasks
 from ackd.building.checks import check_device, class_order
+from ackd.config import Precision
 from ackd.errors import InputError, unknown
 from ackd.files.writing import write_whole
 from ackd.ledger import Ledger
 from ackd.models import Model
-from ackd.numerics.precision import Precision
 from ackd.tasks import Split, Submission
 from ackd.teachers import ModelTeacher
 from ackd.training.measuring import answers

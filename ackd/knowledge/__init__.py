@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ackd.errors import InputError, unknown
 from ackd.knowledge.attention import Attention, AttentionKL, shared_heads
@@ -19,7 +21,7 @@ from ackd.knowledge.relations import Relations
 from ackd.knowledge.revision import Revision
 from ackd.knowledge.rkd import RkdAngle, RkdDistance
 from ackd.knowledge.tokens import Tokens
-from ackd.types import EMBEDDINGS, Knowledge, Shape
+from ackd.types import EMBEDDINGS, KNOWLEDGE_FAMILIES, Knowledge, Shape
 
 __all__ = [
     "DEFAULT",
@@ -36,6 +38,7 @@ __all__ = [
     "LogitsMse",
     "LogitsSoftCrossEntropy",
     "MaskedCorrelation",
+    "NewKnowledge",
     "Relations",
     "Revision",
     "RkdAngle",
@@ -96,12 +99,13 @@ _TYPES: dict[str, Callable[[_Models], Knowledge]] = {
     "rkd-distance": lambda m: RkdDistance(*m.both),
     "rkd-angle": lambda m: RkdAngle(*m.both),
 }
+NewKnowledge: TypeAlias = Callable[[Shape, Shape], Knowledge]  # of the sizes of student and teacher
 NAMES = tuple(_TYPES)
 DEFAULT = ("logits", "hidden", "attention")
 
 
 def build(
-    names: Sequence[str],
+    names: Sequence[str | Knowledge | NewKnowledge],
     student: Shape,
     teacher: Shape,
     *,
@@ -113,7 +117,8 @@ def build(
     """The named knowledge types for this pair of models, in the order of the names.
 
     Args:
-        names: some of `NAMES`.
+        names: some of `NAMES`, types of one's own, which are copied, or functions of the sizes of student and teacher
+            that make one.
         student: the student's sizes.
         teacher: the teacher's sizes.
         layers: the layer map, a rule or pairs; of a rule, the types whose paper uses one layer get the last pair.
@@ -124,14 +129,27 @@ def build(
     Raises:
         InputError: for an unknown or repeated name, or a type that the pair cannot satisfy.
     """
-    if len(set(names)) < len(names):
-        raise InputError(f"a knowledge type is named twice in {' '.join(names)}: name each once")
     for name in names:
-        if name not in _TYPES:
+        if isinstance(name, str) and name not in _TYPES:
             raise unknown("knowledge type", name, NAMES)
     models = _Models(student, teacher, layers, temperature)
-    made = [_TYPES[name](models) for name in names]
+    made = [_own(name, student, teacher) if not isinstance(name, str) else _TYPES[name](models) for name in names]
+    called = [one.name for one in made]
+    if len(set(called)) < len(called):
+        raise InputError(f"a knowledge type is named twice in {' '.join(called)}: name each once")
     for one in made:
         one.name += suffix
         one.teacher = teacher_place
+    return made
+
+
+def _own(given: Knowledge | NewKnowledge, student: Shape, teacher: Shape) -> Knowledge:
+    """A knowledge type that is handed over, new for each student."""
+    made = copy.deepcopy(given) if isinstance(given, Knowledge) else given(student, teacher)
+    if not isinstance(made, Knowledge):
+        raise InputError(
+            f"{given!r} makes a {type(made).__name__}: give an ackd.Knowledge, or a function that makes one"
+        )
+    if made.family not in KNOWLEDGE_FAMILIES:
+        raise InputError(f"the family of {made.name!r} is {made.family!r}: give one of {', '.join(KNOWLEDGE_FAMILIES)}")
     return made

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from ackd.mdp.choices import entries_of
 from ackd.mdp.episode import Episode, Phase
-from ackd.types import LABELS
+from ackd.types import KNOWLEDGE_FAMILIES, LABELS
 
 SCHEMA = 3
-FAMILIES = (LABELS, "logits", "hidden", "attention", "relation")
+FAMILIES = (LABELS, *KNOWLEDGE_FAMILIES)
 GLOBALS = (
     "progress",  # optimizer steps done / budget
     "horizon",  # log(1 + decisions left)

@@ -1,7 +1,6 @@
 """Transformers as this project sees them. Only here and in `ackd.tasks` is the library imported."""
 
 from ackd.models.build import (
-    Init,
     StudentFactory,
     from_checkpoint,
     from_config,
@@ -14,15 +13,21 @@ from ackd.models.cost import Cost, Meter
 from ackd.models.families import padding_of
 from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
 from ackd.models.load import (
+    Config,
     Tokenizer,
     class_names,
     is_classifier,
+    is_config,
+    is_model,
     load_model,
     load_tokenizer,
     model_folder,
+    padded,
     same_vocabulary,
     save_model,
     save_tokenizer,
+    unchanged,
+    whole,
 )
 from ackd.models.vocabulary import (
     SentenceEnds,
@@ -38,8 +43,8 @@ from ackd.models.vocabulary import (
 from ackd.models.writing import check_causal, go_on
 
 __all__ = [
+    "Config",
     "Cost",
-    "Init",
     "Meter",
     "Model",
     "SentenceEnds",
@@ -58,10 +63,13 @@ __all__ = [
     "from_layers",
     "go_on",
     "is_classifier",
+    "is_config",
+    "is_model",
     "language_config",
     "load_model",
     "load_tokenizer",
     "model_folder",
+    "padded",
     "padding_of",
     "padding_with",
     "read_config",
@@ -74,5 +82,7 @@ __all__ = [
     "small_config",
     "tokenizer_fingerprint",
     "train_tokenizer",
+    "unchanged",
     "vocabulary_size",
+    "whole",
 ]

@@ -6,12 +6,13 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
+from ackd.config import Init
 from ackd.errors import InputError, reason, unknown
 from ackd.models.families import check_family, cut_config, layer_lists
 from ackd.models.forward import Model
@@ -20,7 +21,6 @@ from ackd.models.load import load_model
 from ackd.numerics.spread import evenly
 
 StudentFactory: TypeAlias = Callable[[], Model]
-Init: TypeAlias = Literal["even", "first"]
 
 
 def from_layers(teacher: Model, count: int, init: Init = "even") -> StudentFactory:

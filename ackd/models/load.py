@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from transformers import (
@@ -13,6 +14,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
@@ -22,6 +25,7 @@ from ackd.models.families import check_family
 from ackd.models.forward import Model
 from ackd.models.guard import SLACK, check_runs, limited, read_settings
 
+Config: TypeAlias = PretrainedConfig
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -134,15 +138,42 @@ def load_tokenizer(source: str | Path, *, padding: bool = False) -> Tokenizer:
         length = tokenizer.model_max_length
         if type(length) not in (int, float) or not length > 0:
             raise ValueError(f"it cuts texts at {str(length)[:40]!r} tokens")
-        ids = tokenizer([TRIAL, ""], truncation=True, max_length=8)["input_ids"]
+        with unchanged(tokenizer):
+            ids = tokenizer([TRIAL, ""], truncation=True, max_length=8)["input_ids"]
         if not all(type(one) is int and one >= 0 for row in ids for one in row):
             raise ValueError("its tokens are no numbers")
-        if padding and tokenizer.pad_token is None and tokenizer.eos_token is not None:
-            tokenizer.pad_token = tokenizer.eos_token
+        if padding:
+            padded(tokenizer)
     except BaseException as error:  # the library below raises bare exceptions, and panics, which are none
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(_cannot_load("tokenizer", folder, error)) from error
+    return tokenizer
+
+
+@contextmanager
+def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
+    """Keeps how a tokenizer cuts and pads as its file has it: each call sets that anew, and saving would write it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.no_truncation()
+        backend.no_padding()
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
+
+
+def padded(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, able to pad: the end of a text stands for padding where it names none, as GPT-2's."""
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -163,6 +194,23 @@ def model_folder(source: str | Path) -> str:
     if path.is_absolute() or str(source).startswith(".") or str(source).count("/") > 1:
         raise InputError(f"there is no folder {source}")
     return str(source)
+
+
+def is_model(given: object) -> TypeGuard[Model]:
+    """Whether it is a transformers model."""
+    return isinstance(given, PreTrainedModel)
+
+
+def is_config(given: object) -> TypeGuard[Config]:
+    """Whether it is a transformers config."""
+    return isinstance(given, PretrainedConfig)
+
+
+def whole(model: Model, device: torch.device | str = "cpu") -> Model:
+    """A model as one is read from a folder: on its device, in float32, which its config says as well."""
+    model = model.to(device=device, dtype=torch.float32)
+    model.config.dtype = torch.float32
+    return model
 
 
 def is_classifier(source: str | Path) -> bool:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["fp32", "bf16"]
 
-
-def computing(precision: Precision, device: torch.device) -> torch.autocast:
+def computing(precision: str, device: torch.device) -> torch.autocast:
     """A context in which matrix products take `precision`; weights, optimizer and losses stay in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

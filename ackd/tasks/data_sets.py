@@ -1,18 +1,23 @@
-"""Data sets of the Hugging Face hub, and folders that `save_to_disk` wrote: their splits, as columns."""
+"""Data sets of the Hugging Face hub, of folders that `save_to_disk` wrote, and in memory: their splits, as columns."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 from ackd.errors import InputError, reason
 from ackd.files.json_rows import encodable
 from ackd.tasks.read import ENDINGS, Columns, library
 
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+Data: TypeAlias = Union[str, Path, "Dataset", "DatasetDict"]  # a name, or the data itself
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
+LABELS = ("label", "labels")  # what a column of labels is usually called
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[^\s:/]+)?")
 MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
 
@@ -20,6 +25,40 @@ MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
 def is_saved(folder: Path) -> bool:
     """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote this folder."""
     return any((folder / name).is_file() for name in (SPLITS, STATE))
+
+
+def is_named(data: Data) -> TypeGuard[str | Path]:
+    """Whether it is the name of a file, a folder or a data set of the hub, rather than the data."""
+    return isinstance(data, (str, Path))
+
+
+def given_splits(data: Dataset | DatasetDict) -> tuple[Columns | None, dict[str, Columns]]:
+    """A `Dataset`, which has no splits, or else the splits of a `DatasetDict` by their names.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    tables = library()
+    if isinstance(data, tables.Dataset):
+        return _of_library(data), {}
+    if isinstance(data, tables.DatasetDict):
+        return None, {str(split): _of_library(table) for split, table in data.items()}
+    raise InputError(
+        f"data is a {type(data).__name__}: give a Dataset or a DatasetDict of the datasets library, or the name of a "
+        "file, a folder or a data set of the hub"
+    )
+
+
+def columns_of(
+    data: Dataset | DatasetDict, split: str | None, text_columns: Sequence[str], label_column: str | None
+) -> tuple[Sequence[str], str | None]:
+    """The columns of a data set in memory; where none are named, one or two of text, and `label` or `labels`."""
+    features = (data if split is None else data[split]).features
+    if label_column is None:
+        label_column = next((name for name in LABELS if name in features), None)
+    texts = [name for name, kind in features.items() if str(getattr(kind, "dtype", "")) in ("string", "large_string")]
+    texts = [name for name in texts if name != label_column]
+    return text_columns or (texts if len(texts) <= 2 else ()), label_column
 
 
 def splits_of(data: str) -> dict[str, Columns]:

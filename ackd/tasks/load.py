@@ -5,13 +5,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError, unknown
 from ackd.tasks.cut import LEAST, Pool, part_of
+from ackd.tasks.data_sets import Data, is_named
 from ackd.tasks.embedded import EMBEDDED, generate
 from ackd.tasks.glue import GLUE
 from ackd.tasks.own import is_own, own_spec, own_task
@@ -30,7 +30,7 @@ INSTEAD = (
 
 
 def spec_of(
-    name: str, *, data: str | Path | None = None, text_columns: Sequence[str] = (), label_column: str | None = None
+    name: str, *, data: Data | None = None, text_columns: Sequence[str] = (), label_column: str | None = None
 ) -> TaskSpec:
     """What the task is, without tokenising it.
 
@@ -41,6 +41,7 @@ def spec_of(
         return own_spec(name, data, text_columns, label_column)
     if text_columns or label_column:
         raise InputError(f"columns are named, but no data: {OWN}")
+    assert data is None or is_named(data)
     known = GLUE if data is not None else {**EMBEDDED, **GLUE}
     if data is not None and name in EMBEDDED:
         raise InputError(f"the task {name} is generated and takes no data: leave --data away")
@@ -53,10 +54,10 @@ def load(
     name: str,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    data: str | Path | None = None,
+    data: Data | None = None,
     text_columns: Sequence[str] = (),
     label_column: str | None = None,
-    dev_data: str | Path | None = None,
+    dev_data: Data | None = None,
     max_examples: int | None = None,
     reward_examples: int = REWARD_EXAMPLES,
     reward_from: str = TRAIN,
@@ -74,11 +75,12 @@ def load(
         name: a GLUE task, a generated one, or any name for a user's own data.
         tokenizer: of the teacher and the student.
         data: a folder in the hub's layout; a user's own, which is a file, a folder that `save_to_disk` wrote, or
-            USER/NAME[:CONFIG] on the hub; GLUE on the hub if None, unless the task is generated.
+            USER/NAME[:CONFIG] on the hub, or a `Dataset` or `DatasetDict`; GLUE on the hub if None, unless the task is
+            generated.
         text_columns: one or two, of a user's own data.
         label_column: of a user's own data.
-        dev_data: a file to report on, where `data` is a user's own; otherwise what `data` has for it, or a fifth of it,
-            drawn by `seed`.
+        dev_data: a file or a `Dataset` to report on, where `data` is a user's own; otherwise what `data` has for it, or
+            a fifth of it, drawn by `seed`.
         max_examples: of the training data, drawn by `seed` from what the reward split leaves.
         reward_examples: how many the reward split takes of the training data, half of it at most.
         reward_from: train, or dev:PART, as dev:0.5: the reward split is that part of the first dev split, drawn by
@@ -125,7 +127,7 @@ def load(
 
     reports = {split: tokenise(those) for split, those in dev.items()}
     seen = seen.plus(pool.data, learned)
-    return Task(spec, tokenise(train), tokenise(reward), reports, reward_from, seen)
+    return Task(spec, tokenise(train), tokenise(reward), reports, reward_from, seen, tokenizer)
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length: int, seed: int) -> None:
@@ -179,14 +181,15 @@ def _share(reward_from: str) -> float | None:
 
 def _source(
     name: str,
-    data: str | Path | None,
+    data: Data | None,
     text_columns: Sequence[str],
     label_column: str | None,
-    dev_data: str | Path | None,
+    dev_data: Data | None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
     """The task, its training data before any cut, and what is reported on; None if that has to be cut from it."""
     if data is not None and is_own(data, text_columns, label_column):
         return own_task(name, data, text_columns, label_column, dev_data)
+    assert data is None or is_named(data)
     if dev_data is not None:
         raise InputError(f"--dev-data goes with data of your own, and {name} brings its own validation split")
     spec = spec_of(name, data=data, text_columns=text_columns, label_column=label_column)

@@ -1,4 +1,4 @@
-"""A user's own data: a file, a folder that `save_to_disk` wrote, or a data set of the hub."""
+"""A user's own data: a file, a folder that `save_to_disk` wrote, a data set of the hub, or one that is handed over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ackd.errors import InputError
-from ackd.tasks.data_sets import is_saved, splits_of
+from ackd.tasks.data_sets import Data, columns_of, given_splits, is_named, is_saved, splits_of
 from ackd.tasks.read import Columns, from_file
 from ackd.tasks.rows import Rows, has_labels, own_dev, own_rows, texts_alone
 from ackd.tasks.spec import TaskSpec
@@ -20,31 +20,30 @@ DEV = ("validation", "valid", "val", "dev", "eval", "test")  # what a split to r
 TEST = "test"
 
 
-def is_own(data: str | Path | None, text_columns: Sequence[str] = (), label_column: str | None = None) -> bool:
+def is_own(data: Data | None, text_columns: Sequence[str] = (), label_column: str | None = None) -> bool:
     """Whether data is a user's own, rather than GLUE or generated: it says itself what its columns are."""
     if data is None:
         return False
+    if not is_named(data):
+        return True
     return bool(text_columns or label_column) or Path(data).is_file() or is_saved(Path(data))
 
 
-def own_spec(name: str, data: str | Path, text_columns: Sequence[str], label_column: str | None) -> TaskSpec:
+def own_spec(name: str, data: Data, text_columns: Sequence[str], label_column: str | None) -> TaskSpec:
     """The task that a user's own data is.
 
     Raises:
         InputError: as `own_task`.
     """
-    if Path(data).is_file():
-        return own_rows(name, from_file(Path(data)), str(data), text_columns, label_column)[0]
-    split, table = _train(splits_of(str(data)), str(data))
-    return own_rows(name, table, _called(split, data), text_columns, label_column)[0]
+    return _read(name, data, text_columns, label_column)[0]
 
 
 def own_task(
     name: str,
-    data: str | Path,
+    data: Data,
     text_columns: Sequence[str],
     label_column: str | None,
-    dev_data: str | Path | None = None,
+    dev_data: Data | None = None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
     """The task, its training data, and what is reported on by its split's name; None if that has to be cut.
 
@@ -54,24 +53,50 @@ def own_task(
     Raises:
         InputError: if data, a split or a column is missing, or labels or texts are unfit.
     """
-    splits, first = {}, TRAIN
-    if Path(data).is_file():
-        spec, train = own_rows(name, from_file(Path(data)), str(data), text_columns, label_column)
-    else:
-        splits = splits_of(str(data))
-        first, table = _train(splits, str(data))
-        spec, train = own_rows(name, table, _called(first, data), text_columns, label_column)
+    spec, train, splits, first = _read(name, data, text_columns, label_column)
     if dev_data is not None:
-        return spec, train, {DEV[0]: own_dev(spec, from_file(Path(dev_data)), str(dev_data))}
+        return spec, train, {DEV[0]: own_dev(spec, _alone(dev_data), _called(None, dev_data))}
     for split in DEV:
         if split != first and split in splits and has_labels(splits[split], spec.label_column, _called(split, data)):
             if split != DEV[0]:
-                logger.warning("%s has no split %s with labels: dev is its split %s", data, DEV[0], split)
+                logger.warning("%s has no split %s with labels: dev is its split %s", _name(data), DEV[0], split)
             dev = own_dev(spec, splits[split], _called(split, data))
             return replace(spec, validation=(split,)), train, {split: dev}
-    if splits:
-        logger.warning("%s has no split for dev with labels: dev is a part of its split %s", data, first)
+    if splits and first is not None:
+        logger.warning("%s has no split for dev with labels: dev is a part of its split %s", _name(data), first)
     return spec, train, None
+
+
+def _read(
+    name: str, data: Data, text_columns: Sequence[str], label_column: str | None
+) -> tuple[TaskSpec, Rows, Mapping[str, Columns], str | None]:
+    """The task, its training data, the other splits if it has any, and what the first of them is called."""
+    table, splits, first = *_splits(data), None
+    if table is None:
+        first, table = _train(splits, _name(data))
+    if not is_named(data):
+        text_columns, label_column = columns_of(data, first, text_columns, label_column)
+    spec, train = own_rows(name, table, _called(first, data), text_columns, label_column)
+    return spec, train, splits, first
+
+
+def _splits(data: Data) -> tuple[Columns | None, Mapping[str, Columns]]:
+    """What has no splits, or else its splits by their names."""
+    if not is_named(data):
+        return given_splits(data)
+    if Path(data).is_file():
+        return from_file(Path(data)), {}
+    return None, splits_of(str(data))
+
+
+def _alone(data: Data) -> Columns:
+    """What has one split alone, as a file."""
+    if is_named(data):
+        return from_file(Path(data))
+    table, splits = given_splits(data)
+    if table is None and len(splits) != 1:
+        raise InputError(f"the data set to report on has the splits {', '.join(splits)}: give one of them")
+    return table if table is not None else next(iter(splits.values()))
 
 
 def own_texts(name: str, data: str | Path, text_columns: Sequence[str], split: str | None) -> Rows:
@@ -111,5 +136,9 @@ def _split(splits: Mapping[str, Columns], name: str, data: str, instead: str) ->
     return splits[name]
 
 
-def _called(split: str, data: str | Path) -> str:
-    return f"the {split} split of {data}"
+def _name(data: Data) -> str:
+    return str(data) if is_named(data) else "the data set"
+
+
+def _called(split: str | None, data: Data) -> str:
+    return _name(data) if split is None else f"the {split} split of {_name(data)}"

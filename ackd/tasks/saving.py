@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ackd.models import Model, Tokenizer, save_model
+from ackd.models import Model, save_model
 from ackd.tasks.seen import write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.task import Task
@@ -18,8 +18,9 @@ def name_outputs(model: Model, spec: TaskSpec) -> None:
     model.config.problem_type = "regression" if spec.regression else "single_label_classification"
 
 
-def save_classifier(folder: str | Path, model: Model, tokenizer: Tokenizer, task: Task) -> None:
+def save_classifier(folder: str | Path, model: Model, task: Task) -> None:
     """Writes a model that learned a task: weights, a config with the task's classes, tokenizer, and `seen.json`."""
+    assert task.tokenizer is not None
     name_outputs(model, task.spec)
-    save_model(folder, model, tokenizer)
+    save_model(folder, model, task.tokenizer)
     write_seen(folder, task.seen)

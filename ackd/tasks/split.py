@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError
+from ackd.models import unchanged
 from ackd.types import NO_TOKEN, Batch
 
 Indices = Sequence[int] | NDArray[np.int64]
@@ -66,7 +67,8 @@ class Split:
             InputError: if one has no token, as an empty text where the tokenizer adds none of its own.
         """
         columns = [list(column) for column in texts]
-        encoded = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False)
+        with unchanged(tokenizer):
+            encoded = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False)
         names = [name for name in tokenizer.model_input_names if name in encoded]
         lengths = [len(row) for row in encoded["input_ids"]]
         if 0 in lengths:

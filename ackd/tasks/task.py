@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
@@ -30,6 +31,7 @@ class Task:
     dev: Mapping[str, Split]  # by the validation split's name
     reward_from: str = TRAIN  # or dev:PART
     seen: Seen = NOTHING  # what has been learned from by who learns from `train`, and by the models of the run
+    tokenizer: PreTrainedTokenizerBase | None = None  # whose tokens the student reads, where one made them
 
     @property
     def dev_examples(self) -> int:

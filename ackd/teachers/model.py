@@ -8,9 +8,10 @@ from functools import cached_property
 
 import torch
 
+from ackd.config import Precision
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
-from ackd.numerics.precision import Precision, computing
+from ackd.numerics.precision import computing
 from ackd.types import Batch, Needs, Outputs, Shape
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ackd.ledger import Ledger
-from ackd.teachers.model import ModelTeacher
-from ackd.types import Batch, Needs, Outputs, Shape
+from ackd.types import Batch, Needs, Outputs, Shape, Teacher
 
 
 class OwnTokens:
@@ -19,7 +18,7 @@ class OwnTokens:
         longer: how many of its tokens there are for each of the student's, on average.
     """
 
-    def __init__(self, model: ModelTeacher, tokens: str, longer: float) -> None:
+    def __init__(self, model: Teacher, tokens: str, longer: float) -> None:
         self.model, self.tokens, self.longer = model, tokens, longer
 
     @property

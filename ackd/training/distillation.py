@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ackd.config import Precision
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory
-from ackd.numerics.precision import Precision
 from ackd.numerics.streams import Streams
 from ackd.stages import Stage, stage_at
 from ackd.tasks import Split, Task

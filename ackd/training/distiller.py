@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ackd.config import Precision
 from ackd.errors import InputError, not_finite
 from ackd.knowledge import assess, label_loss
 from ackd.ledger import Ledger
 from ackd.models import Meter
-from ackd.numerics.precision import Precision, computing
+from ackd.numerics.precision import computing
 from ackd.training.gradients import Compass, Pulls
 from ackd.training.mixture import Mixture, Scales
 from ackd.training.student import Student

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ackd.config import Precision
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.mdp.episode import Facts
 from ackd.models import Meter, StudentFactory, cannot_give
-from ackd.numerics.precision import Precision, computing
+from ackd.numerics.precision import computing
 from ackd.numerics.streams import Streams
 from ackd.tasks import Split, Task
 from ackd.training.measuring import Ask, answers, judge

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ackd.config import Precision
 from ackd.knowledge.masked import wide
 from ackd.ledger import Ledger
 from ackd.mdp.episode import OVERTAKEN, TRUSTED, Facts
 from ackd.models import Meter, Model, run
-from ackd.numerics.precision import Precision, computing
+from ackd.numerics.precision import computing
 from ackd.tasks import Split
 from ackd.training.measuring import Ask
 from ackd.types import Batch, Needs, Outputs

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
+from ackd.config import STEPS, Schedule
 from ackd.errors import InputError, unknown
 
-Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 FLOOR = 0.1  # of the peak, where a cosine ends
-STEPS = 300  # of a student's training, where nobody says how long it is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from ackd.agents.balancing import BALANCERS, balancer, famo, gradnorm, uncertain
 from ackd.agents.named import NAMED, named
 from ackd.agents.policy import Observations, Policy, State
 from ackd.agents.rules import RULES
-from ackd.cli.arms import arm
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
+from ackd.experiments.policies import arm
 from ackd.mdp.choices import weights_of
 from ackd.mdp.signals import FEATURES, GLOBALS
 
@@ -289,7 +289,7 @@ def test_every_name_makes_a_policy() -> None:
 @pytest.mark.parametrize("name", [name for name in BALANCERS if name not in SEEING])
 def test_a_run_and_a_cohort_are_balanced(name: str) -> None:
     """Real training: a decision each phase, every term kept, alone and beside others."""
-    env = tiny(types=("logits", "hidden"), steps=10, choice="weights")
+    env = tiny(knowledge=("logits", "hidden"), steps=10, choice="weights")
     assert env.decisions == 5
 
     policy, state, over = balancer(name, seed=2), None, False

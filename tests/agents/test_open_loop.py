@@ -13,9 +13,9 @@ from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork
 from ackd.agents.store import load, save
-from ackd.cli.arms import arm
 from ackd.envs.make import tiny
 from ackd.errors import InputError
+from ackd.experiments.policies import arm
 from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS
 
 TABLE = [[0.0, 1.0, -3.0, 2.0, 0.0], [1.0, 1.0, 3.0, -1.0, 0.0]]

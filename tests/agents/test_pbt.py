@@ -130,7 +130,7 @@ def test_weights_are_multiplied_or_drawn_anew() -> None:
 
 def test_real_students_evolve_and_the_schedule_is_replayed() -> None:
     """The same from the same seed; the replay transfers in every phase what the lineage says, on a fresh seed."""
-    env = tiny(types=("logits", "hidden"), steps=9, choice="weights")
+    env = tiny(knowledge=("logits", "hidden"), steps=9, choice="weights")
     families = env.signals.families
 
     def evolved(seed: int) -> tuple[Cohort, Lineage]:
@@ -159,7 +159,7 @@ def test_real_students_evolve_and_the_schedule_is_replayed() -> None:
 
 
 def test_a_replay_decides_row_by_row_and_leaves_masked_terms_alone() -> None:
-    env = tiny(types=("logits", "hidden"), steps=4, choice="weights")
+    env = tiny(knowledge=("logits", "hidden"), steps=4, choice="weights")
     population = Diaries(4)
     found = evolve(population, env.signals.families, population.scores, range(4), interval=2)
     observation, _ = env.reset(seed=0)
@@ -185,7 +185,7 @@ def test_what_cannot_evolve_is_said() -> None:
 
 def population(students: int = 4, decisions: int = 3, **changes: Any) -> CohortEnv:
     return CohortEnv(
-        [tiny(choice=choice_of("pbt"), decisions=decisions, types=("logits", "hidden"), **changes)],
+        [tiny(choice=choice_of("pbt"), decisions=decisions, knowledge=("logits", "hidden"), **changes)],
         students,
         paired=True,
     )
@@ -204,7 +204,7 @@ def test_the_agent_replays_the_lineage_decision_by_decision() -> None:
     lineage = learner.lineage
     assert lineage is not None
     assert lineage.logs.shape == (3, 3)
-    one = tiny(choice="weights", decisions=3, types=("logits", "hidden"))
+    one = tiny(choice="weights", decisions=3, knowledge=("logits", "hidden"))
     observation, _ = one.reset(seed=100)
     for row in lineage.logs:
         action, _ = learner.policy.predict(observation, deterministic=True)

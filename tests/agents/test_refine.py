@@ -23,12 +23,12 @@ from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.store import load, save
-from ackd.cli.arms import arm
-from ackd.cli.episodes import run_episode
-from ackd.cli.results import save_refined
 from ackd.envs.make import tiny
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
+from ackd.experiments.episodes import run_episode
+from ackd.experiments.policies import arm
+from ackd.experiments.results import save_refined
 from ackd.ledger import Ledger
 from ackd.mdp.choices import DOUBLINGS, weights_of
 from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS, SCHEMA

@@ -124,7 +124,7 @@ def test_what_no_longer_falls_is_dropped_in_an_episode() -> None:
 
 
 def test_weights_reach_the_student() -> None:
-    env = tiny(types=("logits", "hidden"), steps=4, choice="type-shares")
+    env = tiny(knowledge=("logits", "hidden"), steps=4, choice="type-shares")
     observation, _ = env.reset(seed=0)
     policy = rule("uncertainty-weights", env.knowledge)
     env.step(policy.predict(observation)[0])
@@ -312,7 +312,7 @@ def test_stages_of_a_batch_are_chosen_row_by_row() -> None:
 
 
 def test_stable_baselines_evaluates_stages_too() -> None:
-    inner = tiny(types=("logits", "hidden"), steps=8)
+    inner = tiny(knowledge=("logits", "hidden"), steps=8)
     env = DistillationEnv(inner.distillation, choice=Stages([stage.selection for stage in STAGES]), decision_interval=2)
     seen: list[str] = []
 

@@ -170,7 +170,7 @@ def test_random_search_draws_different_subsets_and_the_same_from_a_seed() -> Non
 
 
 def test_both_work_on_real_training() -> None:
-    env = tiny(types=("logits", "hidden"), steps=4)
+    env = tiny(knowledge=("logits", "hidden"), steps=4)
     found = best_static(env, [0])
     assert found.episodes == 4
     assert found.score == max(one.score for one in found.tries)

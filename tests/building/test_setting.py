@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ackd import Selection, distill, knowledge, models, prepare, tasks
+from ackd.config import Precision
 from ackd.errors import InputError
 from ackd.knowledge import Attention, Hidden
-from ackd.numerics.precision import Precision
 from ackd.presets import METHODS as PRESETS
 from ackd.teachers import Cached
 from ackd.training.budget import type_prices
@@ -137,7 +137,7 @@ def test_a_head_that_a_cut_student_lacks_is_drawn_anew_by_its_seed(teachers: lis
         ({"types": ["hiden@2"]}, "unknown knowledge type 'hiden'"),
         ({"teacher_weights": [1.0]}, "give one weight above 0 for each of the 2 teachers, or none"),
         ({"teacher_weights": [1.0, 0.0]}, "one weight above 0"),
-        ({"teacher_weights": [1.0, float("nan")]}, "one weight above 0"),
+        ({"teacher_weights": [1.0, float("nan")]}, "teacher_weights must be a list, each a number"),
         ({"preset": "kd"}, "the preset 'kd' takes 1 teacher, and 2 were named with --teacher"),
     ],
 )

@@ -32,7 +32,7 @@ from ackd.agents import store
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import Schedule
 from ackd.agents.set_policy import SetNetwork
-from ackd.cli import main, options
+from ackd.cli import main
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
@@ -47,6 +47,7 @@ from ackd.cli.score import Score
 from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
+from ackd.experiments import progress
 from ackd.mdp.signals import FEATURES, GLOBALS
 from ackd.runs.stopping import Stopped, stoppable
 
@@ -501,14 +502,14 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ackd")
-    with options.progress(4, "distill (all)") as bar:
+    with progress.progress(4, "distill (all)") as bar:
         bar.update(2)
-        options.move(bar, 3)
+        progress.move(bar, 3)
     assert caplog.messages == []  # it did not take long
-    monkeypatch.setattr(options, "EVERY", 1e-9)
-    with options.progress(4, "distill (all)") as bar:
+    monkeypatch.setattr(progress, "EVERY", 1e-9)
+    with progress.progress(4, "distill (all)") as bar:
         bar.update(2)
-        options.move(bar, 3)
+        progress.move(bar, 3)
     assert all(re.fullmatch(r"distill \(all\): \d of 4 steps, \d\d:\d\d left", line) for line in caplog.messages)
     assert [line.split()[2] for line in caplog.messages] == ["2", "3"]
 
@@ -519,7 +520,7 @@ def test_a_signal_leaves_no_half_made_bar(monkeypatch: pytest.MonkeyPatch) -> No
         return 0
 
     monkeypatch.setattr(tqdm, "_get_free_pos", asked)  # what it asks itself on the way
-    with pytest.raises(Stopped), stoppable(), options.progress(4, "distill"):
+    with pytest.raises(Stopped), stoppable(), progress.progress(4, "distill"):
         pytest.fail("it went on")
     gc.collect()  # a complaint would be a warning, and that an error
 

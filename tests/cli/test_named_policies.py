@@ -12,7 +12,7 @@ import pytest
 from ackd.agents.schedule import Schedule
 from ackd.agents.store import save
 from ackd.cli import main
-from ackd.cli.arms import called
+from ackd.experiments.policies import called
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--reward-examples", "40", "--steps", "8"]
 SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8", "--knowledge", "logits", "hidden"]

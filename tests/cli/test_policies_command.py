@@ -14,10 +14,10 @@ from ackd.agents import LearnedPolicy, SetNetwork, SetWeights, library, save
 from ackd.agents.policy import Policy
 from ackd.agents.rules import Rule
 from ackd.cli import main
-from ackd.cli.arms import arm
-from ackd.cli.episodes import folder_of
 from ackd.envs.distillation import DistillationEnv
 from ackd.errors import InputError
+from ackd.experiments.episodes import folder_of
+from ackd.experiments.policies import arm
 from ackd.mdp.signals import FEATURES, GLOBALS
 
 

@@ -18,7 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from ackd.cli import main
-from ackd.cli.evaluate import COLUMNS
+from ackd.experiments.evaluation import COLUMNS
 from ackd.reporting import comparison, pictures
 from ackd.reporting.statistics import stratified_bootstrap
 

@@ -144,7 +144,7 @@ def test_a_run_is_finished_only_with_its_student(
     def killed(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ackd.cli.results.save_student", killed)
+    monkeypatch.setattr("ackd.experiments.results.save_student", killed)
     assert main(arguments) == 130
     monkeypatch.undo()
     assert main([*arguments, "--resume"]) == 0

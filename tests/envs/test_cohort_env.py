@@ -207,7 +207,7 @@ def test_bad_input() -> None:
 
 
 def test_settings_take_turns(tmp_path: Path) -> None:
-    envs = [tiny(), tiny(types=("logits", "hidden"), student_width=8, steps=8)]
+    envs = [tiny(), tiny(knowledge=("logits", "hidden"), student_width=8, steps=8)]
 
     def play(journal: Journal | None, episodes: int) -> list[Any]:
         env = CohortEnv(envs, 2, blocks=[(10, 3), (20, 100)])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackd.cli.options import StudentOptions
+from ackd.config import EpisodeConfig
 from ackd.errors import InputError
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.rewards import GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
@@ -123,7 +123,7 @@ def test_a_student_that_outdoes_its_teacher_is_judged_by_the_labels(
 def test_nothing_is_paid_for_unless_it_is_asked_for() -> None:
     grown = Episode(Standing(1.0, 0.0), Standing(0.5, 0.0), 10, 10).then(phase(1.0, share=1.0))
     assert GapClosed()(grown).cost == 0.0
-    assert StudentOptions.cost_weight == 0.0
+    assert EpisodeConfig.cost_weight == 0.0
 
 
 def test_the_cost_of_everything_throughout_is_the_cost_weight() -> None:

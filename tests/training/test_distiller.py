@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd import models
+from ackd.config import Precision
 from ackd.knowledge import DEFAULT, NAMES, build
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
-from ackd.numerics.precision import Precision
 from ackd.teachers import ModelTeacher
 from ackd.training.distiller import Distiller
 from ackd.training.recipe import Recipe

@@ -318,7 +318,7 @@ def test_an_environment_shows_them_in_every_episode() -> None:
 
 def some(cosines: bool = True, **changes: Any) -> Distillation:
     types = ("logits", "hidden", "attention", "embeddings", "hidden-cls")
-    parts = tiny(student_width=8, types=types).distillation
+    parts = tiny(student_width=8, knowledge=types).distillation
     return Distillation(
         parts.task, parts.teachers, parts._make_student, parts._make_knowledge,
         **{"steps": 12, "batch_size": 8, "lr": 1e-3, "cosines": cosines, **changes},

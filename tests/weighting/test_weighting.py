@@ -293,7 +293,7 @@ def test_accounts_know_labels_alone_shorter_picks_and_both_kinds_at_once(make_ba
 
 def distillation(make_weighting: Callable[[], Weighting] | None, **changes: Any) -> Distillation:
     """Tiny models with dropout."""
-    parts = tiny(types=("logits", "hidden"), student_width=8).distillation
+    parts = tiny(knowledge=("logits", "hidden"), student_width=8).distillation
     return Distillation(
         parts.task,
         parts.teachers,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ackd.building.setting import prepare
+from ackd.config import DataConfig, KnowledgeConfig, ModelConfig, part
 from ackd.distributed.jobs import answering, this_worker
 from ackd.errors import InputError
 from ackd.ledger import Ledger
@@ -49,8 +50,7 @@ class Filler:
             cache_budget=command.budget,
             cache_dtype=command.dtype,
             steps=1,
-            **command.data_settings(),
-            **command.pair_settings(),
+            **part(command, DataConfig, ModelConfig, KnowledgeConfig),
         )
         self.identity = identity(distillation)
         check_identity(self.identity, alike or {}, this_worker())

@@ -12,11 +12,10 @@ from ackd.agents import store
 from ackd.agents.card import Card
 from ackd.agents.open_loop import MEAN
 from ackd.agents.refine import Refining
-from ackd.cli.student_card import Origin, model_of, transferred, write_card
 from ackd.envs.recording import Recording
+from ackd.experiments.student_card import Origin, model_of, transferred, write_card
 from ackd.ledger import PARTS, Ledger
 from ackd.mdp.signals import FAMILIES
-from ackd.models import Tokenizer
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task, save_classifier
 from ackd.teachers.cache.plan import readable
@@ -62,10 +61,10 @@ def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
     return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
 
 
-def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Tokenizer, origin: Origin) -> None:
+def save_student(folder: Path, settings: Mapping[str, Any], distillation: Distillation, origin: Origin) -> None:
     """Writes the student with its card, and what is no part of it, projections and learned weights, in own files."""
-    save_classifier(folder.path / "student", distillation.student.model, tokenizer, distillation.task)
-    write_card(folder, origin)
+    save_classifier(folder, distillation.student.model, distillation.task)
+    write_card(folder, settings, origin)
     projections = distillation.student.companions.state_dict()
     if projections:
         named = dict(zip(distillation.distiller.knowledge, distillation.student.companions, strict=True))
@@ -74,11 +73,11 @@ def save_student(folder: RunFolder, distillation: Distillation, tokenizer: Token
             for name, module in named.items()
             for key, value in module.state_dict().items()
         }
-        save_file(tensors, folder.path / "student" / "projections.safetensors")
+        save_file(tensors, folder / "projections.safetensors")
     weighting = distillation.distiller.weighting
     learned = weighting.learned() if weighting is not None else {}
     if learned:
-        save_file(learned, folder.path / "student" / "weighting.safetensors")
+        save_file(learned, folder / "weighting.safetensors")
 
 
 def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
@@ -100,8 +99,8 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
     )
 
 
-def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, seconds: float, **run: Any) -> None:
-    """Writes and prints what the recording's last episode came to, and saves its student.
+def finish(folder: RunFolder, recording: Recording, *, seconds: float, **run: Any) -> dict[str, Any]:
+    """Writes what the recording's last episode came to, and saves its student; the fields of `result.json`.
 
     Raises:
         FloatingPointError: if it diverged; the result says so then, and there is no student.
@@ -110,21 +109,35 @@ def finish(folder: RunFolder, recording: Recording, tokenizer: Tokenizer, *, sec
     folder.write_json("ledger.json", recording.ledger.as_dict())
     distillation = recording.inner.distillation
     if not result["error"]:
-        save_student(folder, distillation, tokenizer, _origin(recording, result))
+        origin = origin_of(recording, result)
+        save_student(folder.path / "student", folder.settings, distillation, origin)
     folder.write_json("result.json", result)  # last: where it is, a run is finished
+    check_converged(result, distillation)
+    return result
+
+
+def check_converged(result: Mapping[str, Any], distillation: Distillation) -> None:
+    """Refuses the result of a training that diverged.
+
+    Raises:
+        FloatingPointError: if it did.
+    """
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
+
+
+def said(result: Mapping[str, Any], ledger: Ledger, student: Path) -> str:
+    """What a command prints of a student, in a few lines."""
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
     teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.2f}"
-    print(
+    return (
         f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev ({teacher}), "
-        f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything"
+        f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything\n"
+        f"{ledger_lines(ledger)}\nstudent: {student}"
     )
-    print(ledger_lines(recording.ledger))
-    print(f"student: {folder.path / 'student'}")
 
 
-def _origin(recording: Recording, result: Mapping[str, Any]) -> Origin:
+def origin_of(recording: Recording, result: Mapping[str, Any]) -> Origin:
     """What the card of the last episode's student says."""
     distillation, episode = recording.inner.distillation, recording.inner.episode
     assert episode is not None
@@ -138,8 +151,8 @@ def _origin(recording: Recording, result: Mapping[str, Any]) -> Origin:
     )
 
 
-def save_refined(path: Path, policy: Refining, card: Card) -> None:
-    """Saves what a refinement has learned: the frozen policy again, where it fell back to that."""
+def save_refined(path: Path, policy: Refining, card: Card) -> str:
+    """Saves what a refinement has learned: the frozen policy again, where it fell back to that; what to say of it."""
     shift = {family: round(float(by), 4) for family, by in zip(FAMILIES, policy.shift, strict=True)}
     told = {"refined_phases": 3 * len(policy.groups), "fallen_back": policy.fallen_back, "refined_log2": shift}
     moved = bool(policy.shift.any())
@@ -161,7 +174,7 @@ def save_refined(path: Path, policy: Refining, card: Card) -> None:
         ending = ", and fell back to the policy as it was"
     elif moved:
         ending = ", and moved log2 of " + ", ".join(f"{name} by {by:+.2f}" for name, by in shift.items() if by)
-    print(f"refined over {told['refined_phases']} phases{ending}: {path}")
+    return f"refined over {told['refined_phases']} phases{ending}: {path}"
 
 
 def ledger_lines(ledger: Ledger) -> str:

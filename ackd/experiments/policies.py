@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from gymnasium import spaces
 
 from ackd.agents.balancing import BALANCERS
 from ackd.agents.card import check_name
@@ -15,17 +17,17 @@ from ackd.agents.named import NAMED, named
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.refine import Refining
-from ackd.agents.rules import Staged
+from ackd.agents.rules import Staged, fixed
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
-from ackd.cli.episodes import folder_of
-from ackd.cli.options import pairs
+from ackd.building.method import pairs
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.errors import InputError
+from ackd.experiments.episodes import folder_of
 from ackd.knowledge import NAMES
 from ackd.presets import parse
-from ackd.types import LABELS
+from ackd.types import LABELS, Selection
 
 COMPARING = ("gradnorm", "gradient-similarity")
 PRESET, REFINE = "preset:", ":refine"
@@ -123,6 +125,56 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
     return _refining(name, lambda k_max: load(folder, k_max=k_max), policy, settings)
 
 
+def name_of(policy: object) -> str:
+    """What a policy that is handed over is called: by its card, its own name, or its kind."""
+    named = policy.card if isinstance(policy, LearnedPolicy) else policy
+    return str(getattr(named, "name", "") or type(policy).__name__.lower())
+
+
+def of_object(name: str, given: object) -> Arm:
+    """A policy that is handed over: a `Selection`, an agent of stable-baselines3, or whatever has its `predict`.
+
+    Raises:
+        InputError: if it is none of them, or decides in levels, which only its environment knows.
+    """
+    if isinstance(given, Selection):
+        unknown_types = "the selection {} has the knowledge types {}, and here are {}"
+
+        def make(env: DistillationEnv, seed: int) -> Policy:
+            if not set(given.weights) <= set(env.knowledge):
+                said = unknown_types.format(name, ", ".join(given.weights), ", ".join(env.knowledge))
+                raise InputError(f"{said}: name them with knowledge=")
+            return fixed([given.labels if one == LABELS else given.weights.get(one, 0.0) for one in env.choice.names])
+
+        return Arm(name, make, {"choice": "weights"})
+    if not callable(getattr(given, "predict", None)):
+        raise InputError(
+            f"the policy {name} is a {type(given).__name__}: give a name, a folder, a Selection, an agent of "
+            "stable-baselines3, or an object with its method predict"
+        )
+    learned = given if isinstance(given, LearnedPolicy) else None
+    settings: dict[str, Any] = {"choice": learned.card.choice if learned else getattr(given, "choice", "subset")}
+    if learned is not None:
+        settings["observe_cls"] = learned.card.kind.startswith("ksm")
+    elif isinstance(space := getattr(given, "action_space", None), spaces.Space):
+        settings["choice"] = _choice_of(name, space)
+        seen = getattr(getattr(given, "observation_space", None), "spaces", {})
+        settings["observe_cls"] = "student_cls" in seen
+    return Arm(name, lambda env, seed: cast(Policy, given), settings, learned=learned)
+
+
+def _choice_of(name: str, space: spaces.Space[Any]) -> str:
+    """What an agent chooses, by its action space."""
+    if isinstance(space, spaces.MultiBinary):
+        return "subset"
+    if isinstance(space, spaces.Box):
+        return "weights"
+    raise InputError(
+        f"the policy {name} acts in a {type(space).__name__}: train it with choice subset or weights, or hand over an "
+        "object that has choice and predict"
+    )
+
+
 def _refining(name: str, made: Callable[[int], LearnedPolicy], policy: LearnedPolicy, settings: dict[str, Any]) -> Arm:
     """What adapts a policy, which `made` makes for an action of so many entries, within the run."""
     Refining(policy, phase=1)  # refuses what cannot be refined
@@ -175,7 +227,7 @@ def published(name: str) -> Arm:
     """
     names, *options = name.removeprefix(PRESET).split(":")
     given = {"preset": names, "options": parse(names, pairs(options))}
-    own = {"types": (), "layer_map": None}  # whatever the policies beside it select from
+    own = {"knowledge": (), "layer_map": None}  # whatever the policies beside it select from
     return Arm(name, lambda env, seed: Staged(env.distillation.stages), method={**given, **own})
 
 

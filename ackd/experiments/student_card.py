@@ -11,10 +11,10 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from ackd.agents.model_card import cell, plain, quoted
+from ackd.files.writing import write_whole
 from ackd.ledger import Ledger
 from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
-from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
 from ackd.teachers import ModelTeacher, uncached
 from ackd.teachers.cache.plan import readable
@@ -49,18 +49,24 @@ class Origin:
     peers: Sequence[str] = ()
 
 
-def write_card(folder: RunFolder, origin: Origin) -> None:
-    """Writes `student/README.md`, beside the weights that are there already."""
-    sources = _sources(folder.settings, origin)
+def write_card(folder: Path, settings: Mapping[str, Any], origin: Origin) -> None:
+    """Writes `README.md` into a student's folder, beside the weights that are there already.
+
+    Args:
+        folder: of the student.
+        settings: of the run, as they were typed.
+        origin: what else there is to tell.
+    """
+    sources = _sources(settings, origin)
     licenses = sorted({known for name in sources if (known := license_of(name)) is not None})
-    size = (folder.path / "student" / WEIGHTS).stat().st_size
+    size = (folder / WEIGHTS).stat().st_size
     parts = (
         _front(sources, licenses),
-        _origin(folder.settings, origin, licenses, size),
+        _origin(settings, origin, licenses, size),
         _scores(origin),
         _use(),
     )
-    folder.write_text(f"student/{CARD}", "\n".join(line for part in parts for line in part) + "\n")
+    write_whole(folder / CARD, ("\n".join(line for part in parts for line in part) + "\n").encode())
 
 
 def license_of(source: str) -> str | None:

@@ -5,25 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ackd.agents.rules import fixed
 from ackd.agents.search import Lookahead, best_static
-from ackd.cli.arms import PRESET, SEARCHED, Arm, arm, called, prepared, price, published
-from ackd.cli.episodes import run_episode
-from ackd.cli.results import episode_result
+from ackd.config import DataConfig, EpisodeConfig, StudentConfig, part
 from ackd.distributed.jobs import answering, this_worker
 from ackd.envs.distillation import DistillationEnv
+from ackd.envs.instance_files import over, read_instances
 from ackd.envs.make import distill
 from ackd.envs.recorder import Note, Tape
 from ackd.envs.recording import Recording
+from ackd.experiments.episodes import run_episode
+from ackd.experiments.options import EvaluationConfig
+from ackd.experiments.policies import PRESET, SEARCHED, Arm, arm, called, of_object, prepared, price, published
+from ackd.experiments.results import episode_result
 from ackd.ledger import Ledger
 from ackd.runs.folder import group_folder
 from ackd.training.identity import check_identity, identity
 from ackd.types import LABELS
 
-if TYPE_CHECKING:
-    from ackd.cli.evaluate import Evaluate
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    setting: dict[str, Any]  # as `ACKD/Distill-v0` takes it
+    first_seed: int
+
+
+def rows_of(config: EvaluationConfig) -> dict[str, Row]:
+    """What each row of the table is about, by its name.
+
+    Raises:
+        InputError: if there is no such set of instances.
+    """
+    given = part(config, DataConfig, StudentConfig, EpisodeConfig)
+    if config.instances is None:
+        pairs = zip(config.tasks, config.teachers, strict=True)
+        return {
+            task: Row({"task": task, "teacher": teachers.split(","), **given}, config.first_seed)
+            for task, teachers in pairs
+        }
+    place = Path(config.teachers[0]) if config.teachers else None
+    data = Path(given.pop("data")) if config.data else given.pop("data")
+    chosen = [
+        one
+        for split in config.splits or (None,)
+        for one in read_instances(config.instances, teachers=place, data=data, split=split)
+    ]
+    return {one.name: Row(over(given, one.setting), one.seeds[0]) for one in chosen}
 
 
 class Found(NamedTuple):
@@ -63,7 +93,9 @@ class Cells:
     """Does the jobs of an evaluation; each of its tasks is prepared when the first job needs it.
 
     Args:
-        command: with its options.
+        config: of the evaluation.
+        rows: the settings, where they are handed over.
+        policies: those that are handed over, by their names.
         alike: for each task, what it has in the process that hands out the jobs.
         on_decision: is told the optimizer steps of each phase of a student that is reported.
 
@@ -73,13 +105,16 @@ class Cells:
 
     def __init__(
         self,
-        command: Evaluate,
+        config: EvaluationConfig,
         *,
+        rows: Mapping[str, Row] | None = None,
+        policies: Mapping[str, object] | None = None,
         alike: Mapping[str, Mapping[str, str]] | None = None,
         on_decision: Callable[[int], object] = lambda steps: None,
     ) -> None:
-        self.command, self.alike, self.on_decision = command, alike or {}, on_decision
-        self.rows = command.rows()
+        self.config, self.alike, self.on_decision = config, alike or {}, on_decision
+        self.rows = rows_of(config) if rows is None else rows
+        self.policies = policies or {}
         self._envs: dict[tuple[str, str], DistillationEnv] = {}
 
     def env(self, task: str, policy: str = "") -> DistillationEnv:
@@ -107,6 +142,8 @@ class Cells:
 
     def arm(self, given: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
         """What a policy or `NAME=POLICY` stands for; for a search without its finding, nothing that could be run."""
+        if given in self.policies:
+            return of_object(given, self.policies[given])
         name, policy = called(given)
         if policy.startswith(PRESET):
             one = published(policy)
@@ -128,9 +165,9 @@ class Cells:
 
     def _search(self, job: Search, env: DistillationEnv) -> Found:
         env = env.variant(reward_every=env.decisions)
-        journal = self.command.journal(self._place(job.task, SEARCHED) / "search")
+        journal = self.config.journal(self._place(job.task, SEARCHED) / "search")
         env.replay(journal)
-        found = best_static(env, range(self.command.search_seeds), tries=self.command.search_tries)
+        found = best_static(env, range(self.config.search_seeds), tries=self.config.search_tries)
         journal.finish()
         return Found(found.names, found.episodes * env.distillation.steps)
 
@@ -139,7 +176,7 @@ class Cells:
         env = one.within(env)
         if "reward_every" not in one.settings:
             env = env.variant(reward_every=env.decisions)
-        journal = None if one.forks else self.command.journal(self._place(job.task, job.policy) / str(job.seed))
+        journal = None if one.forks else self.config.journal(self._place(job.task, job.policy) / str(job.seed))
         env.replay(journal)
         tape = Tape(job.place)
         recording = Recording(env, tape, on_decision=self.on_decision)
@@ -161,4 +198,4 @@ class Cells:
         return Filled(row | own, tape.take(), recording.ledger)
 
     def _place(self, task: str, policy: str) -> Path:
-        return group_folder(Path(self.command.output), task, called(policy)[0]) / "checkpoint"
+        return group_folder(Path(self.config.output), task, called(policy)[0]) / "checkpoint"

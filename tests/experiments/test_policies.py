@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ackd.cli.arms import ONLINE_PRICE, online_phase
 from ackd.envs.make import tiny
+from ackd.experiments.policies import ONLINE_PRICE, online_phase
 
 
 @pytest.mark.parametrize(("interval", "share"), [(1, 1.0), (3, 1.0), (6, 1.0), (2, 0.25), (12, 0.01)])

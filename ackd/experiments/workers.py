@@ -15,8 +15,8 @@ GROWING = ("backend", "ray_address", "share_gpu", "step_timeout")
 LONGEST = 1e6  # seconds that a call may take
 
 
-@dataclass(kw_only=True)
-class WorkerOptions:
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
     """Who does the work."""
 
     workers: int | None = None
@@ -134,7 +134,7 @@ class OnItsDevice:
 
     Args:
         make: from the command with its options.
-        command: which has a device and `WorkerOptions`.
+        command: which has a device and `WorkerConfig`.
     """
 
     make: Callable[[Any], object]

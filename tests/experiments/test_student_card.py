@@ -13,7 +13,7 @@ from transformers import BertConfig, pipeline
 
 from ackd import models, tasks
 from ackd.cli import main
-from ackd.cli.student_card import license_of
+from ackd.experiments.student_card import license_of
 from tests.models.families import SIZES
 from tests.models.small import save, tokenizer, write_sentences
 

@@ -1,0 +1,93 @@
+"""Who teaches and who learns, and the tokens that each of them reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ackd import models, tasks
+from ackd.building.checks import check_classes, check_device
+from ackd.building.sources import (
+    Source,
+    StudentSource,
+    begins_as_model,
+    find_tokenizer,
+    model_of,
+    shown,
+    student_of,
+    teacher_of,
+    tokenizer_of,
+)
+from ackd.config import SettingConfig
+from ackd.errors import InputError
+from ackd.models import Tokenizer
+from ackd.tasks.data_sets import Data
+from ackd.teachers import OwnTokens
+from ackd.types import Shape, Teacher
+
+
+class Cast(NamedTuple):
+    """Who teaches and who learns."""
+
+    teachers: list[Teacher]
+    tokenizers: list[Tokenizer]  # of each teacher
+    tokenizer: Tokenizer  # of the student
+    make_student: models.StudentFactory
+    shape: Shape  # of the student
+
+    @property
+    def strangers(self) -> list[int]:
+        """The places of teachers that read other tokens than the student."""
+        return [m for m, its in enumerate(self.tokenizers) if not models.same_vocabulary(its, self.tokenizer)]
+
+
+def cast_of(
+    task: str,
+    sources: Sequence[Source],
+    student: StudentSource | None,
+    tokenizer: Tokenizer | None,
+    data: Data | None,
+    config: SettingConfig,
+) -> Cast:
+    """The models of a distillation.
+
+    Raises:
+        InputError: if there is no such model, or it does not fit the task or the others.
+    """
+    columns = config.text_columns, config.label_column
+    spec = tasks.spec_of(task, data=data, text_columns=columns[0], label_column=columns[1])
+    teachers: list[Teacher] = []
+    tokenizers: list[Tokenizer] = []
+    for source in sources:
+        teacher, its = teacher_of(source, str(check_device(config.device)), config.precision, tokenizer)
+        if (model := model_of(teacher)) is not None:
+            check_classes(spec, model, shown(source), own_data=tasks.is_own(data, *columns))
+        teachers.append(teacher)
+        tokenizers.append(its)
+    read = _read_by(student, tokenizers, tokenizer) if teachers else find_tokenizer(task, (), student, tokenizer)
+    weights = config.teacher_weights
+    if len(weights) not in (0, len(teachers)) or not all(weight > 0 for weight in weights):
+        raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
+    first = model_of(teachers[0]) if teachers else None
+    starts = None if first is None else (first, shown(sources[0]))
+    make, shape = student_of(student, config.student_layers, starts, read, spec.num_labels, config.student_init)
+    return Cast(teachers, tokenizers, read, make, shape)
+
+
+def _read_by(student: StudentSource | None, tokenizers: Sequence[Tokenizer], given: Tokenizer | None) -> Tokenizer:
+    """What the student reads: its own tokenizer's tokens where it has one, or else the first teacher's."""
+    if student is None or not begins_as_model(student):
+        return tokenizers[0]
+    own = tokenizer_of(student, given)
+    return next((its for its in tokenizers if models.same_vocabulary(its, own)), own)
+
+
+def reading(cast: Cast, load: Callable[[Tokenizer], tasks.Task]) -> tuple[tasks.Task, list[Teacher]]:
+    """The task in the tokens of the student and of each teacher that has its own, and the teachers that read it."""
+    task, answering = load(cast.tokenizer), list(cast.teachers)
+    for m in cast.strangers:
+        teacher, its = cast.teachers[m], load(cast.tokenizers[m])
+        name = its.train.fingerprint[:16]
+        longer = float(its.train.lengths.mean() / task.train.lengths.mean())
+        answering[m], task = OwnTokens(teacher, name, longer), task.beside(name, its)
+    return task, answering

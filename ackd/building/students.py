@@ -1,0 +1,80 @@
+"""Students for a task where nobody else answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ackd import models, tasks
+from ackd.building.checks import check_classes, check_device
+from ackd.building.sources import (
+    Source,
+    StudentSource,
+    begins_as_model,
+    find_tokenizer,
+    model_of,
+    seen_by,
+    shown,
+    student_of,
+    task_of,
+    teacher_of,
+    tokenizer_of,
+)
+from ackd.config import DataConfig, ModelConfig, checked, cut
+from ackd.errors import InputError
+from ackd.models import StudentFactory
+from ackd.numerics.memory import reuse_memory
+from ackd.tasks.data_sets import Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config(DataConfig, ModelConfig):
+    """What can be set of it."""
+
+
+def students(
+    *,
+    task: str,
+    students: Sequence[StudentSource] = (),
+    teacher: Source | None = None,
+    data: Data | None = None,
+    dev_data: Data | None = None,
+    **settings: Any,
+) -> tuple[tasks.Task, list[StudentFactory]]:
+    """A task, and what makes students for it; all of them share its tokenizer.
+
+    Args:
+        task: as `prepare` takes it, and the rest likewise.
+        students: one for each student.
+        teacher: whose layers and tokenizer a student takes; it answers nothing.
+        data: as the rest.
+        dev_data: as the rest.
+        **settings: fields of `DataConfig` and `ModelConfig`.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+    """
+    config = checked(_Config, settings)
+    reuse_memory()
+    columns = config.text_columns, config.label_column
+    spec = tasks.spec_of(task, data=data, text_columns=columns[0], label_column=columns[1])
+    teachers = [] if teacher is None else [teacher]
+    own = next((one for one in students if begins_as_model(one)), None)
+    tokenizer = find_tokenizer(task, teachers, own)
+    first = None
+    if teacher is not None:
+        model = model_of(teacher_of(teacher, str(check_device(config.device)), config.precision)[0])
+        assert model is not None
+        first = model, shown(teacher)
+        if config.student_layers is not None:
+            check_classes(spec, *first, own_data=tasks.is_own(data, *columns))
+    for one in students:
+        if begins_as_model(one) and not models.same_vocabulary(tokenizer_of(one), tokenizer):
+            raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
+    factories = [
+        student_of(one, config.student_layers, first, tokenizer, spec.num_labels, config.student_init)[0]
+        for one in students or (None,)
+    ]
+    seen = seen_by(teachers, students, config.reward_from)
+    return task_of(task, tokenizer, data=data, dev_data=dev_data, seen=seen, **cut(config)), factories

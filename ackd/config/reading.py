@@ -1,0 +1,135 @@
+"""Options from plain values, which Python, environment ids and files give by name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ackd.config.options import DataConfig
+from ackd.errors import InputError, unknown
+
+LARGEST = 2**31  # of a whole number
+EARLIER = {"types": "knowledge", "compiled": "compile", "cosines": "gradient_cosines"}  # names of before
+WORDS = {
+    int: "a whole number below 2^31", float: "a number", str: "text", bool: "true or false", NoneType: "null",
+    dict: "an object with fields", list: "a list",
+}  # fmt: skip
+
+Options = TypeVar("Options")
+
+
+@cache
+def hints(*groups: type) -> dict[str, Any]:
+    """The type of each option of the groups, by its name."""
+    return {field.name: get_type_hints(group)[field.name] for group in groups for field in fields(group)}
+
+
+def names_of(*groups: type) -> tuple[str, ...]:
+    """The names of the options of some groups."""
+    return tuple(hints(*groups))
+
+
+def part(options: Any, *groups: type) -> dict[str, Any]:
+    """The values that `options` has of some groups, by their names.
+
+    Example:
+        prepare(task="sst2", **part(command, DataConfig, TrainingConfig))
+    """
+    return {name: getattr(options, name) for name in names_of(*groups)}
+
+
+def cut(options: DataConfig) -> dict[str, Any]:
+    """How data is cut into its splits, as `ackd.tasks.load` takes it."""
+    names = [name for name in names_of(DataConfig) if name not in ("data", "dev_data", "data_seed")]
+    return {name: getattr(options, name) for name in names} | {"seed": options.data_seed}
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names of today.
+
+    Raises:
+        InputError: if one is given under both of its names.
+    """
+    found = {EARLIER.get(name, name): value for name, value in settings.items()}
+    for old, new in EARLIER.items():
+        if old in settings and new in settings:
+            raise InputError(f"{old} is the earlier name of {new}, and both are given: give {new} alone")
+    return found
+
+
+def checked(group: type[Options], settings: Mapping[str, Any], *, others: Sequence[str] = ()) -> Options:
+    """The options of a group from plain values.
+
+    Args:
+        group: one of the option classes.
+        settings: by their names; lists stand for tuples, and paths for texts.
+        others: further names, to be found where one is mistyped.
+
+    Raises:
+        InputError: if there is no such option, or a value is of another type.
+    """
+    known: dict[str, Any] = hints(group)  # type: ignore[arg-type]  # a class is hashable
+    plain = {name: _plain(value) for name, value in renamed(settings).items()}
+    for given in settings:
+        name = EARLIER.get(given, given)
+        if name not in known:
+            raise unknown("setting", given, (*known, *others))
+        if not fits(plain[name], known[name]):
+            raise wrong(given, plain[name], known[name])
+    return group(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would have it."""
+    if isinstance(value, Path):
+        return str(value)
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value as JSON has it is of a type, as `int | None` or `tuple[str, ...]`."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is tuple:
+        kinds = [one for one in get_args(hint) if one is not Ellipsis]
+        long = Ellipsis in get_args(hint) or (isinstance(value, list) and len(value) == len(kinds))
+        return isinstance(value, list) and long and all(fits(item, kinds[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # neither NaN nor infinity
+    return type(value) is hint and (hint is not int or abs(value) < LARGEST)
+
+
+def words(hint: Any) -> str:
+    """A type as a sentence names it."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(words(one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple:
+        kind = words(get_args(hint)[0])
+        return f"a list, each {kind}" if Ellipsis in get_args(hint) else f"a list of {len(get_args(hint))}, each {kind}"
+    return WORDS[hint]
+
+
+def wrong(name: str, value: Any, hint: Any) -> InputError:
+    """The error about a value of another type, which names the nearest word where there are few."""
+    choices = [one for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal for one in get_args(kind)]
+    if choices and isinstance(value, str):
+        return unknown(name, value, choices)
+    return InputError(f"{name} must be {words(hint)}, not {short(value)}")
+
+
+def short(value: Any) -> str:
+    """A value as a sentence shows it."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,280 @@
+"""An agent that learns what to select, over several students' trainings."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from ackd.agents import store
+from ackd.agents.card import check_name
+from ackd.agents.learned import LearnedPolicy
+from ackd.agents.learner import Learner, check_learner, choice_of, make_learner, observes_cls
+from ackd.config import checked, renamed
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.hosted import Watch
+from ackd.envs.instance_files import Instance
+from ackd.envs.instances import InstanceEnv
+from ackd.envs.recorder import Note, Recorder
+from ackd.envs.recording import Recording
+from ackd.envs.remote import RemoteVecEnv
+from ackd.errors import InputError
+from ackd.experiments.episodes import run_episode
+from ackd.experiments.hosting import Students, environment, run_token, vectorised
+from ackd.experiments.options import AgentConfig
+from ackd.experiments.progress import progress
+from ackd.experiments.results import finish, said
+from ackd.experiments.workers import GROWING
+from ackd.ledger import Ledger
+from ackd.training.identity import identity
+from ackd.training.journal import Journal
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+# what only this machine knows or cares about; a policy's file is there to be shared
+PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
+PRIVATE |= {"workers", *GROWING}
+
+
+class AgentTraining:
+    """An agent's training; on a single setting a student is distilled with what it learned.
+
+    Args:
+        config: what to learn on, and how.
+        instances: the settings, where they are handed over.
+
+    Raises:
+        InputError: if anything in it cannot work.
+    """
+
+    def __init__(self, config: AgentConfig, instances: Sequence[Instance] = ()) -> None:
+        self.config, self.given = config, tuple(instances)
+        self.folder = config.run_folder((*config.teacher, config.student, config.data, config.cache, config.instances))
+        self.told = ""  # of the student that was distilled, if one was
+        self.finished = config.finished(self.folder, "train", growing=GROWING, workers=config.count)
+
+    def run(self) -> Path:
+        """Trains the agent, and saves it; its folder."""
+        config = self.config
+        self._check()
+        choice_of(config.algorithm, config.settings)
+        check_name(config.policy_name)
+        env, instances = environment(config, given=self.given)
+        self.folder.begin("train", {**asdict(config), "workers": config.count}, growing=GROWING)
+        shutil.rmtree(self.folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
+        journal = config.journal(self.folder.path / "checkpoint")
+        single = not instances
+        with (
+            progress((config.episodes + single) * env.distillation.steps, f"train ({config.algorithm})") as bar,
+            closing(Recorder(self.folder.path, env.knowledge)) as recorder,
+        ):
+            learner, ledger = self._learn(env, recorder, journal, bar)
+            cost = {
+                "episodes": config.episodes,
+                "student_steps": ledger.steps * config.at_once,
+                "flops": sum(ledger.flops.values()),
+                "seconds": round(sum(ledger.seconds.values()), 3),
+            }
+            if single:
+                self._distil(learner, env, recorder, journal, bar, cost, ledger)
+            else:
+                self._save(learner, env, instances, {"episodes": config.episodes}, cost)
+                self.folder.write_json("ledger.json", ledger.as_dict())
+                names = [one.name for one in instances]
+                self.folder.write_json("result.json", {"policy": config.algorithm, "instances": names} | cost)
+        journal.finish()
+        return self.folder.path / "policy"
+
+    def _check(self) -> None:
+        config = self.config
+        if not self.given and (config.instances is None) == (config.task is None):
+            raise InputError("say what to learn on: --task and --teacher, or --instances, and not both")
+        if config.task is not None and not config.teacher:
+            raise InputError(f"the task {config.task} has no teacher: name one with --teacher")
+        if config.instances is not None and (config.preset is not None or config.options):
+            raise InputError(f"the instances of {config.instances} say what is selected from: leave --preset away")
+        if config.episodes < 1 or config.students < 1:
+            raise InputError(
+                f"{config.episodes} episodes of {config.students} students at a time teach nothing: give 1 or more"
+            )
+        config.check_workers(config.device)
+        check_learner(config.algorithm, episodes=config.episodes, remote=config.remote)
+        a_round = config.at_once * config.count
+        if config.episodes % a_round:
+            what = f"cohorts of {config.students} students" if config.count == 1 else f"rounds of {a_round} students"
+            raise InputError(
+                f"{config.episodes} episodes are no whole number of {what}: "
+                f"give {-(-config.episodes // a_round) * a_round} episodes"
+            )
+        if config.students > 1 and observes_cls(config.algorithm):
+            raise InputError(
+                f"{config.algorithm} reads first-token states, which a cohort does not show: leave --students away"
+            )
+        if config.students > 1 and config.order != "round-robin":
+            raise InputError("cohorts take instances in turn: leave --order or --students away")
+
+    def _learn(
+        self,
+        env: DistillationEnv | InstanceEnv,
+        recorder: Recorder,
+        journal: Journal,
+        bar: tqdm[Any],
+    ) -> tuple[Learner, Ledger]:
+        """The agent after its episodes, and what they took."""
+        with self._venv(env, recorder, journal, bar) as (watch, venv):
+            learner = make_learner(
+                self.config.algorithm,
+                venv,
+                types=len(env.knowledge),
+                decisions=env.decisions,
+                episodes=self.config.episodes,
+                seed=self.config.seed,
+                tensorboard_log=str(self.folder.path / "tensorboard"),
+                settings=self.config.settings,
+                instances=len(getattr(env, "instances", ())) or 1,
+            )
+            watch.agent_flops = learner.flops
+            learner.learn(self.config.episodes * env.decisions)
+            return learner, watch.ledger
+
+    @contextmanager
+    def _venv(
+        self,
+        env: DistillationEnv | InstanceEnv,
+        recorder: Recorder,
+        journal: Journal,
+        bar: tqdm[Any],
+    ) -> Iterator[tuple[Watch, VecEnv]]:
+        """The environments as the learner has them, here or in workers, and who counts what they take."""
+        if not self.config.remote:
+            watch, venv, _ = vectorised(env, self.config.at_once, recorder, journal, on_decision=bar.update)
+            yield watch, venv
+            return
+
+        def play(notes: Sequence[Note]) -> None:
+            for note in notes:
+                recorder.write(note)
+                bar.update(note.steps)
+
+        students = Students(self.config, run_token(self.folder.path / "checkpoint"))
+        with closing(self.config.start_workers(students, self.config.device)) as workers:
+            ours = identity(env.distillation)
+            remote = RemoteVecEnv(workers, seconds=self.config.step_timeout, fingerprints=ours, watch=play)
+            with closing(remote):
+                yield remote, remote
+                remote.finish()
+
+    def _distil(
+        self,
+        learner: Learner,
+        env: DistillationEnv | InstanceEnv,
+        recorder: Recorder,
+        journal: Journal,
+        bar: tqdm[Any],
+        cost: dict[str, Any],
+        ledger: Ledger,
+    ) -> None:
+        """One student with what was learned; saves it and the policy."""
+        assert isinstance(env, DistillationEnv)
+        env.replay(journal)
+        recording = Recording(env, recorder, on_decision=bar.update)
+        recording.agent_flops = learner.actor.flops(env.signals.k_max)
+        recording.ledger.add(ledger)
+        run_episode(recording, learner.policy, seed=self.config.seed)
+        dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
+        metrics = {"episodes": self.config.episodes, "reward": recording.returned, "dev": dev}
+        self._save(learner, env, (), metrics, cost)
+        seconds = round(sum(recording.ledger.seconds.values()), 3)
+        how = {"policy": self.config.algorithm, "episodes": self.config.episodes}
+        result = finish(self.folder, recording, **how, seconds=seconds)
+        self.told = said(result, recording.ledger, self.folder.path / "student")
+
+    def _save(
+        self,
+        learner: Learner,
+        env: DistillationEnv | InstanceEnv,
+        instances: tuple[Instance, ...],
+        metrics: dict[str, Any],
+        cost: dict[str, Any],
+    ) -> None:
+
+        store.save(
+            self.folder.path / "policy",
+            learner.actor,
+            name=self.config.policy_name,
+            algorithm=self.config.algorithm,
+            knowledge=env.knowledge,
+            k_max=env.signals.k_max,
+            instances=[one.published for one in instances] or [self._instance()],
+            metrics=metrics | getattr(learner, "metrics", {}),
+            cost=cost,
+        )
+
+    def _instance(self) -> dict[str, Any]:
+        """What the policy learned on, without the paths of this machine."""
+        settings = {name: value for name, value in asdict(self.config).items() if name not in PRIVATE}
+        names = [Path(teacher).name for teacher in self.config.teacher]
+        return settings | {"teacher": names, "student": self.config.student and Path(self.config.student).name}
+
+
+def train_agent(
+    agent: str | None = None,
+    *,
+    settings: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any] | Instance],
+    episodes: int = 64,
+    output: str | Path | None = None,
+    **options: Any,
+) -> LearnedPolicy:
+    """An agent that has learned over several students' trainings what to select.
+
+    Args:
+        agent: the learning algorithm, as `ackd train --agent` has it; residual if None.
+        settings: a set of instances or a JSON file of them; or settings, each as `ackd.prepare` takes it.
+        episodes: students that it learns from.
+        output: folder for the run, with its curves and the policy; nothing is kept if None.
+        **options: the other fields of `AgentConfig`, such as `students` to train side by side.
+
+    Returns:
+        The policy, which `evaluate` and `DistillationTrainer` take, and `save` writes.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+
+    Example:
+        train_agent("cem", settings=[{"task": "polarity", "teacher": "runs/teacher"}], episodes=64, students=16)
+    """
+    instances: tuple[Instance, ...] = ()
+    if isinstance(settings, (str, Path)):
+        options["instances"] = str(settings)
+    else:
+        instances = _instances([settings] if isinstance(settings, (Mapping, Instance)) else settings)
+    with ExitStack() as stack:
+        folder = output if output is not None else stack.enter_context(tempfile.TemporaryDirectory()) + "/run"
+        chosen = {"agent": agent, "episodes": episodes, "output": str(folder), **options}
+        config = checked(AgentConfig, chosen, others=("settings",))
+        if "policy_name" not in options:
+            config = replace(config, policy_name=config.algorithm)
+        training = AgentTraining(config, instances)
+        return store.load(training.folder.path / "policy" if training.finished else training.run())
+
+
+def _instances(settings: Sequence[Mapping[str, Any] | Instance]) -> tuple[Instance, ...]:
+    """Settings as instances, each with as many seeds as anybody needs."""
+    found = []
+    for one in settings:
+        if isinstance(one, Instance):
+            found.append(one)
+            continue
+        own = renamed(one)
+        name = str(own.pop("name", own.get("task", "data")))
+        found.append(Instance(name, "train", own, (0, 2**30)))
+    if not found:
+        raise InputError("there is no setting to learn on: give at least one")
+    return tuple(found)

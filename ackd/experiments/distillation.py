@@ -1,0 +1,226 @@
+"""One student under one policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ackd.agents.policy import Policy
+from ackd.agents.rules import Staged
+from ackd.building.method import Types
+from ackd.building.sources import Source, StudentSource, folder_of, several
+from ackd.config import DistillationConfig
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.make import distill
+from ackd.envs.recorder import Notes, Tape
+from ackd.envs.recording import Recording
+from ackd.errors import InputError
+from ackd.experiments.episodes import run_episode
+from ackd.experiments.policies import REFINE, Arm, arm, name_of, of_object
+from ackd.experiments.progress import progress
+from ackd.experiments.results import check_converged, episode_result, origin_of, save_student
+from ackd.ledger import Ledger
+from ackd.mdp.rewards import Reward
+from ackd.models import Model, Tokenizer
+from ackd.tasks.data_sets import Data, is_named
+from ackd.training.journal import Journal
+
+
+def arm_of(env: DistillationEnv, policy: object, *, preset: str | None, open_ended: bool, refine: bool = False) -> Arm:
+    """What decides in an environment.
+
+    Args:
+        env: where.
+        policy: a name, a folder, or a policy that is handed over; `all`, or what the preset says, if None.
+        preset: the published method that the environment was made with, if any.
+        open_ended: whether the preset leaves open what is transferred when, and nothing else was named for it.
+        refine: go on learning a learned policy.
+
+    Raises:
+        InputError: if the policy is not known, or does not go with the preset.
+    """
+    staged = bool(env.distillation.stages)
+    if staged and (policy is not None or refine):
+        raise InputError(
+            f"the preset {preset!r} says what is transferred when: leave --policy away, or name the types to select "
+            "from with --knowledge"
+        )
+    if preset is not None and not staged and policy is None and open_ended:
+        raise InputError(
+            f"the preset {preset!r} leaves open what is transferred when: let an agent learn it with "
+            f"`ackd train --preset {preset}`, and name that run with --policy; or name a rule"
+        )
+    if preset is not None and staged:
+        return Arm(preset, lambda env, seed: Staged(env.distillation.stages))
+    if policy is None or isinstance(policy, (str, Path)):
+        return arm(str(policy or "all") + REFINE * refine, env.knowledge)
+    return of_object(name_of(policy), policy)
+
+
+def acting(env: DistillationEnv, chosen: Arm, seed: int) -> tuple[DistillationEnv, Policy]:
+    """The environment as a policy wants it, and the policy.
+
+    Raises:
+        InputError: if it looks ahead, which several processes cannot, or the environment lacks what it reads.
+    """
+    if chosen.forks and env.distillation.group.size > 1:
+        raise InputError(
+            f"the policy {chosen.name!r} copies the student to look ahead, which several processes cannot: run it "
+            "in one process"
+        )
+    env = chosen.within(env)
+    return env, chosen.make(env, seed)
+
+
+def distil_one(
+    env: DistillationEnv, policy: Policy, chosen: Arm, notes: Path | Notes, *, seed: int, journal: Journal | None = None
+) -> tuple[Recording, float]:
+    """Trains one student to its end: the record of its episode, and the seconds that it took.
+
+    Args:
+        env: where, as `acting` has it.
+        policy: what decides, likewise.
+        chosen: what is known of it.
+        notes: a run's folder, or where else the notes go.
+        seed: of the student.
+        journal: to go on from.
+    """
+    started = time.perf_counter()
+    with (
+        progress(env.distillation.steps, f"distill ({chosen.name})") as bar,
+        closing(Recording(env, notes, on_decision=bar.update)) as recording,
+    ):
+        env.replay(journal)
+        run_episode(recording, policy, seed=seed, learner=chosen.learner(policy))
+    return recording, time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a student's training came to.
+
+    Args:
+        result: the fields of a run's `result.json`; scores are in percent.
+        costs: FLOPs, bytes and seconds, by what they were spent on.
+        decisions: the rows of a run's `decisions.csv`.
+    """
+
+    result: Mapping[str, Any]
+    costs: Ledger
+    decisions: Sequence[Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def score(self) -> float:
+        """The student's main metric on dev, in percent."""
+        return float(self.result["dev_score"])
+
+    @property
+    def teacher_score(self) -> float | None:
+        """The teacher's; None if there is none to compare with."""
+        score = self.result["teacher_score"]
+        return None if score is None else float(score)
+
+    @property
+    def flops_share(self) -> float:
+        """FLOPs of what was transferred, as a share of transferring everything throughout."""
+        return float(self.result["flops_share"])
+
+
+class DistillationTrainer:
+    """Distils one student from models and data that are at hand, or from their names.
+
+    Args:
+        teacher: a transformers model, which is frozen from then on and in float32, a folder, a hub id, or several of
+            them.
+        student: a model, a config, a function that makes a model, a folder or a hub id to start from; if None,
+            `args.student_layers` of the (first) teacher.
+        tokenizer: of models that are handed over; that of their folder if None.
+        train_dataset: a `datasets.Dataset` with text and label columns, a `DatasetDict`, or the name of a file, a
+            folder or a data set of the hub. A part of it is set aside for the reward.
+        eval_dataset: what to report on; if None, the split that `train_dataset` has for it, or else a part of it.
+        task: a GLUE task or a generated one, where no data is given; or what to call the data.
+        policy: what decides: `all`, another rule, types joined by +, the name or the folder of a saved policy, a
+            `Selection`, what `train_agent` returns, or an agent of stable-baselines3; if None, what the preset says, or
+            else `all`.
+        knowledge: what can be selected, by names or as `Knowledge`; if empty, what `args` says.
+        reward: what a decision earns, if not what `args` says.
+        args: everything else.
+        seed: of the student's initialisation, data order and dropout.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+
+    Example:
+        trainer = DistillationTrainer(teacher=model, tokenizer=tokenizer, train_dataset=data["train"],
+                                      eval_dataset=data["validation"], policy="default",
+                                      args=DistillationConfig(student_layers=3, epochs=3, lr=5e-5))
+        print(trainer.train().score)
+        trainer.save("student")
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Source | Sequence[Source] = (),
+        student: StudentSource | None = None,
+        tokenizer: Tokenizer | None = None,
+        train_dataset: Data | None = None,
+        eval_dataset: Data | None = None,
+        task: str = "data",
+        policy: object = None,
+        knowledge: Types = (),
+        reward: str | Reward | None = None,
+        args: DistillationConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.args, self.seed = args or DistillationConfig(), seed
+        self._sources, self._start, self._data = several(teacher), student, train_dataset
+        own = {"student": student, "data": train_dataset, "dev_data": eval_dataset, "reward": reward}
+        settings = asdict(self.args) | {name: value for name, value in own.items() if value is not None}
+        settings["knowledge"] = knowledge or self.args.knowledge
+        self._made = distill(task=task, teacher=teacher, tokenizer=tokenizer, reward_every=None, **settings)
+        preset, open_ended = self.args.preset, not settings["knowledge"]
+        self._arm = arm_of(self._made, policy, preset=preset, open_ended=open_ended)
+        self._env, _ = acting(self._made, self._arm, seed)
+        self._recording: Recording | None = None
+        self._result: dict[str, Any] = {}
+
+    @property
+    def student(self) -> Model:
+        """The student: as it begins, or as it is after `train`."""
+        return self._env.distillation.student.model
+
+    def train(self) -> Distilled:
+        """Trains the student to the end of its budget, from its first step on.
+
+        Raises:
+            FloatingPointError: if the training diverges.
+        """
+        tape = Tape(0)
+        self._env, policy = acting(self._made, self._arm, self.seed)  # a policy that learns begins anew
+        self._recording, seconds = distil_one(self._env, policy, self._arm, tape, seed=self.seed)
+        self._result = episode_result(self._recording, policy=self._arm.name, seconds=round(seconds, 3))
+        check_converged(self._result, self._env.distillation)
+        decisions = [note.row for note in tape.take() if note.row]
+        return Distilled(self._result, self._recording.ledger, decisions)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the student as any Hugging Face tool reads it, with its tokenizer, class names and a model card.
+
+        Raises:
+            InputError: before `train`.
+        """
+        if self._recording is None:
+            raise InputError("there is no student to save yet: call train() first")
+        start, data = self._start, self._data
+        named = {
+            "teacher": [folder_of(one) or type(one).__name__ for one in self._sources],
+            "student": None if start is None else folder_of(start) or type(start).__name__,
+            "data": str(data) if data is not None and is_named(data) else None,
+        }
+        origin = origin_of(self._recording, self._result)
+        save_student(Path(folder), asdict(self.args) | named, self._env.distillation, origin)

@@ -1,0 +1,335 @@
+"""Policies against each other, on the same students, data and dropout."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ackd.agents.card import Card
+from ackd.config import DataConfig, EpisodeConfig, StudentConfig, checked, part, renamed
+from ackd.distributed.jobs import run_jobs
+from ackd.envs.instance_files import Instance, over
+from ackd.envs.recorder import Recorder
+from ackd.errors import InputError
+from ackd.experiments.cells import Cell, Cells, Filled, Found, Row, Search
+from ackd.experiments.options import EvaluationConfig
+from ackd.experiments.policies import SEARCHED, called, name_of
+from ackd.experiments.progress import progress
+from ackd.experiments.workers import GROWING as FREE
+from ackd.experiments.workers import OnItsDevice
+from ackd.ledger import Ledger
+from ackd.reporting.tables import tables
+from ackd.runs.folder import group_folder
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from tqdm import tqdm
+
+Do = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]  # from jobs to each of them with its answer
+RESULT = "result.json"
+
+COLUMNS = (
+    "task",
+    "policy",
+    "seed",
+    "metric",
+    "dev_score",
+    "teacher_score",
+    "reward",
+    "flops_share",
+    "steps",
+    "search_steps",
+    "seconds",
+    "reward_from",
+    "dev_examples",
+    "error",
+)
+GROWING = (
+    "tasks",
+    "teachers",
+    "splits",
+    "policies",
+    "seeds",
+    "first_seed",
+    "checkpoint_seconds",
+    "search_tries",
+    "search_seeds",
+    "workers",
+    *FREE,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an evaluation came to.
+
+    Args:
+        rows: one for each task, policy and seed: scores in percent, rewards, shares of FLOPs, seconds.
+        learned: what is known of the policies that were learned.
+        folder: of the run; None if it was not kept.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    learned: Mapping[str, Card]
+    folder: Path | None = None
+
+    def report(self) -> str:
+        """Scores by task and over tasks with their intervals, and what learning cost, in Markdown."""
+        return tables([dict(row) for row in self.rows], self.learned)
+
+    def to_pandas(self) -> DataFrame:
+        """The rows as a data frame."""
+        from pandas import DataFrame
+
+        return DataFrame(list(self.rows))
+
+
+class Evaluation:
+    """A student for each task, policy and seed.
+
+    Args:
+        config: what to evaluate, and how.
+        rows: the settings by the names of their rows; what `config` says of tasks and instances if None.
+        policies: those that are handed over, by their names in `config.policies`.
+
+    Raises:
+        InputError: if anything in it cannot work.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        *,
+        rows: Mapping[str, Row] | None = None,
+        policies: Mapping[str, object] | None = None,
+    ) -> None:
+        self.config, self.policies = config, policies or {}
+        policies_named = dict(map(called, config.policies))
+        teachers = [one for those in config.teachers for one in those.split(",")]
+        self.folder = config.run_folder(
+            (*teachers, config.student, config.data, config.cache, *policies_named.values())
+        )
+        self._check(given=rows is not None)
+        config.check_workers(config.device)
+        if config.remote and (self.policies or rows is not None):
+            raise InputError("workers take settings and policies by their names: leave workers away, or give names")
+        self.cells = Cells(config, rows=rows, policies=self.policies)
+
+    def run(self) -> Table:
+        """Fills the table cell by cell."""
+        learned = self._check_each()
+        self.folder.begin("evaluate", asdict(self.config), growing=GROWING)
+        started = time.perf_counter()
+        table = Table(self._fill(), learned, self.folder.path)
+        self.folder.write_text("table.md", table.report() + "\n")
+        self.folder.write_json(RESULT, self._result(table.rows, time.perf_counter() - started))
+        return table
+
+    def _check(self, *, given: bool) -> None:
+
+        policies = [called(policy)[0] for policy in self.config.policies]
+        if not given and bool(self.config.tasks) == (self.config.instances is not None):
+            raise InputError("say what to evaluate on: --tasks and --teachers, or --instances, and not both")
+        if self.config.instances is not None and len(self.config.teachers) > 1:
+            raise InputError("with --instances, --teachers is the one folder where the teachers' names start")
+        if not given and self.config.instances is None and len(self.config.tasks) != len(self.config.teachers):
+            raise InputError(
+                f"{len(self.config.tasks)} tasks and {len(self.config.teachers)} teachers were given: name one for "
+                "each task, or several of one task with commas between"
+            )
+        for what, names in (("task", self.config.tasks), ("policy", policies)):
+            for name in names:
+                if names.count(name) > 1:
+                    raise InputError(f"the {what} {name!r} is named twice: name each once")
+        folders: dict[Path, str] = {}
+        for policy in policies:
+            other = folders.setdefault(group_folder(Path(), "", policy), policy)
+            if other != policy:
+                raise InputError(f"{other!r} and {policy!r} would share a folder: rename one")
+        for name in ("seeds", "search_seeds", "search_tries"):
+            if getattr(self.config, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self.config, name)}: at least 1 is needed")
+
+    def _check_each(self) -> dict[str, Card]:
+        """Refuses tasks and policies that cannot be evaluated; what is known of those that were learned."""
+        for name in self.cells.rows:
+            env = self.cells.env(name)
+            if env.distillation.reference is None:
+                raise InputError(f"{name} has no teacher that the students could be compared with: name one")
+            arms = [self.cells.arm(policy, env.knowledge) for policy in self.config.policies]
+            for policy in self.config.policies:
+                self.cells.env(name, policy)
+        return {one.name: one.learned.card for one in arms if one.learned is not None}
+
+    def _fill(self) -> list[dict[str, Any]]:
+        """The table, whose rows are written as they come, in their order."""
+        rows: list[dict[str, Any]] = []
+        total = Ledger()
+        steps = (
+            sum(self.cells.env(task).distillation.steps for task in self.cells.rows)
+            * len(self.config.policies)
+            * self.config.seeds
+        )
+        with (
+            progress(steps, "evaluate") as bar,
+            self._doing(bar) as do,
+            (self.folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
+        ):
+            (self.folder.path / RESULT).unlink(missing_ok=True)  # now that there is who makes another
+            written = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            written.writeheader()
+            searches = [
+                Search(task)
+                for task in self.cells.rows
+                if any(called(one)[1] == SEARCHED for one in self.config.policies)
+            ]
+            found = {job.task: answer for job, answer in do(searches)}
+            for filled in self._filled(self._jobs(found), do):
+                rows.append(filled.row)
+                written.writerow(filled.row)
+                file.flush()
+                total.add(filled.ledger)
+        self.folder.write_json("ledger.json", total.as_dict())
+        return rows
+
+    def _jobs(self, found: Mapping[str, Found]) -> list[Cell]:
+        """All of them, in the order of the table."""
+        return [
+            Cell(task, policy, k, row.first_seed + k, found[task] if called(policy)[1] == SEARCHED else None)
+            for task, row in self.cells.rows.items()
+            for policy in self.config.policies
+            for k in range(self.config.seeds)
+        ]
+
+    def _filled(self, jobs: Sequence[Cell], do: Do) -> Iterator[Filled]:
+        """The cells in their order; each group of a task and policy is recorded in a folder of its own."""
+        with ExitStack() as stack:
+            for job, filled in do(jobs):
+                if not job.place:
+                    stack.close()
+                    place = group_folder(self.folder.path, job.task, called(job.policy)[0])
+                    place.mkdir(parents=True, exist_ok=True)
+                    recorder = stack.enter_context(
+                        closing(Recorder(place, self.cells.env(job.task, job.policy).knowledge))
+                    )
+                for note in filled.notes:
+                    recorder.write(note)
+                yield filled
+
+    @contextmanager
+    def _doing(self, bar: tqdm[Any]) -> Iterator[Do]:
+        """Who does the jobs: this process, one after the other, or workers."""
+        if not self.config.remote or self.config.backend == "dummy":
+            self.cells.on_decision = bar.update
+            yield lambda jobs: ((job, self.cells.do(job)) for job in jobs)
+            return
+
+        def count(job: Any, answer: Any) -> None:
+            if isinstance(answer, Filled):
+                bar.update(answer.row["steps"])
+
+        cell = max(self.cells.env(task).decisions for task in self.cells.rows) + 2  # decisions, and what is measured
+        search = cell * self.config.search_tries * self.config.search_seeds
+        with closing(
+            self.config.start_workers(
+                OnItsDevice(partial(Cells, alike=self.cells.identities()), self.config), self.config.device
+            )
+        ) as crew:
+            yield lambda jobs: run_jobs(
+                crew,
+                jobs,
+                seconds=self.config.step_timeout * (search if any(isinstance(job, Search) for job in jobs) else cell),
+                on_answer=count,
+            )
+
+    def _result(self, cells: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+        return {
+            "task": list(dict.fromkeys(cell["task"] for cell in cells)),
+            "policy": list(dict.fromkeys(cell["policy"] for cell in cells)),
+            "seed": sorted({cell["seed"] for cell in cells}),
+            "steps": self.config.steps or sorted({cell["steps"] for cell in cells}),
+            "seconds": round(seconds, 3),
+            "reward_from": list(dict.fromkeys(cell["reward_from"] for cell in cells)),
+            "cells": cells,
+        }
+
+
+def evaluate(
+    policies: Sequence[object] | Mapping[str, object],
+    *,
+    settings: str | Path | Sequence[Mapping[str, Any] | Instance],
+    seeds: int = 3,
+    output: str | Path | None = None,
+    **options: Any,
+) -> Table:
+    """Distils a student for each setting, policy and seed; all policies get the same students.
+
+    Args:
+        policies: names, folders of saved policies, a `Selection`, trained agents, agents of stable-baselines3, or what
+            has their `predict`; or such by the names that they get in the table.
+        settings: a set of instances or a JSON file of them; or settings, each as `ackd.prepare` takes it. Its row is
+            called `name` if that is given, and else after its task.
+        seeds: students for each setting and policy.
+        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
+        **options: the other fields of `EvaluationConfig`.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+
+    Example:
+        evaluate(["labels", "all", agent], settings=[{"task": "polarity", "teacher": "runs/teacher"}]).to_pandas()
+    """
+    named, objects = _policies(policies)
+    if not isinstance(settings, (str, Path)):
+        options["tasks"] = ()
+    else:
+        options["instances"] = str(settings)
+    with ExitStack() as stack:
+        folder = output if output is not None else stack.enter_context(tempfile.TemporaryDirectory()) + "/run"
+        chosen = {"policies": named, "seeds": seeds, "output": str(folder), **options}
+        config = checked(EvaluationConfig, chosen, others=("settings",))
+        rows = None if isinstance(settings, (str, Path)) else _rows(settings, config)
+        table = Evaluation(config, rows=rows, policies=objects).run()
+        return table if output is not None else replace(table, folder=None)
+
+
+def _policies(given: Sequence[object] | Mapping[str, object]) -> tuple[list[str], dict[str, object]]:
+    """Their names, as the command line takes them, and those that are objects."""
+    if isinstance(given, str) or not isinstance(given, (Sequence, Mapping)):
+        raise InputError(f"policies are {given!r}: give a list of them, or a dict from names to policies")
+    names, objects = [], {}
+    for name, one in given.items() if isinstance(given, Mapping) else ((None, one) for one in given):
+        if isinstance(one, (str, Path)):
+            names.append(str(one) if name in (None, str(one)) else f"{name}={one}")
+            continue
+        own = name or name_of(one)
+        if own in objects:
+            raise InputError(f"two policies are called {own}: give a dict from names to policies")
+        names.append(own)
+        objects[own] = one
+    return names, objects
+
+
+def _rows(settings: Sequence[Mapping[str, Any] | Instance], config: EvaluationConfig) -> dict[str, Row]:
+    """The settings by the names of their rows."""
+    if isinstance(settings, (Mapping, Instance)):
+        settings = [settings]
+    given = part(config, DataConfig, StudentConfig, EpisodeConfig)
+    rows: dict[str, Row] = {}
+    for one in settings:
+        own = dict(one.setting) if isinstance(one, Instance) else renamed(one)
+        name = one.name if isinstance(one, Instance) else str(own.pop("name", own.get("task", "data")))
+        if name in rows:
+            raise InputError(f"two settings are called {name}: give each a name of its own")
+        first = one.seeds[0] if isinstance(one, Instance) else config.first_seed
+        rows[name] = Row(over(given, own), first)
+    if not rows:
+        raise InputError("there is no setting to evaluate on: give at least one")
+    return rows

@@ -1,0 +1,156 @@
+"""The environments in which an agent learns, here and in its workers."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from ackd.agents.learner import by_return, choice_of, observes_cls
+from ackd.agents.relative import Relative
+from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, StudentConfig, part
+from ackd.envs.cohort import CohortEnv
+from ackd.envs.distillation import DistillationEnv
+from ackd.envs.hosted import Course, Hosted, Watch
+from ackd.envs.instance_files import Instance, over, read_instances
+from ackd.envs.instances import InstanceEnv
+from ackd.envs.make import distill
+from ackd.envs.recorder import Notes, Tape
+from ackd.envs.recording import CohortRecording, Recording
+from ackd.errors import InputError
+from ackd.experiments.instances import check_instances
+from ackd.experiments.options import AgentConfig
+from ackd.files.writing import write_whole
+from ackd.training.identity import identity
+from ackd.training.journal import Journal
+
+TOKEN = "run"  # the file that says which run a checkpoint is of
+
+
+def environment(
+    config: AgentConfig, turns: tuple[int, int] = (0, 1), given: Sequence[Instance] = ()
+) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
+    """Where the agent learns, and the instances, if that is what it learns on; `turns` are those of a worker.
+
+    Args:
+        config: of the agent.
+        turns: the first that is this environment's, and from one of its turns to its next.
+        given: instances that are handed over.
+
+    Raises:
+        InputError: if an agent cannot learn there.
+    """
+    choice = choice_of(config.algorithm, config.settings)
+    own: dict[str, Any] = {"choice": choice, "observe_cls": observes_cls(config.algorithm)}
+    if by_return(config.algorithm):
+        own["reward_every"] = sys.maxsize  # and so at the end alone
+    if config.instances is None and not given:
+        env: DistillationEnv | InstanceEnv = distill(
+            task=config.task,
+            teacher=config.teacher,
+            **own,
+            **part(config, DistillationConfig),
+        )
+        if env.distillation.stages:
+            raise InputError(
+                f"the preset {config.preset!r} says what is transferred when, and leaves an agent nothing to learn: "
+                "leave it away, or name the types to select from with --knowledge"
+            )
+        instances: tuple[Instance, ...] = ()
+    else:
+        instances = tuple(given) or read_instances(
+            str(config.instances),
+            teachers=Path(config.teachers) if config.teachers else None,
+            data=Path(config.data) if config.data else None,
+            split=config.split,
+        )
+        common = part(config, DataConfig, StudentConfig, EpisodeConfig)
+        common.pop("data")
+        check_instances(instances, config.algorithm, common)
+
+        def make(**setting: Any) -> DistillationEnv:
+            return distill(**over(common, setting))
+
+        env = InstanceEnv(instances, make, order=config.order, seed=config.seed, turns=turns, **own)
+    if env.decisions < 2:
+        raise InputError(
+            f"{env.distillation.steps} steps in phases of {config.decision_interval} are a single decision: "
+            "raise --steps or --decisions"
+        )
+    return env, instances
+
+
+@dataclass(frozen=True)
+class Students:
+    """Makes the environments of a worker, in that worker; what they answer is kept beside the run's checkpoint.
+
+    Args:
+        config: of the agent.
+        token: of the run.
+    """
+
+    config: AgentConfig
+    token: str
+
+    def __call__(self, worker: int) -> Hosted:
+        """The environment or the cohort of that worker, on its device, with its turns of the instances."""
+        config, turns = self.config, (worker, self.config.count)
+        config = replace(config, device=config.device_of(worker, config.device))
+        env, _ = environment(config, turns)
+        folder = Path(config.output) / "checkpoint" / f"worker-{worker}"
+        if _token(folder) != self.token:  # left on this machine by a run that was replaced on another
+            shutil.rmtree(folder, ignore_errors=True)
+            write_whole(folder / TOKEN, self.token.encode())
+        journal = Journal(folder, seconds=config.checkpoint_seconds)
+        tape = Tape(*turns, config.students)
+        watch, venv, course = vectorised(env, config.students, tape, journal, turns=turns)
+        return Hosted(
+            venv, tape=tape, watch=watch, course=course, journal=journal, fingerprints=identity(env.distillation)
+        )
+
+
+def vectorised(
+    env: DistillationEnv | InstanceEnv,
+    students: int,
+    notes: Notes,
+    journal: Journal,
+    *,
+    turns: tuple[int, int] = (0, 1),
+    on_decision: Callable[[int], object] | None = None,
+) -> tuple[Watch, VecEnv, Course]:
+    """An environment, or a cohort of its students, as an agent has it: recorded, and with a journal to go on from."""
+    if students > 1:
+        watch = CohortRecording(notes, on_decision=on_decision)
+        if isinstance(env, DistillationEnv):
+            cohort = CohortEnv([env], students, paired=True, watch=watch)
+        else:
+            cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, paired=True, watch=watch)
+        cohort.replay(journal)
+        return watch, Relative(cohort), cohort
+    env.replay(journal)
+    recording = Recording(env, notes, on_decision=on_decision)
+    return recording, DummyVecEnv([lambda: Monitor(recording)]), recording
+
+
+def run_token(folder: Path) -> str:
+    """What tells a run from all others, kept in its checkpoint."""
+    token = _token(folder)
+    if not token:
+        token = secrets.token_hex(8)
+        write_whole(folder / TOKEN, token.encode())
+    return token
+
+
+def _token(folder: Path) -> str:
+    try:
+        with (folder / TOKEN).open(encoding="ascii") as file:
+            return file.read(16)
+    except (OSError, ValueError):
+        return ""

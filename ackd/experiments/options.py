@@ -1,0 +1,179 @@
+"""Where a run goes and who does its work; and what can be set of an evaluation and of an agent that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, StudentConfig
+from ackd.experiments.workers import WorkerConfig
+
+if TYPE_CHECKING:
+    from ackd.agents.ksm import Settings
+    from ackd.runs.folder import RunFolder
+    from ackd.training.journal import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where a run goes."""
+
+    output: str
+    """Folder for the run; it must not hold one yet."""
+    overwrite: bool = False
+    """Replace the run in --output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumableConfig(OutputConfig):
+    """A run that can be taken up again."""
+
+    resume: bool = False
+    """Go on with the run in --output, where it was killed; begin it if there is none."""
+
+    def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
+        """The run's folder, which nothing is written to yet.
+
+        Raises:
+            InputError: if it cannot be used.
+        """
+        from ackd.distributed.rendezvous import restarted
+        from ackd.runs.folder import RunFolder
+
+        again = restarted()  # after a loss, and so in the middle of the run
+        return RunFolder(
+            self.output, overwrite=self.overwrite and not again, inputs=inputs, resume=self.resume or again
+        )
+
+    def finished(self, folder: RunFolder, command: str, *, growing: Collection[str] = (), **changed: Any) -> bool:
+        """Whether there is nothing left to do in the run's folder, which is said then.
+
+        Args:
+            folder: the run's.
+            command: as its `begin` is told.
+            growing: likewise.
+            **changed: settings that `begin` is told otherwise than the options have them.
+
+        Raises:
+            InputError: if the folder holds another run, or its result is damaged.
+        """
+        over = folder.finished(command, asdict(self) | changed, growing=growing)
+        if over:
+            print(f"the run in {self.output} is finished: nothing is left to resume")
+        return over
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(ResumableConfig):
+    """A training, which leaves checkpoints."""
+
+    checkpoint_seconds: float = 60.0
+    """Training between two checkpoints: what is lost at most, when the run is killed."""
+
+    def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
+        """The run's folder, which nothing is written to yet.
+
+        Raises:
+            InputError: if it cannot be used, or the time between checkpoints is below 0.
+        """
+        from ackd.errors import InputError
+
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
+        return super().run_folder(inputs)
+
+    def journal(self, folder: Path) -> Journal:
+        """The journal in a folder, from which a run goes on."""
+        from ackd.training.journal import Journal
+
+        return Journal(folder, seconds=self.checkpoint_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, RunConfig):
+    """Distil a student for each task, policy and seed, and tabulate what came out.
+
+    With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
+    --workers train a student each at a time.
+    """
+
+    tasks: tuple[str, ...] = ()
+    """One or more tasks."""
+    teachers: tuple[str, ...] = ()
+    """A teacher for each task, in the same order, or several of them with commas between (SMALL,LARGE); with
+    --instances, the folder where the names of the set start."""
+    instances: str | None = None
+    """Instead of --tasks: a JSON file of settings, or a set that comes along (embedded-v1, glue-small-v1). Each of its
+    instances is a row of the table, with seeds of its own."""
+    splits: tuple[str, ...] = ()
+    """The instances of these splits; all if none is named."""
+    policies: tuple[str, ...] = ("labels", "all", "random", "scheduled")
+    """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
+    in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
+    decision), best-static (the best fixed subset, searched with other seeds first), or preset: with a published method
+    and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY calls one of them NAME in
+    tables, pictures and folders (agent=runs/train/policy)."""
+    seeds: int = 3
+    """Students for each task and policy; all policies get the same ones."""
+    first_seed: int = 1000
+    """The first of the seeds; apart from those that agents are usually trained on."""
+    search_tries: int = 16
+    """Subsets that best-static tries at most."""
+    search_seeds: int = 1
+    """Students for each of them, from seed 0 on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
+    """Train a selection agent over several students' trainings, then distil one student with what it learned."""
+
+    task: str | None = None
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
+    teacher: tuple[str, ...] = ()
+    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
+    instances: str | None = None
+    """Instead of --task and --teacher: a JSON file of settings to learn on, or a set that comes along (embedded-v1,
+    glue-small-v1); what the set says goes before the options here."""
+    split: str = "train"
+    """The instances of this split."""
+    teachers: str | None = None
+    """Folder from which the teachers' names in --instances start."""
+    order: str = "round-robin"
+    """In which instances follow each other: round-robin or sampled."""
+    agent: str | None = None
+    """Learning algorithm: residual (a schedule by cem, corrected by PPO); cem, best-schedule (Optuna's TPE) or pbt (a
+    schedule alone; all students of pbt are one population, which trains side by side); probe-rule (a schedule by cem,
+    but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm (weights);
+    ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
+    agent_options: tuple[str, ...] = ()
+    """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
+    episodes: int = 8
+    """Students that the agent learns from, each trained for --steps."""
+    students: int = 1
+    """So many of them train side by side, in one batched step on the same batches."""
+    policy_name: str = "policy"
+    """What `ackd policies import` will call the policy."""
+    seed: int = 0
+    """Seed of the agent and of its episodes."""
+
+    @property
+    def algorithm(self) -> str:
+        """The learning algorithm, also where none is named."""
+        return self.agent or ("ksm" if self.preset == "ksm" else "residual")
+
+    @property
+    def at_once(self) -> int:
+        """Students that train side by side in one batched step."""
+        from ackd.agents.learner import side_by_side
+
+        return side_by_side(self.algorithm, self.students, self.episodes)
+
+    @property
+    def settings(self) -> Settings | None:
+        """What --agent-options says."""
+        from ackd.agents.learner import settings_of
+        from ackd.building.method import pairs
+
+        return settings_of(self.algorithm, pairs(self.agent_options))
