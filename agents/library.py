@@ -16,6 +16,7 @@ from ackd.agents.card import MAX_CARD, Card, check_name
 from ackd.agents.named import NAMED
 from ackd.agents.weights import MAX_PACKED_HEADER, MAX_WEIGHTS, pack, read_bytes, unpack
 from ackd.errors import InputError, unknown
+from ackd.files.writing import write_whole
 from ackd.knowledge import NAMES
 
 SUFFIX = ".safetensors"
@@ -121,7 +122,8 @@ def export(name: str, file: str | os.PathLike[str], *, overwrite: bool = False) 
     if unpack(packed, path) != (text, weights):
         raise InputError(f"{folder} was not saved by ackd as it is: save the policy again")
     with _writing(path.parent):
-        store.write_file(path, packed)
+        path.parent.stat()  # where a mistyped folder is not there, none is made
+        write_whole(path, packed)
 
 
 def import_(source: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False) -> str:

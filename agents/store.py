@@ -25,6 +25,7 @@ from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.weights import MAX_WEIGHTS, read_bytes, read_weights
 from ackd.errors import InputError
+from ackd.files.writing import write_whole
 from ackd.mdp.signals import FEATURES, GLOBALS, SCHEMA
 
 CARD, WEIGHTS, README = "policy.json", "policy.safetensors", "README.md"
@@ -205,17 +206,6 @@ def write(folder: Path, text: bytes, weights: bytes) -> Card:
         InputError: if they could not be.
     """
     policy = parse(text, weights, folder / CARD, folder / WEIGHTS)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, data in ((WEIGHTS, weights), (README, card_text(policy.card, policy.network).encode()), (CARD, text)):
-        write_file(folder / name, data)
+        write_whole(folder / name, data)
     return policy.card
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """The whole file or nothing of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ackd import Selection, distill, models, tasks
 from ackd.models import StudentFactory, Tokenizer
-from ackd.tasks import GLUE, Split, Task
+from ackd.tasks import GLUE, Split, Task, tokenise
 from ackd.tasks.cut import stratified
 from ackd.tasks.overlap import Overlap
 from ackd.tasks.rows import glue_rows
@@ -44,11 +44,11 @@ def anew(task: Task, data: str, tokenizer: Tokenizer, most: int, seed: int) -> T
         places = np.sort(rng.choice(len(rows), most, replace=False))
     held = places[stratified(rows.labels[places], REWARD, rng)]
 
-    def tokenise(places: NDArray[np.int64]) -> Split:
+    def cut(places: NDArray[np.int64]) -> Split:
         some = rows.select(places)
-        return Split.tokenise(some.texts, some.labels, some.ids, tokenizer, LENGTH)
+        return tokenise(some.texts, some.labels, some.ids, tokenizer, LENGTH)
 
-    return replace(task, train=tokenise(np.setdiff1d(places, held)), reward=tokenise(held))
+    return replace(task, train=cut(np.setdiff1d(places, held)), reward=cut(held))
 
 
 def taught(task: Task, make: StudentFactory, steps: int, lr: float, seed: int) -> Distillation:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +18,7 @@ torch.set_num_threads(1)  # tiny models are faster so, and equalities need one t
 from ackd import models
 from ackd.models import Model
 from ackd.types import Batch
+from tests.processes import Forked, workers_of
 
 SHARED = Path(os.environ.get("ACKD_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
 
@@ -28,6 +29,13 @@ def shared() -> Path:
     if not (SHARED / "glue").is_dir():
         pytest.skip(f"needs the real data under {SHARED}: set ACKD_SHARED to the folder that holds glue/ and models/")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def forked_workers() -> Iterator[None]:
+    """Workers of the backend subproc begin with everything imported. How they are spawned is tested in distributed/."""
+    with workers_of(Forked(all_of_dev=False)):
+        yield
 
 
 @pytest.fixture

@@ -14,18 +14,18 @@ FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROO
 ROWS = """
 errors ledger numerics
 config files types
-knowledge mdp models runs stages
-distributed tasks
-teachers weighting
+knowledge mdp models runs split stages
+distributed tasks teachers weighting
 corpora presets training
 agents building cohort federation
-envs experiments reporting
+envs reporting
+experiments
 cli
 __main__
 """
 RANK = {package: rank for rank, row in enumerate(ROWS.strip().splitlines()) for package in row.split()}
 LIBRARIES = {"transformers": "models tasks", "tokenizers": "models tasks", "datasets": "models tasks"}
-LIBRARIES |= dict.fromkeys(("stable_baselines3", "gymnasium"), "agents envs cli")
+LIBRARIES |= dict.fromkeys(("stable_baselines3", "gymnasium"), "agents envs experiments")
 SPACES = "mdp"  # where gymnasium.spaces may be imported as well, and nothing else of it
 
 

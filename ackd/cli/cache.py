@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ackd.config import DataConfig, KnowledgeConfig, ModelConfig
+from ackd.experiments.options import FillConfig
 from ackd.experiments.progress import progress
-from ackd.experiments.workers import OnItsDevice, WorkerConfig
+from ackd.experiments.workers import OnItsDevice
 
 if TYPE_CHECKING:
     from ackd.experiments.filling import Filled
@@ -18,26 +18,8 @@ PARTS = 16  # that each worker fills one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillCache(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
+class FillCache(FillConfig):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
-
-    task: str
-    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
-    teacher: tuple[str, ...]
-    """The teacher, or several: folder of a fine-tuned model, a run that holds one, or a hub id."""
-    output: str
-    """The cache's folder; what it holds already is kept, and what is missing is added."""
-    preset: str | None = None
-    """Instead of --knowledge: keep what this published method asks for."""
-    budget: str = "4GB"
-    """What one teacher's answers may take; the smaller knowledge types come first."""
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Numbers in the cache; the answers are rounded to them."""
-    batch_size: int = 32
-    """Examples that the teacher is asked about at a time."""
-    shard: str | None = None
-    """Ask about one part of the examples alone, as 1/4 to 4/4: processes that have one each fill the same cache at the
-    same time. Those that torchrun starts take theirs by themselves."""
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""

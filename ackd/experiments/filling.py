@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ackd.building.setting import prepare
 from ackd.config import DataConfig, KnowledgeConfig, ModelConfig, part
 from ackd.distributed.jobs import answering, this_worker
 from ackd.errors import InputError
+from ackd.experiments.options import FillConfig
 from ackd.ledger import Ledger
 from ackd.teachers import Cached
 from ackd.training.identity import check_identity, identity
 from ackd.types import Needs
-
-if TYPE_CHECKING:
-    from ackd.cli.cache import FillCache
 
 
 class Filled(NamedTuple):
@@ -34,28 +32,28 @@ class Filler:
     The groups that a teacher is asked about are the same whatever the number of parts, so the answers are too.
 
     Args:
-        command: with its options.
+        config: what to keep, of which teachers.
         alike: what the process has that hands out the parts.
 
     Raises:
         InputError: if the cache cannot be written, or this process has something else.
     """
 
-    def __init__(self, command: FillCache, *, alike: Mapping[str, str] | None = None) -> None:
+    def __init__(self, config: FillConfig, *, alike: Mapping[str, str] | None = None) -> None:
         distillation = prepare(
-            task=command.task,
-            teacher=command.teacher,
-            preset=command.preset,
-            cache=command.output,
-            cache_budget=command.budget,
-            cache_dtype=command.dtype,
+            task=config.task,
+            teacher=config.teacher,
+            preset=config.preset,
+            cache=config.output,
+            cache_budget=config.budget,
+            cache_dtype=config.dtype,
             steps=1,
-            **part(command, DataConfig, ModelConfig, KnowledgeConfig),
+            **part(config, DataConfig, ModelConfig, KnowledgeConfig),
         )
         self.identity = identity(distillation)
         check_identity(self.identity, alike or {}, this_worker())
         self.device, self.train = distillation.device, distillation.task.train
-        self.groups = list(self.train.by_length(command.batch_size))
+        self.groups = list(self.train.by_length(config.batch_size))
         self.teachers = [teacher for teacher in distillation.teachers if isinstance(teacher, Cached)]
         for teacher in self.teachers:
             if not teacher.cache.writing:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, StudentConfig
+from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, KnowledgeConfig, ModelConfig, StudentConfig
 from ackd.experiments.workers import WorkerConfig
 
 if TYPE_CHECKING:
@@ -177,3 +177,26 @@ class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
         from ackd.building.method import pairs
 
         return settings_of(self.algorithm, pairs(self.agent_options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillConfig(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
+    """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
+
+    task: str
+    """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
+    teacher: tuple[str, ...]
+    """The teacher, or several: folder of a fine-tuned model, a run that holds one, or a hub id."""
+    output: str
+    """The cache's folder; what it holds already is kept, and what is missing is added."""
+    preset: str | None = None
+    """Instead of --knowledge: keep what this published method asks for."""
+    budget: str = "4GB"
+    """What one teacher's answers may take; the smaller knowledge types come first."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Numbers in the cache; the answers are rounded to them."""
+    batch_size: int = 32
+    """Examples that the teacher is asked about at a time."""
+    shard: str | None = None
+    """Ask about one part of the examples alone, as 1/4 to 4/4: processes that have one each fill the same cache at the
+    same time. Those that torchrun starts take theirs by themselves."""

@@ -19,7 +19,7 @@ from ackd.errors import InputError, unknown
 from ackd.files.writing import write_whole
 from ackd.ledger import Ledger
 from ackd.models import Model
-from ackd.tasks import Split, Submission
+from ackd.tasks import Split, Submission, tokenise
 from ackd.teachers import ModelTeacher
 from ackd.training.measuring import answers
 from ackd.types import Batch, Needs, Outputs
@@ -90,7 +90,7 @@ def predict(
         return outputs
 
     for name, those in rows.items():
-        texts = Split.tokenise(those.texts, those.labels, those.ids, tokenizer, max_length)
+        texts = tokenise(those.texts, those.labels, those.ids, tokenizer, max_length)
         _check_tokens(texts, teacher.model, model)
         logits, _ = answers(ask, texts, place, teacher.shape.vocabulary)
         if not np.isfinite(logits).all():

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ackd.reporting.statistics import (
     Interval,
     gap_closed,
-    iqm,
+    iqms,
     paired_difference,
     performance_profile,
-    probability_of_improvement,
+    probabilities_of_improvement,
     stratified_bootstrap,
 )
 from ackd.runs.log import Cell
@@ -94,13 +94,17 @@ def _normalised(percent: Mapping[str, Array], teachers: Array) -> tuple[dict[str
 def mean_interval(scores: Sequence[float], seed: int = 0) -> Interval:
     """The mean over seeds with its 95 % bootstrap interval."""
     column = np.array(scores, dtype=np.float64)[:, None]
-    return stratified_bootstrap(lambda drawn: float(drawn.mean()), column, rng=np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    return stratified_bootstrap(lambda drawn: drawn[..., 0].mean(-1), column, rng=rng, vectorized=True)
 
 
 def aggregates(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
     """Each policy's interquartile mean of normalised scores."""
     rng = np.random.default_rng(seed)
-    return {policy: stratified_bootstrap(iqm, scores, rng=rng) for policy, scores in comparison.scores.items()}
+    return {
+        policy: stratified_bootstrap(iqms, scores, rng=rng, vectorized=True)
+        for policy, scores in comparison.scores.items()
+    }
 
 
 def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
@@ -109,7 +113,7 @@ def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
         return {}
     rng, baseline = np.random.default_rng(seed), comparison.percent[BASELINE]
     return {
-        policy: stratified_bootstrap(probability_of_improvement, scores, baseline, rng=rng)
+        policy: stratified_bootstrap(probabilities_of_improvement, scores, baseline, rng=rng, vectorized=True)
         for policy, scores in comparison.percent.items()
         if policy != BASELINE
     }

@@ -6,8 +6,9 @@ Scores are float64 arrays [runs, tasks]: one finite score for every run on every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ from ackd.errors import InputError
 
 Scores = NDArray[np.float64]
 
+BLOCK = 2**20  # of numbers that a statistic of resamples works on at a time, so that they stay in few megabytes
 MIN_TO_CLOSE = 1e-9  # a smaller gap between the single and the virtual best is rounding
 
 
@@ -48,17 +50,24 @@ def iqm(scores: Scores) -> float:
     References:
         Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
     """
-    ordered = np.sort(_checked(scores), axis=None)
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    return float(iqms(_checked(scores)))
+
+
+def iqms(scores: Scores) -> Scores:
+    """The `iqm` of each of many [..., runs, tasks], as an array [...]."""
+    ordered = np.sort(scores.reshape(*scores.shape[:-2], -1))
+    cut = ordered.shape[-1] // 4
+    middle: Scores = ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
+    return middle
 
 
 def stratified_bootstrap(
-    statistic: Callable[..., float],
+    statistic: Callable[..., ArrayLike],
     *scores: Scores,
     rng: np.random.Generator,
     resamples: int = 2000,
     confidence: float = 0.95,
+    vectorized: bool = False,
 ) -> Interval:
     """The percentile interval of `statistic(*scores)` when the runs of every task are drawn anew with replacement.
 
@@ -68,6 +77,15 @@ def stratified_bootstrap(
     Several arrays [runs, tasks] are drawn independently of each other and may differ in their runs. Few runs make
     the interval too narrow: at 95 % it holds the mean of 5 normal tasks in 87 % of studies with 3 runs, 94 % with 10;
     and it has no width with one.
+
+    Args:
+        statistic: of arrays like `scores`, a number.
+        *scores: one array or several.
+        rng: draws the runs.
+        resamples: how many.
+        confidence: that the interval holds the statistic.
+        vectorized: the statistic takes arrays [resamples, runs, tasks] and answers [resamples] numbers: the interval
+            is the same, many times faster.
 
     Raises:
         InputError: if the scores are not finite or not [runs, tasks], the statistic is not finite, `resamples` is
@@ -80,8 +98,14 @@ def stratified_bootstrap(
     if resamples < 1:
         raise InputError(f"resamples is {resamples}: give 1 or more, 2000 as a rule")
     _between(confidence)
-    drawn = (statistic(*(one[_rows(one, rng)] for one in arrays)) for _ in range(resamples))
-    values = np.array([statistic(*arrays), *drawn], np.float64)
+    values: Scores = np.empty(resamples + 1)
+    values[:1] = statistic(*(one[None] for one in arrays)) if vectorized else statistic(*arrays)
+    block = max(BLOCK // (arrays[0].shape[1] * math.prod(len(one) for one in arrays)), 1)
+    for start in range(1, len(values), block):
+        part = values[start : start + block]
+        drawn = _redrawn(arrays, len(part), rng)
+        judged: Any = statistic(*drawn) if vectorized else [statistic(*one) for one in zip(*drawn, strict=True)]
+        part[:] = judged
     if not np.isfinite(values).all():
         raise InputError(
             f"the statistic is {values[~np.isfinite(values)][0]} on the scores or a resample of them: "
@@ -132,12 +156,19 @@ def probability_of_improvement(first: Scores, second: Scores) -> float:
     References:
         Deep Reinforcement Learning at the Edge of the Statistical Precipice, 2021, https://arxiv.org/abs/2108.13264
     """
-    one, two = _checked(first, "first")[:, None], _checked(second, "second")[None]
+    one, two = _checked(first, "first"), _checked(second, "second")
     if one.shape[-1] != two.shape[-1]:
         raise InputError(
             f"first has {one.shape[-1]} tasks and second {two.shape[-1]}: give both the same tasks in the same order"
         )
-    return float(((one > two) + 0.5 * (one == two)).mean())
+    return float(probabilities_of_improvement(one, two))
+
+
+def probabilities_of_improvement(first: Scores, second: Scores) -> Scores:
+    """The `probability_of_improvement` of each of many [..., runs, tasks], as an array [...]."""
+    one, two = first[..., :, None, :], second[..., None, :, :]
+    share: Scores = ((one > two) + 0.5 * (one == two)).mean((-3, -2, -1))
+    return share
 
 
 def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
@@ -194,9 +225,14 @@ def _between(confidence: float) -> None:
         raise InputError(f"confidence is {confidence}: give a number between 0 and 1, as 0.95 for 95 %")
 
 
-def _rows(scores: Scores, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """An index that draws runs [runs, tasks] with replacement, for every task anew."""
-    return rng.integers(len(scores), size=scores.shape), np.arange(scores.shape[1])
+def _redrawn(arrays: Sequence[Scores], count: int, rng: np.random.Generator) -> list[Scores]:
+    """The arrays [count, runs, tasks] with runs drawn with replacement, for every task anew."""
+    runs = np.repeat([len(one) for one in arrays], [one.size for one in arrays])
+    drawn = rng.integers(runs, size=(count, len(runs)))
+    places = np.split(drawn, np.cumsum([one.size for one in arrays])[:-1], axis=1)
+    return [
+        one[rows.reshape(count, *one.shape), np.arange(one.shape[1])] for one, rows in zip(arrays, places, strict=True)
+    ]
 
 
 def _checked(values: ArrayLike, name: str = "scores", axes: str = "[runs, tasks]") -> Scores:

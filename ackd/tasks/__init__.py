@@ -1,5 +1,6 @@
 """Tasks: what they are, their examples in three splits, and their metrics."""
 
+from ackd.split import Split
 from ackd.tasks.digits import images
 from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
@@ -8,9 +9,9 @@ from ackd.tasks.own import is_own, own_texts
 from ackd.tasks.saving import name_outputs, save_classifier
 from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
-from ackd.tasks.split import Split
 from ackd.tasks.submission import SUBMISSIONS, Submission
 from ackd.tasks.task import TRAIN, Task
+from ackd.tasks.tokenise import tokenise
 
 __all__ = [
     "EMBEDDED",
@@ -35,5 +36,6 @@ __all__ = [
     "save_classifier",
     "spec_of",
     "together",
+    "tokenise",
     "write_seen",
 ]

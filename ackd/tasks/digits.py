@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ackd.split import Split
 from ackd.tasks.rows import Rows
-from ackd.tasks.split import Split
 
 SIDE = 8
 DEEPEST = 16  # the darkest grey level

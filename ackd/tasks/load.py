@@ -10,6 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError, unknown
+from ackd.split import Split
 from ackd.tasks.cut import LEAST, Pool, part_of
 from ackd.tasks.data_sets import Data, is_named
 from ackd.tasks.embedded import EMBEDDED, generate
@@ -18,8 +19,8 @@ from ackd.tasks.own import is_own, own_spec, own_task
 from ackd.tasks.rows import Rows, glue_rows
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
-from ackd.tasks.split import Split
 from ackd.tasks.task import TRAIN, Task
+from ackd.tasks.tokenise import tokenise
 
 REWARD_EXAMPLES = 256
 DEV_EXAMPLES, DEV_SHARE = 2000, 0.2
@@ -122,12 +123,12 @@ def load(
     learned = np.zeros(len(rows), np.bool_)
     learned[left] = True
 
-    def tokenise(rows: Rows) -> Split:
-        return Split.tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
+    def tokenised(rows: Rows) -> Split:
+        return tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
 
-    reports = {split: tokenise(those) for split, those in dev.items()}
+    reports = {split: tokenised(those) for split, those in dev.items()}
     seen = seen.plus(pool.data, learned)
-    return Task(spec, tokenise(train), tokenise(reward), reports, reward_from, seen, tokenizer)
+    return Task(spec, tokenised(train), tokenised(reward), reports, reward_from, seen, tokenizer)
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length: int, seed: int) -> None:

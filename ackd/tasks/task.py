@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from ackd.split import Split
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
-from ackd.tasks.split import Split
 
 TRAIN = "train"
 

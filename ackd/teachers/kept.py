@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ackd.tasks import Split
+from ackd.split import Split
 from ackd.teachers.cache.plan import make_plan
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.cached import Cached

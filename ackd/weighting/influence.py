@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.tasks import Split
+from ackd.split import Split
 from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Teacher
 from ackd.weighting.weighting import Answers, Weighting
 

@@ -270,7 +270,7 @@ def test_reaches_the_optimum_of_the_toy(hard: bool) -> None:
     env = DummyVecEnv([lambda: ToyEnv(choice="subset" if hard else "type-shares")] * 4)
     env.seed(0)
     policy = Ksm(env.observation_space, Settings(hard=hard), state="signals", seed=0)
-    learn(policy, env, 2000)
+    learn(policy, env, 800)
     fresh = range(50_000, 50_010)
     vector = VecMonitor(DummyVecEnv([lambda: ToyEnv(choice=policy.choice)] * len(fresh)))
     vector.seed(fresh.start)

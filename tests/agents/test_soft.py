@@ -228,7 +228,7 @@ def test_the_price_of_a_decision(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "decisions"), [("ddpg", 3000), ("td3", 2000), ("sac", 2000)])
+@pytest.mark.parametrize(("name", "decisions"), [("ddpg", 1500), ("td3", 1500), ("sac", 2000)])
 def test_reaches_the_optimum_of_the_toy(name: str, decisions: int) -> None:
     agent = make_agent(name, DummyVecEnv([toy] * 4), seed=0, n_steps=10).learn(decisions)
     fresh = range(50_000, 50_010)

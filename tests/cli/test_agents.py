@@ -15,8 +15,8 @@ from ackd.agents.learner import LEARNERS, choice_of
 from ackd.cli import main
 from ackd.mdp.signals import SCHEMA
 
-SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
-SHORT += ["--lr", "5e-4", "--batch-size", "8"]
+SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "8", "--decision-interval", "2"]
+SHORT += ["--reward-examples", "40", "--lr", "5e-4", "--batch-size", "8"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_policy_of_an_old_schema_is_refused(
 
 def test_training_on_instances(tmp_path: Path, teacher: Path) -> None:
     file = tmp_path / "set.json"
-    setting = {"max_examples": 600, "steps": 8, "decision_interval": 2, "batch_size": 8, "lr": 5e-4}
+    setting = {"max_examples": 120, "steps": 8, "decision_interval": 2, "batch_size": 8, "lr": 5e-4}
     instances = [
         {"name": "two", "split": "train", "seeds": [0, 9], "student_layers": 2},
         {"name": "one", "split": "train", "seeds": [0, 9], "student_layers": 1, "types": ["logits", "hidden"]}

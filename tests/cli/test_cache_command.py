@@ -6,10 +6,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from ackd.cli import main
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.plan import parse_size
 from ackd.teachers.kept import _caches
+from tests import processes
 
 COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "160", "--reward-examples", "40"]
 TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "--lr", "5e-4"]  # more than one pass
@@ -227,23 +226,19 @@ def whole(filling: Callable[..., int], tmp_path: Path) -> dict[str, bytes]:
     return rows_of(tmp_path / "whole")
 
 
-def in_processes(teacher: Path, folder: Path, shards: Sequence[str]) -> list[subprocess.Popen[str]]:
-    arguments = ["cache", "--teacher", str(teacher), *COMMON, "--output", str(folder), "--batch-size", "4", "--shard"]
-    program = [sys.executable, "-m", "ackd", *arguments]
-    return [subprocess.Popen([*program, shard], stdout=subprocess.PIPE, text=True) for shard in shards]
-
-
 def test_shards_are_filled_at_once(
     teacher: Path, filling: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert filling("--batch-size", "4", folder=tmp_path / "whole") == 0
     whole, folder = rows_of(tmp_path / "whole"), tmp_path / "cache"
-    first, second = in_processes(teacher, folder, ["1/2", "2/2"])
-    while not any(set(path.read_bytes()) != {0} for path in folder.glob("*/*.sums")) and first.poll() is None:
+    part = ["cache", "--teacher", str(teacher), *COMMON, "--output", str(folder), "--batch-size", "4", "--shard"]
+    first, second = (processes.command([*part, f"{i}/2"], out=tmp_path / f"said-{i}") for i in (1, 2))
+    while not any(set(path.read_bytes()) != {0} for path in folder.glob("*/*.sums")) and first.is_alive():
         time.sleep(0.002)
     first.kill()
-    assert "80 examples, 80 of them asked now" in second.communicate()[0]
-    first.communicate()
+    second.join(60)
+    assert "80 examples, 80 of them asked now" in (tmp_path / "said-2").read_text()
+    first.join()
     capsys.readouterr()
     assert filling("--batch-size", "4", "--shard", "2/2", folder=folder) == 0
     assert "80 examples, 0 of them asked now" in capsys.readouterr().out
@@ -253,6 +248,7 @@ def test_shards_are_filled_at_once(
     assert "160 examples, 0 of them asked now" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_fill_what_one_process_fills(
     filling: Callable[..., int], tmp_path: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,8 +51,8 @@ from ackd.experiments import progress
 from ackd.mdp.signals import FEATURES, GLOBALS
 from ackd.runs.stopping import Stopped, stoppable
 
-SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "8", "--decision-interval", "2"]
-SHORT += ["--lr", "5e-4", "--batch-size", "8"]
+SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "8", "--decision-interval", "2"]
+SHORT += ["--reward-examples", "40", "--lr", "5e-4", "--batch-size", "8"]
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ackd.cli import main
 from ackd.training.journal import ENTRIES
+from tests import processes
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--reward-examples", "40", "--steps", "8"]
 SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
@@ -57,6 +57,7 @@ def left(folder: Path) -> dict[str, object]:
     return files
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_workers_make_the_same_table(arguments: list[str], whole: dict[str, object], tmp_path: Path) -> None:
     assert main([*arguments, "--output", str(tmp_path / "run"), "--workers", "2"]) == 0
     found = left(tmp_path / "run")
@@ -65,16 +66,15 @@ def test_two_workers_make_the_same_table(arguments: list[str], whole: dict[str, 
         assert found[name] == value, name
 
 
-def children(pid: int) -> list[int]:
+def children(process: BaseProcess) -> list[int]:
     """The workers of a run."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
-def wait(until: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait(until: Callable[[], object], process: BaseProcess) -> None:
     end = time.monotonic() + 200
     while not until():
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -88,18 +88,17 @@ def test_lost_workers_and_a_lost_parent_cost_nothing(
 ) -> None:
     run = tmp_path / "run"
     again = [*arguments, "--output", str(run), "--resume", "--workers", "2", "--backend", "subproc"]
-    program = [sys.executable, "-m", "ackd", *again]
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
-        wait(lambda: lines(run) > 10, process)
-        os.kill(children(process.pid)[0], signal.SIGKILL)  # another takes its place
-        reached = lines(run)
-        wait(lambda: lines(run) > reached + 8, process)
-        process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        assert process.stderr is not None
-        assert process.stderr.read().splitlines()[-1] == "ackd: stopped; --resume goes on"
-        assert process.wait() == 128 + signal.SIGTERM
-        assert time.monotonic() - began < 20  # 10 where nothing else runs
+    process = processes.command(again, errors=tmp_path / "errors", forks=True)
+    wait(lambda: lines(run) > 10, process)
+    os.kill(children(process)[0], signal.SIGKILL)  # another takes its place
+    reached = lines(run)
+    wait(lambda: lines(run) > reached + 8, process)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    began = time.monotonic()
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 20  # 10 where nothing else runs
+    assert (tmp_path / "errors").read_text().splitlines()[-1] == "ackd: stopped; --resume goes on"
     assert not (run / "result.json").exists()
     assert main([*arguments, "--output", str(run), "--resume"]) == 0  # by this process alone
     found = left(run)
@@ -109,16 +108,12 @@ def test_lost_workers_and_a_lost_parent_cost_nothing(
 
 EVALUATE = "evaluate --tasks own --teachers teacher --student-layers 1 --steps 4 --policies all --seeds 2"
 CACHE = "cache --task own --teacher teacher --student-layers 1"
-HERE = """
-import os, sys
-from ackd.cli import main
-os.chdir(os.environ["RANK"])
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.mark.parametrize(("command", "what"), [(EVALUATE, "teacher 1"), (CACHE, "training data")])
-def test_a_worker_with_other_files_is_refused(teacher: Path, tmp_path: Path, command: str, what: str) -> None:
+def test_a_worker_with_other_files_is_refused(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, what: str
+) -> None:
     """As on a node whose copy is another: the same names hold other weights there, or other labels."""
     for node in range(2):
         place = tmp_path / str(node)
@@ -129,16 +124,14 @@ def test_a_worker_with_other_files_is_refused(teacher: Path, tmp_path: Path, com
     if what == "teacher 1":
         (file,) = (place / "teacher").rglob("model.safetensors")
         save_file({name: 2 * value for name, value in load_file(file).items()}, file, {"format": "pt"})
-    (tmp_path / "here.py").write_text(HERE)
+    monkeypatch.chdir(tmp_path)
     own = "--data own.csv --text-columns text --label-column label --reward-examples 16 --backend torchrun --output"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "here.py"]
-    done = subprocess.run(
-        [sys.executable, *launch, *command.split(), *own.split(), str(tmp_path / "output")],
-        capture_output=True, text=True, timeout=200, cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-    assert re.search(rf"ackd: the worker in process \d+ on \S+ has another {what} \(\w+\) than the", done.stderr)
-    assert done.returncode != 0
+    arguments = [*command.split(), *own.split(), str(tmp_path / "output")]
+    launcher = processes.torchrun(arguments, tmp_path / "ranks", apart=True)
+    launcher.join(200)
+    said = (tmp_path / "ranks" / "errors").read_text()
+    assert re.search(rf"ackd: the worker in process \d+ on \S+ has another {what} \(\w+\) than the", said)
+    assert launcher.exitcode not in (None, 0)
 
 
 def test_a_finished_table_outlives_workers_that_do_not_come(arguments: list[str], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -20,6 +19,7 @@ from ackd.cli import main
 from ackd.corpora import open_corpus, open_scores
 from ackd.training.distiller import Distiller
 from ackd.types import Report
+from tests import processes
 
 NURSERY = """The old farm had a {0} and a {1}. Every morning the {0} ran to the gate.
 
@@ -217,20 +217,12 @@ def test_a_broken_off_run_ends_like_an_undisturbed_one(
     assert "already holds a run" in capsys.readouterr().err
 
 
-def work(arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    os._exit(main(arguments))
-
-
 def test_killed_scores_are_the_same_bytes(place: Path, tmp_path: Path) -> None:
     whole = (place / "A" / "scores.bin").read_bytes()
     arguments = ["score", "--model", str(place / "teacher"), "--corpus", str(place / "text.txt"), "--max-length", "33"]
     arguments += ["--resume", "--output", str(tmp_path / "killed")]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ackd.cli.score", "ackd.corpora", "ackd.teachers"])
     values = tmp_path / "killed" / "scores.bin"
-    process = context.Process(target=work, args=(arguments,))
-    process.start()
+    process = processes.command(arguments)
     until = time.monotonic() + 60
     while process.is_alive() and time.monotonic() < until and not (values.is_file() and values.stat().st_size):
         time.sleep(0.001)

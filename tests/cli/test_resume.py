@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import multiprocessing.process
 import os
 import random
 import shutil
@@ -14,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ackd.cli import Command, main
 from ackd.runs.folder import RunFolder
+from tests import processes
 
-SHORT = ["--student-layers", "2", "--max-examples", "600", "--steps", "12", "--decision-interval", "2"]
-SHORT += ["--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
+SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "12", "--decision-interval", "2"]
+SHORT += ["--reward-examples", "40", "--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
 KILLS = 20  # over all commands
 
 
@@ -34,24 +32,10 @@ def policy(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     return folder
 
 
-def work(arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    os._exit(main(arguments))
-
-
-def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
-    """The command in a process of its own, which begins without importing everything anew."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.building.setting"])
-    process = context.Process(target=work, args=(arguments,))
-    process.start()
-    return process
-
-
 def finished(arguments: list[str]) -> float:
     """The seconds that the command takes to its end."""
     began = time.monotonic()
-    process = start(arguments)
+    process = processes.command(arguments)
     process.join(300)
     assert process.exitcode == 0
     return time.monotonic() - began
@@ -101,7 +85,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     dice, killed = random.Random(str(command)), 0
     again = [*arguments, "--output", str(tmp_path / "killed"), "--resume"]
     for _ in range(kills):
-        process = start(again)
+        process = processes.command(again)
         process.join(dice.uniform(0.05, 0.9) * seconds)
         if process.exitcode is None:
             assert process.pid is not None

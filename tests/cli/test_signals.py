@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import multiprocessing.process
 import os
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 
 from ackd.cli import main
 from ackd.training.journal import ENTRIES, STATE
+from tests import processes
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
 SHORT += ["--batch-size", "8", "--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
@@ -25,22 +25,7 @@ COMMANDS = {
 }
 
 
-def work(arguments: list[str], errors: str) -> None:
-    torch.set_num_threads(1)
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    os._exit(main(arguments))
-
-
-def start(arguments: list[str], errors: Path) -> multiprocessing.process.BaseProcess:
-    """The command in a process of its own, which begins without importing everything anew."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ackd.cli.train", "ackd.envs.make", "ackd.agents.learner", "ackd.building.setting"])
-    process = context.Process(target=work, args=(arguments, str(errors)))
-    process.start()
-    return process
-
-
-def wait_for(run: Path, lines: int, process: multiprocessing.process.BaseProcess) -> Path:
+def wait_for(run: Path, lines: int, process: BaseProcess) -> Path:
     """The folder of the run's first journal that has so many lines."""
     until = time.monotonic() + 100
     while time.monotonic() < until and process.is_alive():
@@ -71,7 +56,7 @@ def test_a_signal_saves_and_ends(
     task = ["--tasks", "polarity", "--teachers"] if command == "evaluate" else ["--task", "polarity", "--teacher"]
     arguments = [*COMMANDS[command], *SHORT, *task, str(teacher)]
     run = tmp_path / "stopped"
-    process = start([*arguments, "--output", str(run), "--resume"], tmp_path / "errors")
+    process = processes.command([*arguments, "--output", str(run), "--resume"], errors=tmp_path / "errors")
     journal = wait_for(run, lines, process)
     assert process.pid is not None
     os.kill(process.pid, number)
@@ -93,7 +78,7 @@ def test_a_signal_saves_and_ends(
 def test_a_command_without_a_journal_ends_at_once(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["finetune", "--task", "polarity", "--epochs", "100", "--output", str(run)]
-    process = start(arguments, tmp_path / "errors")
+    process = processes.command(arguments, errors=tmp_path / "errors")
     until = time.monotonic() + 100
     while not (run / "config.json").exists() and time.monotonic() < until:
         time.sleep(0.01)
@@ -107,11 +92,11 @@ def test_a_command_without_a_journal_ends_at_once(tmp_path: Path) -> None:
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path, teacher: Path) -> None:
     arguments = [*COMMANDS["distill"], *SHORT, "--task", "polarity", "--teacher", str(teacher), "--steps", "4000"]
     run = tmp_path / "run"
-    process = start([*arguments, "--output", str(run)], tmp_path / "errors")
+    process = processes.command([*arguments, "--output", str(run)], errors=tmp_path / "errors")
     wait_for(run, 3, process)
     before = (run / "config.json").read_bytes()
     for way in ("--resume", "--overwrite"):
-        second = start([*arguments, "--output", str(run), way], tmp_path / "refused")
+        second = processes.command([*arguments, "--output", str(run), way], errors=tmp_path / "refused")
         second.join(60)
         assert second.exitcode == 2
         said = (tmp_path / "refused").read_text().splitlines()[-1]

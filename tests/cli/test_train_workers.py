@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,15 @@ import pytest
 from ackd.agents import load
 from ackd.cli import main
 from ackd.envs.remote import RemoteVecEnv
+from tests import processes
 
 SHORT = ["--student-layers", "2", "--max-examples", "400", "--reward-examples", "64", "--steps", "8"]
 SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_to_report() -> None:
+    """Not here: ranks and Ray's workers have all of dev."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,8 @@ def test_a_killed_worker_changes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     killed = kill_worker_once(monkeypatch, 6)
-    assert main([*command, "--workers", "2", "--backend", backend, "--output", str(tmp_path / "run")]) == 0
+    with processes.workers_of(processes.Forked(all_of_dev=True)):  # which Ray's are not
+        assert main([*command, "--workers", "2", "--backend", backend, "--output", str(tmp_path / "run")]) == 0
     assert f"worker 1 (process {killed[0]}" in capsys.readouterr().err
     assert left(tmp_path / "run") == expected
 
@@ -83,21 +87,19 @@ def test_a_killed_worker_changes_nothing(
 @pytest.mark.slow
 def test_a_killed_rank_changes_nothing(tmp_path: Path, command: list[str], expected: dict[str, object]) -> None:
     folder = tmp_path / "run"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    arguments = [*launch, "-m", "ackd", *command, "--backend", "torchrun", "--output", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-    )
+    arguments = [*command, "--backend", "torchrun", "--output", str(folder)]
+    process = processes.torchrun(arguments, tmp_path / "ranks", restarts=1, all_of_dev=True)
     wait_for(folder / "checkpoint" / "worker-1" / "journal.jsonl", lines=10)
-    (rank,) = [one for one in children(process.pid) if "RANK=1" in environment(one)]
-    os.kill(rank, signal.SIGKILL)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert f"exitcode: -9) local_rank: 1 (pid: {rank})" in said  # and so all were started again
+    first = processes.ranks(tmp_path / "ranks")
+    os.kill(first[1], signal.SIGKILL)
+    process.join(300)
+    assert process.exitcode == 0, (tmp_path / "ranks" / "errors").read_text()
+    assert not {*first} & {*processes.ranks(tmp_path / "ranks")}  # all were started again
     assert left(folder) == expected
     assert json.loads((folder / "config.json").read_text())["settings"]["workers"] == 2  # whoever resumes it, and how
-    again = [sys.executable, *arguments, "--resume"]  # no rank waits for what is finished
-    assert "nothing is left to resume" in subprocess.run(again, capture_output=True, text=True, timeout=120).stdout
+    again = processes.torchrun([*arguments, "--resume"], tmp_path / "again")  # no rank waits for what is finished
+    again.join(120)
+    assert "nothing is left to resume" in (tmp_path / "again" / "out").read_text()
 
 
 @pytest.mark.slow
@@ -105,8 +107,7 @@ def test_a_killed_learner_is_resumed_with_any_backend(
     tmp_path: Path, command: list[str], expected: dict[str, object]
 ) -> None:
     arguments = [*command, "--workers", "2", "--output", str(tmp_path / "run")]
-    process = multiprocessing.get_context("spawn").Process(target=main, args=([*arguments, "--backend", "subproc"],))
-    process.start()
+    process = processes.command([*arguments, "--backend", "subproc"], all_of_dev=True)
     wait_for(tmp_path / "run" / "checkpoint" / "worker-0" / "journal.jsonl", lines=10)
     workers = children(process.pid or 0)
     os.kill(process.pid or 0, signal.SIGKILL)
@@ -122,19 +123,17 @@ def test_a_killed_learner_is_resumed_with_any_backend(
 @pytest.mark.slow
 def test_a_signal_to_torchrun_has_all_ranks_save(tmp_path: Path, command: list[str]) -> None:
     folder = tmp_path / "run"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ackd"]
     longer = ["--steps", "200", "--checkpoint-seconds", "1000", "--backend", "torchrun", "--output", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, *launch, *command, *longer],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = processes.torchrun([*command, *longer], tmp_path / "ranks")
     journals = [folder / "checkpoint" / f"worker-{rank}" for rank in range(2)]
     for journal in journals:
         wait_for(journal / "journal.jsonl", lines=10)
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     began = time.monotonic()
-    _, said = process.communicate(timeout=60)
+    process.join(60)
+    assert not process.is_alive()
     assert time.monotonic() - began < 20  # 10 where nothing else runs
+    said = (tmp_path / "ranks" / "errors").read_text()
     assert "ackd: stopped; --resume goes on" in said
     assert "ackd: stopped\n" not in said  # as who was ended with what it had not saved
     assert all((journal / "state.pt").is_file() for journal in journals)
@@ -151,10 +150,6 @@ def children(process: int) -> list[int]:
     """All processes below it."""
     own = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     return own + [grandchild for one in own for grandchild in children(one)]
-
-
-def environment(process: int) -> list[str]:
-    return Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
 
 
 def test_cohorts_in_workers_number_their_episodes(tmp_path: Path, command: list[str]) -> None:

@@ -20,7 +20,7 @@ from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.types import Batch, Outputs, Shape
 
-SHORT = ["--student-layers", "2", "--max-examples", "600", "--batch-size", "8", "--lr", "2e-3"]
+SHORT = ["--student-layers", "2", "--max-examples", "200", "--batch-size", "8", "--lr", "2e-3"]
 SHORT += ["--reward-examples", "64", "--checkpoint-seconds", "0"]
 STEPS = 22  # a phase of 20, and another
 

@@ -58,7 +58,7 @@ def made(folder: Path, worker: int) -> Desk:
 
 
 @pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workers, Path]]:
+def crew(tmp_path_factory: pytest.TempPathFactory, forked_workers: None) -> Iterator[tuple[Workers, Path]]:
     folder = tmp_path_factory.mktemp("jobs")
     with closing(start("subproc", partial(made, folder), 2, threads=1)) as workers:
         yield workers, folder

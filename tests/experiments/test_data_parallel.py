@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -37,6 +36,7 @@ from ackd.types import Batch, Needs, Outputs, Selection, Teacher
 from ackd.weighting.influence import Distilled
 from ackd.weighting.rl_kd import RlKd
 from tests.learned import weights
+from tests.processes import SERVER, torchrun
 
 ALL = Selection.of(*knowledge.DEFAULT)
 ROUNDING = 2.0**-23  # of float32, where gradients are clipped to a norm of 1
@@ -53,15 +53,13 @@ def port() -> int:
 
 def launch(does: Callable[..., None], size: int, *args: Any, output: Path | None = None) -> list[BaseProcess]:
     """`does(*args)` in as many processes that know of each other as a launcher would tell them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ackd.cli.distill", "ackd.envs.make", "ackd.agents.learner", "accelerate"])
     told = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
-    processes: list[BaseProcess] = []
+    started: list[BaseProcess] = []
     for rank in range(size):
         environment = {name: str(value) for name, value in {**told, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        processes.append(context.Process(target=begin, args=(environment, output, does, args)))
-        processes[-1].start()
-    return processes
+        started.append(SERVER.Process(target=begin, args=(environment, output, does, args)))
+        started[-1].start()
+    return started
 
 
 def begin(environment: dict[str, str], output: Path | None, does: Callable[..., None], args: Sequence[Any]) -> None:
@@ -402,24 +400,16 @@ def test_killed_and_resumed_they_end_as_if_undisturbed(teacher: Path, undisturbe
 def test_torchrun_starts_them_again_and_they_go_on(teacher: Path, undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["distill", *SHORT, "--teacher", str(teacher), "--output", str(folder)]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]
-    with subprocess.Popen(
-        [sys.executable, *launcher, "-m", "ackd", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as processes:
-        journal, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
-        while not (journal.exists() and len(journal.read_text().splitlines()) >= 2):
-            assert time.monotonic() < until
-            assert processes.poll() is None
-            time.sleep(0.005)
-        first, *_ = (folder / ".lock").read_text().split()
-        os.kill(int(first), signal.SIGKILL)
-        said, warned = processes.communicate(timeout=PATIENCE)
-    assert processes.returncode == 0, warned
-    assert said.count("accuracy") == 1
+    launcher = torchrun(arguments, tmp_path / "ranks", restarts=1, all_of_dev=True)
+    journal, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
+    while not (journal.exists() and len(journal.read_text().splitlines()) >= 2):
+        assert time.monotonic() < until
+        assert launcher.is_alive()
+        time.sleep(0.005)
+    first, *_ = (folder / ".lock").read_text().split()
+    os.kill(int(first), signal.SIGKILL)
+    assert ends([launcher]) == [0], (tmp_path / "ranks" / "errors").read_text()
+    assert (tmp_path / "ranks" / "out").read_text().count("accuracy") == 1
     same(folder, undisturbed)
 
 

@@ -235,7 +235,7 @@ def _read_cache(folder: Path) -> None:
 def build_training(types: Sequence[str] = ("logits",), teachers: int = 1, **changes: Any) -> Distillation:
     texts = prose(60).split(".")[:40]
     labels = np.arange(40) % 2
-    everything = tasks.Split.tokenise([texts], labels, np.arange(40), tokenizer(), 8)
+    everything = tasks.tokenise([texts], labels, np.arange(40), tokenizer(), 8)
     spec = tasks.TaskSpec("own", ("text",), "label", ("0", "1"), ("accuracy",))
     task = tasks.Task(spec, everything.select(range(32)), everything.select(range(32, 36)), {"validation": everything})
     taught = [ModelTeacher(model()) for _ in range(teachers)]

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ackd.errors import InputError
+from ackd.reporting import statistics
 from ackd.reporting.statistics import (
     Interval,
     break_even,
     gap_closed,
     iqm,
+    iqms,
     paired_difference,
     performance_profile,
+    probabilities_of_improvement,
     probability_of_improvement,
     stratified_bootstrap,
 )
@@ -115,6 +118,20 @@ def test_the_interval_is_the_percentiles_of_redrawn_runs() -> None:
         means.append(np.mean([[scores[rows[run, task], task] for task in range(3)] for run in range(5)]))
     found = stratified_bootstrap(mean, scores, rng=np.random.default_rng(1), resamples=300, confidence=0.8)
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, [10, 90])))
+
+
+@pytest.mark.parametrize("block", [1, 500, statistics.BLOCK])
+@pytest.mark.parametrize("runs", [1, 2, 7])
+def test_many_resamples_at_once_give_the_same_interval(runs: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, with one array and with two of different runs, whatever is worked on at a time."""
+    scores, others = normal(runs, 3), normal(4, 3, seed=1)
+    one = stratified_bootstrap(iqm, scores, rng=np.random.default_rng(2), resamples=100)
+    two = stratified_bootstrap(probability_of_improvement, scores, others, rng=np.random.default_rng(2), resamples=100)
+    monkeypatch.setattr(statistics, "BLOCK", block)
+    rng = np.random.default_rng(2)
+    assert stratified_bootstrap(iqms, scores, rng=rng, resamples=100, vectorized=True) == one
+    rng, statistic = np.random.default_rng(2), probabilities_of_improvement
+    assert stratified_bootstrap(statistic, scores, others, rng=rng, resamples=100, vectorized=True) == two
 
 
 def test_runs_stay_in_their_task_and_are_drawn_for_each_anew() -> None:

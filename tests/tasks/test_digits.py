@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from transformers import PreTrainedTokenizerBase
 
-from ackd.tasks import EMBEDDED, Split, embedded_tokenizer, images, load
+from ackd.tasks import EMBEDDED, embedded_tokenizer, images, load, tokenise
 from ackd.tasks.digits import WORDS
 from ackd.tasks.embedded import generate
 
@@ -53,7 +53,7 @@ def test_what_is_no_whole_image_is_none(digits_tokenizer: PreTrainedTokenizerBas
     assert images(cut.train, digits_tokenizer) is None
     words = embedded_tokenizer("polarity")
     assert images(load("polarity", words, max_examples=100).train, words) is None
-    short = Split.tokenise(
+    short = tokenise(
         [[" ".join(WORDS), " ".join(WORDS * 4)]], np.zeros(2), np.arange(2), digits_tokenizer, 128
     )  # fmt: skip
     assert images(short, digits_tokenizer) is None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from ackd.tasks import Split
+from ackd.tasks import Split, tokenise
 from ackd.types import NO_TOKEN
 
 ROWS = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=9), min_size=1, max_size=20)
@@ -62,7 +62,7 @@ def test_by_length_covers_each_example_once_and_pads_little(rows: list[list[int]
 
 def test_a_mask_is_made_of_lengths_and_not_kept(tokenizer: PreTrainedTokenizerBase) -> None:
     texts = [["the film is good", "good"], ["not the film", "bad"]]
-    split = Split.tokenise(texts, np.array([0, 1]), np.arange(2), tokenizer, 12)
+    split = tokenise(texts, np.array([0, 1]), np.arange(2), tokenizer, 12)
     assert set(split.inputs) == {"input_ids", "token_type_ids"}
     alone = tokenizer(*texts, padding=True)
     batch = split.batch([0, 1])

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ackd.errors import InputError
 from ackd.teachers.cache.plan import DTYPES, Rows
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import Field, Shape
+from tests import processes
 
 SHAPE = Shape(layers=3, width=8, heads=2, classes=3, vocabulary=50)
 FIELDS = [Field("logits"), Field("cls", 1), Field("hidden", -1), Field("hidden", 2)]
@@ -392,24 +394,27 @@ def in_a_process(script: str, folder: Path) -> subprocess.Popen[str]:
 MANY = tuple(int(n) for n in np.random.default_rng(0).integers(1, 20, 600))
 
 
+def write_one_by_one(folder: Path, ready: Event) -> None:
+    cache = opened(folder, MANY)
+    ready.set()
+    for row in np.random.default_rng(1).permutation(len(MANY)):
+        fill(cache, [row])
+
+
 def test_killed_while_another_process_reads_and_then_resumed(tmp_path: Path) -> None:
-    script = """
-        cache = opened(folder / "a", MANY)
-        print("ready", flush=True)
-        for row in np.random.default_rng(1).permutation(len(MANY)):
-            fill(cache, [row])
-    """
-    with in_a_process(script, tmp_path) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        cache = opened(tmp_path / "a", MANY)
-        seen = [0]
-        while seen[-1] < 100:
-            rows = np.flatnonzero(cache.has(FIELDS, np.arange(len(MANY))))
-            check(cache, rows)
-            seen.append(len(rows))
-            assert writer.poll() is None
-        writer.send_signal(signal.SIGKILL)
+    ready = processes.SERVER.Event()
+    writer = processes.SERVER.Process(target=write_one_by_one, args=(tmp_path / "a", ready))
+    writer.start()
+    assert ready.wait(100)
+    cache = opened(tmp_path / "a", MANY)
+    seen = [0]
+    while seen[-1] < 100:
+        rows = np.flatnonzero(cache.has(FIELDS, np.arange(len(MANY))))
+        check(cache, rows)
+        seen.append(len(rows))
+        assert writer.is_alive()
+    writer.kill()
+    writer.join()
     assert len(set(seen)) > 2  # it did read in between
     assert cache.damaged == 0
     whole = opened(tmp_path / "b", MANY)
@@ -421,30 +426,29 @@ def test_killed_while_another_process_reads_and_then_resumed(tmp_path: Path) -> 
         assert path.read_bytes() == (cache.folder / path.name).read_bytes(), path.name
 
 
+def write_multiples(folder: Path, seed: int, others: Barrier) -> None:
+    cache = opened(folder, MANY)
+    others.wait(100)
+    for row in np.random.default_rng(seed).permutation(len(MANY)).tolist():
+        rows = np.array([row])  # each writes something else, and what is read must be one of them throughout
+        cache.write(rows, {field: padded(cache, [row], field) * (1 + seed) for field in FIELDS})
+
+
 def test_many_write_the_same_rows_at_once(tmp_path: Path) -> None:
-    script = """
-        cache = opened(folder / "a", MANY)
-        seed = int(sys.stdin.readline())
-        for row in np.random.default_rng(seed).permutation(len(MANY)):
-            rows = np.array([row])  # each writes something else, and what is read must be one of them throughout
-            cache.write(rows, {field: padded(cache, rows, field) * (1 + seed) for field in FIELDS})
-    """
-    writers = [in_a_process(script, tmp_path) for _ in range(3)]
-    for seed, writer in enumerate(writers):
-        assert writer.stdin is not None
-        writer.stdin.write(f"{seed}\n")
-        writer.stdin.close()
+    others = processes.SERVER.Barrier(3)
+    writers = [
+        processes.SERVER.Process(target=write_multiples, args=(tmp_path / "a", seed, others)) for seed in range(3)
+    ]
+    for writer in writers:
+        writer.start()
     cache = opened(tmp_path / "a", MANY)
     seen: dict[int, Tensor] = {}
-    while any(writer.poll() is None for writer in writers):
+    while any(writer.is_alive() for writer in writers):
         for row in np.flatnonzero(cache.has([ROW], np.arange(len(MANY)))).tolist():
             now = cache.read(ROW, np.array([row]), MANY[row])[0]
             seen.setdefault(row, now.clone())
             assert torch.equal(seen[row], now)  # a row that stands stays as it is
-    for writer in writers:
-        assert writer.wait() == 0
-        assert writer.stdout is not None
-        writer.stdout.close()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert cache.has(FIELDS, np.arange(len(MANY))).all()
     by: set[float] = set()
     for row, n in enumerate(MANY):

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from ackd.errors import InputError
-from ackd.models import unchanged
 from ackd.types import NO_TOKEN, Batch
 
 Indices = Sequence[int] | NDArray[np.int64]
@@ -51,32 +48,6 @@ class Split:
         self.inputs, self.offsets, self.labels, self.ids, self.padding = inputs, offsets, labels, ids, padding
         self.language, self.end = language, end
         self.others: Mapping[str, Split] = others or {}
-
-    @classmethod
-    def tokenise(
-        cls,
-        texts: Sequence[Sequence[str]],
-        labels: NDArray[Any],
-        ids: NDArray[np.int64],
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-    ) -> Split:
-        """The examples whose text columns are `texts`, cut at `max_length` tokens.
-
-        Raises:
-            InputError: if one has no token, as an empty text where the tokenizer adds none of its own.
-        """
-        columns = [list(column) for column in texts]
-        with unchanged(tokenizer):
-            encoded = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False)
-        names = [name for name in tokenizer.model_input_names if name in encoded]
-        lengths = [len(row) for row in encoded["input_ids"]]
-        if 0 in lengths:
-            row = int(ids[lengths.index(0)]) + 1
-            raise InputError(f"row {row} of the data has no token for this tokenizer: leave empty texts out")
-        inputs = {name: np.concatenate([np.asarray(row, np.int64) for row in encoded[name]]) for name in names}
-        padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
-        return cls(inputs, np.concatenate([[0], np.cumsum(lengths)]), labels, ids, padding)
 
     def __len__(self) -> int:
         return len(self.labels)
