@@ -189,9 +189,11 @@ def seen_by(teachers: Sequence[Source], starts: Sequence[StudentSource | None], 
         InputError: if what one says is damaged.
     """
     found = []
-    begun = [(one, True) for one in teachers]
-    begun += [(one, False) for one in starts if one is not None and begins_as_model(one)]
-    for source, taught in {shown(one): (one, taught) for one, taught in reversed(begun)}.values():
+    begun: dict[str, tuple[object, bool]] = {shown(one): (one, True) for one in teachers}
+    for one in starts:
+        if one is not None and begins_as_model(one):
+            begun.setdefault(shown(one), (one, False))
+    for source, taught in begun.values():
         seen = _said(source)
         if seen is None:
             known = taught or not isinstance(source, (str, Path)) or models.is_classifier(source)
@@ -211,7 +213,8 @@ def _said(source: object) -> tasks.Seen | None:
     if isinstance(source, (str, Path)):
         return tasks.read_seen(source)
     folder = folder_of(source)
-    return tasks.read_seen(folder) if folder is not None and Path(folder).is_dir() else None
+    unchanged = folder is not None and models.is_model(source) and models.as_saved(source, folder)
+    return tasks.read_seen(folder) if folder is not None and unchanged else None
 
 
 def teacher_of(

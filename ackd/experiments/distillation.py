@@ -177,6 +177,8 @@ class DistillationTrainer:
         args: DistillationConfig | None = None,
         seed: int = 0,
     ) -> None:
+        if args is not None and not isinstance(args, DistillationConfig):
+            raise InputError(f"args is a {type(args).__name__}: give an ackd.DistillationConfig")
         self.args, self.seed = args or DistillationConfig(), seed
         self._sources, self._start, self._data = several(teacher), student, train_dataset
         own = {"student": student, "data": train_dataset, "dev_data": eval_dataset, "reward": reward}

@@ -15,6 +15,7 @@ from ackd.models.forward import Model, cannot_give, capturing, compiled, run, sh
 from ackd.models.load import (
     Config,
     Tokenizer,
+    as_saved,
     class_names,
     is_classifier,
     is_config,
@@ -50,6 +51,7 @@ __all__ = [
     "SentenceEnds",
     "StudentFactory",
     "Tokenizer",
+    "as_saved",
     "cannot_give",
     "capturing",
     "check_causal",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -204,6 +205,21 @@ def is_model(given: object) -> TypeGuard[Model]:
 def is_config(given: object) -> TypeGuard[Config]:
     """Whether it is a transformers config."""
     return isinstance(given, PretrainedConfig)
+
+
+def as_saved(model: Model, folder: str | Path) -> bool:
+    """Whether a model's weights are those in a folder, so that what is said there is said of it."""
+    if not (Path(folder) / WEIGHTS).is_file():
+        return False
+    state = model.state_dict()
+    try:
+        with safe_open(Path(folder) / WEIGHTS, "pt") as file:
+            return all(
+                name in state and torch.equal(state[name].cpu().float(), file.get_tensor(name).float())
+                for name in file.keys()  # noqa: SIM118 - it is no mapping
+            )
+    except (OSError, SafetensorError):  # it has changed since the model was read
+        return False
 
 
 def whole(model: Model, device: torch.device | str = "cpu") -> Model:

@@ -122,6 +122,23 @@ def test_a_teacher_that_is_its_own_student_still_learns(teacher: Path, data: Dat
     assert same(dict(objects["teacher"].state_dict()), before)  # the teacher stayed what it was
 
 
+def test_a_model_that_was_trained_on_since_does_not_say_what_its_folder_has_seen(
+    teacher: Path, data: DatasetDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "does not say all that it was trained on"
+    objects = given(teacher, data)
+    models.save_model(tmp_path, objects["teacher"], objects["tokenizer"])
+    tasks.write_seen(tmp_path, tasks.NOTHING)
+    own = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    setting = {"tokenizer": objects["tokenizer"], "data": data, "student_layers": 1}
+    ackd.prepare(teacher=own, **setting)
+    assert said not in caplog.text
+    with torch.no_grad():
+        own.classifier.bias.add_(1)
+    ackd.prepare(teacher=own, **setting)
+    assert said in caplog.text
+
+
 def test_a_model_of_half_precision_is_read_as_its_folder_is(teacher: Path, data: DatasetDict, tmp_path: Path) -> None:
     half = AutoModelForSequenceClassification.from_pretrained(teacher).half()
     tokenizer = AutoTokenizer.from_pretrained(teacher)
@@ -308,6 +325,8 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda o: ackd.prepare(**o, student_layers=1, stepps=3), "unknown setting 'stepps': did you mean 'steps'"),
     (lambda o: ackd.prepare(**o, student_layers=1, lr="fast"), 'lr must be a number, not "fast"'),
     (lambda o: ackd.prepare(**o, student_layers=1, types=["logits"], knowledge=["hidden"]), "earlier name"),
+    (lambda o: ackd.DistillationTrainer(args={"steps": 3}), "args is a dict: give an ackd.DistillationConfig"),  # type: ignore[arg-type]
+    (lambda o: ackd.DistillationTrainer(args=ackd.DistillationConfig(student_layers=1)), "no teacher was named"),
     (lambda o: ackd.evaluate("all", settings=[o]), "give a list of them"),
     (lambda o: ackd.evaluate([3], settings=[{**o, **HOW}]), "give a name, a folder, a Selection"),
     (lambda o: ackd.evaluate(["all"], settings=[]), "no setting to evaluate on"),
