@@ -19,7 +19,7 @@ from ackd.cli import Command, main
 from ackd.runs.folder import RunFolder
 from tests import processes
 
-SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "12", "--decision-interval", "2"]
+SHORT = ["--student-layers", "2", "--max-examples", "60", "--steps", "12", "--decision-interval", "2"]  # two epochs
 SHORT += ["--reward-examples", "40", "--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
 KILLS = 20  # over all commands
 
