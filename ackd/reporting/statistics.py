@@ -62,7 +62,7 @@ def iqms(scores: Scores) -> Scores:
 
 
 def stratified_bootstrap(
-    statistic: Callable[..., ArrayLike],
+    statistic: Callable[..., float | Scores],
     *scores: Scores,
     rng: np.random.Generator,
     resamples: int = 2000,

@@ -430,8 +430,8 @@ def write_multiples(folder: Path, seed: int, others: Barrier) -> None:
     cache = opened(folder, MANY)
     others.wait(100)
     for row in np.random.default_rng(seed).permutation(len(MANY)).tolist():
-        rows = np.array([row])  # each writes something else, and what is read must be one of them throughout
-        cache.write(rows, {field: padded(cache, [row], field) * (1 + seed) for field in FIELDS})
+        # each writes something else, and what is read must be one of them throughout
+        cache.write(np.array([row]), {field: padded(cache, [row], field) * (1 + seed) for field in FIELDS})
 
 
 def test_many_write_the_same_rows_at_once(tmp_path: Path) -> None:
