@@ -13,6 +13,8 @@ from gymnasium.envs.registration import register
 if TYPE_CHECKING:
     from ackd.building.setting import prepare as prepare
     from ackd.config import DistillationConfig as DistillationConfig
+    from ackd.envs.distillation import DistillationEnv as DistillationEnv
+    from ackd.envs.instance_files import Instance as Instance
     from ackd.envs.instances import InstanceEnv as InstanceEnv
     from ackd.envs.instances import read_instances as read_instances
     from ackd.errors import InputError as InputError
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
     from ackd.experiments.distillation import DistillationTrainer as DistillationTrainer
     from ackd.experiments.evaluation import evaluate as evaluate
     from ackd.experiments.predictions import predict as predict
+    from ackd.ledger import Ledger as Ledger
+    from ackd.mdp.choices import Choice as Choice
+    from ackd.mdp.episode import Episode as Episode
+    from ackd.mdp.rewards import Earned as Earned
+    from ackd.mdp.rewards import Reward as Reward
+    from ackd.teachers import ModelTeacher as ModelTeacher
     from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill
+    from ackd.types import Batch as Batch
     from ackd.types import Knowledge as Knowledge
     from ackd.types import Needs as Needs
     from ackd.types import Outputs as Outputs
@@ -36,14 +45,23 @@ register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
 register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
+    "Batch": "ackd.types",
+    "Choice": "ackd.mdp.choices",
     "Distillation": "ackd.training.distillation",
     "DistillationConfig": "ackd.config",
+    "DistillationEnv": "ackd.envs.distillation",
     "DistillationTrainer": "ackd.experiments.distillation",
+    "Earned": "ackd.mdp.rewards",
+    "Episode": "ackd.mdp.episode",
     "InputError": "ackd.errors",
+    "Instance": "ackd.envs.instance_files",
     "InstanceEnv": "ackd.envs.instances",
     "Knowledge": "ackd.types",
+    "Ledger": "ackd.ledger",
+    "ModelTeacher": "ackd.teachers",
     "Needs": "ackd.types",
     "Outputs": "ackd.types",
+    "Reward": "ackd.mdp.rewards",
     "Selection": "ackd.types",
     "Shape": "ackd.types",
     "Teacher": "ackd.types",

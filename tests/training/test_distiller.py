@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -318,9 +317,7 @@ def test_half_precision_is_close_and_keeps_float32_where_it_learns(make_batch: C
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of the compiler's own imports
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at every tensor's
-def test_compiled_steps_equal_eager_ones(make_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced forward and backward, as our code has to allow it; which code torch generates then takes a minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def test_compiled_steps_equal_eager_ones(make_batch: Callable[..., Batch]) -> None:
     eager, compiled = make_distiller(), make_distiller(compiled=True)
     selections = [Selection.of(*DEFAULT), Selection(), Selection.of(*DEFAULT)]
     for seed, selection in enumerate(selections):
