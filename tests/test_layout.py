@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 from pathlib import Path
 
@@ -113,3 +114,15 @@ def test_the_check_trips(tmp_path: Path) -> None:
     config = (ROOT / "pyproject.toml").read_text()
     assert '"envs".msg' in config
     assert '"agents".msg' in config
+
+
+def test_the_wheel_has_every_package() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    shipped = set(config["options"]["packages"].split())
+    there = {
+        ".".join([package, *path.parent.relative_to(folder).parts])
+        for package, folder in FOLDERS.items()
+        for path in folder.rglob("__init__.py")
+    }
+    assert shipped == there
