@@ -26,9 +26,15 @@ def own_shard() -> str:
 
 
 def own_device(device: str) -> str:
-    """The GPU of this process among those, where all of them are to take `cuda`."""
+    """The GPU of this process among those, where all of them are to take `cuda`, or `auto` and there are GPUs."""
     local = os.environ.get("LOCAL_RANK", "")
-    return f"cuda:{local}" if device == "cuda" and _whole(local) else device
+    if not _whole(local):
+        return device
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{local}" if device == "cuda" else device
 
 
 def _whole(text: str) -> bool:

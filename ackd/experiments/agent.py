@@ -105,6 +105,8 @@ class AgentTraining:
                 f"{config.episodes} episodes of {config.students} students at a time teach nothing: give 1 or more"
             )
         config.check_workers(config.device)
+        if config.remote and self.given:
+            raise InputError("workers take settings by their names: leave workers away, or give a set of instances")
         check_learner(config.algorithm, episodes=config.episodes, remote=config.remote)
         a_round = config.at_once * config.count
         if config.episodes % a_round:

@@ -92,6 +92,8 @@ class WorkerConfig:
             raise InputError(f"--step-timeout is {self.step_timeout:g}: give seconds above 0, and at most {LONGEST:g}")
         if self.ray_address is not None and self.backend != "ray":
             raise InputError("--ray-address is of a Ray cluster: add --backend ray")
+        if self.remote and device == "auto":
+            raise InputError("--device auto is one process's choice, and there are workers: give --device cuda, or cpu")
         if self.remote:
             backend = self.backend or "subproc"
             check(backend, self.count, address=self.ray_address, device=device, share_gpu=self.share_gpu)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ackd import Selection, distill, knowledge, models, prepare, tasks
+from ackd.building.checks import check_device
 from ackd.config import Precision
 from ackd.errors import InputError
 from ackd.knowledge import Attention, Hidden
@@ -52,6 +53,14 @@ def begun(distillation: Distillation, seed: int) -> Distillation:
 
 def needs(distillation: Distillation) -> dict[str, tuple[int, Needs]]:
     return {name: (one.teacher, one.teacher_needs) for name, one in distillation.distiller.knowledge.items()}
+
+
+def test_auto_is_a_gpu_if_there_is_one(teachers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert ready(teachers[0], device="auto").device == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert check_device("auto") == torch.device("cuda")
 
 
 def test_one_teacher_is_a_string_or_a_list(teachers: list[str]) -> None:
