@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 import torch
 
 from ackd import models, tasks
-from ackd.config import EpisodeConfig, checked, names_of
+from ackd.config import EpisodeConfig, checked, names_of, renamed
 from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DistillationEnv
 from ackd.knowledge import DEFAULT, build
@@ -28,7 +28,7 @@ def _remembered(make: Callable[P, DistillationEnv]) -> Callable[P, DistillationE
 
     @wraps(make)
     def call(*args: P.args, **kwargs: P.kwargs) -> DistillationEnv:
-        env = make(*args, **kwargs)
+        env = make(*args, **renamed(kwargs))  # names of before are read as well
         env.anew = partial(call, *args, **kwargs)
         return env
 

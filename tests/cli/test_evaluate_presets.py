@@ -124,7 +124,7 @@ def test_mistakes_are_told(
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [("nan", "the FLOPs budget is nan: give a share"), ("1.5", "at most 1"), ("0.3", "labels alone take 0.")],
+    [("nan", "flops_budget must be a number or null, not NaN"), ("1.5", "at most 1"), ("0.3", "labels alone take 0.")],
 )
 def test_a_budget_that_cannot_be_is_told(
     tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str], share: str, words: str
