@@ -25,10 +25,12 @@ from ackd.training.recipe import Recipe, check_length, length
 from ackd.types import Teacher
 from ackd.weighting.weighting import Weighting, together
 
+OWN = "data"  # what data of one's own is called, if nobody names it
+
 
 def prepare(
     *,
-    task: str = "data",
+    task: str = OWN,
     teacher: Source | Sequence[Source] = (),
     student: StudentSource | None = None,
     tokenizer: Tokenizer | None = None,
@@ -42,7 +44,7 @@ def prepare(
     """A distillation from names and plain values, each of them as on the command line, or from objects.
 
     Args:
-        task: a GLUE task, a generated one, or any name for data of your own.
+        task: a GLUE task, a generated one, or what to call data of your own.
         teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; a transformers model,
             which is frozen from then on and in float32, or any `Teacher`; or several; or none, for a preset that needs
             none.
@@ -70,6 +72,8 @@ def prepare(
         prepare(task="sst2", teacher="runs/teacher", student_layers=3, epochs=1)
         prepare(teacher=model, tokenizer=tokenizer, student_layers=3, data=dataset, epochs=1)
     """
+    if data is None and task == OWN:
+        raise InputError("there is nothing to learn: name a task with task=, or hand over data")
     settings = renamed(settings | ({"knowledge": knowledge} if knowledge else {}))
     knowledge = settings.pop("knowledge", ())
     names = ("task", "teacher", "student", "tokenizer", "data", "dev_data", "knowledge", "options", "scale_steps")

@@ -33,12 +33,22 @@ def several(teacher: Source | Sequence[Source]) -> list[Source]:
     """
     found = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
     for one in found:
+        _check_head(one, "teacher")
         if not (isinstance(one, (str, Path)) or models.is_model(one) or _answers(one)):
             raise InputError(
                 f"a teacher is a {type(one).__name__}: give a folder, a hub id, a transformers model, or an object "
                 "with the methods of ackd.Teacher"
             )
     return found
+
+
+def _check_head(given: object, who: str) -> None:
+    """Refuses a model without a classifier, as `AutoModel` reads it."""
+    if models.is_model(given) and type(given).__name__.endswith("Model"):
+        raise InputError(
+            f"the {who} is a {type(given).__name__}, which has no classifier: load it with "
+            "AutoModelForSequenceClassification"
+        )
 
 
 def _answers(one: object) -> bool:
@@ -115,6 +125,7 @@ def begins_as_model(source: StudentSource | None) -> bool:
 
 def _factory(source: StudentSource, num_labels: int) -> StudentFactory:
     """What makes students of a model, a config or a function."""
+    _check_head(source, "student")
     if models.is_model(source):
         template = models.whole(copy.deepcopy(source))  # it may be the teacher as well, which is frozen
         if not any(one.requires_grad for one in template.parameters()):

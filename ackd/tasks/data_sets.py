@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Data: TypeAlias = Union[str, Path, "Dataset", "DatasetDict"]  # a name, or the data itself
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 LABELS = ("label", "labels")  # what a column of labels is usually called
+TOKENS = "input_ids"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[^\s:/]+)?")
 MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
 
@@ -52,12 +53,20 @@ def given_splits(data: Dataset | DatasetDict) -> tuple[Columns | None, dict[str,
 def columns_of(
     data: Dataset | DatasetDict, split: str | None, text_columns: Sequence[str], label_column: str | None
 ) -> tuple[Sequence[str], str | None]:
-    """The columns of a data set in memory; where none are named, one or two of text, and `label` or `labels`."""
+    """The columns of a data set in memory; where none are named, one or two of text, and `label` or `labels`.
+
+    Raises:
+        InputError: if it holds tokens instead of texts.
+    """
     features = (data if split is None else data[split]).features
     if label_column is None:
         label_column = next((name for name in LABELS if name in features), None)
     texts = [name for name, kind in features.items() if str(getattr(kind, "dtype", "")) in ("string", "large_string")]
     texts = [name for name in texts if name != label_column]
+    if not (texts or text_columns) and TOKENS in features:
+        raise InputError(
+            f"the data set holds tokens ({TOKENS}) and no text: give the texts, which every model tokenises"
+        )
     return text_columns or (texts if len(texts) <= 2 else ()), label_column
 
 

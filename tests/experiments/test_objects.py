@@ -312,12 +312,23 @@ def test_an_agent_learns_on_objects_what_it_learns_on_their_names(
     assert ours.card.instances[0]["teacher"] == teacher.name
 
 
+def _tokens(data: DatasetDict) -> DatasetDict:
+    return data.map(lambda row: {"input_ids": [1, 2, 3]}, remove_columns="text")
+
+
 def _no_knowledge(student: Shape, teacher: Shape) -> Any:
     return 3
 
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda o: ackd.prepare(**{**o, "teacher": 3}, student_layers=1), "a teacher is a int: give a folder"),
+    (
+        lambda o: ackd.prepare(**{**o, "data": _tokens(o["data"])}, student_layers=1),
+        "holds tokens",
+    ),
+    (lambda o: ackd.prepare(**{**o, "data": None}, student_layers=1), "there is nothing to learn"),
+    (lambda o: ackd.prepare(**{**o, "teacher": o["teacher"].base_model}, student_layers=1), "has no classifier"),
+    (lambda o: ackd.prepare(**o, student=o["teacher"].base_model), "the student is a BertModel, which has no"),
     (lambda o: ackd.prepare(**o, student=3), "the student is a int: give a folder"),
     (lambda o: ackd.prepare(**o, student=lambda: 3), "made a int"),
     (lambda o: ackd.prepare(**{**o, "data": [1, 2]}, student_layers=1), "data is a list: give a Dataset"),
@@ -326,7 +337,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda o: ackd.prepare(**o, student_layers=1, lr="fast"), 'lr must be a number, not "fast"'),
     (lambda o: ackd.prepare(**o, student_layers=1, types=["logits"], knowledge=["hidden"]), "earlier name"),
     (lambda o: ackd.DistillationTrainer(args={"steps": 3}), "args is a dict: give an ackd.DistillationConfig"),  # type: ignore[arg-type]
-    (lambda o: ackd.DistillationTrainer(args=ackd.DistillationConfig(student_layers=1)), "no teacher was named"),
+    (lambda o: ackd.DistillationTrainer(train_dataset=o["data"]), "no teacher was named"),
     (lambda o: ackd.evaluate("all", settings=[o]), "give a list of them"),
     (lambda o: ackd.evaluate([3], settings=[{**o, **HOW}]), "give a name, a folder, a Selection"),
     (lambda o: ackd.evaluate(["all"], settings=[]), "no setting to evaluate on"),
