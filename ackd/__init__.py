@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ackd.experiments.agent import train_agent as train_agent
     from ackd.experiments.distillation import DistillationTrainer as DistillationTrainer
     from ackd.experiments.evaluation import evaluate as evaluate
+    from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
+    from ackd.experiments.tuning import tune as tune
     from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill
     from ackd.types import Knowledge as Knowledge
@@ -49,10 +51,12 @@ _HOMES = {
     "Teacher": "ackd.types",
     "distill": "ackd.training.loop",
     "evaluate": "ackd.experiments.evaluation",
+    "finetune": "ackd.experiments.finetuning",
     "predict": "ackd.experiments.predictions",
     "prepare": "ackd.building.setting",
     "read_instances": "ackd.envs.instances",
     "train_agent": "ackd.experiments.agent",
+    "tune": "ackd.experiments.tuning",
 }
 __all__ = sorted(_HOMES)
 
