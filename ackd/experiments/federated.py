@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import shutil
 import time
@@ -72,7 +70,7 @@ class FederatedTraining:
         started, total = time.perf_counter(), Ledger()
         rounds = self._rounds(federation)
         own, ends, rows = self._learned(rounds, total)
-        self.folder.write_text("table.csv", _csv(rows))
+        self.folder.write_rows("table.csv", COLUMNS, rows)
         result = outcome(federation, rounds.initial, own, ends, rows, self.config.target, total)
         self.folder.write_text("table.md", _table(result) + "\n")
         seconds = round(time.perf_counter() - started, 3)
@@ -179,14 +177,6 @@ def _check(config: FederateConfig) -> None:
     if not 0 <= config.kd_weight <= 1:
         raise InputError(f"--kd-weight is {config.kd_weight}: give a number from 0 to 1")
     Recipe.of(part(config, RecipeConfig))
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _table(result: Mapping[str, Any]) -> str:

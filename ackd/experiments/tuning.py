@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import shlex
 import shutil
@@ -28,7 +26,7 @@ from ackd.config import (
     part,
 )
 from ackd.errors import InputError
-from ackd.experiments.grid import Grid, Pair, pair, standing
+from ackd.experiments.grid import COLUMNS, Grid, Pair, pair, standing, tabulated
 from ackd.experiments.objects import by_name, placed
 from ackd.experiments.progress import progress
 from ackd.experiments.results import save_student, summary, teacher_standings
@@ -41,7 +39,6 @@ from ackd.tasks.data_sets import Data
 from ackd.training.distillation import Distillation
 
 UNTUNED: Pair = (1.0, 0.5)
-COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
 
 
 @dataclass
@@ -105,8 +102,8 @@ class Tuning:
                 for other in {pair(one) for one in found.rows} - kept:
                     self.students.forget(other)
                 noted = self._noted(found)
-                self.folder.write_text("table.csv", _csv(noted))
-                self.folder.write_text("table.md", _table(noted) + "\n")
+                self.folder.write_rows("table.csv", COLUMNS, noted)
+                self.folder.write_text("table.md", tabulated(noted) + "\n")
         found.seconds = time.perf_counter() - started
         return found
 
@@ -133,7 +130,7 @@ class Tuning:
 
     def table(self, found: Found) -> str:
         """A row for each cell, in Markdown."""
-        return _table(self._noted(found))
+        return tabulated(self._noted(found))
 
     def _noted(self, found: Found) -> list[dict[str, Any]]:
         """The rows with what there is to note of each."""
@@ -236,26 +233,6 @@ def _dev_score(students: Sequence[Distillation], ledger: Ledger) -> float:
     for one in students:
         ledger.add(one.ledger)
     return round(100 * (sum(one.score for one in standings) / len(standings)), 4)
-
-
-def _csv(noted: Sequence[Mapping[str, Any]]) -> str:
-    file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(noted)
-    return file.getvalue()
-
-
-def _table(noted: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| temperature | KD weight | reward split | loss there | seconds | |", "|---|---|---|---|---|---|"]
-    for row in noted:
-        score = "diverged" if row["error"] else f"{row['reward_score']:.2f}"
-        loss = "" if row["error"] else f"{row['reward_loss']:.4f}"
-        lines.append(
-            f"| {row['temperature']:g} | {row['kd_weight']:g} | {score} | {loss} | {row['seconds']:.1f} "
-            f"| {row['note']} |"
-        )
-    return "\n".join(lines)
 
 
 def tune(
