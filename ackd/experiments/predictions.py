@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ackd import models, tasks
 from ackd.building.checks import check_device, class_order
+from ackd.building.sources import teacher_of
 from ackd.config import checked
 from ackd.errors import InputError, unknown
+from ackd.experiments.objects import by_name
 from ackd.experiments.student_options import PredictConfig
 from ackd.files.writing import write_whole
 from ackd.ledger import Ledger
-from ackd.models import Model
+from ackd.models import Model, Tokenizer
 from ackd.tasks import Split, Submission
+from ackd.tasks.data_sets import Data
 from ackd.tasks.rows import Rows
 from ackd.teachers import ModelTeacher
 from ackd.training.measuring import answers
@@ -31,21 +35,26 @@ COLUMNS = ("index", "prediction")
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Model,
     task: str,
     output: str | Path,
     *,
+    data: Data | None = None,
+    tokenizer: Tokenizer | None = None,
     on_batch: Callable[[int, int], object] = lambda done, rows: None,
     **options: Any,
 ) -> dict[Path, list[str]]:
     """Writes what a model predicts for the test split of a GLUE task, or for texts of one's own.
 
     Args:
-        model: a folder with a fine-tuned model, a run's folder that holds one, or a hub id.
+        model: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or a transformers model,
+            which is frozen from then on and in float32.
         task: a GLUE task or ax, which an MNLI model answers; or any name for data of one's own, and for its file.
         output: the folder for the files, which may hold others.
+        data: as `ackd.prepare` takes it; of a `Dataset` the columns of text are found, and labels are not looked at.
+        tokenizer: of a model that is handed over; that of its folder if None.
         on_batch: told after each batch how many rows are done, and of how many.
-        **options: the other fields of `PredictConfig`, such as `data`, `text_columns` and `device`.
+        **options: the other fields of `PredictConfig`, such as `text_columns`, `split` and `device`.
 
     Returns:
         The predictions, by the file that has them: TSV with a header, whole or not there.
@@ -53,8 +62,10 @@ def predict(
     Raises:
         InputError: if any of it cannot work, in one sentence, and nothing is written.
     """
-    config = checked(PredictConfig, {"model": model, "task": task, "output": output, **options}, others=("on_batch",))
-    task, data = config.task, config.data
+    given = {"model": model, "task": task, "output": output, "data": data, "tokenizer": tokenizer, **options}
+    plain, objects = by_name(given, "model", "data")
+    config = checked(PredictConfig, plain, others=("tokenizer", "on_batch"))
+    data = objects.get("data", config.data)
     own = tasks.is_own(data, config.text_columns)
     known = None if own else _submission(task, config.text_columns, config.split)
     splits = {task: config.split or ""} if known is None else known.splits
@@ -68,22 +79,34 @@ def predict(
     else:
         assert data is not None
         rows = {task: tasks.own_texts(task, data, config.text_columns, config.split)}
-    teacher = ModelTeacher(models.load_model(config.model, device=place), precision=config.precision)
-    found = _predicted(teacher, known, rows, config, on_batch)
+    found = _predicted(*_asked(config, place, **objects), known, rows, config, on_batch)
     for name, words in found.items():
         write_whole(files[name], _table(rows[name].ids.tolist(), words).encode())
     return {files[name]: words for name, words in found.items()}
 
 
+def _asked(config: PredictConfig, place: torch.device, **objects: Any) -> tuple[ModelTeacher, Tokenizer]:
+    """The model that is asked, and its tokenizer."""
+    if "model" not in objects:
+        model = models.load_model(config.model, device=place)
+        return ModelTeacher(model, precision=config.precision), models.load_tokenizer(config.model)
+    if not models.is_model(objects["model"]):
+        raise InputError(f"the model is a {config.model}: give a folder, a hub id or a transformers model")
+    teacher, its = teacher_of(objects["model"], str(place), config.precision, objects.get("tokenizer"))
+    assert isinstance(teacher, ModelTeacher)
+    return teacher, its
+
+
 def _predicted(
     teacher: ModelTeacher,
+    tokenizer: Tokenizer,
     known: Submission | None,
     rows: Mapping[str, Rows],
     config: PredictConfig,
     on_batch: Callable[[int, int], object],
 ) -> dict[str, list[str]]:
     """What the model says of the rows of each file."""
-    source, tokenizer = config.model, models.load_tokenizer(config.model)
+    source = config.model
     tasks.check_max_length(tokenizer, config.max_length)
     asked = known or _own(config.task, teacher.model)
     order = class_order(asked.spec, teacher.model, source) if known else range(len(asked.words))

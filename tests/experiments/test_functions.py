@@ -153,6 +153,19 @@ def test_the_best_of_a_grid_is_that_of_the_command(
     assert all(torch.equal(value, weights[name]) for name, value in again.model.state_dict().items())
 
 
+def test_predictions_are_those_of_the_command(teacher: Path, data: DatasetDict, tmp_path: Path) -> None:
+    data["validation"].select_columns("text").to_csv(tmp_path / "new.csv")
+    run = told("predict", tmp_path / "run", model=teacher, task="new", data=tmp_path / "new.csv", text_columns=["text"])
+    given = loaded(teacher)
+    for name, some in (("whole", data["validation"]), ("split", DatasetDict(test=data["validation"]))):
+        (file,) = ackd.predict(given["model"], "new", tmp_path / name, data=some, tokenizer=given["tokenizer"])
+        assert file.read_bytes() == (run / "new.tsv").read_bytes()
+    with pytest.raises(ackd.InputError, match="a Dataset, which has no split 'train'"):
+        ackd.predict(teacher, "new", tmp_path / "other", data=data["validation"], split="train")
+    with pytest.raises(ackd.InputError, match="the model is a float: give a folder"):
+        ackd.predict(3.0, "new", tmp_path / "other", data=data["validation"])
+
+
 def test_students_teach_each_other_as_by_the_command(
     teacher: Path, data: DatasetDict, named: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -198,6 +211,10 @@ def test_texts_are_learned_scored_refined_and_written_as_by_the_commands(text: P
             refine([place / "a"], [place / "b"], place / "r", inspect=1)
             generate(place / "lm", corpus, place / "g", **options)
             assert learned.score == learned.result["dev_loss"]
+            resumed = pretrain(corpus, **learning, output=place / "lm", resume=True)
+            assert resumed.result == learned.result
+            weights = learned.model.state_dict()
+            assert all(torch.equal(value, weights[name]) for name, value in resumed.model.state_dict().items())
         files = ["lm/student/model.safetensors", "lm/curve.csv", "a/scores.bin", "b/scores.bin"]
         files += ["r/kept.npy", "r/top.txt", "g/samples.txt"]
         runs[side] = {name: (place / name).read_bytes() for name in files}
