@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ackd.experiments.agent import train_agent as train_agent
     from ackd.experiments.distillation import DistillationTrainer as DistillationTrainer
     from ackd.experiments.evaluation import evaluate as evaluate
+    from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
+    from ackd.experiments.tuning import tune as tune
     from ackd.ledger import Ledger as Ledger
     from ackd.mdp.choices import Choice as Choice
     from ackd.mdp.episode import Episode as Episode
@@ -67,10 +69,12 @@ _HOMES = {
     "Teacher": "ackd.types",
     "distill": "ackd.training.loop",
     "evaluate": "ackd.experiments.evaluation",
+    "finetune": "ackd.experiments.finetuning",
     "predict": "ackd.experiments.predictions",
     "prepare": "ackd.building.setting",
     "read_instances": "ackd.envs.instances",
     "train_agent": "ackd.experiments.agent",
+    "tune": "ackd.experiments.tuning",
 }
 __all__ = sorted(_HOMES)
 

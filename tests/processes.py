@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-IMPORTED = ["accelerate", "ackd.agents.learner", "ackd.building.setting", "ackd.cli.distill", "ackd.cli.evaluate"]
-IMPORTED += ["ackd.cli.filling", "ackd.cli.hosting", "ackd.cli.score", "ackd.cli.train", "ackd.corpora"]
-IMPORTED += ["ackd.envs.make", "ackd.teachers", "hypothesis", "pytest", "sklearn.linear_model"]
+IMPORTED = ["accelerate", "ackd.agents.learner", "ackd.building.setting", "ackd.cli", "ackd.corpora", "ackd.envs.make"]
+IMPORTED += [
+    f"ackd.experiments.{name}" for name in ("agent", "distillation", "evaluation", "filling", "hosting", "scoring")
+]
+IMPORTED += ["ackd.teachers", "hypothesis", "pytest", "sklearn.linear_model"]
 
 SERVER: ForkServerContext = multiprocessing.get_context("forkserver")  # starts with the first process
 SERVER.set_forkserver_preload(IMPORTED)

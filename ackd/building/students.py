@@ -23,7 +23,7 @@ from ackd.building.sources import (
 )
 from ackd.config import DataConfig, ModelConfig, checked, cut
 from ackd.errors import InputError
-from ackd.models import StudentFactory
+from ackd.models import StudentFactory, Tokenizer
 from ackd.numerics.memory import reuse_memory
 from ackd.tasks.data_sets import Data
 
@@ -38,6 +38,7 @@ def students(
     task: str,
     students: Sequence[StudentSource] = (),
     teacher: Source | None = None,
+    tokenizer: Tokenizer | None = None,
     data: Data | None = None,
     dev_data: Data | None = None,
     **settings: Any,
@@ -48,6 +49,7 @@ def students(
         task: as `prepare` takes it, and the rest likewise.
         students: one for each student.
         teacher: whose layers and tokenizer a student takes; it answers nothing.
+        tokenizer: of models that are handed over.
         data: as the rest.
         dev_data: as the rest.
         **settings: fields of `DataConfig` and `ModelConfig`.
@@ -61,20 +63,20 @@ def students(
     spec = tasks.spec_of(task, data=data, text_columns=columns[0], label_column=columns[1])
     teachers = [] if teacher is None else [teacher]
     own = next((one for one in students if begins_as_model(one)), None)
-    tokenizer = find_tokenizer(task, teachers, own)
+    its = find_tokenizer(task, teachers, own, tokenizer)
     first = None
     if teacher is not None:
-        model = model_of(teacher_of(teacher, str(check_device(config.device)), config.precision)[0])
+        model = model_of(teacher_of(teacher, str(check_device(config.device)), config.precision, tokenizer)[0])
         assert model is not None
         first = model, shown(teacher)
         if config.student_layers is not None:
             check_classes(spec, *first, own_data=tasks.is_own(data, *columns))
     for one in students:
-        if begins_as_model(one) and not models.same_vocabulary(tokenizer_of(one), tokenizer):
+        if begins_as_model(one) and not models.same_vocabulary(tokenizer_of(one, tokenizer), its):
             raise InputError(f"the tokenizers of {teacher or own} and {one} differ: take models of one tokenizer")
     factories = [
-        student_of(one, config.student_layers, first, tokenizer, spec.num_labels, config.student_init)[0]
+        student_of(one, config.student_layers, first, its, spec.num_labels, config.student_init)[0]
         for one in students or (None,)
     ]
     seen = seen_by(teachers, students, config.reward_from)
-    return task_of(task, tokenizer, data=data, dev_data=dev_data, seen=seen, **cut(config)), factories
+    return task_of(task, its, data=data, dev_data=dev_data, seen=seen, **cut(config)), factories

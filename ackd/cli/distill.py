@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ackd.cli.said import nothing_left
 from ackd.config import DistillationConfig, part
 from ackd.experiments.options import RunConfig
 
@@ -53,6 +54,8 @@ class Distill(DistillationConfig, RunConfig):
         if group.rank == 0:
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if group.tell(folder is not None and self.finished(folder, "distill")):
+            if folder is not None:
+                nothing_left(self.output)
             return
         env = distill(
             task=self.task,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+
+from ackd.config.methods import COMMANDS, PUBLISHED, Published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,29 +20,39 @@ class Presets:
 
     def run(self) -> None:
         """Prints them."""
-        from ackd.presets import METHODS, named
-
         if self.name is None:
-            width = max(map(len, METHODS))
-            for one in METHODS.values():
-                print(f"{one.name:<{width}}  {one.year}  {one.does}; {one.cost}")
-            print("\nackd presets NAME shows one; ackd distill --preset NAME runs it, and NAME,OTHER both at once")
-            return
-        for one in named(self.name):
-            least, most = one.teachers
-            teachers = f"{least}" if least == most else f"{least} to {most}"
-            options = ", ".join(f"{name}={_shown(value)}" for name, value in one.defaults.items())
-            lines = {
-                "paper": f"{one.paper}, {one.year}, {one.link}",
-                "does": one.does,
-                "teachers": teachers,
-                "options": options or "none",
-                "cost": one.cost,
-                "known": one.known,
-                "unknown": one.unknown or "nothing that matters here",
-            }
-            print(one.name)
-            print("\n".join(f"  {what:<9} {said}" for what, said in lines.items()))
+            _list(PUBLISHED)
+            print("\nackd presets NAME shows one; ackd distill --preset NAME runs it, and NAME,OTHER both at once\n")
+            _list(COMMANDS)
+            print("\nthese are commands of their own, as ackd mutual")
+        elif self.name in COMMANDS:
+            _show(COMMANDS[self.name], f"those of ackd {self.name}")
+        else:
+            from ackd.presets import named
+
+            for one in named(self.name):
+                _show(one, ", ".join(f"{name}={_shown(value)}" for name, value in one.defaults.items()) or "none")
+
+
+def _list(methods: Mapping[str, Published]) -> None:
+    width = max(map(len, PUBLISHED))
+    for one in methods.values():
+        print(f"{one.name:<{width}}  {one.year}  {one.does}; {one.cost}")
+
+
+def _show(one: Published, options: str) -> None:
+    least, most = one.teachers
+    lines = {
+        "paper": f"{one.paper}, {one.year}, {one.link}",
+        "does": one.does,
+        "teachers": f"{least}" if least == most else f"{least} to {most}",
+        "options": options,
+        "cost": one.cost,
+        "known": one.known,
+        "unknown": one.unknown or "nothing that matters here",
+    }
+    print(one.name)
+    print("\n".join(f"  {what:<9} {said}" for what, said in lines.items()))
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ackd.cli.said import nothing_left
 from ackd.experiments.options import AgentConfig
 
 
@@ -19,6 +20,7 @@ class Train(AgentConfig):
 
         training = AgentTraining(self)
         if training.finished:
+            nothing_left(self.output)
             self.dismiss()
             return
         policy = training.run()

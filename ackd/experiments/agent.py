@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from ackd.envs.remote import RemoteVecEnv
 from ackd.errors import InputError
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.hosting import Students, environment, run_token, vectorised
+from ackd.experiments.objects import placed
 from ackd.experiments.options import AgentConfig
 from ackd.experiments.progress import progress
 from ackd.experiments.results import finish, said
@@ -257,9 +257,8 @@ def train_agent(
         options["instances"] = str(settings)
     else:
         instances = _instances([settings] if isinstance(settings, (Mapping, Instance)) else settings)
-    with ExitStack() as stack:
-        folder = output if output is not None else stack.enter_context(tempfile.TemporaryDirectory()) + "/run"
-        chosen = {"agent": agent, "episodes": episodes, "output": str(folder), **options}
+    with placed(output) as folder:
+        chosen = {"agent": agent, "episodes": episodes, "output": folder, **options}
         config = checked(AgentConfig, chosen, others=("settings",))
         if "policy_name" not in options:
             config = replace(config, policy_name=config.algorithm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -19,6 +18,7 @@ from ackd.envs.instance_files import Instance, over
 from ackd.envs.recorder import Recorder
 from ackd.errors import InputError
 from ackd.experiments.cells import Cell, Cells, Filled, Found, Row, Search
+from ackd.experiments.objects import placed
 from ackd.experiments.options import EvaluationConfig
 from ackd.experiments.policies import SEARCHED, called, name_of
 from ackd.experiments.progress import progress
@@ -291,9 +291,8 @@ def evaluate(
         options["tasks"] = ()
     else:
         options["instances"] = str(settings)
-    with ExitStack() as stack:
-        folder = output if output is not None else stack.enter_context(tempfile.TemporaryDirectory()) + "/run"
-        chosen = {"policies": named, "seeds": seeds, "output": str(folder), **options}
+    with placed(output) as folder:
+        chosen = {"policies": named, "seeds": seeds, "output": folder, **options}
         config = checked(EvaluationConfig, chosen, others=("settings",))
         rows = None if isinstance(settings, (str, Path)) else _rows(settings, config)
         table = Evaluation(config, rows=rows, policies=objects).run()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ackd.building.setting import prepare
-from ackd.config import DataConfig, KnowledgeConfig, ModelConfig, part
-from ackd.distributed.jobs import answering, this_worker
+from ackd.config import DataConfig, KnowledgeConfig, ModelConfig, checked, part
+from ackd.distributed.jobs import answering, run_jobs, this_worker
+from ackd.distributed.shards import own_device, own_shard, parse_shard
 from ackd.errors import InputError
 from ackd.experiments.options import FillConfig
+from ackd.experiments.progress import progress
+from ackd.experiments.workers import OnItsDevice
 from ackd.ledger import Ledger
 from ackd.teachers import Cached
 from ackd.training.identity import check_identity, identity
 from ackd.types import Needs
+
+PARTS = 16  # that each worker fills one after the other
 
 
 class Filled(NamedTuple):
@@ -80,3 +89,71 @@ class Filler:
             spent = ledger.seconds["teacher"], ledger.bytes["cache"]
             told.append(Filled(sum(map(len, groups)), asked, *spent, str(cache.folder)))
         return told
+
+
+def fill(config: FillConfig) -> list[Filled]:
+    """Fills a cache, here or in workers; stopped and begun again, it goes on.
+
+    Returns:
+        What each teacher's answers took.
+
+    Raises:
+        InputError: if anything in it cannot work.
+    """
+    config.check_workers(config.device)
+    if config.batch_size < 1:
+        raise InputError(f"the batch size must be above 0, got {config.batch_size}")
+    shard, device = config.shard, config.device
+    if shard is None and config.backend != "torchrun":
+        shard, device = own_shard(), own_device(device)
+    place, shards = parse_shard("1/1" if shard is None else shard)
+    config = replace(config, device=device)
+    filler = Filler(config)
+    asks = len(filler.teachers) * sum(map(len, filler.groups[place::shards]))
+    with progress(asks, f"cache ({config.task})", "example") as bar:
+        if not config.remote or config.backend == "dummy":
+            return filler.fill(place, shards, bar.update)
+        return _filled_by_workers(config, filler, place, shards, bar.update)
+
+
+def _filled_by_workers(
+    config: FillConfig, filler: Filler, place: int, shards: int, on_group: Callable[[int], object]
+) -> list[Filled]:
+    """The same by workers, each of which fills some smaller parts."""
+    parts = min(PARTS * config.count, len(filler.groups))
+    jobs = [(place + shards * k, shards * parts) for k in range(parts)]
+
+    def count(job: object, answer: list[Filled]) -> None:
+        on_group(sum(one.examples for one in answer))
+
+    make = OnItsDevice(partial(Filler, alike=filler.identity), config)
+    with closing(config.start_workers(make, config.device)) as crew:
+        told = [one for _, one in run_jobs(crew, jobs, seconds=config.step_timeout, on_answer=count)]
+    return [_together(those) for those in zip(*told, strict=True)]
+
+
+def _together(parts: Sequence[Filled]) -> Filled:
+    """What all parts took of one teacher."""
+    examples, asked = sum(one.examples for one in parts), sum(one.asked for one in parts)
+    seconds, written = sum(one.seconds for one in parts), sum(one.written for one in parts)
+    return Filled(examples, asked, seconds, written, parts[0].folder)
+
+
+def cache(task: str, teacher: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> list[Filled]:
+    """Asks a teacher, or several, about a task's training data and keeps the answers, for later runs with `cache`.
+
+    Args:
+        task: a GLUE task, a generated one, or any name for data of your own.
+        teacher: a folder or hub id, or a list of them.
+        output: the cache's folder; what it holds already is kept, and what is missing is added.
+        **options: the other fields of `FillConfig`.
+
+    Returns:
+        For each teacher the examples, how many of them were asked now, the seconds and bytes, and the folder.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+    """
+    teachers = [teacher] if isinstance(teacher, (str, Path)) else teacher
+    named = {"task": task, "teacher": teachers, "output": output}
+    return fill(checked(FillConfig, {**named, **options}))

@@ -21,6 +21,7 @@ from ackd.training.loop import distill
 from ackd.types import Standing
 
 Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
+COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,19 @@ def pair(row: Mapping[str, Any]) -> Pair:
 def standing(row: Mapping[str, Any]) -> tuple[float, float]:
     """What a row is chosen by: the score, and of equal ones the loss."""
     return row["reward_score"], -row["reward_loss"]
+
+
+def tabulated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with their notes, in Markdown."""
+    lines = ["| temperature | KD weight | reward split | loss there | seconds | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        score = "diverged" if row["error"] else f"{row['reward_score']:.2f}"
+        loss = "" if row["error"] else f"{row['reward_loss']:.4f}"
+        lines.append(
+            f"| {row['temperature']:g} | {row['kd_weight']:g} | {score} | {loss} | {row['seconds']:.1f} "
+            f"| {row['note']} |"
+        )
+    return "\n".join(lines)
 
 
 def _told(standings: Sequence[Standing], total: Ledger) -> dict[str, Any]:

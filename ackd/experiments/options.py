@@ -25,6 +25,19 @@ class OutputConfig:
     overwrite: bool = False
     """Replace the run in --output."""
 
+    def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
+        """The run's folder, which nothing is written to yet.
+
+        Args:
+            inputs: what the run reads, names that are no paths included.
+
+        Raises:
+            InputError: if it cannot be used.
+        """
+        from ackd.runs.folder import RunFolder
+
+        return RunFolder(self.output, overwrite=self.overwrite, inputs=inputs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResumableConfig(OutputConfig):
@@ -48,7 +61,7 @@ class ResumableConfig(OutputConfig):
         )
 
     def finished(self, folder: RunFolder, command: str, *, growing: Collection[str] = (), **changed: Any) -> bool:
-        """Whether there is nothing left to do in the run's folder, which is said then.
+        """Whether there is nothing left to do in the run's folder.
 
         Args:
             folder: the run's.
@@ -59,10 +72,7 @@ class ResumableConfig(OutputConfig):
         Raises:
             InputError: if the folder holds another run, or its result is damaged.
         """
-        over = folder.finished(command, asdict(self) | changed, growing=growing)
-        if over:
-            print(f"the run in {self.output} is finished: nothing is left to resume")
-        return over
+        return folder.finished(command, asdict(self) | changed, growing=growing)
 
 
 @dataclass(frozen=True, kw_only=True)

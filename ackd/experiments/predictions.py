@@ -6,20 +6,27 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ackd import models, tasks
 from ackd.building.checks import check_device, class_order
-from ackd.config import Precision
+from ackd.building.sources import teacher_of
+from ackd.config import checked
 from ackd.errors import InputError, unknown
+from ackd.experiments.objects import by_name
+from ackd.experiments.student_options import PredictConfig
 from ackd.files.writing import write_whole
 from ackd.ledger import Ledger
-from ackd.models import Model
+from ackd.models import Model, Tokenizer
 from ackd.tasks import Split, Submission, tokenise
+from ackd.tasks.data_sets import Data
+from ackd.tasks.rows import Rows
 from ackd.teachers import ModelTeacher
 from ackd.training.measuring import answers
 from ackd.types import Batch, Needs, Outputs
@@ -28,33 +35,26 @@ COLUMNS = ("index", "prediction")
 
 
 def predict(
-    model: str,
+    model: str | Path | Model,
     task: str,
     output: str | Path,
     *,
-    overwrite: bool = False,
-    data: str | None = None,
-    text_columns: Sequence[str] = (),
-    split: str | None = None,
-    max_length: int = 128,
-    device: str = "cpu",
-    precision: Precision = "fp32",
+    data: Data | None = None,
+    tokenizer: Tokenizer | None = None,
     on_batch: Callable[[int, int], object] = lambda done, rows: None,
+    **options: Any,
 ) -> dict[Path, list[str]]:
     """Writes what a model predicts for the test split of a GLUE task, or for texts of one's own.
 
     Args:
-        model: a folder with a fine-tuned model, a run's folder that holds one, or a hub id.
+        model: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or a transformers model,
+            which is frozen from then on and in float32.
         task: a GLUE task or ax, which an MNLI model answers; or any name for data of one's own, and for its file.
         output: the folder for the files, which may hold others.
-        overwrite: replace files that are there.
-        data: as `prepare` takes it.
-        text_columns: one or two, of data of one's own.
-        split: of a data set of one's own; `test`, or the only one, if None.
-        max_length: tokens of an example.
-        device: cpu, cuda or cuda:1.
-        precision: fp32 | bf16.
+        data: as `ackd.prepare` takes it; of a `Dataset` the columns of text are found, and labels are not looked at.
+        tokenizer: of a model that is handed over; that of its folder if None.
         on_batch: told after each batch how many rows are done, and of how many.
+        **options: the other fields of `PredictConfig`, such as `text_columns`, `split` and `device`.
 
     Returns:
         The predictions, by the file that has them: TSV with a header, whole or not there.
@@ -62,24 +62,54 @@ def predict(
     Raises:
         InputError: if any of it cannot work, in one sentence, and nothing is written.
     """
-    own = tasks.is_own(data, text_columns)
-    known = None if own else _submission(task, text_columns, split)
-    splits = {task: split or ""} if known is None else known.splits
+    given = {"model": model, "task": task, "output": output, "data": data, "tokenizer": tokenizer, **options}
+    plain, objects = by_name(given, "model", "data")
+    config = checked(PredictConfig, plain, others=("tokenizer", "on_batch"))
+    data = objects.get("data", config.data)
+    own = tasks.is_own(data, config.text_columns)
+    known = None if own else _submission(task, config.text_columns, config.split)
+    splits = {task: config.split or ""} if known is None else known.splits
     if not re.fullmatch(r"[^/.][^/]*", task):
         raise InputError(f"the task {task!r} gives its file its name: take letters and digits")
-    files = {name: Path(output) / f"{name}.tsv" for name in splits}
-    _check_files(list(files.values()), overwrite)
-    place = check_device(device)
+    files = {name: Path(config.output) / f"{name}.tsv" for name in splits}
+    _check_files(list(files.values()), config.overwrite)
+    place = check_device(config.device)
     if known is not None:
         rows = {name: known.rows(data, one) for name, one in splits.items()}
     else:
         assert data is not None
-        rows = {task: tasks.own_texts(task, data, text_columns, split)}
-    teacher = ModelTeacher(models.load_model(model, device=place), precision=precision)
-    tokenizer = models.load_tokenizer(model)
-    tasks.check_max_length(tokenizer, max_length)
-    asked = known or _own(task, teacher.model)
-    order = class_order(asked.spec, teacher.model, model) if known else range(len(asked.words))
+        rows = {task: tasks.own_texts(task, data, config.text_columns, config.split)}
+    found = _predicted(*_asked(config, place, **objects), known, rows, config, on_batch)
+    for name, words in found.items():
+        write_whole(files[name], _table(rows[name].ids.tolist(), words).encode())
+    return {files[name]: words for name, words in found.items()}
+
+
+def _asked(config: PredictConfig, place: torch.device, **objects: Any) -> tuple[ModelTeacher, Tokenizer]:
+    """The model that is asked, and its tokenizer."""
+    if "model" not in objects:
+        model = models.load_model(config.model, device=place)
+        return ModelTeacher(model, precision=config.precision), models.load_tokenizer(config.model)
+    if not models.is_model(objects["model"]):
+        raise InputError(f"the model is a {config.model}: give a folder, a hub id or a transformers model")
+    teacher, its = teacher_of(objects["model"], str(place), config.precision, objects.get("tokenizer"))
+    assert isinstance(teacher, ModelTeacher)
+    return teacher, its
+
+
+def _predicted(
+    teacher: ModelTeacher,
+    tokenizer: Tokenizer,
+    known: Submission | None,
+    rows: Mapping[str, Rows],
+    config: PredictConfig,
+    on_batch: Callable[[int, int], object],
+) -> dict[str, list[str]]:
+    """What the model says of the rows of each file."""
+    source = config.model
+    tasks.check_max_length(tokenizer, config.max_length)
+    asked = known or _own(config.task, teacher.model)
+    order = class_order(asked.spec, teacher.model, source) if known else range(len(asked.words))
     total, done, found = sum(map(len, rows.values())), 0, {}
 
     def ask(batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
@@ -90,15 +120,13 @@ def predict(
         return outputs
 
     for name, those in rows.items():
-        texts = tokenise(those.texts, those.labels, those.ids, tokenizer, max_length)
-        _check_tokens(texts, teacher.model, model)
-        logits, _ = answers(ask, texts, place, teacher.shape.vocabulary)
+        texts = tokenise(those.texts, those.labels, those.ids, tokenizer, config.max_length)
+        _check_tokens(texts, teacher.model, source)
+        logits, _ = answers(ask, texts, teacher.model.device, teacher.shape.vocabulary)
         if not np.isfinite(logits).all():
-            raise InputError(f"the model {model} answers NaN or infinity: its weights are damaged; train it anew")
+            raise InputError(f"the model {source} answers NaN or infinity: its weights are damaged; train it anew")
         found[name] = _words(asked, logits, order)
-    for name, words in found.items():
-        write_whole(files[name], _table(rows[name].ids.tolist(), words).encode())
-    return {files[name]: words for name, words in found.items()}
+    return found
 
 
 def _submission(task: str, text_columns: Sequence[str], split: str | None) -> Submission:

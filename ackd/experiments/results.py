@@ -13,11 +13,11 @@ from ackd.agents.card import Card
 from ackd.agents.open_loop import MEAN
 from ackd.agents.refine import Refining
 from ackd.envs.recording import Recording
-from ackd.experiments.student_card import Origin, model_of, transferred, write_card
+from ackd.experiments.student_card import Origin, model_of, transferred, write_student
 from ackd.ledger import PARTS, Ledger
 from ackd.mdp.signals import FAMILIES
 from ackd.runs.folder import RunFolder
-from ackd.tasks import Task, save_classifier
+from ackd.tasks import Task
 from ackd.teachers.cache.plan import readable
 from ackd.training.distillation import Distillation
 from ackd.types import Standing
@@ -63,8 +63,7 @@ def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
 
 def save_student(folder: Path, settings: Mapping[str, Any], distillation: Distillation, origin: Origin) -> None:
     """Writes the student with its card, and what is no part of it, projections and learned weights, in own files."""
-    save_classifier(folder, distillation.student.model, distillation.task)
-    write_card(folder, settings, origin)
+    write_student(folder, settings, origin)
     projections = distillation.student.companions.state_dict()
     if projections:
         named = dict(zip(distillation.distiller.knowledge, distillation.student.companions, strict=True))

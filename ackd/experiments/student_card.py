@@ -15,7 +15,7 @@ from ackd.files.writing import write_whole
 from ackd.ledger import Ledger
 from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
-from ackd.tasks import Task
+from ackd.tasks import Task, save_classifier
 from ackd.teachers import ModelTeacher, uncached
 from ackd.teachers.cache.plan import readable
 from ackd.training.distillation import Distillation
@@ -47,6 +47,12 @@ class Origin:
     rows: Mapping[str, str]
     teacher: Model | None = None
     peers: Sequence[str] = ()
+
+
+def write_student(folder: Path, settings: Mapping[str, Any], origin: Origin) -> None:
+    """Writes a student with its tokenizer, class names and card; arguments as of `write_card`."""
+    save_classifier(folder, origin.model, origin.task)
+    write_card(folder, settings, origin)
 
 
 def write_card(folder: Path, settings: Mapping[str, Any], origin: Origin) -> None:

@@ -8,7 +8,7 @@ from typing import get_args
 from ackd.errors import InputError, unknown
 from ackd.knowledge.revision import check_classes
 from ackd.numerics.streams import drawing
-from ackd.presets.preset import Material, Method, Preset, classified, softened
+from ackd.presets.preset import Material, Preset, classified, methods, softened
 from ackd.teachers import ModelTeacher, Partitioned
 from ackd.teachers.partitioned import By
 from ackd.types import Shape, Teacher
@@ -69,30 +69,9 @@ def _drawn(material: Material, seed: int) -> ModelTeacher:
         return ModelTeacher(material.make_student().to(material.device))
 
 
-METHODS = (
-    Method(
-        "kd-average",
-        kd_average,
-        "Practical Insights into Knowledge Distillation for Pre-Trained Models",
-        2024,
-        "https://arxiv.org/abs/2402.14922",
-        does="labels and the averaged softened outputs of several models",
-        cost="a pass of each teacher a step",
-        known="formula ours: the paper's idea of consolidating models into one, by plain distillation",
-        unknown="the paper's grid, its best settings for each split, its data sets, models and numbers of clients; "
-        "whether it distils from its teachers at once or one after the other",
-        teachers=(1, 1000),
-    ),
-    Method(
-        "data-partitioning",
-        data_partitioning,
-        "Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge Transfer between "
-        "Any Pretrained Model",
-        2024,
-        "https://arxiv.org/abs/2310.17653",
-        does="outputs of the teacher where it is better than the initial student, and of that elsewhere",
-        cost="one pass a step of the teacher and of a second student",
-        known="the idea from secondary sources; both masks from memory; tau 1 and no labels are ours",
-        unknown="that this is the partitioning which arXiv 2402.14922 compares, and its temperatures",
-    ),
+METHODS = methods(
+    {
+        "kd-average": kd_average,
+        "data-partitioning": data_partitioning,
+    }
 )

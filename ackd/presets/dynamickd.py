@@ -15,11 +15,10 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ackd.errors import InputError, unknown
 from ackd.knowledge import Hidden, Logits, LogitsMse, layer_map
-from ackd.presets.preset import Method, Preset, of_each
+from ackd.presets.preset import Preset, methods, of_each
 from ackd.presets.uncertain import EqualTeachers, UncertainHalf, UncertainObjectives, UncertainTeachers
 from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
@@ -139,41 +138,10 @@ def _check(what: str, value: str, known: Sequence[str]) -> None:
         raise unknown(what, value, known)
 
 
-_PAPER: dict[str, Any] = {
-    "paper": "Dynamic Knowledge Distillation for Pre-trained Language Models",
-    "year": 2021,
-    "link": "https://arxiv.org/abs/2109.11295",
-}
-_OURS = "formula, reduction and defaults from the authors' code; teachers without dropout, weights without gradient"
-METHODS = (
-    Method(
-        "dynamickd-data",
-        dynamickd_data,
-        **_PAPER,
-        does="outputs of the examples that the student is least sure of, labels of all",
-        cost="a teacher pass over the kept share of each batch",
-        known=_OURS,
-        unknown="the paper counts FLOPs as if the backward pass ran on the kept share alone, and the code runs it on "
-        "all; ledger.json has both accounts. Scores that need soft labels (kl) are left out",
-        teachers=(1, 2),
-    ),
-    Method(
-        "dynamickd-teacher",
-        dynamickd_teacher,
-        **_PAPER,
-        does="outputs of two teachers, the small one for the unsure and the large one for the sure; small named first",
-        cost="half a pass of each teacher a step (hard), or a pass of each",
-        known=_OURS,
-        teachers=(2, 2),
-    ),
-    Method(
-        "dynamickd-objective",
-        dynamickd_objective,
-        **_PAPER,
-        does="hidden states for the unsure, outputs for the sure",
-        cost="one teacher pass a step",
-        known=f"{_OURS}; padding is left out",
-        unknown="beta is tuned for each task: 1 in the code, 4 in its script for RTE; the static control is normalised "
-        "over tokens in the code, and over the hidden axis here",
-    ),
+METHODS = methods(
+    {
+        "dynamickd-data": dynamickd_data,
+        "dynamickd-teacher": dynamickd_teacher,
+        "dynamickd-objective": dynamickd_objective,
+    }
 )

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ackd.knowledge import Fsp, Hidden, Logits, last_pair, layer_map
-from ackd.presets.preset import Method, Preset
+from ackd.presets.preset import Preset, methods
 from ackd.stages import Stage
 from ackd.types import Knowledge, Selection, Shape
 from ackd.weighting.mtkd_rl import PUBLISHED, MtkdRl
 from ackd.weighting.rl_kd import Credit, Empty, Rewarding, RlKd, Share, State
 from ackd.weighting.teacher_weights import Learning, check_teachers
-
-MOST = 8  # teachers
 
 
 def rl_kd(
@@ -101,49 +99,10 @@ def _named(loss: Knowledge, place: int) -> Knowledge:
     return loss
 
 
-METHODS = (
-    Method(
-        "rl-kd",
-        rl_kd,
-        "Reinforced Multi-Teacher Selection for Knowledge Distillation",
-        2021,
-        "https://arxiv.org/abs/2012.06048",
-        does="outputs of several teachers, drawn for each example by a policy that learns in the run",
-        cost="a pass of every teacher a step",
-        known="state, Bernoulli draws and three rewards from descriptions; alpha, tau and empty selections from a "
-        "re-run, github.com/aitsc/GLMKD (2023), whose slips (pi for log pi, the last teacher's loss for the student's) "
-        "are not repeated",
-        unknown="the instance embedding is the student's own [CLS] here; what an update is made of, the rates, the "
-        "baseline, and the share of averaging before are ours; one description lets the chances themselves be the "
-        "weights; accuracy is of training batches, where the paper takes dev. In the re-run the policy added almost "
-        "nothing to plain averaging (warmup=1)",
-        teachers=(2, MOST),
-    ),
-    Method(
-        "mtkd-rl",
-        mtkd_rl,
-        "Multi-Teacher Knowledge Distillation with Reinforcement Learning for Visual Recognition",
-        2025,
-        "https://github.com/winycg/MTKD-RL",
-        does="outputs and features of several teachers, weighed for each example by two rules and a network",
-        cost="a pass of every teacher a step",
-        known="state, network, rules, reward, update, rates and loss weights from the authors' code, which is for "
-        "images: features are last hidden states here, and their vectors [CLS]. The update is no policy gradient",
-        unknown="warm-up is the first of 240 epochs in the code, and a share of the budget here; the code's own table "
-        "has dynamic=yes better for two of four students, and worse for the others",
-        teachers=(2, MOST),
-    ),
-    Method(
-        "ksm",
-        ksm,
-        "Improved Knowledge Distillation for Pre-trained Language Models via Knowledge Selection",
-        2022,
-        "https://arxiv.org/abs/2302.00444",
-        does="outputs, hidden states and their flow, as an actor-critic agent selects them; `ackd train --preset ksm`",
-        cost="one teacher pass a step, after the agent's episodes, each a training of its own",
-        known="knowledge types, soft and hard actions, state, networks, phases and exploration reward, second-hand",
-        unknown="every hyperparameter and the table of results; the labels always count 1 here, where the paper's "
-        "agent weighs them too; the reward is of a part of the training data. --policy random and random-weights are "
-        "its controls Random-Hard and Random-Soft",
-    ),
+METHODS = methods(
+    {
+        "rl-kd": rl_kd,
+        "mtkd-rl": mtkd_rl,
+        "ksm": ksm,
+    }
 )

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ackd.config.methods import PUBLISHED, Published
 from ackd.errors import InputError
 from ackd.knowledge import Logits
 from ackd.ledger import Ledger
@@ -62,39 +63,26 @@ class Preset:
     gives_way: bool = False
 
 
-@dataclass(frozen=True)
-class Method:
-    """A published method by its name.
+@dataclass(frozen=True, kw_only=True)
+class Method(Published):
+    """A published method that is a preset.
 
     Args:
-        name: what the command line calls it.
         make: the preset for a student's and its teachers' sizes; its keywords are the method's options.
-        paper: the title.
-        year: of publication.
-        link: to the paper.
-        does: what it does, in a few words.
-        cost: what a step takes, against plain distillation.
-        known: how sure the formulas and defaults are.
-        unknown: what the paper, or what could be read of it, leaves open.
-        teachers: how many it takes, as (least, most).
     """
 
-    name: str
     make: Callable[..., Preset]
-    paper: str
-    year: int
-    link: str
-    does: str
-    cost: str
-    known: str
-    unknown: str = ""
-    teachers: tuple[int, int] = (1, 1)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Its options by name, and what they are if not given."""
         parameters = inspect.signature(self.make).parameters.values()
         return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+def methods(makes: Mapping[str, Callable[..., Preset]]) -> tuple[Method, ...]:
+    """Methods by what makes them, with what is known of them."""
+    return tuple(Method(**vars(PUBLISHED[name]), make=make) for name, make in makes.items())
 
 
 def of_each(teachers: int, make: Callable[[], Knowledge]) -> list[Knowledge]:

@@ -13,7 +13,7 @@ from ackd.errors import InputError
 from ackd.knowledge import Logits, LogitsSoftCrossEntropy
 from ackd.ledger import Ledger
 from ackd.numerics.streams import drawing
-from ackd.presets.preset import Material, Method, Preset
+from ackd.presets.preset import Material, Preset, methods
 from ackd.stages import Stage
 from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
 from ackd.teachers.labels import LabelTeacher, smooth_labels
@@ -178,29 +178,9 @@ def _check_share(name: str, value: float) -> None:
         raise InputError(f"{name} must be above 0 and below 1, got {value}: labels and soft labels share the loss")
 
 
-METHODS = (
-    Method(
-        "reffakd",
-        reffakd,
-        "ReffAKD: Resource-efficient Autoencoder-based Knowledge Distillation",
-        2023,
-        "https://arxiv.org/abs/2404.09886",
-        does="labels, and soft labels from how alike an autoencoder finds the classes; no teacher",
-        cost="no teacher pass; fitting the autoencoder, seconds on one core",
-        known="formulas and loss from the authors' code; they have images alone, and a similarity temperature of 1, "
-        "which leaves the soft labels almost uniform",
-        unknown="alpha and tau behind the published numbers; how it does on text, which is ours",
-        teachers=(0, 1),
-    ),
-    Method(
-        "label-smoothing",
-        label_smoothing,
-        "Rethinking the Inception Architecture for Computer Vision",
-        2016,
-        "https://arxiv.org/abs/1512.00567",
-        does="labels mixed with equally likely classes; no teacher",
-        cost="no teacher pass",
-        known="formula certain, and epsilon 0.1 is the paper's",
-        teachers=(0, 1),
-    ),
+METHODS = methods(
+    {
+        "reffakd": reffakd,
+        "label-smoothing": label_smoothing,
+    }
 )

@@ -15,7 +15,7 @@ import numpy as np
 from ackd.errors import InputError, unknown
 from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.revision import Revision, Where, check_classes, check_revision
-from ackd.presets.preset import Material, Method, Preset, Weigh, classified, softened
+from ackd.presets.preset import Material, Preset, Weigh, classified, methods, softened
 from ackd.stages import Stage
 from ackd.teachers import Revised, Swapped
 from ackd.types import Selection, Shape, Teacher
@@ -150,46 +150,10 @@ def _selecting(keep: float, select: str, held: float, *, rest: bool = False) -> 
     return weigh
 
 
-_LAN = {
-    "paper": "Improve Knowledge Distillation via Label Revision and Data Selection",
-    "link": "https://arxiv.org/abs/2404.03693",
-}
-METHODS = (
-    Method(
-        "label-revision",
-        label_revision,
-        _LAN["paper"],
-        2024,
-        _LAN["link"],
-        does="softened outputs in which the label's class leads; may distil only the examples that help others",
-        cost="one teacher pass a step; with keep below 1 a teacher pass over the training data before",
-        known="revision and eta's role from the paper; eta 0.8, lambda1 4, lambda2 1, revising wrong answers only and "
-        "form=mse are another team's reading; form=kd is plain distillation from the revised answers",
-        unknown="the paper's own values, and of its data selection the estimator, the model, the sign and the ratio: "
-        "influence through the last layer stands in for it",
-        teachers=(1, 8),
-    ),
-    Method(
-        "swap",
-        swap,
-        "Preparing Lessons: Improve Knowledge Distillation with Better Supervision",
-        2019,
-        "https://arxiv.org/abs/1911.07471",
-        does="softened outputs in which the label's class and the likeliest have changed places",
-        cost="one teacher pass a step",
-        known="the exchange from two re-implementations, of which one has no labels (alpha=1); alpha and tau are kd's",
-        teachers=(1, 8),
-    ),
-    Method(
-        "refined-logits",
-        refined_logits,
-        "Knowledge Distillation with Refined Logits",
-        2024,
-        "https://arxiv.org/abs/2408.07703",
-        does="labels, the teacher's confidence, and how the classes behind the label's compare",
-        cost="one teacher pass a step",
-        known="formula and weights from the authors' code",
-        unknown="nothing of the formula; the authors' alpha and beta rise over the first 20 of 240 epochs and are "
-        "constant here; of two classes nothing but the confidence is left",
-    ),
+METHODS = methods(
+    {
+        "label-revision": label_revision,
+        "swap": swap,
+        "refined-logits": refined_logits,
+    }
 )

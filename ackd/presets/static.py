@@ -28,7 +28,7 @@ from ackd.knowledge import (
     layer_map,
     shared_heads,
 )
-from ackd.presets.preset import Method, Preset
+from ackd.presets.preset import Preset, methods
 from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, Selection, Shape
 
@@ -178,89 +178,15 @@ def rkd(student: Shape, teachers: Sequence[Shape]) -> Preset:
     return Preset([RkdDistance(student, teacher), RkdAngle(student, teacher)], [Stage(1.0, selection)])
 
 
-_OURS = "formula and reduction from the authors' code; padding is left out, see docs/systems.md"
-METHODS = (
-    Method(
-        "kd",
-        kd,
-        "Distilling the Knowledge in a Neural Network",
-        2015,
-        "https://arxiv.org/abs/1503.02531",
-        does="labels and softened outputs",
-        cost="one teacher pass a step",
-        known="formula certain; alpha 0.5 and tau 4 are usual values, to be tuned",
-    ),
-    Method(
-        "pkd-skip",
-        pkd,
-        "Patient Knowledge Distillation for BERT Model Compression",
-        2019,
-        "https://arxiv.org/abs/1908.09355",
-        does="softened outputs, and first tokens of every so many layers",
-        cost="one teacher pass a step",
-        known=_OURS,
-    ),
-    Method(
-        "pkd-last",
-        partial(pkd, layers="last"),
-        "Patient Knowledge Distillation for BERT Model Compression",
-        2019,
-        "https://arxiv.org/abs/1908.09355",
-        does="softened outputs, and first tokens of the last layers",
-        cost="one teacher pass a step",
-        known=_OURS,
-    ),
-    Method(
-        "tinybert",
-        tinybert,
-        "TinyBERT: Distilling BERT for Natural Language Understanding",
-        2020,
-        "https://arxiv.org/abs/1909.10351",
-        does="embeddings, hidden states and attention first, outputs afterwards",
-        cost="one teacher pass a step",
-        known=_OURS,
-        unknown="both stages share one learning-rate schedule here; neither data augmentation nor the general stage",
-    ),
-    Method(
-        "minilm",
-        minilm,
-        "MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers",
-        2020,
-        "https://arxiv.org/abs/2002.10957",
-        does="the last layer's attention and value relations first, labels afterwards",
-        cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
-        "first stage is a pre-training",
-    ),
-    Method(
-        "minilmv2",
-        minilmv2,
-        "MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers",
-        2021,
-        "https://arxiv.org/abs/2012.15828",
-        does="the last layer's query, key and value relations first, labels afterwards",
-        cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
-        "first stage is a pre-training",
-    ),
-    Method(
-        "distilbert",
-        distilbert,
-        "DistilBERT, a distilled version of BERT",
-        2019,
-        "https://arxiv.org/abs/1910.01108",
-        does="outputs, labels and the direction of the last hidden states",
-        cost="one teacher pass a step",
-        known="weights from the authors' code; labels stand for masked words",
-    ),
-    Method(
-        "rkd",
-        rkd,
-        "Relational Knowledge Distillation",
-        2019,
-        "https://arxiv.org/abs/1904.05068",
-        does="distances and angles between the examples of a batch",
-        cost="one teacher pass a step, and all triples of a batch",
-        known="weights from a re-implementation, github.com/zju-SWJ/RLD (2024)",
-    ),
+METHODS = methods(
+    {
+        "kd": kd,
+        "pkd-skip": pkd,
+        "pkd-last": partial(pkd, layers="last"),
+        "tinybert": tinybert,
+        "minilm": minilm,
+        "minilmv2": minilmv2,
+        "distilbert": distilbert,
+        "rkd": rkd,
+    }
 )

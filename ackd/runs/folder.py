@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import io
 import json
@@ -12,7 +13,7 @@ import shutil
 import socket
 import sys
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -184,6 +185,14 @@ class RunFolder:
     def write_text(self, name: str, content: str) -> None:
         """Writes a text file, whole or not at all."""
         write_whole(self.path / name, content.encode())
+
+    def write_rows(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes these columns of rows as CSV, whole or not at all."""
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text(name, file.getvalue())
 
 
 def group_folder(folder: Path, task: str, policy: str) -> Path:

@@ -99,26 +99,29 @@ def _alone(data: Data) -> Columns:
     return table if table is not None else next(iter(splits.values()))
 
 
-def own_texts(name: str, data: str | Path, text_columns: Sequence[str], split: str | None) -> Rows:
+def own_texts(name: str, data: Data, text_columns: Sequence[str], split: str | None) -> Rows:
     """The texts alone, of a file or of a data set's split.
 
     Args:
         name: of the task.
         data: as `own_task` takes it.
-        text_columns: one or two.
+        text_columns: one or two; of a data set in memory, those of text if none is named.
         split: of a data set; `test`, or the only one, if None.
 
     Raises:
         InputError: if data, a split or a column is missing, or it holds anything but text.
     """
-    if Path(data).is_file():
-        if split is not None:
-            raise InputError(f"{data} is a file, which has no split {split!r}: leave --split away")
-        table, source = from_file(Path(data)), str(data)
-    else:
-        splits = splits_of(str(data))
+    table, splits = _splits(data)
+    chosen = None
+    if table is None:
         chosen = split or (TEST if len(splits) != 1 else next(iter(splits)))
-        table, source = _split(splits, chosen, str(data), "name one with --split"), _called(chosen, data)
+        table = _split(splits, chosen, _name(data), "name one with --split")
+    elif split is not None:
+        what = "a file" if is_named(data) else "a Dataset"
+        raise InputError(f"{_name(data)} is {what}, which has no split {split!r}: leave --split away")
+    source = _called(chosen, data)
+    if not is_named(data):
+        text_columns, _ = columns_of(data, chosen, text_columns, None)
     if not 1 <= len(text_columns) <= 2:
         raise InputError(f"name the columns of {source} with --text-columns (one or two): it has {', '.join(table)}")
     return texts_alone(TaskSpec(name, tuple(text_columns), "", ("0", "1"), ()), table, source)

@@ -622,8 +622,7 @@ def _make_pretrained(folder: Path) -> None:
 
 def _read_pretrained(folder: Path) -> None:
     """What `ackd refine-data --exclude` and its search for the corpus read."""
-    from ackd.cli.refine_data import trained_on
-    from ackd.cli.score import corpus_of
+    from ackd.corpora.of_runs import corpus_of, trained_on
 
     header = corpora.corpus.Header("c", "t", 20, 100, 270, "uint16", 8, 0)
     corpus = corpora.Corpus(folder, header, np.zeros(100, np.uint16), np.arange(21) * 5)
@@ -718,7 +717,7 @@ READERS: dict[str, Reader] = {
     "text": Reader(_make_text, _read_text, ("ackd.corpora.text", "ackd.corpora.chunks", "ackd.files.json_rows")),
     "corpus": Reader(_make_corpus, _read_corpus, ("ackd.corpora.corpus",), seal=_seal_corpus),
     "scores": Reader(_make_scores, _read_scores, ("ackd.corpora.scores", "ackd.corpora.corpus")),
-    "pretrained": Reader(_make_pretrained, _read_pretrained, ("ackd.cli.refine_data", "ackd.cli.score")),
+    "pretrained": Reader(_make_pretrained, _read_pretrained, ("ackd.corpora.of_runs",)),
     "tuned": Reader(_make_tuned, _read_tuned, ("ackd.experiments.grid",)),
     "federated": Reader(_make_federated, _read_federated, ("ackd.federation.rounds",)),
 }

@@ -28,6 +28,7 @@ from ackd.envs.instance_files import over, read_instances
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
 from ackd.experiments.cells import Cells
+from ackd.experiments.federated import FederatedTraining
 from ackd.experiments.hosting import Students, environment
 from ackd.experiments.instances import check_instances
 from ackd.federation.mutual import MutualLearning
@@ -220,7 +221,7 @@ def test_every_training_of_a_federation_takes_them(teacher: str) -> None:
     ]
     federate = tyro.cli(Command, args=[*arguments, "--clients", "2", *WORDS, "--output", "o"])
     assert isinstance(federate, Federate)
-    assert told(federate._federation()._judge) == SETTINGS
+    assert told(FederatedTraining(federate)._federation()._judge) == SETTINGS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,236 @@
+"""A simulated federation, from a plain and from a distilled start."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from ackd.building.students import students
+from ackd.config import DataConfig, ModelConfig, RecipeConfig, checked, part
+from ackd.errors import InputError, unknown
+from ackd.experiments.objects import by_name, placed
+from ackd.experiments.progress import progress
+from ackd.experiments.results import rewarded
+from ackd.experiments.student_card import Origin, write_student
+from ackd.experiments.student_options import FederateConfig
+from ackd.experiments.trained import Trained, leave, left
+from ackd.federation.clients import ClientSplit
+from ackd.federation.federated import Federation, Weights
+from ackd.federation.outcome import outcome
+from ackd.federation.rounds import STARTS, Rounds
+from ackd.ledger import Ledger
+from ackd.models import Tokenizer
+from ackd.numerics.streams import Streams
+from ackd.tasks.data_sets import Data
+from ackd.teachers.cache.plan import readable
+from ackd.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
+
+
+class FederatedTraining:
+    """Rounds of FedAvg from each start, in a run's folder; dev is read at the end.
+
+    Args:
+        config: who takes part, and how.
+        **objects: models and data, where they are handed over.
+
+    Raises:
+        InputError: if the run's folder cannot be used.
+    """
+
+    def __init__(self, config: FederateConfig, **objects: Any) -> None:
+        self.config, self.objects = config, objects
+        self.folder = config.run_folder((config.teacher, config.student, config.data))
+        self.finished = config.finished(self.folder, "federate")
+
+    def run(self) -> Trained:
+        """Runs the rounds from each start, and leaves the best of the models that they end with.
+
+        Raises:
+            InputError: if anything cannot work.
+            FloatingPointError: if a training diverges.
+        """
+        _check(self.config)
+        federation = self._federation()
+        self.folder.begin("federate", asdict(self.config))
+        started, total = time.perf_counter(), Ledger()
+        rounds = self._rounds(federation)
+        own, ends, rows = self._learned(rounds, total)
+        self.folder.write_rows("table.csv", COLUMNS, rows)
+        result = outcome(federation, rounds.initial, own, ends, rows, self.config.target, total)
+        self.folder.write_text("table.md", _table(result) + "\n")
+        seconds = round(time.perf_counter() - started, 3)
+        trained = self._best(federation, ends, result, total, seconds)
+        leave(self.folder, trained)
+        shutil.rmtree(self.folder.path / "checkpoint", ignore_errors=True)
+        return trained
+
+    def _federation(self) -> Federation:
+        """The clients with their parts, and the server."""
+        config = self.config
+        names: dict[str, Any] = part(config, DataConfig, ModelConfig) | {"teacher": config.teacher} | self.objects
+        student = names.pop("student")
+        task, (make,) = students(task=config.task, students=() if student is None else (student,), **names)
+        count = len(task.train)
+        if config.public_examples >= count:
+            raise InputError(f"--public-examples is {config.public_examples} of {count}: leave some to the clients")
+        rng = np.random.default_rng(config.data_seed)
+        order = rng.permutation(count)
+        public, private = np.sort(order[: config.public_examples]), np.sort(order[config.public_examples :])
+        parts = ClientSplit.parse(config.split)(task.train.labels[private], config.clients, rng)
+        with Streams(config.seed).initialising():
+            model = make().to("cpu")
+        setting = {name: getattr(config, name) for name in ("batch_size", "lr", "device", "precision")}
+        setting["recipe"] = Recipe.of(part(config, RecipeConfig))
+        return Federation(task, public, [private[part] for part in parts], model, config.seed, setting)
+
+    def _rounds(self, federation: Federation) -> Rounds:
+        return Rounds(
+            federation,
+            self.folder.path / "checkpoint",
+            federation.weights_of(federation.model),
+            own_steps=self.config.own_steps,
+            distil_steps=self.config.distil_steps,
+            local_steps=self.config.local_steps,
+            alpha=self.config.kd_weight,
+            tau=self.config.temperature,
+        )
+
+    def _learned(
+        self, rounds: Rounds, total: Ledger
+    ) -> tuple[Sequence[Weights], dict[str, Weights], list[dict[str, Any]]]:
+        """The clients' own models, what each start ends with, a row for each round; `total` is told what it took."""
+        config = self.config
+        ends: dict[str, Weights] = {}
+        rows: list[dict[str, Any]] = []
+        steps = config.clients * (config.own_steps + len(config.starts) * config.rounds * config.local_steps)
+        with progress(steps, "federate") as bar:
+            own = rounds.own(total, bar.update)
+            for start in config.starts:
+                with self._curves(start, bar) as draw:
+                    ends[start], mine, ledger = rounds.run(start, own, config.rounds, draw)
+                rows += mine
+                total.add(ledger)
+        return own, ends, rows
+
+    @contextmanager
+    def _curves(self, start: str, bar: tqdm[Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Draws each round of a start, and moves the bar by it."""
+        place = self.folder.path / "tensorboard" / start
+        shutil.rmtree(place, ignore_errors=True)
+        with SummaryWriter(str(place)) as writer:
+
+            def draw(row: Mapping[str, Any]) -> None:
+                for name in ("score", "loss", "bytes"):
+                    writer.add_scalar(f"federation/{name}", row[name], row["round"])
+                if row["round"]:
+                    bar.update(self.config.clients * self.config.local_steps)
+
+            yield draw
+
+    def _best(
+        self, federation: Federation, ends: Mapping[str, Weights], result: dict[str, Any], total: Ledger, seconds: float
+    ) -> Trained:
+        """The model that stands best on the reward split."""
+        config, starts = self.config, result["starts"]
+        best = max(config.starts, key=lambda start: (starts[start]["score"], -starts[start]["loss"]))
+        model = federation.holding(ends[best])
+        how = f"federated averaging over {config.clients} clients in {config.rounds} rounds, from the {best} start"
+        scores = {result["dev"]: {result["metric"]: starts[best]["dev_score"]}}
+        origin = Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how})
+        write = partial(write_student, settings=self.folder.settings, origin=origin)
+        result = {**result, **rewarded(federation.task), "saved": best, "seconds": seconds}
+        return Trained(result, total, model, write, _table(result))
+
+
+def _check(config: FederateConfig) -> None:
+    """Refuses what cannot be before anything is read."""
+    ClientSplit.parse(config.split)
+    for name in ("public_examples", "rounds", "local_steps", "own_steps", "distil_steps"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: at least 1 is needed")
+    for start in config.starts:
+        if start not in STARTS:
+            raise unknown("start", start, STARTS)
+        if config.starts.count(start) > 1:
+            raise InputError(f"the start {start!r} is named twice: name it once")
+    if not config.starts:
+        raise InputError(f"no start was named: give one or more of {', '.join(STARTS)}")
+    if config.target is not None and not 0 < config.target <= 100:
+        raise InputError(f"--target is {config.target:g}: give a score in percent, above 0 and at most 100")
+    if not (math.isfinite(config.temperature) and config.temperature > 0):
+        raise InputError(f"--temperature is {config.temperature}: give a number above 0")
+    if not 0 <= config.kd_weight <= 1:
+        raise InputError(f"--kd-weight is {config.kd_weight}: give a number from 0 to 1")
+    Recipe.of(part(config, RecipeConfig))
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    """A row for each start, in Markdown."""
+    lines = [
+        f"{result['task']}: {result['metric']} {result['initial_dev_score']:.2f} on dev before anything was learned; "
+        f"the clients' own models {min(result['client_dev_scores']):.2f} to {max(result['client_dev_scores']):.2f}",
+        "",
+        "| start | server's part, at first and last | rounds to target | exchanges to it | sent | dev | gain "
+        "| forgetting | flips + | flips - |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for start, one in result["starts"].items():
+        lines.append(
+            f"| {start} | {one['start_score']:.2f} to {one['score']:.2f} | {_shown(one['rounds_to_target'], 'd')} "
+            f"| {_shown(one['exchanges_to_target'], 'd')} | {readable(one['bytes'])} | {one['dev_score']:.2f} "
+            f"| {one['gain']:+.2f} | {_shown(one['forgetting'])} | {_shown(one['positive_flips'])} "
+            f"| {_shown(one['negative_flips'])} |"
+        )
+    return "\n".join(lines)
+
+
+def _shown(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def federate(
+    data: Data | None = None,
+    *,
+    task: str = "data",
+    tokenizer: Tokenizer | None = None,
+    output: str | Path | None = None,
+    **options: Any,
+) -> Trained:
+    """Simulates a federation: clients with their own parts of the data, averaged by FedAvg, from several starts.
+
+    Args:
+        data: as `ackd.prepare` takes it, and the task likewise.
+        task: a GLUE task, a generated one, or any name for data of your own.
+        tokenizer: of models that are handed over; that of their folder if None.
+        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
+        **options: the other fields of `FederateConfig`; `student` and `teacher` may be transformers models.
+
+    Returns:
+        The model that stands best on the reward split, of those that the starts end with; `result["starts"]` has all.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+        FloatingPointError: if a training diverges.
+    """
+    given = {"task": task, "data": data, "tokenizer": tokenizer, **options}
+    plain, objects = by_name(given, "teacher", "student", "data", "dev_data")
+    with placed(output) as folder:
+        training = FederatedTraining(
+            checked(FederateConfig, {**plain, "output": folder}, others=("tokenizer",)), **objects
+        )
+        return left(training.folder) if training.finished else training.run()

@@ -1,0 +1,124 @@
+"""A model that learns a task from its labels, as a teacher or as it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ackd import models, tasks
+from ackd.building.checks import check_device
+from ackd.building.sources import StudentSource, seen_by, student_of, tokenizer_of
+from ackd.config import RecipeConfig, checked, cut, part
+from ackd.errors import InputError
+from ackd.experiments.objects import by_name, placed
+from ackd.experiments.progress import move, progress
+from ackd.experiments.results import summary
+from ackd.experiments.student_options import FinetuneConfig
+from ackd.experiments.trained import Trained, leave
+from ackd.models import StudentFactory, Tokenizer
+from ackd.tasks.data_sets import Data
+from ackd.training.distillation import Distillation
+from ackd.training.loop import distill
+from ackd.training.recipe import Recipe, check_length, length
+from ackd.types import Selection
+
+MODEL = "model"  # in the run's folder
+
+
+class Finetuning:
+    """A model's training on labels alone.
+
+    Args:
+        config: what to learn, and how.
+        **objects: model, tokenizer and data, where they are handed over.
+
+    Raises:
+        InputError: if anything in it cannot work.
+    """
+
+    def __init__(self, config: FinetuneConfig, **objects: Any) -> None:
+        self.config = config
+        self.folder = config.run_folder((config.model, config.data))
+        device = check_device(config.device)
+        check_length(config.steps, config.epochs)
+        recipe = Recipe.of(part(config, RecipeConfig))
+        data, model = objects.get("data", config.data), objects.get("model", config.model)
+        columns: dict[str, Any] = {"text_columns": config.text_columns, "label_column": config.label_column}
+        spec = tasks.spec_of(config.task, data=data, **columns)
+        make, its = _start(config, model, objects.get("tokenizer"), spec)
+        seen = seen_by((), (model,), config.reward_from)
+        dev_data = objects.get("dev_data", config.dev_data)
+        task = tasks.load(config.task, its, data=data, dev_data=dev_data, seen=seen, **cut(config))
+        steps = length(config.steps, config.epochs, examples=len(task.train), batch=config.batch_size)
+        how: dict[str, Any] = {"batch_size": config.batch_size, "lr": config.lr, "recipe": recipe, "device": device}
+        self.training = Distillation(task, (), make, steps=steps, **how)
+
+    def run(self) -> Trained:
+        """Trains, reports on dev, and leaves the model in the run's folder."""
+        training, seed = self.training, self.config.seed
+        self.folder.begin("finetune", asdict(self.config))
+        started = time.perf_counter()
+        with progress(training.steps, "finetune") as bar:
+            distill(training, Selection(), seed=seed, on_phase=lambda done, _: move(bar, done))
+        standings = {name: training.measure(split, name) for name, split in training.task.dev.items()}
+        seconds = round(time.perf_counter() - started, 3)
+        how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
+        model = training.student.model
+        write = partial(tasks.save_classifier, model=model, task=training.task)
+        trained = Trained(summary(training.task, standings, **how), training.ledger, model, write)
+        leave(self.folder, trained, MODEL)
+        return trained
+
+
+def _start(
+    config: FinetuneConfig, model: StudentSource | None, tokenizer: Tokenizer | None, spec: tasks.TaskSpec
+) -> tuple[StudentFactory, Tokenizer]:
+    """What makes the model before its first step, and its tokenizer."""
+    if model is not None:
+        if isinstance(model, (str, Path)):
+            its = models.load_tokenizer(model, padding=True)
+        else:
+            its = tokenizer_of(model, tokenizer)
+        return student_of(model, None, None, its, spec.num_labels)[0], its
+    if config.data is not None or config.task not in tasks.EMBEDDED:
+        raise InputError(f"say which model to fine-tune on {config.task}: --model with a folder or a hub id")
+    its = tasks.embedded_tokenizer(config.task)
+    return models.from_config(models.small_config(len(its), spec.num_labels)), its
+
+
+def finetune(
+    model: StudentSource | None = None,
+    data: Data | None = None,
+    *,
+    task: str = "data",
+    tokenizer: Tokenizer | None = None,
+    output: str | Path | None = None,
+    **options: Any,
+) -> Trained:
+    """Fine-tunes a copy of a model on a task's labels.
+
+    Args:
+        model: a folder or hub id to start from, or a transformers model, whose outputs are as many as the task's.
+        data: as `ackd.prepare` takes it, and the task likewise.
+        task: a GLUE task, a generated one, or any name for data of your own.
+        tokenizer: of a model that is handed over; that of its folder if None.
+        output: folder for the run, with the model in it; nothing is kept if None.
+        **options: the other fields of `FinetuneConfig`, such as `epochs` and `lr`; `dev_data` may be a `Dataset`.
+
+    Returns:
+        What has `score`, `model` and `save(folder)`.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+
+    Example:
+        teacher = finetune("bert-base-uncased", load_dataset("nyu-mll/glue", "sst2"), epochs=3)
+    """
+    given = {"task": task, "model": model, "data": data, "tokenizer": tokenizer, **options}
+    plain, objects = by_name(given, "model", "data", "dev_data")
+    with placed(output) as folder:
+        config = checked(FinetuneConfig, {**plain, "output": folder}, others=("tokenizer",))
+        return Finetuning(config, **objects).run()

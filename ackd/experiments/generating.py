@@ -1,0 +1,103 @@
+"""A corpus that a teacher has written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ackd import corpora, models
+from ackd.building.checks import check_device
+from ackd.config import checked
+from ackd.corpora import Corpus, Writing
+from ackd.corpora.of_runs import kept_in, ready
+from ackd.experiments.language_options import GenerateConfig
+from ackd.experiments.progress import move, progress
+from ackd.experiments.trained import read_result
+from ackd.teachers import ModelTeacher
+
+SAMPLES = 20  # chunks that are written as text, to look at
+
+
+class Generating:
+    """Chunks of a corpus, gone on with by a language model, in a run's folder.
+
+    Args:
+        config: who writes, from which beginnings.
+
+    Raises:
+        InputError: if the run's folder cannot be used.
+    """
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self.config = config
+        self.folder = config.run_folder((config.model, config.corpus))
+        self.finished = config.finished(self.folder, "generate")
+
+    def run(self) -> dict[str, Any]:
+        """Writes the corpus, block after block, into the run's folder; the fields of `result.json`.
+
+        Raises:
+            InputError: if anything cannot work.
+        """
+        config, folder = self.config, self.folder
+        how = Writing(config.prompt, config.temperature, config.no_repeat, config.batch_size, config.seed)
+        device = check_device(config.device)
+        tokenizer = models.load_tokenizer(config.model)
+        model = models.load_model(config.model, device=device, language=True)
+        models.check_causal(model, config.model)
+        teacher = ModelTeacher(model, precision=config.precision)
+        with ready(folder, config.corpus, tokenizer, config.max_length, config.model, "source") as corpus:
+            models.check_length(teacher.model, int(corpus.lengths.max()) - 1, config.model)
+            first, last = corpora.part(len(corpus), config.part)
+            folder.begin("generate", asdict(config))
+            corpus = kept_in(folder, corpus)
+        started = time.perf_counter()
+        with progress(last - first, "generate", "chunk") as bar:
+            written, flops = corpora.write(
+                teacher, corpus, folder.path, (first, last), how, on_block=lambda done: move(bar, done)
+            )
+        _sample(folder.path, written, how)
+        result = {
+            "chunks": len(written),
+            "tokens": written.header.tokens,
+            "written": written.header.tokens - int(how.given(written.lengths).sum()),
+            "flops": flops,
+            "corpus": written.header.fingerprint,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        folder.write_json("result.json", result)
+        return result
+
+
+def _sample(folder: Path, corpus: Corpus, how: Writing) -> None:
+    """Writes the first chunks as text, with a mark where the teacher begins."""
+    tokenizer, given = corpus.tokenizer(), how.given(corpus.lengths)
+    lines = []
+    for place in range(min(SAMPLES, len(corpus))):
+        chunk = corpus.chunk(place)
+        theirs, ours = tokenizer.batch_decode([chunk[: given[place]], chunk[given[place] :]])
+        lines.append(f"=== chunk {place}\n{theirs} >>> {ours}\n")
+    (folder / "samples.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def generate(model: str | Path, corpus: str | Path, output: str | Path, **options: Any) -> Mapping[str, Any]:
+    """Lets a causal language model go on with the beginning of each chunk of a corpus, for sequence distillation.
+
+    Args:
+        model: a folder, a run that holds one, or a hub id.
+        corpus: a text file, or the folder of a corpus.
+        output: folder for the corpus that is written, which `resume=True` goes on with.
+        **options: the other fields of `GenerateConfig`.
+
+    Returns:
+        The fields of `result.json`.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+    """
+    named = {"model": model, "corpus": corpus, "output": output}
+    generating = Generating(checked(GenerateConfig, {**named, **options}))
+    return read_result(generating.folder) if generating.finished else generating.run()

@@ -1,0 +1,104 @@
+"""What a language model makes of each chunk of a corpus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ackd import corpora, models
+from ackd.building.checks import check_device
+from ackd.config import checked
+from ackd.corpora.of_runs import kept_in, ready
+from ackd.distributed.shards import own_device, own_shard
+from ackd.errors import InputError
+from ackd.experiments.language_options import ScoreConfig
+from ackd.experiments.progress import move, progress
+from ackd.experiments.trained import read_result
+from ackd.teachers import ModelTeacher
+
+
+class Scoring:
+    """The mean loss of each chunk, in a run's folder; one of torchrun's processes scores its part alone.
+
+    Args:
+        config: whose losses, of which corpus.
+
+    Raises:
+        InputError: if the run's folder cannot be used.
+    """
+
+    def __init__(self, config: ScoreConfig) -> None:
+        if config.shard is None:
+            shard, output = own_shard(), config.output
+            if shard != "1/1":
+                output = str(Path(output) / f"shard-{shard.replace('/', '-of-')}")
+            config = replace(config, shard=shard, device=own_device(config.device), output=output)
+        self.config = config
+        self.folder = config.run_folder((config.model, config.corpus))
+        self.finished = config.finished(self.folder, "score")
+        self.of = 0  # chunks that the whole corpus has, once it runs
+
+    def run(self) -> dict[str, Any]:
+        """Writes the scores, block after block, to the run's `scores.bin`; the fields of `result.json`.
+
+        Raises:
+            InputError: if anything cannot work.
+        """
+        config, folder = self.config, self.folder
+        if config.batch_size < 1:
+            raise InputError(f"the batch size must be above 0, got {config.batch_size}")
+        device = check_device(config.device)
+        tokenizer = models.load_tokenizer(config.model)
+        model = models.load_model(config.model, device=device, language=True)
+        models.check_causal(model, config.model)
+        with ready(folder, config.corpus, tokenizer, config.max_length, config.model) as corpus:
+            models.check_length(model, int(corpus.lengths.max()) - 1, config.model)
+            assert config.shard is not None
+            part = corpora.shard(len(corpus), config.shard)
+            folder.begin("score", asdict(config))
+            corpus, self.of = kept_in(folder, corpus), len(corpus)
+        started = time.perf_counter()
+        teacher = ModelTeacher(model, precision=config.precision)
+        with progress(part[1] - part[0], "score", "chunk") as bar:
+            flops = corpora.score(
+                teacher,
+                corpus,
+                folder.path,
+                part,
+                batch_size=config.batch_size,
+                device=device,
+                on_block=lambda done: move(bar, done),
+            )
+        result = {
+            "chunks": part[1] - part[0],
+            "tokens": int(corpus.lengths[slice(*part)].sum()),
+            "mean_loss": float(corpora.read_values(folder.path, part[1] - part[0]).mean()),
+            "flops": flops,
+            "corpus": str(corpus.folder.resolve()),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        folder.write_json("result.json", result)
+        return result
+
+
+def score(model: str | Path, corpus: str | Path, output: str | Path, **options: Any) -> Mapping[str, Any]:
+    """Scores each chunk of a corpus by a causal language model's mean loss, for `refine`.
+
+    Args:
+        model: a folder, a run that holds one, or a hub id.
+        corpus: a text file, or the folder of a corpus.
+        output: folder for the scores, which `resume=True` goes on with.
+        **options: the other fields of `ScoreConfig`.
+
+    Returns:
+        The fields of `result.json`.
+
+    Raises:
+        InputError: if any of it cannot work, in one sentence.
+    """
+    named = {"model": model, "corpus": corpus, "output": output}
+    scoring = Scoring(checked(ScoreConfig, {**named, **options}))
+    return read_result(scoring.folder) if scoring.finished else scoring.run()
