@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import ackd
+import ackd.agents
 from ackd import models, tasks
 from ackd.agents import load
 from ackd.agents.actor_critic import make_agent
@@ -270,8 +271,8 @@ def test_policies_are_handed_over(teacher: Path, data: DatasetDict, tmp_path: Pa
             "all": "all",
             "selection": ackd.Selection.of("logits", "hidden", "attention"),
             "sb3": agent,
-            "saved": str(Path(ackd.__file__).parent / "agents" / "policies" / "default"),
-            "loaded": load(Path(ackd.__file__).parent / "agents" / "policies" / "default"),
+            "saved": str(Path(ackd.agents.__file__).parent / "policies" / "default"),
+            "loaded": load(Path(ackd.agents.__file__).parent / "policies" / "default"),
         },
         settings=[setting],
         seeds=2,

@@ -1,0 +1,1 @@
+"""A run's folder, what it tells, and ending when asked."""
