@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -15,7 +16,7 @@ R = TypeVar("R")
 T = TypeVar("T", bound="Training")
 
 
-class Training:
+class Training(ABC):
     """What a journal is kept of, and what the processes of a group hold, each its own of the same."""
 
     journal: Journal | None = None
@@ -30,24 +31,24 @@ class Training:
         """From the next reset on, processes train together: each call of the first is executed by all of them."""
         self.group = group
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - there is nothing to add where one process counts
         """Adds what the other processes counted to the counts of the first one."""
 
+    @abstractmethod
     def counters(self) -> dict[str, Any]:
         """The plain numbers that are read between two calls."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Sets them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from there."""
-        raise NotImplementedError
 
 
 def verb(
