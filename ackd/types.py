@@ -267,7 +267,7 @@ def means(reports: Sequence[Report[Tensor]]) -> list[Report[float]]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class EvalResult:
     """How a model does on one split."""
 
     loss: float  # mean label loss

@@ -43,7 +43,7 @@ from ackd.cohort.cohort import Cohort
 from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import GAPS, LOWER, GapClosed
 from ackd.tasks import Split, Task
-from ackd.types import Standing
+from ackd.types import EvalResult
 
 Array = NDArray[np.float64]
 MEASURES = {**GAPS, "labels alone": "label_correlation"}
@@ -191,7 +191,7 @@ def teacher_of(setting: Setting, options: argparse.Namespace) -> str:
     return str(folder)
 
 
-def measures(standing: Standing, teacher: Standing) -> dict[str, float | None]:
+def measures(standing: EvalResult, teacher: EvalResult) -> dict[str, float | None]:
     """Each measure of the reward split; None if the student diverged."""
     if not standing.finite:
         return dict.fromkeys(MEASURES.values())

@@ -21,7 +21,7 @@ from ackd.errors import InputError
 from ackd.mdp.episode import Phase
 from ackd.mdp.signals import Observation
 from ackd.training.journal import Journal
-from ackd.types import Selection, Standing
+from ackd.types import EvalResult, Selection
 
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]
 
@@ -130,7 +130,7 @@ class CohortEnv(SharedEnv):
         self._started = time.time()
         cohort = self.cohort
         cohort.reset(seeds)
-        starts: Sequence[Standing | None] = [None] * self.num_envs
+        starts: Sequence[EvalResult | None] = [None] * self.num_envs
         teacher = None
         if self.env.reward_every is not None:
             starts = cohort.measure(self.env.measured_split, "reward")
@@ -189,7 +189,7 @@ class CohortEnv(SharedEnv):
         phases, wanted = self.env.until(cohort.steps_done)
         for left in reversed(range(phases)):
             done = self._phase(selections)
-            standings: Sequence[Standing | None] = [None] * self.num_envs
+            standings: Sequence[EvalResult | None] = [None] * self.num_envs
             if wanted and not left:
                 standings = cohort.measure(self.env.measured_split, "reward")
             for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):

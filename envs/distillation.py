@@ -23,7 +23,7 @@ from ackd.tasks import Split
 from ackd.training.budget import Allowance, type_prices
 from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.types import LABELS, Selection, Standing
+from ackd.types import LABELS, EvalResult, Selection
 
 logger = logging.getLogger("ackd")
 
@@ -145,7 +145,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     def _ends(self) -> list[int]:
         return ends(self.distillation.steps, self.decision_interval, self.most_decisions)
 
-    def begun(self, start: Standing | None, teacher: Standing | None, facts: Facts | None) -> Episode:
+    def begun(self, start: EvalResult | None, teacher: EvalResult | None, facts: Facts | None) -> Episode:
         """An episode without phases; the first that begins without a gap to close is warned of."""
         steps, interval = self.distillation.steps, self.decision_interval
         episode = Episode(start, teacher, steps, interval, decisions=self.most_decisions, facts=facts)

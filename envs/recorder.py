@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ackd.envs.trajectory import Step, Trajectory
 from ackd.ledger import PARTS, Ledger
 from ackd.mdp.rewards import gap_of
-from ackd.types import LABELS, Standing
+from ackd.types import LABELS, EvalResult
 
 COLUMNS = (
     "episode",
@@ -107,7 +107,7 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
 
 
 def ending(
-    number: int, trajectory: Trajectory, returned: float, standings: Mapping[str, Standing], ledger: Ledger
+    number: int, trajectory: Trajectory, returned: float, standings: Mapping[str, EvalResult], ledger: Ledger
 ) -> Note:
     """An episode that is over: its return, the student on dev, and what it took."""
     episode = trajectory.episode
@@ -135,7 +135,7 @@ def ending(
     return Note(number, curves)
 
 
-def _measured(trajectory: Trajectory, standing: Standing | None) -> dict[str, float]:
+def _measured(trajectory: Trajectory, standing: EvalResult | None) -> dict[str, float]:
     """Loss, score, and what the reward is made of, if that is another measure; nothing where nobody measured."""
     if standing is None:
         return {}

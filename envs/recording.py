@@ -17,7 +17,7 @@ from ackd.mdp.choices import Action
 from ackd.mdp.episode import Episode
 from ackd.mdp.signals import Observation
 from ackd.training.distillation import Distillation
-from ackd.types import Standing
+from ackd.types import EvalResult
 
 if TYPE_CHECKING:
     from ackd.envs.cohort import CohortEnv  # brings stable-baselines3
@@ -72,7 +72,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self.agent_flops = 0.0  # of a decision, the agent's updates included
         self.on_decision = on_decision
         self.ledger = Ledger()  # of all episodes
-        self.standings: dict[str, Standing] = {}  # on dev, at the end of the last episode
+        self.standings: dict[str, EvalResult] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
         self._own = Recorder(folder, env.knowledge) if isinstance(folder, Path) else None
         self._notes: Notes = self._own or cast(Notes, folder)
@@ -116,7 +116,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
             self._own.close()
         super().close()
 
-    def _measure_dev(self) -> dict[str, Standing]:
+    def _measure_dev(self) -> dict[str, EvalResult]:
         return {name: self.training.measure(split, name) for name, split in self.training.task.dev.items()}
 
 

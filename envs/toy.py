@@ -24,7 +24,7 @@ from ackd.mdp.choices import Action, make_choice
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.rewards import Earned, GapClosed
 from ackd.mdp.signals import Observation, Signals
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
 FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss, where the student itself takes 1
@@ -243,7 +243,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self._actions, self._rewards = [], []
         self._factors: list[float] = []  # what noise made of each measured output gap
         self.episode = Episode(
-            start=self._standing(1.0), teacher=Standing(TEACHER, 1.0), steps=self._decisions, decision_interval=1
+            start=self._standing(1.0), teacher=EvalResult(TEACHER, 1.0), steps=self._decisions, decision_interval=1
         )
 
     def _advance(self, selection: Selection, factor: float) -> None:
@@ -271,9 +271,9 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         )
         self.episode = self.episode.then(phase)
 
-    def _standing(self, factor: float) -> Standing:
+    def _standing(self, factor: float) -> EvalResult:
         output = self._gaps.output * factor
-        return Standing(loss=TEACHER + (START - TEACHER) * output, score=1.0 - output)
+        return EvalResult(loss=TEACHER + (START - TEACHER) * output, score=1.0 - output)
 
     def _price(self, selection: Selection) -> float:
         share = (1.0 + sum(FLOPS[name] for name in selection.chosen)) / (1.0 + sum(FLOPS.values()))

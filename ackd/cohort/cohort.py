@@ -14,7 +14,7 @@ from ackd.tasks import Split
 from ackd.training.distillation import Distillation
 from ackd.training.trainer import Trained
 from ackd.training.verbs import verb
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
 
 class Cohort(Trained):
@@ -110,7 +110,7 @@ class Cohort(Trained):
         self.trainer.inherit(parents)
 
     @verb("measure", each=True)
-    def measure(self, split: Split, name: str) -> list[Standing]:
+    def measure(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         return self.evaluator.measure(split, name)
 

@@ -18,7 +18,7 @@ from ackd.models import Model
 from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
 from ackd.training.loop import distill
-from ackd.types import Standing
+from ackd.types import EvalResult
 
 Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
@@ -108,7 +108,7 @@ def tabulated(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _told(standings: Sequence[Standing], total: Ledger) -> dict[str, Any]:
+def _told(standings: Sequence[EvalResult], total: Ledger) -> dict[str, Any]:
     """A row's figures, without a score if a training diverged."""
     finite = all(one.finite for one in standings)
     count = len(standings)
@@ -122,14 +122,14 @@ def _told(standings: Sequence[Standing], total: Ledger) -> dict[str, Any]:
     }
 
 
-def _trained(distillation: Distillation, seed: int) -> Standing:
+def _trained(distillation: Distillation, seed: int) -> EvalResult:
     """Trains a student; how it stands on the reward split, without a score if it diverged."""
     (stage,) = distillation.stages
     try:
         distill(distillation, stage.selection, seed=seed)
         return distillation.measure(distillation.task.reward, "reward")
     except FloatingPointError:
-        return Standing(math.nan, math.nan)
+        return EvalResult(math.nan, math.nan)
 
 
 def read_row(path: Path, cell: Pair) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
 from ackd.training.loop import distill
 from ackd.training.recipe import Recipe, check_length, length
-from ackd.types import Selection, Standing
+from ackd.types import EvalResult, Selection
 
 INTERVAL = 20  # optimizer steps between two points of the curve
 CURVE = "step,loss,lm_loss,kd_loss,grad_norm,accuracy"
@@ -111,7 +111,7 @@ class Pretraining:
 
 
 def _result(
-    config: PretrainConfig, training: Distillation, teacher: ModelTeacher | None, standing: Standing
+    config: PretrainConfig, training: Distillation, teacher: ModelTeacher | None, standing: EvalResult
 ) -> dict[str, Any]:
     """How the student and its teacher do on held-out text."""
     (name, split), *_ = training.task.dev.items()

@@ -20,13 +20,13 @@ from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
 from ackd.teachers.cache.plan import readable
 from ackd.training.distillation import Distillation
-from ackd.types import Standing
+from ackd.types import EvalResult
 
 
 def summary(
     task: Task,
-    standings: Mapping[str, Standing],
-    teacher: Mapping[str, Standing] | None = None,
+    standings: Mapping[str, EvalResult],
+    teacher: Mapping[str, EvalResult] | None = None,
     **run: Any,
 ) -> dict[str, Any]:
     """The fields of `result.json`; scores are in percent, and None where the run diverged."""
@@ -46,7 +46,7 @@ def rewarded(task: Task) -> dict[str, Any]:
     return {"reward_from": task.reward_from, "dev_examples": task.dev_examples}
 
 
-def _first(standings: Mapping[str, Standing]) -> float | None:
+def _first(standings: Mapping[str, EvalResult]) -> float | None:
     return round(100 * next(iter(standings.values())).score, 4) if standings else None
 
 
@@ -54,7 +54,7 @@ def _percent(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: round(100 * value, 4) for name, value in scores.items()}
 
 
-def teacher_standings(distillation: Distillation) -> dict[str, Standing]:
+def teacher_standings(distillation: Distillation) -> dict[str, EvalResult]:
     """The teacher on each dev split; empty if there is none to compare with."""
     if distillation.reference is None:
         return {}

@@ -17,7 +17,7 @@ from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
 from ackd.training.distillation import Distillation
 from ackd.training.verbs import Training, verb
-from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Shape, Standing
+from ackd.types import Batch, EvalResult, Knowledge, Needs, Outputs, Report, Selection, Shape
 
 
 class Peer:
@@ -190,7 +190,7 @@ class MutualLearning(Training):
         return f"the training diverged after {self.steps_done} steps: lower the learning rate"
 
     @verb("measure", each=True)
-    def measure(self, split: Split, name: str) -> list[Standing]:
+    def measure(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split, as `Distillation.measure`."""
         return [one.measure(split, name) for one in self.peers]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
 # "Labels alone, where overtaken > .9 and agreement > .6" held on 14 settings that it was not made from; with labels
 # that are 40 % wrong even a perfect teacher agrees with .6 of them, and there it is right to go by the teacher.
@@ -42,7 +42,7 @@ class Phase:
 
     selection: Selection
     report: Report[float]  # the mean over the phase's optimizer steps
-    standing: Standing | None  # on the reward split, after the phase; None where nobody measured
+    standing: EvalResult | None  # on the reward split, after the phase; None where nobody measured
     steps: int  # optimizer steps in this phase
     learning_rate: float  # share of its peak
     flops: float  # of the phase's optimizer steps, had every answer been computed: caches do not move rewards
@@ -58,8 +58,8 @@ class Phase:
 class Episode:
     """One student's training so far, phase by phase; growing makes a new one."""
 
-    start: Standing | None  # the student on the reward split before the first step; None if nothing is measured
-    teacher: Standing | None  # the teacher on the reward split
+    start: EvalResult | None  # the student on the reward split before the first step; None if nothing is measured
+    teacher: EvalResult | None  # the teacher on the reward split
     steps: int  # the budget in optimizer steps
     decision_interval: int  # optimizer steps in a phase; the last one may be shorter
     phases: Sequence[Phase] = ()
@@ -78,12 +78,12 @@ class Episode:
         return sum(end > over for end in ends(self.steps, self.decision_interval, self.decisions))
 
     @property
-    def standing(self) -> Standing | None:
+    def standing(self) -> EvalResult | None:
         """The latest standing on the reward split."""
         return _latest(self.phases) or self.start
 
     @property
-    def standing_before(self) -> Standing | None:
+    def standing_before(self) -> EvalResult | None:
         """The latest standing on the reward split before the last phase."""
         return _latest(self.phases[:-1]) or self.start
 
@@ -99,5 +99,5 @@ def ends(steps: int, decision_interval: int, decisions: int | None) -> list[int]
     return [-(-number * phases // count) for number in range(1, count + 1)]
 
 
-def _latest(phases: Sequence[Phase]) -> Standing | None:
+def _latest(phases: Sequence[Phase]) -> EvalResult | None:
     return next((phase.standing for phase in reversed(phases) if phase.standing), None)

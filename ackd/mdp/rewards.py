@@ -11,7 +11,7 @@ import numpy as np
 
 from ackd.errors import unknown
 from ackd.mdp.episode import Episode
-from ackd.types import Standing
+from ackd.types import EvalResult
 
 MIN_GAP = 0.01  # a smaller or negative gap to the teacher is noise: plain differences are used instead
 Measure = Literal["loss", "score", "probability", "divergence", "teacher_correlation", "agreement", "either"]
@@ -95,7 +95,7 @@ class GapClosed:
         cost = last.flops / last.flops_all * last.steps / episode.steps
         return Earned(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
-    def measured(self, episode: Episode, standing: Standing) -> float:
+    def measured(self, episode: Episode, standing: EvalResult) -> float:
         """The measure of a standing in the episode, as it is."""
         if self.on != "either":
             return float(getattr(standing, self.on))
@@ -104,7 +104,7 @@ class GapClosed:
             return standing.label_correlation
         return max(standing.teacher_correlation, LABELS_COUNT * standing.label_correlation / known)
 
-    def _phi(self, episode: Episode, standing: Standing) -> float:
+    def _phi(self, episode: Episode, standing: EvalResult) -> float:
         value = self.measured(episode, standing)
         return -value if self.on in LOWER else value
 

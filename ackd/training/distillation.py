@@ -24,7 +24,7 @@ from ackd.training.recipe import Recipe
 from ackd.training.student import DEFAULT, Student
 from ackd.training.trainer import Trained, Trainer
 from ackd.training.verbs import verb
-from ackd.types import Knowledge, Report, Selection, Standing, Teacher
+from ackd.types import EvalResult, Knowledge, Report, Selection, Teacher
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Weighting
 
@@ -182,7 +182,7 @@ class Distillation(Trained):
         return self.trainer.advance([selection], steps)[0]
 
     @verb("measure")
-    def measure(self, split: Split, name: str) -> Standing:
+    def measure(self, split: Split, name: str) -> EvalResult:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         return self.evaluator.measure(split, name)[0]
 

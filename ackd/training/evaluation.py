@@ -19,7 +19,7 @@ from ackd.tasks import Split, Task
 from ackd.training.measuring import Ask, answers, judge
 from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
 from ackd.training.student import Student
-from ackd.types import Batch, Needs, Outputs, Standing, Teacher
+from ackd.types import Batch, EvalResult, Needs, Outputs, Teacher
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Evaluator:
             parts[share] = reward.select(np.arange(count) * len(reward) // count)
         return parts[share]
 
-    def measure(self, split: Split, name: str) -> list[Standing]:
+    def measure(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
         with self.ledger.timing(part):
@@ -74,7 +74,7 @@ class Evaluator:
             theirs = self.compared(split, name)
             return [judge(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
 
-    def measure_teacher(self, split: Split, name: str) -> Standing:
+    def measure_teacher(self, split: Split, name: str) -> EvalResult:
         """How the teacher does on a split: one pass, then remembered."""
         return judge(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
 

@@ -12,7 +12,7 @@ from ackd.distributed.process_group import ALONE, Group
 from ackd.knowledge import token_sums
 from ackd.ledger import Ledger
 from ackd.tasks import Split, Task
-from ackd.types import Batch, Needs, Outputs, Standing
+from ackd.types import Batch, EvalResult, Needs, Outputs
 
 Ask = Callable[[Batch, Needs, Ledger], Outputs]
 
@@ -60,7 +60,9 @@ def _unit(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return np.zeros_like(centred) if constant else centred / norm
 
 
-def judge(task: Task, given: NDArray[np.float64], split: Split, theirs: NDArray[np.float64] | None = None) -> Standing:
+def judge(
+    task: Task, given: NDArray[np.float64], split: Split, theirs: NDArray[np.float64] | None = None
+) -> EvalResult:
     """How good answers to a split are.
 
     Args:
@@ -70,24 +72,24 @@ def judge(task: Task, given: NDArray[np.float64], split: Split, theirs: NDArray[
         theirs: the teacher's; without them, or if they are no numbers, what compares with it is 0.
     """
     if not np.isfinite(given).all():
-        return Standing(loss=float("nan"), score=float("nan"))
+        return EvalResult(loss=float("nan"), score=float("nan"))
     scores = task.measure(given, split.labels)
     score = scores[task.spec.metrics[0]]
     if task.spec.language:
-        return Standing(-scores["neg_loss"], score, scores)
+        return EvalResult(-scores["neg_loss"], score, scores)
     if theirs is not None and not np.isfinite(theirs).all():
         theirs = None
     if task.spec.regression:
         loss = float(np.square(given[:, 0] - split.labels).mean())
         apart = 0.0 if theirs is None else float(np.square(given - theirs).mean())
         values = split.labels[:, None].astype(np.float64)
-        return Standing(loss, score, scores, 0.0, apart, *_correlations(given, theirs, values, axis=0))
+        return EvalResult(loss, score, scores, 0.0, apart, *_correlations(given, theirs, values, axis=0))
     log_p = _log_softmax(given)
     right = log_p[np.arange(len(given)), split.labels]
     loss, sure = -float(right.mean()), float(np.exp(right).mean())
     apart = 0.0 if theirs is None else _divergence(_log_softmax(theirs), log_p)
     hot = np.eye(given.shape[1])[split.labels]
-    return Standing(loss, score, scores, sure, apart, *_correlations(given, theirs, hot, axis=1))
+    return EvalResult(loss, score, scores, sure, apart, *_correlations(given, theirs, hot, axis=1))
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,9 +8,9 @@ from typing import Any
 from ackd.files.reading import alike
 from ackd.mdp.episode import Facts
 from ackd.tasks import Split
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
-Answer = Report[float] | Standing | Facts
+Answer = Report[float] | EvalResult | Facts
 # of each kind of answer the names of its fields in files, and of its attributes
 KINDS: Mapping[str, tuple[type[Answer], Mapping[str, str]]] = {
     "report": (
@@ -27,7 +27,7 @@ KINDS: Mapping[str, tuple[type[Answer], Mapping[str, str]]] = {
         },
     ),
     "standing": (
-        Standing,
+        EvalResult,
         {
             "loss": "loss",
             "score": "score",

@@ -19,7 +19,7 @@ from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
 from ackd.training.order import Order
 from ackd.training.verbs import Training, verb
-from ackd.types import Batch, Report, Selection, Standing, means
+from ackd.types import Batch, EvalResult, Report, Selection, means
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Trained(Training):
         return self.costs.steps_done
 
     @verb("measure_teacher")
-    def measure_teacher(self, split: Split, name: str) -> Standing:
+    def measure_teacher(self, split: Split, name: str) -> EvalResult:
         """How the teacher does on a split: one pass, then remembered."""
         return self.evaluator.measure_teacher(split, name)
 

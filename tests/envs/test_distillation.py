@@ -29,7 +29,7 @@ from ackd.mdp.rewards import GAPS, GapClosed
 from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
 from ackd.training.journal import Journal
-from ackd.types import Needs, Standing
+from ackd.types import EvalResult, Needs
 from tests.learned import weights
 
 IDS = ("ACKD/Tiny-v0", "ACKD/Toy-v0")
@@ -325,8 +325,8 @@ def test_divergence_ends_the_episode_with_the_error_reward() -> None:
     assert np.isfinite(observation["globals"]).all()
 
 
-SURE = Standing(0.5, 0.9, divergence=0.0, teacher_correlation=1.0, label_correlation=0.7)
-SOME = Standing(1.0, 0.1, divergence=0.4, teacher_correlation=0.2, label_correlation=0.4)
+SURE = EvalResult(0.5, 0.9, divergence=0.0, teacher_correlation=1.0, label_correlation=0.7)
+SOME = EvalResult(1.0, 0.1, divergence=0.4, teacher_correlation=0.2, label_correlation=0.4)
 
 
 @pytest.mark.parametrize(
@@ -334,11 +334,11 @@ SOME = Standing(1.0, 0.1, divergence=0.4, teacher_correlation=0.2, label_correla
     [
         (
             "loss-gap",
-            Standing(0.5, 0.1),
-            Standing(1.0, 0.9),
+            EvalResult(0.5, 0.1),
+            EvalResult(1.0, 0.9),
             "a loss of 0.500 on the reward split, and the teacher has 1",
         ),
-        ("loss-gap", Standing(1.0, 0.9), Standing(0.5, 0.1), ""),
+        ("loss-gap", EvalResult(1.0, 0.9), EvalResult(0.5, 0.1), ""),
         ("gap", SOME, SURE, ""),
         ("gap", SURE, SOME, "an agreement of 1.662 on the reward split, and the teacher has 0.950"),
         ("gap+explore-hard", SURE, SOME, "an agreement of 1.662"),
@@ -346,17 +346,17 @@ SOME = Standing(1.0, 0.1, divergence=0.4, teacher_correlation=0.2, label_correla
         ("margin-gap", SURE, SOME, "a teacher correlation of 1.000"),
         ("kl-gap", SURE, SOME, "a divergence of 0.000"),
         ("kl-gap", SOME, None, "rewards are 0: take one that needs none"),
-        ("score-gap", Standing(0.5, 0.1), Standing(1.0, 0.9), ""),
-        ("score-gap", Standing(1.0, 0.9), Standing(0.5, 0.1), "a score of 0.900 on the reward split"),
-        ("neg-loss", Standing(0.5, 0.1), Standing(1.0, 0.9), ""),
-        ("final", Standing(1.0, 0.9), Standing(0.5, 0.1), ""),
-        ("gap", Standing(1.0, 0.9), None, "no teacher to compare with"),
-        ("final", Standing(1.0, 0.9), None, ""),
+        ("score-gap", EvalResult(0.5, 0.1), EvalResult(1.0, 0.9), ""),
+        ("score-gap", EvalResult(1.0, 0.9), EvalResult(0.5, 0.1), "a score of 0.900 on the reward split"),
+        ("neg-loss", EvalResult(0.5, 0.1), EvalResult(1.0, 0.9), ""),
+        ("final", EvalResult(1.0, 0.9), EvalResult(0.5, 0.1), ""),
+        ("gap", EvalResult(1.0, 0.9), None, "no teacher to compare with"),
+        ("final", EvalResult(1.0, 0.9), None, ""),
         ("gap", None, None, ""),
     ],
 )
 def test_a_missing_gap_is_said_once_in_the_terms_of_the_reward(
-    caplog: pytest.LogCaptureFixture, reward: str, start: Standing | None, teacher: Standing | None, said: str
+    caplog: pytest.LogCaptureFixture, reward: str, start: EvalResult | None, teacher: EvalResult | None, said: str
 ) -> None:
     env = tiny(reward=reward)
     with caplog.at_level(logging.WARNING, logger="ackd"):

@@ -14,29 +14,29 @@ from ackd.config import EpisodeConfig
 from ackd.errors import InputError
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.rewards import GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
 
 def phase(
     loss: float, score: float = 0.5, *, chosen: tuple[str, ...] = (), steps: int = 10, share: float = 0.5
 ) -> Phase:
     report = Report(1.0, 1.0, 1.0, 0.5, 0.5, dict.fromkeys(chosen, 1.0))
-    return Phase(Selection.of(*chosen), report, Standing(loss, score), steps, 1.0, share * 100.0, 100.0)
+    return Phase(Selection.of(*chosen), report, EvalResult(loss, score), steps, 1.0, share * 100.0, 100.0)
 
 
 def episode(start: float, teacher: float, losses: list[float], interval: int = 10) -> list[Episode]:
-    grown = [Episode(Standing(start, 0.1), Standing(teacher, 0.9), interval * len(losses), interval)]
+    grown = [Episode(EvalResult(start, 0.1), EvalResult(teacher, 0.9), interval * len(losses), interval)]
     for loss in losses:
         grown.append(grown[-1].then(phase(loss)))
     return grown[1:]
 
 
-def standing(on: str, value: float) -> Standing:
+def standing(on: str, value: float) -> EvalResult:
     """One of that measure; nothing else tells it apart."""
     if on == "agreement":
-        return Standing(1.0, 0.5, teacher_correlation=value, label_correlation=value)
+        return EvalResult(1.0, 0.5, teacher_correlation=value, label_correlation=value)
     own: dict[str, Any] = {on: value}
-    return replace(Standing(1.0, 0.5), **own)
+    return replace(EvalResult(1.0, 0.5), **own)
 
 
 def measured(on: str, start: float, teacher: float, values: list[float]) -> list[Episode]:
@@ -89,13 +89,13 @@ def test_there_may_be_no_gap_to_close() -> None:
     assert by_loss.gap(episode(1.0, 0.5, [0.8])[0]) == 0.5
     assert by_loss.gap(episode(1.0, 0.995, [0.8])[0]) is None
     assert GapClosed(on="score").gap(episode(0.5, 1.0, [0.8])[0]) == pytest.approx(0.8)  # only the loss has none
-    assert by_loss.gap(Episode(Standing(1.0, 0.1), None, 20, 10)) is None
+    assert by_loss.gap(Episode(EvalResult(1.0, 0.1), None, 20, 10)) is None
     assert GapClosed().gap(Episode(None, None, 20, 10)) is None
 
 
 def test_agreement_is_half_with_the_teacher_and_half_with_the_labels() -> None:
     pairs = ((0.2, 0.4), (0.6, 0.5), (1.0, 0.8))
-    start, end, teacher = (Standing(1.0, 0.5, teacher_correlation=t, label_correlation=y) for t, y in pairs)
+    start, end, teacher = (EvalResult(1.0, 0.5, teacher_correlation=t, label_correlation=y) for t, y in pairs)
     one = Episode(start, teacher, 10, 10).then(replace(phase(1.0), standing=end))
     assert GapClosed(on="agreement")(one).total == pytest.approx((0.55 - 0.3) / (0.9 - 0.3))
     assert GapClosed(on="teacher_correlation")(one).total == pytest.approx((0.6 - 0.2) / (1.0 - 0.2))
@@ -113,21 +113,21 @@ def test_agreement_is_half_with_the_teacher_and_half_with_the_labels() -> None:
 def test_a_student_that_outdoes_its_teacher_is_judged_by_the_labels(
     teacher: float, labels: float, known: float, value: float
 ) -> None:
-    taught = Episode(None, Standing(0.5, 0.9, teacher_correlation=1.0, label_correlation=known), 10, 10)
-    standing = Standing(1.0, 0.5, teacher_correlation=teacher, label_correlation=labels)
+    taught = Episode(None, EvalResult(0.5, 0.9, teacher_correlation=1.0, label_correlation=known), 10, 10)
+    standing = EvalResult(1.0, 0.5, teacher_correlation=teacher, label_correlation=labels)
     assert GapClosed().measured(taught, standing) == pytest.approx(value)
     assert GapClosed().measured(replace(taught, teacher=None), standing) == labels
     assert GapClosed(on="teacher_correlation").measured(taught, standing) == teacher
 
 
 def test_nothing_is_paid_for_unless_it_is_asked_for() -> None:
-    grown = Episode(Standing(1.0, 0.0), Standing(0.5, 0.0), 10, 10).then(phase(1.0, share=1.0))
+    grown = Episode(EvalResult(1.0, 0.0), EvalResult(0.5, 0.0), 10, 10).then(phase(1.0, share=1.0))
     assert GapClosed()(grown).cost == 0.0
     assert EpisodeConfig.cost_weight == 0.0
 
 
 def test_the_cost_of_everything_throughout_is_the_cost_weight() -> None:
-    grown = Episode(Standing(1.0, 0.0), Standing(0.5, 0.0), 25, 10)
+    grown = Episode(EvalResult(1.0, 0.0), EvalResult(0.5, 0.0), 25, 10)
     paid = 0.0
     for steps in (10, 10, 5):
         grown = grown.then(phase(1.0, steps=steps, share=1.0))
@@ -144,7 +144,7 @@ def test_alternatives() -> None:
 
 
 def test_exploration_pays_for_what_is_new() -> None:
-    grown = Episode(Standing(1.0, 0.1), Standing(0.5, 0.9), 40, 10)
+    grown = Episode(EvalResult(1.0, 0.1), EvalResult(0.5, 0.9), 40, 10)
     hard, soft = Exploring(GapClosed(0.0), "hard", eta=1.0), Exploring(GapClosed(0.0), "soft", eta=1.0)
     bonuses = []
     for chosen in (("a",), ("a",), ("b",), ("a", "b")):

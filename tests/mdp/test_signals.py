@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.signals import FEATURES, GLOBALS, Signals
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
 FAMILIES = {"logits": "logits", "hidden": "hidden", "attention": "attention"}
 PRICES = {"logits": 0.6, "hidden": 0.8, "attention": 0.9}
@@ -21,7 +21,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 
 def make_episode(values: list[float], scale: float = 1.0) -> Episode:
     """Phases whose losses are the values, twice the values, ... times a scale."""
-    episode = Episode(Standing(2 * scale, 0.1), Standing(scale, 0.9), 100, 10)
+    episode = Episode(EvalResult(2 * scale, 0.1), EvalResult(scale, 0.9), 100, 10)
     for i, value in enumerate(values):
         names = ("logits", "hidden") if i % 2 else ("logits",)
         report = Report(
@@ -32,7 +32,7 @@ def make_episode(values: list[float], scale: float = 1.0) -> Episode:
             0.25 * i,
             {n: (j + 1) * value * scale for j, n in enumerate(names)},
         )
-        standing = Standing(value * scale, 0.5)
+        standing = EvalResult(value * scale, 0.5)
         episode = episode.then(Phase(Selection.of(*names), report, standing, 10, 0.5, 60.0, 100.0))
     return episode
 

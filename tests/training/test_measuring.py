@@ -24,7 +24,7 @@ from ackd.tasks import Split, Task, TaskSpec
 from ackd.training.distillation import Distillation
 from ackd.training.journal import ENTRIES, Journal
 from ackd.training.measuring import correlation, judge
-from ackd.types import Batch, Needs, Outputs, Selection, Standing
+from ackd.types import Batch, EvalResult, Needs, Outputs, Selection
 
 Array = NDArray[np.float64]
 NEW = ("probability", "divergence", "teacher_correlation", "label_correlation")
@@ -41,7 +41,7 @@ def task_of(labels: NDArray[Any], classes: int, *, language: bool = False) -> Ta
     return Task(spec, split, split, {"validation": split})
 
 
-def numbers(standing: Standing) -> dict[str, float]:
+def numbers(standing: EvalResult) -> dict[str, float]:
     return {name: getattr(standing, name) for name in NEW}
 
 
@@ -141,10 +141,10 @@ def test_answers_that_are_no_numbers_are_no_standing() -> None:
 
 @pytest.mark.parametrize("name", ["loss", "score", *NEW])
 def test_a_standing_with_a_number_that_is_none_is_not_finite(name: str) -> None:
-    assert Standing(1.0, 0.5).finite
+    assert EvalResult(1.0, 0.5).finite
     for value in (math.nan, math.inf):
         own: dict[str, Any] = {name: value}
-        assert not replace(Standing(1.0, 0.5), **own).finite
+        assert not replace(EvalResult(1.0, 0.5), **own).finite
 
 
 def test_nothing_of_a_language_model_is_compared() -> None:
@@ -245,7 +245,7 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
     assert cohort.measure_teacher(reward, "reward") == distillation.measure_teacher(reward, "reward")
 
 
-def asked(folder: Path, distillation: Distillation) -> tuple[list[Standing], Ledger]:
+def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], Ledger]:
     """A run that measures between its steps."""
     distillation.replay(Journal(folder, seconds=0))
     distillation.reset(3)
@@ -303,7 +303,7 @@ def test_standings_of_older_journals_have_the_defaults(tmp_path: Path) -> None:
     entries.append({"verb": "end", "asked": [], "answer": None, "counters": {}})
     (tmp_path / ENTRIES).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     again, _ = asked(tmp_path, tiny().distillation)
-    assert again == [Standing(one.loss, one.score, one.scores) for one in first]
+    assert again == [EvalResult(one.loss, one.score, one.scores) for one in first]
 
 
 def test_an_episode_begins_with_what_its_reward_compares() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ackd.mdp.episode import Facts
 from ackd.training.records import KINDS, answer, plain
-from ackd.types import Report, Selection, Standing
+from ackd.types import EvalResult, Report, Selection
 
 REPORT = Report(1.5, 0.5, 2.0, 0.25, 0.75, {"logits": 0.1}, {"logits": 0.2}, {"logits": 0.3, "labels": 0.4})
 # as they were first written
@@ -18,7 +18,9 @@ WRITTEN = {
     '{"report": {"loss": 1.5, "labels": 0.5, "grad_norm": 2.0, "uncertainty": 0.25, "accuracy": 0.75, '
     '"losses": {"logits": 0.1}, "cosines": {"logits": 0.2}, "norms": {"logits": 0.3, "labels": 0.4}}}': REPORT,
     '{"standing": {"loss": 0.5, "score": 0.9, "scores": {"accuracy": 0.9}, "probability": 0.8, "divergence": 0.1, '
-    '"teacher_correlation": 0.7, "label_correlation": 0.6}}': Standing(0.5, 0.9, {"accuracy": 0.9}, 0.8, 0.1, 0.7, 0.6),
+    '"teacher_correlation": 0.7, "label_correlation": 0.6}}': EvalResult(
+        0.5, 0.9, {"accuracy": 0.9}, 0.8, 0.1, 0.7, 0.6
+    ),
     '{"facts": {"agreement": 0.9, "confidence": 0.8, "probe": 0.7, "chance": 0.5, "examples_per_parameter": 0.1, '
     '"epochs": 2.0}}': Facts(0.9, 0.8, 0.7, 0.5, 0.1, 2.0),
 }
