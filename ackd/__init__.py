@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ackd.training.loop import distill as distill
     from ackd.types import Batch as Batch
     from ackd.types import Knowledge as Knowledge
-    from ackd.types import Needs as Needs
+    from ackd.types import OutputRequest as OutputRequest
     from ackd.types import Outputs as Outputs
     from ackd.types import Selection as Selection
     from ackd.types import Shape as Shape

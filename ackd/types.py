@@ -83,7 +83,7 @@ class Batch:
         return Batch(self.ids[chosen], inputs, labels, lengths, others)
 
 
-class Field(NamedTuple):
+class OutputKey(NamedTuple):
     """One tensor that a model can be asked for."""
 
     kind: str  # logits, or one of LAYERED
@@ -91,7 +91,7 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Needs:
+class OutputRequest:
     """Which outputs of a model somebody asks for; nothing else is computed."""
 
     logits: bool = False
@@ -103,27 +103,29 @@ class Needs:
     values: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, fields: Iterable[Field]) -> Needs:
+    def of(cls, fields: Iterable[OutputKey]) -> OutputRequest:
         """Just these fields."""
         layers: dict[str, set[int]] = {}
         for kind, layer in fields:
             layers.setdefault(kind, set()).add(layer)
         logits = layers.pop("logits", None) is not None
-        return Needs(logits, **{kind: frozenset(those) for kind, those in layers.items()})
+        return OutputRequest(logits, **{kind: frozenset(those) for kind, those in layers.items()})
 
     @property
-    def fields(self) -> tuple[Field, ...]:
+    def fields(self) -> tuple[OutputKey, ...]:
         """Each tensor asked for, in one fixed order."""
-        layered = (Field(kind, layer) for kind in LAYERED for layer in sorted(getattr(self, kind)))
-        return ((Field("logits"),) if self.logits else ()) + tuple(layered)
+        layered = (OutputKey(kind, layer) for kind in LAYERED for layer in sorted(getattr(self, kind)))
+        return ((OutputKey("logits"),) if self.logits else ()) + tuple(layered)
 
     @property
     def last_layer(self) -> int | None:
         """The last layer that has to run; None if all of the model has to."""
         return None if self.logits else max((layer for _, layer in self.fields), default=EMBEDDINGS)
 
-    def __or__(self, other: Needs) -> Needs:
-        return Needs(self.logits or other.logits, *(getattr(self, kind) | getattr(other, kind) for kind in LAYERED))
+    def __or__(self, other: OutputRequest) -> OutputRequest:
+        return OutputRequest(
+            self.logits or other.logits, *(getattr(self, kind) | getattr(other, kind) for kind in LAYERED)
+        )
 
     def __bool__(self) -> bool:
         return self.logits or any(getattr(self, kind) for kind in LAYERED)
@@ -142,19 +144,19 @@ class Outputs:
     values: Mapping[int, Tensor] = field(default_factory=dict)  # as queries
 
     @classmethod
-    def of(cls, tensors: Mapping[Field, Tensor]) -> Outputs:
+    def of(cls, tensors: Mapping[OutputKey, Tensor]) -> Outputs:
         """From one tensor a field."""
         layered: dict[str, dict[int, Tensor]] = {kind: {} for kind in LAYERED}
         for (kind, layer), value in tensors.items():
             if kind != "logits":
                 layered[kind][layer] = value
-        return Outputs(tensors.get(Field("logits")), **layered)
+        return Outputs(tensors.get(OutputKey("logits")), **layered)
 
     @property
-    def tensors(self) -> dict[Field, Tensor]:
+    def tensors(self) -> dict[OutputKey, Tensor]:
         """One tensor a field, as `of` takes them."""
-        layered = {Field(kind, layer): one for kind in LAYERED for layer, one in getattr(self, kind).items()}
-        return layered if self.logits is None else {Field("logits"): self.logits, **layered}
+        layered = {OutputKey(kind, layer): one for kind in LAYERED for layer, one in getattr(self, kind).items()}
+        return layered if self.logits is None else {OutputKey("logits"): self.logits, **layered}
 
     def rows(self, places: Tensor, length: int) -> Outputs:
         """Those of the examples at `places`, [R] on the device, cut to `length` tokens."""
@@ -171,7 +173,7 @@ class Outputs:
             logits = logits[:, :length]
         return Outputs(logits, **layered)
 
-    def __getitem__(self, wanted: Field) -> Tensor:
+    def __getitem__(self, wanted: OutputKey) -> Tensor:
         if wanted.kind == "logits":
             assert self.logits is not None
             return self.logits
@@ -315,11 +317,11 @@ class Teacher(Protocol):
         """Names all that its answers depend on but the question: equal fingerprints, equal answers."""
         ...
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for, without gradient; `ledger` is told what that took."""
         ...
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer that is computed, for a padded batch."""
         ...
 
@@ -335,8 +337,8 @@ class Knowledge(nn.Module, ABC):
     family: ClassVar[str]  # one of KNOWLEDGE_FAMILIES
     teacher: int = 0  # the place, among the distiller's teachers, of the one it learns from
 
-    student_needs: Needs
-    teacher_needs: Needs
+    student_needs: OutputRequest
+    teacher_needs: OutputRequest
 
     @abstractmethod
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -347,9 +349,9 @@ class Knowledge(nn.Module, ABC):
         """FLOPs of the loss's own matrix products, backward included, for `size` examples of `length` tokens."""
 
 
-def union(needs: Iterable[Needs]) -> Needs:
+def union(needs: Iterable[OutputRequest]) -> OutputRequest:
     """Everything that any of them asks for."""
-    result = Needs()
+    result = OutputRequest()
     for need in needs:
         result = result | need
     return result

@@ -10,7 +10,7 @@ import numpy as np
 
 from ackd.teachers.cache.plan import row_sizes
 from ackd.training.distillation import Distillation
-from ackd.types import Needs, Shape
+from ackd.types import OutputRequest, Shape
 
 STEP = ("student", "teacher", "knowledge", "cache")  # the parts of an optimizer step's time
 HALF = 2  # bytes of a number in the cache
@@ -96,18 +96,18 @@ class Work:
         distiller, size, length = distillation.distiller, distillation.batch_size, round(tokens)
         chosen = list(distiller.knowledge.values())
         asked = [(distillation.teachers[m], needs) for m, needs in distiller.asked(chosen).items()]
-        whole = distiller.meter(Needs(logits=True))
+        whole = distiller.meter(OutputRequest(logits=True))
         answers = float(size * sum(answer_bytes(teacher.shape, needs, length) for teacher, needs in asked))
         step = {"student": 3 * whole.forward(size, length), "knowledge": answers}  # backward is two forward passes
         if cached:
             step["cache"] = answers
         else:
             step["teacher"] = sum(teacher.price(needs, size, length) for teacher, needs in asked)
-        taught = sum(teacher.price(Needs(logits=True), 1, length) for teacher in distillation.teachers)
+        taught = sum(teacher.price(OutputRequest(logits=True), 1, length) for teacher in distillation.teachers)
         return cls(step, whole.forward(1, length), taught)
 
 
-def answer_bytes(shape: Shape, needs: Needs, length: int) -> int:
+def answer_bytes(shape: Shape, needs: OutputRequest, length: int) -> int:
     """Of one example's answers in the cache."""
     lengths = np.array([length])
     return HALF * sum(int(row_sizes(field, shape, lengths)[0]) for field in needs.fields)

@@ -34,7 +34,7 @@ from ackd.models import StudentFactory
 from ackd.reporting.statistics import paired_difference
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher, Revised
-from ackd.types import Batch, Needs, Outputs, Shape, Teacher
+from ackd.types import Batch, OutputRequest, Outputs, Shape, Teacher
 
 SEEDS = range(5)
 SETTING: dict[str, Any] = {
@@ -186,7 +186,7 @@ class Mistaken:
         """Not for a cache."""
         return f"mistaken {self.share} {self.teacher.fingerprint}"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The teacher's answer with the mistakes in it."""
         answer = self.teacher(batch, needs, ledger)
         assert answer.logits is not None
@@ -196,7 +196,7 @@ class Mistaken:
         logits[rows, first], logits[rows, second] = answer.logits[rows, second], answer.logits[rows, first]
         return Outputs(torch.where(wrong[:, None], logits, answer.logits))
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """The teacher's."""
         return self.teacher.price(needs, size, length)
 

@@ -19,7 +19,7 @@ from ackd.models import Cost, Meter, Model, cost
 from ackd.models.cost import LENGTHS
 from ackd.training.budget import type_prices
 from ackd.training.distillation import Distillation
-from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Selection
+from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Selection
 
 
 def bert(layers: int, width: int, *, classes: int = 0) -> Cost:
@@ -38,15 +38,15 @@ def test_the_counted_cost_equals_the_closed_form(
 ) -> None:
     model = make_model(layers=layers, width=width, heads=heads, classes=3).train()
     meter = Meter(model)
-    cost = meter(Needs(logits=True))
+    cost = meter(OutputRequest(logits=True))
     assert cost == bert(layers, width, classes=3)
     assert cost.forward(5, 11) == 5 * (cost.per_example + 11 * cost.per_token + 121 * cost.per_pair)
     assert model.training
     for last in range(EMBEDDINGS, layers):
         for kind in ("hidden", "cls", "queries", "attention") if last >= 0 else ("hidden", "cls"):
-            assert meter(Needs.of([Field(kind, last)])) == bert(last + 1, width)
-    assert meter(Needs(logits=True, attention=frozenset({0}))) == cost  # to keep what runs anyway is free
-    assert meter(Needs(hidden=frozenset({0}), values=frozenset({1}))) == bert(2, width)
+            assert meter(OutputRequest.of([OutputKey(kind, last)])) == bert(last + 1, width)
+    assert meter(OutputRequest(logits=True, attention=frozenset({0}))) == cost  # to keep what runs anyway is free
+    assert meter(OutputRequest(hidden=frozenset({0}), values=frozenset({1}))) == bert(2, width)
 
 
 def test_shared_layers_cost_as_much_as_others() -> None:
@@ -58,9 +58,9 @@ def test_shared_layers_cost_as_much_as_others() -> None:
     meter = Meter(models.from_config(config)())
     entry = 2.0 * 6 * 16
     for needs, expected in (
-        (Needs(logits=True), bert(3, 16, classes=3)),
-        (Needs(cls=frozenset({1})), bert(2, 16)),
-        (Needs(hidden=frozenset({EMBEDDINGS})), bert(0, 16)),
+        (OutputRequest(logits=True), bert(3, 16, classes=3)),
+        (OutputRequest(cls=frozenset({1})), bert(2, 16)),
+        (OutputRequest(hidden=frozenset({EMBEDDINGS})), bert(0, 16)),
     ):
         assert meter(needs) == Cost(expected.per_example, expected.per_token + entry, expected.per_pair)
 
@@ -219,7 +219,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths at which models are counted from here on, of which none is known."""
     lengths: list[int] = []
 
-    def noticed(model: Model, batch: Batch, needs: Needs) -> Outputs:
+    def noticed(model: Model, batch: Batch, needs: OutputRequest) -> Outputs:
         lengths.append(batch.shape[1])
         return models.run(model, batch, needs)
 
@@ -230,11 +230,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_models_that_are_built_alike_are_counted_once(make_model: Callable[..., Model], counted: list[int]) -> None:
     model, others = make_model(seed=0), (make_model(layers=3), make_model(width=32), make_model(classes=5))
-    known = Meter(model)(Needs(logits=True))
-    assert Meter(make_model(seed=1))(Needs(logits=True)) == known
+    known = Meter(model)(OutputRequest(logits=True))
+    assert Meter(make_model(seed=1))(OutputRequest(logits=True)) == known
     once = [LENGTHS[0], *LENGTHS]  # the first to see whether it runs without values
     assert counted == once
-    assert len({known, *(Meter(other)(Needs(logits=True)) for other in others)}) == 4
+    assert len({known, *(Meter(other)(OutputRequest(logits=True)) for other in others)}) == 4
     assert counted == once * 4
 
 
@@ -244,7 +244,7 @@ def test_counting_leaves_the_model_and_torchs_generator_alone(
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    Meter(model)(Needs(logits=True))
+    Meter(model)(OutputRequest(logits=True))
     assert counted
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

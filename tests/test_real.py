@@ -13,7 +13,7 @@ from ackd import models, tasks
 from ackd.building.setting import prepare
 from ackd.cli import main
 from ackd.training.distillation import Distillation
-from ackd.types import Needs
+from ackd.types import OutputRequest
 
 SHORT = ["--student-layers", "3", "--max-examples", "600", "--steps", "4"]
 SHORT += ["--decision-interval", "2", "--batch-size", "8"]
@@ -37,7 +37,7 @@ def test_captured_attention_equals_eager_attention_on_a_real_model(shared: Path)
     data = tasks.load("mrpc", models.load_tokenizer(folder), data=shared / "glue", max_examples=600)
     batch = data.train.batch([0, 1, 2, 3])
     with torch.no_grad():
-        outputs = models.run(model, batch, Needs(logits=True, attention=frozenset({0, 5})))
+        outputs = models.run(model, batch, OutputRequest(logits=True, attention=frozenset({0, 5})))
         expected = eager(**batch.inputs, output_attentions=True)
     assert outputs.logits is not None
     assert torch.allclose(outputs.logits, expected.logits, atol=1e-5)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Report, Selection, means, union
+from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Report, Selection, means, union
 
 
 def test_selections() -> None:
@@ -29,10 +29,13 @@ def test_the_labels_have_a_weight() -> None:
 
 
 def test_needs_add_up() -> None:
-    one, other = Needs(hidden=frozenset({1})), Needs(logits=True, hidden=frozenset({2}), keys=frozenset({0}))
-    assert union([one, other]) == one | other == Needs(True, hidden=frozenset({1, 2}), keys=frozenset({0}))
-    assert union([]) == Needs()
-    assert not Needs()
+    one, other = (
+        OutputRequest(hidden=frozenset({1})),
+        OutputRequest(logits=True, hidden=frozenset({2}), keys=frozenset({0})),
+    )
+    assert union([one, other]) == one | other == OutputRequest(True, hidden=frozenset({1, 2}), keys=frozenset({0}))
+    assert union([]) == OutputRequest()
+    assert not OutputRequest()
     assert one
 
 
@@ -40,29 +43,31 @@ def test_needs_add_up() -> None:
     ("fields", "last"),
     [
         ([], EMBEDDINGS),
-        ([Field("hidden", EMBEDDINGS)], EMBEDDINGS),
-        ([Field("cls", 2), Field("hidden", 0), Field("attention", 1)], 2),
-        ([Field("queries", 0), Field("keys", 3), Field("values", 1)], 3),
-        ([Field("logits"), Field("cls", 1)], None),
+        ([OutputKey("hidden", EMBEDDINGS)], EMBEDDINGS),
+        ([OutputKey("cls", 2), OutputKey("hidden", 0), OutputKey("attention", 1)], 2),
+        ([OutputKey("queries", 0), OutputKey("keys", 3), OutputKey("values", 1)], 3),
+        ([OutputKey("logits"), OutputKey("cls", 1)], None),
     ],
 )
-def test_needs_are_fields_and_end_at_a_layer(fields: list[Field], last: int | None) -> None:
-    needs = Needs.of(fields)
+def test_needs_are_fields_and_end_at_a_layer(fields: list[OutputKey], last: int | None) -> None:
+    needs = OutputRequest.of(fields)
     assert set(needs.fields) == set(fields)
     assert len(needs.fields) == len(fields)
-    assert Needs.of(reversed(fields)) == needs
+    assert OutputRequest.of(reversed(fields)) == needs
     assert needs.last_layer == last
     assert bool(needs) == bool(fields)
 
 
 def test_outputs_answer_by_field() -> None:
-    tensors = {Field(kind, layer): torch.rand(2) for kind, layer in (("logits", 0), ("cls", 1), ("hidden", EMBEDDINGS))}
+    tensors = {
+        OutputKey(kind, layer): torch.rand(2) for kind, layer in (("logits", 0), ("cls", 1), ("hidden", EMBEDDINGS))
+    }
     outputs = Outputs.of(tensors)
     assert all(outputs[field] is value for field, value in tensors.items())
-    assert outputs.hidden == {EMBEDDINGS: tensors[Field("hidden", EMBEDDINGS)]}
+    assert outputs.hidden == {EMBEDDINGS: tensors[OutputKey("hidden", EMBEDDINGS)]}
     assert not outputs.attention
     with pytest.raises(KeyError):
-        outputs[Field("cls", 0)]
+        outputs[OutputKey("cls", 0)]
 
 
 def test_batches_know_their_lengths_on_the_host(make_batch: Callable[..., Batch]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ackd.ledger import Ledger
 from ackd.teachers import ModelTeacher
-from ackd.types import Batch, Needs, Outputs, Shape
+from ackd.types import Batch, OutputRequest, Outputs, Shape
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Watched:
 
     teacher: ModelTeacher
     asked: list[list[int]] = field(default_factory=list)
-    needs: list[Needs] = field(default_factory=list)
+    needs: list[OutputRequest] = field(default_factory=list)
 
     @property
     def shape(self) -> Shape:
@@ -25,10 +25,10 @@ class Watched:
     def fingerprint(self) -> str:
         return self.teacher.fingerprint
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         self.asked.append(batch.ids.tolist())
         self.needs.append(needs)
         return self.teacher(batch, needs, ledger)
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.teacher.price(needs, size, length)

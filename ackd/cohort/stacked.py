@@ -19,7 +19,7 @@ from ackd.files.reading import alike, restore
 from ackd.models import run
 from ackd.training.mixture import Mixture
 from ackd.training.student import Student
-from ackd.types import Batch, Field, Needs, Outputs
+from ackd.types import Batch, OutputKey, OutputRequest, Outputs
 
 Weights = dict[str, Tensor]
 T = TypeVar("T")
@@ -69,10 +69,10 @@ class Stacked(Student):
                 self._own.append(own)
         return weights
 
-    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+    def forward(self, batch: Batch, needs: OutputRequest) -> Outputs:
         """What is asked for of a batch, [N, ...] each."""
 
-        def one(weights: Weights) -> dict[Field, Tensor]:
+        def one(weights: Weights) -> dict[OutputKey, Tensor]:
             return run(self.model, batch, needs, weights, stacked=self.size > 1).tensors
 
         return Outputs.of(self._together(one, self._weights))
@@ -81,7 +81,7 @@ class Stacked(Student):
         """What `one`, a companion or a function, says of each student's outputs, [N, ...]."""
         own = next((w for module, w in zip(self.companions, self._companions, strict=True) if module is one), {})
 
-        def call(tensors: dict[Field, Tensor], weights: Weights) -> Any:
+        def call(tensors: dict[OutputKey, Tensor], weights: Weights) -> Any:
             given = (Outputs.of(tensors), *others)
             return functional_call(one, weights, given) if isinstance(one, nn.Module) else one(*given)
 

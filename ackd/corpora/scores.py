@@ -17,7 +17,7 @@ from ackd.errors import InputError, not_finite
 from ackd.knowledge import label_loss
 from ackd.ledger import Ledger
 from ackd.tasks import Split
-from ackd.types import Needs, Teacher
+from ackd.types import OutputRequest, Teacher
 
 HEADER, VALUES = "scores.json", "scores.bin"
 BLOCK = 64  # chunks that are written together: what a kill costs at most, and the grain of a shard
@@ -104,7 +104,7 @@ def score(
         for start in range(0, len(split), BLOCK):
             stop = min(start + BLOCK, len(split))
             groups = _groups(split, start, stop, batch_size)
-            flops += sum(model.price(Needs(logits=True), len(group), _inputs(split, group)) for group in groups)
+            flops += sum(model.price(OutputRequest(logits=True), len(group), _inputs(split, group)) for group in groups)
             if start >= whole:
                 values = np.empty(stop - start, FLOAT)
                 for group in groups:
@@ -183,7 +183,7 @@ def _inputs(split: Split, group: NDArray[np.int64]) -> int:
 def _losses(model: Teacher, split: Split, group: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
     batch = split.batch(group).to(device)
     with torch.no_grad():
-        logits = model(batch, Needs(logits=True), Ledger()).logits
+        logits = model(batch, OutputRequest(logits=True), Ledger()).logits
         assert logits is not None
         losses: NDArray[np.float32] = label_loss(logits, batch.labels).float().cpu().numpy()
     return losses

@@ -18,7 +18,7 @@ from ackd.errors import InputError
 from ackd.models import go_on
 from ackd.numerics.precision import computing
 from ackd.teachers import ModelTeacher
-from ackd.types import Needs
+from ackd.types import OutputRequest
 
 HEADER = "writing.json"
 
@@ -117,7 +117,7 @@ def write(
         for start in range(0, len(lengths), BLOCK):
             block = range(start, min(start + BLOCK, len(lengths)))
             groups = _groups(block, lengths, how.batch_size)
-            price = (teacher.price(Needs(logits=True), len(one), int(lengths[one].max()) - 1) for one in groups)
+            price = (teacher.price(OutputRequest(logits=True), len(one), int(lengths[one].max()) - 1) for one in groups)
             flops += sum(price)
             if start >= whole:
                 written: dict[int, Tokens] = {}

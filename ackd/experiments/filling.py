@@ -20,7 +20,7 @@ from ackd.experiments.workers import OnItsDevice
 from ackd.ledger import Ledger
 from ackd.teachers import Cached
 from ackd.training.identity import check_identity, identity
-from ackd.types import Needs
+from ackd.types import OutputRequest
 
 PARTS = 16  # that each worker fills one after the other
 
@@ -82,7 +82,7 @@ class Filler:
             try:
                 for places in groups:
                     batch = self.train.batch(places).to(self.device)
-                    asked += teacher.fill(batch, Needs.of(teacher.fields), ledger)
+                    asked += teacher.fill(batch, OutputRequest.of(teacher.fields), ledger)
                     on_group(len(places))
             finally:
                 cache.close()

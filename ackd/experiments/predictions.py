@@ -29,7 +29,7 @@ from ackd.tasks.data_sets import Data
 from ackd.tasks.rows import Rows
 from ackd.teachers import ModelTeacher
 from ackd.training.measuring import answers
-from ackd.types import Batch, Needs, Outputs
+from ackd.types import Batch, OutputRequest, Outputs
 
 COLUMNS = ("index", "prediction")
 
@@ -112,7 +112,7 @@ def _predicted(
     order = class_order(asked.spec, teacher.model, source) if known else range(len(asked.words))
     total, done, found = sum(map(len, rows.values())), 0, {}
 
-    def ask(batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def ask(batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         nonlocal done
         outputs = teacher(batch, needs, ledger)
         done += len(batch.ids)

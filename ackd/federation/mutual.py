@@ -17,7 +17,7 @@ from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
 from ackd.training.distillation import Distillation
 from ackd.training.verbs import Training, verb
-from ackd.types import Batch, EvalResult, Knowledge, Needs, Outputs, Report, Selection, Shape
+from ackd.types import Batch, EvalResult, Knowledge, OutputRequest, Outputs, Report, Selection, Shape
 
 
 class Peer:
@@ -49,7 +49,7 @@ class Peer:
         """Another in every process and after every step: what a living model answers is not to be kept."""
         return f"living model {id(self)} after {self.training.steps_done} steps"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for, without gradient."""
         model, size = self.training.student.model, batch.shape[0]
         if model.training != self.dropout:
@@ -61,7 +61,7 @@ class Peer:
         ledger.teacher_queries += size
         return outputs
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a padded batch."""
         if self._meter is None:
             self._meter = Meter(self.training.student.model)

@@ -10,7 +10,7 @@ from ackd.errors import InputError
 from ackd.knowledge.divergence import divergence
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import masked_mean, wide
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
 
 
 def shared_heads(student: Shape, teacher: Shape, name: str) -> int:
@@ -47,8 +47,8 @@ class Attention(Knowledge):
         self.heads = shared_heads(student, teacher, name)
         self.name = name
         self.pairs = pairs
-        self.student_needs = Needs(attention=student_layers(pairs))
-        self.teacher_needs = Needs(attention=teacher_layers(pairs))
+        self.student_needs = OutputRequest(attention=student_layers(pairs))
+        self.teacher_needs = OutputRequest(attention=teacher_layers(pairs))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
@@ -86,8 +86,8 @@ class AttentionKL(Knowledge):
         shared_heads(student, teacher, name)
         self.name = name
         self.pairs = pairs
-        self.student_needs = Needs(attention=student_layers(pairs))
-        self.teacher_needs = Needs(attention=teacher_layers(pairs))
+        self.student_needs = OutputRequest(attention=student_layers(pairs))
+        self.teacher_needs = OutputRequest(attention=teacher_layers(pairs))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import wide
 from ackd.knowledge.projection import projected, projection, projection_flops
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
 
 
 class HiddenCls(Knowledge):
@@ -30,8 +30,8 @@ class HiddenCls(Knowledge):
         self.name = name
         self.pairs = pairs
         self.projection = projection(student, teacher)
-        self.student_needs = Needs(cls=student_layers(pairs))
-        self.teacher_needs = Needs(cls=teacher_layers(pairs))
+        self.student_needs = OutputRequest(cls=student_layers(pairs))
+        self.teacher_needs = OutputRequest(cls=teacher_layers(pairs))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""

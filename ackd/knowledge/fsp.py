@@ -12,7 +12,7 @@ from ackd.errors import InputError
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import product, wide
 from ackd.knowledge.projection import projected, projection, projection_flops
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
 
 
 class Fsp(Knowledge):
@@ -46,8 +46,8 @@ class Fsp(Knowledge):
         self.pairs = tuple(sorted(pairs))
         self.width = teacher.width
         self.projection = projection(student, teacher)
-        self.student_needs = Needs(hidden=student_layers(pairs))
-        self.teacher_needs = Needs(hidden=teacher_layers(pairs))
+        self.student_needs = OutputRequest(hidden=student_layers(pairs))
+        self.teacher_needs = OutputRequest(hidden=teacher_layers(pairs))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""

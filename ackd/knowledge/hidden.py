@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import masked_mean, wide
 from ackd.knowledge.projection import projected, projection, projection_flops
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
 
 
 class Hidden(Knowledge):
@@ -45,8 +45,8 @@ class Hidden(Knowledge):
         self.pairs, self.normalise = pairs, normalise
         self.width = teacher.width
         self.projection = projection(student, teacher, always=projected)
-        self.student_needs = Needs(hidden=student_layers(pairs))
-        self.teacher_needs = Needs(hidden=teacher_layers(pairs))
+        self.student_needs = OutputRequest(hidden=student_layers(pairs))
+        self.teacher_needs = OutputRequest(hidden=teacher_layers(pairs))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""

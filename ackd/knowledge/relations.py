@@ -12,7 +12,7 @@ from ackd.errors import InputError
 from ackd.knowledge.divergence import divergence
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import product, wide
-from ackd.types import Batch, Field, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputKey, OutputRequest, Outputs, Shape
 
 QKV = ("queries", "keys", "values")
 MOST_HEADS = 48  # the paper's number for teachers of base size
@@ -71,8 +71,8 @@ class Relations(Knowledge):
         self.of = tuple(of)
         self.heads = heads or max(number for number in possible if number <= MOST_HEADS)
         self.widths = (student.width, teacher.width)
-        self.student_needs = Needs.of(Field(kind, s) for kind in self.of for s, _ in pairs)
-        self.teacher_needs = Needs.of(Field(kind, t) for kind in self.of for _, t in pairs)
+        self.student_needs = OutputRequest.of(OutputKey(kind, s) for kind in self.of for s, _ in pairs)
+        self.teacher_needs = OutputRequest.of(OutputKey(kind, t) for kind in self.of for _, t in pairs)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ackd.errors import InputError
 from ackd.knowledge.masked import wide
-from ackd.types import Batch, Knowledge, Needs, Outputs
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs
 
 
 class Response(Knowledge):
@@ -19,7 +19,7 @@ class Response(Knowledge):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.student_needs = self.teacher_needs = Needs(logits=True)
+        self.student_needs = self.teacher_needs = OutputRequest(logits=True)
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd.knowledge.masked import product, wide
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
 
 
 class RkdDistance(Knowledge):
@@ -27,7 +27,7 @@ class RkdDistance(Knowledge):
         super().__init__()
         self.name = name
         self.layers = (student.layers - 1, teacher.layers - 1)
-        self.student_needs, self.teacher_needs = (Needs(cls=frozenset({layer})) for layer in self.layers)
+        self.student_needs, self.teacher_needs = (OutputRequest(cls=frozenset({layer})) for layer in self.layers)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
@@ -59,7 +59,7 @@ class RkdAngle(Knowledge):
         self.name = name
         self.layers = (student.layers - 1, teacher.layers - 1)
         self.widths = (student.width, teacher.width)
-        self.student_needs, self.teacher_needs = (Needs(cls=frozenset({layer})) for layer in self.layers)
+        self.student_needs, self.teacher_needs = (OutputRequest(cls=frozenset({layer})) for layer in self.layers)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""

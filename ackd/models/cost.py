@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.models.forward import Model, run
-from ackd.types import Batch, Needs
+from ackd.types import Batch, OutputRequest
 
 LENGTHS = (8, 16, 24)
 _KNOWN: dict[tuple[type[Model], str, str], dict[int | None, Cost]] = defaultdict(dict)  # of models that are built alike
@@ -55,25 +55,25 @@ class Meter:
             config._experts_implementation = "eager"  # of products that torch's counter knows
         with torch.device("meta"):
             twin = self._kind(config).eval()
-        needs = Needs(logits=True)
+        needs = OutputRequest(logits=True)
         try:
             _count(twin, needs, LENGTHS[0])
         except Exception:  # each family's way of looking at values that are not there fails in its own
             twin._apply(lambda weight: torch.zeros((), dtype=weight.dtype).expand(weight.shape))
         return twin
 
-    def __call__(self, needs: Needs) -> Cost:
+    def __call__(self, needs: OutputRequest) -> Cost:
         """The cost of a forward pass that gives `needs`: of all up to the last layer needed, for keeping is free."""
         last = needs.last_layer
         if last not in self._known:
             powers = np.array([[1.0, n, n**2] for n in LENGTHS])
-            far = Needs(logits=True) if last is None else Needs(cls=frozenset({last}))
+            far = OutputRequest(logits=True) if last is None else OutputRequest(cls=frozenset({last}))
             exact = np.linalg.solve(powers, [_count(self._twin, far, length) for length in LENGTHS])
             self._known[last] = Cost(*(max(float(round(value)), 0.0) for value in exact))
         return self._known[last]
 
 
-def _count(model: Model, needs: Needs, length: int) -> float:
+def _count(model: Model, needs: OutputRequest, length: int) -> float:
     """FLOPs of an answer about one text."""
     ids = torch.ones(1, length, dtype=torch.int64, device=model.device)
     batch = Batch(torch.zeros(1), {"input_ids": ids, "attention_mask": ids}, ids[:, 0], torch.tensor([length]))

@@ -18,7 +18,7 @@ from ackd.models.dropout import CheapDropout
 from ackd.models.dropout import dropout as drop
 from ackd.models.families import layer_lists, settle, takes
 from ackd.models.lookup import look_up
-from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Shape
+from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Shape
 
 Model: TypeAlias = PreTrainedModel
 
@@ -34,13 +34,13 @@ class _Finished(Exception):  # noqa: N818 - no error: the way out of a library's
 class _Recorder:
     """What one forward pass keeps, layer by layer."""
 
-    def __init__(self, needs: Needs, shape: tuple[int, int], *, padded: bool, stacked: bool) -> None:
+    def __init__(self, needs: OutputRequest, shape: tuple[int, int], *, padded: bool, stacked: bool) -> None:
         self.needs, self.shape, self.padded, self.stacked = needs, shape, padded, stacked
         self.last = needs.last_layer
         self.layer = EMBEDDINGS
         self.inside: frozenset[str] = frozenset()  # the kinds that the present layer's attention is to catch
         self.caught: dict[str, Tensor] = {}
-        self.tensors: dict[Field, Tensor] = {}
+        self.tensors: dict[OutputKey, Tensor] = {}
 
     def enter(self, states: Tensor) -> None:
         """Another layer begins with these states."""
@@ -53,7 +53,7 @@ class _Recorder:
     def keep(self, states: Tensor) -> None:
         """The states that leave the present layer; stops the pass behind the last one that is needed."""
         for kind, value in self.caught.items():
-            self.tensors[Field(kind, self.layer)] = value
+            self.tensors[OutputKey(kind, self.layer)] = value
         self.keep_states(self.layer, states)
         if self.layer == self.last:
             raise _Finished
@@ -64,9 +64,9 @@ class _Recorder:
         if not isinstance(states, Tensor) or states.dim() != 3 or len(states) != size or states.shape[1] < length:
             return
         if layer in self.needs.hidden:
-            self.tensors[Field("hidden", layer)] = states[:, :length]  # Longformer pads to a multiple of its window
+            self.tensors[OutputKey("hidden", layer)] = states[:, :length]  # Longformer pads to a multiple of its window
         if layer in self.needs.cls:
-            self.tensors[Field("cls", layer)] = states[:, 0]
+            self.tensors[OutputKey("cls", layer)] = states[:, 0]
 
     def keep_library(self, states: Sequence[Tensor], layers: int) -> None:
         """The states that the library hands out, those that enter the first layer first."""
@@ -163,7 +163,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(CAPTURE, _mask)
 
 
 def run(
-    model: Model, batch: Batch, needs: Needs, weights: dict[str, Tensor] | None = None, *, stacked: bool = False
+    model: Model, batch: Batch, needs: OutputRequest, weights: dict[str, Tensor] | None = None, *, stacked: bool = False
 ) -> Outputs:
     """The outputs of `model` that are asked for; the layers behind the last one needed do not run.
 
@@ -183,7 +183,7 @@ def run(
     try:
         inputs = _inputs(model, batch, needs)
         answer = model(**inputs) if weights is None else functional_call(model, weights, kwargs=inputs)
-        recorder.tensors[Field("logits")] = answer.logits
+        recorder.tensors[OutputKey("logits")] = answer.logits
         if "output_hidden_states" in inputs:
             recorder.keep_library(answer.hidden_states or (), model.config.num_hidden_layers)
     except _Finished:
@@ -196,7 +196,7 @@ def run(
     return Outputs.of({field: recorder.tensors[field] for field in needs.fields})
 
 
-def _inputs(model: Model, batch: Batch, needs: Needs) -> dict[str, Any]:
+def _inputs(model: Model, batch: Batch, needs: OutputRequest) -> dict[str, Any]:
     """What a model is handed of a batch, and how it is to answer."""
     inputs: dict[str, Any] = dict(batch.inputs)
     known = takes(model)
@@ -210,7 +210,7 @@ def _inputs(model: Model, batch: Batch, needs: Needs) -> dict[str, Any]:
     return inputs
 
 
-def cannot_give(model: Model, needs: Needs) -> str:
+def cannot_give(model: Model, needs: OutputRequest) -> str:
     """Why a model cannot give what is asked for, found by trying; empty if it can."""
     ids = torch.zeros(1, 4, dtype=torch.int64, device=model.device)
     batch = Batch(ids[:, 0], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids[:, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ackd.ledger import Ledger
-from ackd.types import Needs, Shape, Teacher
+from ackd.types import OutputRequest, Shape, Teacher
 
 
 class Around:
@@ -21,7 +21,7 @@ class Around:
         """The inner teacher's sizes."""
         return self.inner.shape
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of the inner teacher's answer."""
         return self.inner.price(needs, size, length)
 

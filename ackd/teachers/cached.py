@@ -16,7 +16,7 @@ from ackd.ledger import Ledger
 from ackd.teachers.around import Around
 from ackd.teachers.cache.plan import Rows
 from ackd.teachers.cache.store import Cache
-from ackd.types import Batch, Field, Needs, Outputs, Teacher
+from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Teacher
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Answer:
     """What is on its way into the cache."""
 
     rows: Rows  # -1 for an example that the cache does not know
-    tensors: Mapping[Field, Tensor]  # on the host
+    tensors: Mapping[OutputKey, Tensor]  # on the host
     arrived: torch.cuda.Event | None  # when a GPU has sent them
 
 
@@ -42,7 +42,7 @@ class Cached(Around):
             share the cache may make it keep more later.
     """
 
-    def __init__(self, inner: Teacher, cache: Cache, fields: Iterable[Field] | None = None) -> None:
+    def __init__(self, inner: Teacher, cache: Cache, fields: Iterable[OutputKey] | None = None) -> None:
         self.inner, self.cache = inner, cache
         self.fields = cache.fields if fields is None else frozenset(fields)
         self._on_their_way: deque[_Answer] = deque()
@@ -52,12 +52,12 @@ class Cached(Around):
         """The inner teacher's, and the numbers that its answers are rounded to."""
         return f"{self.inner.fingerprint}-{self.cache.dtype}"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for: read where they are kept, asked and kept where they are not."""
         with ledger.timing("cache"):
             self._write(ledger)
             kept = tuple(field for field in needs.fields if field in self.fields)
-            live = Needs.of(field for field in needs.fields if field not in kept)
+            live = OutputRequest.of(field for field in needs.fields if field not in kept)
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in kept}
             missing, answer, new = self._ask(batch, rows, there, live, ledger)
@@ -70,12 +70,12 @@ class Cached(Around):
                 tensors[field] = _merged(field, batch, found, missing, value, new.get(field))
             return Outputs.of(tensors)
 
-    def fill(self, batch: Batch, needs: Needs, ledger: Ledger) -> int:
+    def fill(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> int:
         """Asks for what is missing of a batch and keeps it, reading nothing; how many examples that were."""
         with ledger.timing("cache"):
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in needs.fields}
-            missing, _, _ = self._ask(batch, rows, there, Needs(), ledger)
+            missing, _, _ = self._ask(batch, rows, there, OutputRequest(), ledger)
             self._write(ledger, wait=True)
         return len(missing)
 
@@ -85,8 +85,13 @@ class Cached(Around):
             self._write(ledger, wait=True)
 
     def _ask(
-        self, batch: Batch, rows: Rows, there: Mapping[Field, NDArray[np.bool_]], live: Needs, ledger: Ledger
-    ) -> tuple[Rows, Outputs, Mapping[Field, Tensor]]:
+        self,
+        batch: Batch,
+        rows: Rows,
+        there: Mapping[OutputKey, NDArray[np.bool_]],
+        live: OutputRequest,
+        ledger: Ledger,
+    ) -> tuple[Rows, Outputs, Mapping[OutputKey, Tensor]]:
         """Asks for the live fields, and for those that are not there for every example; keeps these.
 
         Returns:
@@ -95,7 +100,7 @@ class Cached(Around):
         """
         absent = [field for field, found in there.items() if not found.all()]
         missing = _first_of_each(batch, _whole(there, len(rows)))
-        needs = live | Needs.of(absent)
+        needs = live | OutputRequest.of(absent)
         if not needs:
             return missing, Outputs(), {}
         if live or len(missing) == len(rows):
@@ -116,7 +121,7 @@ class Cached(Around):
             raise ValueError("the batch is not of the examples that the cache is for: other examples have these ids")
         return rows
 
-    def _keep(self, batch: Batch, places: Rows, rows: Rows, new: Mapping[Field, Tensor], ledger: Ledger) -> None:
+    def _keep(self, batch: Batch, places: Rows, rows: Rows, new: Mapping[OutputKey, Tensor], ledger: Ledger) -> None:
         if not new:
             return
         if not (rows >= 0).any() or not self.cache.writing:
@@ -147,14 +152,14 @@ class Cached(Around):
             self._on_their_way.popleft()
             ledger.move("cache", self.cache.write(answer.rows, answer.tensors))
 
-    def _read(self, field: Field, rows: Rows, batch: Batch, ledger: Ledger) -> Tensor:
+    def _read(self, field: OutputKey, rows: Rows, batch: Batch, ledger: Ledger) -> Tensor:
         device = batch.mask.device
         value = self.cache.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
         ledger.move("cache", value.nbytes)
         return value.to(device, non_blocking=True).float()
 
 
-def _whole(there: Mapping[Field, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
+def _whole(there: Mapping[OutputKey, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
     """Which of the examples are there in every field."""
     whole = np.ones(size, np.bool_)
     for found in there.values():
@@ -174,7 +179,7 @@ def _at(value: Tensor, places: Rows) -> Tensor:
 
 
 def _merged(
-    field: Field, batch: Batch, there: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
+    field: OutputKey, batch: Batch, there: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
 ) -> Tensor:
     """One tensor for the batch, of what was read and what is new, each example of the new standing for its twins."""
     if new is None:
@@ -194,7 +199,7 @@ def _merged(
     return value
 
 
-def _padded(field: Field, value: Tensor, length: int) -> Tensor:
+def _padded(field: OutputKey, value: Tensor, length: int) -> Tensor:
     if field.kind in ("logits", "cls"):
         return value
     more = length - value.shape[-1 if field.kind == "attention" else 1]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.types import Batch, Needs, Outputs, Shape
+from ackd.types import Batch, OutputRequest, Outputs, Shape
 
 
 class LabelTeacher:
@@ -51,7 +51,7 @@ class LabelTeacher:
         """SHA-256 of the table."""
         return hashlib.sha256(b"labels" + self._log.cpu().contiguous().numpy().tobytes()).hexdigest()
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The rows of the labels, [B, C].
 
         Raises:
@@ -67,7 +67,7 @@ class LabelTeacher:
         ledger.teacher_queries += len(logits)
         return Outputs(logits)
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """0: an answer is looked up."""
         return 0.0
 

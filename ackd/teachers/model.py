@@ -12,7 +12,7 @@ from ackd.config import Precision
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
 from ackd.numerics.precision import computing
-from ackd.types import Batch, Needs, Outputs, Shape
+from ackd.types import Batch, OutputRequest, Outputs, Shape
 
 
 class ModelTeacher:
@@ -45,7 +45,7 @@ class ModelTeacher:
             digest.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
         return digest.hexdigest()
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for, without gradient; no layer behind the last one needed runs."""
         size, length = batch.shape
         # not inference_mode: its tensors cannot be saved for the student's backward pass
@@ -56,6 +56,6 @@ class ModelTeacher:
         ledger.teacher_queries += size
         return outputs
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a padded batch."""
         return self._meter(needs).forward(size, length)

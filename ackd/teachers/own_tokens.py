@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ackd.ledger import Ledger
-from ackd.types import Batch, Needs, Outputs, Shape, Teacher
+from ackd.types import Batch, OutputRequest, Outputs, Shape, Teacher
 
 
 class OwnTokens:
@@ -31,10 +31,10 @@ class OwnTokens:
         """The model's, and what it reads."""
         return f"{self.model.fingerprint}-reading-{self.tokens}"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for, of the batch in the model's own tokens."""
         return self.model(batch.others[self.tokens], needs, ledger)
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a batch that is padded to `length` of the student's tokens."""
         return self.model.price(needs, size, max(round(self.longer * length), 1))

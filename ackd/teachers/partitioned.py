@@ -13,7 +13,7 @@ from ackd.knowledge.masked import wide
 from ackd.knowledge.revision import check_classes
 from ackd.ledger import Ledger
 from ackd.teachers.around import Around
-from ackd.types import Batch, Needs, Outputs, Teacher
+from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 By: TypeAlias = Literal["label", "confidence"]
 
@@ -56,17 +56,17 @@ class Partitioned(Around):
         """Both models' and what is compared."""
         return f"{self.inner.fingerprint}-partitioned-{self.by}-{self.initial.fingerprint}"
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of the teacher's answer, and of the initial student's where it is asked for logits."""
         price = self.inner.price(needs, size, length)
-        return price + self.initial.price(Needs(logits=True), size, length) if needs.logits else price
+        return price + self.initial.price(OutputRequest(logits=True), size, length) if needs.logits else price
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for; logits from whoever is the better one on each example."""
         outputs = self.inner(batch, needs, ledger)
         if outputs.logits is None:
             return outputs
-        initial = self.initial(batch, Needs(logits=True), ledger).logits
+        initial = self.initial(batch, OutputRequest(logits=True), ledger).logits
         assert initial is not None
         with ledger.timing("teacher"):
             theirs, ours = wide(outputs.logits), wide(initial)

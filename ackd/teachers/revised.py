@@ -9,7 +9,7 @@ from torch import Tensor
 from ackd.knowledge.revision import Where, check_classes, check_revision, revised
 from ackd.ledger import Ledger
 from ackd.teachers.around import Around
-from ackd.types import Batch, Needs, Outputs, Teacher
+from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 
 class Revised(Around):
@@ -37,7 +37,7 @@ class Revised(Around):
         """The inner teacher's, and what is done to its answers."""
         return f"{self.inner.fingerprint}-revised-{self.where}-{self.eta!r}"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for, with revised logits."""
         outputs = self.inner(batch, needs, ledger)
         if outputs.logits is None:
@@ -71,7 +71,7 @@ class Swapped(Around):
         """The inner teacher's, and what is done to its answers."""
         return f"{self.inner.fingerprint}-swapped"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The outputs asked for, with swapped logits."""
         outputs = self.inner(batch, needs, ledger)
         if outputs.logits is None:

@@ -17,7 +17,7 @@ from ackd.numerics.precision import computing
 from ackd.training.gradients import Compass, Pulls
 from ackd.training.mixture import Mixture, Scales
 from ackd.training.student import Student
-from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher, union
+from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Report, Selection, Teacher, union
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, Weighting
 
@@ -121,7 +121,7 @@ class Distiller:
         size, scored, taught = self.student.size, 0.0, self.ledger.flops["teacher"]
         with computing(self.precision, batch.mask.device):
             if self.thin is not None:
-                scored = size * self.meter(Needs(logits=True)).forward(*batch.shape)
+                scored = size * self.meter(OutputRequest(logits=True)).forward(*batch.shape)
                 batch = self._thinned(batch, self.thin)
             needs = self._read(chosen)
             passes = self.meter(needs)
@@ -176,16 +176,16 @@ class Distiller:
     def _thinned(self, batch: Batch, thin: Pick) -> Batch:
         """The examples that the student learns from, picked by a pass of its own over all of them."""
         with torch.no_grad(), self.ledger.timing("student"):
-            logits = self.student.forward(batch, Needs(logits=True)).logits
+            logits = self.student.forward(batch, OutputRequest(logits=True)).logits
             assert logits is not None
             return batch.rows(thin(logits, batch.labels).tolist())
 
-    def _read(self, chosen: Sequence[Knowledge]) -> Needs:
+    def _read(self, chosen: Sequence[Knowledge]) -> OutputRequest:
         """What is read of the student."""
-        weighting = self.weighting.reads() if self.weighting is not None else Needs()
-        return union([Needs(logits=True), weighting, *(one.student_needs for one in chosen)])
+        weighting = self.weighting.reads() if self.weighting is not None else OutputRequest()
+        return union([OutputRequest(logits=True), weighting, *(one.student_needs for one in chosen)])
 
-    def asked(self, chosen: Sequence[Knowledge]) -> dict[int, Needs]:
+    def asked(self, chosen: Sequence[Knowledge]) -> dict[int, OutputRequest]:
         """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
         places = sorted({one.teacher for one in chosen})
         return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in places}
@@ -212,7 +212,7 @@ class Distiller:
         needs = self._read(chosen)
         scored = 0.0
         if self.thin is not None and not whole:
-            scored = self.meter(Needs(logits=True)).forward(size, length)
+            scored = self.meter(OutputRequest(logits=True)).forward(size, length)
             size = self.thin.count(size)
         counts = self.weighting.counts(size, chosen) if self.weighting is not None and not whole else {}
         teachers = losses = 0.0

@@ -19,7 +19,7 @@ from ackd.tasks import Split, Task
 from ackd.training.measuring import Ask, answers, judge
 from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
 from ackd.training.student import Student
-from ackd.types import Batch, EvalResult, Needs, Outputs, Teacher
+from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Teacher
 
 
 @dataclass
@@ -102,8 +102,8 @@ class Evaluator:
         if self.reference is None:
             raise InputError("there is no teacher to represent examples: name one")
         self.student.model.eval()
-        ours = Needs(cls=frozenset({self.student.model.config.num_hidden_layers - 1}))
-        theirs = Needs(cls=frozenset({teacher.shape.layers - 1}))
+        ours = OutputRequest(cls=frozenset({self.student.model.config.num_hidden_layers - 1}))
+        theirs = OutputRequest(cls=frozenset({teacher.shape.layers - 1}))
         with torch.no_grad(), self.ledger.timing("agent"):
             both = self._ask(batch, ours, self.ledger), teacher(batch, theirs, self.ledger)
         mine, other = (next(iter(one.cls.values())).float().mean(0).tolist() for one in both)
@@ -162,12 +162,12 @@ class Evaluator:
                 self.ledger.spend("reward", flops)
         return known[key]
 
-    def _ask(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def _ask(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         ledger.spend("student", self.student.size * self.meter(needs).forward(*batch.shape))
         with computing(self.precision, self.device):
             return self.student.forward(batch, needs)
 
-    def _side_by_side(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def _side_by_side(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         """The students' logits, [B, N C]."""
         outputs = self._ask(batch, needs, ledger)
         if not self.student.shape:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ackd.errors import InputError
 from ackd.models import Meter, Model
 from ackd.models.forward import layer_stack
-from ackd.types import EMBEDDINGS, LABELS, Knowledge, Needs
+from ackd.types import EMBEDDINGS, LABELS, Knowledge, OutputRequest
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,6 @@ class Compass:
 
     def _through(self, layer: int, last: int | None, size: int, length: int) -> float:
         """FLOPs of a forward pass from what enters `layer` to the output of the layer `last`, or to the logits."""
-        end = Needs(logits=True) if last is None else Needs(cls=frozenset({last}))
-        below = Needs(cls=frozenset({layer - 1}))
+        end = OutputRequest(logits=True) if last is None else OutputRequest(cls=frozenset({last}))
+        below = OutputRequest(cls=frozenset({layer - 1}))
         return self.meter(end).forward(size, length) - self.meter(below).forward(size, length)

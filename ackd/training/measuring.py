@@ -12,9 +12,9 @@ from ackd.distributed.process_group import ALONE, Group
 from ackd.knowledge import token_sums
 from ackd.ledger import Ledger
 from ackd.tasks import Split, Task
-from ackd.types import Batch, EvalResult, Needs, Outputs
+from ackd.types import Batch, EvalResult, OutputRequest, Outputs
 
-Ask = Callable[[Batch, Needs, Ledger], Outputs]
+Ask = Callable[[Batch, OutputRequest, Ledger], Outputs]
 
 ROUNDING = 1e-12  # what differs by less, relative to the largest number, is equal
 LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
@@ -35,7 +35,7 @@ def answers(
     with torch.no_grad():
         for places in groups:
             batch = split.batch(places).to(device)
-            logits = ask(batch, Needs(logits=True), spent).logits
+            logits = ask(batch, OutputRequest(logits=True), spent).logits
             assert logits is not None
             outputs.append(token_sums(logits, batch.labels) if split.language else logits)
     mine = (np.concatenate(groups), torch.cat(outputs).double().cpu().numpy()) if groups else None

@@ -18,7 +18,7 @@ from ackd.models import Meter, Model, run
 from ackd.numerics.precision import computing
 from ackd.tasks import Split
 from ackd.training.measuring import Ask
-from ackd.types import Batch, Needs, Outputs
+from ackd.types import Batch, OutputRequest, Outputs
 
 logger = logging.getLogger("ackd")
 
@@ -29,9 +29,9 @@ SURE = 3.0  # standard errors by which another order of classes has to be better
 USELESS = 0.05  # of agreement above chance: as much as a reward split of 256 examples has by accident
 
 
-def last_states(model: Model) -> Needs:
+def last_states(model: Model) -> OutputRequest:
     """The output of a model's last layer."""
-    return Needs(hidden=frozenset({model.config.num_hidden_layers - 1}))
+    return OutputRequest(hidden=frozenset({model.config.num_hidden_layers - 1}))
 
 
 def sampled(split: Split) -> Split:
@@ -45,7 +45,7 @@ def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
     needs = last_states(model)
     (field,) = needs.fields
 
-    def ask(batch: Batch, _: Needs, ledger: Ledger) -> Outputs:
+    def ask(batch: Batch, _: OutputRequest, ledger: Ledger) -> Outputs:
         ledger.spend("student", meter(needs).forward(*batch.shape))
         with computing(precision, batch.mask.device):
             states = wide(run(model, batch, needs)[field])

@@ -17,7 +17,7 @@ from ackd.files.reading import restore
 from ackd.models import Model, run
 from ackd.training.mixture import Mixture
 from ackd.training.recipe import Recipe
-from ackd.types import Batch, Needs, Outputs
+from ackd.types import Batch, OutputRequest, Outputs
 
 DEFAULT = Recipe()
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Student:
         """Share of the budget that is used."""
         return self.schedule.last_epoch / self.steps
 
-    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+    def forward(self, batch: Batch, needs: OutputRequest) -> Outputs:
         """What is asked for of a batch."""
         return run(self.model, batch, needs)
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from ackd.errors import InputError
 from ackd.ledger import Ledger
 from ackd.split import Split
-from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Teacher
+from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Teacher
 from ackd.weighting.weighting import Answers, Weighting
 
 Places = NDArray[np.int64]
@@ -76,7 +76,7 @@ def _gradients(
     for group in split.select(places).by_length(256 if device.type == "cuda" else 32):
         batch = split.batch(places[group]).to(device)
         with torch.no_grad():
-            answer = teacher(batch, Needs(logits=True, cls=frozenset({last})), ledger)
+            answer = teacher(batch, OutputRequest(logits=True, cls=frozenset({last})), ledger)
         assert answer.logits is not None
         errors = answer.logits.double().softmax(-1) - F.one_hot(batch.labels, teacher.shape.classes)
         yield places[group], errors, answer.cls[last].double()

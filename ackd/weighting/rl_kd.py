@@ -15,7 +15,7 @@ from torch.optim import Adam
 from ackd.errors import InputError, unknown
 from ackd.files.reading import alike
 from ackd.ledger import Ledger
-from ackd.types import Knowledge, Needs
+from ackd.types import Knowledge, OutputRequest
 from ackd.weighting.teacher_weights import (
     Learning,
     MeanWeights,
@@ -121,9 +121,9 @@ class RlKd(Weighting):
         self._phase: list[tuple[Tensor, Tensor, Tensor]] = []  # states, draws, rewards [R] since the last update
         self._mean = MeanWeights(teachers)
 
-    def reads(self) -> Needs:
+    def reads(self) -> OutputRequest:
         """The student's last [CLS], if that is the state."""
-        return Needs(cls=frozenset({self.layer})) if self.rewarding.state == "cls" else Needs()
+        return OutputRequest(cls=frozenset({self.layer})) if self.rewarding.state == "cls" else OutputRequest()
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The weights of each teacher's terms; 1/K each while warming up."""

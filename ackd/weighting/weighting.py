@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ackd.ledger import Ledger
-from ackd.types import Batch, Knowledge, Needs, Outputs
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs
 from ackd.weighting.scores import Pick
 
 
@@ -36,9 +36,9 @@ class Answers:
 class Weighting(Protocol):
     """Picks rows before the teachers are asked, and weighs the losses afterwards; by itself, everything counts 1."""
 
-    def reads(self) -> Needs:
+    def reads(self) -> OutputRequest:
         """What it reads of the student, besides logits."""
-        return Needs()
+        return OutputRequest()
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
         """R of each term that is not taken on all of `size` examples, or what to expect: for what a step costs."""
@@ -99,7 +99,7 @@ class Together(Weighting):
     first: Weighting
     second: Weighting
 
-    def reads(self) -> Needs:
+    def reads(self) -> OutputRequest:
         """What either reads."""
         return self.first.reads() | self.second.reads()
 

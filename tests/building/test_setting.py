@@ -21,7 +21,7 @@ from ackd.teachers import Cached
 from ackd.training.budget import type_prices
 from ackd.training.distillation import Distillation
 from ackd.training.recipe import Recipe
-from ackd.types import EMBEDDINGS, Field, Needs
+from ackd.types import EMBEDDINGS, OutputKey, OutputRequest
 from tests.learned import weights
 
 
@@ -51,7 +51,7 @@ def begun(distillation: Distillation, seed: int) -> Distillation:
     return distillation
 
 
-def needs(distillation: Distillation) -> dict[str, tuple[int, Needs]]:
+def needs(distillation: Distillation) -> dict[str, tuple[int, OutputRequest]]:
     return {name: (one.teacher, one.teacher_needs) for name, one in distillation.distiller.knowledge.items()}
 
 
@@ -72,8 +72,8 @@ def test_one_teacher_is_a_string_or_a_list(teachers: list[str]) -> None:
 
 
 def test_types_name_their_teacher(teachers: list[str]) -> None:
-    two, four = Needs(hidden=frozenset({0, 1})), Needs(hidden=frozenset({1, 3}))
-    logits = Needs(logits=True)
+    two, four = OutputRequest(hidden=frozenset({0, 1})), OutputRequest(hidden=frozenset({1, 3}))
+    logits = OutputRequest(logits=True)
     assert needs(ready(teachers, types=["logits@1", "hidden@2"])) == {"logits@1": (0, logits), "hidden@2": (1, two)}
     assert needs(ready(teachers, types=["hidden", "logits@2"])) == {
         "hidden@1": (0, four),
@@ -306,8 +306,8 @@ def test_every_preset_trains(teachers: list[str], name: str) -> None:
 
 def test_a_preset_takes_a_layer_map(teachers: list[str]) -> None:
     (hidden, attention, _) = ready(teachers[0], preset="tinybert", layer_map="0:0,1:2").distiller.knowledge.values()
-    assert hidden.teacher_needs == Needs(hidden=frozenset({EMBEDDINGS, 0, 2}))
-    assert attention.teacher_needs == Needs(attention=frozenset({0, 2}))
+    assert hidden.teacher_needs == OutputRequest(hidden=frozenset({EMBEDDINGS, 0, 2}))
+    assert attention.teacher_needs == OutputRequest(attention=frozenset({0, 2}))
 
 
 def test_batches_keep_what_the_host_needs_on_the_host(teachers: list[str]) -> None:
@@ -334,7 +334,7 @@ def test_a_budget_holds_beside_a_larger_one_in_the_same_process(teachers: list[s
     assert isinstance(other, Cached)
     assert one.cache is other.cache
     assert {field.kind for field in one.fields} == {"logits", "hidden"}
-    assert other.fields == {Field("logits")}
+    assert other.fields == {OutputKey("logits")}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

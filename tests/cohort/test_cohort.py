@@ -26,7 +26,7 @@ from ackd.training.journal import Journal
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe
 from ackd.training.student import Student
-from ackd.types import Batch, Knowledge, Needs, Outputs, Report, Selection, Teacher
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Report, Selection, Teacher
 from tests.learned import weights
 
 VOCABULARY = tiny().distillation.teachers[0].shape.vocabulary
@@ -246,7 +246,7 @@ class Poisoned:
         (self.inner,) = tiny().distillation.teachers
         self.shape, self.fingerprint, self.price = self.inner.shape, "poisoned", self.inner.price
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Any) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Any) -> Outputs:
         answer = self.inner(batch, needs, ledger)
         return Outputs.of({f: answer[f] * (torch.nan if f.kind == "logits" else 1) for f in needs.fields})
 

@@ -29,7 +29,7 @@ from ackd.mdp.rewards import GAPS, GapClosed
 from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
 from ackd.training.journal import Journal
-from ackd.types import EvalResult, Needs
+from ackd.types import EvalResult, OutputRequest
 from tests.learned import weights
 
 IDS = ("ACKD/Tiny-v0", "ACKD/Toy-v0")
@@ -264,7 +264,7 @@ def test_labels_only_pays_less_than_everything() -> None:
     distillation = env.distillation
     shape = distillation.batch_size, round(float(distillation.task.train.lengths.mean()))
     student, teacher = (
-        models.Meter(model)(Needs(logits=True)).forward(*shape)
+        models.Meter(model)(OutputRequest(logits=True)).forward(*shape)
         for model in (distillation.student.model, tiny_teacher(env).model)
     )
     losses = sum(one.flops(*shape) for one in distillation.distiller.knowledge.values())

@@ -32,7 +32,7 @@ from ackd.knowledge import RkdDistance
 from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.training.distillation import Distillation
-from ackd.types import Batch, Needs, Outputs, Selection, Teacher
+from ackd.types import Batch, OutputRequest, Outputs, Selection, Teacher
 from ackd.weighting.influence import Distilled
 from ackd.weighting.rl_kd import RlKd
 from tests.learned import weights
@@ -331,7 +331,7 @@ class Grudging:
         self.shape, self.fingerprint, self.price = self.inner.shape, self.inner.fingerprint, self.inner.price
         self.left = 3 if refusing else 1000
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         self.left -= 1
         if not self.left:
             raise InputError("enough is enough")

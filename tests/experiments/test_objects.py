@@ -28,7 +28,7 @@ from ackd.ledger import Ledger
 from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import Earned
 from ackd.teachers import ModelTeacher
-from ackd.types import Batch, Needs, Outputs, Shape
+from ackd.types import Batch, OutputRequest, Outputs, Shape
 
 CLASSES = ["good", "bad"]
 HOW: dict[str, Any] = {"student_layers": 1, "steps": 4, "batch_size": 8, "lr": 1e-3, "decision_interval": 1}
@@ -187,11 +187,11 @@ class Wrapped:
         self.shape = self.model.shape
         self.asked = 0
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         self.asked += batch.shape[0]
         return self.model(batch, needs, ledger)
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.model.price(needs, size, length)
 
 

@@ -24,7 +24,7 @@ from ackd.tasks import Task
 from ackd.training.journal import Journal
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe
-from ackd.types import Needs
+from ackd.types import OutputRequest
 
 STEPS, SIZE, LR = 6, 8, 2e-3
 
@@ -110,7 +110,7 @@ def test_a_peer_answers_as_it_now_is(task: Task) -> None:
     learning.reset(0)
     first, second = learning.peers
     (peer,) = second.teachers  # the first student, as the second sees it
-    batch, needs = task.train.batch(np.arange(4)), Needs(logits=True)
+    batch, needs = task.train.batch(np.arange(4)), OutputRequest(logits=True)
     before, name = peer(batch, needs, Ledger()).logits, peer.fingerprint
     learning.advance(1)
     after = peer(batch, needs, ledger := Ledger()).logits
@@ -130,7 +130,7 @@ def test_a_peer_drops_as_in_training_or_not_at_all(task: Task, dropout: bool) ->
     learning = make(task, dropout=0.3, peers_drop=dropout)
     (peer,) = learning.peers[0].teachers
     batch = task.train.batch(np.arange(4))
-    one, other = (peer(batch, Needs(logits=True), Ledger()).logits for _ in range(2))
+    one, other = (peer(batch, OutputRequest(logits=True), Ledger()).logits for _ in range(2))
     assert one is not None
     assert other is not None
     assert torch.equal(one, other) != dropout

@@ -36,7 +36,7 @@ from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.types import Batch, Field, Knowledge, Needs, Selection, Shape
+from ackd.types import Batch, Knowledge, OutputKey, OutputRequest, Selection, Shape
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched
 
@@ -198,11 +198,11 @@ def _seal_archive(folder: Path) -> None:
 
 def _cache(folder: Path) -> Cache:
     examples = Examples(np.arange(4) * 3 + 100, LENGTHS, "data")
-    fields = (Field("logits"), Field("hidden", 1), Field("attention", 0))
+    fields = (OutputKey("logits"), OutputKey("hidden", 1), OutputKey("attention", 0))
     return Cache(folder, name="task", teacher="teacher", shape=SHAPE, examples=examples, fields=fields)
 
 
-def _answers(cache: Cache, rows: np.ndarray[Any, Any]) -> dict[Field, torch.Tensor]:
+def _answers(cache: Cache, rows: np.ndarray[Any, Any]) -> dict[OutputKey, torch.Tensor]:
     n, longest = len(rows), int(LENGTHS[rows].max())
     sizes = {"logits": (n, 3), "hidden": (n, longest, 4), "attention": (n, 2, longest, longest)}
     return {field: torch.ones(sizes[field.kind], dtype=cache.dtype) for field in cache.fields}
@@ -405,11 +405,11 @@ def _read_model(folder: Path) -> None:
     encoded = its(["the sea was calm"], truncation=True, max_length=8)["input_ids"]
     found = models.from_checkpoint(folder, 2)()
     batch = _batch(encoded[0], models.vocabulary_size(its))
-    needs = Needs(logits=True, hidden=frozenset({0}), attention=frozenset({0}))
+    needs = OutputRequest(logits=True, hidden=frozenset({0}), attention=frozenset({0}))
     if reason := models.cannot_give(found, needs):
         raise InputError(reason)
     if models.shape_of(found).vocabulary >= models.vocabulary_size(its):
-        models.run(found, batch, Needs(logits=True))
+        models.run(found, batch, OutputRequest(logits=True))
     teacher = ModelTeacher(models.load_model(folder))
     assert teacher.fingerprint
     assert _price(teacher.model.config.to_json_string(), teacher) >= 0
@@ -433,7 +433,7 @@ def _read_seen(folder: Path) -> None:
 def _price(config: str, teacher: ModelTeacher) -> float:
     """What an answer costs; counted once for each configuration, since that is all it depends on."""
     if config not in _prices:
-        _prices[config] = teacher.price(Needs(logits=True), 2, 8)
+        _prices[config] = teacher.price(OutputRequest(logits=True), 2, 8)
     return _prices[config]
 
 
@@ -463,7 +463,7 @@ def _read_config(folder: Path) -> None:
 
 
 def _use(drawn: Model) -> None:
-    if reason := models.cannot_give(drawn, Needs(logits=True)):
+    if reason := models.cannot_give(drawn, OutputRequest(logits=True)):
         raise InputError(reason)
     models.shape_of(drawn)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ackd.types import EMBEDDINGS, Batch, Field, Outputs, Shape
+from ackd.types import EMBEDDINGS, Batch, OutputKey, Outputs, Shape
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +44,12 @@ def outputs_of() -> Callable[..., Outputs]:
         def draw(*sizes: int) -> Tensor:
             return torch.randn(*sizes, generator=generator, dtype=torch.float64)
 
-        tensors = {Field("logits"): draw(size, shape.classes)}
+        tensors = {OutputKey("logits"): draw(size, shape.classes)}
         for layer in range(EMBEDDINGS, shape.layers):
-            tensors[Field("cls", layer)] = draw(size, shape.width)
+            tensors[OutputKey("cls", layer)] = draw(size, shape.width)
             for kind in ("hidden", "queries", "keys", "values"):
-                tensors[Field(kind, layer)] = draw(size, length, shape.width)
-            tensors[Field("attention", layer)] = draw(size, shape.heads, length, length)
+                tensors[OutputKey(kind, layer)] = draw(size, length, shape.width)
+            tensors[OutputKey("attention", layer)] = draw(size, shape.heads, length, length)
         return Outputs.of(tensors)
 
     return make

@@ -8,7 +8,7 @@ import pytest
 
 from ackd.errors import InputError
 from ackd.knowledge import DEFAULT, NAMES, build
-from ackd.types import Field, Knowledge, Needs, Shape
+from ackd.types import Knowledge, OutputKey, OutputRequest, Shape
 
 FAMILIES = {"embeddings": "hidden", "values": "relation", "qkv": "relation", "fsp": "relation", "rkd": "relation"}
 
@@ -50,8 +50,8 @@ def test_needs(
     name: str, student: list[tuple[str, int]], teacher: list[tuple[str, int]], small: Shape, large: Shape
 ) -> None:
     (loss,) = build([name], small, large)
-    assert loss.student_needs == Needs.of(Field(*one) for one in student)
-    assert loss.teacher_needs == Needs.of(Field(*one) for one in teacher)
+    assert loss.student_needs == OutputRequest.of(OutputKey(*one) for one in student)
+    assert loss.teacher_needs == OutputRequest.of(OutputKey(*one) for one in teacher)
 
 
 @pytest.mark.parametrize("name", ["hidden-cosine", "attention-kl", "values", "qkv"])

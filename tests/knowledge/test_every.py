@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.knowledge import NAMES, build
-from ackd.types import Batch, Field, Knowledge, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputKey, Outputs, Shape
 
-Tensors = dict[Field, Tensor]
+Tensors = dict[OutputKey, Tensor]
 MAPS = ["uniform", "0:1,0:3,1:3"]
 
 every = pytest.mark.parametrize("name", NAMES)
@@ -24,11 +24,11 @@ def asked(outputs: Outputs, loss: Knowledge) -> Tensors:
     return {field: outputs[field] for field in loss.student_needs.fields}
 
 
-def changed(outputs: Outputs, change: Callable[[Field, Tensor], Tensor]) -> Outputs:
+def changed(outputs: Outputs, change: Callable[[OutputKey, Tensor], Tensor]) -> Outputs:
     layered = {kind: getattr(outputs, kind) for kind in ("cls", "hidden", "attention", "queries", "keys", "values")}
-    tensors = {Field(kind, layer): value for kind, those in layered.items() for layer, value in those.items()}
+    tensors = {OutputKey(kind, layer): value for kind, those in layered.items() for layer, value in those.items()}
     assert outputs.logits is not None
-    tensors[Field("logits")] = outputs.logits
+    tensors[OutputKey("logits")] = outputs.logits
     return Outputs.of({field: change(field, value) for field, value in tensors.items()})
 
 
@@ -36,7 +36,7 @@ def spoiled(outputs: Outputs, mask: Tensor, size: float) -> Outputs:
     """With numbers of this size wherever there is padding."""
     generator = torch.Generator().manual_seed(7)
 
-    def spoil(field: Field, value: Tensor) -> Tensor:
+    def spoil(field: OutputKey, value: Tensor) -> Tensor:
         if field.kind in ("logits", "cls"):
             return value
         valid = mask[:, :, None] if field.kind != "attention" else (mask[:, :, None] * mask[:, None, :])[:, None]
@@ -46,7 +46,7 @@ def spoiled(outputs: Outputs, mask: Tensor, size: float) -> Outputs:
 
 
 def lengthened(outputs: Outputs, more: int) -> Outputs:
-    def longer(field: Field, value: Tensor) -> Tensor:
+    def longer(field: OutputKey, value: Tensor) -> Tensor:
         if field.kind in ("logits", "cls"):
             return value
         return torch.nn.functional.pad(value, (0, more, 0, more) if field.kind == "attention" else (0, 0, 0, more))
@@ -59,7 +59,7 @@ def value_and_gradients(loss: Knowledge, student: Outputs, teacher: Outputs, bat
     value = loss(Outputs.of(tensors), teacher, batch)
     gradients = torch.autograd.grad(value.sum(), [*tensors.values(), *loss.parameters()])
     return value.detach(), dict(
-        zip([*tensors, *(Field(n) for n, _ in loss.named_parameters())], gradients, strict=True)
+        zip([*tensors, *(OutputKey(n) for n, _ in loss.named_parameters())], gradients, strict=True)
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ackd.knowledge import Hidden, HiddenCls, HiddenCosine, build
-from ackd.types import Batch, Knowledge, Needs, Outputs, Shape
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
 
 Vector = NDArray[np.float64]
 MAPS = [((0, 1), (1, 3)), ((0, 1), (0, 3), (1, 3)), ((-1, -1), (1, 2)), ((1, 0),)]
@@ -82,7 +82,7 @@ def test_only_a_needed_projection_is_made(name: str, small: Shape, large: Shape)
 def test_the_embeddings_have_a_projection_of_their_own(small: Shape, large: Shape) -> None:
     embeddings, hidden = build(["embeddings", "hidden"], small, large)
     assert embeddings.name == "embeddings"
-    assert embeddings.student_needs == embeddings.teacher_needs == Needs(hidden=frozenset({-1}))
+    assert embeddings.student_needs == embeddings.teacher_needs == OutputRequest(hidden=frozenset({-1}))
     assert not set(embeddings.parameters()) & set(hidden.parameters())
 
 

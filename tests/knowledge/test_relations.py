@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ackd.errors import InputError
 from ackd.knowledge import Relations, build
-from ackd.types import Batch, Needs, Outputs, Shape
+from ackd.types import Batch, OutputRequest, Outputs, Shape
 
 Pairs = tuple[tuple[int, int], ...]
 QKV = ("queries", "keys", "values")
@@ -78,7 +78,10 @@ def test_values_have_the_models_own_heads(
     """MiniLM: each model's d / A under the root, last layer to last layer."""
     student, teacher = (outputs_of(shape, 2, 4, k) for k, shape in enumerate((small, large)))
     (loss,) = build(["values"], small, large)
-    assert (loss.student_needs, loss.teacher_needs) == (Needs(values=frozenset({1})), Needs(values=frozenset({3})))
+    assert (loss.student_needs, loss.teacher_needs) == (
+        OutputRequest(values=frozenset({1})),
+        OutputRequest(values=frozenset({3})),
+    )
     expected = [by_hand(student, teacher, i, n, ((1, 3),), ["values"], 3) for i, n in enumerate((4, 2))]
     assert loss(student, teacher, batch_of([4, 2], 4)).tolist() == pytest.approx(expected, rel=1e-9)
 

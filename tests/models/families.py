@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from ackd import models
 from ackd.errors import InputError
 from ackd.models import Model
-from ackd.types import Needs
+from ackd.types import OutputRequest
 
 LAYERS, WIDTH, HEADS = 2, 16, 2
 VOCABULARY = 72  # some families' tokenizers bring tokens of their own
@@ -99,9 +99,9 @@ OWN: dict[str, dict[str, Any]] = {  # what a family calls otherwise; None takes 
 }  # fmt: skip
 BEYOND_TEXT = {"gemma3", "modernvbert", "qwen3_5", "ultravbert"}
 GIVES = {
-    "everything": Needs(True, *[frozenset({0, 1})] * 6),
-    "logits, hidden states": Needs(logits=True, cls=frozenset({0, 1}), hidden=frozenset({0, 1})),
-    "logits": Needs(logits=True),
+    "everything": OutputRequest(True, *[frozenset({0, 1})] * 6),
+    "logits, hidden states": OutputRequest(logits=True, cls=frozenset({0, 1}), hidden=frozenset({0, 1})),
+    "logits": OutputRequest(logits=True),
 }
 
 

@@ -19,7 +19,7 @@ from ackd.ledger import Ledger
 from ackd.models import Meter, Model
 from ackd.tasks import Split
 from ackd.teachers import ModelTeacher
-from ackd.types import NO_TOKEN, Batch, Needs, Outputs
+from ackd.types import NO_TOKEN, Batch, OutputRequest, Outputs
 
 WORDS = 40
 TEXTS = [[3, 9, 4, 17, 2, 8], [5, 6, 7, 39, 1, 0, 12, 30, 11], [21, 22], [14, 13, 12, 11]]
@@ -96,8 +96,8 @@ def test_answers_are_the_untouched_models(name: str, places: list[int]) -> None:
     batch = split(TEXTS).batch(places)
     layers = frozenset({0, 1})
     with torch.no_grad():
-        outputs = models.run(model, batch, Needs(logits=True, attention=layers, hidden=layers))
-        fused = models.run(model, batch, Needs(logits=True))
+        outputs = models.run(model, batch, OutputRequest(logits=True, attention=layers, hidden=layers))
+        fused = models.run(model, batch, OutputRequest(logits=True))
         expected = plain(**batch.inputs)
     assert outputs.logits is not None
     assert fused.logits is not None
@@ -118,7 +118,7 @@ def test_no_token_sees_what_follows_it_while_training_either(name: str) -> None:
     for batch in (one, other):
         with torch.random.fork_rng():
             torch.manual_seed(3)
-            answers.append(models.run(model, batch, Needs(logits=True)).logits)
+            answers.append(models.run(model, batch, OutputRequest(logits=True)).logits)
     assert answers[0] is not None
     assert answers[1] is not None
     assert torch.equal(answers[0][:, :5], answers[1][:, :5])
@@ -129,7 +129,7 @@ def test_losses_are_the_plain_ones() -> None:
     model = make("gpt2").double().eval()
     batch = split(TEXTS).batch([0, 1, 2, 3])
     with torch.no_grad():
-        logits = models.run(model, batch, Needs(logits=True)).logits
+        logits = models.run(model, batch, OutputRequest(logits=True)).logits
         assert logits is not None
         losses, sums = label_loss(logits, batch.labels), token_sums(logits, batch.labels)
         sure, right = assess(logits, batch.labels)
@@ -187,10 +187,10 @@ def test_certain_answers_give_numbers() -> None:
 def test_a_pass_costs_twice_its_weights_for_each_token() -> None:
     config = GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=0)
     model = models.from_config(config, language=True)()
-    cost = Meter(model)(Needs(logits=True))
+    cost = Meter(model)(OutputRequest(logits=True))
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim > 1 and "wpe" not in name)
     assert cost.per_token == 2 * matrices  # the head's, which are the embeddings', among them
     assert cost.per_pair == 2 * 2 * 2 * 64  # scores and values of two layers
     teacher, ledger = ModelTeacher(model), Ledger()
-    teacher(split(TEXTS).batch([1]), Needs(logits=True), ledger)
-    assert ledger.flops["teacher"] == Meter(model)(Needs(logits=True)).forward(1, 8)
+    teacher(split(TEXTS).batch([1]), OutputRequest(logits=True), ledger)
+    assert ledger.flops["teacher"] == Meter(model)(OutputRequest(logits=True)).forward(1, 8)

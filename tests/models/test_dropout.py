@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ackd import models
 from ackd.models import Model
 from ackd.models.dropout import STEPS, CheapDropout, dropout
-from ackd.types import Batch, Needs
+from ackd.types import Batch, OutputRequest
 
 
 @given(p=st.floats(0.01, 0.95), seed=st.integers(0, 1000))
@@ -78,7 +78,7 @@ def test_a_student_trains_with_it_and_answers_without(
     model = make_model()
     plain = copy.deepcopy(model).eval()
     batch = make_batch()
-    needs = Needs(logits=True)
+    needs = OutputRequest(logits=True)
     with torch.no_grad():
         answers = models.run(model.eval(), batch, needs).logits
         first, second = (models.run(model.train(), batch, needs).logits for _ in range(2))

@@ -19,7 +19,7 @@ import ackd
 from ackd import models
 from ackd.errors import InputError
 from ackd.models import Meter, Model
-from ackd.types import EMBEDDINGS, Batch, Needs, Selection
+from ackd.types import EMBEDDINGS, Batch, OutputRequest, Selection
 from tests.models.families import ALL, LAYERS, can_cut, config_of, gives
 from tests.models.small import SPECIAL, VOCABULARY, save, settings, tokenizer, write_sentences
 
@@ -114,7 +114,7 @@ def test_answers_are_the_librarys_own_however_texts_are_padded(kind: str, outcom
     layers = frozenset(range(EMBEDDINGS, models.shape_of(model).layers - 1))  # the last one may be normed once more
     seen = layers if outcomes[kind].row != "logits" else frozenset()
     with torch.no_grad():
-        ours = models.run(model, asked, Needs(logits=True, hidden=seen, cls=seen))
+        ours = models.run(model, asked, OutputRequest(logits=True, hidden=seen, cls=seen))
         alone = torch.cat([twin(**asked.rows([i]).inputs).logits for i in range(3)])
         theirs = twin(**asked.inputs, output_hidden_states=True).hidden_states
     assert ours.logits is not None
@@ -132,9 +132,9 @@ def test_costs_are_what_torch_counts_of_the_model_itself(kind: str, outcomes: Ma
         model.set_experts_implementation("eager")  # products that the counter knows
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        models.run(model, asked, Needs(logits=True))
+        models.run(model, asked, OutputRequest(logits=True))
     near = 1e-2 if kind == "longformer" else 1e-6  # whose windows overlap: no polynomial of the length
-    assert Meter(model)(Needs(logits=True)).forward(1, 32) == pytest.approx(counter.get_total_flops(), rel=near)
+    assert Meter(model)(OutputRequest(logits=True)).forward(1, 32) == pytest.approx(counter.get_total_flops(), rel=near)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -149,7 +149,7 @@ def test_a_cut_student_is_its_teacher_without_the_other_layer(kind: str, outcome
         assert sum(same) == 1
         theirs[same.index(False)].register_forward_hook(_skipping, with_kwargs=True)
         with torch.no_grad():
-            left, skipped = (models.run(one, batch(), Needs(logits=True)).logits for one in (student, model))
+            left, skipped = (models.run(one, batch(), OutputRequest(logits=True)).logits for one in (student, model))
         torch.testing.assert_close(left, skipped, rtol=1e-4, atol=1e-4)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from ackd import models
 from ackd.errors import InputError
 from ackd.models import Model
-from ackd.types import Batch, Needs
+from ackd.types import Batch, OutputRequest
 
 
 def test_attention_is_captured_before_dropout(
@@ -22,7 +22,7 @@ def test_attention_is_captured_before_dropout(
 ) -> None:
     model, batch = make_model(), make_batch()
     model.config.hidden_dropout_prob = 0.0
-    first_layer = Needs(attention=frozenset({0}))
+    first_layer = OutputRequest(attention=frozenset({0}))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and module is not model.bert.encoder.layer[0].attention.self.dropout:
             module.p = 0.0
@@ -35,7 +35,7 @@ def test_attention_is_captured_before_dropout(
 def test_nothing_more_than_asked_for_is_kept(
     make_model: Callable[..., Model], make_batch: Callable[..., Batch]
 ) -> None:
-    outputs = models.run(make_model(), make_batch(), Needs(hidden=frozenset({2})))
+    outputs = models.run(make_model(), make_batch(), OutputRequest(hidden=frozenset({2})))
     assert outputs.logits is None
     assert set(outputs.hidden) == {2}
     assert not outputs.attention

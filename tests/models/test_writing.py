@@ -19,7 +19,7 @@ from ackd.corpora import BLOCK, Corpus, Writing
 from ackd.errors import InputError
 from ackd.models import Tokenizer
 from ackd.teachers import ModelTeacher
-from ackd.types import Needs
+from ackd.types import OutputRequest
 
 LINE = "The old man went to sea, and the sea was calm. He sat by the net."
 LENGTHS = (2, 12, 9, 3, 12, 7)
@@ -166,7 +166,7 @@ def test_a_part_has_the_chunks_that_the_whole_has(teacher: ModelTeacher, corpus:
 def test_the_cost_is_one_pass_over_every_chunk(teacher: ModelTeacher, corpus: Corpus, tmp_path: Path) -> None:
     tmp_path.joinpath("a").mkdir()
     _, flops = corpora.write(teacher, corpus, tmp_path / "a", (0, 6), replace(GREEDY, batch_size=1))
-    assert flops == sum(teacher.price(Needs(logits=True), 1, length - 1) for length in LENGTHS)
+    assert flops == sum(teacher.price(OutputRequest(logits=True), 1, length - 1) for length in LENGTHS)
 
 
 def test_a_teacher_that_answers_nonsense_is_told(teacher: ModelTeacher, corpus: Corpus, tmp_path: Path) -> None:

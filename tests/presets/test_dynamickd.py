@@ -27,7 +27,7 @@ from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import EMBEDDINGS, Batch, Knowledge, Needs, Outputs, Selection, Shape
+from ackd.types import EMBEDDINGS, Batch, Knowledge, OutputRequest, Outputs, Selection, Shape
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, PickedRows, Together
 from tests.learned import weights
@@ -346,8 +346,8 @@ def test_of_one_example_the_small_teacher_is_not_asked(make_batch: Callable[...,
     assert [one.asked for one in system.teachers] == [[], [[0]]]
     chosen = list(system.distiller.knowledge.values())
     parts = (
-        3 * system.distiller.meter(Needs(logits=True)).forward(1, 5),
-        system.teachers[1].price(Needs(logits=True), 1, 5),
+        3 * system.distiller.meter(OutputRequest(logits=True)).forward(1, 5),
+        system.teachers[1].price(OutputRequest(logits=True), 1, 5),
     )
     assert system.distiller.price(chosen, 1, 5) == sum(parts)
     assert system.distiller.ledger.flops["student"] + system.distiller.ledger.flops["teacher"] == sum(parts)
@@ -365,12 +365,12 @@ def test_teachers_answer_without_dropout_and_stay_as_they_are(
     make_batch: Callable[..., Batch], name: str, options: dict[str, Any]
 ) -> None:
     system, batch = System.of(name, **options), make_batch(LENGTHS, classes=CLASSES)
-    answer = [one.teacher(batch, Needs(logits=True), Ledger()).logits for one in system.teachers]
+    answer = [one.teacher(batch, OutputRequest(logits=True), Ledger()).logits for one in system.teachers]
     own = {id(p) for p in system.distiller.student.parameters}
     for _ in range(2):
         system.loss(batch)
     for one, before in zip(system.teachers, answer, strict=True):
-        again = one.teacher(batch, Needs(logits=True), Ledger()).logits
+        again = one.teacher(batch, OutputRequest(logits=True), Ledger()).logits
         assert before is not None
         assert again is not None
         assert torch.equal(before, again)

@@ -25,7 +25,7 @@ from ackd.teachers import LabelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import Needs, Shape
+from ackd.types import OutputRequest, Shape
 
 CLASSES, SIZE = 3, 24
 SMALL = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -214,6 +214,6 @@ def test_what_needs_a_teacher_says_so(config: str, changes: dict[str, Any], word
 def test_answers_are_the_tables_rows(config: str) -> None:
     distillation = ready(config, preset="label-smoothing")
     batch = distillation.task.train.batch([0, 5])
-    answer = distillation.teachers[0](batch, Needs(logits=True), Ledger())
+    answer = distillation.teachers[0](batch, OutputRequest(logits=True), Ledger())
     assert answer.logits is not None
     torch.testing.assert_close(answer.logits.softmax(1), torch.full((2, 10), 0.1))

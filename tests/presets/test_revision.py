@@ -21,7 +21,7 @@ from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import Needs, Report, Shape
+from ackd.types import OutputRequest, Report, Shape
 
 CLASSES, SIZE = 3, 24
 CPU = torch.device("cpu")
@@ -252,7 +252,9 @@ def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
     distill(distillation, lambda done: distillation.staged(done))
     scored, teacher, lengths = distillation.prepared, distillation.teachers[0], distillation.task.train.lengths
     assert scored.teacher_queries == 344
-    assert 1.0 <= scored.flops["teacher"] / (344 * teacher.price(Needs(logits=True), 1, int(lengths.mean()))) < 1.5
+    assert (
+        1.0 <= scored.flops["teacher"] / (344 * teacher.price(OutputRequest(logits=True), 1, int(lengths.mean()))) < 1.5
+    )
     for _ in range(2):  # each student's ledger has it
         assert distillation.ledger.teacher_queries == 344 + int(0.3 * 344)
         assert distillation.ledger.flops["teacher"] > scored.flops["teacher"]
@@ -307,11 +309,11 @@ def test_the_initial_student_is_the_one_that_learns_and_stays_as_it_was(folder: 
     teacher = distillation.teachers[0]
     assert isinstance(teacher, Partitioned)
     batch = distillation.task.train.batch(range(5))
-    before = teacher.initial(batch, Needs(logits=True), Ledger()).logits
+    before = teacher.initial(batch, OutputRequest(logits=True), Ledger()).logits
     distillation.reset(3)
-    ours = ModelTeacher(distillation._make_student())(batch, Needs(logits=True), Ledger()).logits
+    ours = ModelTeacher(distillation._make_student())(batch, OutputRequest(logits=True), Ledger()).logits
     distill(distillation, lambda done: distillation.staged(done))
-    after = teacher.initial(batch, Needs(logits=True), Ledger()).logits
+    after = teacher.initial(batch, OutputRequest(logits=True), Ledger()).logits
     assert before is not None
     assert ours is not None
     assert after is not None

@@ -18,9 +18,9 @@ from ackd.ledger import Ledger
 from ackd.teachers import LabelTeacher
 from ackd.teachers.autoencoder import BATCH, Inputs, fit, least_boost, of_images, of_vectors, similarity, soft_labels
 from ackd.teachers.labels import smooth_labels
-from ackd.types import Batch, Needs
+from ackd.types import Batch, OutputRequest
 
-LOGITS = Needs(logits=True)
+LOGITS = OutputRequest(logits=True)
 CLASSES = 3
 
 
@@ -185,7 +185,7 @@ def test_answers_are_looked_up_by_label(make_batch: Callable[..., Batch]) -> Non
     assert ledger.teacher_queries == 8
     assert teacher.price(LOGITS, 4, 5) == 0.0
     assert teacher.shape.classes == 3
-    for needs in (Needs(hidden=frozenset({0})), Needs(logits=True, cls=frozenset({1}))):
+    for needs in (OutputRequest(hidden=frozenset({0})), OutputRequest(logits=True, cls=frozenset({1}))):
         with pytest.raises(InputError, match="soft labels are logits alone"):
             teacher(batch, needs, ledger)
 

@@ -24,35 +24,37 @@ from torch import Tensor
 from ackd.errors import InputError
 from ackd.teachers.cache.plan import DTYPES, Rows
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import Field, Shape
+from ackd.types import OutputKey, Shape
 from tests import processes
 
 SHAPE = Shape(layers=3, width=8, heads=2, classes=3, vocabulary=50)
-FIELDS = [Field("logits"), Field("cls", 1), Field("hidden", -1), Field("hidden", 2)]
-FIELDS += [Field("attention", 0), Field("queries", 1), Field("keys", 1), Field("values", 1)]
+FIELDS = [OutputKey("logits"), OutputKey("cls", 1), OutputKey("hidden", -1), OutputKey("hidden", 2)]
+FIELDS += [OutputKey("attention", 0), OutputKey("queries", 1), OutputKey("keys", 1), OutputKey("values", 1)]
 LENGTHS = (7, 3, 12, 1, 5, 5)
-ROW = Field("hidden", 2)
+ROW = OutputKey("hidden", 2)
 
 
-def opened(folder: Path, lengths: Sequence[int] = LENGTHS, fields: Sequence[Field] = FIELDS, **changes: Any) -> Cache:
+def opened(
+    folder: Path, lengths: Sequence[int] = LENGTHS, fields: Sequence[OutputKey] = FIELDS, **changes: Any
+) -> Cache:
     ids = np.arange(len(lengths)) * 3 + 100
     examples = Examples(ids, np.asarray(lengths, np.int64), changes.pop("data", "data"))
     settings = {"name": "task", "teacher": "teacher", "shape": SHAPE, "examples": examples, "fields": fields}
     return Cache(folder, **{**settings, **changes})
 
 
-def shape_of(field: Field, length: int) -> tuple[int, ...]:
+def shape_of(field: OutputKey, length: int) -> tuple[int, ...]:
     sizes = {"logits": (3,), "cls": (8,), "attention": (2, length, length)}
     return sizes.get(field.kind, (length, 8))
 
 
-def truth(row: int, field: Field, length: int, dtype: torch.dtype) -> Tensor:
+def truth(row: int, field: OutputKey, length: int, dtype: torch.dtype) -> Tensor:
     """What the teacher says about an example, always the same."""
     generator = torch.Generator().manual_seed(int(row) * 100 + FIELDS.index(field))
     return torch.randn(shape_of(field, length), generator=generator).to(dtype)
 
 
-def padded(cache: Cache, rows: Sequence[int], field: Field, extra: int = 0) -> Tensor:
+def padded(cache: Cache, rows: Sequence[int], field: OutputKey, extra: int = 0) -> Tensor:
     """A batch with something finite at padding."""
     lengths = cache.examples.lengths[list(rows)].tolist()
     batch = torch.full((len(rows), *shape_of(field, max(lengths) + extra)), 7.0, dtype=cache.dtype)
@@ -61,15 +63,15 @@ def padded(cache: Cache, rows: Sequence[int], field: Field, extra: int = 0) -> T
     return batch
 
 
-def valid(field: Field, value: Tensor, length: int) -> Tensor:
+def valid(field: OutputKey, value: Tensor, length: int) -> Tensor:
     return value[tuple(slice(size) for size in shape_of(field, length))]
 
 
-def fill(cache: Cache, rows: Sequence[int] = range(len(LENGTHS)), fields: Sequence[Field] = FIELDS) -> int:
+def fill(cache: Cache, rows: Sequence[int] = range(len(LENGTHS)), fields: Sequence[OutputKey] = FIELDS) -> int:
     return cache.write(np.asarray(rows), {field: padded(cache, rows, field) for field in fields})
 
 
-def check(cache: Cache, rows: Sequence[int] | Rows, fields: Sequence[Field] = FIELDS, extra: int = 0) -> None:
+def check(cache: Cache, rows: Sequence[int] | Rows, fields: Sequence[OutputKey] = FIELDS, extra: int = 0) -> None:
     """What is read is what was written, bit for bit."""
     rows = np.asarray(rows).tolist()
     assert cache.has(fields, np.asarray(rows, np.int64)).all()
@@ -83,7 +85,7 @@ def check(cache: Cache, rows: Sequence[int] | Rows, fields: Sequence[Field] = FI
             assert torch.equal(valid(field, value, n), truth(row, field, n, cache.dtype)), (field, row)
 
 
-def file(cache: Cache, field: Field = ROW, kind: str = "rows") -> Path:
+def file(cache: Cache, field: OutputKey = ROW, kind: str = "rows") -> Path:
     return cache.folder / f"{field.kind}-{field.layer}.{kind}"
 
 
@@ -264,10 +266,10 @@ def test_a_disk_that_is_too_small_is_refused_ahead(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match=r"would take 3\.8 kB.*has 1\.0 kB free: give a smaller budget") as refused:
         opened(tmp_path)
     assert str(tmp_path) in str(refused.value)
-    cache = opened(tmp_path, fields=[Field("logits")])  # this much fits
+    cache = opened(tmp_path, fields=[OutputKey("logits")])  # this much fits
     with pytest.raises(InputError, match="free"):
         cache.widen(FIELDS)
-    assert cache.fields == {Field("logits")}
+    assert cache.fields == {OutputKey("logits")}
     monkeypatch.undo()
     cache.widen(FIELDS)
     fill(cache)
@@ -318,7 +320,7 @@ def test_a_fork_of_the_writer_reads(tmp_path: Path) -> None:
     def child() -> bool:
         check(cache, [0, 1])
         idle = not cache.writing
-        cache.widen([Field("logits")])
+        cache.widen([OutputKey("logits")])
         cache.close()
         return idle
 
@@ -353,7 +355,7 @@ def test_a_read_only_entry_is_used_and_not_touched(tmp_path: Path, monkeypatch: 
     cache = opened(tmp_path)
     assert not cache.writing
     check(cache, range(4), FIELDS[1:])
-    assert not cache.has([Field("logits")], np.arange(6)).any()
+    assert not cache.has([OutputKey("logits")], np.arange(6)).any()
     cache.close()
     assert state_of(cache.folder) == before
 
@@ -465,7 +467,7 @@ def test_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
         import resource
         from ackd.ledger import Ledger
         from ackd.teachers import Cached
-        from ackd.types import Batch, Needs, Outputs
+        from ackd.types import Batch, OutputRequest, Outputs
 
         class Teacher:
             shape, fingerprint = Shape(1, 2048, 1, 2, 10), "teacher"
@@ -476,13 +478,13 @@ def test_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
             lengths = np.full(count, 40)
             examples = Examples(np.arange(count), lengths, f"{count}")
             settings = {"name": "x", "teacher": "t", "shape": Teacher.shape, "examples": examples}
-            cache = Cache(folder, **settings, fields=[Field("hidden")])
+            cache = Cache(folder, **settings, fields=[OutputKey("hidden")])
             teacher, ledger = Cached(Teacher(), cache), Ledger()
             mask = torch.ones(8, 40, dtype=torch.int64)
             for _ in range(2):  # the second time everything is there, and compared with its checksum
                 for start in range(0, count, 8):
                     ids = torch.arange(start, start + 8)
-                    teacher.fill(Batch(ids, {"attention_mask": mask}, ids), Needs(hidden=frozenset({0})), ledger)
+                    teacher.fill(Batch(ids, {"attention_mask": mask}, ids), OutputRequest(hidden=frozenset({0})), ledger)
                 cache.close()
             return ledger.bytes["cache"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

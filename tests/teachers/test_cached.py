@@ -19,11 +19,25 @@ from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, uncached
 from ackd.teachers.cache.plan import DTYPES, row_sizes
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import Batch, Field, Needs, Outputs, Shape
+from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Shape
 
 LENGTHS = np.array([7, 3, 12, 1, 5, 5, 9, 2], np.int64)
-LOGITS, HIDDEN, SCORES, EMBEDDED = Field("logits"), Field("hidden", 2), Field("attention", 1), Field("hidden", -1)
-FIELDS = (LOGITS, Field("cls", 3), EMBEDDED, HIDDEN, SCORES, Field("queries", 0), Field("keys", 2), Field("values", 2))
+LOGITS, HIDDEN, SCORES, EMBEDDED = (
+    OutputKey("logits"),
+    OutputKey("hidden", 2),
+    OutputKey("attention", 1),
+    OutputKey("hidden", -1),
+)
+FIELDS = (
+    LOGITS,
+    OutputKey("cls", 3),
+    EMBEDDED,
+    HIDDEN,
+    SCORES,
+    OutputKey("queries", 0),
+    OutputKey("keys", 2),
+    OutputKey("values", 2),
+)
 WITHIN = {"float32": 1e-5, "float16": 2**-11 * 1.01, "bfloat16": 2**-8 * 1.01}
 
 
@@ -32,8 +46,8 @@ class Asked:
 
     def __init__(self, inner: ModelTeacher) -> None:
         self.inner = inner
-        self.questions: list[tuple[list[int], tuple[int, int], tuple[Field, ...]]] = []
-        self.change: Callable[[Batch, Field, Tensor], Tensor] = lambda batch, field, value: value
+        self.questions: list[tuple[list[int], tuple[int, int], tuple[OutputKey, ...]]] = []
+        self.change: Callable[[Batch, OutputKey, Tensor], Tensor] = lambda batch, field, value: value
 
     @property
     def shape(self) -> Shape:
@@ -43,16 +57,16 @@ class Asked:
     def fingerprint(self) -> str:
         return self.inner.fingerprint
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.inner.price(needs, size, length)
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         self.questions.append((batch.ids.tolist(), batch.shape, needs.fields))
         answer = self.inner(batch, needs, ledger)
         return Outputs.of({field: self.change(batch, field, answer[field]) for field in needs.fields})
 
     @property
-    def took(self) -> list[tuple[list[int], tuple[Field, ...]]]:
+    def took(self) -> list[tuple[list[int], tuple[OutputKey, ...]]]:
         """The ids and fields of each question since the last look."""
         result = [(ids, fields) for ids, _, fields in self.questions]
         self.questions.clear()
@@ -76,7 +90,7 @@ def kept(teacher: Asked, split: Split, tmp_path: Path) -> Iterator[Callable[...,
     """Makes `Cached` around the teacher."""
     made = []
 
-    def make(fields: Sequence[Field] = FIELDS, dtype: str = "float32", folder: Path = tmp_path) -> Cached:
+    def make(fields: Sequence[OutputKey] = FIELDS, dtype: str = "float32", folder: Path = tmp_path) -> Cached:
         examples = Examples(split.ids, split.lengths, split.fingerprint)
         settings = {"name": "x", "teacher": teacher.fingerprint, "shape": teacher.shape, "examples": examples}
         made.append(Cache(folder, **settings, fields=fields, dtype=dtype))  # type: ignore[arg-type]
@@ -92,7 +106,7 @@ def with_padding(batch: Batch, extra: int) -> Batch:
     return replace(batch, inputs=inputs)
 
 
-def masked(field: Field, value: Tensor, batch: Batch) -> Tensor:
+def masked(field: OutputKey, value: Tensor, batch: Batch) -> Tensor:
     """With zeros at padding, and no padding that the whole batch has."""
     longest = int(batch.lengths.max())
     mask = torch.arange(longest) < batch.lengths[:, None]
@@ -101,7 +115,7 @@ def masked(field: Field, value: Tensor, batch: Batch) -> Tensor:
     return value if field.kind in ("logits", "cls") else value[:, :longest] * mask[:, :, None]
 
 
-def same(one: Outputs, other: Outputs, batch: Batch, fields: Sequence[Field] = FIELDS) -> bool:
+def same(one: Outputs, other: Outputs, batch: Batch, fields: Sequence[OutputKey] = FIELDS) -> bool:
     return all(torch.equal(masked(f, one[f], batch), masked(f, other[f], batch)) for f in fields)
 
 
@@ -114,22 +128,22 @@ def same(one: Outputs, other: Outputs, batch: Batch, fields: Sequence[Field] = F
 def test_the_live_answer_in_any_batch_and_padding(
     teacher: Asked, split: Split, kept: Callable[..., Cached], batches: list[list[int]], dtype: str, data: st.DataObject
 ) -> None:
-    first: dict[tuple[int, Field], Tensor] = {}
-    asked: set[tuple[int, Field]] = set()
+    first: dict[tuple[int, OutputKey], Tensor] = {}
+    asked: set[tuple[int, OutputKey]] = set()
     with tempfile.TemporaryDirectory() as folder:
         cached = kept(dtype=dtype, folder=Path(folder))
         for places in batches:
             batch = with_padding(split.batch(places), data.draw(st.integers(0, 2)))
             fields = data.draw(st.lists(st.sampled_from(FIELDS), min_size=1, unique=True))
             teacher.questions.clear()
-            answer = cached(batch, Needs.of(fields), Ledger())
+            answer = cached(batch, OutputRequest.of(fields), Ledger())
             for ids, _, those in teacher.questions:
                 assert len(set(ids)) == len(ids) or len(ids) == len(places)
                 assert set(those) <= set(fields)
             absent = {(i, field) for i in batch.ids.tolist() for field in fields} - asked
             assert bool(absent) == bool(teacher.questions)
             asked |= absent
-            live = teacher.inner(batch, Needs.of(fields), Ledger())
+            live = teacher.inner(batch, OutputRequest.of(fields), Ledger())
             for field in fields:
                 value = masked(field, answer[field], batch)
                 torch.testing.assert_close(
@@ -147,14 +161,14 @@ def test_the_live_answer_in_any_batch_and_padding(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_filled_and_then_never_asked(teacher: Asked, split: Split, kept: Callable[..., Cached], dtype: str) -> None:
     cached, ledger = kept(dtype=dtype), Ledger()
-    assert sum(cached.fill(split.batch(places), Needs.of(FIELDS), ledger) for places in split.by_length(3)) == 8
+    assert sum(cached.fill(split.batch(places), OutputRequest.of(FIELDS), ledger) for places in split.by_length(3)) == 8
     assert sorted(i for ids, _ in teacher.took for i in ids) == sorted(split.ids)
-    assert cached.fill(split.batch([1, 2]), Needs.of(FIELDS), ledger) == 0
+    assert cached.fill(split.batch([1, 2]), OutputRequest.of(FIELDS), ledger) == 0
     bytes_of = {f: int(row_sizes(f, teacher.shape, LENGTHS).sum()) * DTYPES[dtype].itemsize for f in FIELDS}
     assert ledger.bytes["cache"] == sum(bytes_of.values())
     assert (ledger.teacher_queries, ledger.cached_queries) == (8, 0)
     later, batch = Ledger(), split.batch([2, 0, 2])
-    cached(batch, Needs.of([LOGITS, HIDDEN]), later)
+    cached(batch, OutputRequest.of([LOGITS, HIDDEN]), later)
     assert not teacher.took
     assert (later.teacher_queries, later.cached_queries) == (0, 3)
     assert later.flops["teacher"] == later.bytes["teacher"] == later.seconds["teacher"] == 0
@@ -164,7 +178,7 @@ def test_filled_and_then_never_asked(teacher: Asked, split: Split, kept: Callabl
 
 def test_the_first_pass_answers_as_the_teacher_does(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     """In float32 and asked in the same composition: bit for bit."""
-    cached, batch, needs = kept(), split.batch([0, 2, 5]), Needs.of(FIELDS)
+    cached, batch, needs = kept(), split.batch([0, 2, 5]), OutputRequest.of(FIELDS)
     live = teacher.inner(batch, needs, Ledger())
     assert all(same(cached(batch, needs, Ledger()), live, batch) for _ in range(2))
 
@@ -173,38 +187,38 @@ def test_an_id_twice_in_a_batch_is_asked_and_written_once(
     teacher: Asked, split: Split, kept: Callable[..., Cached]
 ) -> None:
     cached, ledger, batch = kept((LOGITS,)), Ledger(), split.batch([2, 5, 2, 5, 2])
-    cached.fill(split.batch([5]), Needs(logits=True), Ledger())
+    cached.fill(split.batch([5]), OutputRequest(logits=True), Ledger())
     assert teacher.took == [([60], (LOGITS,))]
-    answer = cached(batch, Needs(logits=True), ledger)
+    answer = cached(batch, OutputRequest(logits=True), ledger)
     assert teacher.took == [([20], (LOGITS,))]
     assert (ledger.teacher_queries, ledger.cached_queries) == (1, 2)
     assert ledger.bytes["cache"] == 2 * 4 + 2 * 2 * 4  # written once, and read twice
-    assert same(answer, cached(batch, Needs(logits=True), Ledger()), batch, [LOGITS])
+    assert same(answer, cached(batch, OutputRequest(logits=True), Ledger()), batch, [LOGITS])
 
 
 def test_what_is_partly_cached(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     cached, batch = kept((LOGITS, HIDDEN, SCORES)), split.batch([0, 1, 2])
-    first = cached(split.batch([0, 2]), Needs.of([LOGITS, HIDDEN]), Ledger())
+    first = cached(split.batch([0, 2]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
     teacher.questions.clear()
     ledger = Ledger()
-    answer = cached(batch, Needs.of([LOGITS, SCORES]), ledger)
+    answer = cached(batch, OutputRequest.of([LOGITS, SCORES]), ledger)
     # logits miss one example and scores all of them, so all are asked about both; what stood stays
     assert teacher.took == [([30, 10, 20], (LOGITS, SCORES))]
     assert torch.equal(answer.logits[[0, 2]], first.logits)  # type: ignore[index,arg-type]
     assert (ledger.teacher_queries, ledger.cached_queries) == (3, 0)
     assert ledger.bytes["cache"] == 4 * (2 + 2 * (7 * 7 + 3 * 3 + 12 * 12)) + 4 * 2 * 2  # written, and read
-    assert ledger.flops["teacher"] == teacher.price(Needs.of([LOGITS, SCORES]), 3, 12)
-    cached(batch, Needs.of([LOGITS, HIDDEN, SCORES]), ledger)
+    assert ledger.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12)
+    cached(batch, OutputRequest.of([LOGITS, HIDDEN, SCORES]), ledger)
     assert teacher.took == [([10], (HIDDEN,))]  # one field of one example, and no layer behind it
-    assert ledger.flops["teacher"] == teacher.price(Needs.of([LOGITS, SCORES]), 3, 12) + teacher.price(
-        Needs.of([HIDDEN]), 1, 3
+    assert ledger.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12) + teacher.price(
+        OutputRequest.of([HIDDEN]), 1, 3
     )
     assert (ledger.teacher_queries, ledger.cached_queries) == (4, 2)
 
 
 def test_what_is_not_kept_is_asked_live(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     cached, batch, ledger = kept((LOGITS, HIDDEN)), split.batch([0, 1, 0]), Ledger()
-    needs = Needs.of([LOGITS, SCORES])
+    needs = OutputRequest.of([LOGITS, SCORES])
     live = teacher.inner(batch, needs, Ledger())
     assert same(cached(batch, needs, ledger), live, batch, [LOGITS, SCORES])
     assert teacher.took == [([30, 10, 30], (LOGITS, SCORES))]
@@ -213,8 +227,8 @@ def test_what_is_not_kept_is_asked_live(teacher: Asked, split: Split, kept: Call
     assert (ledger.teacher_queries, ledger.cached_queries) == (6, 0)
     assert ledger.bytes["cache"] == 4 * 2 * 2 + 4 * 2 * 3
     assert ledger.bytes["teacher"] == 4 * (3 * 2 + 2 * 3 * 2 * 7 * 7)
-    assert ledger.flops["teacher"] == teacher.price(needs, 3, 7) + teacher.price(Needs.of([SCORES]), 3, 7)
-    cached(batch, Needs.of([SCORES]), ledger)
+    assert ledger.flops["teacher"] == teacher.price(needs, 3, 7) + teacher.price(OutputRequest.of([SCORES]), 3, 7)
+    cached(batch, OutputRequest.of([SCORES]), ledger)
     assert teacher.took == [([30, 10, 30], (SCORES,))]
 
 
@@ -225,7 +239,7 @@ def test_what_others_keep_in_the_same_cache_is_not_ones_own(
     wide = kept((LOGITS,))
     narrow, later = Cached(teacher, wide.cache, [LOGITS]), Cached(teacher, wide.cache)
     wide.cache.widen([SCORES])
-    needs, batch = Needs.of([LOGITS, SCORES]), split.batch([0, 1])
+    needs, batch = OutputRequest.of([LOGITS, SCORES]), split.batch([0, 1])
     for one in (narrow, later):
         assert one.fields == {LOGITS}
         one(batch, needs, Ledger())
@@ -240,7 +254,7 @@ def test_unknown_examples_are_answered_and_not_written(
     cached, ledger = kept((LOGITS, HIDDEN)), Ledger()
     before = split.batch([0, 1, 2])
     batch = replace(before, ids=torch.tensor([30, 999, -1]))
-    for needs in (Needs.of([LOGITS, HIDDEN]), Needs.of([SCORES])):
+    for needs in (OutputRequest.of([LOGITS, HIDDEN]), OutputRequest.of([SCORES])):
         live = teacher.inner(before, needs, Ledger())
         for _ in range(2):
             assert same(cached(batch, needs, ledger), live, batch, needs.fields)
@@ -248,13 +262,13 @@ def test_unknown_examples_are_answered_and_not_written(
     assert [ids for ids, _ in teacher.took] == [[30, 999, -1], [999, -1], [30, 999, -1], [30, 999, -1]]
     assert ledger.cached_queries == 1
     assert cached.cache.has([LOGITS, HIDDEN], np.arange(8)).tolist() == [True] + [False] * 7
-    assert cached.fill(batch, Needs.of([LOGITS]), ledger) == 2
+    assert cached.fill(batch, OutputRequest.of([LOGITS]), ledger) == 2
 
 
 def test_examples_of_another_split_are_refused(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     other = replace(split.batch([0, 1, 2]), ids=torch.from_numpy(split.ids[[3, 4, 5]]))
     with pytest.raises(ValueError, match="other examples have these ids"):
-        kept()(other, Needs(logits=True), Ledger())
+        kept()(other, OutputRequest(logits=True), Ledger())
     assert not teacher.took
 
 
@@ -268,7 +282,7 @@ def test_answers_that_are_no_numbers_are_refused(
     value: float,
     writing: bool,
 ) -> None:
-    def damaged(batch: Batch, field: Field, answer: Tensor) -> Tensor:
+    def damaged(batch: Batch, field: OutputKey, answer: Tensor) -> Tensor:
         answer = answer.clone()
         if field == HIDDEN:
             answer[(batch.ids == 10) | (batch.ids == 70), 0] = value
@@ -279,13 +293,13 @@ def test_answers_that_are_no_numbers_are_refused(
     if not writing:
         monkeypatch.setattr(Cache, "writing", False)
     teacher.change = damaged
-    cached(split.batch([3]), Needs.of([LOGITS, HIDDEN]), Ledger())
+    cached(split.batch([3]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
     with pytest.raises(InputError, match=r"NaN or infinity \(hidden\) for the examples 10, 70: its weights"):
-        cached(split.batch([3, 0, 1, 6]), Needs.of([LOGITS, HIDDEN]), Ledger())
+        cached(split.batch([3, 0, 1, 6]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
     for field in (LOGITS, HIDDEN):
         assert cached.cache.has([field], np.arange(8)).tolist() == [i == 3 and writing for i in range(8)]
     teacher.change = lambda batch, field, answer: answer
-    cached(split.batch([3, 0, 1, 6]), Needs.of([LOGITS, HIDDEN]), Ledger())
+    cached(split.batch([3, 0, 1, 6]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
 
 
 @pytest.mark.parametrize("writing", [True, False])
@@ -294,9 +308,9 @@ def test_what_float16_cannot_hold(teacher: Asked, split: Split, kept: Callable[.
     first = kept((LOGITS,), "float16")
     cached = first if writing else kept((LOGITS,), "float16")
     with pytest.raises(InputError, match=r"\(logits\) for the examples 20 are larger than float16.*bfloat16 or float"):
-        cached(split.batch([1, 2]), Needs(logits=True), Ledger())
+        cached(split.batch([1, 2]), OutputRequest(logits=True), Ledger())
     for dtype in ("bfloat16", "float32"):
-        answer = kept((LOGITS,), dtype)(split.batch([1, 2]), Needs(logits=True), Ledger()).logits
+        answer = kept((LOGITS,), dtype)(split.batch([1, 2]), OutputRequest(logits=True), Ledger()).logits
         assert answer is not None
         assert answer[1] == pytest.approx(70_000, rel=0.01)
 
@@ -307,13 +321,13 @@ def test_an_answer_of_another_size_does_not_spill_over(
     cached = kept((HIDDEN, LOGITS))
     teacher.change = lambda batch, field, answer: torch.cat([answer, answer], -1)
     with pytest.raises(ValueError, match="bytes came for a row of"):
-        cached(split.batch([0, 1]), Needs.of([HIDDEN]), Ledger())
+        cached(split.batch([0, 1]), OutputRequest.of([HIDDEN]), Ledger())
 
 
 def test_a_damaged_row_is_asked_again_and_never_returned(
     teacher: Asked, split: Split, kept: Callable[..., Cached]
 ) -> None:
-    cached, batch, needs = kept(), split.batch([0, 1, 2]), Needs.of(FIELDS)
+    cached, batch, needs = kept(), split.batch([0, 1, 2]), OutputRequest.of(FIELDS)
     before = cached(batch, needs, Ledger())
     cached.cache.close()
     path = cached.cache.folder / "hidden-2.rows"
@@ -332,7 +346,7 @@ def test_a_damaged_row_is_asked_again_and_never_returned(
 
 def test_two_fill_one_cache(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     first, second = kept(), kept()
-    batch, needs = split.batch([4, 5]), Needs.of(FIELDS)
+    batch, needs = split.batch([4, 5]), OutputRequest.of(FIELDS)
     live = teacher.inner(batch, needs, Ledger())
     assert same(second(batch, needs, Ledger()), live, batch)
     assert same(first(batch, needs, Ledger()), live, batch)
@@ -345,7 +359,7 @@ def test_two_fill_one_cache(teacher: Asked, split: Split, kept: Callable[..., Ca
 
 def test_what_another_one_writes_is_answered_live(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     first, second = kept(), kept()
-    batch, needs = split.batch([4, 5]), Needs.of(FIELDS)
+    batch, needs = split.batch([4, 5]), OutputRequest.of(FIELDS)
     live = teacher.inner(batch, needs, Ledger())
     with first.cache._holding(4):
         for _ in range(2):
@@ -359,5 +373,5 @@ def test_it_stands_for_the_teacher(teacher: Asked, split: Split, kept: Callable[
     cached = kept(dtype="bfloat16")
     assert cached.shape == teacher.shape
     assert cached.fingerprint != kept(dtype="float16").fingerprint != teacher.fingerprint
-    assert cached.price(Needs(logits=True), 3, 5) == teacher.price(Needs(logits=True), 3, 5) > 0
+    assert cached.price(OutputRequest(logits=True), 3, 5) == teacher.price(OutputRequest(logits=True), 3, 5) > 0
     assert uncached(Cached(cached, cached.cache)) is uncached(teacher) is teacher

@@ -15,16 +15,20 @@ from ackd.models import Model
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.plan import DTYPES, make_plan, parse_size, readable, row_sizes
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import LAYERED, Batch, Field, Needs, Shape
+from ackd.types import LAYERED, Batch, OutputKey, OutputRequest, Shape
 
 SHAPE = Shape(layers=3, width=16, heads=2, classes=3, vocabulary=50)
-FIELDS = [Field("logits"), *(Field(kind, layer) for kind in LAYERED for layer in (0, 2)), Field("hidden", -1)]
+FIELDS = [
+    OutputKey("logits"),
+    *(OutputKey(kind, layer) for kind in LAYERED for layer in (0, 2)),
+    OutputKey("hidden", -1),
+]
 TYPES = {
-    "attention": Needs(attention=frozenset({0, 2})),
-    "logits": Needs(logits=True),
-    "hidden": Needs(hidden=frozenset({-1, 0, 2})),
-    "last": Needs(hidden=frozenset({2}), cls=frozenset({2})),
-    "relations": Needs(queries=frozenset({2}), keys=frozenset({2}), values=frozenset({2})),
+    "attention": OutputRequest(attention=frozenset({0, 2})),
+    "logits": OutputRequest(logits=True),
+    "hidden": OutputRequest(hidden=frozenset({-1, 0, 2})),
+    "last": OutputRequest(hidden=frozenset({2}), cls=frozenset({2})),
+    "relations": OutputRequest(queries=frozenset({2}), keys=frozenset({2}), values=frozenset({2})),
 }
 LENGTHS = np.array([7, 3, 12, 1, 5], np.int64)
 
@@ -34,7 +38,7 @@ def test_a_row_has_as_many_numbers_as_the_teacher_answers_without_padding(
 ) -> None:
     teacher = ModelTeacher(make_model(layers=3, classes=3))
     batch = make_batch(tuple(LENGTHS.tolist()), classes=3, extra=2)
-    answer = teacher(batch, Needs.of(FIELDS), Ledger())
+    answer = teacher(batch, OutputRequest.of(FIELDS), Ledger())
     mask = batch.mask.bool()
     for field in FIELDS:
         value = answer[field]
@@ -54,7 +58,7 @@ def test_the_plan_is_what_the_files_take(tmp_path: Path, dtype: str) -> None:
     cache = Cache(tmp_path, name="x", teacher="t", shape=SHAPE, examples=examples, fields=plan.fields, dtype=dtype)
     cache.close()
 
-    def on_disk(needs: Needs) -> int:
+    def on_disk(needs: OutputRequest) -> int:
         return sum((cache.folder / f"{kind}-{layer}.rows").stat().st_size for kind, layer in needs.fields)
 
     assert plan.types == {name: (on_disk(needs), True) for name, needs in TYPES.items()}
@@ -62,7 +66,7 @@ def test_the_plan_is_what_the_files_take(tmp_path: Path, dtype: str) -> None:
     assert plan.size < sum(size for size, _ in plan.types.values())  # hidden-2 is shared
 
 
-def numbers(fields: frozenset[Field]) -> int:
+def numbers(fields: frozenset[OutputKey]) -> int:
     """Counted one example at a time."""
     return sum(
         {"logits": 3, "cls": 16, "attention": 2 * n * n}.get(field.kind, 16 * n)
@@ -103,7 +107,7 @@ def test_the_plan_can_be_read() -> None:
 
 
 def test_types_that_need_nothing_of_a_teacher_fit() -> None:
-    assert make_plan({"none": Needs()}, SHAPE, LENGTHS, budget=1, dtype="float16").types == {"none": (0, True)}
+    assert make_plan({"none": OutputRequest()}, SHAPE, LENGTHS, budget=1, dtype="float16").types == {"none": (0, True)}
     assert str(make_plan({}, SHAPE, LENGTHS, budget=1, dtype="float16")) == "0 B to keep"
 
 

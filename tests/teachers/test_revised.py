@@ -21,10 +21,10 @@ from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, Partitioned, Revised, Swapped, uncached
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.revised import swapped
-from ackd.types import Batch, Field, Needs, Outputs, Shape, Teacher
+from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Shape, Teacher
 
-LOGITS = Needs(logits=True)
-MORE = Needs(logits=True, cls=frozenset({3}), hidden=frozenset({1}))
+LOGITS = OutputRequest(logits=True)
+MORE = OutputRequest(logits=True, cls=frozenset({3}), hidden=frozenset({1}))
 
 
 class Fixed:
@@ -35,10 +35,10 @@ class Fixed:
         self.fingerprint = name
         self.shape = Shape(2, 8, 2, self.logits.shape[1], 50)
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         return Outputs(self.logits[batch.ids])
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return float(size)
 
 
@@ -52,7 +52,7 @@ def batch(make_batch: Callable[..., Batch]) -> Batch:
     return make_batch(classes=3)
 
 
-def logits(teacher: Teacher, batch: Batch, needs: Needs = LOGITS) -> Tensor:
+def logits(teacher: Teacher, batch: Batch, needs: OutputRequest = LOGITS) -> Tensor:
     answer = teacher(batch, needs, Ledger()).logits
     assert answer is not None
     return answer
@@ -76,7 +76,7 @@ def test_everything_but_logits_passes_through(name: str, teacher: ModelTeacher, 
     assert torch.equal(only.cls[3], there.cls[3])
     assert around.shape == teacher.shape
     assert uncached(around) is uncached(Swapped(around)) is teacher
-    hidden = Needs(hidden=frozenset({1}))
+    hidden = OutputRequest(hidden=frozenset({1}))
     assert around.price(hidden, 3, 5) == teacher.price(hidden, 3, 5) > 0
 
 
@@ -149,7 +149,7 @@ def test_it_goes_around_a_cache(teacher: ModelTeacher, tmp_path: Path) -> None:
         teacher=teacher.fingerprint,
         shape=teacher.shape,
         examples=Examples(split.ids, split.lengths, split.fingerprint),
-        fields=(Field("logits"),),
+        fields=(OutputKey("logits"),),
         dtype="float32",
     )
     around, ledger = Revised(Cached(teacher, cache)), Ledger()

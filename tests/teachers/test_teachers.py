@@ -29,7 +29,7 @@ from ackd.models import Meter, Model, shape_of
 from ackd.teachers import ModelTeacher
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import EMBEDDINGS, Batch, Field, Needs, Outputs, Selection
+from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Selection
 
 HEADS, LAYERS, WINDOW = 3, 4, 4
 SIZES: dict[str, Any] = {
@@ -150,7 +150,7 @@ def test_logits_and_hidden_states_are_the_models_own(family: str, full: bool, ba
     twin = copy.deepcopy(model)
     layers = frozenset(range(EMBEDDINGS, LAYERS))
     with torch.no_grad():
-        outputs = models.run(model, batch, Needs(logits=True, cls=layers, hidden=layers))
+        outputs = models.run(model, batch, OutputRequest(logits=True, cls=layers, hidden=layers))
         expected = twin(**batch.inputs, output_hidden_states=True)
     assert outputs.logits is not None
     assert torch.allclose(outputs.logits, expected.logits, atol=1e-5)
@@ -172,7 +172,7 @@ def test_scores_queries_keys_and_values_make_up_eager_attention(
     model = model_of(family).eval()
     twin = eager_copy(model)
     layers = frozenset(range(LAYERS))
-    needs = Needs(True, attention=layers, queries=layers, keys=layers, values=layers)
+    needs = OutputRequest(True, attention=layers, queries=layers, keys=layers, values=layers)
     found: list[Any] = []
     with torch.no_grad():
         outputs = models.run(model, batch, needs)
@@ -196,7 +196,7 @@ def test_a_student_has_the_gradients_of_an_untouched_model(family: str, batch: B
     model = model_of(family).train()
     twin = eager_copy(model)
     attention = frozenset({1, 2} if family in WITH_ATTENTION else ())
-    outputs = models.run(model, batch, Needs(True, hidden=frozenset({EMBEDDINGS, 1}), attention=attention))
+    outputs = models.run(model, batch, OutputRequest(True, hidden=frozenset({EMBEDDINGS, 1}), attention=attention))
     expected = twin(**batch.inputs, output_hidden_states=True, output_attentions=True)
     valid = batch.mask.bool()
     assert outputs.logits is not None
@@ -224,7 +224,7 @@ def test_layers_behind_the_last_one_needed_do_not_run(
     head = [module for name, module in model.named_modules() if name == "classifier" or name.endswith(".pooler")]
     with torch.no_grad():
         before = copy.deepcopy(model)(**batch.inputs).logits
-        for needs in (Needs(hidden=frozenset({layer})), Needs(cls=frozenset({layer}))):
+        for needs in (OutputRequest(hidden=frozenset({layer})), OutputRequest(cls=frozenset({layer}))):
             heads_run: list[int] = []
             handles = [module.register_forward_pre_hook(lambda *_: heads_run.append(1)) for module in head]  # noqa: B023
             ran = inputs_of(model, family, batch, lambda: models.run(model, batch, needs))  # noqa: B023
@@ -232,7 +232,7 @@ def test_layers_behind_the_last_one_needed_do_not_run(
             assert not heads_run
             for handle in handles:
                 handle.remove()
-        after = models.run(model, batch, Needs(logits=True)).logits
+        after = models.run(model, batch, OutputRequest(logits=True)).logits
         assert after is not None
         assert torch.allclose(after, before, atol=1e-5)
         assert torch.allclose(model(**batch.inputs).logits, before, atol=1e-5)
@@ -259,9 +259,9 @@ def test_scores_are_made_only_where_they_are_asked_for(family: str, make_batch: 
     layers = frozenset(range(LAYERS))
     scores = (2, HEADS, 11, 11)
     for needs, made in (
-        (Needs(logits=True), False),
-        (Needs(logits=True, cls=layers, hidden=layers, queries=layers, keys=layers, values=layers), False),
-        (Needs(logits=True, attention=frozenset({1})), True),
+        (OutputRequest(logits=True), False),
+        (OutputRequest(logits=True, cls=layers, hidden=layers, queries=layers, keys=layers, values=layers), False),
+        (OutputRequest(logits=True, attention=frozenset({1})), True),
     ):
         with Products() as products:
             models.run(model, batch, needs)
@@ -271,18 +271,18 @@ def test_scores_are_made_only_where_they_are_asked_for(family: str, make_batch: 
 @pytest.mark.parametrize("kind", ["attention", "queries", "keys", "values"])
 @pytest.mark.parametrize("family", WITHOUT)
 def test_a_family_without_attention_says_so(family: str, kind: str, make_batch: Callable[..., Batch]) -> None:
-    model, needs = model_of(family), Needs.of([Field("logits"), Field(kind, 1)])
+    model, needs = model_of(family), OutputRequest.of([OutputKey("logits"), OutputKey(kind, 1)])
     assert models.cannot_give(model, needs) == f"a deberta-v2 cannot give its {kind}"
     with pytest.raises(InputError, match=rf"^a deberta-v2 cannot give its {kind}$"):
         models.run(model, make_batch(), needs)
-    assert models.cannot_give(model, Needs(True, cls=frozenset({0}), hidden=frozenset({EMBEDDINGS, 3}))) == ""
+    assert models.cannot_give(model, OutputRequest(True, cls=frozenset({0}), hidden=frozenset({EMBEDDINGS, 3}))) == ""
 
 
 @attentive
 def test_the_others_give_everything(family: str) -> None:
     layers = frozenset(range(LAYERS))
     model = model_of(family).train()
-    everything = Needs(True, layers, layers | {EMBEDDINGS}, layers, layers, layers, layers)
+    everything = OutputRequest(True, layers, layers | {EMBEDDINGS}, layers, layers, layers, layers)
     assert models.cannot_give(model, everything) == ""
     assert model.training
 

@@ -23,7 +23,7 @@ from ackd.training.budget import afford
 from ackd.training.distillation import Distillation
 from ackd.training.loop import distill
 from ackd.training.order import Order
-from ackd.types import NO_TOKEN, Needs, Selection
+from ackd.types import NO_TOKEN, OutputRequest, Selection
 
 INPUTS = 16  # tokens that a chunk is read in
 BATCH = 4
@@ -99,7 +99,7 @@ def test_vanilla_kd_has_the_published_share_of_the_steps(
     step = 3 * forward(student) + forward(teacher)
     steps = int(budget // step)
     assert afford(taught, KD, budget, seed=0) == (steps, steps * step, predicted(taught, steps))
-    counted = [Meter(one)(Needs(logits=True)).per_token for one in (student, teacher)]
+    counted = [Meter(one)(OutputRequest(logits=True)).per_token for one in (student, teacher)]
     assert counted == [2 * weights(student), 2 * weights(teacher)]
     share = 3 * counted[0] / (3 * counted[0] + counted[1])
     assert share == pytest.approx(6 * weights(student) / (6 * weights(student) + 2 * weights(teacher)), rel=1e-12)
@@ -140,7 +140,7 @@ def test_too_little_for_a_step_is_refused(corpus: Corpus, make: Callable[[int, i
 
 def test_dynamic_kds_published_flops_are_those_of_its_models() -> None:
     """2.8: 12 layers of BERT-base teach 6, 128 tokens: 45.1B in full, of a tenth 14.7B as in the paper, 24.9B run."""
-    needs = Needs(logits=True)
+    needs = OutputRequest(logits=True)
     teacher, student = (bert(layers)(needs).forward(1, 128) / 1e9 for layers in (12, 6))
     assert [teacher, student] == pytest.approx([22.5, 11.3], rel=0.015)
     full, tenth = Ledger(), Ledger()

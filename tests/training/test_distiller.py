@@ -19,11 +19,11 @@ from ackd.teachers import ModelTeacher
 from ackd.training.distiller import Distiller
 from ackd.training.recipe import Recipe
 from ackd.training.student import Student
-from ackd.types import LAYERED, Batch, Field, Needs, Outputs, Selection
+from ackd.types import LAYERED, Batch, OutputKey, OutputRequest, Outputs, Selection
 from tests.learned import weights
 from tests.watched import Watched
 
-Fields = set[Field]
+Fields = set[OutputKey]
 
 
 def small(layers: int, seed: int, *, width: int = 16) -> Model:
@@ -76,15 +76,15 @@ def make_distiller(
     )
 
 
-def asked(distiller: Distiller, place: int = 0) -> list[Needs]:
+def asked(distiller: Distiller, place: int = 0) -> list[OutputRequest]:
     teacher = distiller.teachers[place]
     assert isinstance(teacher, Watched)
     return teacher.needs
 
 
 def kept(outputs: Outputs) -> Fields:
-    logits = set() if outputs.logits is None else {Field("logits")}
-    return logits | {Field(kind, layer) for kind in LAYERED for layer in getattr(outputs, kind)}
+    logits = set() if outputs.logits is None else {OutputKey("logits")}
+    return logits | {OutputKey(kind, layer) for kind in LAYERED for layer in getattr(outputs, kind)}
 
 
 def watch(distiller: Distiller, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[Fields, Fields]]]:
@@ -113,7 +113,7 @@ def test_labels_alone_never_ask_the_teacher(make_batch: Callable[..., Batch], mo
     assert torch.equal(report.loss, report.labels)
     ledger = distiller.ledger
     assert ledger.flops["teacher"] == ledger.flops["knowledge"] == ledger.teacher_queries == 0
-    assert ledger.flops["student"] == 3 * Meter(small(2, seed=0))(Needs(logits=True)).forward(3, 7)
+    assert ledger.flops["student"] == 3 * Meter(small(2, seed=0))(OutputRequest(logits=True)).forward(3, 7)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,7 +127,7 @@ def test_one_type_asks_for_its_own_needs_alone(
     assert asked(distiller) == [one.teacher_needs]
     assert {other: len(those) for other, those in calls.items()} == {other: int(other == name) for other in NAMES}
     student, teacher = calls[name][0]
-    assert student == {Field("logits"), *one.student_needs.fields}
+    assert student == {OutputKey("logits"), *one.student_needs.fields}
     assert teacher == set(one.teacher_needs.fields)
     assert distiller.ledger.teacher_queries == 3
 
@@ -145,7 +145,7 @@ def test_without_one_type_nothing_is_asked_for_it(
     assert {field for needs in asked(distiller) for field in needs.fields} == {
         field for one in others for field in one.teacher_needs.fields
     }
-    student = {Field("logits"), *(field for one in others for field in one.student_needs.fields)}
+    student = {OutputKey("logits"), *(field for one in others for field in one.student_needs.fields)}
     assert all(calls[one.name][0][0] == student for one in others)
 
 
@@ -179,7 +179,7 @@ def test_the_gradient_norm_covers_student_and_projections(make_batch: Callable[.
     batch, selection = make_batch((6, 4, 2)), Selection.of("hidden")
     distiller, twin = make_distiller(width=8, clip=1e-3), make_distiller(width=8)
     one = twin.knowledge["hidden"]
-    student = run(twin.student.model, batch, Needs(logits=True) | one.student_needs)
+    student = run(twin.student.model, batch, OutputRequest(logits=True) | one.student_needs)
     answer = twin.teachers[0](batch, one.teacher_needs, Ledger())
     assert student.logits is not None
     loss = F.cross_entropy(student.logits, batch.labels) + one(student, answer, batch).mean()
@@ -206,12 +206,12 @@ def test_several_teachers_are_weighed_and_each_is_asked_for_its_own(make_batch: 
     report = distiller.step([batch], Selection({"logits@1": 0.5, "hidden@2": 2.0}))
     expected = labels + 0.25 * 0.5 * kl + 3.0 * 2.0 * hidden
     assert report.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert asked(distiller, 0) == [Needs(logits=True)]
-    assert asked(distiller, 1) == [Needs(hidden=frozenset({0, 1}))]
+    assert asked(distiller, 0) == [OutputRequest(logits=True)]
+    assert asked(distiller, 1) == [OutputRequest(hidden=frozenset({0, 1}))]
     assert distiller.ledger.teacher_queries == 6
     distiller.step([batch], Selection.of("logits@2", "attention@2"))
     assert len(asked(distiller, 0)) == 1
-    assert asked(distiller, 1)[1] == Needs(logits=True, attention=frozenset({0, 1}))
+    assert asked(distiller, 1)[1] == OutputRequest(logits=True, attention=frozenset({0, 1}))
 
 
 @pytest.mark.parametrize("width", [16, 8])
@@ -255,12 +255,12 @@ def test_the_teacher_is_outside_the_student(make_batch: Callable[..., Batch]) ->
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     mine = {id(p) for group in distiller.student.optimizer.param_groups for p in group["params"]}
     assert not mine & {id(p) for p in teacher.parameters()}
-    first = watched(make_batch(), Needs(logits=True), Ledger()).logits
+    first = watched(make_batch(), OutputRequest(logits=True), Ledger()).logits
     for _ in range(3):
         distiller.step([make_batch()], Selection.of(*NAMES))
     assert not teacher.training
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
-    again = watched(make_batch(), Needs(logits=True), Ledger()).logits
+    again = watched(make_batch(), OutputRequest(logits=True), Ledger()).logits
     assert first is not None
     assert again is not None
     assert torch.equal(first, again)

@@ -23,7 +23,7 @@ from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.cached import _Answer
 from ackd.training.distillation import Distillation
 from ackd.training.loop import distill
-from ackd.types import Batch, Field, Needs, Outputs, Selection, Shape, Teacher
+from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Selection, Shape, Teacher
 from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
@@ -57,11 +57,11 @@ class Poisoned:
     def shape(self) -> Shape:
         return self.inner.shape
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         answer = self.inner(batch, needs, ledger)
         bad = torch.tensor([int(example) in self.examples for example in batch.ids])
 
-        def poison(field: Field) -> Tensor:
+        def poison(field: OutputKey) -> Tensor:
             value = answer[field]
             if field.kind != self.kind:
                 return value
@@ -69,7 +69,7 @@ class Poisoned:
 
         return Outputs.of({field: poison(field) for field in needs.fields})
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.inner.price(needs, size, length)
 
 
@@ -88,7 +88,7 @@ class Late:
 @pytest.mark.parametrize("students", [1, 2])
 def test_what_is_on_its_way_into_a_cache_is_kept_at_the_end_of_a_phase(tmp_path: Path, students: int) -> None:
     (teacher,), train = make().teachers, make().task.train
-    examples, logits = Examples(train.ids, train.lengths, train.fingerprint), Field("logits")
+    examples, logits = Examples(train.ids, train.lengths, train.fingerprint), OutputKey("logits")
     cache = Cache(
         tmp_path, name="x", teacher=teacher.fingerprint, shape=teacher.shape, examples=examples, fields=[logits]
     )

@@ -24,7 +24,7 @@ from ackd.tasks import Split, Task, TaskSpec
 from ackd.training.distillation import Distillation
 from ackd.training.journal import ENTRIES, Journal
 from ackd.training.measuring import correlation, judge
-from ackd.types import Batch, EvalResult, Needs, Outputs, Selection
+from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Selection
 
 Array = NDArray[np.float64]
 NEW = ("probability", "divergence", "teacher_correlation", "label_correlation")
@@ -156,7 +156,7 @@ def test_nothing_of_a_language_model_is_compared() -> None:
 def logits_of(model: Any, split: Split) -> Array:
     model.eval()
     with torch.no_grad():
-        logits = run(model, split.batch(range(len(split))), Needs(logits=True)).logits
+        logits = run(model, split.batch(range(len(split))), OutputRequest(logits=True)).logits
     assert logits is not None
     return logits.double().numpy()
 
@@ -193,7 +193,7 @@ class Counted:
         self.shape, self.fingerprint, self.price = self.inner.shape, "counted", self.inner.price
         self.examples = 0
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         self.examples += len(batch.ids)
         return self.inner(batch, needs, ledger)
 

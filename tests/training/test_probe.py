@@ -31,7 +31,7 @@ from ackd.training import probe
 from ackd.training.distillation import Distillation
 from ackd.training.gradients import Compass
 from ackd.training.journal import ENTRIES, Journal
-from ackd.types import LABELS, Batch, Needs, Outputs, Selection, Shape
+from ackd.types import LABELS, Batch, OutputRequest, Outputs, Selection, Shape
 from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
@@ -49,13 +49,13 @@ class Knowing:
     def shape(self) -> Shape:
         return Shape(4, 16, 2, self.classes, 50)
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         ledger.spend("teacher", 7.0 * len(batch.ids))
         drawn = torch.tensor([np.random.default_rng(int(one)).random() for one in batch.ids])
         said = torch.where(drawn < self.share, batch.labels, (batch.labels + 1) % self.classes)
         return Outputs(logits=self.sure * nn.functional.one_hot(said, self.classes).float())
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return 7.0 * size
 
 
@@ -149,7 +149,7 @@ def test_of_a_regression_they_are_correlations() -> None:
     task = few(own_words(parts.task, regression=True))
 
     class Shifted(Knowing):
-        def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+        def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
             drawn = torch.tensor([np.random.default_rng(int(one)).normal() for one in batch.ids])
             return Outputs(logits=(5 - self.share * batch.labels + 0.05 * drawn)[:, None])
 
@@ -256,10 +256,10 @@ def test_what_they_take_is_on_the_bill_once() -> None:
     def passes(forward: Callable[[int, int], float], split: tasks.Split) -> float:
         return sum(forward(len(group), int(split.lengths[group].max())) for group in split.by_length(32))
 
-    states = meter(Needs(hidden=frozenset({1}))).forward
+    states = meter(OutputRequest(hidden=frozenset({1}))).forward
     student = passes(states, task.train) + passes(states, task.reward)
     (teacher,) = training.teachers
-    asked = passes(lambda size, length: teacher.price(Needs(logits=True), size, length), task.reward)
+    asked = passes(lambda size, length: teacher.price(OutputRequest(logits=True), size, length), task.reward)
     fit = 2 * 344 * 32 * 32 + 9 * 32**3
     assert training.ledger.flops["probe"] == pytest.approx(student + asked + fit, rel=1e-12)
     assert training.ledger.flops["reward"] == training.ledger.flops["student"] == 0
@@ -339,8 +339,8 @@ def test_cosines_are_those_of_gradients_taken_one_by_one() -> None:
 
     def gradient(name: str) -> torch.Tensor:
         start.zero_grad()
-        needs = projections[name].student_needs if name != LABELS else Needs(logits=True)
-        outputs = models.run(start.train(), batch, needs | Needs(logits=True))
+        needs = projections[name].student_needs if name != LABELS else OutputRequest(logits=True)
+        outputs = models.run(start.train(), batch, needs | OutputRequest(logits=True))
         assert outputs.logits is not None
         if name == LABELS:
             nn.functional.cross_entropy(outputs.logits, batch.labels).backward()
@@ -366,10 +366,10 @@ def test_a_type_is_compared_on_the_last_layer_that_it_reaches() -> None:
     model, one = parts.student.model, parts.distiller.knowledge["hidden"]
     compass = Compass(model, Meter(model))
     low = copy.copy(one)
-    low.student_needs = Needs(hidden=frozenset({0}))
+    low.student_needs = OutputRequest(hidden=frozenset({0}))
     assert compass.reached([one, low]) == {"hidden": 0}
     batch = parts.task.train.batch(range(8))
-    outputs = models.run(model.eval(), batch, Needs(logits=True, hidden=frozenset({0})))
+    outputs = models.run(model.eval(), batch, OutputRequest(logits=True, hidden=frozenset({0})))
     assert outputs.logits is not None
     labels = nn.functional.cross_entropy(outputs.logits, batch.labels)
     pulls = compass([low], {"hidden": outputs.hidden[0].square().mean(), LABELS: labels})
@@ -427,7 +427,7 @@ class Reading(Knowing):
         super().__init__(share, len(order))
         self.order = order
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         logits = super().__call__(batch, needs, ledger).logits
         assert logits is not None
         return Outputs(logits=logits[:, list(self.order)])
@@ -436,7 +436,7 @@ class Reading(Knowing):
 class Constant(Knowing):
     """A teacher that always says the same."""
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         said = torch.full((len(batch.ids),), int(self.share))
         return Outputs(logits=nn.functional.one_hot(said, self.classes).float())
 

@@ -13,12 +13,12 @@ from ackd.knowledge import label_loss
 from ackd.models import Model, run
 from ackd.training.recipe import Recipe
 from ackd.training.student import Student
-from ackd.types import Batch, Needs
+from ackd.types import Batch, OutputRequest
 
 
 def learn(student: Student, batch: Batch, steps: int) -> None:
     for _ in range(steps):
-        logits = run(student.model, batch, Needs(logits=True)).logits
+        logits = run(student.model, batch, OutputRequest(logits=True)).logits
         assert logits is not None
         label_loss(logits, batch.labels).mean().backward()
         student.update()

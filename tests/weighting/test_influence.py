@@ -12,7 +12,7 @@ from ackd.errors import InputError
 from ackd.knowledge import Logits
 from ackd.ledger import Ledger
 from ackd.tasks import Split
-from ackd.types import LABELS, Batch, Needs, Outputs, Shape
+from ackd.types import LABELS, Batch, OutputRequest, Outputs, Shape
 from ackd.weighting.influence import Distilled, influence
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
@@ -31,13 +31,13 @@ class Linear:
         self.shape = Shape(2, WIDTH, 1, CLASSES, 50)
         self.fingerprint = "linear"
 
-    def __call__(self, batch: Batch, needs: Needs, ledger: Ledger) -> Outputs:
-        assert needs == Needs(logits=True, cls=frozenset({1}))
+    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+        assert needs == OutputRequest(logits=True, cls=frozenset({1}))
         ledger.teacher_queries += len(batch.ids)
         features = self.features[batch.ids]
         return Outputs(features @ self.weights.T, cls={1: features})
 
-    def price(self, needs: Needs, size: int, length: int) -> float:
+    def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return 0.0
 
     def gradients(self, split: Split) -> Tensor:

@@ -24,7 +24,7 @@ from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import LABELS, Batch, Knowledge, Needs, Outputs, Selection
+from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Selection
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 from tests.learned import weights
@@ -247,7 +247,7 @@ def test_a_thinned_batch_is_the_plain_step_on_what_is_kept(make_batch: Callable[
     assert torch.equal(one.loss, other.loss)
     assert torch.equal(weights(thinned), weights(alone))
     assert asked(thinned) == [[batch.ids[row].item() for row in rows]]
-    scoring = thinned.meter(Needs(logits=True)).forward(*batch.shape)
+    scoring = thinned.meter(OutputRequest(logits=True)).forward(*batch.shape)
     assert thinned.ledger.flops["student"] - alone.ledger.flops["student"] == scoring
 
 
@@ -259,8 +259,8 @@ def test_price_and_accounts_are_the_closed_forms(make_batch: Callable[..., Batch
     batch, pick = make_batch((length,) * size), Pick("margin", keep)
     distiller = make(("logits",), **({"thin": pick} if thin else {"weighting": PickedRows(pick)}))
     distiller.step([batch, batch], Selection.of("logits"))
-    student = meter()(Needs(logits=True)).forward(size, length)
-    teacher = frozen().price(Needs(logits=True), size, length)
+    student = meter()(OutputRequest(logits=True)).forward(size, length)
+    teacher = frozen().price(OutputRequest(logits=True), size, length)
     ran = student + 2 * keep * student if thin else 2 * student
     accounts = {"as_run": ran + keep * teacher, "as_in_paper": student + keep * (teacher + student)}
     ledger = distiller.ledger
@@ -274,7 +274,7 @@ def test_price_and_accounts_are_the_closed_forms(make_batch: Callable[..., Batch
 
 
 def test_accounts_know_labels_alone_shorter_picks_and_both_kinds_at_once(make_batch: Callable[..., Batch]) -> None:
-    logits = Needs(logits=True)
+    logits = OutputRequest(logits=True)
     student = meter()(logits)
     whole = student.forward(6, 7)
     alone = make(weighting=PickedRows(Pick("margin", 0.5)))
@@ -346,9 +346,9 @@ def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch:
     monkeypatch.setattr(train, "batch", batch)
     training.advance(Selection.of("logits"), 8)
     assert len(shapes) == 8
-    student, teacher = training._meter(Needs(logits=True)), training.teachers[0]
+    student, teacher = training._meter(OutputRequest(logits=True)), training.teachers[0]
     expected = sum(
-        3 * student.forward(size, length) + teacher.price(Needs(logits=True), int(keep * size), length)
+        3 * student.forward(size, length) + teacher.price(OutputRequest(logits=True), int(keep * size), length)
         for size, length in shapes
     )
     assert training.costs.price == pytest.approx(expected, rel=1e-9)

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.errors import InputError, unknown
-from ackd.types import Field, Needs, Shape
+from ackd.types import OutputKey, OutputRequest, Shape
 
 Rows = NDArray[np.int64]
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def row_sizes(field: Field, shape: Shape, lengths: Rows) -> Rows:
+def row_sizes(field: OutputKey, shape: Shape, lengths: Rows) -> Rows:
     """Numbers in each example's row of a field."""
     if field.kind == "logits":
         return np.full_like(lengths, shape.classes)
@@ -33,7 +33,7 @@ class Plan:
     """Which knowledge types' answers are kept."""
 
     types: Mapping[str, tuple[int, bool]]  # by name: bytes of all that the type needs, and whether that is kept
-    fields: frozenset[Field]  # everything kept; types share what they have in common
+    fields: frozenset[OutputKey]  # everything kept; types share what they have in common
     size: int  # bytes of it
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Plan:
         return "\n".join([f"{readable(self.size)} to keep", *lines])
 
 
-def make_plan(types: Mapping[str, Needs], shape: Shape, lengths: Rows, *, budget: int, dtype: str) -> Plan:
+def make_plan(types: Mapping[str, OutputRequest], shape: Shape, lengths: Rows, *, budget: int, dtype: str) -> Plan:
     """The types that fit a budget, the smallest first; what they share is counted once.
 
     Args:
@@ -61,11 +61,11 @@ def make_plan(types: Mapping[str, Needs], shape: Shape, lengths: Rows, *, budget
     if dtype not in DTYPES:
         raise unknown("number format", dtype, DTYPES)
 
-    def size_of(fields: frozenset[Field]) -> int:
+    def size_of(fields: frozenset[OutputKey]) -> int:
         return sum(int(row_sizes(field, shape, lengths).sum()) for field in fields) * DTYPES[dtype].itemsize
 
     sizes = {name: size_of(frozenset(needs.fields)) for name, needs in types.items()}
-    kept: frozenset[Field] = frozenset()
+    kept: frozenset[OutputKey] = frozenset()
     for name in sorted(types, key=lambda name: sizes[name]):
         wider = kept | frozenset(types[name].fields)
         if size_of(wider) <= budget:

@@ -40,7 +40,7 @@ from torch import Tensor
 from ackd.errors import InputError, not_finite
 from ackd.teachers.cache.column import Column
 from ackd.teachers.cache.plan import DTYPES, Rows, readable, row_sizes
-from ackd.types import Field, Shape
+from ackd.types import OutputKey, Shape
 
 logger = logging.getLogger("ackd")
 
@@ -90,16 +90,16 @@ class Cache:
         teacher: str,
         shape: Shape,
         examples: Examples,
-        fields: Iterable[Field],
+        fields: Iterable[OutputKey],
         dtype: str = "float16",
     ) -> None:
-        self.shape, self.examples, self.fields = shape, examples, frozenset[Field]()
+        self.shape, self.examples, self.fields = shape, examples, frozenset[OutputKey]()
         self.dtype = DTYPES[dtype]
         self.damaged = 0  # rows that did not fit their checksum
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{name}-{key}"
-        self._columns: dict[Field, Column] = {}
+        self._columns: dict[OutputKey, Column] = {}
         self._lock: int | None = None
         self._owner = os.getpid()
         try:
@@ -121,7 +121,7 @@ class Cache:
                 return False
         return self._lock is not None
 
-    def has(self, fields: Iterable[Field], rows: Rows) -> NDArray[np.bool_]:
+    def has(self, fields: Iterable[OutputKey], rows: Rows) -> NDArray[np.bool_]:
         """Which of the rows can be read whole, for all of the fields."""
         there = rows >= 0
         for field in fields:
@@ -134,7 +134,7 @@ class Cache:
             self.damaged += damaged
         return there
 
-    def read(self, field: Field, rows: Rows, length: int, *, pinned: bool = False) -> Tensor:
+    def read(self, field: OutputKey, rows: Rows, length: int, *, pinned: bool = False) -> Tensor:
         """Some rows of a field that `has` found, padded to `length` with finite numbers, in the cache's dtype.
 
         Args:
@@ -160,7 +160,7 @@ class Cache:
         tokens = np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // width)[:, None]
         return _chosen(flat.view(-1, width), tokens.reshape(-1), pinned).view(len(rows), length, width)
 
-    def write(self, rows: Rows, answers: Mapping[Field, Tensor]) -> int:
+    def write(self, rows: Rows, answers: Mapping[OutputKey, Tensor]) -> int:
         """Writes those rows that are not there yet, and says how many bytes that were.
 
         What another process writes at this moment is left to it.
@@ -183,7 +183,7 @@ class Cache:
             missing = np.flatnonzero(~self.has(answers, rows)).tolist()
             return sum(self._write(int(rows[place]), place, answers) for place in missing)
 
-    def _write(self, row: int, place: int, answers: Mapping[Field, Tensor]) -> int:
+    def _write(self, row: int, place: int, answers: Mapping[OutputKey, Tensor]) -> int:
         """Writes what is missing of a row, unless another process does; the bytes that it took."""
         written = 0
         with self._holding(row) as mine:
@@ -216,7 +216,7 @@ class Cache:
         finally:
             fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _range(fcntl.F_UNLCK, row))
 
-    def check(self, ids: Rows, lengths: Rows, answers: Mapping[Field, Tensor]) -> None:
+    def check(self, ids: Rows, lengths: Rows, answers: Mapping[OutputKey, Tensor]) -> None:
         """Looks whether answers in the cache's dtype are numbers.
 
         Raises:
@@ -233,7 +233,7 @@ class Cache:
                     not_finite(field.kind, ids[bad].tolist(), overflow=not nan and self.dtype == torch.float16)
                 )
 
-    def widen(self, fields: Iterable[Field]) -> None:
+    def widen(self, fields: Iterable[OutputKey]) -> None:
         """Keeps these as well.
 
         Raises:
@@ -253,7 +253,7 @@ class Cache:
             os.close(self._lock)
             self._lock = None
 
-    def _open(self, manifest: dict[str, Any], fields: frozenset[Field]) -> None:
+    def _open(self, manifest: dict[str, Any], fields: frozenset[OutputKey]) -> None:
         path = self.folder / "manifest.json"
         if not path.exists():
             self._make(path, manifest)
@@ -285,7 +285,7 @@ class Cache:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)  # others that make it at this moment write the same
 
-    def _reserve(self, fields: Iterable[Field]) -> None:
+    def _reserve(self, fields: Iterable[OutputKey]) -> None:
         """Makes the files of fields that have none yet, if the disk can hold them."""
         new = [field for field in fields if not self._complete(field)]
         needed, free = sum(self._bytes(field) for field in new), shutil.disk_usage(self.folder).free
@@ -313,7 +313,7 @@ class Cache:
                 "smaller budget, and run again: it goes on from there"
             ) from error
 
-    def _files(self, field: Field) -> tuple[tuple[Path, int], tuple[Path, int]]:
+    def _files(self, field: OutputKey) -> tuple[tuple[Path, int], tuple[Path, int]]:
         """A field's rows and their checksums, with their sizes."""
         stem = self.folder / f"{field.kind}-{field.layer}"
         return (
@@ -321,13 +321,13 @@ class Cache:
             (stem.with_suffix(".sums"), 4 * len(self.examples.ids)),
         )
 
-    def _complete(self, field: Field) -> bool:
+    def _complete(self, field: OutputKey) -> bool:
         return all(path.exists() and path.stat().st_size == size for path, size in self._files(field))
 
-    def _bytes(self, field: Field) -> int:
+    def _bytes(self, field: OutputKey) -> int:
         return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
 
-    def _column(self, field: Field) -> Column | None:
+    def _column(self, field: OutputKey) -> Column | None:
         if field not in self._columns:
             if not self._complete(field):
                 return None
@@ -348,7 +348,7 @@ def _range(kind: int, row: int) -> bytes:
     return struct.pack("@hhqqi0q", kind, os.SEEK_SET, row, 1, 0)
 
 
-def _unpadded(field: Field, value: Tensor, length: int) -> Tensor:
+def _unpadded(field: OutputKey, value: Tensor, length: int) -> Tensor:
     """One example's answer without padding."""
     if field.kind in ("logits", "cls"):
         return value
