@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from ackd.training.loop import distill as distill
     from ackd.types import Batch as Batch
     from ackd.types import Knowledge as Knowledge
+    from ackd.types import ModelDims as ModelDims
     from ackd.types import OutputRequest as OutputRequest
     from ackd.types import Outputs as Outputs
     from ackd.types import Selection as Selection
-    from ackd.types import Shape as Shape
     from ackd.types import Teacher as Teacher
 
 __version__ = "0.1.0"

@@ -294,7 +294,7 @@ class EvalResult:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelDims:
     """The sizes of a transformer that knowledge and cost depend on."""
 
     layers: int
@@ -308,7 +308,7 @@ class Teacher(Protocol):
     """Anything that answers a batch with outputs."""
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """The sizes of what it answers with."""
         ...
 

@@ -39,13 +39,13 @@ from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import EMBEDDINGS, Batch, Knowledge, Shape, Teacher, union
+from ackd.types import EMBEDDINGS, Batch, Knowledge, ModelDims, Teacher, union
 
 Json = dict[str, Any]
 EVERYTHING = Selection.of("logits", "hidden", "attention")
 
 
-def knowledge(student: Shape, teacher: Shape) -> list[Knowledge]:
+def knowledge(student: ModelDims, teacher: ModelDims) -> list[Knowledge]:
     """Logits, every hidden state of the student (embeddings first) and every attention map, spread over the teacher."""
     ratio = teacher.layers // student.layers
     pairs = tuple((layer, ratio * layer + ratio - 1) for layer in range(student.layers))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ackd.teachers.cache.plan import row_sizes
 from ackd.training.distillation import Distillation
-from ackd.types import OutputRequest, Shape
+from ackd.types import ModelDims, OutputRequest
 
 STEP = ("student", "teacher", "knowledge", "cache")  # the parts of an optimizer step's time
 HALF = 2  # bytes of a number in the cache
@@ -107,7 +107,7 @@ class Work:
         return cls(step, whole.forward(1, length), taught)
 
 
-def answer_bytes(shape: Shape, needs: OutputRequest, length: int) -> int:
+def answer_bytes(shape: ModelDims, needs: OutputRequest, length: int) -> int:
     """Of one example's answers in the cache."""
     lengths = np.array([length])
     return HALF * sum(int(row_sizes(field, shape, lengths)[0]) for field in needs.fields)

@@ -34,7 +34,7 @@ from ackd.models import StudentFactory
 from ackd.reporting.statistics import paired_difference
 from ackd.tasks import Split, Task
 from ackd.teachers import ModelTeacher, Revised
-from ackd.types import Batch, OutputRequest, Outputs, Shape, Teacher
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs, Teacher
 
 SEEDS = range(5)
 SETTING: dict[str, Any] = {
@@ -177,7 +177,7 @@ class Mistaken:
         self.teacher, self.share = teacher, share
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """The teacher's."""
         return self.teacher.shape
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ackd.ledger import Ledger
 from ackd.teachers import ModelTeacher
-from ackd.types import Batch, OutputRequest, Outputs, Shape
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Watched:
     needs: list[OutputRequest] = field(default_factory=list)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         return self.teacher.shape
 
     @property

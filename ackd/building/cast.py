@@ -23,7 +23,7 @@ from ackd.errors import InputError
 from ackd.models import Tokenizer
 from ackd.tasks.data_sets import Data
 from ackd.teachers import OwnTokens
-from ackd.types import Shape, Teacher
+from ackd.types import ModelDims, Teacher
 
 
 class Cast(NamedTuple):
@@ -33,7 +33,7 @@ class Cast(NamedTuple):
     tokenizers: list[Tokenizer]  # of each teacher
     tokenizer: Tokenizer  # of the student
     make_student: models.StudentFactory
-    shape: Shape  # of the student
+    shape: ModelDims  # of the student
 
     @property
     def strangers(self) -> list[int]:

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 from ackd import knowledge, presets
 from ackd.config import SettingConfig
 from ackd.errors import InputError
-from ackd.types import Knowledge, Shape
+from ackd.types import Knowledge, ModelDims
 
 Types: TypeAlias = Sequence[str | Knowledge | knowledge.NewKnowledge]
 
 
 def method_of(
-    types: Types, options: Mapping[str, Any], student: Shape, teachers: Sequence[Shape], config: SettingConfig
+    types: Types, options: Mapping[str, Any], student: ModelDims, teachers: Sequence[ModelDims], config: SettingConfig
 ) -> Callable[[], presets.Preset]:
     """What makes the losses, and what else a method has, anew for each student.
 

@@ -17,7 +17,7 @@ from ackd.errors import InputError
 from ackd.models import Model, StudentFactory, Tokenizer
 from ackd.tasks.data_sets import Data, is_named
 from ackd.teachers import ModelTeacher
-from ackd.types import Shape, Teacher
+from ackd.types import ModelDims, Teacher
 
 logger = logging.getLogger("ackd")
 
@@ -77,7 +77,7 @@ def student_of(
     tokenizer: Tokenizer,
     num_labels: int,
     init: Init = "even",
-) -> tuple[StudentFactory, Shape]:
+) -> tuple[StudentFactory, ModelDims]:
     """The student's factory and sizes; `teacher` is the first that was named, and its name.
 
     Raises:

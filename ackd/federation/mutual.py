@@ -17,7 +17,7 @@ from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
 from ackd.training.distillation import Distillation
 from ackd.training.verbs import Training, verb
-from ackd.types import Batch, EvalResult, Knowledge, OutputRequest, Outputs, Report, Selection, Shape
+from ackd.types import Batch, EvalResult, Knowledge, ModelDims, OutputRequest, Outputs, Report, Selection
 
 
 class Peer:
@@ -40,7 +40,7 @@ class Peer:
         return self._peers[self.place]
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """The model's sizes."""
         return shape_of(self.training.student.model)
 

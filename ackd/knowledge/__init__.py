@@ -21,7 +21,7 @@ from ackd.knowledge.relations import Relations
 from ackd.knowledge.revision import Revision
 from ackd.knowledge.rkd import RkdAngle, RkdDistance
 from ackd.knowledge.tokens import Tokens
-from ackd.types import EMBEDDINGS, KNOWLEDGE_FAMILIES, Knowledge, Shape
+from ackd.types import EMBEDDINGS, KNOWLEDGE_FAMILIES, Knowledge, ModelDims
 
 __all__ = [
     "DEFAULT",
@@ -60,8 +60,8 @@ __all__ = [
 class _Models:
     """What the types are made from."""
 
-    student: Shape
-    teacher: Shape
+    student: ModelDims
+    teacher: ModelDims
     layers: str
     temperature: float
 
@@ -76,7 +76,7 @@ class _Models:
         return last_pair(self.layers, self.student.layers, self.teacher.layers)
 
     @property
-    def both(self) -> tuple[Shape, Shape]:
+    def both(self) -> tuple[ModelDims, ModelDims]:
         return self.student, self.teacher
 
 
@@ -99,15 +99,15 @@ _TYPES: dict[str, Callable[[_Models], Knowledge]] = {
     "rkd-distance": lambda m: RkdDistance(*m.both),
     "rkd-angle": lambda m: RkdAngle(*m.both),
 }
-NewKnowledge: TypeAlias = Callable[[Shape, Shape], Knowledge]  # of the sizes of student and teacher
+NewKnowledge: TypeAlias = Callable[[ModelDims, ModelDims], Knowledge]  # of the sizes of student and teacher
 NAMES = tuple(_TYPES)
 DEFAULT = ("logits", "hidden", "attention")
 
 
 def build(
     names: Sequence[str | Knowledge | NewKnowledge],
-    student: Shape,
-    teacher: Shape,
+    student: ModelDims,
+    teacher: ModelDims,
     *,
     layers: str = "uniform",
     temperature: float = 4.0,
@@ -143,7 +143,7 @@ def build(
     return made
 
 
-def _own(given: Knowledge | NewKnowledge, student: Shape, teacher: Shape) -> Knowledge:
+def _own(given: Knowledge | NewKnowledge, student: ModelDims, teacher: ModelDims) -> Knowledge:
     """A knowledge type that is handed over, new for each student."""
     made = copy.deepcopy(given) if isinstance(given, Knowledge) else given(student, teacher)
     if not isinstance(made, Knowledge):

@@ -10,10 +10,10 @@ from ackd.errors import InputError
 from ackd.knowledge.divergence import divergence
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import masked_mean, wide
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
-def shared_heads(student: Shape, teacher: Shape, name: str) -> int:
+def shared_heads(student: ModelDims, teacher: ModelDims, name: str) -> int:
     """How many attention heads both models have.
 
     Raises:
@@ -42,7 +42,7 @@ class Attention(Knowledge):
 
     family = "attention"
 
-    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "attention") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, pairs: LayerMap, *, name: str = "attention") -> None:
         super().__init__()
         self.heads = shared_heads(student, teacher, name)
         self.name = name
@@ -81,7 +81,7 @@ class AttentionKL(Knowledge):
 
     family = "attention"
 
-    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "attention-kl") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, pairs: LayerMap, *, name: str = "attention-kl") -> None:
         super().__init__()
         shared_heads(student, teacher, name)
         self.name = name

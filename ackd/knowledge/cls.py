@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import wide
 from ackd.knowledge.projection import projected, projection, projection_flops
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 class HiddenCls(Knowledge):
@@ -25,7 +25,7 @@ class HiddenCls(Knowledge):
 
     family = "hidden"
 
-    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "hidden-cls") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, pairs: LayerMap, *, name: str = "hidden-cls") -> None:
         super().__init__()
         self.name = name
         self.pairs = pairs

@@ -12,7 +12,7 @@ from ackd.errors import InputError
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import product, wide
 from ackd.knowledge.projection import projected, projection, projection_flops
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 class Fsp(Knowledge):
@@ -34,7 +34,7 @@ class Fsp(Knowledge):
 
     family = "relation"
 
-    def __init__(self, student: Shape, teacher: Shape, pairs: LayerMap, *, name: str = "fsp") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, pairs: LayerMap, *, name: str = "fsp") -> None:
         super().__init__()
         if len(pairs) < 2:
             named = ", ".join(f"{s}:{t}" for s, t in pairs)

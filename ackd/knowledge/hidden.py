@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import masked_mean, wide
 from ackd.knowledge.projection import projected, projection, projection_flops
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 class Hidden(Knowledge):
@@ -32,8 +32,8 @@ class Hidden(Knowledge):
 
     def __init__(
         self,
-        student: Shape,
-        teacher: Shape,
+        student: ModelDims,
+        teacher: ModelDims,
         pairs: LayerMap,
         *,
         normalise: bool = False,

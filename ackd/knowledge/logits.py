@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ackd.errors import InputError
 from ackd.knowledge.divergence import kl
 from ackd.knowledge.response import Response, positive
-from ackd.types import Shape
+from ackd.types import ModelDims
 
 
 class Logits(Response):
@@ -101,7 +101,7 @@ class LogitsCosine(Response):
         InputError: for regression (C = 1), where a cosine is a sign.
     """
 
-    def __init__(self, student: Shape, teacher: Shape, *, name: str = "logits-cosine") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, *, name: str = "logits-cosine") -> None:
         super().__init__(name)
         if 1 in (student.classes, teacher.classes):
             raise InputError(

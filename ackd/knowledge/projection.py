@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ackd.knowledge.masked import wide
-from ackd.types import Shape
+from ackd.types import ModelDims
 
 
-def projection(student: Shape, teacher: Shape, *, always: bool = False) -> nn.Module:
+def projection(student: ModelDims, teacher: ModelDims, *, always: bool = False) -> nn.Module:
     """A linear map from the student's width to the teacher's; without `always`, the identity if they are equal."""
     equal = student.width == teacher.width and not always
     return nn.Identity() if equal else nn.Linear(student.width, teacher.width)

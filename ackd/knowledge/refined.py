@@ -8,7 +8,7 @@ from torch import Tensor
 from ackd.knowledge.divergence import kl
 from ackd.knowledge.response import Response, positive
 from ackd.knowledge.revision import check_classes
-from ackd.types import Shape
+from ackd.types import ModelDims
 
 
 class SampleConfidence(Response):
@@ -23,7 +23,7 @@ class SampleConfidence(Response):
         InputError: for regression (C = 1), or a temperature that is not above 0.
     """
 
-    def __init__(self, student: Shape, teacher: Shape, *, temperature: float = 1.0, name: str = "scd") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, *, temperature: float = 1.0, name: str = "scd") -> None:
         super().__init__(name)
         check_classes(min(student.classes, teacher.classes), "refine")
         self.temperature = positive(temperature)
@@ -49,7 +49,7 @@ class MaskedCorrelation(Response):
         InputError: for regression (C = 1), or a temperature that is not above 0.
     """
 
-    def __init__(self, student: Shape, teacher: Shape, *, temperature: float = 4.0, name: str = "mcd") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, *, temperature: float = 4.0, name: str = "mcd") -> None:
         super().__init__(name)
         check_classes(min(student.classes, teacher.classes), "refine")
         self.temperature = positive(temperature)

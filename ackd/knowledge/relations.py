@@ -12,7 +12,7 @@ from ackd.errors import InputError
 from ackd.knowledge.divergence import divergence
 from ackd.knowledge.layers import LayerMap, student_layers, teacher_layers
 from ackd.knowledge.masked import product, wide
-from ackd.types import Batch, Knowledge, OutputKey, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputKey, OutputRequest, Outputs
 
 QKV = ("queries", "keys", "values")
 MOST_HEADS = 48  # the paper's number for teachers of base size
@@ -50,8 +50,8 @@ class Relations(Knowledge):
 
     def __init__(
         self,
-        student: Shape,
-        teacher: Shape,
+        student: ModelDims,
+        teacher: ModelDims,
         pairs: LayerMap,
         *,
         of: Sequence[str] = QKV,

@@ -11,7 +11,7 @@ from ackd.errors import InputError, unknown
 from ackd.knowledge.labels import label_loss
 from ackd.knowledge.masked import wide
 from ackd.knowledge.response import Response
-from ackd.types import Shape
+from ackd.types import ModelDims
 
 Where: TypeAlias = Literal["wrong", "all"]
 FLOOR = -1e30  # for log 0: any temperature makes 0 of its exponential, and none makes infinity of the number
@@ -101,8 +101,8 @@ class Revision(Response):
 
     def __init__(
         self,
-        student: Shape,
-        teacher: Shape,
+        student: ModelDims,
+        teacher: ModelDims,
         *,
         eta: float = 0.8,
         lambda1: float = 4.0,

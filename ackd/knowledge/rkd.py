@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd.knowledge.masked import product, wide
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 class RkdDistance(Knowledge):
@@ -23,7 +23,7 @@ class RkdDistance(Knowledge):
 
     family = "relation"
 
-    def __init__(self, student: Shape, teacher: Shape, *, name: str = "rkd-distance") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, *, name: str = "rkd-distance") -> None:
         super().__init__()
         self.name = name
         self.layers = (student.layers - 1, teacher.layers - 1)
@@ -54,7 +54,7 @@ class RkdAngle(Knowledge):
 
     family = "relation"
 
-    def __init__(self, student: Shape, teacher: Shape, *, name: str = "rkd-angle") -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims, *, name: str = "rkd-angle") -> None:
         super().__init__()
         self.name = name
         self.layers = (student.layers - 1, teacher.layers - 1)

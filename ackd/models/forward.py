@@ -18,7 +18,7 @@ from ackd.models.dropout import CheapDropout
 from ackd.models.dropout import dropout as drop
 from ackd.models.families import layer_lists, settle, takes
 from ackd.models.lookup import look_up
-from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Shape
+from ackd.types import EMBEDDINGS, Batch, ModelDims, OutputKey, OutputRequest, Outputs
 
 Model: TypeAlias = PreTrainedModel
 
@@ -222,7 +222,7 @@ def cannot_give(model: Model, needs: OutputRequest) -> str:
     return ""
 
 
-def shape_of(model: Model) -> Shape:
+def shape_of(model: Model) -> ModelDims:
     """The sizes of a model.
 
     Raises:
@@ -230,7 +230,7 @@ def shape_of(model: Model) -> Shape:
     """
     config = model.config
     try:
-        return Shape(
+        return ModelDims(
             layers=operator.index(config.num_hidden_layers),
             width=operator.index(config.hidden_size),
             heads=getattr(config, "num_attention_heads", 0),  # a state space model has none

@@ -9,7 +9,7 @@ from typing import Any
 from ackd.errors import InputError, unknown
 from ackd.presets import collaborative, dynamickd, learned, reffakd, revision, static
 from ackd.presets.preset import Material, Method, Preset
-from ackd.types import Shape, Teacher
+from ackd.types import ModelDims, Teacher
 from ackd.weighting.weighting import Together, Weighting, together
 
 __all__ = ["METHODS", "NAMES", "Material", "Method", "Preset", "named", "parse", "preset", "read"]
@@ -35,7 +35,7 @@ def named(names: str) -> list[Method]:
     return [METHODS[name] for name in wanted]
 
 
-def preset(names: str, student: Shape, teachers: Sequence[Shape], **options: Any) -> Preset:
+def preset(names: str, student: ModelDims, teachers: Sequence[ModelDims], **options: Any) -> Preset:
     """A method by its name, or several of them as one, for these models.
 
     Of several, one at most has losses that do not give way; what they pick, weigh and revise adds up.

@@ -11,10 +11,10 @@ from ackd.numerics.streams import drawing
 from ackd.presets.preset import Material, Preset, classified, methods, softened
 from ackd.teachers import ModelTeacher, Partitioned
 from ackd.teachers.partitioned import By
-from ackd.types import Shape, Teacher
+from ackd.types import ModelDims, Teacher
 
 
-def kd_average(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 1.0) -> Preset:
+def kd_average(student: ModelDims, teachers: Sequence[ModelDims], *, alpha: float = 0.5, tau: float = 1.0) -> Preset:
     """(1 - alpha) CE + alpha tau^2 1/M sum_m KL(p_m || p_S), batchmean; one of its teachers is plain distillation.
 
     Its gradient is that of tau^2 KL(1/M sum_m p_m || p_S): the two differ by how far the teachers disagree, which
@@ -32,7 +32,7 @@ def kd_average(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5,
 
 
 def data_partitioning(
-    student: Shape, teachers: Sequence[Shape], *, tau: float = 1.0, by: By = "label", alpha: float = 1.0
+    student: ModelDims, teachers: Sequence[ModelDims], *, tau: float = 1.0, by: By = "label", alpha: float = 1.0
 ) -> Preset:
     """(1 - alpha) CE + alpha tau^2 KL(p || p_S), p the teacher's or the initial student's, whichever is the better.
 

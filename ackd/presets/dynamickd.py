@@ -21,7 +21,7 @@ from ackd.knowledge import Hidden, Logits, LogitsMse, layer_map
 from ackd.presets.preset import Preset, methods, of_each
 from ackd.presets.uncertain import EqualTeachers, UncertainHalf, UncertainObjectives, UncertainTeachers
 from ackd.stages import Stage
-from ackd.types import EMBEDDINGS, Knowledge, Selection, Shape
+from ackd.types import EMBEDDINGS, Knowledge, ModelDims, Selection
 from ackd.weighting.scores import Pick, check_uncertain
 from ackd.weighting.weighting import PickedRows, Weighting
 
@@ -30,8 +30,8 @@ ADOPTIONS = ("hard", "soft", "instance", "average")
 
 
 def dynamickd_data(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     keep: float = 0.5,
     score: str = "margin",
@@ -57,8 +57,8 @@ def dynamickd_data(
 
 
 def dynamickd_teacher(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     adoption: str = "hard",
     loss: str = "mse",
@@ -89,8 +89,8 @@ def dynamickd_teacher(
 
 
 def dynamickd_objective(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     weights: str = "uncertainty",
     reverse: bool = False,

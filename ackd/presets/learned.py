@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from ackd.knowledge import Fsp, Hidden, Logits, last_pair, layer_map
 from ackd.presets.preset import Preset, methods
 from ackd.stages import Stage
-from ackd.types import Knowledge, Selection, Shape
+from ackd.types import Knowledge, ModelDims, Selection
 from ackd.weighting.mtkd_rl import PUBLISHED, MtkdRl
 from ackd.weighting.rl_kd import Credit, Empty, Rewarding, RlKd, Share, State
 from ackd.weighting.teacher_weights import Learning, check_teachers
 
 
 def rl_kd(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     alpha: float = 0.5,
     tau: float = 10.0,
@@ -45,8 +45,8 @@ def rl_kd(
 
 
 def mtkd_rl(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     alpha: float = 1.0,
     tau: float = 4.0,
@@ -81,7 +81,7 @@ def mtkd_rl(
     return Preset(losses, [Stage(1.0, Selection(weights))], weighting)
 
 
-def ksm(student: Shape, teachers: Sequence[Shape], *, tau: float = 4.0, layers: str = "uniform") -> Preset:
+def ksm(student: ModelDims, teachers: Sequence[ModelDims], *, tau: float = 4.0, layers: str = "uniform") -> Preset:
     """The labels, and what an agent selects of outputs (ResK), hidden states (FeaK) and their flow (RelK)."""
     (teacher,) = teachers
     pairs = layer_map(layers, student.layers, teacher.layers)

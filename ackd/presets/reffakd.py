@@ -17,7 +17,7 @@ from ackd.presets.preset import Material, Preset, methods
 from ackd.stages import Stage
 from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
 from ackd.teachers.labels import LabelTeacher, smooth_labels
-from ackd.types import Knowledge, Selection, Shape, Teacher
+from ackd.types import Knowledge, ModelDims, Selection, Teacher
 
 logger = logging.getLogger("ackd")
 
@@ -25,8 +25,8 @@ LEAST = "least"
 
 
 def reffakd(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     alpha: float = 0.5,
     tau: float = 5.0,
@@ -84,7 +84,7 @@ def reffakd(
     return _taught(*types[form], student, teachers, make, labels=1 - alpha)
 
 
-def label_smoothing(student: Shape, teachers: Sequence[Shape], *, epsilon: float = 0.1) -> Preset:
+def label_smoothing(student: ModelDims, teachers: Sequence[ModelDims], *, epsilon: float = 0.1) -> Preset:
     """(1 - epsilon) CE + epsilon CE under equally likely classes: what soft labels do that tell no class from another.
 
     Raises:
@@ -105,8 +105,8 @@ def label_smoothing(student: Shape, teachers: Sequence[Shape], *, epsilon: float
 def _taught(
     loss: Knowledge,
     weight: float,
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     make: Callable[[Material], LabelTeacher],
     *,
     labels: float,

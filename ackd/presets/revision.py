@@ -18,7 +18,7 @@ from ackd.knowledge.revision import Revision, Where, check_classes, check_revisi
 from ackd.presets.preset import Material, Preset, Weigh, classified, methods, softened
 from ackd.stages import Stage
 from ackd.teachers import Revised, Swapped
-from ackd.types import Selection, Shape, Teacher
+from ackd.types import ModelDims, Selection, Teacher
 from ackd.weighting.influence import Distilled, influence
 
 logger = logging.getLogger("ackd")
@@ -28,8 +28,8 @@ SELECT = ("influence", "influence-r")
 
 
 def label_revision(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     eta: float = 0.8,
     where: Where = "wrong",
@@ -87,7 +87,7 @@ def label_revision(
     return Preset(losses, stages, revise=revise, weigh=weigh, gives_way=True)
 
 
-def swap(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
+def swap(student: ModelDims, teachers: Sequence[ModelDims], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
     """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), z_T[y] and max z_T exchanged; of several teachers shares of alpha.
 
     References:
@@ -105,8 +105,8 @@ def swap(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: 
 
 
 def refined_logits(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     labels: float = 1.0,
     alpha: float = 1.0,

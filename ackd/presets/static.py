@@ -30,7 +30,7 @@ from ackd.knowledge import (
 )
 from ackd.presets.preset import Preset, methods
 from ackd.stages import Stage
-from ackd.types import EMBEDDINGS, Selection, Shape
+from ackd.types import EMBEDDINGS, ModelDims, Selection
 
 # Published recipes, where the loop is known; docs/knowledge.md says from where.
 PKD: Mapping[str, Any] = {"warmup": 0.1, "weight_decay": 0.01, "adam_betas": (0.9, 0.999), "schedule": "linear"}
@@ -45,7 +45,7 @@ DISTILBERT: Mapping[str, Any] = {
 }
 
 
-def kd(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
+def kd(student: ModelDims, teachers: Sequence[ModelDims], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
     """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), batchmean.
 
     References:
@@ -56,8 +56,8 @@ def kd(student: Shape, teachers: Sequence[Shape], *, alpha: float = 0.5, tau: fl
 
 
 def pkd(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     layers: str = "skip",
     alpha: float = 0.7,
@@ -79,8 +79,8 @@ def pkd(
 
 
 def tinybert(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     layers: str = "uniform",
     intermediate: float = 10 / 13,
@@ -109,7 +109,9 @@ def tinybert(
     return Preset([*losses, LogitsSoftCrossEntropy()], stages, recipe=TINYBERT)
 
 
-def minilm(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", distilled: float = 0.5) -> Preset:
+def minilm(
+    student: ModelDims, teachers: Sequence[ModelDims], *, layers: str = "uniform", distilled: float = 0.5
+) -> Preset:
     """First the last layer's attention and value relations, KL each, without labels; then the labels alone.
 
     `distilled` is the share of the first stage, which in the paper is a pre-training of its own.
@@ -128,8 +130,8 @@ def minilm(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform"
 
 
 def minilmv2(
-    student: Shape,
-    teachers: Sequence[Shape],
+    student: ModelDims,
+    teachers: Sequence[ModelDims],
     *,
     layers: str = "uniform",
     relation_heads: int | None = None,
@@ -151,7 +153,9 @@ def minilmv2(
     return Preset([relations], [first, Stage(1 - distilled, Selection())], recipe=MINILM)
 
 
-def distilbert(student: Shape, teachers: Sequence[Shape], *, layers: str = "uniform", tau: float = 2.0) -> Preset:
+def distilbert(
+    student: ModelDims, teachers: Sequence[ModelDims], *, layers: str = "uniform", tau: float = 2.0
+) -> Preset:
     """5 tau^2 KL (batchmean) + 2 CE + 1 (1 - cos) of the last hidden states; labels stand for the paper's masked words.
 
     The cosine is a mean over the tokens of the batch, not over those of each example first.
@@ -167,7 +171,7 @@ def distilbert(student: Shape, teachers: Sequence[Shape], *, layers: str = "unif
     return Preset([Logits(temperature=tau), cosine], [Stage(1.0, selection)], recipe=DISTILBERT)
 
 
-def rkd(student: Shape, teachers: Sequence[Shape]) -> Preset:
+def rkd(student: ModelDims, teachers: Sequence[ModelDims]) -> Preset:
     """CE + 25 smooth L1 of distances + 50 smooth L1 of angles, between the last layers' [CLS] vectors of a batch.
 
     References:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ackd.ledger import Ledger
-from ackd.types import OutputRequest, Shape, Teacher
+from ackd.types import ModelDims, OutputRequest, Teacher
 
 
 class Around:
@@ -17,7 +17,7 @@ class Around:
     inner: Teacher
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """The inner teacher's sizes."""
         return self.inner.shape
 

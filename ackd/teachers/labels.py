@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ackd.errors import InputError
 from ackd.ledger import Ledger
-from ackd.types import Batch, OutputRequest, Outputs, Shape
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 
 class LabelTeacher:
@@ -42,9 +42,9 @@ class LabelTeacher:
         return self._log.exp()
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """No layers: only classes."""
-        return Shape(layers=0, width=0, heads=0, classes=len(self._log), vocabulary=0)
+        return ModelDims(layers=0, width=0, heads=0, classes=len(self._log), vocabulary=0)
 
     @property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ from ackd.config import Precision
 from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
 from ackd.numerics.precision import computing
-from ackd.types import Batch, OutputRequest, Outputs, Shape
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 
 class ModelTeacher:
@@ -30,7 +30,7 @@ class ModelTeacher:
         self._meter = Meter(model)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """The model's sizes."""
         return self._shape
 

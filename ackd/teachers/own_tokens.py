@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ackd.ledger import Ledger
-from ackd.types import Batch, OutputRequest, Outputs, Shape, Teacher
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs, Teacher
 
 
 class OwnTokens:
@@ -22,7 +22,7 @@ class OwnTokens:
         self.model, self.tokens, self.longer = model, tokens, longer
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         """The model's sizes."""
         return self.model.shape
 

@@ -18,7 +18,7 @@ from ackd.cli import main
 from ackd.presets import preset
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
-from ackd.types import Batch, Outputs, Shape
+from ackd.types import Batch, ModelDims, Outputs
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--batch-size", "8", "--lr", "2e-3"]
 SHORT += ["--reward-examples", "64", "--checkpoint-seconds", "0"]
@@ -163,7 +163,7 @@ def test_bad_values_are_refused(
 
 def test_an_average_of_teachers_has_the_gradient_of_their_averaged_targets() -> None:
     generator = torch.Generator().manual_seed(0)
-    shape = Shape(layers=2, width=8, heads=2, classes=4, vocabulary=50)
+    shape = ModelDims(layers=2, width=8, heads=2, classes=4, vocabulary=50)
     method = preset("kd-average", shape, [shape] * 3, alpha=0.6, tau=2.0)
     (stage,) = method.stages
     assert stage.selection.labels == pytest.approx(0.4)

@@ -28,7 +28,7 @@ from ackd.ledger import Ledger
 from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import Earned
 from ackd.teachers import ModelTeacher
-from ackd.types import Batch, OutputRequest, Outputs, Shape
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 CLASSES = ["good", "bad"]
 HOW: dict[str, Any] = {"student_layers": 1, "steps": 4, "batch_size": 8, "lr": 1e-3, "decision_interval": 1}
@@ -156,7 +156,7 @@ class Doubled(Logits):
 
     family = "logits"
 
-    def __init__(self, student: Shape, teacher: Shape) -> None:
+    def __init__(self, student: ModelDims, teacher: ModelDims) -> None:
         super().__init__(temperature=4.0)
         self.name = "doubled"
 
@@ -317,7 +317,7 @@ def _tokens(data: DatasetDict) -> DatasetDict:
     return data.map(lambda row: {"input_ids": [1, 2, 3]}, remove_columns="text")
 
 
-def _no_knowledge(student: Shape, teacher: Shape) -> Any:
+def _no_knowledge(student: ModelDims, teacher: ModelDims) -> Any:
     return 3
 
 

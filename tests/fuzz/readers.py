@@ -36,13 +36,13 @@ from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.types import Batch, Knowledge, OutputKey, OutputRequest, Selection, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputKey, OutputRequest, Selection
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched
 
 WORDS = "the sea was calm and old men sat by it with their nets while children ran along sand".split()
 OWN: dict[str, Any] = {"text_columns": ("text",), "label_column": "label", "reward_examples": 4, "max_length": 8}
-SHAPE = Shape(layers=2, width=4, heads=2, classes=3, vocabulary=50)
+SHAPE = ModelDims(layers=2, width=4, heads=2, classes=3, vocabulary=50)
 LENGTHS = np.array([3, 1, 4, 2], np.int64)
 
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ackd.types import EMBEDDINGS, Batch, OutputKey, Outputs, Shape
+from ackd.types import EMBEDDINGS, Batch, ModelDims, OutputKey, Outputs
 
 
 @pytest.fixture(scope="session")
-def small() -> Shape:
+def small() -> ModelDims:
     """The sizes of a student."""
-    return Shape(layers=2, width=6, heads=3, classes=3, vocabulary=50)
+    return ModelDims(layers=2, width=6, heads=3, classes=3, vocabulary=50)
 
 
 @pytest.fixture(scope="session")
-def large() -> Shape:
+def large() -> ModelDims:
     """The sizes of a teacher: deeper and wider, with as many heads."""
-    return Shape(layers=4, width=9, heads=3, classes=3, vocabulary=50)
+    return ModelDims(layers=4, width=9, heads=3, classes=3, vocabulary=50)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def batch_of() -> Callable[..., Batch]:
 def outputs_of() -> Callable[..., Outputs]:
     """Every output that a model of this shape could give, at random."""
 
-    def make(shape: Shape, size: int, length: int, seed: int) -> Outputs:
+    def make(shape: ModelDims, size: int, length: int, seed: int) -> Outputs:
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*sizes: int) -> Tensor:

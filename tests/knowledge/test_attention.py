@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ackd.errors import InputError
 from ackd.knowledge import Attention, AttentionKL, build
 from ackd.knowledge.divergence import divergence
-from ackd.types import Batch, Outputs, Shape
+from ackd.types import Batch, ModelDims, Outputs
 
 Row = NDArray[np.float64]
 MAPS = [((0, 1), (1, 3)), ((0, 1), (0, 3), (1, 3)), ((1, 0),)]
@@ -35,8 +35,8 @@ def test_losses_equal_plain_loops(
     lengths: list[int],
     seed: int,
     pairs: tuple[tuple[int, int], ...],
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
@@ -75,6 +75,6 @@ def test_a_hidden_column_has_no_part_at_all(fill: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["attention", "attention-kl", "values"])
-def test_other_head_counts_are_refused(name: str, small: Shape, large: Shape) -> None:
+def test_other_head_counts_are_refused(name: str, small: ModelDims, large: ModelDims) -> None:
     with pytest.raises(InputError, match=rf"3 attention heads and the teacher 9, and '{name}'.*deselect it.*'qkv'"):
         build([name], small, replace(large, heads=9))

@@ -8,7 +8,7 @@ import pytest
 
 from ackd.errors import InputError
 from ackd.knowledge import DEFAULT, NAMES, build
-from ackd.types import Knowledge, OutputKey, OutputRequest, Shape
+from ackd.types import Knowledge, ModelDims, OutputKey, OutputRequest
 
 FAMILIES = {"embeddings": "hidden", "values": "relation", "qkv": "relation", "fsp": "relation", "rkd": "relation"}
 
@@ -17,7 +17,7 @@ def pairs_of(loss: Knowledge) -> object:
     return loss.pairs
 
 
-def test_names_and_families_are_as_told(small: Shape, large: Shape) -> None:
+def test_names_and_families_are_as_told(small: ModelDims, large: ModelDims) -> None:
     made = build(NAMES, small, large)
     assert tuple(one.name for one in made) == NAMES
     assert {one.teacher for one in made} == {0}
@@ -27,7 +27,7 @@ def test_names_and_families_are_as_told(small: Shape, large: Shape) -> None:
         assert one.family == FAMILIES.get(first, first), one.name
 
 
-def test_each_teacher_has_its_own(small: Shape, large: Shape) -> None:
+def test_each_teacher_has_its_own(small: ModelDims, large: ModelDims) -> None:
     made = build(["hidden", "logits"], small, large, teacher_place=2, suffix="@2")
     assert [(one.name, one.teacher) for one in made] == [("hidden@2", 2), ("logits@2", 2)]
 
@@ -47,7 +47,7 @@ def test_each_teacher_has_its_own(small: Shape, large: Shape) -> None:
     ],
 )
 def test_needs(
-    name: str, student: list[tuple[str, int]], teacher: list[tuple[str, int]], small: Shape, large: Shape
+    name: str, student: list[tuple[str, int]], teacher: list[tuple[str, int]], small: ModelDims, large: ModelDims
 ) -> None:
     (loss,) = build([name], small, large)
     assert loss.student_needs == OutputRequest.of(OutputKey(*one) for one in student)
@@ -56,14 +56,14 @@ def test_needs(
 
 @pytest.mark.parametrize("name", ["hidden-cosine", "attention-kl", "values", "qkv"])
 def test_one_layer_types_take_the_last_layers_under_any_rule_and_all_named_ones(
-    name: str, small: Shape, large: Shape
+    name: str, small: ModelDims, large: ModelDims
 ) -> None:
     for layers, pairs in (("uniform", ((1, 3),)), ("last", ((1, 3),)), ("0:1,1:2", ((0, 1), (1, 2)))):
         (loss,) = build([name], small, large, layers=layers)
         assert pairs_of(loss) == pairs
 
 
-def test_a_layer_map_that_nobody_needs_is_not_refused(small: Shape) -> None:
+def test_a_layer_map_that_nobody_needs_is_not_refused(small: ModelDims) -> None:
     shallow = replace(small, layers=1)
     last = ("hidden-cosine", "attention-kl", "values", "qkv")
     free = [name for name in NAMES if name.split("-")[0] in ("logits", "embeddings", "rkd") or name in last]
@@ -73,7 +73,7 @@ def test_a_layer_map_that_nobody_needs_is_not_refused(small: Shape) -> None:
             build([name], small, shallow)
 
 
-def test_bad_names_are_refused(small: Shape, large: Shape) -> None:
+def test_bad_names_are_refused(small: ModelDims, large: ModelDims) -> None:
     with pytest.raises(InputError, match="'atention': did you mean 'attention'"):
         build(["atention"], small, large)
     with pytest.raises(InputError, match="named twice in logits logits: name each once"):

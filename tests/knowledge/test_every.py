@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.knowledge import NAMES, build
-from ackd.types import Batch, Knowledge, OutputKey, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputKey, Outputs
 
 Tensors = dict[OutputKey, Tensor]
 MAPS = ["uniform", "0:1,0:3,1:3"]
@@ -68,8 +68,8 @@ def value_and_gradients(loss: Knowledge, student: Outputs, teacher: Outputs, bat
 def test_gradients_equal_finite_differences(
     name: str,
     layers: str,
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
@@ -87,7 +87,7 @@ def test_gradients_equal_finite_differences(
 
 @every
 def test_a_student_that_equals_its_teacher_loses_nothing(
-    name: str, small: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     outputs = outputs_of(small, 3, 5, 0)
     (loss,) = build([name], small, small)
@@ -104,8 +104,8 @@ def test_what_stands_at_padding_changes_nothing(
     name: str,
     lengths: list[int],
     size: float,
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
@@ -125,7 +125,7 @@ def test_what_stands_at_padding_changes_nothing(
 
 @every
 def test_more_padding_changes_nothing(
-    name: str, small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     student, teacher = (outputs_of(shape, 2, 4, k) for k, shape in enumerate((small, large)))
     (loss,) = build([name], small, large)
@@ -137,7 +137,7 @@ def test_more_padding_changes_nothing(
 
 @every
 def test_an_example_is_alone_in_its_loss_but_for_rkd(
-    name: str, small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([4, 3, 2], 4)
     student, teacher, other = (outputs_of(shape, 3, 4, k) for k, shape in enumerate((small, large, small)))
@@ -152,7 +152,7 @@ def test_an_example_is_alone_in_its_loss_but_for_rkd(
 
 @every
 def test_losses_work_under_vmap(
-    name: str, small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([4, 2, 3], 5)
     teacher = outputs_of(large, 3, 5, 9)
@@ -177,7 +177,7 @@ def test_losses_work_under_vmap(
 
 @every
 def test_half_precision_goes_no_further_than_the_outputs(
-    name: str, small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([4, 2, 3], 5)
     student, teacher = (
@@ -192,7 +192,7 @@ def test_half_precision_goes_no_further_than_the_outputs(
 
 @every
 def test_autocast_reaches_nothing_but_projections(
-    name: str, small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([4, 2, 3], 5)
     outputs, target = (changed(outputs_of(large, 3, 5, k), lambda _, v: v.float()) for k in range(2))
@@ -213,12 +213,12 @@ def test_flops_are_those_of_the_matrix_products(
     name: str,
     wider: bool,
     layers: str,
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
-    shapes = (small if wider else Shape(2, 9, 3, 3, 50), large)
+    shapes = (small if wider else ModelDims(2, 9, 3, 3, 50), large)
     student, teacher = (outputs_of(shape, 3, 5, k) for k, shape in enumerate(shapes))
     (loss,) = build([name], *shapes, layers=layers)
     loss = loss.double()

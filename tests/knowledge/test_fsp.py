@@ -15,7 +15,7 @@ from torch import nn
 
 from ackd.errors import InputError
 from ackd.knowledge import Fsp, build
-from ackd.types import Batch, Outputs, Shape
+from ackd.types import Batch, ModelDims, Outputs
 
 Matrix = NDArray[np.float64]
 
@@ -39,8 +39,8 @@ def test_losses_equal_plain_loops(
     lengths: list[int],
     seed: int,
     pairs: tuple[tuple[int, int], ...],
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
@@ -62,7 +62,7 @@ def test_losses_equal_plain_loops(
 
 
 def test_the_flow_of_one_token_is_its_outer_product(
-    small: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    small: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     """Against a teacher whose states are 0 the loss is the outer product's mean square, whatever the padding."""
     student = outputs_of(small, 1, 5, 0)
@@ -75,7 +75,7 @@ def test_the_flow_of_one_token_is_its_outer_product(
         assert loss(cut, zeros, batch_of([1], longest)).item() == pytest.approx(np.mean(outer**2), rel=1e-12)
 
 
-def test_a_single_pair_is_refused(small: Shape, large: Shape) -> None:
+def test_a_single_pair_is_refused(small: ModelDims, large: ModelDims) -> None:
     with pytest.raises(InputError, match=r"'fsp'.*the layer map has only 0:1.*at least two pairs, as in 0:1,1:3"):
         build(["fsp"], small, large, layers="0:1")
     with pytest.raises(InputError, match="the layer map has only 0:2"):

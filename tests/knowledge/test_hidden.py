@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ackd.knowledge import Hidden, HiddenCls, HiddenCosine, build
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 Vector = NDArray[np.float64]
 MAPS = [((0, 1), (1, 3)), ((0, 1), (0, 3), (1, 3)), ((-1, -1), (1, 2)), ((1, 0),)]
@@ -46,8 +46,8 @@ def test_losses_equal_plain_loops(
     lengths: list[int],
     seed: int,
     pairs: tuple[tuple[int, int], ...],
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
@@ -69,7 +69,7 @@ def test_losses_equal_plain_loops(
 
 
 @pytest.mark.parametrize("name", ["embeddings", "hidden", "hidden-cls", "hidden-cosine", "fsp"])
-def test_only_a_needed_projection_is_made(name: str, small: Shape, large: Shape) -> None:
+def test_only_a_needed_projection_is_made(name: str, small: ModelDims, large: ModelDims) -> None:
     (same,) = build([name], small, small)
     (other,) = build([name], small, large)
     assert not list(same.parameters())
@@ -79,7 +79,7 @@ def test_only_a_needed_projection_is_made(name: str, small: Shape, large: Shape)
     }
 
 
-def test_the_embeddings_have_a_projection_of_their_own(small: Shape, large: Shape) -> None:
+def test_the_embeddings_have_a_projection_of_their_own(small: ModelDims, large: ModelDims) -> None:
     embeddings, hidden = build(["embeddings", "hidden"], small, large)
     assert embeddings.name == "embeddings"
     assert embeddings.student_needs == embeddings.teacher_needs == OutputRequest(hidden=frozenset({-1}))
@@ -87,7 +87,7 @@ def test_the_embeddings_have_a_projection_of_their_own(small: Shape, large: Shap
 
 
 def test_a_direction_has_no_size(
-    small: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    small: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([4, 2], 4)
     outputs = outputs_of(small, 2, 4, 0)

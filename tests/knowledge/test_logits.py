@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ackd.errors import InputError
 from ackd.knowledge import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy, build, label_loss
-from ackd.types import Batch, Outputs, Shape
+from ackd.types import Batch, ModelDims, Outputs
 
 Row = list[float]
 
@@ -44,7 +44,12 @@ rows = st.lists(st.lists(st.floats(-8, 8).filter(lambda x: abs(x) > 1e-3), min_s
 @given(students=rows, teachers=rows, tau=st.floats(0.5, 10))
 @settings(max_examples=30, deadline=None)
 def test_losses_equal_plain_loops(
-    students: list[Row], teachers: list[Row], tau: float, small: Shape, large: Shape, batch_of: Callable[..., Batch]
+    students: list[Row],
+    teachers: list[Row],
+    tau: float,
+    small: ModelDims,
+    large: ModelDims,
+    batch_of: Callable[..., Batch],
 ) -> None:
     pairs = list(zip(students, teachers, strict=False))
     batch = batch_of([1] * len(pairs), 1)
@@ -60,14 +65,14 @@ def test_losses_equal_plain_loops(
 
 
 def test_equal_answers_diverge_by_exactly_nothing(
-    small: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    small: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     outputs = outputs_of(small, 4, 1, 0)
     assert Logits()(outputs, outputs, batch_of([1] * 4, 1)).tolist() == [0.0] * 4
 
 
 def test_soft_cross_entropy_is_least_at_the_teachers_answer(
-    small: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    small: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     """There it is the teacher's entropy, and its gradient is 0."""
     teacher = outputs_of(small, 2, 1, 0)
@@ -80,7 +85,7 @@ def test_soft_cross_entropy_is_least_at_the_teachers_answer(
     assert gradient.abs().max() < 1e-12
 
 
-def test_soft_cross_entropy_keeps_temperature_1_unless_told(small: Shape, large: Shape) -> None:
+def test_soft_cross_entropy_keeps_temperature_1_unless_told(small: ModelDims, large: ModelDims) -> None:
     soft, softened = build(["logits-soft-ce", "logits"], small, large, temperature=7.0)
     assert isinstance(soft, LogitsSoftCrossEntropy)
     assert isinstance(softened, Logits)
@@ -89,14 +94,14 @@ def test_soft_cross_entropy_keeps_temperature_1_unless_told(small: Shape, large:
 
 @pytest.mark.parametrize("name", ["logits", "logits-mse", "logits-soft-ce"])
 def test_answers_of_a_regression_are_compared_by_their_square(name: str, batch_of: Callable[..., Batch]) -> None:
-    number = Shape(layers=1, width=2, heads=1, classes=1, vocabulary=9)
+    number = ModelDims(layers=1, width=2, heads=1, classes=1, vocabulary=9)
     (loss,) = build([name], number, number)
     student, teacher = (Outputs(torch.tensor([[a], [b]])) for a, b in ((1.0, 2.0), (3.0, 2.5)))
     assert loss(student, teacher, batch_of([1, 1], 1)).tolist() == [4.0, 0.25]
 
 
 def test_refusals() -> None:
-    number = Shape(layers=1, width=2, heads=1, classes=1, vocabulary=9)
+    number = ModelDims(layers=1, width=2, heads=1, classes=1, vocabulary=9)
     with pytest.raises(InputError, match=r"'logits-cosine'.*1 number.*use 'logits-mse'"):
         LogitsCosine(number, number)
     with pytest.raises(InputError, match="temperature must be above 0, got 0"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ackd.errors import InputError
 from ackd.knowledge import Relations, build
-from ackd.types import Batch, OutputRequest, Outputs, Shape
+from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 Pairs = tuple[tuple[int, int], ...]
 QKV = ("queries", "keys", "values")
@@ -63,7 +63,7 @@ def test_losses_equal_plain_loops(
     outputs_of: Callable[..., Outputs],
 ) -> None:
     """Whatever the models' own head counts and widths are."""
-    shapes = [Shape(layers, width, h, 3, 50) for layers, width, h in zip((2, 4), (6, 18), own, strict=True)]
+    shapes = [ModelDims(layers, width, h, 3, 50) for layers, width, h in zip((2, 4), (6, 18), own, strict=True)]
     longest = max(lengths) + 1
     student, teacher = (outputs_of(shape, len(lengths), longest, seed + k) for k, shape in enumerate(shapes))
     loss = Relations(shapes[0], shapes[1], pairs, of=kinds, heads=heads)
@@ -73,7 +73,7 @@ def test_losses_equal_plain_loops(
 
 
 def test_values_have_the_models_own_heads(
-    small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     """MiniLM: each model's d / A under the root, last layer to last layer."""
     student, teacher = (outputs_of(shape, 2, 4, k) for k, shape in enumerate((small, large)))
@@ -90,13 +90,13 @@ def test_values_have_the_models_own_heads(
     ("widths", "heads"),
     [((312, 768), 24), ((768, 768), 48), ((384, 768), 48), ((768, 1024), 32), ((6, 9), 3), ((5, 7), 1)],
 )
-def test_relation_heads_divide_both_widths(widths: tuple[int, int], heads: int, small: Shape) -> None:
+def test_relation_heads_divide_both_widths(widths: tuple[int, int], heads: int, small: ModelDims) -> None:
     student, teacher = (replace(small, width=width) for width in widths)
     assert Relations(student, teacher, ((0, 0),)).heads == heads
 
 
 @pytest.mark.parametrize("heads", [4, 9, 0, -3])
-def test_relation_heads_that_do_not_divide_are_refused(heads: int, small: Shape, large: Shape) -> None:
+def test_relation_heads_that_do_not_divide_are_refused(heads: int, small: ModelDims, large: ModelDims) -> None:
     with pytest.raises(
         InputError, match=rf"^{heads} relation heads .*width 6 and the teacher's 9: choose one of 1, 3$"
     ):

@@ -17,10 +17,10 @@ from torch import Tensor
 from ackd.errors import InputError
 from ackd.knowledge import MaskedCorrelation, Revision, SampleConfidence
 from ackd.knowledge.revision import FLOOR, check_revision, revised
-from ackd.types import Batch, Knowledge, Outputs, Shape
+from ackd.types import Batch, Knowledge, ModelDims, Outputs
 
 Floats = NDArray[np.float64]
-SHAPE = Shape(2, 6, 3, 4, 50)
+SHAPE = ModelDims(2, 6, 3, 4, 50)
 
 
 @st.composite
@@ -228,9 +228,9 @@ def test_half_precision_goes_no_further_than_the_outputs(make: Callable[[], Know
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Revision(SHAPE, Shape(2, 6, 3, 1, 50)), "as for a regression"),
-        (lambda: SampleConfidence(Shape(2, 6, 3, 1, 50), SHAPE), "as for a regression"),
-        (lambda: MaskedCorrelation(SHAPE, Shape(2, 6, 3, 1, 50)), "as for a regression"),
+        (lambda: Revision(SHAPE, ModelDims(2, 6, 3, 1, 50)), "as for a regression"),
+        (lambda: SampleConfidence(ModelDims(2, 6, 3, 1, 50), SHAPE), "as for a regression"),
+        (lambda: MaskedCorrelation(SHAPE, ModelDims(2, 6, 3, 1, 50)), "as for a regression"),
         (lambda: Revision(SHAPE, SHAPE, eta=2.0), "eta is 2.0"),
         (lambda: Revision(SHAPE, SHAPE, lambda1=-1.0), "lambda1 is -1.0"),
         (lambda: SampleConfidence(SHAPE, SHAPE, temperature=0.0), "temperature must be above 0"),

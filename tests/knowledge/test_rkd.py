@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ackd.knowledge import build
-from ackd.types import Batch, Outputs, Shape
+from ackd.types import Batch, ModelDims, Outputs
 
 NAMES = ["rkd-distance", "rkd-angle"]
 
@@ -50,8 +50,8 @@ def test_losses_equal_plain_loops(
     seed: int,
     scale: float,
     twin: bool,
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:
@@ -83,7 +83,7 @@ def test_losses_equal_plain_loops(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_turning_moving_and_scaling_change_nothing(
-    name: str, small: Shape, large: Shape, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
+    name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([1] * 5, 1)
     student, teacher = (outputs_of(shape, 5, 1, k) for k, shape in enumerate((small, large)))
@@ -101,8 +101,8 @@ def test_turning_moving_and_scaling_change_nothing(
 def test_identical_examples_have_finite_gradients(
     name: str,
     alike: list[int],
-    small: Shape,
-    large: Shape,
+    small: ModelDims,
+    large: ModelDims,
     batch_of: Callable[..., Batch],
     outputs_of: Callable[..., Outputs],
 ) -> None:

@@ -27,7 +27,7 @@ from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import EMBEDDINGS, Batch, Knowledge, OutputRequest, Outputs, Selection, Shape
+from ackd.types import EMBEDDINGS, Batch, Knowledge, ModelDims, OutputRequest, Outputs, Selection
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, PickedRows, Together
 from tests.learned import weights
@@ -378,8 +378,8 @@ def test_teachers_answer_without_dropout_and_stay_as_they_are(
     assert not any("teacher" in key for key in system.distiller.student.model.state_dict())
 
 
-def shape(layers: int, classes: int = 2) -> Shape:
-    return Shape(layers, 16, 2, classes, 50)
+def shape(layers: int, classes: int = 2) -> ModelDims:
+    return ModelDims(layers, 16, 2, classes, 50)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import Batch, Selection, Shape
+from ackd.types import Batch, ModelDims, Selection
 from tests.learned import weights
 
 LENGTHS = (7, 4, 6)
@@ -258,8 +258,8 @@ def test_tinyberts_projection_can_be_left_out_at_equal_widths() -> None:
         assert bool(list(hidden.parameters())) == project
 
 
-def shape(layers: int, width: int = 16, heads: int = 2, classes: int = 2) -> Shape:
-    return Shape(layers, width, heads, classes, 50)
+def shape(layers: int, width: int = 16, heads: int = 2, classes: int = 2) -> ModelDims:
+    return ModelDims(layers, width, heads, classes, 50)
 
 
 def test_an_option_that_is_mistyped_is_told_what_is_near() -> None:
@@ -282,7 +282,7 @@ def test_an_option_that_is_mistyped_is_told_what_is_near() -> None:
     ],
 )
 def test_a_pair_that_cannot_satisfy_one_is_told_which_part_and_what_to_do(
-    name: str, student: Shape, layers: str | None, part: str, remedy: str
+    name: str, student: ModelDims, layers: str | None, part: str, remedy: str
 ) -> None:
     with pytest.raises(InputError) as refused:
         preset(name, student, [shape(4)], layers=layers)

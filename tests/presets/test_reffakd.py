@@ -25,7 +25,7 @@ from ackd.teachers import LabelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import OutputRequest, Shape
+from ackd.types import ModelDims, OutputRequest
 
 CLASSES, SIZE = 3, 24
 SMALL = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -121,17 +121,17 @@ def test_options_reach_the_table(split: Split) -> None:
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        preset(name, Shape(2, 16, 2, CLASSES, 50), [], **options)
+        preset(name, ModelDims(2, 16, 2, CLASSES, 50), [], **options)
 
 
 @pytest.mark.parametrize("name", ["reffakd", "label-smoothing"])
 def test_a_regression_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="which a regression has not"):
-        preset(name, Shape(2, 16, 2, 1, 50), [])
+        preset(name, ModelDims(2, 16, 2, 1, 50), [])
 
 
 def test_one_preset_has_the_losses() -> None:
-    shape = Shape(2, 16, 2, CLASSES, 50)
+    shape = ModelDims(2, 16, 2, CLASSES, 50)
     with pytest.raises(InputError, match="both say which losses there are"):
         preset("reffakd,label-smoothing", shape, [])
     assert isinstance(preset("reffakd", shape, [shape]), Preset)

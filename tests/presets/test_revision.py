@@ -21,7 +21,7 @@ from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import OutputRequest, Report, Shape
+from ackd.types import ModelDims, OutputRequest, Report
 
 CLASSES, SIZE = 3, 24
 CPU = torch.device("cpu")
@@ -184,8 +184,8 @@ def test_a_teacher_that_is_worse_everywhere_leaves_nothing_to_learn(split: Split
     assert learned("data-partitioning", better) > 0.01
 
 
-def shape(classes: int = 2) -> Shape:
-    return Shape(2, 16, 2, classes, 50)
+def shape(classes: int = 2) -> ModelDims:
+    return ModelDims(2, 16, 2, classes, 50)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from torch import Tensor
 from ackd.errors import InputError
 from ackd.teachers.cache.plan import DTYPES, Rows
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import OutputKey, Shape
+from ackd.types import ModelDims, OutputKey
 from tests import processes
 
-SHAPE = Shape(layers=3, width=8, heads=2, classes=3, vocabulary=50)
+SHAPE = ModelDims(layers=3, width=8, heads=2, classes=3, vocabulary=50)
 FIELDS = [OutputKey("logits"), OutputKey("cls", 1), OutputKey("hidden", -1), OutputKey("hidden", 2)]
 FIELDS += [OutputKey("attention", 0), OutputKey("queries", 1), OutputKey("keys", 1), OutputKey("values", 1)]
 LENGTHS = (7, 3, 12, 1, 5, 5)
@@ -470,7 +470,7 @@ def test_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
         from ackd.types import Batch, OutputRequest, Outputs
 
         class Teacher:
-            shape, fingerprint = Shape(1, 2048, 1, 2, 10), "teacher"
+            shape, fingerprint = ModelDims(1, 2048, 1, 2, 10), "teacher"
             def __call__(self, batch, needs, ledger):
                 return Outputs(hidden={0: torch.randn(*batch.shape, 2048)})
 

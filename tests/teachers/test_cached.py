@@ -19,7 +19,7 @@ from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, uncached
 from ackd.teachers.cache.plan import DTYPES, row_sizes
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Shape
+from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs
 
 LENGTHS = np.array([7, 3, 12, 1, 5, 5, 9, 2], np.int64)
 LOGITS, HIDDEN, SCORES, EMBEDDED = (
@@ -50,7 +50,7 @@ class Asked:
         self.change: Callable[[Batch, OutputKey, Tensor], Tensor] = lambda batch, field, value: value
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         return self.inner.shape
 
     @property

@@ -15,9 +15,9 @@ from ackd.models import Model
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.plan import DTYPES, make_plan, parse_size, readable, row_sizes
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import LAYERED, Batch, OutputKey, OutputRequest, Shape
+from ackd.types import LAYERED, Batch, ModelDims, OutputKey, OutputRequest
 
-SHAPE = Shape(layers=3, width=16, heads=2, classes=3, vocabulary=50)
+SHAPE = ModelDims(layers=3, width=16, heads=2, classes=3, vocabulary=50)
 FIELDS = [
     OutputKey("logits"),
     *(OutputKey(kind, layer) for kind in LAYERED for layer in (0, 2)),

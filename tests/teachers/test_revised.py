@@ -21,7 +21,7 @@ from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, Partitioned, Revised, Swapped, uncached
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.revised import swapped
-from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Shape, Teacher
+from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs, Teacher
 
 LOGITS = OutputRequest(logits=True)
 MORE = OutputRequest(logits=True, cls=frozenset({3}), hidden=frozenset({1}))
@@ -33,7 +33,7 @@ class Fixed:
     def __init__(self, logits: list[list[float]], name: str = "fixed") -> None:
         self.logits = torch.tensor(logits)
         self.fingerprint = name
-        self.shape = Shape(2, 8, 2, self.logits.shape[1], 50)
+        self.shape = ModelDims(2, 8, 2, self.logits.shape[1], 50)
 
     def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         return Outputs(self.logits[batch.ids])

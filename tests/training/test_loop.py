@@ -23,7 +23,7 @@ from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.cached import _Answer
 from ackd.training.distillation import Distillation
 from ackd.training.loop import distill
-from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Selection, Shape, Teacher
+from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs, Selection, Teacher
 from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
@@ -54,7 +54,7 @@ class Poisoned:
         self.fingerprint = f"poisoned-{kind}"
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ModelDims:
         return self.inner.shape
 
     def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:

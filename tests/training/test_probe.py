@@ -31,7 +31,7 @@ from ackd.training import probe
 from ackd.training.distillation import Distillation
 from ackd.training.gradients import Compass
 from ackd.training.journal import ENTRIES, Journal
-from ackd.types import LABELS, Batch, OutputRequest, Outputs, Selection, Shape
+from ackd.types import LABELS, Batch, ModelDims, OutputRequest, Outputs, Selection
 from tests.learned import weights
 
 ALL = Selection.of(*knowledge.DEFAULT)
@@ -46,8 +46,8 @@ class Knowing:
         self.share, self.classes, self.sure = share, classes, sure
 
     @property
-    def shape(self) -> Shape:
-        return Shape(4, 16, 2, self.classes, 50)
+    def shape(self) -> ModelDims:
+        return ModelDims(4, 16, 2, self.classes, 50)
 
     def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
         ledger.spend("teacher", 7.0 * len(batch.ids))

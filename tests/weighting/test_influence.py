@@ -12,7 +12,7 @@ from ackd.errors import InputError
 from ackd.knowledge import Logits
 from ackd.ledger import Ledger
 from ackd.tasks import Split
-from ackd.types import LABELS, Batch, OutputRequest, Outputs, Shape
+from ackd.types import LABELS, Batch, ModelDims, OutputRequest, Outputs
 from ackd.weighting.influence import Distilled, influence
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
@@ -28,7 +28,7 @@ class Linear:
         generator = torch.Generator().manual_seed(0)
         self.features = torch.randn(SIZE + 100, WIDTH, generator=generator, dtype=torch.float64)
         self.weights = torch.randn(CLASSES, WIDTH, generator=generator, dtype=torch.float64)
-        self.shape = Shape(2, WIDTH, 1, CLASSES, 50)
+        self.shape = ModelDims(2, WIDTH, 1, CLASSES, 50)
         self.fingerprint = "linear"
 
     def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:

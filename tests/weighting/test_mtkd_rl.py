@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from ackd.knowledge import Hidden
 from ackd.presets import preset
-from ackd.types import LABELS, Knowledge, Shape
+from ackd.types import LABELS, Knowledge, ModelDims
 from ackd.weighting.mtkd_rl import PUBLISHED, Blend, MtkdRl, standardised
 from ackd.weighting.teacher_weights import Learning
 from ackd.weighting.weighting import Answers
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
 NOW = Learning(rate=0.1, every=1, warmup=0.0)
-SHAPE = Shape(2, WIDTH, 1, 3, 50)
+SHAPE = ModelDims(2, WIDTH, 1, 3, 50)
 
 
 def with_features(teachers: int = 2) -> list[Knowledge]:

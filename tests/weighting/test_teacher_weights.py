@@ -22,7 +22,7 @@ from ackd.models import shape_of
 from ackd.presets import Preset, preset
 from ackd.presets.uncertain import EqualTeachers
 from ackd.training.distillation import Distillation
-from ackd.types import LABELS, Batch, Knowledge, Outputs, Selection, Shape
+from ackd.types import LABELS, Batch, Knowledge, ModelDims, Outputs, Selection
 from ackd.weighting.mtkd_rl import MtkdRl
 from ackd.weighting.rl_kd import Rewarding, RlKd, log_chance
 from ackd.weighting.scores import Pick
@@ -296,7 +296,7 @@ def test_decisions_that_were_saved_elsewhere_are_learned_from_here() -> None:
 
 
 def test_one_teacher_and_regression_are_refused_by_name() -> None:
-    shape, numbers_only = Shape(2, 16, 2, 2, 50), Shape(2, 16, 2, 1, 50)
+    shape, numbers_only = ModelDims(2, 16, 2, 2, 50), ModelDims(2, 16, 2, 1, 50)
     for name in ("rl-kd", "mtkd-rl"):
         with pytest.raises(InputError, match=f"'{name}' takes at least 2 teachers, and 1 was named"):
             preset(name, shape, [shape])

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.errors import InputError, unknown
-from ackd.types import OutputKey, OutputRequest, Shape
+from ackd.types import ModelDims, OutputKey, OutputRequest
 
 Rows = NDArray[np.int64]
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def row_sizes(field: OutputKey, shape: Shape, lengths: Rows) -> Rows:
+def row_sizes(field: OutputKey, shape: ModelDims, lengths: Rows) -> Rows:
     """Numbers in each example's row of a field."""
     if field.kind == "logits":
         return np.full_like(lengths, shape.classes)
@@ -45,7 +45,7 @@ class Plan:
         return "\n".join([f"{readable(self.size)} to keep", *lines])
 
 
-def make_plan(types: Mapping[str, OutputRequest], shape: Shape, lengths: Rows, *, budget: int, dtype: str) -> Plan:
+def make_plan(types: Mapping[str, OutputRequest], shape: ModelDims, lengths: Rows, *, budget: int, dtype: str) -> Plan:
     """The types that fit a budget, the smallest first; what they share is counted once.
 
     Args:

@@ -40,7 +40,7 @@ from torch import Tensor
 from ackd.errors import InputError, not_finite
 from ackd.teachers.cache.column import Column
 from ackd.teachers.cache.plan import DTYPES, Rows, readable, row_sizes
-from ackd.types import OutputKey, Shape
+from ackd.types import ModelDims, OutputKey
 
 logger = logging.getLogger("ackd")
 
@@ -88,7 +88,7 @@ class Cache:
         *,
         name: str,
         teacher: str,
-        shape: Shape,
+        shape: ModelDims,
         examples: Examples,
         fields: Iterable[OutputKey],
         dtype: str = "float16",
