@@ -212,8 +212,8 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Report(Generic[Number]):
-    """What optimizer steps measured: `Report[Tensor]` ([] or [N], on the device) for one, `Report[float]` for all."""
+class StepMetrics(Generic[Number]):
+    """What optimizer steps measured: `StepMetrics[Tensor]` ([] or [N], on the device) for one, `StepMetrics[float]` for all."""
 
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss
@@ -226,7 +226,7 @@ class Report(Generic[Number]):
     norms: Mapping[str, Number] = field(default_factory=dict)  # of each type's, and of the labels'
 
     @property
-    def finite(self: Report[float]) -> bool:
+    def finite(self: StepMetrics[float]) -> bool:
         """Whether nothing diverged."""
         return all(map(math.isfinite, self.numbers))
 
@@ -241,17 +241,17 @@ class Report(Generic[Number]):
         first = [self.loss, self.labels, self.grad_norm, self.uncertainty, self.accuracy]
         return first + list(self.losses.values())
 
-    def of(self, numbers: Iterable[float]) -> Report[float]:
+    def of(self, numbers: Iterable[float]) -> StepMetrics[float]:
         """Such a report with other numbers."""
         loss, labels, grad_norm, uncertainty, accuracy, *rest = numbers
         left = iter(rest)
         losses, cosines, norms = (
             dict(zip(table, islice(left, len(table)), strict=True)) for table in (self.losses, self.cosines, self.norms)
         )
-        return Report(loss, labels, grad_norm, uncertainty, accuracy, losses, cosines, norms)
+        return StepMetrics(loss, labels, grad_norm, uncertainty, accuracy, losses, cosines, norms)
 
 
-def means(reports: Sequence[Report[Tensor]]) -> list[Report[float]]:
+def means(reports: Sequence[StepMetrics[Tensor]]) -> list[StepMetrics[float]]:
     """Of each student the mean of some steps under one selection, read from the device in a single transfer.
 
     Cosines and norms are those of the first, which alone has them.

@@ -24,7 +24,7 @@ from ackd.mdp.choices import Action, make_choice
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.rewards import Earned, GapClosed
 from ackd.mdp.signals import Observation, Signals
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
 FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss, where the student itself takes 1
@@ -252,7 +252,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self._gaps = self._gaps.after(selection, self._rates)
         self._factors.append(factor)
         losses = {"hidden": self._gaps.representation, "attention": 1.0, "logits": self._gaps.output}
-        report = Report(
+        report = StepMetrics(
             loss=self._gaps.output + sum(weight * losses[name] for name, weight in selection.weights.items()),
             labels=self._gaps.output,
             grad_norm=self._gaps.output + self._gaps.representation,

@@ -15,7 +15,7 @@ from ackd.mdp.choices import Action, Choice
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.rewards import Earned, Reward
 from ackd.mdp.signals import Observation, Signals
-from ackd.types import LABELS, Report, Selection
+from ackd.types import LABELS, Selection, StepMetrics
 
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before
 Answer = tuple[Observation, float, bool, dict[str, Any]]
@@ -97,7 +97,7 @@ class Trajectory:
         """The same of a decision that came after the episode was over: nothing is learned and nothing earned."""
         assert self.episode is not None
         last = self.episode.phases[-1]
-        nothing = Report(0.0, 0.0, 0.0, 0.0, 0.0, {})
+        nothing = StepMetrics(0.0, 0.0, 0.0, 0.0, 0.0, {})
         still = replace(last, selection=Selection(), report=nothing, standing=None, flops=0.0)
         info = self._info(still) | {"error/type": "divergence"}
         self.latest = [Step(self.episode, Earned(0.0), info)]

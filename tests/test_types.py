@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Report, Selection, means, union
+from ackd.types import EMBEDDINGS, Batch, OutputKey, OutputRequest, Outputs, Selection, StepMetrics, means, union
 
 
 def test_selections() -> None:
@@ -94,13 +94,13 @@ def test_some_rows_of_a_batch_are_cut_to_the_longest(make_batch: Callable[..., B
 
 
 def test_the_mean_of_reports() -> None:
-    def row(i: float) -> Report[torch.Tensor]:
+    def row(i: float) -> StepMetrics[torch.Tensor]:
         figures = [torch.tensor(value) for value in (i, i + 1, i + 2, 0.5, i)]
-        return Report(figures[0], figures[1], figures[2], figures[3], figures[4], {"a": torch.tensor(2 * i)})
+        return StepMetrics(figures[0], figures[1], figures[2], figures[3], figures[4], {"a": torch.tensor(2 * i)})
 
     rows = [row(0.0), row(1.0), row(2.0)]
     (whole,) = means(rows)
-    assert whole == Report(1.0, 2.0, 3.0, 0.5, 1.0, {"a": 2.0})
+    assert whole == StepMetrics(1.0, 2.0, 3.0, 0.5, 1.0, {"a": 2.0})
     assert whole.finite
     assert not means([*rows, row(math.nan)])[0].finite
     with pytest.raises(ValueError, match="no report"):

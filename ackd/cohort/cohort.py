@@ -14,7 +14,7 @@ from ackd.tasks import Split
 from ackd.training.distillation import Distillation
 from ackd.training.trainer import Trained
 from ackd.training.verbs import verb
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
 
 class Cohort(Trained):
@@ -81,7 +81,7 @@ class Cohort(Trained):
         return self.stacked.students[student].companions
 
     @verb("advance", each=True)
-    def advance(self, selections: Sequence[Selection], steps: int) -> list[Report[float]]:
+    def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:
         """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
 
         Raises:

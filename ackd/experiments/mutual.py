@@ -23,7 +23,7 @@ from ackd.models import Tokenizer
 from ackd.tasks import Task
 from ackd.tasks.data_sets import Data
 from ackd.training.recipe import Recipe, length
-from ackd.types import Report
+from ackd.types import StepMetrics
 
 INTERVAL = 20  # optimizer steps between two points of the curves
 COLUMNS = ("step", "student", "label_loss", "peer_loss", "accuracy")
@@ -118,7 +118,7 @@ class MutualTraining:
         )
 
 
-def _points(step: int, reports: Sequence[Sequence[Report[float]]]) -> list[str]:
+def _points(step: int, reports: Sequence[Sequence[StepMetrics[float]]]) -> list[str]:
     """A line of the curves for each student: means over the steps that were just taken."""
     lines = []
     for k, own in enumerate(zip(*reports, strict=True)):

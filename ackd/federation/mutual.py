@@ -17,7 +17,7 @@ from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
 from ackd.training.distillation import Distillation
 from ackd.training.verbs import Training, verb
-from ackd.types import Batch, EvalResult, Knowledge, ModelDims, OutputRequest, Outputs, Report, Selection
+from ackd.types import Batch, EvalResult, Knowledge, ModelDims, OutputRequest, Outputs, Selection, StepMetrics
 
 
 class Peer:
@@ -164,7 +164,7 @@ class MutualLearning(Training):
         return total
 
     @verb("advance", each=True)
-    def advance(self, steps: int) -> list[list[Report[float]]]:
+    def advance(self, steps: int) -> list[list[StepMetrics[float]]]:
         """Takes up to `steps` steps of each, in turn; for each step, each student's report.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
 # "Labels alone, where overtaken > .9 and agreement > .6" held on 14 settings that it was not made from; with labels
 # that are 40 % wrong even a perfect teacher agrees with .6 of them, and there it is right to go by the teacher.
@@ -41,7 +41,7 @@ class Phase:
     """Some optimizer steps under one selection, and what came of them; a decision holds for one or more phases."""
 
     selection: Selection
-    report: Report[float]  # the mean over the phase's optimizer steps
+    report: StepMetrics[float]  # the mean over the phase's optimizer steps
     standing: EvalResult | None  # on the reward split, after the phase; None where nobody measured
     steps: int  # optimizer steps in this phase
     learning_rate: float  # share of its peak

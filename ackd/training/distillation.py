@@ -24,7 +24,7 @@ from ackd.training.recipe import Recipe
 from ackd.training.student import DEFAULT, Student
 from ackd.training.trainer import Trained, Trainer
 from ackd.training.verbs import verb
-from ackd.types import EvalResult, Knowledge, Report, Selection, Teacher
+from ackd.types import EvalResult, Knowledge, Selection, StepMetrics, Teacher
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Weighting
 
@@ -172,7 +172,7 @@ class Distillation(Trained):
         return self.stages[stage_at(self.stages, steps_done / self.steps)].selection
 
     @verb("advance")
-    def advance(self, selection: Selection, steps: int) -> Report[float]:
+    def advance(self, selection: Selection, steps: int) -> StepMetrics[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
         Raises:

@@ -17,7 +17,7 @@ from ackd.numerics.precision import computing
 from ackd.training.gradients import Compass, Pulls
 from ackd.training.mixture import Mixture, Scales
 from ackd.training.student import Student
-from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Report, Selection, Teacher, union
+from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Selection, StepMetrics, Teacher, union
 from ackd.weighting.scores import Pick
 from ackd.weighting.weighting import Answers, Weighting
 
@@ -91,7 +91,7 @@ class Distiller:
         shares = {name: self.teacher_weights[one.teacher] for name, one in self.knowledge.items()}
         return Mixture.of(selections, shares, self.student.parameters[0].device)
 
-    def step(self, batches: Sequence[Batch], selection: Selection | Mixture) -> Report[Tensor]:
+    def step(self, batches: Sequence[Batch], selection: Selection | Mixture) -> StepMetrics[Tensor]:
         """One optimizer step on the mean loss of the batches; the report stays on the device.
 
         Raises:
@@ -113,7 +113,7 @@ class Distiller:
         self.ledger.steps += 1
         total, labels, uncertainty, accuracy, *losses = torch.stack(figures).mean(0)
         known = dict(zip(mixture.names, losses, strict=True))
-        return Report(total, labels, norm, uncertainty, accuracy, known, self._pulls.cosines, self._pulls.norms)
+        return StepMetrics(total, labels, norm, uncertainty, accuracy, known, self._pulls.cosines, self._pulls.norms)
 
     def _loss(self, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and [loss, labels, uncertainty, accuracy, *losses] without gradient."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ackd.stages import check_stages
 from ackd.training.distillation import Distillation
-from ackd.types import Report, Selection
+from ackd.types import Selection, StepMetrics
 
 
 def distill(
@@ -15,8 +15,8 @@ def distill(
     *,
     seed: int = 0,
     interval: int = 20,
-    on_phase: Callable[[int, Report[float]], None] | None = None,
-) -> list[Report[float]]:
+    on_phase: Callable[[int, StepMetrics[float]], None] | None = None,
+) -> list[StepMetrics[float]]:
     """Trains one student to the end of its budget; the plain loop, without agent, reward or environment.
 
     Args:

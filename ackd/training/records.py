@@ -8,13 +8,13 @@ from typing import Any
 from ackd.files.reading import alike
 from ackd.mdp.episode import Facts
 from ackd.tasks import Split
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
-Answer = Report[float] | EvalResult | Facts
+Answer = StepMetrics[float] | EvalResult | Facts
 # of each kind of answer the names of its fields in files, and of its attributes
 KINDS: Mapping[str, tuple[type[Answer], Mapping[str, str]]] = {
     "report": (
-        Report,
+        StepMetrics,
         {
             "loss": "loss",
             "labels": "labels",

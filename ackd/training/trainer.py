@@ -19,7 +19,7 @@ from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
 from ackd.training.order import Order
 from ackd.training.verbs import Training, verb
-from ackd.types import Batch, EvalResult, Report, Selection, means
+from ackd.types import Batch, EvalResult, Selection, StepMetrics, means
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Trainer:
     def _batch(self, places: Any) -> Batch:
         return self.evaluator.task.train.batch(places).to(self.streams.device)
 
-    def advance(self, selections: Sequence[Selection], steps: int) -> list[Report[float]]:
+    def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:
         """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
 
         Raises:
@@ -83,7 +83,9 @@ class Trainer:
         self._blame(found, selections, asked)
         return found
 
-    def _blame(self, reports: Sequence[Report[float]], selections: Sequence[Selection], asked: Sequence[Any]) -> None:
+    def _blame(
+        self, reports: Sequence[StepMetrics[float]], selections: Sequence[Selection], asked: Sequence[Any]
+    ) -> None:
         """Looks at the teachers' answers where a student has just diverged."""
         lost = {i for i, report in enumerate(reports) if not report.finite}
         if lost - self._lost:
@@ -122,13 +124,13 @@ class Trainer:
         self._lost = set(state.get("lost", ()))
 
 
-def _averaged(shares: Sequence[Report[float]]) -> Report[float]:
+def _averaged(shares: Sequence[StepMetrics[float]]) -> StepMetrics[float]:
     """The mean of what each process has seen of a step."""
     columns = zip(*(share.numbers for share in shares), strict=True)
     return shares[0].of(sum(column) / len(column) for column in columns)
 
 
-def _alone(report: Report[float], selection: Selection) -> Report[float]:
+def _alone(report: StepMetrics[float], selection: Selection) -> StepMetrics[float]:
     """The report without the losses that others selected."""
     return replace(report, losses={name: report.losses[name] for name in selection.chosen})
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ackd.cli import main
 from ackd.corpora import open_corpus, open_scores
 from ackd.training.distiller import Distiller
-from ackd.types import Report
+from ackd.types import StepMetrics
 from tests import processes
 
 NURSERY = """The old farm had a {0} and a {1}. Every morning the {0} ran to the gate.
@@ -197,7 +197,7 @@ def test_a_broken_off_run_ends_like_an_undisturbed_one(
     assert main([*arguments, str(tmp_path / "whole")]) == 0
     step, taken = Distiller.step, 0
 
-    def interrupted(self: Distiller, *given: Any) -> Report[torch.Tensor]:
+    def interrupted(self: Distiller, *given: Any) -> StepMetrics[torch.Tensor]:
         nonlocal taken
         taken += 1
         if taken == 30:

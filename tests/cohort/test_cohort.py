@@ -26,7 +26,7 @@ from ackd.training.journal import Journal
 from ackd.training.order import Order
 from ackd.training.recipe import Recipe
 from ackd.training.student import Student
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Report, Selection, Teacher
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Selection, StepMetrics, Teacher
 from tests.learned import weights
 
 VOCABULARY = tiny().distillation.teachers[0].shape.vocabulary
@@ -101,7 +101,7 @@ def singles(distillation: Distillation, seeds: Sequence[int]) -> list[Distillati
     return found
 
 
-def figures(report: Report[float]) -> list[float]:
+def figures(report: StepMetrics[float]) -> list[float]:
     return [report.loss, report.labels, report.grad_norm, report.uncertainty, report.accuracy, *report.losses.values()]
 
 
@@ -221,7 +221,7 @@ def test_each_student_has_its_own_dropout() -> None:
 
 
 def test_a_student_that_diverges_leaves_the_others_alone() -> None:
-    def trained(poison: bool) -> tuple[list[Report[float]], Cohort]:
+    def trained(poison: bool) -> tuple[list[StepMetrics[float]], Cohort]:
         cohort = Cohort(make(dropout=0.1), 3)
         cohort.reset(SEEDS)
         if poison:

@@ -14,13 +14,13 @@ from ackd.config import EpisodeConfig
 from ackd.errors import InputError
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.rewards import GAPS, LOWER, Exploring, Final, GapClosed, Measure, NegativeLoss, gap_of, named
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
 
 def phase(
     loss: float, score: float = 0.5, *, chosen: tuple[str, ...] = (), steps: int = 10, share: float = 0.5
 ) -> Phase:
-    report = Report(1.0, 1.0, 1.0, 0.5, 0.5, dict.fromkeys(chosen, 1.0))
+    report = StepMetrics(1.0, 1.0, 1.0, 0.5, 0.5, dict.fromkeys(chosen, 1.0))
     return Phase(Selection.of(*chosen), report, EvalResult(loss, score), steps, 1.0, share * 100.0, 100.0)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.signals import FEATURES, GLOBALS, Signals
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
 FAMILIES = {"logits": "logits", "hidden": "hidden", "attention": "attention"}
 PRICES = {"logits": 0.6, "hidden": 0.8, "attention": 0.9}
@@ -24,7 +24,7 @@ def make_episode(values: list[float], scale: float = 1.0) -> Episode:
     episode = Episode(EvalResult(2 * scale, 0.1), EvalResult(scale, 0.9), 100, 10)
     for i, value in enumerate(values):
         names = ("logits", "hidden") if i % 2 else ("logits",)
-        report = Report(
+        report = StepMetrics(
             value,
             value * scale,
             value * scale,

@@ -21,7 +21,7 @@ from ackd.teachers import ModelTeacher, Partitioned, Revised, Swapped
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
-from ackd.types import ModelDims, OutputRequest, Report
+from ackd.types import ModelDims, OutputRequest, StepMetrics
 
 CLASSES, SIZE = 3, 24
 CPU = torch.device("cpu")
@@ -283,7 +283,7 @@ def test_a_cache_lies_inside(folder: str, tmp_path: Path) -> None:
 
 def test_it_combines_with_losses_of_ones_own_and_of_other_methods(folder: str) -> None:
     own = ready(folder, "label-revision", types=["logits", "hidden"], options={"keep": 0.5}, steps=3)
-    reports: list[Report[float]] = distill(own, Selection.of("logits", "hidden"))
+    reports: list[StepMetrics[float]] = distill(own, Selection.of("logits", "hidden"))
     assert reports[0].losses["hidden"] > 0
     assert 0 < own.ledger.teacher_queries - own.prepared.teacher_queries < 3 * 8
     combined = ready(folder, "label-revision,dynamickd-objective", options={"eta": 0.5, "keep": 0.5}, steps=3)

@@ -10,9 +10,9 @@ import pytest
 
 from ackd.mdp.episode import Facts
 from ackd.training.records import KINDS, answer, plain
-from ackd.types import EvalResult, Report, Selection
+from ackd.types import EvalResult, Selection, StepMetrics
 
-REPORT = Report(1.5, 0.5, 2.0, 0.25, 0.75, {"logits": 0.1}, {"logits": 0.2}, {"logits": 0.3, "labels": 0.4})
+REPORT = StepMetrics(1.5, 0.5, 2.0, 0.25, 0.75, {"logits": 0.1}, {"logits": 0.2}, {"logits": 0.3, "labels": 0.4})
 # as they were first written
 WRITTEN = {
     '{"report": {"loss": 1.5, "labels": 0.5, "grad_norm": 2.0, "uncertainty": 0.25, "accuracy": 0.75, '
