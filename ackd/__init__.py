@@ -13,6 +13,7 @@ from gymnasium.envs.registration import register
 if TYPE_CHECKING:
     from ackd.building.setting import prepare as prepare
     from ackd.config import DistillationConfig as DistillationConfig
+    from ackd.costs import CostTracker as CostTracker
     from ackd.envs.distillation import DistillationEnv as DistillationEnv
     from ackd.envs.instance_files import Instance as Instance
     from ackd.envs.instances import InstanceEnv as InstanceEnv
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
     from ackd.experiments.tuning import tune as tune
-    from ackd.ledger import Ledger as Ledger
     from ackd.mdp.choices import Choice as Choice
     from ackd.mdp.episode import Episode as Episode
     from ackd.mdp.rewards import Earned as Earned
@@ -53,19 +53,19 @@ _HOMES = {
     "DistillationConfig": "ackd.config",
     "DistillationEnv": "ackd.envs.distillation",
     "DistillationTrainer": "ackd.experiments.distillation",
-    "Earned": "ackd.mdp.rewards",
+    "RewardTerms": "ackd.mdp.rewards",
     "Episode": "ackd.mdp.episode",
     "InputError": "ackd.errors",
     "Instance": "ackd.envs.instance_files",
     "InstanceEnv": "ackd.envs.instances",
     "Knowledge": "ackd.types",
-    "Ledger": "ackd.ledger",
+    "CostTracker": "ackd.costs",
     "ModelTeacher": "ackd.teachers",
-    "Needs": "ackd.types",
+    "OutputRequest": "ackd.types",
     "Outputs": "ackd.types",
     "Reward": "ackd.mdp.rewards",
     "Selection": "ackd.types",
-    "Shape": "ackd.types",
+    "ModelDims": "ackd.types",
     "Teacher": "ackd.types",
     "distill": "ackd.training.loop",
     "evaluate": "ackd.experiments.evaluation",

@@ -16,7 +16,7 @@ from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -317,8 +317,8 @@ class Teacher(Protocol):
         """Names all that its answers depend on but the question: equal fingerprints, equal answers."""
         ...
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
-        """The outputs asked for, without gradient; `ledger` is told what that took."""
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+        """The outputs asked for, without gradient; `costs` is told what that took."""
         ...
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:

@@ -28,8 +28,8 @@ import torch
 from transformers import BertConfig
 
 from ackd import Selection
+from ackd.costs import CostTracker
 from ackd.knowledge import Attention, Hidden, Logits
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, from_config, shape_of
 from ackd.numerics.memory import reuse_memory
 from ackd.numerics.streams import Streams
@@ -135,7 +135,7 @@ class Worker:
             "seconds": wall,
             "cpu_seconds": cpu,
             "steps": steps,
-            "teacher_queries": distillation.ledger.teacher_queries,
+            "teacher_queries": distillation.costs.teacher_queries,
         }
 
     def _distiller(self, teacher: Teacher) -> Distiller:
@@ -145,7 +145,7 @@ class Worker:
             [teacher],
             losses,
             meter=self.meter,
-            ledger=Ledger(),
+            costs=CostTracker(),
             scale_steps=0,
             precision=self.precision,
         )

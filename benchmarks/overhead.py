@@ -44,7 +44,7 @@ def measure(env: DistillationEnv, plain: DistillationEnv, selection: Selection, 
     for pair in range(pairs + 1):
         times = {}
         for who in ("env", "loop") if pair % 2 else ("loop", "env"):
-            before = env.distillation.ledger.seconds["reward"]
+            before = env.distillation.costs.seconds["reward"]
             start = time.perf_counter()
             if who == "env":
                 env.step(action)
@@ -52,7 +52,7 @@ def measure(env: DistillationEnv, plain: DistillationEnv, selection: Selection, 
                 loop.advance(selection, env.decision_interval)
             times[who] = time.perf_counter() - start
             if who == "env":
-                times["reward"] = env.distillation.ledger.seconds["reward"] - before
+                times["reward"] = env.distillation.costs.seconds["reward"] - before
         if pair:  # the first warms up
             ratios.append(times["env"] / times["loop"])
             bare.append((times["env"] - times["reward"]) / times["loop"])

@@ -22,12 +22,12 @@ import torch
 
 from ackd.agents.policy import Policy
 from ackd.agents.rules import Rule
+from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.envs.recording import Recording
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.policies import arm
-from ackd.ledger import Ledger
 
 RUNS = ("all", "fixed", "frozen", "refined", "full mode")
 
@@ -40,7 +40,7 @@ def scripted(actions: Sequence[Sequence[float]]) -> Rule:
 
 def play(
     name: str, env: DistillationEnv, policy: str, script: Sequence[Sequence[float]], seed: int
-) -> tuple[float, Ledger, Sequence[Sequence[float]]]:
+) -> tuple[float, CostTracker, Sequence[Sequence[float]]]:
     """The seconds of one run, what it spent, and its actions."""
     chosen = arm({"all": "all", "full mode": "all", "refined": f"{policy}:refine"}.get(name, policy), env.knowledge)
     env = chosen.within(env.variant(reward_every=1 if name == "full mode" else None))
@@ -48,7 +48,7 @@ def play(
     with tempfile.TemporaryDirectory() as folder, closing(Recording(env, Path(folder), dev=False)) as recording:
         began = time.process_time()
         run_episode(recording, made, seed=seed, learner=chosen.learner(made))
-        return time.process_time() - began, recording.ledger, env.record().actions
+        return time.process_time() - began, recording.costs, env.record().actions
 
 
 def measure(task: str, teacher: str, options: argparse.Namespace) -> list[str]:
@@ -66,7 +66,7 @@ def measure(task: str, teacher: str, options: argparse.Namespace) -> list[str]:
         reward_every=None,
     )
     seconds: dict[str, list[float]] = {name: [] for name in RUNS}
-    ledgers: dict[str, Ledger] = {}
+    ledgers: dict[str, CostTracker] = {}
     for seed in range(options.pairs):
         _, _, script = play("frozen", env, options.policy, (), seed)  # warms up, too
         turn = [*RUNS[seed % len(RUNS) :], *RUNS[: seed % len(RUNS)]]
@@ -76,7 +76,7 @@ def measure(task: str, teacher: str, options: argparse.Namespace) -> list[str]:
     return [row(task, name, seconds, ledgers) for name in RUNS]
 
 
-def row(task: str, name: str, seconds: dict[str, list[float]], ledgers: dict[str, Ledger]) -> str:
+def row(task: str, name: str, seconds: dict[str, list[float]], ledgers: dict[str, CostTracker]) -> str:
     """One run against `all` and against `fixed`, and its passes over the reward split."""
     ratios = []
     for base in ("all", "fixed"):

@@ -98,14 +98,14 @@ def measure(place: argparse.Namespace) -> Constants:
             for cache in (None, folder, folder):  # the second fills the cache, the third reads it
                 env = environment(place, task, SHORT, cache=cache)
                 times = measured(env, seed=0)
-                ledger, steps = env.distillation.ledger, env.distillation.steps
-                if cache is None or not ledger.teacher_queries:
+                costs, steps = env.distillation.costs, env.distillation.steps
+                if cache is None or not costs.teacher_queries:
                     phases += [one / statistics.mean(times) for one in times]
-                    answers = ledger.bytes["teacher"] / 2, ledger.bytes["cache"]  # the cache's numbers are half as long
-                    work = ledger.flops | dict(zip(("knowledge", "cache"), answers, strict=True))
+                    answers = costs.bytes["teacher"] / 2, costs.bytes["cache"]  # the cache's numbers are half as long
+                    work = costs.flops | dict(zip(("knowledge", "cache"), answers, strict=True))
                     for part in ("cache",) if cache else ("student", "teacher", "knowledge"):
-                        points[part].append((work[part] / steps, ledger.seconds[part] / steps))
-                    spent, took = spent + ledger.flops["reward"], took + ledger.seconds["reward"]
+                        points[part].append((work[part] / steps, costs.seconds[part] / steps))
+                    spent, took = spent + costs.flops["reward"], took + costs.seconds["reward"]
     return Constants(
         lines={part: Line.through(points[part]) for part in STEP},
         measuring=spent / took,

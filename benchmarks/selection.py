@@ -165,7 +165,7 @@ def together(env: DistillationEnv, arms: Mapping[str, Arm], seed: int) -> dict[s
         for student, standing in enumerate(training.measure(split, name)):
             one = {"dev": 100 * standing.score, "labels": 100 * held_out[student].label_correlation}
             one["reward"] = math.fsum(cohort.trajectories[student].record().rewards)
-            ended.append(one | {"flops": training.costs.prices[student] / training.costs.price_of_all})
+            ended.append(one | {"flops": training.counts.prices[student] / training.counts.price_of_all})
 
     cohort.watch = watch
     cohort.seed(seed)

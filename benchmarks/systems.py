@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 from ackd import Distillation, Selection, distill, models, prepare
+from ackd.costs import CostTracker
 from ackd.federation.clients import ClientSplit
-from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.reporting.statistics import paired_difference
 from ackd.tasks import Split, Task
@@ -96,8 +96,8 @@ def trained(distillation: Distillation, seed: int) -> dict[str, float]:
     """The dev score of a student in percent, and what its training cost if every answer is computed."""
     distill(distillation, _selection(distillation), seed=seed, interval=INTERVAL)
     return judged(distillation) | {
-        "gflops": distillation.costs.price / 1e9,
-        **{name: value / 1e9 for name, value in distillation.ledger.accounts.items()},
+        "gflops": distillation.counts.price / 1e9,
+        **{name: value / 1e9 for name, value in distillation.costs.accounts.items()},
     }
 
 
@@ -186,9 +186,9 @@ class Mistaken:
         """Not for a cache."""
         return f"mistaken {self.share} {self.teacher.fingerprint}"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The teacher's answer with the mistakes in it."""
-        answer = self.teacher(batch, needs, ledger)
+        answer = self.teacher(batch, needs, costs)
         assert answer.logits is not None
         wrong = torch.tensor([np.random.default_rng([7, int(one)]).random() < self.share for one in batch.ids])
         first, second = answer.logits.topk(2).indices.unbind(-1)

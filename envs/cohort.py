@@ -142,7 +142,7 @@ class CohortEnv(SharedEnv):
             for trajectory, start, seed in zip(self.trajectories, starts, seeds, strict=True)
         ]
         self.reset_infos = [info for _, info in began]
-        cohort.costs.shown()
+        cohort.counts.shown()
         return _stacked([observation for observation, _ in began])
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -155,7 +155,7 @@ class CohortEnv(SharedEnv):
         if self.trajectories[0].episode is None:
             raise ResetNeeded("no episode has begun: call reset()")
         self._actions = check_actions(self.action_space, actions, self.num_envs)
-        self.cohort.costs.decided()
+        self.cohort.counts.decided()
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
@@ -175,7 +175,7 @@ class CohortEnv(SharedEnv):
                     "episode": {"r": returned, "l": self.decisions, "t": elapsed},  # as Monitor has it
                 }
         following = self.reset() if over else _stacked(observations)
-        self.cohort.costs.shown()
+        self.cohort.counts.shown()
         return following, rewards, np.full(self.num_envs, over), infos
 
     def decide(self, actions: NDArray[Any]) -> list[Answer]:
@@ -260,29 +260,29 @@ class CohortEnv(SharedEnv):
 
         All train on to the next cut of anybody's, and what belongs together is put together again.
         """
-        cohort, costs = self.cohort, self.cohort.costs
+        cohort, counts = self.cohort, self.cohort.counts
         plans = [
-            self.env.affordable(selection, seed=costs.seeds[0], done=costs.steps_done, spent=spent)
-            for selection, spent in zip(selections, costs.prices, strict=True)
+            self.env.affordable(selection, seed=counts.seeds[0], done=counts.steps_done, spent=spent)
+            for selection, spent in zip(selections, counts.prices, strict=True)
         ]
         cuts = {plan[0][1] for plan in plans} | {self.env.decision_interval}
         found: list[list[Phase]] = [[] for _ in plans]
         begin = 0
         for end in sorted(cuts):
-            done, prices, price_of_all = costs.steps_done, list(costs.prices), costs.price_of_all
+            done, prices, price_of_all = counts.steps_done, list(counts.prices), counts.price_of_all
             learning_rate = cohort.distillation.recipe.rate(done, cohort.steps)
             now = [plan[begin >= plan[0][1]][0] for plan in plans]
             reports = cohort.advance(now, end - begin)
-            costs = cohort.costs  # others where a journal has taken up a state
+            counts = cohort.counts  # others where a journal has taken up a state
             for i, parts in enumerate(found):
                 phase = Phase(
                     now[i],
                     reports[i],
                     None,
-                    steps=costs.steps_done - done,
+                    steps=counts.steps_done - done,
                     learning_rate=learning_rate,
-                    flops=costs.prices[i] - prices[i],
-                    flops_all=costs.price_of_all - price_of_all,
+                    flops=counts.prices[i] - prices[i],
+                    flops_all=counts.price_of_all - price_of_all,
                 )
                 if parts and parts[-1].selection == phase.selection:
                     parts[-1] = _joined(parts[-1], phase)

@@ -179,7 +179,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             if distillation.reference is not None:
                 teacher = distillation.measure_teacher(self.measured_split, "reward")
         episode = self.begun(start, teacher, distillation.facts())
-        observation, info = self.trajectory.begin(episode, distillation.costs.seeds[0])
+        observation, info = self.trajectory.begin(episode, distillation.counts.seeds[0])
         return observation | self._represent(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -301,23 +301,23 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation = self.distillation
         phases, wanted = self.until(distillation.steps_done)
         for left in reversed(range(phases)):
-            costs = distillation.costs
-            parts = self.affordable(selection, seed=costs.seeds[0], done=costs.steps_done, spent=costs.price)
+            counts = distillation.counts
+            parts = self.affordable(selection, seed=counts.seeds[0], done=counts.steps_done, spent=counts.price)
             for place, (part, steps) in enumerate(parts, 1):
-                done, price, price_of_all = costs.steps_done, costs.price, costs.price_of_all
+                done, price, price_of_all = counts.steps_done, counts.price, counts.price_of_all
                 learning_rate = distillation.recipe.rate(done, distillation.steps)
                 report, standing = distillation.advance(part, steps), None
-                costs = distillation.costs  # others where a journal has taken up a state
+                counts = distillation.counts  # others where a journal has taken up a state
                 if wanted and report.finite and not left and place == len(parts):
                     standing = distillation.measure(self.measured_split, "reward")
                 phase = Phase(
                     part,
                     report,
                     standing,
-                    steps=costs.steps_done - done,
+                    steps=counts.steps_done - done,
                     learning_rate=learning_rate,
-                    flops=costs.price - price,
-                    flops_all=costs.price_of_all - price_of_all,
+                    flops=counts.price - price,
+                    flops_all=counts.price_of_all - price_of_all,
                 )
                 yield phase
                 if not phase.finite:

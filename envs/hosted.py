@@ -14,9 +14,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
+from ackd.costs import CostTracker
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.recorder import Note, Tape
-from ackd.ledger import Ledger
 from ackd.training.journal import Journal
 from ackd.training.trainer import Trained
 
@@ -27,7 +27,7 @@ class Watch(Protocol):
     agent_flops: float
 
     @property
-    def ledger(self) -> Ledger:
+    def costs(self) -> CostTracker:
         """What all episodes took."""
         ...
 
@@ -111,7 +111,7 @@ class Hosted:
     def step(self, actions: NDArray[Any], seconds: float) -> Stepped:
         """A decision in each, which the agent took so many seconds for."""
         if self._course is not None:
-            self._course.training.costs.shown(seconds)
+            self._course.training.counts.shown(seconds)
         answer = self._venv.step(actions)
         return Stepped(*answer, self._venv.unwrapped.reset_infos, self._tape.take())
 
@@ -159,10 +159,10 @@ class Hosted:
         assert self._watch is not None
         self._watch.agent_flops = flops
 
-    def spent(self) -> Ledger:
+    def spent(self) -> CostTracker:
         """What all episodes took."""
         assert self._watch is not None
-        return self._watch.ledger
+        return self._watch.costs
 
     def save(self) -> None:
         """Saves the trainings as they stand."""

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ackd.costs import PARTS, CostTracker
 from ackd.envs.trajectory import Step, Trajectory
-from ackd.ledger import PARTS, Ledger
 from ackd.mdp.rewards import gap_of
 from ackd.types import LABELS, EvalResult
 
@@ -107,12 +107,12 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
 
 
 def ending(
-    number: int, trajectory: Trajectory, returned: float, standings: Mapping[str, EvalResult], ledger: Ledger
+    number: int, trajectory: Trajectory, returned: float, standings: Mapping[str, EvalResult], costs: CostTracker
 ) -> Note:
     """An episode that is over: its return, the student on dev, and what it took."""
     episode = trajectory.episode
     assert episode is not None
-    phases, seconds = episode.phases, sum(ledger.seconds.values())
+    phases, seconds = episode.phases, sum(costs.seconds.values())
     alive = all(phase.finite for phase in phases)
     standing = episode.standing if alive else None
     names = dict.fromkeys(name for phase in phases for name in phase.selection.weights)
@@ -127,10 +127,10 @@ def ending(
             for split, there in standings.items()
             for metric, value in there.scores.items()
         },
-        **{f"cost/flops/{part}": ledger.flops[part] for part in PARTS},
-        **{f"cost/bytes/{part}": ledger.bytes[part] for part in PARTS},
-        **{f"cost/seconds/{part}": ledger.seconds[part] for part in PARTS},
-        **{f"cost/time_share/{part}": ledger.seconds[part] / seconds for part in PARTS},
+        **{f"cost/flops/{part}": costs.flops[part] for part in PARTS},
+        **{f"cost/bytes/{part}": costs.bytes[part] for part in PARTS},
+        **{f"cost/seconds/{part}": costs.seconds[part] for part in PARTS},
+        **{f"cost/time_share/{part}": costs.seconds[part] / seconds for part in PARTS},
     }
     return Note(number, curves)
 

@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from ackd.costs import CostTracker
 from ackd.envs.recorder import Notes, Recorder, ending, phases
 from ackd.envs.trajectory import Trajectory
-from ackd.ledger import Ledger
 from ackd.mdp.choices import Action
 from ackd.mdp.episode import Episode
 from ackd.mdp.signals import Observation
@@ -71,7 +71,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self.dev = dev
         self.agent_flops = 0.0  # of a decision, the agent's updates included
         self.on_decision = on_decision
-        self.ledger = Ledger()  # of all episodes
+        self.costs = CostTracker()  # of all episodes
         self.standings: dict[str, EvalResult] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
         self._own = Recorder(folder, env.knowledge) if isinstance(folder, Path) else None
@@ -86,15 +86,15 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begins an episode."""
-        self.training.costs.decided()
+        self.training.counts.decided()
         answer = super().reset(seed=seed, options=options)
         self.returned = 0.0
-        self.training.costs.shown()
+        self.training.counts.shown()
         return answer
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes the step, then writes it down."""
-        self.training.costs.decided(self.agent_flops)
+        self.training.counts.decided(self.agent_flops)
         observation, reward, terminated, truncated, info = super().step(action)
         self.returned += float(reward)
         trajectory = self.inner.trajectory
@@ -102,12 +102,12 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
             self._notes.write(note)
         if terminated or truncated:
             self.standings = {} if info["error/type"] or not self.dev else self._measure_dev()
-            spent = self.training.ledger
+            spent = self.training.costs
             self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.standings, spent))
-            self.ledger.add(spent)
+            self.costs.add(spent)
         if self.on_decision is not None:
             self.on_decision(sum(step.episode.phases[-1].steps for step in trajectory.latest))
-        self.training.costs.shown()
+        self.training.counts.shown()
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
@@ -136,24 +136,24 @@ class CohortRecording:
     ) -> None:
         self.on_decision = on_decision
         self.agent_flops = 0.0  # of a decision, the agent's updates included
-        self.ledger = Ledger()  # of all episodes
+        self.costs = CostTracker()  # of all episodes
         self._notes = notes
 
     def __call__(self, env: CohortEnv, rewards: NDArray[np.float32], infos: Sequence[dict[str, Any]]) -> None:
         """Writes down one decision of every student, and the episodes at their end."""
         cohort, first = env.cohort, self._notes.episodes
-        cohort.costs.decided(self.agent_flops * env.num_envs)
+        cohort.counts.decided(self.agent_flops * env.num_envs)
         for i, trajectory in enumerate(env.trajectories):
             for note in phases(first + i, trajectory):
                 self._notes.write(note)
         if cohort.steps_done >= cohort.steps:
             measured = {name: cohort.measure(split, name) for name, split in cohort.distillation.task.dev.items()}
-            share = cohort.ledger.share(env.num_envs)
+            share = cohort.costs.share(env.num_envs)
             for i, (trajectory, info) in enumerate(zip(env.trajectories, infos, strict=True)):
                 standings = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}
                 returned = float(np.sum(trajectory.record().rewards))
                 self._notes.write(ending(first + i, trajectory, returned, standings, share))
-            self.ledger.add(cohort.ledger)
+            self.costs.add(cohort.costs)
         if self.on_decision is not None:
             taken = max(sum(step.episode.phases[-1].steps for step in one.latest) for one in env.trajectories)
             self.on_decision(taken * env.num_envs)

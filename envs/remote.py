@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from ackd.costs import CostTracker
 from ackd.distributed.workers import WorkerFailed, WorkerLost, Workers
 from ackd.envs.checks import check_actions
 from ackd.envs.hosted import Begun, Description, Stepped
 from ackd.envs.recorder import Note
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.runs.stopping import Stopped, hold, release, seconds_left, stop, stop_asked
 from ackd.training.identity import check_identity
 
@@ -179,9 +179,9 @@ class RemoteVecEnv(VecEnv):
         self._ask_all("spend", flops)
 
     @property
-    def ledger(self) -> Ledger:
+    def costs(self) -> CostTracker:
         """What all episodes took in all workers."""
-        total = Ledger()
+        total = CostTracker()
         for one in self._ask_all("spent", kept=False):
             total.add(one)
         return total

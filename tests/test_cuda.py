@@ -97,7 +97,7 @@ def test_the_cache_is_filled_from_a_gpu_and_read_back(tmp_path: Path) -> None:
     first = run.advance(Selection.of(*NAMES), 40)
     run.reset(0)
     again = run.advance(Selection.of(*NAMES), 40)
-    assert run.ledger.cached_queries > 0
+    assert run.costs.cached_queries > 0
     assert again.loss == pytest.approx(first.loss, rel=1e-2)
 
 
@@ -110,7 +110,7 @@ def test_nothing_that_a_gpu_answered_is_lost(tmp_path: Path) -> None:
     for queries in (2 * 16, 0):
         run = distillation("cuda", cache=tmp_path)
         run.advance(Selection.of(*NAMES), 2)
-        assert run.ledger.teacher_queries == queries
+        assert run.costs.teacher_queries == queries
 
 
 def test_a_run_goes_on_where_it_was_saved() -> None:

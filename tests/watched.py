@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
@@ -25,10 +25,10 @@ class Watched:
     def fingerprint(self) -> str:
         return self.teacher.fingerprint
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.asked.append(batch.ids.tolist())
         self.needs.append(needs)
-        return self.teacher(batch, needs, ledger)
+        return self.teacher(batch, needs, costs)
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.teacher.price(needs, size, length)

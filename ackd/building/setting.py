@@ -152,7 +152,7 @@ def _built(
         stages=method.stages,
         make_weighting=make_weighting if method.weighting is not None or weighs else None,
         thin=method.thin,
-        prepared=material.ledger,
+        prepared=material.costs,
         steps=length(config.steps, config.epochs, examples=len(task.train), batch=batch),
         batch_size=config.batch_size,
         accumulate=config.accumulate,

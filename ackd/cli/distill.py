@@ -86,7 +86,7 @@ class Distill(DistillationConfig, RunConfig):
         if isinstance(policy, Refining) and chosen.learned is not None:
             print(save_refined(folder.path / "policy", policy, chosen.learned.card))
         result = finish(folder, recording, policy=chosen.name, seconds=seconds)
-        print(said(result, recording.ledger, folder.path / "student"))
+        print(said(result, recording.costs, folder.path / "student"))
         if journal is not None:
             journal.finish()
         print(f"curves:  tensorboard --logdir {folder.path}")

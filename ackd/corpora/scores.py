@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.corpora.corpus import Corpus, claim, mapped, read_header
+from ackd.costs import CostTracker
 from ackd.distributed.shards import parse_shard
 from ackd.errors import InputError, not_finite
 from ackd.knowledge import label_loss
-from ackd.ledger import Ledger
 from ackd.tasks import Split
 from ackd.types import OutputRequest, Teacher
 
@@ -183,7 +183,7 @@ def _inputs(split: Split, group: NDArray[np.int64]) -> int:
 def _losses(model: Teacher, split: Split, group: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
     batch = split.batch(group).to(device)
     with torch.no_grad():
-        logits = model(batch, OutputRequest(logits=True), Ledger()).logits
+        logits = model(batch, OutputRequest(logits=True), CostTracker()).logits
         assert logits is not None
         losses: NDArray[np.float32] = label_loss(logits, batch.labels).float().cpu().numpy()
     return losses

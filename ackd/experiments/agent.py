@@ -16,6 +16,7 @@ from ackd.agents.card import check_name
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.learner import Learner, check_learner, choice_of, make_learner, observes_cls
 from ackd.config import checked, renamed
+from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.hosted import Watch
 from ackd.envs.instance_files import Instance
@@ -31,7 +32,6 @@ from ackd.experiments.options import AgentConfig
 from ackd.experiments.progress import progress
 from ackd.experiments.results import finish, said
 from ackd.experiments.workers import GROWING
-from ackd.ledger import Ledger
 from ackd.training.identity import identity
 from ackd.training.journal import Journal
 
@@ -75,18 +75,18 @@ class AgentTraining:
             progress((config.episodes + single) * env.distillation.steps, f"train ({config.algorithm})") as bar,
             closing(Recorder(self.folder.path, env.knowledge)) as recorder,
         ):
-            learner, ledger = self._learn(env, recorder, journal, bar)
+            learner, costs = self._learn(env, recorder, journal, bar)
             cost = {
                 "episodes": config.episodes,
-                "student_steps": ledger.steps * config.at_once,
-                "flops": sum(ledger.flops.values()),
-                "seconds": round(sum(ledger.seconds.values()), 3),
+                "student_steps": costs.steps * config.at_once,
+                "flops": sum(costs.flops.values()),
+                "seconds": round(sum(costs.seconds.values()), 3),
             }
             if single:
-                self._distil(learner, env, recorder, journal, bar, cost, ledger)
+                self._distil(learner, env, recorder, journal, bar, cost, costs)
             else:
                 self._save(learner, env, instances, {"episodes": config.episodes}, cost)
-                self.folder.write_json("ledger.json", ledger.as_dict())
+                self.folder.write_json("ledger.json", costs.as_dict())
                 names = [one.name for one in instances]
                 self.folder.write_json("result.json", {"policy": config.algorithm, "instances": names} | cost)
         journal.finish()
@@ -128,7 +128,7 @@ class AgentTraining:
         recorder: Recorder,
         journal: Journal,
         bar: tqdm[Any],
-    ) -> tuple[Learner, Ledger]:
+    ) -> tuple[Learner, CostTracker]:
         """The agent after its episodes, and what they took."""
         with self._venv(env, recorder, journal, bar) as (watch, venv):
             learner = make_learner(
@@ -144,7 +144,7 @@ class AgentTraining:
             )
             watch.agent_flops = learner.flops
             learner.learn(self.config.episodes * env.decisions)
-            return learner, watch.ledger
+            return learner, watch.costs
 
     @contextmanager
     def _venv(
@@ -181,22 +181,22 @@ class AgentTraining:
         journal: Journal,
         bar: tqdm[Any],
         cost: dict[str, Any],
-        ledger: Ledger,
+        costs: CostTracker,
     ) -> None:
         """One student with what was learned; saves it and the policy."""
         assert isinstance(env, DistillationEnv)
         env.replay(journal)
         recording = Recording(env, recorder, on_decision=bar.update)
         recording.agent_flops = learner.actor.flops(env.signals.k_max)
-        recording.ledger.add(ledger)
+        recording.costs.add(costs)
         run_episode(recording, learner.policy, seed=self.config.seed)
         dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
         metrics = {"episodes": self.config.episodes, "reward": recording.returned, "dev": dev}
         self._save(learner, env, (), metrics, cost)
-        seconds = round(sum(recording.ledger.seconds.values()), 3)
+        seconds = round(sum(recording.costs.seconds.values()), 3)
         how = {"policy": self.config.algorithm, "episodes": self.config.episodes}
         result = finish(self.folder, recording, **how, seconds=seconds)
-        self.told = said(result, recording.ledger, self.folder.path / "student")
+        self.told = said(result, recording.costs, self.folder.path / "student")
 
     def _save(
         self,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ackd.agents.rules import fixed
 from ackd.agents.search import Lookahead, best_static
 from ackd.config import DataConfig, EpisodeConfig, StudentConfig, part
+from ackd.costs import CostTracker
 from ackd.distributed.jobs import answering, this_worker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import over, read_instances
@@ -20,7 +21,6 @@ from ackd.experiments.episodes import run_episode
 from ackd.experiments.options import EvaluationConfig
 from ackd.experiments.policies import PRESET, SEARCHED, Arm, arm, called, of_object, prepared, price, published
 from ackd.experiments.results import episode_result
-from ackd.ledger import Ledger
 from ackd.runs.folder import group_folder
 from ackd.training.identity import check_identity, identity
 from ackd.types import LABELS
@@ -86,7 +86,7 @@ class Filled(NamedTuple):
 
     row: dict[str, Any]  # of the table
     notes: list[Note]  # for the recorder of its task and policy
-    ledger: Ledger
+    costs: CostTracker
 
 
 class Cells:
@@ -183,7 +183,7 @@ class Cells:
         policy = one.make(env, job.seed)
         run_episode(recording, policy, seed=job.seed, learner=one.learner(policy))
         # of the ledger, which knows what was spent before a run was resumed
-        seconds = round(sum(env.distillation.ledger.seconds.values()), 3)
+        seconds = round(sum(env.distillation.costs.seconds.values()), 3)
         searched = job.found.steps if job.found is not None else 0
         if isinstance(policy, Lookahead):
             searched = policy.probes * env.decision_interval
@@ -195,7 +195,7 @@ class Cells:
             own |= {"reward": None, "flops_share": row["flops_share"] / whole}
         if journal is not None:
             journal.finish()
-        return Filled(row | own, tape.take(), recording.ledger)
+        return Filled(row | own, tape.take(), recording.costs)
 
     def _place(self, task: str, policy: str) -> Path:
         return group_folder(Path(self.config.output), task, called(policy)[0]) / "checkpoint"

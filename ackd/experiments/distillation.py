@@ -14,6 +14,7 @@ from ackd.agents.rules import Staged
 from ackd.building.method import Types
 from ackd.building.sources import Source, StudentSource, folder_of, several
 from ackd.config import DistillationConfig
+from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.envs.recorder import Notes, Tape
@@ -23,7 +24,6 @@ from ackd.experiments.episodes import run_episode
 from ackd.experiments.policies import REFINE, Arm, arm, name_of, of_object
 from ackd.experiments.progress import progress
 from ackd.experiments.results import check_converged, episode_result, origin_of, save_student
-from ackd.ledger import Ledger
 from ackd.mdp.rewards import Reward
 from ackd.models import Model, Tokenizer
 from ackd.tasks.data_sets import Data, is_named
@@ -110,7 +110,7 @@ class Distilled:
     """
 
     result: Mapping[str, Any]
-    costs: Ledger
+    costs: CostTracker
     decisions: Sequence[Mapping[str, Any]] = field(repr=False)
 
     @property
@@ -208,7 +208,7 @@ class DistillationTrainer:
         self._result = episode_result(self._recording, policy=self._arm.name, seconds=round(seconds, 3))
         check_converged(self._result, self._env.distillation)
         decisions = [note.row for note in tape.take() if note.row]
-        return Distilled(self._result, self._recording.ledger, decisions)
+        return Distilled(self._result, self._recording.costs, decisions)
 
     def save(self, folder: str | Path) -> None:
         """Writes the student as any Hugging Face tool reads it, with its tokenizer, class names and a model card.

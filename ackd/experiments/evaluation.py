@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ackd.agents.card import Card
 from ackd.config import DataConfig, EpisodeConfig, StudentConfig, checked, part, renamed
+from ackd.costs import CostTracker
 from ackd.distributed.jobs import run_jobs
 from ackd.envs.instance_files import Instance, over
 from ackd.envs.recorder import Recorder
@@ -24,7 +25,6 @@ from ackd.experiments.policies import SEARCHED, called, name_of
 from ackd.experiments.progress import progress
 from ackd.experiments.workers import GROWING as FREE
 from ackd.experiments.workers import OnItsDevice
-from ackd.ledger import Ledger
 from ackd.reporting.tables import tables
 from ackd.runs.folder import group_folder
 
@@ -171,7 +171,7 @@ class Evaluation:
     def _fill(self) -> list[dict[str, Any]]:
         """The table, whose rows are written as they come, in their order."""
         rows: list[dict[str, Any]] = []
-        total = Ledger()
+        total = CostTracker()
         steps = (
             sum(self.cells.env(task).distillation.steps for task in self.cells.rows)
             * len(self.config.policies)
@@ -195,7 +195,7 @@ class Evaluation:
                 rows.append(filled.row)
                 written.writerow(filled.row)
                 file.flush()
-                total.add(filled.ledger)
+                total.add(filled.costs)
         self.folder.write_json("ledger.json", total.as_dict())
         return rows
 

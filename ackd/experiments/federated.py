@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ackd.building.students import students
 from ackd.config import DataConfig, ModelConfig, RecipeConfig, checked, part
+from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
 from ackd.experiments.objects import by_name, placed
 from ackd.experiments.progress import progress
@@ -28,7 +29,6 @@ from ackd.federation.clients import ClientSplit
 from ackd.federation.federated import Federation, Weights
 from ackd.federation.outcome import outcome
 from ackd.federation.rounds import STARTS, Rounds
-from ackd.ledger import Ledger
 from ackd.models import Tokenizer
 from ackd.numerics.streams import Streams
 from ackd.tasks.data_sets import Data
@@ -67,7 +67,7 @@ class FederatedTraining:
         _check(self.config)
         federation = self._federation()
         self.folder.begin("federate", asdict(self.config))
-        started, total = time.perf_counter(), Ledger()
+        started, total = time.perf_counter(), CostTracker()
         rounds = self._rounds(federation)
         own, ends, rows = self._learned(rounds, total)
         self.folder.write_rows("table.csv", COLUMNS, rows)
@@ -111,7 +111,7 @@ class FederatedTraining:
         )
 
     def _learned(
-        self, rounds: Rounds, total: Ledger
+        self, rounds: Rounds, total: CostTracker
     ) -> tuple[Sequence[Weights], dict[str, Weights], list[dict[str, Any]]]:
         """The clients' own models, what each start ends with, a row for each round; `total` is told what it took."""
         config = self.config
@@ -122,9 +122,9 @@ class FederatedTraining:
             own = rounds.own(total, bar.update)
             for start in config.starts:
                 with self._curves(start, bar) as draw:
-                    ends[start], mine, ledger = rounds.run(start, own, config.rounds, draw)
+                    ends[start], mine, costs = rounds.run(start, own, config.rounds, draw)
                 rows += mine
-                total.add(ledger)
+                total.add(costs)
         return own, ends, rows
 
     @contextmanager
@@ -143,7 +143,12 @@ class FederatedTraining:
             yield draw
 
     def _best(
-        self, federation: Federation, ends: Mapping[str, Weights], result: dict[str, Any], total: Ledger, seconds: float
+        self,
+        federation: Federation,
+        ends: Mapping[str, Weights],
+        result: dict[str, Any],
+        total: CostTracker,
+        seconds: float,
     ) -> Trained:
         """The model that stands best on the reward split."""
         config, starts = self.config, result["starts"]

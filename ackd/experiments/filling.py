@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from ackd.building.setting import prepare
 from ackd.config import DataConfig, KnowledgeConfig, ModelConfig, checked, part
+from ackd.costs import CostTracker
 from ackd.distributed.jobs import answering, run_jobs, this_worker
 from ackd.distributed.shards import own_device, own_shard, parse_shard
 from ackd.errors import InputError
 from ackd.experiments.options import FillConfig
 from ackd.experiments.progress import progress
 from ackd.experiments.workers import OnItsDevice
-from ackd.ledger import Ledger
 from ackd.teachers import Cached
 from ackd.training.identity import check_identity, identity
 from ackd.types import OutputRequest
@@ -77,16 +77,16 @@ class Filler:
         """Every `parts`-th group from `part` on; what that took for each teacher."""
         told = []
         for teacher in self.teachers:
-            cache, ledger, asked = teacher.cache, Ledger(), 0
+            cache, costs, asked = teacher.cache, CostTracker(), 0
             groups = self.groups[part::parts]
             try:
                 for places in groups:
                     batch = self.train.batch(places).to(self.device)
-                    asked += teacher.fill(batch, OutputRequest.of(teacher.fields), ledger)
+                    asked += teacher.fill(batch, OutputRequest.of(teacher.fields), costs)
                     on_group(len(places))
             finally:
                 cache.close()
-            spent = ledger.seconds["teacher"], ledger.bytes["cache"]
+            spent = costs.seconds["teacher"], costs.bytes["cache"]
             told.append(Filled(sum(map(len, groups)), asked, *spent, str(cache.folder)))
         return told
 

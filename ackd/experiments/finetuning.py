@@ -68,7 +68,7 @@ class Finetuning:
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model
         write = partial(tasks.save_classifier, model=model, task=training.task)
-        trained = Trained(summary(training.task, standings, **how), training.ledger, model, write)
+        trained = Trained(summary(training.task, standings, **how), training.costs, model, write)
         leave(self.folder, trained, MODEL)
         return trained
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.files.reading import alike, read_tensors
 from ackd.files.writing import write_tensors, write_whole
-from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
@@ -50,7 +50,7 @@ class Grid:
             for _ in self.seeds:
                 on_student()
             return row
-        distillation, total, standings = self.make(cell), Ledger(), []
+        distillation, total, standings = self.make(cell), CostTracker(), []
         for seed in self.seeds:
             journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
             distillation.replay(journal)
@@ -59,7 +59,7 @@ class Grid:
             if standings[-1].finite and not path.is_file():
                 write_tensors(path, distillation.student.model.state_dict())
             journal.finish()
-            total.add(distillation.ledger)
+            total.add(distillation.costs)
             on_student()
         row = {"temperature": cell[0], "kd_weight": cell[1], **_told(standings, total)}
         write_whole(done, json.dumps(row).encode())
@@ -108,7 +108,7 @@ def tabulated(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _told(standings: Sequence[EvalResult], total: Ledger) -> dict[str, Any]:
+def _told(standings: Sequence[EvalResult], total: CostTracker) -> dict[str, Any]:
     """A row's figures, without a score if a training diverged."""
     finite = all(one.finite for one in standings)
     count = len(standings)
@@ -140,7 +140,7 @@ def read_row(path: Path, cell: Pair) -> dict[str, Any]:
     """
     score = {"reward_score": 0.0, "reward_loss": 0.0, "reward_scores": [0.0]}
     no_score: dict[str, Any] = {"reward_score": None, "reward_loss": None, "reward_scores": []}
-    told = {"temperature": 0.0, "kd_weight": 0.0, "seconds": 0.0, "error": "", "ledger": Ledger().as_dict()}
+    told = {"temperature": 0.0, "kd_weight": 0.0, "seconds": 0.0, "error": "", "ledger": CostTracker().as_dict()}
     try:
         row: dict[str, Any] = json.loads(path.read_bytes())
         sound = alike(row, told | (no_score if row["error"] else score)) and pair(row) == cell

@@ -63,9 +63,9 @@ class MutualTraining:
         best, count = result["chosen"], learning.size
         model = learning.peers[best - 1].student.model
         made = f"deep mutual learning of {count} students, of which this is number {best}"
-        origin = Origin(task, model, result, learning.ledger, {"made by": made}, peers=self.config.students)
+        origin = Origin(task, model, result, learning.costs, {"made by": made}, peers=self.config.students)
         write = partial(write_student, settings=self.folder.settings, origin=origin)
-        trained = Trained(result, learning.ledger, model, write)
+        trained = Trained(result, learning.costs, model, write)
         leave(self.folder, trained)
         journal.finish()
         return trained

@@ -18,11 +18,11 @@ from ackd import models, tasks
 from ackd.building.checks import check_device, class_order
 from ackd.building.sources import teacher_of
 from ackd.config import checked
+from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
 from ackd.experiments.objects import by_name
 from ackd.experiments.student_options import PredictConfig
 from ackd.files.writing import write_whole
-from ackd.ledger import Ledger
 from ackd.models import Model, Tokenizer
 from ackd.tasks import Split, Submission, tokenise
 from ackd.tasks.data_sets import Data
@@ -112,9 +112,9 @@ def _predicted(
     order = class_order(asked.spec, teacher.model, source) if known else range(len(asked.words))
     total, done, found = sum(map(len, rows.values())), 0, {}
 
-    def ask(batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def ask(batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         nonlocal done
-        outputs = teacher(batch, needs, ledger)
+        outputs = teacher(batch, needs, costs)
         done += len(batch.ids)
         on_batch(done, total)
         return outputs

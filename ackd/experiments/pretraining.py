@@ -83,13 +83,13 @@ class Pretraining:
         curve = self._curve(training, chosen, journal)
         (name, split), *_ = training.task.dev.items()
         standing = training.measure(split, name)
-        costs = copy.deepcopy(training.ledger)  # what the teacher is compared for is no part of them
+        counts = copy.deepcopy(training.costs)  # what the teacher is compared for is no part of them
         result = {**_result(config, training, teacher, standing), **figures, "corpus": corpus.header.fingerprint}
         result |= {"seed": config.seed, "seconds": round(time.perf_counter() - started, 3)}
         folder.write_text("curve.csv", "\n".join(curve) + "\n")
         model = training.student.model
         write = partial(models.save_model, model=model, tokenizer=tokenizer)
-        trained = Trained(result, costs, model, write)
+        trained = Trained(result, counts, model, write)
         leave(folder, trained)
         journal.finish()
         return trained

@@ -12,9 +12,9 @@ from ackd.agents import store
 from ackd.agents.card import Card
 from ackd.agents.open_loop import MEAN
 from ackd.agents.refine import Refining
+from ackd.costs import PARTS, CostTracker
 from ackd.envs.recording import Recording
 from ackd.experiments.student_card import Origin, model_of, transferred, write_student
-from ackd.ledger import PARTS, Ledger
 from ackd.mdp.signals import FAMILIES
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
@@ -89,7 +89,7 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
         env.distillation.task,
         recording.standings,
         teacher_standings(env.distillation),
-        seed=env.distillation.costs.seeds[0],
+        seed=env.distillation.counts.seeds[0],
         steps=env.distillation.steps_done,
         reward=recording.returned if measured else None,
         flops_share=sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
@@ -105,7 +105,7 @@ def finish(folder: RunFolder, recording: Recording, *, seconds: float, **run: An
         FloatingPointError: if it diverged; the result says so then, and there is no student.
     """
     result = episode_result(recording, **run, seconds=round(seconds, 3))
-    folder.write_json("ledger.json", recording.ledger.as_dict())
+    folder.write_json("ledger.json", recording.costs.as_dict())
     distillation = recording.inner.distillation
     if not result["error"]:
         origin = origin_of(recording, result)
@@ -125,14 +125,14 @@ def check_converged(result: Mapping[str, Any], distillation: Distillation) -> No
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
 
 
-def said(result: Mapping[str, Any], ledger: Ledger, student: Path) -> str:
+def said(result: Mapping[str, Any], costs: CostTracker, student: Path) -> str:
     """What a command prints of a student, in a few lines."""
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
     teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.2f}"
     return (
         f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev ({teacher}), "
         f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything\n"
-        f"{ledger_lines(ledger)}\nstudent: {student}"
+        f"{ledger_lines(costs)}\nstudent: {student}"
     )
 
 
@@ -144,7 +144,7 @@ def origin_of(recording: Recording, result: Mapping[str, Any]) -> Origin:
         distillation.task,
         distillation.student.model,
         result,
-        recording.ledger,
+        recording.costs,
         {"transferred": transferred(episode.phases)},
         model_of(distillation),
     )
@@ -176,17 +176,17 @@ def save_refined(path: Path, policy: Refining, card: Card) -> str:
     return f"refined over {told['refined_phases']} phases{ending}: {path}"
 
 
-def ledger_lines(ledger: Ledger) -> str:
+def ledger_lines(costs: CostTracker) -> str:
     """Where time and FLOPs went, in one line for each part that took any."""
-    seconds, flops = sum(ledger.seconds.values()), sum(ledger.flops.values())
+    seconds, flops = sum(costs.seconds.values()), sum(costs.flops.values())
     rows = [
-        f"  {part:<10}{ledger.seconds[part]:9.1f} s {ledger.seconds[part] / seconds:6.1%}"
-        f"{ledger.flops[part] / 1e9:12.1f} GFLOPs {ledger.flops[part] / flops:6.1%}{readable(ledger.bytes[part]):>12}"
+        f"  {part:<10}{costs.seconds[part]:9.1f} s {costs.seconds[part] / seconds:6.1%}"
+        f"{costs.flops[part] / 1e9:12.1f} GFLOPs {costs.flops[part] / flops:6.1%}{readable(costs.bytes[part]):>12}"
         for part in PARTS
-        if ledger.seconds[part] or ledger.flops[part]
+        if costs.seconds[part] or costs.flops[part]
     ]
     asked = (
-        f"  {ledger.steps} steps; a teacher computed answers for {ledger.teacher_queries} examples, and the cache had "
-        f"them for {ledger.cached_queries}; {ledger.reward_passes:g} passes over the reward split"
+        f"  {costs.steps} steps; a teacher computed answers for {costs.teacher_queries} examples, and the cache had "
+        f"them for {costs.cached_queries}; {costs.reward_passes:g} passes over the reward split"
     )
     return "\n".join(["spent:", *rows, asked])

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from ackd.agents.model_card import cell, plain, quoted
+from ackd.costs import CostTracker
 from ackd.files.writing import write_whole
-from ackd.ledger import Ledger
 from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
 from ackd.tasks import Task, save_classifier
@@ -34,7 +34,7 @@ class Origin:
         task: what it learned.
         model: the student.
         result: the fields of `result.json`.
-        ledger: what the run spent.
+        costs: what the run spent.
         rows: more of what it was made by, as `transferred`, or the peers of mutual learning.
         teacher: whom it is compared with, if anybody.
         peers: models that learned beside it, it among them.
@@ -43,7 +43,7 @@ class Origin:
     task: Task
     model: Model
     result: Mapping[str, Any]
-    ledger: Ledger
+    costs: CostTracker
     rows: Mapping[str, str]
     teacher: Model | None = None
     peers: Sequence[str] = ()
@@ -148,8 +148,8 @@ def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str]
         "learning": _learning(settings, result),
         "data": f"{_shown(settings.get('data') or spec.name)}, {len(task.train):,} training examples",
         "size": _size(origin, size),
-        "cost of the run": f"{sum(origin.ledger.flops.values()) / 1e9:,.4g} GFLOPs, "
-        f"{sum(origin.ledger.seconds.values()):,.1f} s",
+        "cost of the run": f"{sum(origin.costs.flops.values()) / 1e9:,.4g} GFLOPs, "
+        f"{sum(origin.costs.seconds.values()):,.1f} s",
         "license": ", ".join(licenses) or "those that it comes from name none",
     }
     yield from (f"| {name} | {cell(plain(value))} |" for name, value in rows.items() if value)

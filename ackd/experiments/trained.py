@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ackd import models
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.models import Model
 from ackd.runs.folder import RESULT, RunFolder
 
@@ -31,7 +31,7 @@ class Trained:
     """
 
     result: Mapping[str, Any]
-    costs: Ledger = field(repr=False)
+    costs: CostTracker = field(repr=False)
     model: Model = field(repr=False)
     write: Callable[[Path], object] = field(repr=False)
     table: str = field(default="", repr=False)
@@ -66,4 +66,4 @@ def left(folder: RunFolder, name: str = "student") -> Trained:
     model = models.load_model(place, language=result["task"] == "language")
     table = folder.path / "table.md"
     text = table.read_text(encoding="utf-8").rstrip("\n") if table.is_file() else ""
-    return Trained(result, Ledger(**costs), model, partial(shutil.copytree, place, dirs_exist_ok=True), text)
+    return Trained(result, CostTracker(**costs), model, partial(shutil.copytree, place, dirs_exist_ok=True), text)

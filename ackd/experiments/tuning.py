@@ -25,6 +25,7 @@ from ackd.config import (
     names_of,
     part,
 )
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.experiments.grid import COLUMNS, Grid, Pair, pair, standing, tabulated
 from ackd.experiments.objects import by_name, placed
@@ -33,7 +34,6 @@ from ackd.experiments.results import save_student, summary, teacher_standings
 from ackd.experiments.student_card import Origin, model_of
 from ackd.experiments.student_options import TuneConfig
 from ackd.experiments.trained import Trained, leave, left
-from ackd.ledger import Ledger
 from ackd.models import Tokenizer
 from ackd.tasks.data_sets import Data
 from ackd.training.distillation import Distillation
@@ -53,7 +53,7 @@ class Found:
     """
 
     rows: list[dict[str, Any]]
-    costs: Ledger
+    costs: CostTracker
     best: dict[str, Any] | None = None
     seconds: float = 0.0
 
@@ -87,15 +87,15 @@ class Tuning:
         _check(self.config)
         untuned = self.students.make(UNTUNED)  # refuses what cannot work
         self.folder.begin("tune", asdict(self.config))
-        started, found = time.perf_counter(), Found([], Ledger())
+        started, found = time.perf_counter(), Found([], CostTracker())
         untuned.facts()  # for what it warns of
-        found.costs.add(untuned.ledger)
+        found.costs.add(untuned.costs)
         cells = [*self.cells, *([] if UNTUNED in self.cells else [UNTUNED])]
         with progress(len(cells) * self.config.seeds * untuned.steps, "tune") as bar:
             for cell in cells:
                 row = self.students.row(cell, lambda: bar.update(untuned.steps))
                 found.rows.append(row)
-                found.costs.add(Ledger(**row["ledger"]))
+                found.costs.add(CostTracker(**row["ledger"]))
                 if cell in self.cells and not row["error"] and (not found.best or standing(row) > standing(found.best)):
                     found.best = row
                 kept = {UNTUNED, found.best and pair(found.best)}
@@ -226,12 +226,12 @@ def _options(cell: Pair) -> dict[str, float]:
     return {"tau": cell[0], "alpha": cell[1]}
 
 
-def _dev_score(students: Sequence[Distillation], ledger: Ledger) -> float:
+def _dev_score(students: Sequence[Distillation], costs: CostTracker) -> float:
     """The mean score on dev, in percent; the ledger is told what it took."""
     name, split = next(iter(students[0].task.dev.items()))
     standings = [one.measure(split, name) for one in students]
     for one in students:
-        ledger.add(one.ledger)
+        costs.add(one.costs)
     return round(100 * (sum(one.score for one in standings) / len(standings)), 4)
 
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.federation.clients import Places
-from ackd.ledger import Ledger
 from ackd.models import Model, shape_of
 from ackd.presets import preset
 from ackd.tasks import Split, Task
@@ -74,7 +74,7 @@ class Federation:
         model.load_state_dict(weights)
         return model
 
-    def learn(self, client: int, weights: Weights, *, steps: int, turn: int, ledger: Ledger) -> Weights:
+    def learn(self, client: int, weights: Weights, *, steps: int, turn: int, costs: CostTracker) -> Weights:
         """What a client makes of the weights it was sent, by `steps` steps on the labels of its part.
 
         Args:
@@ -82,21 +82,21 @@ class Federation:
             weights: what it was sent.
             steps: optimizer steps.
             turn: the round, 0 before the first.
-            ledger: is told what that took.
+            costs: is told what that took.
 
         Raises:
             FloatingPointError: if the training diverges.
         """
         training = self._training(self.parts[client], (), weights, steps=steps)
-        return self._taught(training, Selection(), (turn, client), ledger)
+        return self._taught(training, Selection(), (turn, client), costs)
 
-    def round(self, weights: Weights, *, steps: int, turn: int, ledger: Ledger) -> Weights:
+    def round(self, weights: Weights, *, steps: int, turn: int, costs: CostTracker) -> Weights:
         """One round of FedAvg: every client learns from `weights`, and the server averages what comes back."""
-        learned = [self.learn(k, weights, steps=steps, turn=turn, ledger=ledger) for k in range(len(self.parts))]
+        learned = [self.learn(k, weights, steps=steps, turn=turn, costs=costs) for k in range(len(self.parts))]
         return average(learned, [len(part) for part in self.parts])
 
     def consolidate(
-        self, models: Sequence[Weights], weights: Weights, *, steps: int, alpha: float, tau: float, ledger: Ledger
+        self, models: Sequence[Weights], weights: Weights, *, steps: int, alpha: float, tau: float, costs: CostTracker
     ) -> Weights:
         """One model of several, distilled on the server's part from the starting `weights`; of none: of labels alone.
 
@@ -105,12 +105,12 @@ class Federation:
         teachers = [ModelTeacher(self.holding(one).to(self._judge.device)) for one in models]
         if not teachers:
             training = self._training(self.public, (), weights, steps=steps)
-            return self._taught(training, Selection(), (0, len(self.parts)), ledger)
+            return self._taught(training, Selection(), (0, len(self.parts)), costs)
         shape = shape_of(self.model)
         method = preset("kd-average", shape, [one.shape for one in teachers], alpha=alpha, tau=tau)
         training = self._training(self.public, teachers, weights, steps=steps, knowledge=method.knowledge)
         (stage,) = method.stages
-        return self._taught(training, stage.selection, (0, len(self.parts)), ledger)
+        return self._taught(training, stage.selection, (0, len(self.parts)), costs)
 
     def _training(
         self, places: Places, teachers: Sequence[Teacher], weights: Weights, *, steps: int, knowledge: Any = ()
@@ -126,21 +126,23 @@ class Federation:
             **self.setting,
         )
 
-    def _taught(self, training: Distillation, selection: Selection, place: tuple[int, int], ledger: Ledger) -> Weights:
+    def _taught(
+        self, training: Distillation, selection: Selection, place: tuple[int, int], costs: CostTracker
+    ) -> Weights:
         seed = int(np.random.SeedSequence([self.seed, *place]).generate_state(1)[0])
         distill(training, selection, seed=seed)
-        ledger.add(training.ledger)
+        costs.add(training.costs)
         return self.weights_of(training.student.model)
 
-    def answers(self, weights: Weights, split: Split, part: str, ledger: Ledger) -> NDArray[np.float64]:
+    def answers(self, weights: Weights, split: Split, part: str, costs: CostTracker) -> NDArray[np.float64]:
         """What a model with these weights answers to a split, [N, C]."""
         teacher = ModelTeacher(self.holding(weights).to(self._judge.device))
-        self._judge.costs.clear()
-        with self._judge.ledger.timing(part):
+        self._judge.counts.clear()
+        with self._judge.costs.timing(part):
             answers = self._judge.evaluator.answers(teacher, split, part)
         if part == "reward":
-            self._judge.ledger.reward_passes += len(split) / len(self.task.reward)
-        ledger.add(self._judge.ledger)
+            self._judge.costs.reward_passes += len(split) / len(self.task.reward)
+        costs.add(self._judge.costs)
         return answers
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Logits
-from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory, run, shape_of
 from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
@@ -49,16 +49,16 @@ class Peer:
         """Another in every process and after every step: what a living model answers is not to be kept."""
         return f"living model {id(self)} after {self.training.steps_done} steps"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for, without gradient."""
         model, size = self.training.student.model, batch.shape[0]
         if model.training != self.dropout:
             model.train(self.dropout)
-        with ledger.timing("teacher"), torch.no_grad(), computing(self.training.precision, self.training.device):
+        with costs.timing("teacher"), torch.no_grad(), computing(self.training.precision, self.training.device):
             outputs = run(model, batch, needs)
-        ledger.spend("teacher", self.price(needs, *batch.shape))
-        ledger.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
-        ledger.teacher_queries += size
+        costs.spend("teacher", self.price(needs, *batch.shape))
+        costs.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
+        costs.teacher_queries += size
         return outputs
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:
@@ -156,11 +156,11 @@ class MutualLearning(Training):
         return self.peers[0].steps_done
 
     @property
-    def ledger(self) -> Ledger:
+    def costs(self) -> CostTracker:
         """What all of them spent; a step of all counts as M."""
-        total = Ledger()
+        total = CostTracker()
         for one in self.peers:
-            total.add(one.ledger)
+            total.add(one.costs)
         return total
 
     @verb("advance", each=True)

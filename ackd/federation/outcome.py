@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ackd.costs import CostTracker
 from ackd.federation.clients import shares
 from ackd.federation.federated import Federation, Weights
-from ackd.ledger import Ledger
 from ackd.training.measuring import judge
 
 
@@ -21,7 +21,7 @@ def outcome(
     ends: Mapping[str, Weights],
     rows: Sequence[Mapping[str, Any]],
     target: float | None,
-    ledger: Ledger,
+    costs: CostTracker,
 ) -> dict[str, Any]:
     """All that is reported of a federation; here, and only here, dev is read.
 
@@ -32,13 +32,13 @@ def outcome(
         ends: what the rounds from each start ended with.
         rows: of those rounds, as `ackd.federation.rounds` makes them.
         target: a score in percent, to which rounds are counted.
-        ledger: is told what it took.
+        costs: is told what it took.
     """
     task, spec = federation.task, federation.task.spec
     name, dev = next(iter(task.dev.items()))
 
     def asked(weights: Weights) -> NDArray[np.float64]:
-        return federation.answers(weights, dev, "report", ledger)
+        return federation.answers(weights, dev, "report", costs)
 
     before, locals_ = asked(initial), [asked(weights) for weights in own]
     initial_score = 100 * judge(federation.task, before, dev).score

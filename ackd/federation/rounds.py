@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.federation.federated import Federation, Weights
 from ackd.files.reading import alike, read_tensors
 from ackd.files.writing import write_tensors
-from ackd.ledger import Ledger
 from ackd.training.measuring import judge
 
 logger = logging.getLogger("ackd")
@@ -45,25 +45,25 @@ class Rounds:
     alpha: float
     tau: float
 
-    def own(self, total: Ledger, on_steps: Callable[[int], object]) -> list[Weights]:
+    def own(self, total: CostTracker, on_steps: Callable[[int], object]) -> list[Weights]:
         """The models that the clients train by themselves; `total` is told what they took."""
         models = []
         for client in range(len(self.federation.parts)):
             path = self.folder / f"client-{client}.pt"
             state = read_state(path, self.initial, rows=False)
             if state is None:
-                ledger = Ledger()
-                weights = self.federation.learn(client, self.initial, steps=self.own_steps, turn=0, ledger=ledger)
-                state = {"weights": weights, "ledger": ledger.as_dict()}
+                costs = CostTracker()
+                weights = self.federation.learn(client, self.initial, steps=self.own_steps, turn=0, costs=costs)
+                state = {"weights": weights, "ledger": costs.as_dict()}
                 write_tensors(path, state)
             models.append(state["weights"])
-            total.add(Ledger(**state["ledger"]))
+            total.add(CostTracker(**state["ledger"]))
             on_steps(self.own_steps)
         return models
 
     def run(
         self, start: str, own: Sequence[Weights], rounds: int, on_row: Callable[[Mapping[str, Any]], object]
-    ) -> tuple[Weights, list[dict[str, Any]], Ledger]:
+    ) -> tuple[Weights, list[dict[str, Any]], CostTracker]:
         """FedAvg from a start.
 
         Args:
@@ -84,16 +84,16 @@ class Rounds:
             on_row(row)
         everyone = len(self.federation.parts) * self.federation.size
         for turn in range(len(state["rows"]), rounds + 1):
-            ledger = Ledger(**state["ledger"])
-            weights = self.federation.round(state["weights"], steps=self.local_steps, turn=turn, ledger=ledger)
-            state = self._scored({**state, "ledger": ledger.as_dict()}, weights, start, everyone)
+            costs = CostTracker(**state["ledger"])
+            weights = self.federation.round(state["weights"], steps=self.local_steps, turn=turn, costs=costs)
+            state = self._scored({**state, "ledger": costs.as_dict()}, weights, start, everyone)
             write_tensors(path, state)
             on_row(state["rows"][-1])
-        return state["weights"], state["rows"], Ledger(**state["ledger"])
+        return state["weights"], state["rows"], CostTracker(**state["ledger"])
 
     def _begun(self, start: str, own: Sequence[Weights]) -> dict[str, Any]:
         """The state before the first round."""
-        ledger, weights, distilled = Ledger(), self.initial, start == "distilled"
+        costs, weights, distilled = CostTracker(), self.initial, start == "distilled"
         if start != "initial":
             weights = self.federation.consolidate(
                 own if distilled else (),
@@ -101,15 +101,15 @@ class Rounds:
                 steps=self.distil_steps,
                 alpha=self.alpha,
                 tau=self.tau,
-                ledger=ledger,
+                costs=costs,
             )
         sent = len(self.federation.parts) * self.federation.size if distilled else 0
-        return self._scored({"rows": [], "ledger": ledger.as_dict()}, weights, start, sent)
+        return self._scored({"rows": [], "ledger": costs.as_dict()}, weights, start, sent)
 
     def _scored(self, state: Mapping[str, Any], weights: Weights, start: str, sent: int) -> dict[str, Any]:
         """The state after another round that ended with `weights`, for which so many bytes were sent either way."""
-        ledger, reward = Ledger(**state["ledger"]), self.federation.task.reward
-        standing = judge(self.federation.task, self.federation.answers(weights, reward, "reward", ledger), reward)
+        costs, reward = CostTracker(**state["ledger"]), self.federation.task.reward
+        standing = judge(self.federation.task, self.federation.answers(weights, reward, "reward", costs), reward)
         before = state["rows"][-1]["bytes"] if state["rows"] else 0
         row = {
             "start": start,
@@ -120,7 +120,7 @@ class Rounds:
             "bytes_up": sent,
             "bytes": before + 2 * sent,
         }
-        return {"weights": weights, "rows": [*state["rows"], row], "ledger": ledger.as_dict()}
+        return {"weights": weights, "rows": [*state["rows"], row], "ledger": costs.as_dict()}
 
 
 def read_state(path: Path, initial: Weights, rows: bool = True) -> dict[str, Any] | None:
@@ -129,7 +129,7 @@ def read_state(path: Path, initial: Weights, rows: bool = True) -> dict[str, Any
         return None
     try:
         state = read_tensors(path)
-        told = {"ledger": Ledger().as_dict(), **({"rows": [ROW]} if rows else {})}
+        told = {"ledger": CostTracker().as_dict(), **({"rows": [ROW]} if rows else {})}
         if not alike(state, {**told, "weights": dict(initial)}):
             raise InputError(f"{path} is damaged (it is of another federation)")
         if rows and not state["rows"]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ackd.config.methods import PUBLISHED, Published
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Logits
-from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.stages import Stage
 from ackd.tasks import Split
@@ -31,7 +31,7 @@ class Material:
     make_student: StudentFactory
     device: torch.device
     images: Tensor | None = None  # [N, 1, side, side] in [0, 1], of the training data, where it is of images
-    ledger: Ledger = field(default_factory=Ledger)  # what was spent before the training
+    costs: CostTracker = field(default_factory=CostTracker)  # what was spent before the training
 
 
 Revise: TypeAlias = Callable[[Sequence[Teacher], Material], Sequence[Teacher]]

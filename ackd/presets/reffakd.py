@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Logits, LogitsSoftCrossEntropy
-from ackd.ledger import Ledger
 from ackd.numerics.streams import drawing
 from ackd.presets.preset import Material, Preset, methods
 from ackd.stages import Stage
@@ -124,17 +124,17 @@ def _taught(
 
 def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
     """Answers by how alike the classes are, from images where the task has them; tells how that went."""
-    images, spent = material.images, Ledger()
+    images, spent = material.images, CostTracker()
     with spent.timing("teacher"):
         made = soft_labels(
             _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
             material.train.labels,
             material.classes,
             images=images is not None,
-            ledger=spent,
+            costs=spent,
             **how,
         )
-    material.ledger.add(spent)
+    material.costs.add(spent)
     leads = int((made.table.argmax(1) == torch.arange(material.classes)).sum())
     logger.info(
         "soft labels from %s: %.1f GFLOPs in %.1f s; the likeliest class is the label in %d of %d rows, at %.3f on "

@@ -131,12 +131,12 @@ def _selecting(keep: float, select: str, held: float, *, rest: bool = False) -> 
 
     def weigh(teachers: Sequence[Teacher], material: Material) -> Distilled:
         classified(teachers, material)
-        size, spent = len(material.train), material.ledger
+        size, spent = len(material.train), material.costs
         count = max(round(held * size), 1)
         out = np.arange(count) * size // count  # evenly spread
         before = spent.flops["teacher"]
         with spent.timing("teacher"):
-            scores = influence(teachers[0], material.train, out, device=material.device, ledger=spent)
+            scores = influence(teachers[0], material.train, out, device=material.device, costs=spent)
         chosen = Distilled.best(material.train, -scores if select == "influence-r" else scores, keep, rest=rest)
         logger.info(
             "%s: %d of %d training examples are distilled; scoring them took %.3g GFLOPs of the teacher",

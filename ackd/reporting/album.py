@@ -189,7 +189,7 @@ def costs(run: Run) -> list[Picture]:
     """What the run cost, by part, if its ledger says so."""
     amounts, said = {}, []
     for name, unit, scale in (("seconds", "s", 1.0), ("flops", "TFLOPs", 1e12)):
-        by = run.ledger.get(name)
+        by = run.costs.get(name)
         if not isinstance(by, Mapping) or not all(
             isinstance(value, int | float) and 0 <= value < MOST for value in by.values()
         ):

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from ackd.ledger import PARTS
+from ackd.costs import PARTS
 from ackd.mdp.choices import DOUBLINGS
 from ackd.reporting.trends import Band, running
 

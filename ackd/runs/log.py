@@ -66,7 +66,7 @@ class Run:
     settings: Mapping[str, Any]
     versions: Mapping[str, Any]
     result: Mapping[str, Any] = field(default_factory=dict)
-    ledger: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:

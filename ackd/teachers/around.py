@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.types import ModelDims, OutputRequest, Teacher
 
 
@@ -25,15 +25,15 @@ class Around:
         """FLOPs of the inner teacher's answer."""
         return self.inner.price(needs, size, length)
 
-    def drain(self, ledger: Ledger) -> None:
+    def drain(self, costs: CostTracker) -> None:
         """Ends what is still on its way behind the answers; these have been read from the device, so it has come."""
 
 
-def drain(teachers: Iterable[Teacher], ledger: Ledger) -> None:
+def drain(teachers: Iterable[Teacher], costs: CostTracker) -> None:
     """Drains each of them and all that they are put around."""
     for teacher in teachers:
         while isinstance(teacher, Around):
-            teacher.drain(ledger)
+            teacher.drain(costs)
             teacher = teacher.inner
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.numerics.streams import drawing
 from ackd.teachers.labels import LabelTeacher
 
@@ -163,7 +163,7 @@ def soft_labels(
     temperature: float = 0.1,
     steps: int = STEPS,
     seed: int = 42,
-    ledger: Ledger | None = None,
+    costs: CostTracker | None = None,
 ) -> LabelTeacher:
     """The teacher whose soft labels an autoencoder of these examples gives.
 
@@ -179,7 +179,7 @@ def soft_labels(
         temperature: of the softmax over similarities.
         steps: of the fitting.
         seed: of the weights, the batches and the examples that are compared.
-        ledger: is told what fitting and comparing took.
+        costs: is told what fitting and comparing took.
 
     Raises:
         InputError: for fewer than two classes, a class with fewer than two examples, or a number out of range.
@@ -211,8 +211,8 @@ def soft_labels(
         spent = fit(autoencoder, inputs, len(labels), steps=steps, rng=rng)
         with torch.no_grad(), counter:
             similarities = similarity([autoencoder.codes(inputs(places)) for places in drawn])
-    if ledger is not None:
-        ledger.spend("teacher", spent + counter.get_total_flops())
+    if costs is not None:
+        costs.spend("teacher", spent + counter.get_total_flops())
     more = least_boost(similarities) if boost is None else boost
     scores = similarities + more * torch.eye(classes, dtype=torch.float64)
     return LabelTeacher((scores / temperature).log_softmax(1))

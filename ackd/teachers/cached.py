@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.teachers.around import Around
 from ackd.teachers.cache.plan import Rows
 from ackd.teachers.cache.store import Cache
@@ -52,37 +52,37 @@ class Cached(Around):
         """The inner teacher's, and the numbers that its answers are rounded to."""
         return f"{self.inner.fingerprint}-{self.cache.dtype}"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for: read where they are kept, asked and kept where they are not."""
-        with ledger.timing("cache"):
-            self._write(ledger)
+        with costs.timing("cache"):
+            self._write(costs)
             kept = tuple(field for field in needs.fields if field in self.fields)
             live = OutputRequest.of(field for field in needs.fields if field not in kept)
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in kept}
-            missing, answer, new = self._ask(batch, rows, there, live, ledger)
+            missing, answer, new = self._ask(batch, rows, there, live, costs)
             if not live:
-                ledger.cached_queries += int(_whole(there, len(rows)).sum())
+                costs.cached_queries += int(_whole(there, len(rows)).sum())
             tensors = {field: answer[field] for field in live.fields}
             for field in kept:
                 found = there[field]
-                value = self._read(field, rows[found], batch, ledger) if found.any() else None
+                value = self._read(field, rows[found], batch, costs) if found.any() else None
                 tensors[field] = _merged(field, batch, found, missing, value, new.get(field))
             return Outputs.of(tensors)
 
-    def fill(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> int:
+    def fill(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> int:
         """Asks for what is missing of a batch and keeps it, reading nothing; how many examples that were."""
-        with ledger.timing("cache"):
+        with costs.timing("cache"):
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in needs.fields}
-            missing, _, _ = self._ask(batch, rows, there, OutputRequest(), ledger)
-            self._write(ledger, wait=True)
+            missing, _, _ = self._ask(batch, rows, there, OutputRequest(), costs)
+            self._write(costs, wait=True)
         return len(missing)
 
-    def drain(self, ledger: Ledger) -> None:
+    def drain(self, costs: CostTracker) -> None:
         """Keeps what a GPU has sent since."""
-        with ledger.timing("cache"):
-            self._write(ledger, wait=True)
+        with costs.timing("cache"):
+            self._write(costs, wait=True)
 
     def _ask(
         self,
@@ -90,7 +90,7 @@ class Cached(Around):
         rows: Rows,
         there: Mapping[OutputKey, NDArray[np.bool_]],
         live: OutputRequest,
-        ledger: Ledger,
+        costs: CostTracker,
     ) -> tuple[Rows, Outputs, Mapping[OutputKey, Tensor]]:
         """Asks for the live fields, and for those that are not there for every example; keeps these.
 
@@ -105,13 +105,13 @@ class Cached(Around):
             return missing, Outputs(), {}
         if live or len(missing) == len(rows):
             # the teacher runs on every example anyway, and what is missing comes with it
-            answer = self.inner(batch, needs, ledger)
+            answer = self.inner(batch, needs, costs)
             new = {field: _at(answer[field], missing) for field in absent}
         else:
-            answer = self.inner(batch.rows(missing.tolist()), needs, ledger)
+            answer = self.inner(batch.rows(missing.tolist()), needs, costs)
             new = {field: answer[field] for field in absent}
         new = {field: value.to(self.cache.dtype) for field, value in new.items()}
-        self._keep(batch, missing, rows[missing], new, ledger)
+        self._keep(batch, missing, rows[missing], new, costs)
         return missing, answer, new
 
     def _rows(self, batch: Batch) -> Rows:
@@ -121,7 +121,9 @@ class Cached(Around):
             raise ValueError("the batch is not of the examples that the cache is for: other examples have these ids")
         return rows
 
-    def _keep(self, batch: Batch, places: Rows, rows: Rows, new: Mapping[OutputKey, Tensor], ledger: Ledger) -> None:
+    def _keep(
+        self, batch: Batch, places: Rows, rows: Rows, new: Mapping[OutputKey, Tensor], costs: CostTracker
+    ) -> None:
         if not new:
             return
         if not (rows >= 0).any() or not self.cache.writing:
@@ -138,9 +140,9 @@ class Cached(Around):
             arrived = torch.cuda.Event()
             arrived.record()
         self._on_their_way.append(_Answer(rows, new, arrived))
-        self._write(ledger)
+        self._write(costs)
 
-    def _write(self, ledger: Ledger, *, wait: bool = False) -> None:
+    def _write(self, costs: CostTracker, *, wait: bool = False) -> None:
         """Writes what has come."""
         while self._on_their_way:
             answer = self._on_their_way[0]
@@ -150,12 +152,12 @@ class Cached(Around):
                 elif not answer.arrived.query():
                     return
             self._on_their_way.popleft()
-            ledger.move("cache", self.cache.write(answer.rows, answer.tensors))
+            costs.move("cache", self.cache.write(answer.rows, answer.tensors))
 
-    def _read(self, field: OutputKey, rows: Rows, batch: Batch, ledger: Ledger) -> Tensor:
+    def _read(self, field: OutputKey, rows: Rows, batch: Batch, costs: CostTracker) -> Tensor:
         device = batch.mask.device
         value = self.cache.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
-        ledger.move("cache", value.nbytes)
+        costs.move("cache", value.nbytes)
         return value.to(device, non_blocking=True).float()
 
 

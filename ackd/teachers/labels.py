@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 
@@ -51,7 +51,7 @@ class LabelTeacher:
         """SHA-256 of the table."""
         return hashlib.sha256(b"labels" + self._log.cpu().contiguous().numpy().tobytes()).hexdigest()
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The rows of the labels, [B, C].
 
         Raises:
@@ -60,11 +60,11 @@ class LabelTeacher:
         for kind, _ in needs.fields:
             if kind != "logits":
                 raise InputError(f"soft labels are logits alone and have no {kind}: select knowledge of the logits")
-        with ledger.timing("teacher"):
+        with costs.timing("teacher"):
             self._log = self._log.to(batch.labels.device)
             logits = self._log[batch.labels]
-        ledger.move("teacher", logits.nbytes)
-        ledger.teacher_queries += len(logits)
+        costs.move("teacher", logits.nbytes)
+        costs.teacher_queries += len(logits)
         return Outputs(logits)
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from ackd.config import Precision
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.models import Meter, Model, run, shape_of
 from ackd.numerics.precision import computing
 from ackd.types import Batch, ModelDims, OutputRequest, Outputs
@@ -45,15 +45,15 @@ class ModelTeacher:
             digest.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
         return digest.hexdigest()
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for, without gradient; no layer behind the last one needed runs."""
         size, length = batch.shape
         # not inference_mode: its tensors cannot be saved for the student's backward pass
-        with ledger.timing("teacher"), torch.no_grad(), computing(self.precision, self.model.device):
+        with costs.timing("teacher"), torch.no_grad(), computing(self.precision, self.model.device):
             outputs = run(self.model, batch, needs)
-        ledger.spend("teacher", self.price(needs, size, length))
-        ledger.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
-        ledger.teacher_queries += size
+        costs.spend("teacher", self.price(needs, size, length))
+        costs.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
+        costs.teacher_queries += size
         return outputs
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:

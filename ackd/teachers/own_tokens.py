@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.types import Batch, ModelDims, OutputRequest, Outputs, Teacher
 
 
@@ -31,9 +31,9 @@ class OwnTokens:
         """The model's, and what it reads."""
         return f"{self.model.fingerprint}-reading-{self.tokens}"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for, of the batch in the model's own tokens."""
-        return self.model(batch.others[self.tokens], needs, ledger)
+        return self.model(batch.others[self.tokens], needs, costs)
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a batch that is padded to `length` of the student's tokens."""

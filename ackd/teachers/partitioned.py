@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
 from ackd.knowledge.masked import wide
 from ackd.knowledge.revision import check_classes
-from ackd.ledger import Ledger
 from ackd.teachers.around import Around
 from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
@@ -61,14 +61,14 @@ class Partitioned(Around):
         price = self.inner.price(needs, size, length)
         return price + self.initial.price(OutputRequest(logits=True), size, length) if needs.logits else price
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for; logits from whoever is the better one on each example."""
-        outputs = self.inner(batch, needs, ledger)
+        outputs = self.inner(batch, needs, costs)
         if outputs.logits is None:
             return outputs
-        initial = self.initial(batch, OutputRequest(logits=True), ledger).logits
+        initial = self.initial(batch, OutputRequest(logits=True), costs).logits
         assert initial is not None
-        with ledger.timing("teacher"):
+        with costs.timing("teacher"):
             theirs, ours = wide(outputs.logits), wide(initial)
             better = self._height(theirs, batch.labels) > self._height(ours, batch.labels)
             return replace(outputs, logits=torch.where(better, theirs, ours))

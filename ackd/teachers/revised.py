@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.knowledge.revision import Where, check_classes, check_revision, revised
-from ackd.ledger import Ledger
 from ackd.teachers.around import Around
 from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
@@ -37,12 +37,12 @@ class Revised(Around):
         """The inner teacher's, and what is done to its answers."""
         return f"{self.inner.fingerprint}-revised-{self.where}-{self.eta!r}"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for, with revised logits."""
-        outputs = self.inner(batch, needs, ledger)
+        outputs = self.inner(batch, needs, costs)
         if outputs.logits is None:
             return outputs
-        with ledger.timing("teacher"):
+        with costs.timing("teacher"):
             return replace(outputs, logits=revised(outputs.logits, batch.labels, eta=self.eta, where=self.where))
 
 
@@ -71,12 +71,12 @@ class Swapped(Around):
         """The inner teacher's, and what is done to its answers."""
         return f"{self.inner.fingerprint}-swapped"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for, with swapped logits."""
-        outputs = self.inner(batch, needs, ledger)
+        outputs = self.inner(batch, needs, costs)
         if outputs.logits is None:
             return outputs
-        with ledger.timing("teacher"):
+        with costs.timing("teacher"):
             return replace(outputs, logits=swapped(outputs.logits, batch.labels))
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from ackd.config import Precision
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.models import Meter, StudentFactory
 from ackd.numerics.streams import Streams
 from ackd.stages import Stage, stage_at
 from ackd.tasks import Split, Task
 from ackd.teachers import LabelTeacher, uncached
-from ackd.training.costs import Costs
+from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator, Remembered
 from ackd.training.order import Order
@@ -78,7 +78,7 @@ class Distillation(Trained):
         scale_steps: int = 10,
         make_weighting: Callable[[], Weighting | None] | None = None,
         thin: Pick | None = None,
-        prepared: Ledger | None = None,
+        prepared: CostTracker | None = None,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         compiled: bool = False,
@@ -103,7 +103,7 @@ class Distillation(Trained):
         self.lr, self.recipe = lr, recipe
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
         self._make_weighting, self.thin = make_weighting, thin
-        self.prepared = prepared or Ledger()
+        self.prepared = prepared or CostTracker()
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self._remembered = Remembered(parts={1.0: task.reward})  # shared by forks and cohorts
         with Streams(0).initialising():
@@ -130,13 +130,13 @@ class Distillation(Trained):
         made = [self._made(one, compiled=self.compiled and stack is None) for one in streams]
         student = made[0][0] if stack is None else stack([one for one, *_ in made])
         _, knowledge, weighting = made[0]
-        costs = Costs(seeds, self.prepared, listed=stack is not None)
+        counts = Counts(seeds, self.prepared, listed=stack is not None)
         distiller = Distiller(
             student,
             self.teachers,
             knowledge,
             meter=self._meter,
-            ledger=costs.ledger,
+            costs=counts.costs,
             teacher_weights=self.teacher_weights,
             scale_steps=self.scale_steps,
             weighting=weighting,
@@ -150,14 +150,14 @@ class Distillation(Trained):
             self.reference,
             self._remembered,
             meter=self._meter,
-            ledger=costs.ledger,
+            costs=counts.costs,
             precision=self.precision,
             device=self.device,
             make_student=self._make_student,
             epochs=self.steps * self.batch_size * self.accumulate / len(self.task.train),
         )
         order = Order(self.task.train.lengths, self.batch_size, streams[0].order)
-        return Trainer(distiller, evaluator, costs, streams[0], order, self.steps, self.accumulate)
+        return Trainer(distiller, evaluator, counts, streams[0], order, self.steps, self.accumulate)
 
     def _made(self, streams: Streams, *, compiled: bool) -> tuple[Student, list[Knowledge], Weighting | None]:
         with streams.initialising():
@@ -221,7 +221,7 @@ class Distillation(Trained):
         self._begin(state["counters"]["seed"])
         self.trainer.load_state_dict({**state, "streams": {**state["streams"], "dropout": dropout[self.group.rank]}})
         if self.group.rank:
-            self.costs.clear()
+            self.counts.clear()
 
     def fork(self) -> Distillation:
         """An independent copy of the training as it stands; data and teacher, which never change, are shared.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ackd.config import Precision
+from ackd.costs import CostTracker
 from ackd.errors import InputError, not_finite
 from ackd.knowledge import assess, label_loss
-from ackd.ledger import Ledger
 from ackd.models import Meter
 from ackd.numerics.precision import computing
 from ackd.training.gradients import Compass, Pulls
@@ -37,7 +37,7 @@ class Distiller:
         teachers: who answers; each knowledge type names its teacher by the place in here.
         knowledge: the types that a selection may name.
         meter: counts what the student's passes cost.
-        ledger: where FLOPs, time, bytes and teacher queries are counted.
+        costs: where FLOPs, time, bytes and teacher queries are counted.
         teacher_weights: g; 1 for each if not given.
         scale_steps: 0 leaves every c_k at 1.
         weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
@@ -53,7 +53,7 @@ class Distiller:
         knowledge: Sequence[Knowledge],
         *,
         meter: Meter,
-        ledger: Ledger,
+        costs: CostTracker,
         teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
         weighting: Weighting | None = None,
@@ -65,7 +65,7 @@ class Distiller:
         self.teachers = teachers
         self.knowledge: Mapping[str, Knowledge] = {one.name: one for one in knowledge}
         self.meter = meter
-        self.ledger = ledger
+        self.costs = costs
         self.teacher_weights = teacher_weights or [1.0] * len(teachers)
         self.scales = Scales(scale_steps, student.shape, student.parameters[0].device, student.group)
         self.weighting, self.thin = weighting, thin
@@ -105,12 +105,12 @@ class Distiller:
         for batch in batches:
             loss, told = self._loss(batch, mixture)
             figures.append(told)
-            with self.ledger.timing("student"):
+            with self.costs.timing("student"):
                 # no student has a part in another's loss, so each gets its own gradient
                 (1 / len(batches) * loss).backward(torch.ones_like(loss))
-        with self.ledger.timing("student"):
+        with self.costs.timing("student"):
             norm = self.student.update()
-        self.ledger.steps += 1
+        self.costs.steps += 1
         total, labels, uncertainty, accuracy, *losses = torch.stack(figures).mean(0)
         known = dict(zip(mixture.names, losses, strict=True))
         return StepMetrics(total, labels, norm, uncertainty, accuracy, known, self._pulls.cosines, self._pulls.norms)
@@ -118,7 +118,7 @@ class Distiller:
     def _loss(self, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and [loss, labels, uncertainty, accuracy, *losses] without gradient."""
         chosen = [self.knowledge[name] for name in mixture.names]
-        size, scored, taught = self.student.size, 0.0, self.ledger.flops["teacher"]
+        size, scored, taught = self.student.size, 0.0, self.costs.flops["teacher"]
         with computing(self.precision, batch.mask.device):
             if self.thin is not None:
                 scored = size * self.meter(OutputRequest(logits=True)).forward(*batch.shape)
@@ -126,28 +126,28 @@ class Distiller:
             needs = self._read(chosen)
             passes = self.meter(needs)
             forward = size * passes.forward(*batch.shape)
-            self.ledger.spend("student", scored + 3 * forward)
-            with self.ledger.timing("student"):
+            self.costs.spend("student", scored + 3 * forward)
+            with self.costs.timing("student"):
                 outputs = self.student.forward(batch, needs)
                 label_losses, sure, right = self.student.each(_judged, outputs, batch.labels)
             rows = self.weighting.pick(outputs, batch, chosen) if self.weighting else {}
             losses, answers, picked = self._taught(batch, outputs, chosen, rows)
             losses = {LABELS: label_losses, **losses}
             part = size * passes.forward(*_covering(batch, picked)) if chosen else None
-            self.ledger.account(forward, self.ledger.flops["teacher"] - taught, scored=scored, picked=part)
-            with self.ledger.timing("knowledge"):
+            self.costs.account(forward, self.costs.flops["teacher"] - taught, scored=scored, picked=part)
+            with self.costs.timing("knowledge"):
                 weights: Mapping[str, Tensor] = {}
                 if self.weighting is not None:
-                    known = Answers(batch, outputs, answers, losses, self.student.progress, self.ledger)
+                    known = Answers(batch, outputs, answers, losses, self.student.progress, self.costs)
                     weights = self.weighting.weigh(known, chosen, rows)
                 raw, parts = _means(losses, weights)
                 loss = mixture.total(raw, parts, {name: one.shape[-1] for name, one in losses.items()}, self.scales)
         if self._compass is not None and self._comparing:
             self._comparing = False
-            with self.ledger.timing("probe"):
-                self.ledger.spend("probe", self._compass.flops(chosen, *batch.shape))
+            with self.costs.timing("probe"):
+                self.costs.spend("probe", self._compass.flops(chosen, *batch.shape))
                 self._pulls = self._compass(chosen, parts)
-        with self.ledger.timing("student"):
+        with self.costs.timing("student"):
             self.student.meets(parts, mixture)
         return loss, torch.stack([loss.detach(), raw[LABELS], sure, right, *(raw[one.name] for one in chosen)])
 
@@ -165,17 +165,17 @@ class Distiller:
             listed = None if places is None else places.tolist()
             there = batch if listed is None else batch.rows(listed)
             picked.update(range(batch.shape[0]) if listed is None else listed)
-            self.ledger.spend("knowledge", self.student.size * sum(one.flops(*there.shape) for one in terms))
+            self.costs.spend("knowledge", self.student.size * sum(one.flops(*there.shape) for one in terms))
             mine = outputs if places is None else outputs.rows(places, there.shape[1])
-            theirs = {m: self.teachers[m](there, asked, self.ledger) for m, asked in self.asked(terms).items()}
-            with self.ledger.timing("knowledge"):
+            theirs = {m: self.teachers[m](there, asked, self.costs) for m, asked in self.asked(terms).items()}
+            with self.costs.timing("knowledge"):
                 losses |= {one.name: self.student.each(one, mine, theirs[one.teacher], there) for one in terms}
             answers |= {one.name: theirs[one.teacher] for one in terms}
         return losses, answers, picked
 
     def _thinned(self, batch: Batch, thin: Pick) -> Batch:
         """The examples that the student learns from, picked by a pass of its own over all of them."""
-        with torch.no_grad(), self.ledger.timing("student"):
+        with torch.no_grad(), self.costs.timing("student"):
             logits = self.student.forward(batch, OutputRequest(logits=True)).logits
             assert logits is not None
             return batch.rows(thin(logits, batch.labels).tolist())
@@ -198,7 +198,7 @@ class Distiller:
         """
         for batch in batches:
             for m, needs in self.asked(chosen).items():
-                answer = self.teachers[m](batch, needs, Ledger())
+                answer = self.teachers[m](batch, needs, CostTracker())
                 for field in needs.fields:
                     bad = ~torch.isfinite(answer[field]).flatten(1).all(1).cpu()
                     if bad.any():

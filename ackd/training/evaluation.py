@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.config import Precision
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.mdp.episode import Facts
 from ackd.models import Meter, StudentFactory, cannot_give
 from ackd.numerics.precision import computing
@@ -35,9 +35,9 @@ class Remembered:
     facts: list[Facts | None] = field(default_factory=list)  # empty until somebody asks
     parts: dict[float, Split] = field(default_factory=dict)  # of the reward split, by their shares of it
 
-    def resume(self, ledger: Ledger) -> None:
+    def resume(self, costs: CostTracker) -> None:
         """Takes note of a ledger that was read back."""
-        self.counted |= ledger.reward_passes > 0
+        self.counted |= costs.reward_passes > 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Evaluator:
     reference: Teacher | None  # the teacher; None if there is none to compare with
     remembered: Remembered
     meter: Meter  # counts what the student's passes cost
-    ledger: Ledger  # where that is written down
+    costs: CostTracker  # where that is written down
     precision: Precision  # of the student's passes
     device: torch.device
     make_student: StudentFactory  # a new one, for what is known before the first step
@@ -66,11 +66,11 @@ class Evaluator:
     def measure(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
-        with self.ledger.timing(part):
+        with self.costs.timing(part):
             self.student.model.eval()
             found = self.answers(self._side_by_side, split, part).reshape(len(split), self.student.size, -1)
             if part == "reward":
-                self.ledger.reward_passes += len(split) / len(self.task.reward)
+                self.costs.reward_passes += len(split) / len(self.task.reward)
             theirs = self.compared(split, name)
             return [judge(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
 
@@ -90,7 +90,7 @@ class Evaluator:
     def answers(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
         """What somebody answers to a split, as `measuring.answers` has it; what that costs goes to `part`."""
         found, flops = self._answers(ask, split)
-        self.ledger.spend(part, flops)
+        self.costs.spend(part, flops)
         return found
 
     def represent(self, batch: Batch, teacher: Teacher) -> tuple[list[float], list[float]]:
@@ -104,8 +104,8 @@ class Evaluator:
         self.student.model.eval()
         ours = OutputRequest(cls=frozenset({self.student.model.config.num_hidden_layers - 1}))
         theirs = OutputRequest(cls=frozenset({teacher.shape.layers - 1}))
-        with torch.no_grad(), self.ledger.timing("agent"):
-            both = self._ask(batch, ours, self.ledger), teacher(batch, theirs, self.ledger)
+        with torch.no_grad(), self.costs.timing("agent"):
+            both = self._ask(batch, ours, self.costs), teacher(batch, theirs, self.costs)
         mine, other = (next(iter(one.cls.values())).float().mean(0).tolist() for one in both)
         return mine, other
 
@@ -118,7 +118,7 @@ class Evaluator:
         task = self.task
         if self.reference is None or task.spec.language:
             return None
-        with self.ledger.timing("probe"):
+        with self.costs.timing("probe"):
             with Streams(0, self.device).initialising():
                 model = self.make_student().to(self.device).eval()
             if cannot_give(model, last_states(model)):
@@ -128,7 +128,7 @@ class Evaluator:
             theirs = self._teacher_answers(task.reward, "reward", "probe")
             if self.student.group.rank:  # the first one has all of their answers
                 return None
-            self.ledger.spend("probe", fit_flops(*seen.shape))
+            self.costs.spend("probe", fit_flops(*seen.shape))
             classes = theirs.shape[1]
             return Facts(
                 agreement(theirs, task.reward.labels),
@@ -157,19 +157,19 @@ class Evaluator:
             assert self.reference is not None
             known[key], flops = self._answers(self.reference, split)
             if part or name != "reward":
-                self.ledger.spend(part or "report", flops)
+                self.costs.spend(part or "report", flops)
             elif not self.remembered.counted:
-                self.ledger.spend("reward", flops)
+                self.costs.spend("reward", flops)
         return known[key]
 
-    def _ask(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
-        ledger.spend("student", self.student.size * self.meter(needs).forward(*batch.shape))
+    def _ask(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+        costs.spend("student", self.student.size * self.meter(needs).forward(*batch.shape))
         with computing(self.precision, self.device):
             return self.student.forward(batch, needs)
 
-    def _side_by_side(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def _side_by_side(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The students' logits, [B, N C]."""
-        outputs = self._ask(batch, needs, ledger)
+        outputs = self._ask(batch, needs, costs)
         if not self.student.shape:
             return outputs
         assert outputs.logits is not None

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ackd.costs import CostTracker
 from ackd.distributed.process_group import ALONE, Group
 from ackd.knowledge import token_sums
-from ackd.ledger import Ledger
 from ackd.tasks import Split, Task
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs
 
-Ask = Callable[[Batch, OutputRequest, Ledger], Outputs]
+Ask = Callable[[Batch, OutputRequest, CostTracker], Outputs]
 
 ROUNDING = 1e-12  # what differs by less, relative to the largest number, is equal
 LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
@@ -31,7 +31,7 @@ def answers(
     if split.language:
         most = max(min(most, LOGITS // int(split.lengths.max() * vocabulary)), 1)
     groups = list(split.by_length(most))[group.rank :: group.size]
-    outputs, spent = [], Ledger()
+    outputs, spent = [], CostTracker()
     with torch.no_grad():
         for places in groups:
             batch = split.batch(places).to(device)

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ackd.config import Precision
+from ackd.costs import CostTracker
 from ackd.knowledge.masked import wide
-from ackd.ledger import Ledger
 from ackd.mdp.episode import OVERTAKEN, TRUSTED, Facts
 from ackd.models import Meter, Model, run
 from ackd.numerics.precision import computing
@@ -45,8 +45,8 @@ def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
     needs = last_states(model)
     (field,) = needs.fields
 
-    def ask(batch: Batch, _: OutputRequest, ledger: Ledger) -> Outputs:
-        ledger.spend("student", meter(needs).forward(*batch.shape))
+    def ask(batch: Batch, _: OutputRequest, costs: CostTracker) -> Outputs:
+        costs.spend("student", meter(needs).forward(*batch.shape))
         with computing(precision, batch.mask.device):
             states = wide(run(model, batch, needs)[field])
         mask = batch.mask[..., None]

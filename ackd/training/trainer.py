@@ -14,7 +14,7 @@ from ackd.mdp.episode import Facts
 from ackd.numerics.streams import Streams
 from ackd.tasks import Split
 from ackd.teachers import drain
-from ackd.training.costs import Costs
+from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
 from ackd.training.order import Order
@@ -28,7 +28,7 @@ class Trainer:
 
     distiller: Distiller  # takes the steps
     evaluator: Evaluator  # measures the same students
-    costs: Costs
+    counts: Counts
     streams: Streams  # of their dropout and order
     order: Order  # in which the examples come
     steps: int  # the budget
@@ -42,7 +42,7 @@ class Trainer:
     def inherit(self, parents: Sequence[int]) -> None:
         """Makes each student what another is now, or itself, in scales and costs; [N] places."""
         self.distiller.scales.inherit(parents)
-        self.costs.prices = [self.costs.prices[parent] for parent in parents]
+        self.counts.prices = [self.counts.prices[parent] for parent in parents]
         self._lost = {i for i, parent in enumerate(parents) if parent in self._lost}
 
     @property
@@ -61,9 +61,9 @@ class Trainer:
             InputError: if a teacher answered NaN or infinity.
             KeyError: if a selection names a type that there is not.
         """
-        steps = min(steps, self.steps - self.costs.steps_done)
+        steps = min(steps, self.steps - self.counts.steps_done)
         if steps < 1:
-            raise ValueError(f"there is no step to take: {self.costs.steps_done} of {self.steps} are done")
+            raise ValueError(f"there is no step to take: {self.counts.steps_done} of {self.steps} are done")
         reports, asked = [], []
         mixture = self.distiller.mixture(selections)
         self.distiller.begin_phase()
@@ -72,14 +72,14 @@ class Trainer:
                 drawn = [self.order.next() for _ in range(self.accumulate)]
                 places = [self._group.share(those) for those in drawn]
                 batches = [self._batch(those) for those in places]
-                self.costs.count(batches, selections, self.distiller)
+                self.counts.count(batches, selections, self.distiller)
                 reports.append(self.distiller.step(batches, mixture))
                 asked += places
                 self._last = drawn[-1]
-        self.costs.steps_done += len(reports)
+        self.counts.steps_done += len(reports)
         shares = zip(*self._group.gather(means(reports)), strict=True)  # of each student what each process has
         found = [_alone(_averaged(those), selection) for those, selection in zip(shares, selections, strict=True)]
-        drain(self.distiller.teachers, self.costs.ledger)
+        drain(self.distiller.teachers, self.counts.costs)
         self._blame(found, selections, asked)
         return found
 
@@ -100,13 +100,13 @@ class Trainer:
         Raises:
             ValueError: if they are of more steps than there are, or of other students.
         """
-        self.costs.load_counters(counters, self.steps)
-        self.evaluator.remembered.resume(self.costs.ledger)
+        self.counts.load_counters(counters, self.steps)
+        self.evaluator.remembered.resume(self.counts.costs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
         return {
-            "counters": self.costs.counters(),
+            "counters": self.counts.counters(),
             "streams": self.streams.state_dict(),
             "order": self.order.state_dict(),
             "last": torch.from_numpy(self._last),
@@ -140,12 +140,12 @@ class Trained(Training):
 
     def _take(self, trainer: Trainer) -> None:
         self.trainer, self.evaluator = trainer, trainer.evaluator
-        self.costs, self.ledger = trainer.costs, trainer.costs.ledger
+        self.counts, self.costs = trainer.counts, trainer.counts.costs
 
     @property
     def steps_done(self) -> int:
         """Optimizer steps that each student has taken."""
-        return self.costs.steps_done
+        return self.counts.steps_done
 
     @verb("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> EvalResult:
@@ -171,11 +171,11 @@ class Trained(Training):
 
     def settle(self) -> None:
         """Adds what the other processes counted to the counts of the first one."""
-        self.costs.settle(self.group)
+        self.counts.settle(self.group)
 
     def counters(self) -> dict[str, Any]:
         """The plain numbers that are read between two calls."""
-        return self.costs.counters()
+        return self.counts.counters()
 
     def load_counters(self, counters: dict[str, Any]) -> None:
         """Sets them.

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.split import Split
 from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Teacher
 from ackd.weighting.weighting import Answers, Weighting
@@ -31,7 +31,7 @@ Places = NDArray[np.int64]
 
 
 def influence(
-    teacher: Teacher, split: Split, held: Places, *, device: torch.device, ledger: Ledger
+    teacher: Teacher, split: Split, held: Places, *, device: torch.device, costs: CostTracker
 ) -> NDArray[np.float64]:
     """How much a gradient step on each example lowers the loss of the held-out ones, to first order: [N].
 
@@ -46,14 +46,14 @@ def influence(
         split: the training examples.
         held: [H], places of the held-out ones in it.
         device: where the teacher is.
-        ledger: is told what asking once about each example took.
+        costs: is told what asking once about each example took.
 
     Raises:
         InputError: if nothing is held out.
     """
     if not len(held):
         raise InputError("no example is held out to measure an influence on: hold out a larger share")
-    known = list(_gradients(teacher, split, held, device, ledger))
+    known = list(_gradients(teacher, split, held, device, costs))
     total = torch.stack([errors.T @ features for _, errors, features in known]).sum(0)
     scores = np.empty(len(split))
     for places, errors, features in known:
@@ -61,13 +61,13 @@ def influence(
         others = ((errors @ total * features).sum(1) - own) / max(len(held) - 1, 1)
         scores[places] = others.cpu().numpy() if len(held) > 1 else 0.0
     rest = np.setdiff1d(np.arange(len(split)), held)
-    for places, errors, features in _gradients(teacher, split, rest, device, ledger):
+    for places, errors, features in _gradients(teacher, split, rest, device, costs):
         scores[places] = ((errors @ total * features).sum(1) / len(held)).cpu().numpy()
     return scores
 
 
 def _gradients(
-    teacher: Teacher, split: Split, places: Places, device: torch.device, ledger: Ledger
+    teacher: Teacher, split: Split, places: Places, device: torch.device, costs: CostTracker
 ) -> Iterator[tuple[Places, Tensor, Tensor]]:
     """Groups of the examples at `places`: where they are, p - e_y, [B, C], and h, [B, d], in float64."""
     if not len(places):
@@ -76,7 +76,7 @@ def _gradients(
     for group in split.select(places).by_length(256 if device.type == "cuda" else 32):
         batch = split.batch(places[group]).to(device)
         with torch.no_grad():
-            answer = teacher(batch, OutputRequest(logits=True, cls=frozenset({last})), ledger)
+            answer = teacher(batch, OutputRequest(logits=True, cls=frozenset({last})), costs)
         assert answer.logits is not None
         errors = answer.logits.double().softmax(-1) - F.one_hot(batch.labels, teacher.shape.classes)
         yield places[group], errors, answer.cls[last].double()

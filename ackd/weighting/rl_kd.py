@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
 from ackd.files.reading import alike
-from ackd.ledger import Ledger
 from ackd.types import Knowledge, OutputRequest
 from ackd.weighting.teacher_weights import (
     Learning,
@@ -133,7 +133,7 @@ class RlKd(Weighting):
         if answers.progress < self.learning.warmup:
             weights = torch.full_like(seen.gaps, 1 / seen.gaps.shape[1])
         else:
-            with answers.ledger.timing("agent"), torch.autocast(seen.student.device.type, enabled=False):
+            with answers.costs.timing("agent"), torch.autocast(seen.student.device.type, enabled=False):
                 weights = self._decide(seen, answers)
             self._mean.add(weights)
         return {one.name: weights[:, one.teacher] for one in terms}
@@ -147,13 +147,13 @@ class RlKd(Weighting):
         state = torch.cat([example, seen.teachers.softmax(-1).flatten(1), seen.errors], 1)
         with torch.no_grad():
             chance = self.network(state).sigmoid()
-        answers.ledger.spend("agent", self.network.flops(len(state)))
+        answers.costs.spend("agent", self.network.flops(len(state)))
         draw = torch.rand(chance.shape, generator=self._generator).to(chance.device)
         chosen = (draw < chance).float()
         weights = self._shares(chosen)
         self._tell(seen.ids, state, chosen, self._reward(seen, weights))
         if len(self._phase) >= self.learning.every:
-            self._update(answers.ledger)
+            self._update(answers.costs)
         return weights
 
     def _shares(self, chosen: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class RlKd(Weighting):
             self._phase.append((states, draws, reward[known]))
         self._visits.update(zip(ids, zip(state, chosen, strict=True), strict=True))
 
-    def _update(self, ledger: Ledger) -> None:
+    def _update(self, costs: CostTracker) -> None:
         states, draws, rewards = joined(self._phase, self._phase[-1][-1].device)
         self._phase.clear()
         mean = rewards.mean()
@@ -196,7 +196,7 @@ class RlKd(Weighting):
         self._baseline = KEPT * before.to(mean) + (1 - KEPT) * mean
         earned = rewards - before.to(mean) if self.rewarding.baseline else rewards
         self.network.learn(-(log_chance(self.network(states), draws) * earned).mean())
-        ledger.spend("agent", 3 * self.network.flops(len(states)))
+        costs.spend("agent", 3 * self.network.flops(len(states)))
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer, generator, and the draws that wait for their reward."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ackd.ledger import Ledger
+from ackd.costs import CostTracker
 from ackd.types import Batch, Knowledge, OutputRequest, Outputs
 from ackd.weighting.scores import Pick
 
@@ -30,7 +30,7 @@ class Answers:
     teachers: Mapping[str, Outputs]  # by term: what its teacher answered, on the term's rows
     losses: Mapping[str, Tensor]  # by term: the loss of each of its R rows, with gradient
     progress: float = 0.0  # share of the student's budget that is used
-    ledger: Ledger = field(default_factory=Ledger)  # is told what deciding and learning from it take
+    costs: CostTracker = field(default_factory=CostTracker)  # is told what deciding and learning from it take
 
 
 class Weighting(Protocol):

@@ -86,7 +86,7 @@ def test_it_learns_from_a_cohort(name: str) -> None:
     cohort = CohortEnv([tiny(choice="weights", decisions=2)], 6, paired=True)
     learner = make_learner(name, Relative(cohort), types=3, decisions=2, episodes=24, seed=0)
     learner.learn(48)
-    assert len(set(cohort.cohort.costs.seeds)) == 1
+    assert len(set(cohort.cohort.counts.seeds)) == 1
     assert cohort.cohort.steps_done == 0
     observation, _ = tiny(choice="weights").reset(seed=0)
     action, _ = learner.policy.predict(observation, deterministic=True)

@@ -237,7 +237,7 @@ def test_a_copy_is_its_parent_from_then_on() -> None:
     env.inherit([0, 0, 2])
     records = [trajectory.record() for trajectory in env.trajectories]
     assert records[0] == records[1] != records[2]
-    assert env.cohort.costs.prices[0] == env.cohort.costs.prices[1]
+    assert env.cohort.counts.prices[0] == env.cohort.counts.prices[1]
     env.step(np.stack([actions[0], actions[1], actions[2]]))
     records = [trajectory.record() for trajectory in env.trajectories]
     assert records[0].rewards[0] == records[1].rewards[0]

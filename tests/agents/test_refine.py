@@ -23,13 +23,13 @@ from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.store import load, save
+from ackd.costs import CostTracker
 from ackd.envs.make import tiny
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.policies import arm
 from ackd.experiments.results import save_refined
-from ackd.ledger import Ledger
 from ackd.mdp.choices import DOUBLINGS, weights_of
 from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS, SCHEMA
 
@@ -278,7 +278,7 @@ def test_what_is_made_of_a_policy_can_be_refined(tmp_path: Path, how: str) -> No
     assert refining.network.kind == ("schedule" if how == "replay" else "probe-rule")
 
 
-def played(name: str, folder: Path) -> tuple[Ledger, object]:
+def played(name: str, folder: Path) -> tuple[CostTracker, object]:
     """What a run of the tiny environment under a saved policy spends, and who decided."""
     env = tiny(steps=160, decision_interval=10, reward_every=None)
     chosen = arm(name, env.knowledge)
@@ -286,11 +286,11 @@ def played(name: str, folder: Path) -> tuple[Ledger, object]:
     policy = chosen.make(env, 0)
     with closing(Recording(env, folder, dev=False)) as recording:
         run_episode(recording, policy, seed=0, learner=chosen.learner(policy))
-    return recording.ledger, policy
+    return recording.costs, policy
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> CostTracker:
     """What a run spends that transfers everything throughout."""
     return played("all", tmp_path_factory.mktemp("all"))[0]
 
@@ -307,7 +307,7 @@ def test_a_decision_costs_two_passes_as_torch_counts_them(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["schedule", "residual"])
-def test_a_run_costs_a_tenth_more_at_most(tmp_path: Path, kind: str, everything: Ledger) -> None:
+def test_a_run_costs_a_tenth_more_at_most(tmp_path: Path, kind: str, everything: CostTracker) -> None:
     table = Schedule.of(BY_HAND | {"attention": [2, 1, 1]}).values
     network = Schedule(3, table) if kind == "schedule" else ResidualNetwork(len(GLOBALS), len(FEATURES), 64, 3, table)
     saved(tmp_path / "policy", network)

@@ -94,7 +94,7 @@ def test_weights_belong_to_the_teachers(teachers: list[str]) -> None:
     distill(plain, Selection.of("logits"))
     for distillation in (near, far):
         distill(distillation, both)
-        assert distillation.ledger.teacher_queries == 2 * 4 * 8
+        assert distillation.costs.teacher_queries == 2 * 4 * 8
     assert torch.allclose(weights(near), weights(plain), atol=1e-6)
     assert not torch.allclose(weights(far), weights(plain), atol=1e-6)
 
@@ -211,7 +211,7 @@ def test_a_teacher_with_a_tokenizer_of_its_own_is_asked_about_the_same_examples(
         kept = {} if cache is None else {"cache": str(tmp_path / "cache"), "cache_dtype": "float32"}
         run = ready([teachers[0], second], **how, **kept)
         distill(run, run.staged if preset else Selection.of("logits@1", "logits@2", "hidden@1"), seed=2)
-        asked = run.ledger.teacher_queries
+        asked = run.costs.teacher_queries
         assert asked == (0 if cache == "again" else 64)
         found.append(weights(run))
     assert all(torch.equal(one, found[0]) for one in found[:2])
@@ -234,7 +234,7 @@ def test_a_student_reads_its_own_tokens_and_is_compared_with_who_reads_others(
     assert type_prices(same) == pytest.approx(type_prices(mixed))
     thinned = ready(other, student=deep, student_layers=2, preset="dynamickd-data")
     distill(thinned, thinned.staged, seed=1)  # whose teacher is asked about a part of each batch
-    assert thinned.ledger.teacher_queries == 16
+    assert thinned.costs.teacher_queries == 16
 
 
 @pytest.mark.parametrize(("types", "named"), [(["logits", "hidden"], "hidden@2"), (["attention@2"], "attention@2")])
@@ -350,13 +350,13 @@ def test_a_cache_saves_answers_and_changes_no_price(teachers: list[str], tmp_pat
     runs += [ready(teachers[0], cache=str(tmp_path), cache_dtype="float32", **given) for _ in range(2)]
     reports = [distill(run, selection, seed=1) for run in runs]
     live, filling, filled = runs
-    assert live.costs.price == filling.costs.price == filled.costs.price == live.costs.price_of_all
-    assert live.ledger.teacher_queries == 60 * 8
-    assert filling.ledger.teacher_queries == len(live.task.train)
-    assert filled.ledger.teacher_queries == filled.ledger.flops["teacher"] == 0
-    assert filled.ledger.cached_queries == 60 * 8
-    assert filling.ledger.bytes["cache"] > 0
-    assert live.ledger.flops["student"] == filled.ledger.flops["student"]
+    assert live.counts.price == filling.counts.price == filled.counts.price == live.counts.price_of_all
+    assert live.costs.teacher_queries == 60 * 8
+    assert filling.costs.teacher_queries == len(live.task.train)
+    assert filled.costs.teacher_queries == filled.costs.flops["teacher"] == 0
+    assert filled.costs.cached_queries == 60 * 8
+    assert filling.costs.bytes["cache"] > 0
+    assert live.costs.flops["student"] == filled.costs.flops["student"]
     assert torch.equal(weights(filling), weights(filled))
     for one, other in zip(reports[0], reports[2], strict=True):
         for name in ("hidden", "attention"):  # the random models' logits are so alike that their KL is rounding

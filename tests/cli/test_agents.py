@@ -150,9 +150,9 @@ def test_refining_leaves_a_policy(
     card = load(tmp_path / "run" / "policy").card
     assert card.name == "mine"
     assert "fallen_back" in card.metrics
-    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    costs = json.loads((tmp_path / "run" / "ledger.json").read_text())
     assert (
-        0 < ledger["reward_passes"] <= 1
+        0 < costs["reward_passes"] <= 1
     )  # a fifth of the split at the start and at the end; more is not worth it here
     assert json.loads((tmp_path / "run" / "result.json").read_text())["reward"] is not None
 

@@ -102,11 +102,11 @@ def test_a_student_taught_from_a_full_cache_asks_no_teacher(
     assert (live["teacher_queries"], live["cached_queries"], live["bytes"]["cache"]) == (30 * 8, 0, 0)
     assert filling("--dtype", "float32") == 0
     stood = rows_of(tmp_path / "cache")
-    weights, ledger = distilled("with", "--cache", str(tmp_path / "cache"), "--cache-dtype", "float32")
-    assert (ledger["teacher_queries"], ledger["cached_queries"]) == (0, 30 * 8)
-    assert ledger["flops"]["teacher"] == ledger["seconds"]["teacher"] == ledger["bytes"]["teacher"] == 0
-    assert ledger["bytes"]["cache"] > 0
-    assert ledger["flops"]["student"] == live["flops"]["student"]
+    weights, costs = distilled("with", "--cache", str(tmp_path / "cache"), "--cache-dtype", "float32")
+    assert (costs["teacher_queries"], costs["cached_queries"]) == (0, 30 * 8)
+    assert costs["flops"]["teacher"] == costs["seconds"]["teacher"] == costs["bytes"]["teacher"] == 0
+    assert costs["bytes"]["cache"] > 0
+    assert costs["flops"]["student"] == live["flops"]["student"]
     # filled in batches of other lengths: equal but for rounding
     for name, value in weights.items():
         torch.testing.assert_close(value, without[name], rtol=0, atol=1e-4)
@@ -119,8 +119,8 @@ def test_a_cache_filled_on_the_way_changes_nothing(distilled: Callable[..., Any]
     cached = [*short, "--cache", str(tmp_path / "cache"), "--cache-dtype", "float32"]
     without, _ = distilled("without", *short)
     for name, queries in (("first", 160), ("again", 0)):
-        weights, ledger = distilled(name, *cached)
-        assert (ledger["teacher_queries"], ledger["cached_queries"]) == (queries, 160 - queries)
+        weights, costs = distilled(name, *cached)
+        assert (costs["teacher_queries"], costs["cached_queries"]) == (queries, 160 - queries)
         assert weights.keys() == without.keys()
         assert all(torch.equal(value, without[part]) for part, value in weights.items())
 
@@ -202,8 +202,8 @@ def test_who_may_not_write_is_told(
     closed = tmp_path / "cache", tmp_path / "empty"
     monkeypatch.setattr(os, "access", lambda p, mode: access(p, mode) and not {*closed} & {*Path(p).parents})
     only_logits = ["--knowledge", "logits", "--cache", str(tmp_path / "cache")]
-    _, ledger = distilled("read-only", *only_logits)
-    assert ledger["teacher_queries"] == 0
+    _, costs = distilled("read-only", *only_logits)
+    assert costs["teacher_queries"] == 0
     assert rows_of(tmp_path / "cache") == stood
     capsys.readouterr()
     assert filling(folder=tmp_path / "empty") == 2

@@ -98,8 +98,8 @@ def test_distill_leaves_a_run(tmp_path: Path, teacher: Path, policy: str, capsys
         "logits+hidden": ("logits+hidden",) * 2,
     }[policy]
     assert selections == [early, early, late, late]
-    ledger = read(folder / "ledger.json")
-    assert (ledger["teacher_queries"] == 0) == (policy == "labels")
+    costs = read(folder / "ledger.json")
+    assert (costs["teacher_queries"] == 0) == (policy == "labels")
     student = models.load_model(folder)
     assert models.shape_of(student).layers == 2
     assert "tensorboard --logdir" in capsys.readouterr().out
@@ -135,9 +135,9 @@ def distilled(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
     arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, *more]
     assert main([*arguments, "--output", str(folder)]) == 0
     assert models.shape_of(models.load_model(folder)).layers == 2
-    ledger: dict[str, Any] = read(folder / "ledger.json")
-    assert set(ledger["bytes"]) == set(ledger["flops"]) == set(ledger["seconds"])
-    return ledger
+    costs: dict[str, Any] = read(folder / "ledger.json")
+    assert set(costs["bytes"]) == set(costs["flops"]) == set(costs["seconds"])
+    return costs
 
 
 def test_what_a_policy_decides_with_is_counted(tmp_path: Path, teacher: Path) -> None:
@@ -169,18 +169,18 @@ def selections(folder: Path) -> list[str]:
 
 def test_a_preset_runs_through_its_stages(tmp_path: Path, teacher: Path) -> None:
     steps = ["--steps", "13", "--decision-interval", "2"]
-    ledger = distilled(tmp_path / "run", teacher, "--preset", "tinybert", *steps)
+    costs = distilled(tmp_path / "run", teacher, "--preset", "tinybert", *steps)
     assert selections(tmp_path / "run") == ["hidden+attention"] * 5 + ["logits-soft-ce"] * 2
     assert read(tmp_path / "run" / "result.json")["policy"] == "tinybert"
-    assert ledger["teacher_queries"] == 13 * 8
-    assert ledger["cached_queries"] == ledger["bytes"]["cache"] == 0
-    assert ledger["bytes"]["teacher"] > 0
+    assert costs["teacher_queries"] == 13 * 8
+    assert costs["cached_queries"] == costs["bytes"]["cache"] == 0
+    assert costs["bytes"]["teacher"] > 0
 
 
 def test_batches_accumulate(tmp_path: Path, teacher: Path) -> None:
-    ledger = distilled(tmp_path / "run", teacher, "--accumulate", "2", "--layer-map", "0:1,1:3", "--precision", "bf16")
-    assert ledger["steps"] == 8
-    assert ledger["teacher_queries"] == 2 * 8 * 8
+    costs = distilled(tmp_path / "run", teacher, "--accumulate", "2", "--layer-map", "0:1,1:3", "--precision", "bf16")
+    assert costs["steps"] == 8
+    assert costs["teacher_queries"] == 2 * 8 * 8
 
 
 def test_a_cache_is_filled_by_one_run_and_read_by_the_next(

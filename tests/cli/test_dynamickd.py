@@ -18,8 +18,8 @@ def distilled(folder: Path, teachers: list[Path], *more: str) -> dict[str, Any]:
     """The ledger of a run with these options."""
     arguments = ["distill", "--task", "polarity", "--teacher", *map(str, teachers), *SHORT, *more]
     assert main([*arguments, "--output", str(folder)]) == 0
-    ledger: dict[str, Any] = json.loads((folder / "ledger.json").read_text())
-    return ledger
+    costs: dict[str, Any] = json.loads((folder / "ledger.json").read_text())
+    return costs
 
 
 def test_the_three_of_them_run(tmp_path: Path, teacher: Path) -> None:

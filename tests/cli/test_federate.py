@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from ackd import models, tasks
 from ackd.cli import main
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.federation.federated import Federation, average
 from ackd.federation.outcome import flips, on_own_classes, rounds_to
-from ackd.ledger import Ledger
 from ackd.tasks import Task
 from ackd.training.distiller import Distiller
 
@@ -161,15 +161,15 @@ def federation() -> Federation:
 
 def test_a_round_is_the_weighted_mean_of_what_the_clients_learn(federation: Federation) -> None:
     start = federation.weights_of(federation.model)
-    learned = [federation.learn(k, start, steps=2, turn=1, ledger=Ledger()) for k in (0, 1)]
-    after = federation.round(start, steps=2, turn=1, ledger=(ledger := Ledger()))
+    learned = [federation.learn(k, start, steps=2, turn=1, costs=CostTracker()) for k in (0, 1)]
+    after = federation.round(start, steps=2, turn=1, costs=(costs := CostTracker()))
     for name, value in after.items():
         expected = 0.25 * learned[0][name].double() + 0.75 * learned[1][name].double()
         torch.testing.assert_close(value.double(), expected, atol=1e-7, rtol=0)
-    assert ledger.steps == 4
+    assert costs.steps == 4
     assert any(not torch.equal(value, start[name]) for name, value in after.items())
     assert all(torch.equal(value, federation.model.state_dict()[name]) for name, value in start.items())
-    other = federation.learn(0, start, steps=2, turn=2, ledger=Ledger())
+    other = federation.learn(0, start, steps=2, turn=2, costs=CostTracker())
     assert any(not torch.equal(value, learned[0][name]) for name, value in other.items())
 
 
@@ -186,11 +186,11 @@ def test_distilling_the_starting_model_into_itself_changes_nothing(federation: F
     start = federation.weights_of(federation.model)
     models_ = [start, start]
     federation.setting = {**federation.setting, "lr": 1e-4}
-    after = federation.consolidate(models_, start, steps=1, alpha=1.0, tau=1.0, ledger=Ledger())
+    after = federation.consolidate(models_, start, steps=1, alpha=1.0, tau=1.0, costs=CostTracker())
     batch = federation.task.dev["validation"]
-    before, now = (federation.answers(one, batch, "report", Ledger()) for one in (start, after))
-    learned = federation.consolidate((), start, steps=1, alpha=1.0, tau=1.0, ledger=Ledger())
-    labels = federation.answers(learned, batch, "report", Ledger())
+    before, now = (federation.answers(one, batch, "report", CostTracker()) for one in (start, after))
+    learned = federation.consolidate((), start, steps=1, alpha=1.0, tau=1.0, costs=CostTracker())
+    labels = federation.answers(learned, batch, "report", CostTracker())
     assert np.abs(now - before).max() < np.abs(labels - before).max()
 
 

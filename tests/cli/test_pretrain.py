@@ -170,8 +170,8 @@ def test_a_teacher_of_tokens_costs_steps(place: Path, tmp_path: Path) -> None:
         spent = json.loads((tmp_path / name / "ledger.json").read_text())["flops"]
         assert spent["student"] + spent["teacher"] == pytest.approx(result(tmp_path / name)["flops"])
         assert 0.9 * 1e9 < result(tmp_path / name)["flops"] <= 1e9
-    ledger = json.loads((tmp_path / "kd" / "ledger.json").read_text())["flops"]
-    share = ledger["student"] / (ledger["student"] + ledger["teacher"])  # 3 F_S / (3 F_S + F_T)
+    costs = json.loads((tmp_path / "kd" / "ledger.json").read_text())["flops"]
+    share = costs["student"] / (costs["student"] + costs["teacher"])  # 3 F_S / (3 F_S + F_T)
     assert kd["steps"] / plain["steps"] == pytest.approx(share, rel=0.15)
     assert kd["teacher_loss"] < kd["dev_loss"]
     step = [float(number) for number in (tmp_path / "kd" / "curve.csv").read_text().splitlines()[1].split(",")]

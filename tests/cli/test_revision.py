@@ -15,7 +15,7 @@ SHORT = ["--student-layers", "2", "--max-examples", "344", "--steps", "4", "--de
 SHORT += ["--lr", "5e-4", "--batch-size", "8"]
 
 
-def ledger(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
+def costs(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
     arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, *more]
     assert main([*arguments, "--output", str(folder)]) == 0
     result = json.loads((folder / "result.json").read_text())
@@ -37,12 +37,12 @@ def ledger(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
     ],
 )
 def test_presets_run(tmp_path: Path, teacher: Path, options: list[str], queries: int) -> None:
-    assert ledger(tmp_path / "run", teacher, *options)["teacher_queries"] == queries
+    assert costs(tmp_path / "run", teacher, *options)["teacher_queries"] == queries
 
 
 def test_some_examples_are_distilled(tmp_path: Path, teacher: Path) -> None:
     scores = [
-        ledger(
+        costs(
             tmp_path / select, teacher, "--preset", "label-revision", "--keep", "0.5", "--options", f"select={select}"
         )
         for select in ("influence", "influence-r")

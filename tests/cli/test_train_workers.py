@@ -162,8 +162,8 @@ def test_cohorts_in_workers_number_their_episodes(tmp_path: Path, command: list[
     seeds = [row["seed"] for row in rows if row["decision"] == "0"]
     assert seeds[0:8:2] == seeds[1:8:2]  # the students of a cohort begin alike
     assert len(set(seeds[0:8:2])) == 4  # and those of another cohort otherwise
-    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
-    assert ledger["steps"] == 5 * 8  # four cohorts and a student
+    costs = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    assert costs["steps"] == 5 * 8  # four cohorts and a student
     card = load(tmp_path / "run" / "policy").card
     assert card.cost["student_steps"] == 8 * 8
     assert not {"workers", "backend"} & card.instances[0].keys()

@@ -124,8 +124,8 @@ def compare(
             assert figures(reports[i]) == pytest.approx(figures(expected), rel=measured, abs=measured)
             difference = (weights(cohort.stacked.students[i]) - weights(one.student)).abs().max()
             assert difference < tolerance, (i, selection)
-            assert cohort.costs.prices[i] == one.costs.price
-            assert cohort.costs.price_of_all == one.costs.price_of_all
+            assert cohort.counts.prices[i] == one.counts.price
+            assert cohort.counts.price_of_all == one.counts.price_of_all
             assert cohort.steps_done == one.steps_done
 
 
@@ -178,9 +178,9 @@ def test_a_cohort_of_one_is_a_single_student_bit_for_bit() -> None:
         (report,) = cohort.advance(phase[:1], 3)
         assert report == distillation.advance(phase[0], 3)
         assert torch.equal(weights(cohort.stacked.students[0]), weights(distillation.student))
-        assert cohort.ledger.flops == distillation.ledger.flops
-        assert cohort.ledger.bytes == distillation.ledger.bytes
-        assert cohort.ledger.teacher_queries == distillation.ledger.teacher_queries
+        assert cohort.costs.flops == distillation.costs.flops
+        assert cohort.costs.bytes == distillation.costs.bytes
+        assert cohort.costs.teacher_queries == distillation.costs.teacher_queries
     reward = distillation.task.reward
     assert cohort.measure(reward, "reward") == [distillation.measure(reward, "reward")]
     assert cohort.measure_teacher(reward, "reward") == distillation.measure_teacher(reward, "reward")
@@ -194,7 +194,7 @@ def test_standings_and_models_are_those_of_each_student(tmp_path: Path) -> None:
     reward = distillation.task.reward
     standings = cohort.measure(reward, "reward")
     assert len({standing.loss for standing in standings}) == 3
-    assert cohort.ledger.reward_passes == 1
+    assert cohort.costs.reward_passes == 1
     for i, standing in enumerate(standings):
         cohort.model(i).save_pretrained(tmp_path / str(i))
         saved = models.load_model(tmp_path / str(i))
@@ -246,8 +246,8 @@ class Poisoned:
         (self.inner,) = tiny().distillation.teachers
         self.shape, self.fingerprint, self.price = self.inner.shape, "poisoned", self.inner.price
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Any) -> Outputs:
-        answer = self.inner(batch, needs, ledger)
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: Any) -> Outputs:
+        answer = self.inner(batch, needs, costs)
         return Outputs.of({f: answer[f] * (torch.nan if f.kind == "logits" else 1) for f in needs.fields})
 
 
@@ -272,8 +272,8 @@ def test_it_goes_on_from_its_state_bit_for_bit(tmp_path: Path) -> None:
         assert one.advance(phase, 3) == other.advance(phase, 3)
     for i in range(3):
         assert torch.equal(weights(one.stacked.students[i]), weights(other.stacked.students[i]))
-    assert one.costs.prices == other.costs.prices
-    assert one.ledger.flops == other.ledger.flops
+    assert one.counts.prices == other.counts.prices
+    assert one.costs.flops == other.costs.flops
     assert one.steps_done == other.steps_done == 12
 
 
@@ -300,12 +300,12 @@ def test_who_inherits_is_the_other_bit_for_bit(mixed: bool) -> None:
     everything = [Selection.of("logits", "hidden", "attention")] * 3
     cohort.advance(PHASES[0] if mixed else everything, 3)
     assert bool(cohort.stacked._split) == mixed
-    before, prices = [[one.clone() for one in rows(cohort, i)] for i in range(3)], list(cohort.costs.prices)
+    before, prices = [[one.clone() for one in rows(cohort, i)] for i in range(3)], list(cohort.counts.prices)
     cohort.inherit([0, 2, 0])  # the second gets what the third was, not what it becomes
     assert same(rows(cohort, 0), before[0])
     assert same(rows(cohort, 1), before[2])
     assert same(rows(cohort, 2), before[0])
-    assert cohort.costs.prices == [prices[0], prices[2], prices[0]]
+    assert cohort.counts.prices == [prices[0], prices[2], prices[0]]
     cohort.advance([everything[0], Selection(), everything[0]], 3)
     pairs = zip(cohort.model(0).parameters(), cohort.model(2).parameters(), strict=True)
     assert max(float((one - other).detach().abs().max()) for one, other in pairs) < 1e-6  # no dropout: alike ever after
@@ -335,7 +335,7 @@ def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
     one, other = begun(), begun()
     for cohort in (one, other):
         cohort.replay(None)
-    assert one.costs.prices == other.costs.prices
+    assert one.counts.prices == other.counts.prices
     one.inherit([0, 0, 2])
     other.inherit([0, 0, 2])
     assert one.advance(PHASES[2], 2) == other.advance(PHASES[2], 2)
@@ -351,12 +351,12 @@ def test_a_journal_answers_for_what_was_done(tmp_path: Path) -> None:
         cohort.replay(Journal(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         seen: list[object] = [cohort.measure(reward, "reward"), cohort.measure_teacher(reward, "reward")]
-        return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.costs.prices, cohort.steps_done]
+        return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.counts.prices, cohort.steps_done]
 
     one, first = started()
     other, again = started()
     assert again == first
-    assert other.ledger.flops == one.ledger.flops
+    assert other.costs.flops == one.costs.flops
     assert one.advance(PHASES[1], 3) == other.advance(PHASES[1], 3)
 
 
@@ -368,15 +368,15 @@ def test_the_ledger_counts_answers_once_and_students_each() -> None:
     everything = Selection.of(*knowledge.DEFAULT)
     for one in alone:
         one.advance(everything, 5)
-    spent = alone[0].ledger
-    assert cohort.ledger.flops["teacher"] == spent.flops["teacher"]
-    assert cohort.ledger.bytes["teacher"] == spent.bytes["teacher"]
-    assert cohort.ledger.teacher_queries == spent.teacher_queries == 40
-    assert cohort.ledger.flops["student"] == 3 * spent.flops["student"]
-    assert cohort.ledger.flops["knowledge"] == 3 * spent.flops["knowledge"]
-    assert cohort.ledger.steps == 5
-    assert cohort.ledger.seconds["student"] > 0
-    assert cohort.ledger.seconds["knowledge"] > 0
+    spent = alone[0].costs
+    assert cohort.costs.flops["teacher"] == spent.flops["teacher"]
+    assert cohort.costs.bytes["teacher"] == spent.bytes["teacher"]
+    assert cohort.costs.teacher_queries == spent.teacher_queries == 40
+    assert cohort.costs.flops["student"] == 3 * spent.flops["student"]
+    assert cohort.costs.flops["knowledge"] == 3 * spent.flops["knowledge"]
+    assert cohort.costs.steps == 5
+    assert cohort.costs.seconds["student"] > 0
+    assert cohort.costs.seconds["knowledge"] > 0
 
 
 def test_the_distillation_is_left_alone() -> None:
@@ -386,7 +386,7 @@ def test_the_distillation_is_left_alone() -> None:
     cohort = Cohort(distillation, 2)
     cohort.advance([Selection()] * 2, 3)
     assert torch.equal(weights(distillation.student), before)
-    assert distillation.steps_done == distillation.ledger.steps == 0
+    assert distillation.steps_done == distillation.costs.steps == 0
     assert cohort.steps_done == 3
 
 

@@ -176,8 +176,8 @@ def test_what_is_recorded(tmp_path: Path) -> None:
             given[i], rel=1e-5
         )
     assert sum(steps) == 2 * 12
-    assert watch.ledger.steps == 12
-    assert watch.ledger.seconds["student"] > 0
+    assert watch.costs.steps == 12
+    assert watch.costs.seconds["student"] > 0
 
 
 def test_it_resumes(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_settings_take_turns(tmp_path: Path) -> None:
         env.replay(journal)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for _ in range(episodes):
-            said.append((env.knowledge, env.cohort.costs.seeds))
+            said.append((env.knowledge, env.cohort.counts.seeds))
             for action in actions(2, env.decisions):
                 _, rewards, dones, _ = env.step(action)
                 said.append((rewards.tolist(), dones.tolist()))

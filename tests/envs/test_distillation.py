@@ -232,7 +232,7 @@ def test_rewards_sum_to_the_same_however_often_they_are_measured(every: int) -> 
     fewer = play(seldom, random_actions(seldom), seed=2)
     assert math.fsum(fewer) == pytest.approx(math.fsum(rewards), abs=1e-12)
     assert [bool(reward) for reward in fewer] == [i % every == 0 or i == 6 for i in range(1, 7)]
-    assert seldom.distillation.ledger.reward_passes == 1 + -(-6 // every)
+    assert seldom.distillation.costs.reward_passes == 1 + -(-6 // every)
 
 
 def test_what_is_observed_does_not_depend_on_measuring() -> None:
@@ -244,7 +244,7 @@ def test_what_is_observed_does_not_depend_on_measuring() -> None:
             observations.append(env.step(action)[0])
         seen[every] = observations
         if every is None:
-            assert env.distillation.ledger.reward_passes == 0
+            assert env.distillation.costs.reward_passes == 0
     for one, other in zip(seen[1], seen[None], strict=True):
         for key in one:
             assert np.array_equal(one[key], other[key])

@@ -81,7 +81,7 @@ def test_a_run_spends_its_budget_and_no_more(name: str, budget: float) -> None:
     env = played(name, budget)
     assert sum(phase.steps for phase in phases(env)) == STEPS
     assert spent(env) <= budget
-    assert env.distillation.costs.price / env.distillation.costs.price_of_all == pytest.approx(spent(env))
+    assert env.distillation.counts.price / env.distillation.counts.price_of_all == pytest.approx(spent(env))
     assert spent(env) >= min(spent(played(name, None)), budget) - 0.02
 
 

@@ -205,7 +205,7 @@ def test_an_agent_learns_over_instances_and_all_is_on_record(tmp_path: Path) -> 
     with (tmp_path / "decisions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["seed"]) for row in rows] == [seed for s in (0, 10, 1, 11, 2, 10, 0, 11) for seed in (s, s)]
-    assert recording.ledger.steps == 8 * 4
+    assert recording.costs.steps == 8 * 4
     for name, elsewhere in (("logits", OTHER), ("rkd-distance", ONE), ("hidden", None)):
         where = {row["seed"] for row in rows if float(row[f"select/{name}"])}
         first = elsewhere.seeds[0] if elsewhere else -10

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ackd.costs import PARTS
 from ackd.envs.make import tiny
 from ackd.envs.recording import Recording
-from ackd.ledger import PARTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
         assert seen[f"episode/select/{name}"] == pytest.approx(per_episode)
     assert seen["episode/return"] == pytest.approx([sum(rewards[:6]), sum(rewards[6:])], abs=1e-6)
     assert seen["episode/dev/validation/accuracy"][-1] == pytest.approx(recording.standings["validation"].score)
-    assert sum(seen[f"cost/time_share/{part}"][-1] for part in recording.ledger.seconds) == pytest.approx(1.0)
+    assert sum(seen[f"cost/time_share/{part}"][-1] for part in recording.costs.seconds) == pytest.approx(1.0)
     assert seen["cost/flops/agent"] == [60.0, 60.0]
     with (tmp_path / "decisions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -68,15 +68,15 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
 
 def test_the_ledger_adds_up(tmp_path: Path) -> None:
     recording, _, actions = record(tmp_path)
-    ledger = recording.ledger
+    costs = recording.costs
     asked = sum(bool(action[1:4].any()) for action in actions)
-    assert ledger.steps == 24
-    assert ledger.teacher_queries == asked * 2 * 8  # two steps of eight examples in a phase
-    assert ledger.reward_passes == 2 * (1 + 6)  # the start and each decision; the teacher's pass is not the student's
-    assert ledger.flops["report"] > 0
-    assert all((seconds > 0) == (part != "cache") for part, seconds in ledger.seconds.items())
-    assert ledger.bytes["teacher"] > 0
-    assert ledger.bytes["cache"] == ledger.cached_queries == 0
+    assert costs.steps == 24
+    assert costs.teacher_queries == asked * 2 * 8  # two steps of eight examples in a phase
+    assert costs.reward_passes == 2 * (1 + 6)  # the start and each decision; the teacher's pass is not the student's
+    assert costs.flops["report"] > 0
+    assert all((seconds > 0) == (part != "cache") for part, seconds in costs.seconds.items())
+    assert costs.bytes["teacher"] > 0
+    assert costs.bytes["cache"] == costs.cached_queries == 0
 
 
 def test_divergence_is_on_record(tmp_path: Path) -> None:

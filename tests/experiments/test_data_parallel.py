@@ -24,12 +24,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ackd import knowledge, models
 from ackd.cli import main
+from ackd.costs import CostTracker
 from ackd.distributed.process_group import ALONE, Alone, follow, joined, launched
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.experiments.data_parallel import join
 from ackd.knowledge import RkdDistance
-from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.training.distillation import Distillation
 from ackd.types import Batch, OutputRequest, Outputs, Selection, Teacher
@@ -132,7 +132,7 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
         "standings": [*standings, training.measure(reward, "reward")],
         "represented": represented,
         "facts": training.facts(),
-        "ledger": training.ledger,
+        "ledger": training.costs,
         "sums": training.distiller.scales.state_dict()["sums"],
     }
 
@@ -250,11 +250,11 @@ def goes_on(folder: Path) -> None:
             training.reset(1)
             training.advance(ALL, 4)
             state = training.state_dict()
-            before = training.ledger.as_dict()
+            before = training.costs.as_dict()
             training.advance(ALL, 4)
             undisturbed = weights(training)
             training.load_state_dict(state)
-            after = training.ledger.as_dict()
+            after = training.costs.as_dict()
             training.advance(ALL, 4)
             torch.save((undisturbed, weights(training), before["flops"], after["flops"]), folder / "went.pt")
             torch.save(state, folder / "state.pt")
@@ -331,11 +331,11 @@ class Grudging:
         self.shape, self.fingerprint, self.price = self.inner.shape, self.inner.fingerprint, self.inner.price
         self.left = 3 if refusing else 1000
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.left -= 1
         if not self.left:
             raise InputError("enough is enough")
-        return self.inner(batch, needs, ledger)
+        return self.inner(batch, needs, costs)
 
 
 def refused() -> None:

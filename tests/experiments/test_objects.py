@@ -22,9 +22,9 @@ from ackd import models, tasks
 from ackd.agents import load
 from ackd.agents.actor_critic import make_agent
 from ackd.cli import main
+from ackd.costs import CostTracker
 from ackd.envs.make import distill as make_env
 from ackd.knowledge import Logits
-from ackd.ledger import Ledger
 from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import Earned
 from ackd.teachers import ModelTeacher
@@ -187,9 +187,9 @@ class Wrapped:
         self.shape = self.model.shape
         self.asked = 0
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.asked += batch.shape[0]
-        return self.model(batch, needs, ledger)
+        return self.model(batch, needs, costs)
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.model.price(needs, size, length)

@@ -74,7 +74,7 @@ def test_the_card_says_where_a_student_comes_from(place: Path) -> None:
     distil("--policy", "scheduled", "--lr", "0.001", "--seed", "3")
     card = (place / "run" / "student" / "README.md").read_text()
     result: dict[str, Any] = json.loads((place / "run" / "result.json").read_text())
-    ledger = json.loads((place / "run" / "ledger.json").read_text())
+    costs = json.loads((place / "run" / "ledger.json").read_text())
     rows, student = table(card), models.load_model("run")
     assert card.startswith('---\nlicense: "mit"\nlibrary_name: transformers\npipeline_tag: text-classification\n')
     assert rows["task"] == "own: classes even, odd"
@@ -89,7 +89,7 @@ def test_the_card_says_where_a_student_comes_from(place: Path) -> None:
     theirs = sum(one.numel() for one in models.load_model("teacher").parameters())
     own = sum(one.numel() for one in student.parameters())
     assert rows["size"] == f"{own:,} parameters, {size / 1000:.1f} kB (teacher: {theirs:,} parameters)"
-    assert rows["cost of the run"].startswith(f"{sum(ledger['flops'].values()) / 1e9:,.4g} GFLOPs, ")
+    assert rows["cost of the run"].startswith(f"{sum(costs['flops'].values()) / 1e9:,.4g} GFLOPs, ")
     assert rows["license"] == "mit"
     assert f"| validation accuracy | {result['dev_score']:.2f} | {result['teacher_score']:.2f} |" in card
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd import models
+from ackd.costs import CostTracker
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.federation.mutual import MutualLearning
-from ackd.ledger import Ledger
 from ackd.models import StudentFactory
 from ackd.numerics.streams import Streams
 from ackd.tasks import Task
@@ -111,9 +111,9 @@ def test_a_peer_answers_as_it_now_is(task: Task) -> None:
     first, second = learning.peers
     (peer,) = second.teachers  # the first student, as the second sees it
     batch, needs = task.train.batch(np.arange(4)), OutputRequest(logits=True)
-    before, name = peer(batch, needs, Ledger()).logits, peer.fingerprint
+    before, name = peer(batch, needs, CostTracker()).logits, peer.fingerprint
     learning.advance(1)
-    after = peer(batch, needs, ledger := Ledger()).logits
+    after = peer(batch, needs, costs := CostTracker()).logits
     assert before is not None
     assert after is not None
     assert not after.requires_grad
@@ -121,8 +121,8 @@ def test_a_peer_answers_as_it_now_is(task: Task) -> None:
     torch.testing.assert_close(after, first.student.model(**batch.inputs).logits.detach())
     assert peer.fingerprint != name
     assert peer.shape == models.shape_of(first.student.model)
-    assert ledger.teacher_queries == 4
-    assert ledger.flops["teacher"] == peer.price(needs, *batch.shape) > 0
+    assert costs.teacher_queries == 4
+    assert costs.flops["teacher"] == peer.price(needs, *batch.shape) > 0
 
 
 @pytest.mark.parametrize("dropout", [True, False])
@@ -130,7 +130,7 @@ def test_a_peer_drops_as_in_training_or_not_at_all(task: Task, dropout: bool) ->
     learning = make(task, dropout=0.3, peers_drop=dropout)
     (peer,) = learning.peers[0].teachers
     batch = task.train.batch(np.arange(4))
-    one, other = (peer(batch, OutputRequest(logits=True), Ledger()).logits for _ in range(2))
+    one, other = (peer(batch, OutputRequest(logits=True), CostTracker()).logits for _ in range(2))
     assert one is not None
     assert other is not None
     assert torch.equal(one, other) != dropout
@@ -151,7 +151,7 @@ def test_no_two_peers_begin_alike_in_any_run(task: Task) -> None:
         learning.reset(seed)
         starts += [tuple(start.tolist()) for start in weights(learning)]
         alone.reset(seed)
-        assert learning.peers[0].costs.seeds == (seed,)
+        assert learning.peers[0].counts.seeds == (seed,)
         first = torch.cat([p.detach().flatten() for p in alone.student.model.parameters()])
         assert torch.equal(weights(learning)[0], first)
     assert len(set(starts)) == 30
@@ -161,12 +161,12 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     whole = make(task, dropout=0.1)
     whole.reset(2)
     answers = [whole.advance(1) for _ in range(STEPS)]
-    before = whole.ledger.teacher_queries, whole.ledger.flops["reward"]
+    before = whole.costs.teacher_queries, whole.costs.flops["reward"]
     standings = whole.measure(task.reward, "reward")
-    first = whole.ledger.flops["reward"]
+    first = whole.costs.flops["reward"]
     assert whole.measure(task.reward, "reward") == standings  # peers change, so nobody is compared with them
-    assert whole.ledger.flops["reward"] == 2 * first
-    assert before == (whole.ledger.teacher_queries, 0.0)
+    assert whole.costs.flops["reward"] == 2 * first
+    assert before == (whole.costs.teacher_queries, 0.0)
     assert {one.divergence for one in standings} == {0.0}
     killed = make(task, dropout=0.1)
     killed.replay(Journal(tmp_path, seconds=0))
@@ -179,7 +179,7 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     assert [resumed.advance(1) for _ in range(STEPS)] == answers
     assert resumed.measure(task.reward, "reward") == standings
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
-    assert resumed.ledger.steps == 2 * STEPS
+    assert resumed.costs.steps == 2 * STEPS
 
 
 def test_students_that_would_stay_equal_are_refused(task: Task, make_model: Callable[..., models.Model]) -> None:

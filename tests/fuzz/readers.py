@@ -279,7 +279,7 @@ def train(
                 assert isinstance(report.loss + report.labels + sum(report.losses.values()), float)
         for standing in _flat(training.measure(_training().task.reward, "reward")):
             assert isinstance(standing.loss + standing.score + sum(standing.scores.values()), float)
-        assert json.dumps(training.ledger.as_dict())
+        assert json.dumps(training.costs.as_dict())
     finally:
         training.replay(None)
 
@@ -310,9 +310,9 @@ FIXED += ["reward_loss", "reward_score", "label_loss", "grad_norm", "learning_ra
 def _make_training(folder: Path) -> None:
     settings = {"task": "polarity", "steps": 40, "episodes": 3, "seed": 0, "reward": "gap"}
     config = {"command": "train", "settings": settings, "versions": {"ackd": "0.1.0"}}
-    ledger = {"seconds": {"student": 3.0, "agent": 1.0}, "flops": {"student": 3e12, "agent": 0.0}, "steps": 40}
+    costs = {"seconds": {"student": 3.0, "agent": 1.0}, "flops": {"student": 3e12, "agent": 0.0}, "steps": 40}
     result = {"task": "polarity", "dev_score": 90.5, "dev_scores": {"validation": {"accuracy": 90.5}}, "error": ""}
-    for name, content in (("config", config), ("result", result), ("ledger", ledger)):
+    for name, content in (("config", config), ("result", result), ("ledger", costs)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     with (folder / "decisions.csv").open("w", newline="") as file:
         rows = csv.DictWriter(file, [*FIXED, "select/logits", "select/hidden", "loss/logits", "loss/hidden"])
@@ -633,19 +633,19 @@ def _read_pretrained(folder: Path) -> None:
 
 def _make_tuned(folder: Path) -> None:
     row = {"temperature": 1.0, "kd_weight": 0.5, "reward_score": 50.0, "reward_loss": 0.7, "reward_scores": [50.0]}
-    row |= {"seconds": 1.5, "error": "", "ledger": _training().ledger.as_dict()}
+    row |= {"seconds": 1.5, "error": "", "ledger": _training().costs.as_dict()}
     (folder / "row.json").write_text(json.dumps(row))
     torch.save(model().state_dict(), folder / "student.pt")
 
 
 def _read_tuned(folder: Path) -> None:
     """What `ackd tune --resume` reads."""
+    from ackd.costs import CostTracker
     from ackd.experiments import grid
-    from ackd.ledger import Ledger
 
     row = grid.read_row(folder / "row.json", (1.0, 0.5))
-    total = Ledger()
-    total.add(Ledger(**row["ledger"]))
+    total = CostTracker()
+    total.add(CostTracker(**row["ledger"]))
     assert f"{row['seconds']:.1f}"
     if not row["error"]:
         assert f"{row['reward_score']:.2f} {row['reward_loss']:.4f}"
@@ -663,18 +663,18 @@ def _make_federated(folder: Path) -> None:
 
     row = {"start": "initial", "round": 0, "score": 50.0, "loss": 0.7, "bytes_down": 1, "bytes_up": 1, "bytes": 2}
     write_tensors(
-        folder / "initial.pt", {"weights": model().state_dict(), "rows": [row], "ledger": _training().ledger.as_dict()}
+        folder / "initial.pt", {"weights": model().state_dict(), "rows": [row], "ledger": _training().costs.as_dict()}
     )
 
 
 def _read_federated(folder: Path) -> None:
     """What `ackd federate --resume` reads; what is damaged is made again."""
+    from ackd.costs import CostTracker
     from ackd.federation.rounds import read_state
-    from ackd.ledger import Ledger
 
     state = read_state(folder / "initial.pt", model().state_dict())
     if state is not None:
-        Ledger().add(Ledger(**state["ledger"]))
+        CostTracker().add(CostTracker(**state["ledger"]))
         _template().load_state_dict(state["weights"])
         for row in state["rows"]:
             assert row["score"] + row["loss"] + row["bytes"] + row["round"] is not None

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from ackd import models
+from ackd.costs import CostTracker
 from ackd.knowledge import Tokens, assess, label_loss, token_sums
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model
 from ackd.tasks import Split
 from ackd.teachers import ModelTeacher
@@ -191,6 +191,6 @@ def test_a_pass_costs_twice_its_weights_for_each_token() -> None:
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim > 1 and "wpe" not in name)
     assert cost.per_token == 2 * matrices  # the head's, which are the embeddings', among them
     assert cost.per_pair == 2 * 2 * 2 * 64  # scores and values of two layers
-    teacher, ledger = ModelTeacher(model), Ledger()
-    teacher(split(TEXTS).batch([1]), OutputRequest(logits=True), ledger)
-    assert ledger.flops["teacher"] == Meter(model)(OutputRequest(logits=True)).forward(1, 8)
+    teacher, costs = ModelTeacher(model), CostTracker()
+    teacher(split(TEXTS).batch([1]), OutputRequest(logits=True), costs)
+    assert costs.flops["teacher"] == Meter(model)(OutputRequest(logits=True)).forward(1, 8)

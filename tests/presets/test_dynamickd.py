@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ackd import distill, models, prepare, tasks
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Hidden, Logits, LogitsMse
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import METHODS, Preset, preset
 from ackd.presets.dynamickd import ADOPTIONS
@@ -78,7 +78,7 @@ class System:
             teachers,
             made.knowledge,
             meter=meter(width, classes),
-            ledger=Ledger(),
+            costs=CostTracker(),
             scale_steps=0,
             weighting=made.weighting,
             thin=made.thin,
@@ -161,7 +161,7 @@ def test_data_is_its_formula(batch: Batch, train_on: str, keep: float, score: st
     system = System.of("dynamickd-data", keep=keep, score=score, train_on=train_on, loss=loss)
     assert system.loss(batch) == pytest.approx(expected.item(), rel=1e-5)
     assert system.teachers[0].asked == [kept]
-    assert system.distiller.ledger.teacher_queries == len(kept)
+    assert system.distiller.costs.teacher_queries == len(kept)
 
 
 @pytest.mark.parametrize("loss", ["mse", "kl"])
@@ -350,7 +350,7 @@ def test_of_one_example_the_small_teacher_is_not_asked(make_batch: Callable[...,
         system.teachers[1].price(OutputRequest(logits=True), 1, 5),
     )
     assert system.distiller.price(chosen, 1, 5) == sum(parts)
-    assert system.distiller.ledger.flops["student"] + system.distiller.ledger.flops["teacher"] == sum(parts)
+    assert system.distiller.costs.flops["student"] + system.distiller.costs.flops["teacher"] == sum(parts)
 
 
 def test_a_tenth_of_four_examples_is_one(make_batch: Callable[..., Batch]) -> None:
@@ -365,12 +365,12 @@ def test_teachers_answer_without_dropout_and_stay_as_they_are(
     make_batch: Callable[..., Batch], name: str, options: dict[str, Any]
 ) -> None:
     system, batch = System.of(name, **options), make_batch(LENGTHS, classes=CLASSES)
-    answer = [one.teacher(batch, OutputRequest(logits=True), Ledger()).logits for one in system.teachers]
+    answer = [one.teacher(batch, OutputRequest(logits=True), CostTracker()).logits for one in system.teachers]
     own = {id(p) for p in system.distiller.student.parameters}
     for _ in range(2):
         system.loss(batch)
     for one, before in zip(system.teachers, answer, strict=True):
-        again = one.teacher(batch, OutputRequest(logits=True), Ledger()).logits
+        again = one.teacher(batch, OutputRequest(logits=True), CostTracker()).logits
         assert before is not None
         assert again is not None
         assert torch.equal(before, again)
@@ -504,8 +504,8 @@ def test_relations_of_a_tenth_of_the_examples_in_two_stages(folders: list[str]) 
     reports = distill(training, training.staged, interval=1)
     assert [sorted(report.losses) for report in reports] == [["qkv"]] * 4 + [[]] * 4
     assert all(report.finite for report in reports)
-    assert training.ledger.teacher_queries == 4 * 2
-    assert training.costs.price < training.costs.price_of_all
+    assert training.costs.teacher_queries == 4 * 2
+    assert training.counts.price < training.counts.price_of_all
 
 
 def test_a_revised_teacher_can_be_weighed(folders: list[str]) -> None:
@@ -538,7 +538,7 @@ def test_a_training_goes_on_where_it_was(
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     resumed.advance(resumed.staged(3), 3)
     assert torch.equal(weights(straight), weights(resumed))
-    assert straight.ledger.accounts == resumed.ledger.accounts
+    assert straight.costs.accounts == resumed.costs.accounts
 
 
 def test_types_of_ones_own_take_the_place_of_losses_that_give_way(folders: list[str]) -> None:
@@ -547,4 +547,4 @@ def test_types_of_ones_own_take_the_place_of_losses_that_give_way(folders: list[
     training.reset(0)
     report = training.advance(Selection.of(*training.distiller.knowledge), 4)
     assert report.finite
-    assert training.ledger.teacher_queries == 4 * 8  # each example is asked of one teacher alone
+    assert training.costs.teacher_queries == 4 * 8  # each example is asked of one teacher alone

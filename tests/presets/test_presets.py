@@ -23,10 +23,10 @@ from torch.nn import functional as F
 import ackd
 from ackd import knowledge, models
 from ackd.agents.rules import Staged
+from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.mdp.choices import Stages
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import Preset, preset, static
@@ -237,7 +237,7 @@ def test_a_preset_is_its_papers_formula(name: str, width: int, make_batch: Calla
             linear[0].float()
         student = Student(model, made.knowledge, steps=10)
         distiller = Distiller(
-            student, [ModelTeacher(teacher)], made.knowledge, meter=Meter(model), ledger=Ledger(), scale_steps=0
+            student, [ModelTeacher(teacher)], made.knowledge, meter=Meter(model), costs=CostTracker(), scale_steps=0
         )
         report = distiller.step([batch], stage.selection)
         assert report.loss.item() == pytest.approx(float(value), rel=1e-4), place

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd import distill, models, prepare, tasks
+from ackd.costs import CostTracker
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import distill as environment
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.models import Meter, shape_of
 from ackd.presets import Material, Preset, preset
 from ackd.tasks import Split
@@ -73,7 +73,7 @@ def loss_of(name: str, split: Split, **options: Any) -> tuple[float, Tensor, Ten
         logits: Tensor = model(**batch.inputs).logits.double()
     learner = Student(model, found.knowledge, steps=4, lr=1e-3)
     distiller = Distiller(
-        learner, [teacher], found.knowledge, meter=Meter(model), ledger=Ledger(), scale_steps=0
+        learner, [teacher], found.knowledge, meter=Meter(model), costs=CostTracker(), scale_steps=0
     )  # fmt: skip
     return float(distiller.step([batch], found.stages[0].selection).loss), logits, teacher.table.double()
 
@@ -148,8 +148,8 @@ def test_images_make_the_table_and_nobody_is_compared_with(config: str, caplog: 
     assert distillation.reference is None
     reports = distill(distillation, distillation.staged)
     assert reports[-1].losses.keys() == {"logits"}
-    assert distillation.ledger.flops["teacher"] == distillation.prepared.flops["teacher"] > 0
-    assert distillation.ledger.seconds["teacher"] > distillation.prepared.seconds["teacher"] > 0
+    assert distillation.costs.flops["teacher"] == distillation.prepared.flops["teacher"] > 0
+    assert distillation.costs.seconds["teacher"] > distillation.prepared.seconds["teacher"] > 0
     with pytest.raises(InputError, match="there is no teacher to represent"):
         distillation.represent()
     assert ready(config).teachers[0].fingerprint == teacher.fingerprint
@@ -189,7 +189,7 @@ def test_a_teacher_that_is_named_is_compared_with_and_teaches_nothing(config: st
     assert beside.reference is beside.teachers[0]
     losses = [distill(one, one.staged, seed=2)[-1].loss for one in (alone, beside)]
     assert losses[0] == losses[1]
-    assert alone.ledger.flops == beside.ledger.flops
+    assert alone.costs.flops == beside.costs.flops
     assert beside.represent()[1]
     with pytest.raises(InputError, match="takes at most 1 teacher"):
         ready(config, teacher=[str(tmp_path / "teacher")] * 2)
@@ -214,6 +214,6 @@ def test_what_needs_a_teacher_says_so(config: str, changes: dict[str, Any], word
 def test_answers_are_the_tables_rows(config: str) -> None:
     distillation = ready(config, preset="label-smoothing")
     batch = distillation.task.train.batch([0, 5])
-    answer = distillation.teachers[0](batch, OutputRequest(logits=True), Ledger())
+    answer = distillation.teachers[0](batch, OutputRequest(logits=True), CostTracker())
     assert answer.logits is not None
     torch.testing.assert_close(answer.logits.softmax(1), torch.full((2, 10), 0.1))

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd import Selection, distill, models, prepare, tasks
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import Material, Preset, preset
 from ackd.tasks import Split
@@ -66,7 +66,7 @@ def learned(name: str, split: Split, **options: Any) -> float:
         found.revise(named, material),
         found.knowledge,
         meter=Meter(student),
-        ledger=Ledger(),
+        costs=CostTracker(),
         scale_steps=0,
         weighting=found.weigh(named, material) if found.weigh is not None else None,
     )
@@ -256,8 +256,8 @@ def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
         1.0 <= scored.flops["teacher"] / (344 * teacher.price(OutputRequest(logits=True), 1, int(lengths.mean()))) < 1.5
     )
     for _ in range(2):  # each student's ledger has it
-        assert distillation.ledger.teacher_queries == 344 + int(0.3 * 344)
-        assert distillation.ledger.flops["teacher"] > scored.flops["teacher"]
+        assert distillation.costs.teacher_queries == 344 + int(0.3 * 344)
+        assert distillation.costs.flops["teacher"] > scored.flops["teacher"]
         distill(distillation, lambda done: distillation.staged(done))
     everything = ready(folder, "label-revision")
     assert not everything.distiller.picks
@@ -277,7 +277,7 @@ def test_a_cache_lies_inside(folder: str, tmp_path: Path) -> None:
     for queries in (2 * 8, 0):
         distillation = ready(folder, "label-revision", cache=str(tmp_path), cache_dtype="float32", steps=2)
         distill(distillation, lambda done, of=distillation: of.staged(done))  # type: ignore[misc]
-        assert distillation.ledger.teacher_queries == queries
+        assert distillation.costs.teacher_queries == queries
         assert isinstance(distillation.reference, ModelTeacher)
 
 
@@ -285,13 +285,13 @@ def test_it_combines_with_losses_of_ones_own_and_of_other_methods(folder: str) -
     own = ready(folder, "label-revision", types=["logits", "hidden"], options={"keep": 0.5}, steps=3)
     reports: list[StepMetrics[float]] = distill(own, Selection.of("logits", "hidden"))
     assert reports[0].losses["hidden"] > 0
-    assert 0 < own.ledger.teacher_queries - own.prepared.teacher_queries < 3 * 8
+    assert 0 < own.costs.teacher_queries - own.prepared.teacher_queries < 3 * 8
     combined = ready(folder, "label-revision,dynamickd-objective", options={"eta": 0.5, "keep": 0.5}, steps=3)
     assert isinstance(combined.teachers[0], Revised)
     assert combined.teachers[0].eta == 0.5
     assert set(combined.distiller.knowledge) == {"logits-mse", "hidden"}
     distill(combined, lambda done: combined.staged(done))
-    assert 0 < combined.ledger.teacher_queries - combined.prepared.teacher_queries < 3 * 8
+    assert 0 < combined.costs.teacher_queries - combined.prepared.teacher_queries < 3 * 8
     with pytest.raises(InputError, match="both say which losses there are"):
         ready(folder, "label-revision,refined-logits", options={"form": "mse"})
 
@@ -309,14 +309,14 @@ def test_the_initial_student_is_the_one_that_learns_and_stays_as_it_was(folder: 
     teacher = distillation.teachers[0]
     assert isinstance(teacher, Partitioned)
     batch = distillation.task.train.batch(range(5))
-    before = teacher.initial(batch, OutputRequest(logits=True), Ledger()).logits
+    before = teacher.initial(batch, OutputRequest(logits=True), CostTracker()).logits
     distillation.reset(3)
-    ours = ModelTeacher(distillation._make_student())(batch, OutputRequest(logits=True), Ledger()).logits
+    ours = ModelTeacher(distillation._make_student())(batch, OutputRequest(logits=True), CostTracker()).logits
     distill(distillation, lambda done: distillation.staged(done))
-    after = teacher.initial(batch, OutputRequest(logits=True), Ledger()).logits
+    after = teacher.initial(batch, OutputRequest(logits=True), CostTracker()).logits
     assert before is not None
     assert ours is not None
     assert after is not None
     assert torch.equal(before, ours)
     assert torch.equal(before, after)
-    assert distillation.ledger.teacher_queries == 2 * 3 * 8
+    assert distillation.costs.teacher_queries == 2 * 3 * 8

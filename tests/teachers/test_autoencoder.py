@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.teachers import LabelTeacher
 from ackd.teachers.autoencoder import BATCH, Inputs, fit, least_boost, of_images, of_vectors, similarity, soft_labels
 from ackd.teachers.labels import smooth_labels
@@ -174,20 +174,20 @@ def test_a_class_of_two_is_enough() -> None:
 
 def test_answers_are_looked_up_by_label(make_batch: Callable[..., Batch]) -> None:
     table = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.05, 0.05, 0.9]])
-    teacher, ledger = LabelTeacher(table.log()), Ledger()
+    teacher, costs = LabelTeacher(table.log()), CostTracker()
     batch = make_batch((4, 2, 3, 5), classes=3)
     for _ in range(2):
-        answer = teacher(batch, LOGITS, ledger)
+        answer = teacher(batch, LOGITS, costs)
         assert answer.logits is not None
         torch.testing.assert_close(answer.logits.softmax(1), table[batch.labels])
         assert not answer.logits.requires_grad
-    assert ledger.flops["teacher"] == 0.0
-    assert ledger.teacher_queries == 8
+    assert costs.flops["teacher"] == 0.0
+    assert costs.teacher_queries == 8
     assert teacher.price(LOGITS, 4, 5) == 0.0
     assert teacher.shape.classes == 3
     for needs in (OutputRequest(hidden=frozenset({0})), OutputRequest(logits=True, cls=frozenset({1}))):
         with pytest.raises(InputError, match="soft labels are logits alone"):
-            teacher(batch, needs, ledger)
+            teacher(batch, needs, costs)
 
 
 def test_tables_that_are_none_are_refused() -> None:

@@ -465,13 +465,13 @@ def test_many_write_the_same_rows_at_once(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
     script = """
         import resource
-        from ackd.ledger import Ledger
+        from ackd.costs import CostTracker
         from ackd.teachers import Cached
         from ackd.types import Batch, OutputRequest, Outputs
 
         class Teacher:
             shape, fingerprint = ModelDims(1, 2048, 1, 2, 10), "teacher"
-            def __call__(self, batch, needs, ledger):
+            def __call__(self, batch, needs, costs):
                 return Outputs(hidden={0: torch.randn(*batch.shape, 2048)})
 
         def peak(count):
@@ -479,14 +479,14 @@ def test_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
             examples = Examples(np.arange(count), lengths, f"{count}")
             settings = {"name": "x", "teacher": "t", "shape": Teacher.shape, "examples": examples}
             cache = Cache(folder, **settings, fields=[OutputKey("hidden")])
-            teacher, ledger = Cached(Teacher(), cache), Ledger()
+            teacher, costs = Cached(Teacher(), cache), CostTracker()
             mask = torch.ones(8, 40, dtype=torch.int64)
             for _ in range(2):  # the second time everything is there, and compared with its checksum
                 for start in range(0, count, 8):
                     ids = torch.arange(start, start + 8)
-                    teacher.fill(Batch(ids, {"attention_mask": mask}, ids), OutputRequest(hidden=frozenset({0})), ledger)
+                    teacher.fill(Batch(ids, {"attention_mask": mask}, ids), OutputRequest(hidden=frozenset({0})), costs)
                 cache.close()
-            return ledger.bytes["cache"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            return costs.bytes["cache"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
         torch.set_num_threads(1)
         peak(16)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, uncached
@@ -60,9 +60,9 @@ class Asked:
     def price(self, needs: OutputRequest, size: int, length: int) -> float:
         return self.inner.price(needs, size, length)
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.questions.append((batch.ids.tolist(), batch.shape, needs.fields))
-        answer = self.inner(batch, needs, ledger)
+        answer = self.inner(batch, needs, costs)
         return Outputs.of({field: self.change(batch, field, answer[field]) for field in needs.fields})
 
     @property
@@ -136,14 +136,14 @@ def test_the_live_answer_in_any_batch_and_padding(
             batch = with_padding(split.batch(places), data.draw(st.integers(0, 2)))
             fields = data.draw(st.lists(st.sampled_from(FIELDS), min_size=1, unique=True))
             teacher.questions.clear()
-            answer = cached(batch, OutputRequest.of(fields), Ledger())
+            answer = cached(batch, OutputRequest.of(fields), CostTracker())
             for ids, _, those in teacher.questions:
                 assert len(set(ids)) == len(ids) or len(ids) == len(places)
                 assert set(those) <= set(fields)
             absent = {(i, field) for i in batch.ids.tolist() for field in fields} - asked
             assert bool(absent) == bool(teacher.questions)
             asked |= absent
-            live = teacher.inner(batch, OutputRequest.of(fields), Ledger())
+            live = teacher.inner(batch, OutputRequest.of(fields), CostTracker())
             for field in fields:
                 value = masked(field, answer[field], batch)
                 torch.testing.assert_close(
@@ -160,14 +160,14 @@ def test_the_live_answer_in_any_batch_and_padding(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_filled_and_then_never_asked(teacher: Asked, split: Split, kept: Callable[..., Cached], dtype: str) -> None:
-    cached, ledger = kept(dtype=dtype), Ledger()
-    assert sum(cached.fill(split.batch(places), OutputRequest.of(FIELDS), ledger) for places in split.by_length(3)) == 8
+    cached, costs = kept(dtype=dtype), CostTracker()
+    assert sum(cached.fill(split.batch(places), OutputRequest.of(FIELDS), costs) for places in split.by_length(3)) == 8
     assert sorted(i for ids, _ in teacher.took for i in ids) == sorted(split.ids)
-    assert cached.fill(split.batch([1, 2]), OutputRequest.of(FIELDS), ledger) == 0
+    assert cached.fill(split.batch([1, 2]), OutputRequest.of(FIELDS), costs) == 0
     bytes_of = {f: int(row_sizes(f, teacher.shape, LENGTHS).sum()) * DTYPES[dtype].itemsize for f in FIELDS}
-    assert ledger.bytes["cache"] == sum(bytes_of.values())
-    assert (ledger.teacher_queries, ledger.cached_queries) == (8, 0)
-    later, batch = Ledger(), split.batch([2, 0, 2])
+    assert costs.bytes["cache"] == sum(bytes_of.values())
+    assert (costs.teacher_queries, costs.cached_queries) == (8, 0)
+    later, batch = CostTracker(), split.batch([2, 0, 2])
     cached(batch, OutputRequest.of([LOGITS, HIDDEN]), later)
     assert not teacher.took
     assert (later.teacher_queries, later.cached_queries) == (0, 3)
@@ -179,56 +179,56 @@ def test_filled_and_then_never_asked(teacher: Asked, split: Split, kept: Callabl
 def test_the_first_pass_answers_as_the_teacher_does(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     """In float32 and asked in the same composition: bit for bit."""
     cached, batch, needs = kept(), split.batch([0, 2, 5]), OutputRequest.of(FIELDS)
-    live = teacher.inner(batch, needs, Ledger())
-    assert all(same(cached(batch, needs, Ledger()), live, batch) for _ in range(2))
+    live = teacher.inner(batch, needs, CostTracker())
+    assert all(same(cached(batch, needs, CostTracker()), live, batch) for _ in range(2))
 
 
 def test_an_id_twice_in_a_batch_is_asked_and_written_once(
     teacher: Asked, split: Split, kept: Callable[..., Cached]
 ) -> None:
-    cached, ledger, batch = kept((LOGITS,)), Ledger(), split.batch([2, 5, 2, 5, 2])
-    cached.fill(split.batch([5]), OutputRequest(logits=True), Ledger())
+    cached, costs, batch = kept((LOGITS,)), CostTracker(), split.batch([2, 5, 2, 5, 2])
+    cached.fill(split.batch([5]), OutputRequest(logits=True), CostTracker())
     assert teacher.took == [([60], (LOGITS,))]
-    answer = cached(batch, OutputRequest(logits=True), ledger)
+    answer = cached(batch, OutputRequest(logits=True), costs)
     assert teacher.took == [([20], (LOGITS,))]
-    assert (ledger.teacher_queries, ledger.cached_queries) == (1, 2)
-    assert ledger.bytes["cache"] == 2 * 4 + 2 * 2 * 4  # written once, and read twice
-    assert same(answer, cached(batch, OutputRequest(logits=True), Ledger()), batch, [LOGITS])
+    assert (costs.teacher_queries, costs.cached_queries) == (1, 2)
+    assert costs.bytes["cache"] == 2 * 4 + 2 * 2 * 4  # written once, and read twice
+    assert same(answer, cached(batch, OutputRequest(logits=True), CostTracker()), batch, [LOGITS])
 
 
 def test_what_is_partly_cached(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     cached, batch = kept((LOGITS, HIDDEN, SCORES)), split.batch([0, 1, 2])
-    first = cached(split.batch([0, 2]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
+    first = cached(split.batch([0, 2]), OutputRequest.of([LOGITS, HIDDEN]), CostTracker())
     teacher.questions.clear()
-    ledger = Ledger()
-    answer = cached(batch, OutputRequest.of([LOGITS, SCORES]), ledger)
+    costs = CostTracker()
+    answer = cached(batch, OutputRequest.of([LOGITS, SCORES]), costs)
     # logits miss one example and scores all of them, so all are asked about both; what stood stays
     assert teacher.took == [([30, 10, 20], (LOGITS, SCORES))]
     assert torch.equal(answer.logits[[0, 2]], first.logits)  # type: ignore[index,arg-type]
-    assert (ledger.teacher_queries, ledger.cached_queries) == (3, 0)
-    assert ledger.bytes["cache"] == 4 * (2 + 2 * (7 * 7 + 3 * 3 + 12 * 12)) + 4 * 2 * 2  # written, and read
-    assert ledger.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12)
-    cached(batch, OutputRequest.of([LOGITS, HIDDEN, SCORES]), ledger)
+    assert (costs.teacher_queries, costs.cached_queries) == (3, 0)
+    assert costs.bytes["cache"] == 4 * (2 + 2 * (7 * 7 + 3 * 3 + 12 * 12)) + 4 * 2 * 2  # written, and read
+    assert costs.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12)
+    cached(batch, OutputRequest.of([LOGITS, HIDDEN, SCORES]), costs)
     assert teacher.took == [([10], (HIDDEN,))]  # one field of one example, and no layer behind it
-    assert ledger.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12) + teacher.price(
+    assert costs.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12) + teacher.price(
         OutputRequest.of([HIDDEN]), 1, 3
     )
-    assert (ledger.teacher_queries, ledger.cached_queries) == (4, 2)
+    assert (costs.teacher_queries, costs.cached_queries) == (4, 2)
 
 
 def test_what_is_not_kept_is_asked_live(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
-    cached, batch, ledger = kept((LOGITS, HIDDEN)), split.batch([0, 1, 0]), Ledger()
+    cached, batch, costs = kept((LOGITS, HIDDEN)), split.batch([0, 1, 0]), CostTracker()
     needs = OutputRequest.of([LOGITS, SCORES])
-    live = teacher.inner(batch, needs, Ledger())
-    assert same(cached(batch, needs, ledger), live, batch, [LOGITS, SCORES])
+    live = teacher.inner(batch, needs, CostTracker())
+    assert same(cached(batch, needs, costs), live, batch, [LOGITS, SCORES])
     assert teacher.took == [([30, 10, 30], (LOGITS, SCORES))]
-    assert same(cached(batch, needs, ledger), live, batch, [LOGITS, SCORES])
+    assert same(cached(batch, needs, costs), live, batch, [LOGITS, SCORES])
     assert teacher.took == [([30, 10, 30], (SCORES,))]
-    assert (ledger.teacher_queries, ledger.cached_queries) == (6, 0)
-    assert ledger.bytes["cache"] == 4 * 2 * 2 + 4 * 2 * 3
-    assert ledger.bytes["teacher"] == 4 * (3 * 2 + 2 * 3 * 2 * 7 * 7)
-    assert ledger.flops["teacher"] == teacher.price(needs, 3, 7) + teacher.price(OutputRequest.of([SCORES]), 3, 7)
-    cached(batch, OutputRequest.of([SCORES]), ledger)
+    assert (costs.teacher_queries, costs.cached_queries) == (6, 0)
+    assert costs.bytes["cache"] == 4 * 2 * 2 + 4 * 2 * 3
+    assert costs.bytes["teacher"] == 4 * (3 * 2 + 2 * 3 * 2 * 7 * 7)
+    assert costs.flops["teacher"] == teacher.price(needs, 3, 7) + teacher.price(OutputRequest.of([SCORES]), 3, 7)
+    cached(batch, OutputRequest.of([SCORES]), costs)
     assert teacher.took == [([30, 10, 30], (SCORES,))]
 
 
@@ -242,33 +242,33 @@ def test_what_others_keep_in_the_same_cache_is_not_ones_own(
     needs, batch = OutputRequest.of([LOGITS, SCORES]), split.batch([0, 1])
     for one in (narrow, later):
         assert one.fields == {LOGITS}
-        one(batch, needs, Ledger())
+        one(batch, needs, CostTracker())
         assert not wide.cache.has([SCORES], np.arange(8)).any()
-    Cached(teacher, wide.cache)(batch, needs, Ledger())
+    Cached(teacher, wide.cache)(batch, needs, CostTracker())
     assert wide.cache.has([SCORES], np.arange(8)).tolist() == [True] * 2 + [False] * 6
 
 
 def test_unknown_examples_are_answered_and_not_written(
     teacher: Asked, split: Split, kept: Callable[..., Cached]
 ) -> None:
-    cached, ledger = kept((LOGITS, HIDDEN)), Ledger()
+    cached, costs = kept((LOGITS, HIDDEN)), CostTracker()
     before = split.batch([0, 1, 2])
     batch = replace(before, ids=torch.tensor([30, 999, -1]))
     for needs in (OutputRequest.of([LOGITS, HIDDEN]), OutputRequest.of([SCORES])):
-        live = teacher.inner(before, needs, Ledger())
+        live = teacher.inner(before, needs, CostTracker())
         for _ in range(2):
-            assert same(cached(batch, needs, ledger), live, batch, needs.fields)
+            assert same(cached(batch, needs, costs), live, batch, needs.fields)
     # 999 and -1 both times, and everything for the scores, which are not kept
     assert [ids for ids, _ in teacher.took] == [[30, 999, -1], [999, -1], [30, 999, -1], [30, 999, -1]]
-    assert ledger.cached_queries == 1
+    assert costs.cached_queries == 1
     assert cached.cache.has([LOGITS, HIDDEN], np.arange(8)).tolist() == [True] + [False] * 7
-    assert cached.fill(batch, OutputRequest.of([LOGITS]), ledger) == 2
+    assert cached.fill(batch, OutputRequest.of([LOGITS]), costs) == 2
 
 
 def test_examples_of_another_split_are_refused(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     other = replace(split.batch([0, 1, 2]), ids=torch.from_numpy(split.ids[[3, 4, 5]]))
     with pytest.raises(ValueError, match="other examples have these ids"):
-        kept()(other, OutputRequest(logits=True), Ledger())
+        kept()(other, OutputRequest(logits=True), CostTracker())
     assert not teacher.took
 
 
@@ -293,13 +293,13 @@ def test_answers_that_are_no_numbers_are_refused(
     if not writing:
         monkeypatch.setattr(Cache, "writing", False)
     teacher.change = damaged
-    cached(split.batch([3]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
+    cached(split.batch([3]), OutputRequest.of([LOGITS, HIDDEN]), CostTracker())
     with pytest.raises(InputError, match=r"NaN or infinity \(hidden\) for the examples 10, 70: its weights"):
-        cached(split.batch([3, 0, 1, 6]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
+        cached(split.batch([3, 0, 1, 6]), OutputRequest.of([LOGITS, HIDDEN]), CostTracker())
     for field in (LOGITS, HIDDEN):
         assert cached.cache.has([field], np.arange(8)).tolist() == [i == 3 and writing for i in range(8)]
     teacher.change = lambda batch, field, answer: answer
-    cached(split.batch([3, 0, 1, 6]), OutputRequest.of([LOGITS, HIDDEN]), Ledger())
+    cached(split.batch([3, 0, 1, 6]), OutputRequest.of([LOGITS, HIDDEN]), CostTracker())
 
 
 @pytest.mark.parametrize("writing", [True, False])
@@ -308,9 +308,9 @@ def test_what_float16_cannot_hold(teacher: Asked, split: Split, kept: Callable[.
     first = kept((LOGITS,), "float16")
     cached = first if writing else kept((LOGITS,), "float16")
     with pytest.raises(InputError, match=r"\(logits\) for the examples 20 are larger than float16.*bfloat16 or float"):
-        cached(split.batch([1, 2]), OutputRequest(logits=True), Ledger())
+        cached(split.batch([1, 2]), OutputRequest(logits=True), CostTracker())
     for dtype in ("bfloat16", "float32"):
-        answer = kept((LOGITS,), dtype)(split.batch([1, 2]), OutputRequest(logits=True), Ledger()).logits
+        answer = kept((LOGITS,), dtype)(split.batch([1, 2]), OutputRequest(logits=True), CostTracker()).logits
         assert answer is not None
         assert answer[1] == pytest.approx(70_000, rel=0.01)
 
@@ -321,38 +321,38 @@ def test_an_answer_of_another_size_does_not_spill_over(
     cached = kept((HIDDEN, LOGITS))
     teacher.change = lambda batch, field, answer: torch.cat([answer, answer], -1)
     with pytest.raises(ValueError, match="bytes came for a row of"):
-        cached(split.batch([0, 1]), OutputRequest.of([HIDDEN]), Ledger())
+        cached(split.batch([0, 1]), OutputRequest.of([HIDDEN]), CostTracker())
 
 
 def test_a_damaged_row_is_asked_again_and_never_returned(
     teacher: Asked, split: Split, kept: Callable[..., Cached]
 ) -> None:
     cached, batch, needs = kept(), split.batch([0, 1, 2]), OutputRequest.of(FIELDS)
-    before = cached(batch, needs, Ledger())
+    before = cached(batch, needs, CostTracker())
     cached.cache.close()
     path = cached.cache.folder / "hidden-2.rows"
     content = bytearray(path.read_bytes())
     content[4 * 16 * 8] ^= 64  # in the second example
     path.write_bytes(content)
     teacher.questions.clear()
-    after = cached(batch, needs, Ledger())
+    after = cached(batch, needs, CostTracker())
     assert teacher.took == [([10], (HIDDEN,))]
     for field in FIELDS:
         torch.testing.assert_close(masked(field, after[field], batch), masked(field, before[field], batch))
     assert cached.cache.damaged == 1
-    assert same(cached(batch, needs, Ledger()), after, batch)
+    assert same(cached(batch, needs, CostTracker()), after, batch)
     assert not teacher.took
 
 
 def test_two_fill_one_cache(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     first, second = kept(), kept()
     batch, needs = split.batch([4, 5]), OutputRequest.of(FIELDS)
-    live = teacher.inner(batch, needs, Ledger())
-    assert same(second(batch, needs, Ledger()), live, batch)
-    assert same(first(batch, needs, Ledger()), live, batch)
+    live = teacher.inner(batch, needs, CostTracker())
+    assert same(second(batch, needs, CostTracker()), live, batch)
+    assert same(first(batch, needs, CostTracker()), live, batch)
     assert len(teacher.took) == 1
-    first(split.batch([0, 1]), needs, Ledger())
-    assert second.fill(split.batch([0, 1, 2]), needs, Ledger()) == 1
+    first(split.batch([0, 1]), needs, CostTracker())
+    assert second.fill(split.batch([0, 1, 2]), needs, CostTracker()) == 1
     for cached in (first, second):
         assert cached.cache.has(FIELDS, np.arange(6)).tolist() == [True, True, True, False, True, True]
 
@@ -360,10 +360,10 @@ def test_two_fill_one_cache(teacher: Asked, split: Split, kept: Callable[..., Ca
 def test_what_another_one_writes_is_answered_live(teacher: Asked, split: Split, kept: Callable[..., Cached]) -> None:
     first, second = kept(), kept()
     batch, needs = split.batch([4, 5]), OutputRequest.of(FIELDS)
-    live = teacher.inner(batch, needs, Ledger())
+    live = teacher.inner(batch, needs, CostTracker())
     with first.cache._holding(4):
         for _ in range(2):
-            answer = second(batch, needs, Ledger())
+            answer = second(batch, needs, CostTracker())
             for field in FIELDS:
                 torch.testing.assert_close(masked(field, answer[field], batch), masked(field, live[field], batch))
     assert teacher.took == [([80, 60], FIELDS), ([80], FIELDS)]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.plan import DTYPES, make_plan, parse_size, readable, row_sizes
@@ -38,7 +38,7 @@ def test_a_row_has_as_many_numbers_as_the_teacher_answers_without_padding(
 ) -> None:
     teacher = ModelTeacher(make_model(layers=3, classes=3))
     batch = make_batch(tuple(LENGTHS.tolist()), classes=3, extra=2)
-    answer = teacher(batch, OutputRequest.of(FIELDS), Ledger())
+    answer = teacher(batch, OutputRequest.of(FIELDS), CostTracker())
     mask = batch.mask.bool()
     for field in FIELDS:
         value = answer[field]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge.revision import revised
-from ackd.ledger import Ledger
 from ackd.models import Model
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, Partitioned, Revised, Swapped, uncached
@@ -35,7 +35,7 @@ class Fixed:
         self.fingerprint = name
         self.shape = ModelDims(2, 8, 2, self.logits.shape[1], 50)
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         return Outputs(self.logits[batch.ids])
 
     def price(self, needs: OutputRequest, size: int, length: int) -> float:
@@ -53,7 +53,7 @@ def batch(make_batch: Callable[..., Batch]) -> Batch:
 
 
 def logits(teacher: Teacher, batch: Batch, needs: OutputRequest = LOGITS) -> Tensor:
-    answer = teacher(batch, needs, Ledger()).logits
+    answer = teacher(batch, needs, CostTracker()).logits
     assert answer is not None
     return answer
 
@@ -68,10 +68,10 @@ AROUND: dict[str, Callable[[Teacher], Teacher]] = {
 @pytest.mark.parametrize("name", AROUND)
 def test_everything_but_logits_passes_through(name: str, teacher: ModelTeacher, batch: Batch) -> None:
     around = AROUND[name](teacher)
-    there, here = (one(batch, MORE, Ledger()) for one in (teacher, around))
+    there, here = (one(batch, MORE, CostTracker()) for one in (teacher, around))
     assert torch.equal(here.cls[3], there.cls[3])
     assert torch.equal(here.hidden[1], there.hidden[1])
-    only = around(batch, replace(MORE, logits=False), Ledger())
+    only = around(batch, replace(MORE, logits=False), CostTracker())
     assert only.logits is None
     assert torch.equal(only.cls[3], there.cls[3])
     assert around.shape == teacher.shape
@@ -152,13 +152,13 @@ def test_it_goes_around_a_cache(teacher: ModelTeacher, tmp_path: Path) -> None:
         fields=(OutputKey("logits"),),
         dtype="float32",
     )
-    around, ledger = Revised(Cached(teacher, cache)), Ledger()
+    around, costs = Revised(Cached(teacher, cache)), CostTracker()
     batch = split.batch([0, 1, 2])
-    first = around(batch, LOGITS, ledger).logits
-    assert ledger.teacher_queries == 3
-    again = around(batch, LOGITS, ledger).logits
-    other = around(replace(batch, labels=torch.tensor([2, 0, 1])), LOGITS, ledger).logits
-    assert (ledger.teacher_queries, ledger.cached_queries) == (3, 6)
+    first = around(batch, LOGITS, costs).logits
+    assert costs.teacher_queries == 3
+    again = around(batch, LOGITS, costs).logits
+    other = around(replace(batch, labels=torch.tensor([2, 0, 1])), LOGITS, costs).logits
+    assert (costs.teacher_queries, costs.cached_queries) == (3, 6)
     assert first is not None
     assert again is not None
     assert other is not None

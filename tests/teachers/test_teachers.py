@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from ackd import models
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import build
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, shape_of
 from ackd.teachers import ModelTeacher
 from ackd.training.distiller import Distiller
@@ -304,7 +304,7 @@ def test_families_teach_each_other(
     knowledge = build(("logits", "hidden"), *shapes)
     student = Student(model, knowledge, steps=10, lr=3e-3)
     teachers = [ModelTeacher(teacher)]
-    distiller = Distiller(student, teachers, knowledge, meter=Meter(model), ledger=Ledger(), scale_steps=0)
+    distiller = Distiller(student, teachers, knowledge, meter=Meter(model), costs=CostTracker(), scale_steps=0)
     losses = [float(distiller.step([batch], Selection.of("logits", "hidden")).loss) for _ in range(6)]
     assert losses[-1] < losses[0]
 

@@ -13,9 +13,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from ackd import corpora, models
 from ackd.corpora import Corpus
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Tokens
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, Tokenizer
 from ackd.numerics.streams import Streams
 from ackd.teachers import ModelTeacher
@@ -112,9 +112,9 @@ def test_the_ledger_of_vanilla_kd_is_the_closed_form(corpus: Corpus, make: Calla
     steps, flops, _ = afford(taught, KD, None, seed=3)
     assert steps == 7
     distill(taught, KD, seed=3, interval=7)
-    assert taught.ledger.flops["student"] == 7 * 3 * forward(student)
-    assert taught.ledger.flops["teacher"] == 7 * forward(teacher)
-    assert flops == taught.ledger.flops["student"] + taught.ledger.flops["teacher"]
+    assert taught.costs.flops["student"] == 7 * 3 * forward(student)
+    assert taught.costs.flops["teacher"] == 7 * forward(teacher)
+    assert flops == taught.costs.flops["student"] + taught.costs.flops["teacher"]
 
 
 def test_scoring_is_a_forward_pass_of_each_model(
@@ -143,7 +143,7 @@ def test_dynamic_kds_published_flops_are_those_of_its_models() -> None:
     needs = OutputRequest(logits=True)
     teacher, student = (bert(layers)(needs).forward(1, 128) / 1e9 for layers in (12, 6))
     assert [teacher, student] == pytest.approx([22.5, 11.3], rel=0.015)
-    full, tenth = Ledger(), Ledger()
+    full, tenth = CostTracker(), CostTracker()
     full.account(student, teacher, picked=student)
     tenth.account(student, 0.1 * teacher, picked=0.1 * student)
     assert full.accounts["as_run"] == full.accounts["as_in_paper"] == pytest.approx(45.1, rel=0.015)

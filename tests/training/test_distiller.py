@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ackd import models
 from ackd.config import Precision
+from ackd.costs import CostTracker
 from ackd.knowledge import DEFAULT, NAMES, build
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, run, shape_of
 from ackd.teachers import ModelTeacher
 from ackd.training.distiller import Distiller
@@ -69,7 +69,7 @@ def make_distiller(
         teachers,
         knowledge,
         meter=Meter(model),
-        ledger=Ledger(),
+        costs=CostTracker(),
         teacher_weights=teacher_weights,
         scale_steps=scale_steps,
         precision=precision,
@@ -111,9 +111,9 @@ def test_labels_alone_never_ask_the_teacher(make_batch: Callable[..., Batch], mo
     assert not any(calls.values())
     assert not report.losses
     assert torch.equal(report.loss, report.labels)
-    ledger = distiller.ledger
-    assert ledger.flops["teacher"] == ledger.flops["knowledge"] == ledger.teacher_queries == 0
-    assert ledger.flops["student"] == 3 * Meter(small(2, seed=0))(OutputRequest(logits=True)).forward(3, 7)
+    costs = distiller.costs
+    assert costs.flops["teacher"] == costs.flops["knowledge"] == costs.teacher_queries == 0
+    assert costs.flops["student"] == 3 * Meter(small(2, seed=0))(OutputRequest(logits=True)).forward(3, 7)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +129,7 @@ def test_one_type_asks_for_its_own_needs_alone(
     student, teacher = calls[name][0]
     assert student == {OutputKey("logits"), *one.student_needs.fields}
     assert teacher == set(one.teacher_needs.fields)
-    assert distiller.ledger.teacher_queries == 3
+    assert distiller.costs.teacher_queries == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -180,7 +180,7 @@ def test_the_gradient_norm_covers_student_and_projections(make_batch: Callable[.
     distiller, twin = make_distiller(width=8, clip=1e-3), make_distiller(width=8)
     one = twin.knowledge["hidden"]
     student = run(twin.student.model, batch, OutputRequest(logits=True) | one.student_needs)
-    answer = twin.teachers[0](batch, one.teacher_needs, Ledger())
+    answer = twin.teachers[0](batch, one.teacher_needs, CostTracker())
     assert student.logits is not None
     loss = F.cross_entropy(student.logits, batch.labels) + one(student, answer, batch).mean()
     parameters = [*twin.student.model.parameters(), *one.parameters()]
@@ -208,7 +208,7 @@ def test_several_teachers_are_weighed_and_each_is_asked_for_its_own(make_batch: 
     assert report.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert asked(distiller, 0) == [OutputRequest(logits=True)]
     assert asked(distiller, 1) == [OutputRequest(hidden=frozenset({0, 1}))]
-    assert distiller.ledger.teacher_queries == 6
+    assert distiller.costs.teacher_queries == 6
     distiller.step([batch], Selection.of("logits@2", "attention@2"))
     assert len(asked(distiller, 0)) == 1
     assert asked(distiller, 1)[1] == OutputRequest(logits=True, attention=frozenset({0, 1}))
@@ -232,8 +232,8 @@ def test_two_batches_make_the_step_of_one(make_batch: Callable[..., Batch], widt
         for name in names:
             assert one.losses[name].item() == pytest.approx(other.losses[name].item(), rel=1e-3, abs=1e-6)
     assert torch.allclose(weights(apart), weights(together), atol=1e-4)
-    assert apart.ledger.steps == together.ledger.steps == 3
-    assert apart.ledger.flops == pytest.approx(together.ledger.flops)
+    assert apart.costs.steps == together.costs.steps == 3
+    assert apart.costs.flops == pytest.approx(together.costs.flops)
 
 
 def test_scales_bring_losses_to_one_size_and_then_stay(make_batch: Callable[..., Batch]) -> None:
@@ -255,12 +255,12 @@ def test_the_teacher_is_outside_the_student(make_batch: Callable[..., Batch]) ->
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     mine = {id(p) for group in distiller.student.optimizer.param_groups for p in group["params"]}
     assert not mine & {id(p) for p in teacher.parameters()}
-    first = watched(make_batch(), OutputRequest(logits=True), Ledger()).logits
+    first = watched(make_batch(), OutputRequest(logits=True), CostTracker()).logits
     for _ in range(3):
         distiller.step([make_batch()], Selection.of(*NAMES))
     assert not teacher.training
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
-    again = watched(make_batch(), OutputRequest(logits=True), Ledger()).logits
+    again = watched(make_batch(), OutputRequest(logits=True), CostTracker()).logits
     assert first is not None
     assert again is not None
     assert torch.equal(first, again)

@@ -107,7 +107,7 @@ def test_the_ledger_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cut_off(tmp_path, 20, monkeypatch, 0.0)
     env = journaled(tmp_path)
     play(env)
-    one, other = undisturbed.distillation.ledger, env.distillation.ledger
+    one, other = undisturbed.distillation.costs, env.distillation.costs
     for part in ("student", "knowledge", "teacher"):
         assert one.flops[part] == other.flops[part]
     assert (one.steps, one.reward_passes, one.teacher_queries) == (

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ackd import knowledge, models
 from ackd.cohort.cohort import Cohort
+from ackd.costs import CostTracker
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.presets import preset
 from ackd.stages import Stage
 from ackd.teachers import Cached, ModelTeacher, Revised
@@ -57,8 +57,8 @@ class Poisoned:
     def shape(self) -> ModelDims:
         return self.inner.shape
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
-        answer = self.inner(batch, needs, ledger)
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+        answer = self.inner(batch, needs, costs)
         bad = torch.tensor([int(example) in self.examples for example in batch.ids])
 
         def poison(field: OutputKey) -> Tensor:
@@ -162,10 +162,10 @@ def test_accumulated_batches_are_those_of_the_order(monkeypatch: pytest.MonkeyPa
     distill(other, ALL, seed=1)
     assert len(seen) == 16
     assert seen[:8] == seen[8:]
-    assert one.ledger.steps == 4
-    assert other.ledger.steps == 8
-    assert one.ledger.teacher_queries == other.ledger.teacher_queries == 64
-    assert one.costs.price == pytest.approx(other.costs.price, rel=1e-12)
+    assert one.costs.steps == 4
+    assert other.costs.steps == 8
+    assert one.costs.teacher_queries == other.costs.teacher_queries == 64
+    assert one.counts.price == pytest.approx(other.counts.price, rel=1e-12)
 
 
 def test_half_precision_trains_and_keeps_float32_weights() -> None:
@@ -222,16 +222,16 @@ def test_staged_training_goes_on_from_its_state_bit_for_bit() -> None:
         while distillation.steps_done < distillation.steps:
             distillation.advance(distillation.staged(distillation.steps_done), 5)
         assert torch.equal(weights(distillation), weights(one))
-        assert distillation.costs.price == one.costs.price
-        assert distillation.costs.price_of_all == one.costs.price_of_all
-        assert distillation.ledger.flops == one.ledger.flops
-        assert distillation.ledger.bytes == one.ledger.bytes
-        assert distillation.ledger.teacher_queries == one.ledger.teacher_queries == 12 * 2 * 8
+        assert distillation.counts.price == one.counts.price
+        assert distillation.counts.price_of_all == one.counts.price_of_all
+        assert distillation.costs.flops == one.costs.flops
+        assert distillation.costs.bytes == one.costs.bytes
+        assert distillation.costs.teacher_queries == one.costs.teacher_queries == 12 * 2 * 8
 
 
 def test_without_a_teacher_labels_train_alone() -> None:
     distillation = make(teachers=())
     report = distill(distillation, Selection())[-1]
     assert report.finite
-    assert distillation.costs.price == distillation.costs.price_of_all == distillation.ledger.flops["student"]
+    assert distillation.counts.price == distillation.counts.price_of_all == distillation.costs.flops["student"]
     assert distillation.measure(distillation.task.reward, "reward").finite

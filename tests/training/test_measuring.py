@@ -16,8 +16,8 @@ from scipy.stats import pearsonr
 from torch.nn import functional as F
 
 from ackd.cohort.cohort import Cohort
+from ackd.costs import CostTracker
 from ackd.envs.make import tiny
-from ackd.ledger import Ledger
 from ackd.mdp.episode import Episode
 from ackd.models import run
 from ackd.tasks import Split, Task, TaskSpec
@@ -193,9 +193,9 @@ class Counted:
         self.shape, self.fingerprint, self.price = self.inner.shape, "counted", self.inner.price
         self.examples = 0
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.examples += len(batch.ids)
-        return self.inner(batch, needs, ledger)
+        return self.inner(batch, needs, costs)
 
 
 def counted() -> tuple[Distillation, Counted]:
@@ -215,7 +215,7 @@ def test_the_teacher_is_asked_once_about_a_split(students: int | None) -> None:
             training.measure(reward, "reward")
             training.measure_teacher(reward, "reward")
         assert teacher.examples == size
-        spent.append(training.ledger.flops["reward"])
+        spent.append(training.costs.flops["reward"])
     assert spent[0] > spent[1] == spent[2]  # the first has the teacher's pass on its bill
     part = distillation.evaluator.reward_part(0.25)
     training.measure(part, "reward")
@@ -245,7 +245,7 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
     assert cohort.measure_teacher(reward, "reward") == distillation.measure_teacher(reward, "reward")
 
 
-def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], Ledger]:
+def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], CostTracker]:
     """A run that measures between its steps."""
     distillation.replay(Journal(folder, seconds=0))
     distillation.reset(3)
@@ -256,7 +256,7 @@ def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], L
         standings.append(distillation.measure(reward, "reward"))
     distillation.reset(4)
     standings += [distillation.measure(reward, "reward"), distillation.measure_teacher(reward, "reward")]
-    return standings, distillation.ledger
+    return standings, distillation.costs
 
 
 @pytest.mark.parametrize("lines", [3, 4, 5, 9, 10, 11])

@@ -19,10 +19,10 @@ from torch import nn
 
 from ackd import knowledge, models, tasks
 from ackd.cohort.cohort import Cohort
+from ackd.costs import CostTracker
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.ledger import Ledger
 from ackd.mdp.episode import OVERTAKEN, Facts
 from ackd.models import Meter, Model
 from ackd.numerics.streams import Streams
@@ -49,8 +49,8 @@ class Knowing:
     def shape(self) -> ModelDims:
         return ModelDims(4, 16, 2, self.classes, 50)
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
-        ledger.spend("teacher", 7.0 * len(batch.ids))
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+        costs.spend("teacher", 7.0 * len(batch.ids))
         drawn = torch.tensor([np.random.default_rng(int(one)).random() for one in batch.ids])
         said = torch.where(drawn < self.share, batch.labels, (batch.labels + 1) % self.classes)
         return Outputs(logits=self.sure * nn.functional.one_hot(said, self.classes).float())
@@ -149,7 +149,7 @@ def test_of_a_regression_they_are_correlations() -> None:
     task = few(own_words(parts.task, regression=True))
 
     class Shifted(Knowing):
-        def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+        def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
             drawn = torch.tensor([np.random.default_rng(int(one)).normal() for one in batch.ids])
             return Outputs(logits=(5 - self.share * batch.labels + 0.05 * drawn)[:, None])
 
@@ -230,7 +230,7 @@ def test_without_a_teacher_nothing_is_known(teachers: tuple[Any, ...]) -> None:
     parts = tiny().distillation
     training = Distillation(parts.task, teachers, parts._make_student, steps=12)
     assert training.facts() is None
-    assert training.ledger.flops["probe"] == 0
+    assert training.costs.flops["probe"] == 0
 
 
 def test_a_damaged_student_or_teacher_is_no_error_here() -> None:
@@ -261,19 +261,19 @@ def test_what_they_take_is_on_the_bill_once() -> None:
     (teacher,) = training.teachers
     asked = passes(lambda size, length: teacher.price(OutputRequest(logits=True), size, length), task.reward)
     fit = 2 * 344 * 32 * 32 + 9 * 32**3
-    assert training.ledger.flops["probe"] == pytest.approx(student + asked + fit, rel=1e-12)
-    assert training.ledger.flops["reward"] == training.ledger.flops["student"] == 0
-    assert training.ledger.seconds["probe"] > 0
+    assert training.costs.flops["probe"] == pytest.approx(student + asked + fit, rel=1e-12)
+    assert training.costs.flops["reward"] == training.costs.flops["student"] == 0
+    assert training.costs.seconds["probe"] > 0
     training.measure_teacher(task.reward, "reward")  # it has been asked
-    assert training.ledger.flops["reward"] == 0
+    assert training.costs.flops["reward"] == 0
     training.reset(2)
     training.facts()
-    assert training.ledger.flops["probe"] == 0
+    assert training.costs.flops["probe"] == 0
     other = make()
     other.measure_teacher(task.reward, "reward")
     other.facts()
-    assert other.ledger.flops["reward"] == pytest.approx(asked, rel=1e-12)
-    assert other.ledger.flops["probe"] == pytest.approx(student + fit, rel=1e-12)
+    assert other.costs.flops["reward"] == pytest.approx(asked, rel=1e-12)
+    assert other.costs.flops["probe"] == pytest.approx(student + fit, rel=1e-12)
 
 
 def test_a_journal_has_them_and_what_they_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +283,7 @@ def test_a_journal_has_them_and_what_they_took(tmp_path: Path, monkeypatch: pyte
             training.replay(Journal(folder, seconds=0))
         for seed in seeds:
             training.reset(seed)
-            said += [training.facts(), training.ledger.flops["probe"]]
+            said += [training.facts(), training.costs.flops["probe"]]
         return said
 
     def cohort() -> Cohort:
@@ -346,7 +346,7 @@ def test_cosines_are_those_of_gradients_taken_one_by_one() -> None:
             nn.functional.cross_entropy(outputs.logits, batch.labels).backward()
         else:
             one = projections[name]
-            one(outputs, training.teachers[0](batch, one.teacher_needs, Ledger()), batch).mean().backward()
+            one(outputs, training.teachers[0](batch, one.teacher_needs, CostTracker()), batch).mean().backward()
         return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in last])
 
     own = gradient(LABELS)
@@ -392,8 +392,8 @@ def test_comparing_changes_nothing_but_the_bill(tmp_path: Path) -> None:
     assert [replace(report, cosines={}, norms={}) for report in reports] == plain
     assert plain[0].cosines == plain[0].norms == reports[1].cosines == {}
     assert set(reports[1].norms) == {LABELS}
-    assert one.ledger.flops["probe"] > 0 == other.ledger.flops["probe"]
-    assert {**one.ledger.flops, "probe": 0.0} == other.ledger.flops
+    assert one.costs.flops["probe"] > 0 == other.costs.flops["probe"]
+    assert {**one.costs.flops, "probe": 0.0} == other.costs.flops
     assert run(tmp_path)[1] == run(tmp_path)[1] == reports  # from a journal, too
     assert reports[0].of(reports[0].numbers) == reports[0]
 
@@ -427,8 +427,8 @@ class Reading(Knowing):
         super().__init__(share, len(order))
         self.order = order
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
-        logits = super().__call__(batch, needs, ledger).logits
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+        logits = super().__call__(batch, needs, costs).logits
         assert logits is not None
         return Outputs(logits=logits[:, list(self.order)])
 
@@ -436,7 +436,7 @@ class Reading(Knowing):
 class Constant(Knowing):
     """A teacher that always says the same."""
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         said = torch.full((len(batch.ids),), int(self.share))
         return Outputs(logits=nn.functional.one_hot(said, self.classes).float())
 

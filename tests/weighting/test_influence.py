@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Logits
-from ackd.ledger import Ledger
 from ackd.tasks import Split
 from ackd.types import LABELS, Batch, ModelDims, OutputRequest, Outputs
 from ackd.weighting.influence import Distilled, influence
@@ -31,9 +31,9 @@ class Linear:
         self.shape = ModelDims(2, WIDTH, 1, CLASSES, 50)
         self.fingerprint = "linear"
 
-    def __call__(self, batch: Batch, needs: OutputRequest, ledger: Ledger) -> Outputs:
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         assert needs == OutputRequest(logits=True, cls=frozenset({1}))
-        ledger.teacher_queries += len(batch.ids)
+        costs.teacher_queries += len(batch.ids)
         features = self.features[batch.ids]
         return Outputs(features @ self.weights.T, cls={1: features})
 
@@ -60,19 +60,19 @@ def split() -> Split:
 
 @pytest.mark.parametrize("held", [[0], [3, 9, 31], list(range(SIZE))])
 def test_it_is_the_inner_product_of_gradients(split: Split, held: list[int]) -> None:
-    teacher, ledger = Linear(), Ledger()
-    scores = influence(teacher, split, np.array(held), device=torch.device("cpu"), ledger=ledger)
+    teacher, costs = Linear(), CostTracker()
+    scores = influence(teacher, split, np.array(held), device=torch.device("cpu"), costs=costs)
     gradients = teacher.gradients(split)
     for i in range(SIZE):
         others = [j for j in held if j != i]
         mean = gradients[others].mean(0) if others else torch.zeros(CLASSES * WIDTH).double()
         assert scores[i] == pytest.approx(float(gradients[i] @ mean), rel=1e-9, abs=1e-12)
-    assert ledger.teacher_queries == SIZE
+    assert costs.teacher_queries == SIZE
 
 
 def test_a_step_on_what_scores_high_lowers_the_held_out_loss(split: Split) -> None:
     teacher, held = Linear(), np.arange(20)
-    scores = influence(teacher, split, held, device=torch.device("cpu"), ledger=Ledger())
+    scores = influence(teacher, split, held, device=torch.device("cpu"), costs=CostTracker())
     features, labels = teacher.features[split.ids], torch.from_numpy(split.labels)
 
     def loss(weights: Tensor) -> float:
@@ -86,7 +86,7 @@ def test_a_step_on_what_scores_high_lowers_the_held_out_loss(split: Split) -> No
 
 def test_nothing_held_out_is_refused(split: Split) -> None:
     with pytest.raises(InputError, match="no example is held out"):
-        influence(Linear(), split, np.array([], np.int64), device=torch.device("cpu"), ledger=Ledger())
+        influence(Linear(), split, np.array([], np.int64), device=torch.device("cpu"), costs=CostTracker())
 
 
 @pytest.mark.parametrize(("keep", "count"), [(1.0, 41), (0.5, 20), (0.29, 11), (0.01, 1)])

@@ -348,10 +348,10 @@ def test_deciding_and_learning_are_counted(make: Callable[[], RlKd | MtkdRl]) ->
     with counter:
         for _ in range(2):
             weighting.weigh(given, losses, {})
-    spent = given.ledger.flops["agent"]
+    spent = given.costs.flops["agent"]
     # states need no gradient, which the count of a backward pass as two forward passes has for the first layer too
     assert 0.7 < counter.get_total_flops() / spent <= 1.0
-    assert given.ledger.seconds["agent"] > 0.0
+    assert given.costs.seconds["agent"] > 0.0
 
 
 @pytest.mark.parametrize("credit", ["next", "visit"])

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from ackd import models
 from ackd.cohort.cohort import Cohort
+from ackd.costs import CostTracker
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.knowledge import NAMES, build
-from ackd.ledger import Ledger
 from ackd.models import Meter, Model, shape_of
 from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
@@ -94,7 +94,7 @@ def make(names: Sequence[str] = ("logits", "hidden"), *, width: int = 16, **give
         torch.manual_seed(3)
         types = build(names, shape_of(model), teacher.shape)
     student = Student(model, types, steps=100, lr=1e-3)
-    return Distiller(student, [teacher], types, meter=meter(width), ledger=Ledger(), **{"scale_steps": 0, **given})
+    return Distiller(student, [teacher], types, meter=meter(width), costs=CostTracker(), **{"scale_steps": 0, **given})
 
 
 def asked(distiller: Distiller) -> list[list[int]]:
@@ -134,8 +134,8 @@ def test_everything_picked_and_weighed_once_is_the_plain_step(
             assert torch.allclose(report.losses[name], expected.losses[name], rtol=1e-6, atol=1e-7)
     assert torch.allclose(weights(one), weights(other), atol=1e-5)
     assert asked(one) == asked(other)
-    assert one.ledger.flops == other.ledger.flops
-    assert one.ledger.accounts == other.ledger.accounts
+    assert one.costs.flops == other.costs.flops
+    assert one.costs.accounts == other.costs.accounts
 
 
 def test_of_weights_of_one_every_bit_is_the_plain_steps(make_batch: Callable[..., Batch]) -> None:
@@ -157,7 +157,7 @@ def test_only_what_is_picked_is_asked_and_taught(make_batch: Callable[..., Batch
     labels, kl = plain(batch)
     report = distiller.step([batch], Selection({"logits": 0.5}, labels=2.0))
     assert asked(distiller) == [rows]
-    assert distiller.ledger.teacher_queries == len(rows) == count
+    assert distiller.costs.teacher_queries == len(rows) == count
     assert report.labels.item() == pytest.approx(labels.mean().item(), rel=1e-5)
     rounding = 16 * 16 * 2**-24  # of a small KL: 16 times a difference of terms near 1
     assert report.losses["logits"].item() == pytest.approx(kl[rows].mean().item(), abs=rounding)
@@ -188,7 +188,7 @@ def test_an_empty_pick_counts_nothing_and_scales_nothing(make_batch: Callable[..
         assert torch.equal(report.loss, expected.loss)
     assert torch.equal(weights(distiller), weights(labels))
     assert asked(distiller) == []
-    assert distiller.ledger.flops["teacher"] == distiller.ledger.teacher_queries == 0
+    assert distiller.costs.flops["teacher"] == distiller.costs.teacher_queries == 0
     distiller.weighting = None
     report = distiller.step([batch], selection)
     assert (report.loss - report.labels).item() == pytest.approx(1.0, rel=1e-5)
@@ -234,7 +234,7 @@ def test_batches_that_accumulate_pick_each_for_themselves(make_batch: Callable[.
     report = distiller.step(batches, selection)
     assert report.loss.item() == pytest.approx(sum(one.item() for one in losses) / 2, rel=1e-6)
     assert [len(ids) for ids in asked(distiller)] == [3, 3]
-    assert distiller.ledger.steps == 1
+    assert distiller.costs.steps == 1
 
 
 def test_a_thinned_batch_is_the_plain_step_on_what_is_kept(make_batch: Callable[..., Batch]) -> None:
@@ -248,7 +248,7 @@ def test_a_thinned_batch_is_the_plain_step_on_what_is_kept(make_batch: Callable[
     assert torch.equal(weights(thinned), weights(alone))
     assert asked(thinned) == [[batch.ids[row].item() for row in rows]]
     scoring = thinned.meter(OutputRequest(logits=True)).forward(*batch.shape)
-    assert thinned.ledger.flops["student"] - alone.ledger.flops["student"] == scoring
+    assert thinned.costs.flops["student"] - alone.costs.flops["student"] == scoring
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.1])
@@ -263,14 +263,14 @@ def test_price_and_accounts_are_the_closed_forms(make_batch: Callable[..., Batch
     teacher = frozen().price(OutputRequest(logits=True), size, length)
     ran = student + 2 * keep * student if thin else 2 * student
     accounts = {"as_run": ran + keep * teacher, "as_in_paper": student + keep * (teacher + student)}
-    ledger = distiller.ledger
-    assert ledger.accounts == pytest.approx({name: 2 * value for name, value in accounts.items()}, rel=1e-9)
+    costs = distiller.costs
+    assert costs.accounts == pytest.approx({name: 2 * value for name, value in accounts.items()}, rel=1e-9)
     # elsewhere backward counts as two forward passes
     price = student + 3 * keep * student + keep * teacher if thin else 3 * student + keep * teacher
     chosen = list(distiller.knowledge.values())
     assert distiller.price(chosen, size, length) == pytest.approx(price, rel=1e-9)
     assert distiller.price(chosen, size, length, whole=True) == pytest.approx(3 * student + teacher, rel=1e-9)
-    assert ledger.flops["student"] + ledger.flops["teacher"] == pytest.approx(2 * price, rel=1e-9)
+    assert costs.flops["student"] + costs.flops["teacher"] == pytest.approx(2 * price, rel=1e-9)
 
 
 def test_accounts_know_labels_alone_shorter_picks_and_both_kinds_at_once(make_batch: Callable[..., Batch]) -> None:
@@ -279,16 +279,16 @@ def test_accounts_know_labels_alone_shorter_picks_and_both_kinds_at_once(make_ba
     whole = student.forward(6, 7)
     alone = make(weighting=PickedRows(Pick("margin", 0.5)))
     alone.step([make_batch(LENGTHS)], Selection())
-    assert alone.ledger.accounts == {"as_run": 2 * whole, "as_in_paper": 2 * whole}
+    assert alone.costs.accounts == {"as_run": 2 * whole, "as_in_paper": 2 * whole}
     some = make(("logits", "logits-mse"), weighting=Chosen({"logits": [1, 2], "logits-mse": [1, 4]}))
     some.step([make_batch(LENGTHS)], Selection.of("logits", "logits-mse"))
     taught = frozen().price(logits, 2, 5) + frozen().price(logits, 2, 4)
-    assert some.ledger.accounts == {"as_run": 2 * whole + taught, "as_in_paper": whole + student.forward(3, 5) + taught}
+    assert some.costs.accounts == {"as_run": 2 * whole + taught, "as_in_paper": whole + student.forward(3, 5) + taught}
     both = make(("logits",), thin=Pick("margin", 0.5), weighting=PickedRows(Pick("entropy", 0.5)))
     both.step([make_batch((7,) * 8)], Selection.of("logits"))
     whole, half, quarter = (student.forward(size, 7) for size in (8, 4, 2))
     taught = frozen().price(logits, 2, 7)
-    assert both.ledger.accounts == {"as_run": whole + 2 * half + taught, "as_in_paper": whole + quarter + taught}
+    assert both.costs.accounts == {"as_run": whole + 2 * half + taught, "as_in_paper": whole + quarter + taught}
 
 
 def distillation(make_weighting: Callable[[], Weighting] | None, **changes: Any) -> Distillation:
@@ -326,9 +326,9 @@ def test_a_training_goes_on_where_it_was(
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     resumed.advance(selection, 4)
     assert torch.equal(weights(straight), weights(resumed))
-    assert resumed.costs.price == straight.costs.price
-    assert resumed.ledger.accounts == straight.ledger.accounts
-    assert resumed.ledger.teacher_queries == straight.ledger.teacher_queries
+    assert resumed.counts.price == straight.counts.price
+    assert resumed.costs.accounts == straight.costs.accounts
+    assert resumed.costs.teacher_queries == straight.costs.teacher_queries
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.25])
@@ -351,9 +351,9 @@ def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch:
         3 * student.forward(size, length) + teacher.price(OutputRequest(logits=True), int(keep * size), length)
         for size, length in shapes
     )
-    assert training.costs.price == pytest.approx(expected, rel=1e-9)
+    assert training.counts.price == pytest.approx(expected, rel=1e-9)
     assert training.distiller.picks
-    assert (training.costs.price < training.costs.price_of_all) or keep == 1.0
+    assert (training.counts.price < training.counts.price_of_all) or keep == 1.0
 
 
 def test_a_cohort_refuses() -> None:
@@ -368,6 +368,6 @@ def test_a_cohort_has_both_accounts_too() -> None:
     alone.advance(selection, 2)
     cohort.reset([0, 0])
     cohort.advance([selection] * 2, 2)
-    taught = alone.ledger.flops["teacher"]  # which a cohort asks once for all
-    for name, value in cohort.ledger.accounts.items():
-        assert value - taught == pytest.approx(2 * (alone.ledger.accounts[name] - taught), rel=1e-9)
+    taught = alone.costs.flops["teacher"]  # which a cohort asks once for all
+    for name, value in cohort.costs.accounts.items():
+        assert value - taught == pytest.approx(2 * (alone.costs.accounts[name] - taught), rel=1e-9)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AlbertConfig
 
-from ackd import ledger as ledger_module
+from ackd import costs as ledger_module
 from ackd import models
+from ackd.costs import PARTS, CostTracker
 from ackd.envs.make import tiny
-from ackd.ledger import PARTS, Ledger
 from ackd.models import Cost, Meter, Model, cost
 from ackd.models.cost import LENGTHS
 from ackd.training.budget import type_prices
@@ -79,35 +79,35 @@ class Times:
 
 
 def test_time_inside_a_part_belongs_to_the_part_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, ledger = Times(), Ledger()
+    clock, costs = Times(), CostTracker()
     monkeypatch.setattr(ledger_module, "time", clock)
-    with ledger.timing("cache"):
+    with costs.timing("cache"):
         clock.now += 1
-        with ledger.timing("teacher"):
+        with costs.timing("teacher"):
             clock.now += 10
         clock.now += 2
-    with pytest.raises(KeyError), ledger.timing("knowledge"):
+    with pytest.raises(KeyError), costs.timing("knowledge"):
         raise KeyError(clock.tick(100))
-    assert ledger.seconds == {**dict.fromkeys(PARTS, 0.0), "cache": 3.0, "teacher": 10.0, "knowledge": 100.0}
+    assert costs.seconds == {**dict.fromkeys(PARTS, 0.0), "cache": 3.0, "teacher": 10.0, "knowledge": 100.0}
 
 
 def test_ledgers_add_up_and_survive_json() -> None:
-    ledger = Ledger(steps=2, teacher_queries=16, cached_queries=5, reward_passes=1)
-    ledger.spend("teacher", 7.0)
-    ledger.move("cache", 9.0)
-    ledger.account(5.0, 2.0, picked=1.0)
-    ledger.account(3.0, 2.0, scored=10.0)
-    again = Ledger(**json.loads(json.dumps(ledger.as_dict())))
-    assert again == ledger
-    again.add(ledger)
+    costs = CostTracker(steps=2, teacher_queries=16, cached_queries=5, reward_passes=1)
+    costs.spend("teacher", 7.0)
+    costs.move("cache", 9.0)
+    costs.account(5.0, 2.0, picked=1.0)
+    costs.account(3.0, 2.0, scored=10.0)
+    again = CostTracker(**json.loads(json.dumps(costs.as_dict())))
+    assert again == costs
+    again.add(costs)
     assert (again.steps, again.teacher_queries, again.cached_queries, again.reward_passes) == (4, 32, 10, 2)
     assert again.flops["teacher"] == 14.0
     assert again.bytes["cache"] == 18.0
-    assert ledger.accounts == {"as_run": 10 + 2 + 10 + 6 + 2, "as_in_paper": 5 + 1 + 2 + 10 + 3 + 2}
+    assert costs.accounts == {"as_run": 10 + 2 + 10 + 6 + 2, "as_in_paper": 5 + 1 + 2 + 10 + 3 + 2}
     assert again.accounts == {"as_run": 60.0, "as_in_paper": 46.0}
     assert again.share(4).accounts == {"as_run": 15.0, "as_in_paper": 11.5}
-    old = {name: value for name, value in ledger.as_dict().items() if name != "accounts"}
-    assert Ledger(**old).accounts == {"as_run": 0.0, "as_in_paper": 0.0}
+    old = {name: value for name, value in costs.as_dict().items() if name != "accounts"}
+    assert CostTracker(**old).accounts == {"as_run": 0.0, "as_in_paper": 0.0}
 
 
 TYPES = ("logits", "embeddings", "hidden", "attention")
@@ -169,14 +169,14 @@ def test_a_runs_figures_are_those_of_its_batches(monkeypatch: pytest.MonkeyPatch
             queries += size * bool(chosen)
             price += whole + answer + losses
             price_of_all += whole + teacher.forward(size, length) + 3 * projected
-    ledger = distillation.ledger
-    assert {part: ledger.flops[part] for part in flops} == pytest.approx(flops, rel=1e-12)
-    assert ledger.bytes["teacher"] == moved
-    assert ledger.teacher_queries == queries
-    assert ledger.steps == 10
-    assert distillation.costs.price == pytest.approx(price, rel=1e-12)
-    assert distillation.costs.price_of_all == pytest.approx(price_of_all, rel=1e-12)
-    assert ledger.flops["reward"] == ledger.flops["report"] == ledger.flops["cache"] == 0
+    costs = distillation.costs
+    assert {part: costs.flops[part] for part in flops} == pytest.approx(flops, rel=1e-12)
+    assert costs.bytes["teacher"] == moved
+    assert costs.teacher_queries == queries
+    assert costs.steps == 10
+    assert distillation.counts.price == pytest.approx(price, rel=1e-12)
+    assert distillation.counts.price_of_all == pytest.approx(price_of_all, rel=1e-12)
+    assert costs.flops["reward"] == costs.flops["report"] == costs.flops["cache"] == 0
 
 
 def test_the_price_of_each_type_is_a_share_of_the_price_of_all() -> None:
@@ -204,14 +204,14 @@ def test_a_pass_over_a_split_is_on_the_bill_of_its_part() -> None:
         bert(2, 8, classes=2).forward(len(group), int(split.lengths[group].max())) for group in split.by_length(32)
     )
     distillation.measure_teacher(split, "reward")  # the teacher's own pass is nobody's choice
-    before = distillation.ledger.flops["reward"]
+    before = distillation.costs.flops["reward"]
     distillation.measure(split, "reward")
-    assert distillation.ledger.flops["reward"] - before == pytest.approx(expected, rel=1e-12)
-    assert distillation.ledger.reward_passes == 1
+    assert distillation.costs.flops["reward"] - before == pytest.approx(expected, rel=1e-12)
+    assert distillation.costs.reward_passes == 1
     distillation.measure(split, "validation")
-    assert distillation.ledger.flops["report"] >= expected
-    assert distillation.ledger.reward_passes == 1
-    assert distillation.ledger.flops["student"] == distillation.ledger.flops["teacher"] == 0
+    assert distillation.costs.flops["report"] >= expected
+    assert distillation.costs.reward_passes == 1
+    assert distillation.costs.flops["student"] == distillation.costs.flops["teacher"] == 0
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ackd.costs import CostTracker
 from ackd.distributed.process_group import Group
-from ackd.ledger import Ledger
 from ackd.training.distiller import Distiller
 from ackd.types import Batch, Selection
 
 
-class Costs:
+class Counts:
     """The plain numbers of a training, of one student or of several side by side.
 
     Args:
@@ -22,10 +22,10 @@ class Costs:
         listed: whether `counters` has lists of what each student has, or else what the only one has.
     """
 
-    def __init__(self, seeds: Sequence[int], spent: Ledger, *, listed: bool) -> None:
+    def __init__(self, seeds: Sequence[int], spent: CostTracker, *, listed: bool) -> None:
         self.seeds, self.steps_done, self.listed = tuple(seeds), 0, listed
-        self.ledger = Ledger()
-        self.ledger.add(spent)
+        self.costs = CostTracker()
+        self.costs.add(spent)
         self.prices = [0.0] * len(seeds)  # FLOPs of what each student's selections transferred, all answers computed
         self.price_of_all = 0.0  # and of transferring everything, for one student
         self._shown: float | None = None  # when an agent was handed what it decides from
@@ -56,24 +56,24 @@ class Costs:
     def decided(self, flops: float = 0.0) -> None:
         """An agent has decided, or learned, with so many FLOPs."""
         if self._shown is not None:
-            self.ledger.seconds["agent"] += time.perf_counter() - self._shown
+            self.costs.seconds["agent"] += time.perf_counter() - self._shown
             self._shown = None
-        self.ledger.spend("agent", flops)
+        self.costs.spend("agent", flops)
 
     def settle(self, group: Group) -> None:
         """Adds what the other processes counted to the counts of the first one."""
-        counted = group.gather((self.ledger, self.prices, self.price_of_all))
+        counted = group.gather((self.costs, self.prices, self.price_of_all))
         if group.rank:
             self.clear()
             return
-        for ledger, prices, price_of_all in counted[1:]:
-            self.ledger.add(replace(ledger, steps=0, reward_passes=0.0))  # these they take together
+        for costs, prices, price_of_all in counted[1:]:
+            self.costs.add(replace(costs, steps=0, reward_passes=0.0))  # these they take together
             self.prices = [mine + theirs for mine, theirs in zip(self.prices, prices, strict=True)]
             self.price_of_all += price_of_all
 
     def clear(self) -> None:
         """Counts anew, but for the steps."""
-        vars(self.ledger).update(vars(Ledger()))
+        vars(self.costs).update(vars(CostTracker()))
         self.prices, self.price_of_all = [0.0] * len(self.prices), 0.0
 
     def counters(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Costs:
         own = {"seeds": list(self.seeds), "prices": list(self.prices)}
         if not self.listed:
             own = {"seed": self.seeds[0], "price": self.prices[0]}
-        rest = {"steps_done": self.steps_done, "price_of_all": self.price_of_all, "ledger": self.ledger.as_dict()}
+        rest = {"steps_done": self.steps_done, "price_of_all": self.price_of_all, "ledger": self.costs.as_dict()}
         return own | rest
 
     def load_counters(self, counters: dict[str, Any], steps: int) -> None:
@@ -97,6 +97,6 @@ class Costs:
             raise ValueError(f"it has counted for other students than these {len(self.seeds)}")
         if not 0 <= counters["steps_done"] <= steps:
             raise ValueError(f"it has taken {counters['steps_done']} of {steps} steps")
-        vars(self.ledger).update(vars(Ledger(**counters["ledger"])))
+        vars(self.costs).update(vars(CostTracker(**counters["ledger"])))
         self.seeds, self.steps_done = tuple(seeds), counters["steps_done"]
         self.prices, self.price_of_all = list(prices), counters["price_of_all"]

@@ -13,7 +13,7 @@ ACCOUNTS = ("as_run", "as_in_paper")
 
 
 @dataclass
-class Ledger:
+class CostTracker:
     """FLOPs, seconds and bytes by part, and how often the teacher and the reward split were used.
 
     `student` is forward, backward and optimizer; `teacher` the answers that were computed, and `cache` those that were
@@ -76,10 +76,10 @@ class Ledger:
         self.accounts["as_in_paper"] += (scored or forward) + (forward if picked is None else picked) + taught
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for `ledger.json`."""
+        """Plain numbers, for `costs.json`."""
         return asdict(self)
 
-    def add(self, other: Ledger) -> None:
+    def add(self, other: CostTracker) -> None:
         """Takes over what another ledger counted."""
         for part in PARTS:
             self.flops[part] += other.flops[part]
@@ -92,7 +92,7 @@ class Ledger:
         self.cached_queries += other.cached_queries
         self.reward_passes += other.reward_passes
 
-    def share(self, of: int) -> Ledger:
+    def share(self, of: int) -> CostTracker:
         """One of so many equal parts of what was counted; counts are rounded."""
         flops, seconds, sizes, accounts = (
             {part: value / of for part, value in column.items()}
@@ -101,4 +101,4 @@ class Ledger:
         steps, queries, cached = (
             round(count / of) for count in (self.steps, self.teacher_queries, self.cached_queries)
         )
-        return Ledger(flops, seconds, sizes, steps, queries, cached, self.reward_passes / of, accounts)
+        return CostTracker(flops, seconds, sizes, steps, queries, cached, self.reward_passes / of, accounts)
