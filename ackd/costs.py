@@ -44,7 +44,7 @@ class CostTracker:
             inside = sum(self.seconds.values()) - counted
             self.seconds[part] += time.perf_counter() - start - inside
 
-    def spend(self, part: str, flops: float) -> None:
+    def add_flops(self, part: str, flops: float) -> None:
         """Adds FLOPs to a part."""
         self.flops[part] += flops
 

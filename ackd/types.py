@@ -321,7 +321,7 @@ class Teacher(Protocol):
         """The outputs asked for, without gradient; `costs` is told what that took."""
         ...
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer that is computed, for a padded batch."""
         ...
 

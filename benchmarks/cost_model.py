@@ -102,8 +102,8 @@ class Work:
         if cached:
             step["cache"] = answers
         else:
-            step["teacher"] = sum(teacher.price(needs, size, length) for teacher, needs in asked)
-        taught = sum(teacher.price(OutputRequest(logits=True), 1, length) for teacher in distillation.teachers)
+            step["teacher"] = sum(teacher.flops(needs, size, length) for teacher, needs in asked)
+        taught = sum(teacher.flops(OutputRequest(logits=True), 1, length) for teacher in distillation.teachers)
         return cls(step, whole.forward(1, length), taught)
 
 

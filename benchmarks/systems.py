@@ -196,9 +196,9 @@ class Mistaken:
         logits[rows, first], logits[rows, second] = answer.logits[rows, second], answer.logits[rows, first]
         return Outputs(torch.where(wrong[:, None], logits, answer.logits))
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """The teacher's."""
-        return self.teacher.price(needs, size, length)
+        return self.teacher.flops(needs, size, length)
 
 
 REVISION = {

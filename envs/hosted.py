@@ -154,7 +154,7 @@ class Hosted:
             for place, one in enumerate(state):
                 self._venv.env_method("load_state_dict", one, indices=[place])
 
-    def spend(self, flops: float) -> None:
+    def add_flops(self, flops: float) -> None:
         """From now on the agent spends so much on a decision."""
         assert self._watch is not None
         self._watch.agent_flops = flops

@@ -176,7 +176,7 @@ class RemoteVecEnv(VecEnv):
     @agent_flops.setter
     def agent_flops(self, flops: float) -> None:
         self._flops = flops
-        self._ask_all("spend", flops)
+        self._ask_all("add_flops", flops)
 
     @property
     def costs(self) -> CostTracker:

@@ -93,7 +93,7 @@ def test_time_inside_a_part_belongs_to_the_part_inside(monkeypatch: pytest.Monke
 
 def test_ledgers_add_up_and_survive_json() -> None:
     costs = CostTracker(steps=2, teacher_queries=16, cached_queries=5, reward_passes=1)
-    costs.spend("teacher", 7.0)
+    costs.add_flops("teacher", 7.0)
     costs.move("cache", 9.0)
     costs.account(5.0, 2.0, picked=1.0)
     costs.account(3.0, 2.0, scored=10.0)

@@ -30,5 +30,5 @@ class Watched:
         self.needs.append(needs)
         return self.teacher(batch, needs, costs)
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
-        return self.teacher.price(needs, size, length)
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
+        return self.teacher.flops(needs, size, length)

@@ -52,7 +52,7 @@ def _check_head(given: object, who: str) -> None:
 
 
 def _answers(one: object) -> bool:
-    return callable(one) and all(hasattr(one, name) for name in ("shape", "fingerprint", "price"))
+    return callable(one) and all(hasattr(one, name) for name in ("shape", "fingerprint", "flops"))
 
 
 def shown(source: object) -> str:

@@ -104,7 +104,7 @@ def score(
         for start in range(0, len(split), BLOCK):
             stop = min(start + BLOCK, len(split))
             groups = _groups(split, start, stop, batch_size)
-            flops += sum(model.price(OutputRequest(logits=True), len(group), _inputs(split, group)) for group in groups)
+            flops += sum(model.flops(OutputRequest(logits=True), len(group), _inputs(split, group)) for group in groups)
             if start >= whole:
                 values = np.empty(stop - start, FLOAT)
                 for group in groups:

@@ -117,7 +117,7 @@ def write(
         for start in range(0, len(lengths), BLOCK):
             block = range(start, min(start + BLOCK, len(lengths)))
             groups = _groups(block, lengths, how.batch_size)
-            price = (teacher.price(OutputRequest(logits=True), len(one), int(lengths[one].max()) - 1) for one in groups)
+            price = (teacher.flops(OutputRequest(logits=True), len(one), int(lengths[one].max()) - 1) for one in groups)
             flops += sum(price)
             if start >= whole:
                 written: dict[int, Tokens] = {}

@@ -19,7 +19,7 @@ from ackd.envs.recorder import Note, Tape
 from ackd.envs.recording import Recording
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.options import EvaluationConfig
-from ackd.experiments.policies import PRESET, SEARCHED, Arm, arm, called, of_object, prepared, price, published
+from ackd.experiments.policies import PRESET, SEARCHED, Arm, arm, called, of_object, prepared, published, step_flops
 from ackd.experiments.results import episode_result
 from ackd.runs.folder import group_folder
 from ackd.training.identity import check_identity, identity
@@ -126,7 +126,7 @@ class Cells:
             if method:
                 ours, theirs = self.env(task), prepared(published(method), {**given, "flops_budget": None})
                 if ours.flops_budget is not None:  # as many FLOPs as everybody's, whatever the method can transfer
-                    share = ours.flops_budget * price(ours) / price(theirs)
+                    share = ours.flops_budget * step_flops(ours) / step_flops(theirs)
                     theirs = theirs.variant(flops_budget=min(share, 1.0))
                 self._envs[task, method] = theirs
             else:
@@ -191,7 +191,7 @@ class Cells:
         # what a part of the reward split says is another measure, not to be set beside the others'
         own = {"task": job.task, **({} if env.reward_share == 1 else {"reward": None})}
         if one.method:  # its shares are of a whole of its own, and so is what it earns
-            whole = price(self.env(job.task)) / price(env)
+            whole = step_flops(self.env(job.task)) / step_flops(env)
             own |= {"reward": None, "flops_share": row["flops_share"] / whole}
         if journal is not None:
             journal.finish()

@@ -246,11 +246,11 @@ def prepared(one: Arm, given: Mapping[str, Any]) -> DistillationEnv:
     return env
 
 
-def price(env: DistillationEnv) -> float:
+def step_flops(env: DistillationEnv) -> float:
     """FLOPs of a step that transfers everything an environment's policies can select from, of a batch of mean length.
 
     Shares of it are what `flops_share` says, and those of a method with other losses are of another whole.
     """
     one = env.distillation
     everything = list(one.distiller.knowledge.values())
-    return one.distiller.price(everything, one.batch_size, round(float(one.task.train.lengths.mean())), whole=True)
+    return one.distiller.flops(everything, one.batch_size, round(float(one.task.train.lengths.mean())), whole=True)

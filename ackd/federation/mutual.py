@@ -56,12 +56,12 @@ class Peer:
             model.train(self.dropout)
         with costs.timing("teacher"), torch.no_grad(), computing(self.training.precision, self.training.device):
             outputs = run(model, batch, needs)
-        costs.spend("teacher", self.price(needs, *batch.shape))
+        costs.add_flops("teacher", self.flops(needs, *batch.shape))
         costs.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
         costs.teacher_queries += size
         return outputs
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a padded batch."""
         if self._meter is None:
             self._meter = Meter(self.training.student.model)

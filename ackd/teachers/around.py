@@ -21,9 +21,9 @@ class Around:
         """The inner teacher's sizes."""
         return self.inner.shape
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of the inner teacher's answer."""
-        return self.inner.price(needs, size, length)
+        return self.inner.flops(needs, size, length)
 
     def drain(self, costs: CostTracker) -> None:
         """Ends what is still on its way behind the answers; these have been read from the device, so it has come."""

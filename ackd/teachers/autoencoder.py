@@ -212,7 +212,7 @@ def soft_labels(
         with torch.no_grad(), counter:
             similarities = similarity([autoencoder.codes(inputs(places)) for places in drawn])
     if costs is not None:
-        costs.spend("teacher", spent + counter.get_total_flops())
+        costs.add_flops("teacher", spent + counter.get_total_flops())
     more = least_boost(similarities) if boost is None else boost
     scores = similarities + more * torch.eye(classes, dtype=torch.float64)
     return LabelTeacher((scores / temperature).log_softmax(1))

@@ -67,7 +67,7 @@ class LabelTeacher:
         costs.teacher_queries += len(logits)
         return Outputs(logits)
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """0: an answer is looked up."""
         return 0.0
 

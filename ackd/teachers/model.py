@@ -51,11 +51,11 @@ class ModelTeacher:
         # not inference_mode: its tensors cannot be saved for the student's backward pass
         with costs.timing("teacher"), torch.no_grad(), computing(self.precision, self.model.device):
             outputs = run(self.model, batch, needs)
-        costs.spend("teacher", self.price(needs, size, length))
+        costs.add_flops("teacher", self.flops(needs, size, length))
         costs.move("teacher", sum(outputs[field].nbytes for field in needs.fields))
         costs.teacher_queries += size
         return outputs
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a padded batch."""
         return self._meter(needs).forward(size, length)

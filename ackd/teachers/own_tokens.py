@@ -35,6 +35,6 @@ class OwnTokens:
         """The outputs asked for, of the batch in the model's own tokens."""
         return self.model(batch.others[self.tokens], needs, costs)
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of one answer, for a batch that is padded to `length` of the student's tokens."""
-        return self.model.price(needs, size, max(round(self.longer * length), 1))
+        return self.model.flops(needs, size, max(round(self.longer * length), 1))

@@ -56,10 +56,10 @@ class Partitioned(Around):
         """Both models' and what is compared."""
         return f"{self.inner.fingerprint}-partitioned-{self.by}-{self.initial.fingerprint}"
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         """FLOPs of the teacher's answer, and of the initial student's where it is asked for logits."""
-        price = self.inner.price(needs, size, length)
-        return price + self.initial.price(OutputRequest(logits=True), size, length) if needs.logits else price
+        price = self.inner.flops(needs, size, length)
+        return price + self.initial.flops(OutputRequest(logits=True), size, length) if needs.logits else price
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         """The outputs asked for; logits from whoever is the better one on each example."""

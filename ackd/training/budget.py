@@ -34,7 +34,7 @@ def afford(training: Distillation, chosen: Selection, flops: float | None, seed:
     steps, spent, tokens = 0, 0.0, 0
     while flops is not None or steps < training.steps:
         batches = [order.next() for _ in range(training.accumulate)]
-        cost = sum(training.distiller.price(terms, len(batch), int(lengths[batch].max())) for batch in batches)
+        cost = sum(training.distiller.flops(terms, len(batch), int(lengths[batch].max())) for batch in batches)
         if flops is not None and spent + cost > flops:
             break
         tokens += sum(int(train.predicted[batch].sum()) for batch in batches)
@@ -49,9 +49,9 @@ def type_prices(training: Distillation) -> dict[str, float]:
     step = training.distiller
     shape = (training.batch_size, round(float(training.task.train.lengths.mean())))
     everything = list(step.knowledge.values())
-    price_of_all = step.price(everything, *shape, whole=True)
-    alone = {LABELS: step.price([], *shape) / price_of_all}
-    return alone | {one.name: step.price([one], *shape) / price_of_all for one in everything}
+    price_of_all = step.flops(everything, *shape, whole=True)
+    alone = {LABELS: step.flops([], *shape) / price_of_all}
+    return alone | {one.name: step.flops([one], *shape) / price_of_all for one in everything}
 
 
 class Allowance:
@@ -61,7 +61,7 @@ class Allowance:
 
         spent + sum_{t < n} price_t(s) + sum_{t >= n} price_t(labels) <= share * sum_t price_t(everything)
 
-    where t counts the run's steps, the price is that of `Distiller.price`, and the first two sums begin at the present
+    where t counts the run's steps, the price is that of `Distiller.flops`, and the first two sums begin at the present
     step. The batches that are to come follow from the seed, so all of it is known ahead: a run never spends more than
     its share, and one that always selects more than it may ends less than one step short of it.
 
@@ -125,7 +125,7 @@ class Allowance:
             for rank in range(training.group.size):
                 size = len(range(rank, training.batch_size, training.group.size))
                 lengths, places = np.unique(self._lengths[..., rank], return_inverse=True)
-                each = [distiller.price(terms, size, int(length), whole=names is None) for length in lengths]
+                each = [distiller.flops(terms, size, int(length), whole=names is None) for length in lengths]
                 prices += np.array(each)[places.reshape(training.steps, -1)].sum(1)
             self._known[names] = prices
         return self._known[names]

@@ -46,7 +46,7 @@ class Counts:
     def _price(self, step: Distiller, names: tuple[str, ...] | None, shape: tuple[int, int]) -> float:
         if (names, shape) not in self._known:
             chosen = [step.knowledge[name] for name in (step.knowledge if names is None else names)]
-            self._known[names, shape] = step.price(chosen, *shape, whole=names is None)
+            self._known[names, shape] = step.flops(chosen, *shape, whole=names is None)
         return self._known[names, shape]
 
     def shown(self, ago: float = 0.0) -> None:
@@ -58,7 +58,7 @@ class Counts:
         if self._shown is not None:
             self.costs.seconds["agent"] += time.perf_counter() - self._shown
             self._shown = None
-        self.costs.spend("agent", flops)
+        self.costs.add_flops("agent", flops)
 
     def settle(self, group: Group) -> None:
         """Adds what the other processes counted to the counts of the first one."""

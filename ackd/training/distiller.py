@@ -126,7 +126,7 @@ class Distiller:
             needs = self._read(chosen)
             passes = self.meter(needs)
             forward = size * passes.forward(*batch.shape)
-            self.costs.spend("student", scored + 3 * forward)
+            self.costs.add_flops("student", scored + 3 * forward)
             with self.costs.timing("student"):
                 outputs = self.student.forward(batch, needs)
                 label_losses, sure, right = self.student.each(_judged, outputs, batch.labels)
@@ -145,7 +145,7 @@ class Distiller:
         if self._compass is not None and self._comparing:
             self._comparing = False
             with self.costs.timing("probe"):
-                self.costs.spend("probe", self._compass.flops(chosen, *batch.shape))
+                self.costs.add_flops("probe", self._compass.flops(chosen, *batch.shape))
                 self._pulls = self._compass(chosen, parts)
         with self.costs.timing("student"):
             self.student.meets(parts, mixture)
@@ -165,7 +165,7 @@ class Distiller:
             listed = None if places is None else places.tolist()
             there = batch if listed is None else batch.rows(listed)
             picked.update(range(batch.shape[0]) if listed is None else listed)
-            self.costs.spend("knowledge", self.student.size * sum(one.flops(*there.shape) for one in terms))
+            self.costs.add_flops("knowledge", self.student.size * sum(one.flops(*there.shape) for one in terms))
             mine = outputs if places is None else outputs.rows(places, there.shape[1])
             theirs = {m: self.teachers[m](there, asked, self.costs) for m, asked in self.asked(terms).items()}
             with self.costs.timing("knowledge"):
@@ -204,7 +204,7 @@ class Distiller:
                     if bad.any():
                         raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
-    def price(self, chosen: Sequence[Knowledge], size: int, length: int, *, whole: bool = False) -> float:
+    def flops(self, chosen: Sequence[Knowledge], size: int, length: int, *, whole: bool = False) -> float:
         """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache.
 
         With `whole`, as if every example were learned from and asked about.
@@ -218,7 +218,7 @@ class Distiller:
         teachers = losses = 0.0
         for count in {counts.get(one.name, size) for one in chosen} - {0}:
             terms = [one for one in chosen if counts.get(one.name, size) == count]
-            teachers += sum(self.teachers[m].price(asked, count, length) for m, asked in self.asked(terms).items())
+            teachers += sum(self.teachers[m].flops(asked, count, length) for m, asked in self.asked(terms).items())
             losses += sum(one.flops(count, length) for one in terms)
         # backward counts as two forward passes
         return scored + 3 * self.meter(needs).forward(size, length) + teachers + losses

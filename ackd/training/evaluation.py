@@ -90,7 +90,7 @@ class Evaluator:
     def answers(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
         """What somebody answers to a split, as `measuring.answers` has it; what that costs goes to `part`."""
         found, flops = self._answers(ask, split)
-        self.costs.spend(part, flops)
+        self.costs.add_flops(part, flops)
         return found
 
     def represent(self, batch: Batch, teacher: Teacher) -> tuple[list[float], list[float]]:
@@ -128,7 +128,7 @@ class Evaluator:
             theirs = self._teacher_answers(task.reward, "reward", "probe")
             if self.student.group.rank:  # the first one has all of their answers
                 return None
-            self.costs.spend("probe", fit_flops(*seen.shape))
+            self.costs.add_flops("probe", fit_flops(*seen.shape))
             classes = theirs.shape[1]
             return Facts(
                 agreement(theirs, task.reward.labels),
@@ -157,13 +157,13 @@ class Evaluator:
             assert self.reference is not None
             known[key], flops = self._answers(self.reference, split)
             if part or name != "reward":
-                self.costs.spend(part or "report", flops)
+                self.costs.add_flops(part or "report", flops)
             elif not self.remembered.counted:
-                self.costs.spend("reward", flops)
+                self.costs.add_flops("reward", flops)
         return known[key]
 
     def _ask(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        costs.spend("student", self.student.size * self.meter(needs).forward(*batch.shape))
+        costs.add_flops("student", self.student.size * self.meter(needs).forward(*batch.shape))
         with computing(self.precision, self.device):
             return self.student.forward(batch, needs)
 

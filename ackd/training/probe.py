@@ -46,7 +46,7 @@ def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
     (field,) = needs.fields
 
     def ask(batch: Batch, _: OutputRequest, costs: CostTracker) -> Outputs:
-        costs.spend("student", meter(needs).forward(*batch.shape))
+        costs.add_flops("student", meter(needs).forward(*batch.shape))
         with computing(precision, batch.mask.device):
             states = wide(run(model, batch, needs)[field])
         mask = batch.mask[..., None]

@@ -139,7 +139,7 @@ class MtkdRl(Weighting):
         state = torch.cat([seen.errors, *gaps, seen.teachers.flatten(1), *vectors], 1)
         with torch.no_grad():
             weights = self.network(state)
-        answers.costs.spend("agent", self.network.flops(len(state)))
+        answers.costs.add_flops("agent", self.network.flops(len(state)))
         counting = torch.ones_like(weights) if warming else weights
         lost = seen.error + (counting[:, 0] * seen.gaps).sum(1)
         if features:
@@ -153,7 +153,7 @@ class MtkdRl(Weighting):
         ours, theirs = one.pairs[-1]
         mine = answers.student.hidden[ours][:, 0].detach()
         mine = (mine if seen.rows is None else mine[seen.rows]).float()
-        answers.costs.spend("agent", one.flops(len(mine), 1) / 3)  # without the backward pass
+        answers.costs.add_flops("agent", one.flops(len(mine), 1) / 3)  # without the backward pass
         with torch.no_grad():
             return F.cosine_similarity(one.projection(mine), answers.teachers[one.name].hidden[theirs][:, 0].float())
 
@@ -162,7 +162,7 @@ class MtkdRl(Weighting):
         device = answers.batch.labels.device  # what waits may have been saved elsewhere
         for state, reward in self._phase:
             self.network.learn(blended_loss(self.network(state.to(device)), reward.to(device)))
-            answers.costs.spend("agent", 3 * self.network.flops(len(state)))
+            answers.costs.add_flops("agent", 3 * self.network.flops(len(state)))
         self._phase.clear()
 
     def state_dict(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class RlKd(Weighting):
         state = torch.cat([example, seen.teachers.softmax(-1).flatten(1), seen.errors], 1)
         with torch.no_grad():
             chance = self.network(state).sigmoid()
-        answers.costs.spend("agent", self.network.flops(len(state)))
+        answers.costs.add_flops("agent", self.network.flops(len(state)))
         draw = torch.rand(chance.shape, generator=self._generator).to(chance.device)
         chosen = (draw < chance).float()
         weights = self._shares(chosen)
@@ -196,7 +196,7 @@ class RlKd(Weighting):
         self._baseline = KEPT * before.to(mean) + (1 - KEPT) * mean
         earned = rewards - before.to(mean) if self.rewarding.baseline else rewards
         self.network.learn(-(log_chance(self.network(states), draws) * earned).mean())
-        costs.spend("agent", 3 * self.network.flops(len(states)))
+        costs.add_flops("agent", 3 * self.network.flops(len(states)))
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer, generator, and the draws that wait for their reward."""

@@ -244,7 +244,7 @@ class Poisoned:
 
     def __init__(self) -> None:
         (self.inner,) = tiny().distillation.teachers
-        self.shape, self.fingerprint, self.price = self.inner.shape, "poisoned", self.inner.price
+        self.shape, self.fingerprint, self.flops = self.inner.shape, "poisoned", self.inner.flops
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: Any) -> Outputs:
         answer = self.inner(batch, needs, costs)

@@ -328,7 +328,7 @@ class Grudging:
 
     def __init__(self, refusing: bool) -> None:
         (self.inner,) = tiny().distillation.teachers
-        self.shape, self.fingerprint, self.price = self.inner.shape, self.inner.fingerprint, self.inner.price
+        self.shape, self.fingerprint, self.flops = self.inner.shape, self.inner.fingerprint, self.inner.flops
         self.left = 3 if refusing else 1000
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:

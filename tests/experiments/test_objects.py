@@ -191,8 +191,8 @@ class Wrapped:
         self.asked += batch.shape[0]
         return self.model(batch, needs, costs)
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
-        return self.model.price(needs, size, length)
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
+        return self.model.flops(needs, size, length)
 
 
 def test_a_teacher_of_ones_own_answers(teacher: Path, data: DatasetDict, tmp_path: Path) -> None:

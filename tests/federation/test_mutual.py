@@ -122,7 +122,7 @@ def test_a_peer_answers_as_it_now_is(task: Task) -> None:
     assert peer.fingerprint != name
     assert peer.shape == models.shape_of(first.student.model)
     assert costs.teacher_queries == 4
-    assert costs.flops["teacher"] == peer.price(needs, *batch.shape) > 0
+    assert costs.flops["teacher"] == peer.flops(needs, *batch.shape) > 0
 
 
 @pytest.mark.parametrize("dropout", [True, False])

@@ -433,7 +433,7 @@ def _read_seen(folder: Path) -> None:
 def _price(config: str, teacher: ModelTeacher) -> float:
     """What an answer costs; counted once for each configuration, since that is all it depends on."""
     if config not in _prices:
-        _prices[config] = teacher.price(OutputRequest(logits=True), 2, 8)
+        _prices[config] = teacher.flops(OutputRequest(logits=True), 2, 8)
     return _prices[config]
 
 

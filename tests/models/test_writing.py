@@ -166,7 +166,7 @@ def test_a_part_has_the_chunks_that_the_whole_has(teacher: ModelTeacher, corpus:
 def test_the_cost_is_one_pass_over_every_chunk(teacher: ModelTeacher, corpus: Corpus, tmp_path: Path) -> None:
     tmp_path.joinpath("a").mkdir()
     _, flops = corpora.write(teacher, corpus, tmp_path / "a", (0, 6), replace(GREEDY, batch_size=1))
-    assert flops == sum(teacher.price(OutputRequest(logits=True), 1, length - 1) for length in LENGTHS)
+    assert flops == sum(teacher.flops(OutputRequest(logits=True), 1, length - 1) for length in LENGTHS)
 
 
 def test_a_teacher_that_answers_nonsense_is_told(teacher: ModelTeacher, corpus: Corpus, tmp_path: Path) -> None:

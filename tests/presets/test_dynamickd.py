@@ -347,9 +347,9 @@ def test_of_one_example_the_small_teacher_is_not_asked(make_batch: Callable[...,
     chosen = list(system.distiller.knowledge.values())
     parts = (
         3 * system.distiller.meter(OutputRequest(logits=True)).forward(1, 5),
-        system.teachers[1].price(OutputRequest(logits=True), 1, 5),
+        system.teachers[1].flops(OutputRequest(logits=True), 1, 5),
     )
-    assert system.distiller.price(chosen, 1, 5) == sum(parts)
+    assert system.distiller.flops(chosen, 1, 5) == sum(parts)
     assert system.distiller.costs.flops["student"] + system.distiller.costs.flops["teacher"] == sum(parts)
 
 

@@ -253,7 +253,7 @@ def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
     scored, teacher, lengths = distillation.prepared, distillation.teachers[0], distillation.task.train.lengths
     assert scored.teacher_queries == 344
     assert (
-        1.0 <= scored.flops["teacher"] / (344 * teacher.price(OutputRequest(logits=True), 1, int(lengths.mean()))) < 1.5
+        1.0 <= scored.flops["teacher"] / (344 * teacher.flops(OutputRequest(logits=True), 1, int(lengths.mean()))) < 1.5
     )
     for _ in range(2):  # each student's ledger has it
         assert distillation.costs.teacher_queries == 344 + int(0.3 * 344)

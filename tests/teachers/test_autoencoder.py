@@ -183,7 +183,7 @@ def test_answers_are_looked_up_by_label(make_batch: Callable[..., Batch]) -> Non
         assert not answer.logits.requires_grad
     assert costs.flops["teacher"] == 0.0
     assert costs.teacher_queries == 8
-    assert teacher.price(LOGITS, 4, 5) == 0.0
+    assert teacher.flops(LOGITS, 4, 5) == 0.0
     assert teacher.shape.classes == 3
     for needs in (OutputRequest(hidden=frozenset({0})), OutputRequest(logits=True, cls=frozenset({1}))):
         with pytest.raises(InputError, match="soft labels are logits alone"):

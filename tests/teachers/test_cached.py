@@ -57,8 +57,8 @@ class Asked:
     def fingerprint(self) -> str:
         return self.inner.fingerprint
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
-        return self.inner.price(needs, size, length)
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
+        return self.inner.flops(needs, size, length)
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.questions.append((batch.ids.tolist(), batch.shape, needs.fields))
@@ -207,10 +207,10 @@ def test_what_is_partly_cached(teacher: Asked, split: Split, kept: Callable[...,
     assert torch.equal(answer.logits[[0, 2]], first.logits)  # type: ignore[index,arg-type]
     assert (costs.teacher_queries, costs.cached_queries) == (3, 0)
     assert costs.bytes["cache"] == 4 * (2 + 2 * (7 * 7 + 3 * 3 + 12 * 12)) + 4 * 2 * 2  # written, and read
-    assert costs.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12)
+    assert costs.flops["teacher"] == teacher.flops(OutputRequest.of([LOGITS, SCORES]), 3, 12)
     cached(batch, OutputRequest.of([LOGITS, HIDDEN, SCORES]), costs)
     assert teacher.took == [([10], (HIDDEN,))]  # one field of one example, and no layer behind it
-    assert costs.flops["teacher"] == teacher.price(OutputRequest.of([LOGITS, SCORES]), 3, 12) + teacher.price(
+    assert costs.flops["teacher"] == teacher.flops(OutputRequest.of([LOGITS, SCORES]), 3, 12) + teacher.flops(
         OutputRequest.of([HIDDEN]), 1, 3
     )
     assert (costs.teacher_queries, costs.cached_queries) == (4, 2)
@@ -227,7 +227,7 @@ def test_what_is_not_kept_is_asked_live(teacher: Asked, split: Split, kept: Call
     assert (costs.teacher_queries, costs.cached_queries) == (6, 0)
     assert costs.bytes["cache"] == 4 * 2 * 2 + 4 * 2 * 3
     assert costs.bytes["teacher"] == 4 * (3 * 2 + 2 * 3 * 2 * 7 * 7)
-    assert costs.flops["teacher"] == teacher.price(needs, 3, 7) + teacher.price(OutputRequest.of([SCORES]), 3, 7)
+    assert costs.flops["teacher"] == teacher.flops(needs, 3, 7) + teacher.flops(OutputRequest.of([SCORES]), 3, 7)
     cached(batch, OutputRequest.of([SCORES]), costs)
     assert teacher.took == [([30, 10, 30], (SCORES,))]
 
@@ -373,5 +373,5 @@ def test_it_stands_for_the_teacher(teacher: Asked, split: Split, kept: Callable[
     cached = kept(dtype="bfloat16")
     assert cached.shape == teacher.shape
     assert cached.fingerprint != kept(dtype="float16").fingerprint != teacher.fingerprint
-    assert cached.price(OutputRequest(logits=True), 3, 5) == teacher.price(OutputRequest(logits=True), 3, 5) > 0
+    assert cached.flops(OutputRequest(logits=True), 3, 5) == teacher.flops(OutputRequest(logits=True), 3, 5) > 0
     assert uncached(Cached(cached, cached.cache)) is uncached(teacher) is teacher

@@ -38,7 +38,7 @@ class Fixed:
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         return Outputs(self.logits[batch.ids])
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         return float(size)
 
 
@@ -77,7 +77,7 @@ def test_everything_but_logits_passes_through(name: str, teacher: ModelTeacher, 
     assert around.shape == teacher.shape
     assert uncached(around) is uncached(Swapped(around)) is teacher
     hidden = OutputRequest(hidden=frozenset({1}))
-    assert around.price(hidden, 3, 5) == teacher.price(hidden, 3, 5) > 0
+    assert around.flops(hidden, 3, 5) == teacher.flops(hidden, 3, 5) > 0
 
 
 @pytest.mark.parametrize("where", ["wrong", "all"])
@@ -91,7 +91,7 @@ def test_revised_logits_are_those_of_the_formula(where: str, teacher: ModelTeach
         if where == "wrong":
             expected = torch.where((before.argmax(-1) == label)[:, None], p, expected)
         assert torch.allclose(logits(around, asked).double().exp(), expected, atol=1e-6)
-    assert around.price(MORE, 3, 5) == teacher.price(MORE, 3, 5)
+    assert around.flops(MORE, 3, 5) == teacher.flops(MORE, 3, 5)
 
 
 def test_swapped_logits(teacher: ModelTeacher, batch: Batch) -> None:
@@ -176,8 +176,8 @@ def test_partitions_by_the_labels_probability_or_by_confidence(make_batch: Calla
     # the last is a draw, which the initial student keeps
     assert torch.equal(by_label, torch.stack([theirs.logits[0], ours.logits[1], ours.logits[2], ours.logits[3]]))
     assert torch.equal(by_confidence, torch.stack([theirs.logits[0], theirs.logits[1], *ours.logits[2:]]))
-    price = Partitioned(theirs, ours).price(LOGITS, 4, 2)
-    assert price == 2 * theirs.price(LOGITS, 4, 2)
+    price = Partitioned(theirs, ours).flops(LOGITS, 4, 2)
+    assert price == 2 * theirs.flops(LOGITS, 4, 2)
 
 
 def test_partitions_tell_saturated_answers_apart(make_batch: Callable[..., Batch]) -> None:

@@ -69,8 +69,8 @@ class Poisoned:
 
         return Outputs.of({field: poison(field) for field in needs.fields})
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
-        return self.inner.price(needs, size, length)
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
+        return self.inner.flops(needs, size, length)
 
 
 class Late:

@@ -190,7 +190,7 @@ class Counted:
 
     def __init__(self) -> None:
         (self.inner,) = tiny().distillation.teachers
-        self.shape, self.fingerprint, self.price = self.inner.shape, "counted", self.inner.price
+        self.shape, self.fingerprint, self.flops = self.inner.shape, "counted", self.inner.flops
         self.examples = 0
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:

@@ -50,12 +50,12 @@ class Knowing:
         return ModelDims(4, 16, 2, self.classes, 50)
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        costs.spend("teacher", 7.0 * len(batch.ids))
+        costs.add_flops("teacher", 7.0 * len(batch.ids))
         drawn = torch.tensor([np.random.default_rng(int(one)).random() for one in batch.ids])
         said = torch.where(drawn < self.share, batch.labels, (batch.labels + 1) % self.classes)
         return Outputs(logits=self.sure * nn.functional.one_hot(said, self.classes).float())
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         return 7.0 * size
 
 
@@ -259,7 +259,7 @@ def test_what_they_take_is_on_the_bill_once() -> None:
     states = meter(OutputRequest(hidden=frozenset({1}))).forward
     student = passes(states, task.train) + passes(states, task.reward)
     (teacher,) = training.teachers
-    asked = passes(lambda size, length: teacher.price(OutputRequest(logits=True), size, length), task.reward)
+    asked = passes(lambda size, length: teacher.flops(OutputRequest(logits=True), size, length), task.reward)
     fit = 2 * 344 * 32 * 32 + 9 * 32**3
     assert training.costs.flops["probe"] == pytest.approx(student + asked + fit, rel=1e-12)
     assert training.costs.flops["reward"] == training.costs.flops["student"] == 0

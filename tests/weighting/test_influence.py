@@ -37,7 +37,7 @@ class Linear:
         features = self.features[batch.ids]
         return Outputs(features @ self.weights.T, cls={1: features})
 
-    def price(self, needs: OutputRequest, size: int, length: int) -> float:
+    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
         return 0.0
 
     def gradients(self, split: Split) -> Tensor:

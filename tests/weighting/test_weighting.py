@@ -260,7 +260,7 @@ def test_price_and_accounts_are_the_closed_forms(make_batch: Callable[..., Batch
     distiller = make(("logits",), **({"thin": pick} if thin else {"weighting": PickedRows(pick)}))
     distiller.step([batch, batch], Selection.of("logits"))
     student = meter()(OutputRequest(logits=True)).forward(size, length)
-    teacher = frozen().price(OutputRequest(logits=True), size, length)
+    teacher = frozen().flops(OutputRequest(logits=True), size, length)
     ran = student + 2 * keep * student if thin else 2 * student
     accounts = {"as_run": ran + keep * teacher, "as_in_paper": student + keep * (teacher + student)}
     costs = distiller.costs
@@ -268,8 +268,8 @@ def test_price_and_accounts_are_the_closed_forms(make_batch: Callable[..., Batch
     # elsewhere backward counts as two forward passes
     price = student + 3 * keep * student + keep * teacher if thin else 3 * student + keep * teacher
     chosen = list(distiller.knowledge.values())
-    assert distiller.price(chosen, size, length) == pytest.approx(price, rel=1e-9)
-    assert distiller.price(chosen, size, length, whole=True) == pytest.approx(3 * student + teacher, rel=1e-9)
+    assert distiller.flops(chosen, size, length) == pytest.approx(price, rel=1e-9)
+    assert distiller.flops(chosen, size, length, whole=True) == pytest.approx(3 * student + teacher, rel=1e-9)
     assert costs.flops["student"] + costs.flops["teacher"] == pytest.approx(2 * price, rel=1e-9)
 
 
@@ -282,12 +282,12 @@ def test_accounts_know_labels_alone_shorter_picks_and_both_kinds_at_once(make_ba
     assert alone.costs.accounts == {"as_run": 2 * whole, "as_in_paper": 2 * whole}
     some = make(("logits", "logits-mse"), weighting=Chosen({"logits": [1, 2], "logits-mse": [1, 4]}))
     some.step([make_batch(LENGTHS)], Selection.of("logits", "logits-mse"))
-    taught = frozen().price(logits, 2, 5) + frozen().price(logits, 2, 4)
+    taught = frozen().flops(logits, 2, 5) + frozen().flops(logits, 2, 4)
     assert some.costs.accounts == {"as_run": 2 * whole + taught, "as_in_paper": whole + student.forward(3, 5) + taught}
     both = make(("logits",), thin=Pick("margin", 0.5), weighting=PickedRows(Pick("entropy", 0.5)))
     both.step([make_batch((7,) * 8)], Selection.of("logits"))
     whole, half, quarter = (student.forward(size, 7) for size in (8, 4, 2))
-    taught = frozen().price(logits, 2, 7)
+    taught = frozen().flops(logits, 2, 7)
     assert both.costs.accounts == {"as_run": whole + 2 * half + taught, "as_in_paper": whole + quarter + taught}
 
 
@@ -348,7 +348,7 @@ def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch:
     assert len(shapes) == 8
     student, teacher = training._meter(OutputRequest(logits=True)), training.teachers[0]
     expected = sum(
-        3 * student.forward(size, length) + teacher.price(OutputRequest(logits=True), int(keep * size), length)
+        3 * student.forward(size, length) + teacher.flops(OutputRequest(logits=True), int(keep * size), length)
         for size, length in shapes
     )
     assert training.counts.price == pytest.approx(expected, rel=1e-9)
