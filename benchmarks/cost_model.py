@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ackd.teachers.cache.plan import row_sizes
+from ackd.teachers.cache.budget import row_sizes
 from ackd.training.distillation import Distillation
 from ackd.types import ModelDims, OutputRequest
 

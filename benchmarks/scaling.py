@@ -37,7 +37,7 @@ from ackd.envs.hosted import Hosted
 from ackd.envs.make import distill
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.toy import ToyEnv
-from ackd.teachers.cache.plan import readable
+from ackd.teachers.cache.budget import readable
 from ackd.training.order import Order
 from benchmarks.cost_model import STEP, Constants, Data, Line, Run, Work, answer_bytes, saturation, seconds
 

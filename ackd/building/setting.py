@@ -18,8 +18,8 @@ from ackd.errors import InputError
 from ackd.models import Tokenizer
 from ackd.numerics.memory import reuse_memory
 from ackd.tasks.data_sets import Data
-from ackd.teachers import kept
-from ackd.teachers.cache.plan import parse_size
+from ackd.teachers import with_cache
+from ackd.teachers.cache.budget import parse_size
 from ackd.training.distillation import Distillation
 from ackd.training.recipe import Recipe, check_length, length
 from ackd.types import Teacher
@@ -108,7 +108,7 @@ def _cached(
     """The teachers with the answers that are kept of them."""
     assert config.cache is not None
     return [
-        kept(
+        with_cache(
             one,
             [loss for loss in method.knowledge if loss.teacher == m],
             its_task.train,

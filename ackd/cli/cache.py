@@ -16,7 +16,7 @@ class FillCache(FillConfig):
         if self.serves():
             return
         from ackd.experiments.filling import fill
-        from ackd.teachers.cache.plan import readable
+        from ackd.teachers.cache.budget import readable
 
         for one in fill(self):
             print(

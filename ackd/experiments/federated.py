@@ -32,7 +32,7 @@ from ackd.federation.rounds import STARTS, Rounds
 from ackd.models import Tokenizer
 from ackd.numerics.streams import Streams
 from ackd.tasks.data_sets import Data
-from ackd.teachers.cache.plan import readable
+from ackd.teachers.cache.budget import readable
 from ackd.training.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ackd.experiments.student_card import Origin, model_of, transferred, write_s
 from ackd.mdp.signals import FAMILIES
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
-from ackd.teachers.cache.plan import readable
+from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
 from ackd.types import EvalResult
 

@@ -16,8 +16,8 @@ from ackd.files.writing import write_whole
 from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
 from ackd.tasks import Task, save_classifier
-from ackd.teachers import ModelTeacher, uncached
-from ackd.teachers.cache.plan import readable
+from ackd.teachers import ModelTeacher, unwrap
+from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
 from ackd.types import LABELS
 
@@ -102,7 +102,7 @@ def transferred(phases: Sequence[Phase]) -> str:
 
 def model_of(distillation: Distillation) -> Model | None:
     """The first teacher that is a model."""
-    asked = (uncached(one) for one in distillation.teachers)
+    asked = (unwrap(one) for one in distillation.teachers)
     return next((one.model for one in asked if isinstance(one, ModelTeacher)), None)
 
 

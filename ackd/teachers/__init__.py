@@ -1,16 +1,15 @@
 """Whoever answers a batch with outputs."""
 
-from ackd.teachers.around import Around, drain, uncached
 from ackd.teachers.cached import Cached
-from ackd.teachers.kept import kept
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
 from ackd.teachers.own_tokens import OwnTokens
 from ackd.teachers.partitioned import Partitioned
 from ackd.teachers.revised import Revised, Swapped
+from ackd.teachers.with_cache import with_cache
+from ackd.teachers.wrapper import TeacherWrapper, flush, unwrap
 
 __all__ = [
-    "Around",
     "Cached",
     "LabelTeacher",
     "ModelTeacher",
@@ -18,7 +17,8 @@ __all__ = [
     "Partitioned",
     "Revised",
     "Swapped",
-    "drain",
-    "kept",
-    "uncached",
+    "TeacherWrapper",
+    "flush",
+    "unwrap",
+    "with_cache",
 ]

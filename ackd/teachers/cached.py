@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ackd.costs import CostTracker
-from ackd.teachers.around import Around
-from ackd.teachers.cache.plan import Rows
+from ackd.teachers.cache.budget import Rows
 from ackd.teachers.cache.store import Cache
+from ackd.teachers.wrapper import TeacherWrapper
 from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Teacher
 
 
@@ -28,7 +28,7 @@ class _Answer:
     arrived: torch.cuda.Event | None  # when a GPU has sent them
 
 
-class Cached(Around):
+class Cached(TeacherWrapper):
     """Any teacher, asked only once about each example for what its cache keeps.
 
     Answers come in float32, rounded to the cache's own numbers whether they are read or new, so what was kept before a
@@ -79,7 +79,7 @@ class Cached(Around):
             self._write(costs, wait=True)
         return len(missing)
 
-    def drain(self, costs: CostTracker) -> None:
+    def flush(self, costs: CostTracker) -> None:
         """Keeps what a GPU has sent since."""
         with costs.timing("cache"):
             self._write(costs, wait=True)

@@ -12,13 +12,13 @@ from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
 from ackd.knowledge.masked import wide
 from ackd.knowledge.revision import check_classes
-from ackd.teachers.around import Around
+from ackd.teachers.wrapper import TeacherWrapper
 from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 By: TypeAlias = Literal["label", "confidence"]
 
 
-class Partitioned(Around):
+class Partitioned(TeacherWrapper):
     """Answers each example with the logits of the teacher or of the initial student, whoever does better on it.
 
         z = z_T where p_T,y > p_S0,y (by label), or where max p_T > max p_S0 (by confidence); z_S0 elsewhere

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ackd.costs import CostTracker
 from ackd.knowledge.revision import Where, check_classes, check_revision, revised
-from ackd.teachers.around import Around
+from ackd.teachers.wrapper import TeacherWrapper
 from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 
-class Revised(Around):
+class Revised(TeacherWrapper):
     """A teacher whose answers the label's class leads: logits = log p', p' = beta p + (1 - beta) e_y.
 
     Temperatures, if any, come afterwards. Everything but logits is as the inner teacher answers it. Put it around a
@@ -46,7 +46,7 @@ class Revised(Around):
             return replace(outputs, logits=revised(outputs.logits, batch.labels, eta=self.eta, where=self.where))
 
 
-class Swapped(Around):
+class Swapped(TeacherWrapper):
     """A teacher that gives the label's class what it gave its likeliest, and the other way round (probability shift).
 
     Everything but logits is as the inner teacher answers it.

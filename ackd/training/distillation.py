@@ -15,7 +15,7 @@ from ackd.models import Meter, StudentFactory
 from ackd.numerics.streams import Streams
 from ackd.stages import Stage, stage_at
 from ackd.tasks import Split, Task
-from ackd.teachers import LabelTeacher, uncached
+from ackd.teachers import LabelTeacher, unwrap
 from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator, Remembered
@@ -95,7 +95,7 @@ class Distillation(Trained):
         self.cosines = cosines
         self.task, self.teachers = task, tuple(teachers)
         # whose standing rewards and reports compare with; it is asked about splits that no cache knows
-        asked = [uncached(one) for one in self.teachers]
+        asked = [unwrap(one) for one in self.teachers]
         self.reference = next((one for one in asked if not isinstance(one, LabelTeacher)), None)
         self._make_student, self._make_knowledge = make_student, make_knowledge
         self.stages = tuple(stages)

@@ -190,7 +190,7 @@ class Distiller:
         places = sorted({one.teacher for one in chosen})
         return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in places}
 
-    def blame(self, batches: Iterable[Batch], chosen: Sequence[Knowledge]) -> None:
+    def raise_on_nonfinite_targets(self, batches: Iterable[Batch], chosen: Sequence[Knowledge]) -> None:
         """Asks again what was asked in a phase that failed.
 
         Raises:

@@ -13,7 +13,7 @@ import torch
 from ackd.mdp.episode import Facts
 from ackd.numerics.streams import Streams
 from ackd.tasks import Split
-from ackd.teachers import drain
+from ackd.teachers import flush
 from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
@@ -79,7 +79,7 @@ class Trainer:
         self.counts.steps_done += len(reports)
         shares = zip(*self._group.gather(means(reports)), strict=True)  # of each student what each process has
         found = [_alone(_averaged(those), selection) for those, selection in zip(shares, selections, strict=True)]
-        drain(self.distiller.teachers, self.counts.costs)
+        flush(self.distiller.teachers, self.counts.costs)
         self._blame(found, selections, asked)
         return found
 
@@ -91,7 +91,7 @@ class Trainer:
         if lost - self._lost:
             names = {name for i in lost - self._lost for name in selections[i].chosen}
             chosen = [one for name, one in self.distiller.knowledge.items() if name in names]
-            self.distiller.blame((self._batch(places) for places in asked), chosen)
+            self.distiller.raise_on_nonfinite_targets((self._batch(places) for places in asked), chosen)
         self._lost |= lost
 
     def load_counters(self, counters: dict[str, Any]) -> None:

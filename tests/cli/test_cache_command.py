@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ackd.cli import main
 from ackd.teachers import ModelTeacher
-from ackd.teachers.cache.plan import parse_size
-from ackd.teachers.kept import _caches
+from ackd.teachers.cache.budget import parse_size
+from ackd.teachers.with_cache import _caches
 from tests import processes
 
 COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "160", "--reward-examples", "40"]

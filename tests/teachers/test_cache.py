@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ackd.errors import InputError
-from ackd.teachers.cache.plan import DTYPES, Rows
+from ackd.teachers.cache.budget import DTYPES, Rows
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import ModelDims, OutputKey
 from tests import processes

@@ -16,8 +16,8 @@ from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.models import Model
 from ackd.tasks import Split
-from ackd.teachers import Cached, ModelTeacher, uncached
-from ackd.teachers.cache.plan import DTYPES, row_sizes
+from ackd.teachers import Cached, ModelTeacher, unwrap
+from ackd.teachers.cache.budget import DTYPES, row_sizes
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs
 
@@ -374,4 +374,4 @@ def test_it_stands_for_the_teacher(teacher: Asked, split: Split, kept: Callable[
     assert cached.shape == teacher.shape
     assert cached.fingerprint != kept(dtype="float16").fingerprint != teacher.fingerprint
     assert cached.flops(OutputRequest(logits=True), 3, 5) == teacher.flops(OutputRequest(logits=True), 3, 5) > 0
-    assert uncached(Cached(cached, cached.cache)) is uncached(teacher) is teacher
+    assert unwrap(Cached(cached, cached.cache)) is unwrap(teacher) is teacher

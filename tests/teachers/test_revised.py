@@ -18,7 +18,7 @@ from ackd.errors import InputError
 from ackd.knowledge.revision import revised
 from ackd.models import Model
 from ackd.tasks import Split
-from ackd.teachers import Cached, ModelTeacher, Partitioned, Revised, Swapped, uncached
+from ackd.teachers import Cached, ModelTeacher, Partitioned, Revised, Swapped, unwrap
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.revised import swapped
 from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs, Teacher
@@ -75,7 +75,7 @@ def test_everything_but_logits_passes_through(name: str, teacher: ModelTeacher, 
     assert only.logits is None
     assert torch.equal(only.cls[3], there.cls[3])
     assert around.shape == teacher.shape
-    assert uncached(around) is uncached(Swapped(around)) is teacher
+    assert unwrap(around) is unwrap(Swapped(around)) is teacher
     hidden = OutputRequest(hidden=frozenset({1}))
     assert around.flops(hidden, 3, 5) == teacher.flops(hidden, 3, 5) > 0
 
@@ -165,7 +165,7 @@ def test_it_goes_around_a_cache(teacher: ModelTeacher, tmp_path: Path) -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)  # kept is what the teacher said, not what was made of it
     assert torch.allclose(first, revised(logits(teacher, batch), batch.labels, eta=0.8), atol=1e-5)
-    assert uncached(around) is teacher
+    assert unwrap(around) is teacher
 
 
 def test_partitions_by_the_labels_probability_or_by_confidence(make_batch: Callable[..., Batch]) -> None:

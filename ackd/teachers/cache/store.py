@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.errors import InputError, not_finite
-from ackd.teachers.cache.column import Column
-from ackd.teachers.cache.plan import DTYPES, Rows, readable, row_sizes
+from ackd.teachers.cache.budget import DTYPES, Rows, readable, row_sizes
+from ackd.teachers.cache.cached_field import CachedField
 from ackd.types import ModelDims, OutputKey
 
 logger = logging.getLogger("ackd")
@@ -99,7 +99,7 @@ class Cache:
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{name}-{key}"
-        self._columns: dict[OutputKey, Column] = {}
+        self._columns: dict[OutputKey, CachedField] = {}
         self._lock: int | None = None
         self._owner = os.getpid()
         try:
@@ -327,13 +327,13 @@ class Cache:
     def _bytes(self, field: OutputKey) -> int:
         return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
 
-    def _column(self, field: OutputKey) -> Column | None:
+    def _column(self, field: OutputKey) -> CachedField | None:
         if field not in self._columns:
             if not self._complete(field):
                 return None
             sizes = row_sizes(field, self.shape, self.examples.lengths)
             (rows, _), (sums, _) = self._files(field)
-            self._columns[field] = Column(rows, sums, sizes, self.dtype)
+            self._columns[field] = CachedField(rows, sums, sizes, self.dtype)
         return self._columns[field]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ackd.split import Split
-from ackd.teachers.cache.plan import make_plan
+from ackd.teachers.cache.budget import make_plan
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.teachers.cached import Cached
 from ackd.types import Knowledge, Teacher
@@ -18,7 +18,7 @@ logger = logging.getLogger("ackd")
 _caches: dict[tuple[str, ...], Cache] = {}
 
 
-def kept(
+def with_cache(
     teacher: Teacher, losses: Sequence[Knowledge], split: Split, *, folder: str, name: str, budget: int, dtype: str
 ) -> Teacher:
     """The teacher behind a cache, whose plan is told before anything starts.

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.teachers.cache.plan import Rows
+from ackd.teachers.cache.budget import Rows
 
 _SAME_SIZE = {torch.float16: np.int16, torch.bfloat16: np.int16, torch.float32: np.int32}  # numpy has no bfloat16
 
 
-class Column:
+class CachedField:
     """The rows of one field, memory-mapped, and their checksums.
 
     Args:

@@ -13,7 +13,7 @@ from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.models import Model
 from ackd.teachers import ModelTeacher
-from ackd.teachers.cache.plan import DTYPES, make_plan, parse_size, readable, row_sizes
+from ackd.teachers.cache.budget import DTYPES, make_plan, parse_size, readable, row_sizes
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import LAYERED, Batch, ModelDims, OutputKey, OutputRequest
 

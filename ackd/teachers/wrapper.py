@@ -8,7 +8,7 @@ from ackd.costs import CostTracker
 from ackd.types import ModelDims, OutputRequest, Teacher
 
 
-class Around:
+class TeacherWrapper:
     """Asks another teacher, and keeps or changes what that answers.
 
     Rewards and reports compare with the innermost: a changed answer may know the labels.
@@ -25,18 +25,18 @@ class Around:
         """FLOPs of the inner teacher's answer."""
         return self.inner.flops(needs, size, length)
 
-    def drain(self, costs: CostTracker) -> None:
+    def flush(self, costs: CostTracker) -> None:
         """Ends what is still on its way behind the answers; these have been read from the device, so it has come."""
 
 
-def drain(teachers: Iterable[Teacher], costs: CostTracker) -> None:
+def flush(teachers: Iterable[Teacher], costs: CostTracker) -> None:
     """Drains each of them and all that they are put around."""
     for teacher in teachers:
-        while isinstance(teacher, Around):
-            teacher.drain(costs)
+        while isinstance(teacher, TeacherWrapper):
+            teacher.flush(costs)
             teacher = teacher.inner
 
 
-def uncached(teacher: Teacher) -> Teacher:
+def unwrap(teacher: Teacher) -> Teacher:
     """Who answers behind everything that keeps or changes answers, and so about any example and by itself."""
-    return uncached(teacher.inner) if isinstance(teacher, Around) else teacher
+    return unwrap(teacher.inner) if isinstance(teacher, TeacherWrapper) else teacher
