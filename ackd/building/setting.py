@@ -151,7 +151,7 @@ def _built(
         lambda: make().knowledge,
         stages=method.stages,
         make_weighting=make_weighting if method.weighting is not None or weighs else None,
-        thin=method.thin,
+        example_filter=method.example_filter,
         prepared=material.costs,
         steps=length(config.steps, config.epochs, examples=len(task.train), batch=batch),
         batch_size=config.batch_size,

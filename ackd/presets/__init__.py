@@ -116,8 +116,8 @@ def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
             f"the presets {' and '.join(name for name, _ in own)} both say which losses there are: name one of them"
         )
     losses = own[0][1] if own else next(one for _, one in made if one.knowledge)
-    thin = [one.thin for _, one in made if one.thin is not None]
-    if len(thin) > 1:
+    example_filter = [one.example_filter for _, one in made if one.example_filter is not None]
+    if len(example_filter) > 1:
         raise InputError("two of the presets thin the batches: name one of them")
     revisions = [one.revise for _, one in made if one.revise is not None]
     weighings = [one.weigh for _, one in made if one.weigh is not None]
@@ -134,7 +134,7 @@ def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
         losses.knowledge,
         losses.stages,
         together([one.weighting for _, one in made if one.weighting is not None]),
-        thin[0] if thin else None,
+        example_filter[0] if example_filter else None,
         revise if revisions else None,
         weigh if weighings else None,
         reduce(lambda told, one: {**one.recipe, **told}, (losses, *(one for _, one in made)), {}),

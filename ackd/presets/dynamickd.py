@@ -22,7 +22,7 @@ from ackd.presets.preset import Preset, methods, of_each
 from ackd.presets.uncertain import EqualTeachers, UncertainHalf, UncertainObjectives, UncertainTeachers
 from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, Knowledge, ModelDims, Selection
-from ackd.weighting.scores import Pick, check_uncertain
+from ackd.weighting.scores import TopFraction, check_uncertain
 from ackd.weighting.weighting import PickedRows, Weighting
 
 LOSSES = ("mse", "kl")
@@ -45,14 +45,14 @@ def dynamickd_data(
     D is the mean squared error of the raw outputs over examples and classes, or tau^2 KL (batchmean). With `train_on`
     "kept" the labels count on the picked examples only too, which costs a pass of the student to score the batch.
     """
-    pick = Pick(score, keep)
+    pick = TopFraction(score, keep)
     if pick.uncertain:
         check_uncertain(student.classes)
     _check("train_on", train_on, ("all", "kept"))
     losses = _outputs(loss, tau, len(teachers))
     stages = [Stage(1.0, Selection.of(*(one.name for one in losses)))]
     if train_on == "kept":
-        return Preset(losses, stages, thin=pick, recipe=_recipe(lr_warmup), gives_way=True)
+        return Preset(losses, stages, example_filter=pick, recipe=_recipe(lr_warmup), gives_way=True)
     return Preset(losses, stages, PickedRows(pick), recipe=_recipe(lr_warmup), gives_way=True)
 
 

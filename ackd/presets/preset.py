@@ -18,7 +18,7 @@ from ackd.models import StudentFactory
 from ackd.stages import Stage
 from ackd.tasks import Split
 from ackd.types import Knowledge, Selection, Teacher
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Weighting
 
 
@@ -46,7 +46,7 @@ class Preset:
         knowledge: the losses.
         stages: their weights, one stage after the other.
         weighting: which examples each loss is taken on, and how much each counts; all of them, each 1, if None.
-        thin: the part of each batch that the student learns from at all; all of it if None.
+        example_filter: the part of each batch that the student learns from at all; all of it if None.
         revise: puts what the method has of its own around or in the place of the teachers, if anything.
         weigh: makes, once for all students, a weighting from the teachers as they were named and the training data.
         recipe: what the method was published with of `ackd.training.recipe.Recipe`, by the names of its fields.
@@ -56,7 +56,7 @@ class Preset:
     knowledge: Sequence[Knowledge] = ()
     stages: Sequence[Stage] = ()
     weighting: Weighting | None = None
-    thin: Pick | None = None
+    example_filter: TopFraction | None = None
     revise: Revise | None = None
     weigh: Weigh | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)

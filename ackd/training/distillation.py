@@ -25,7 +25,7 @@ from ackd.training.student import DEFAULT, Student
 from ackd.training.trainer import Trained, Trainer
 from ackd.training.verbs import verb
 from ackd.types import EvalResult, Knowledge, Selection, StepMetrics, Teacher
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Weighting
 
 LARGEST_BATCH = 2**16  # examples
@@ -50,7 +50,7 @@ class Distillation(Trained):
         scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are.
         make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
             from torch's generator; all of them, each 1, if None.
-        thin: the part of each batch that the student learns from at all; all of it if None.
+        example_filter: the part of each batch that the student learns from at all; all of it if None.
         prepared: what was spent before the first step, as on choosing examples; the ledger of every student has it.
         device: where student and teachers are.
         precision: of the student's passes.
@@ -77,7 +77,7 @@ class Distillation(Trained):
         teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
         make_weighting: Callable[[], Weighting | None] | None = None,
-        thin: Pick | None = None,
+        example_filter: TopFraction | None = None,
         prepared: CostTracker | None = None,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
@@ -102,7 +102,7 @@ class Distillation(Trained):
         self.steps, self.batch_size, self.accumulate = steps, batch_size, accumulate
         self.lr, self.recipe = lr, recipe
         self.teacher_weights, self.scale_steps = teacher_weights, scale_steps
-        self._make_weighting, self.thin = make_weighting, thin
+        self._make_weighting, self.example_filter = make_weighting, example_filter
         self.prepared = prepared or CostTracker()
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self._remembered = Remembered(parts={1.0: task.reward})  # shared by forks and cohorts
@@ -140,7 +140,7 @@ class Distillation(Trained):
             teacher_weights=self.teacher_weights,
             scale_steps=self.scale_steps,
             weighting=weighting,
-            thin=self.thin,
+            example_filter=self.example_filter,
             precision=self.precision,
             cosines=self.cosines,
         )

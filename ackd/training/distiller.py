@@ -18,7 +18,7 @@ from ackd.training.gradients import Compass, Pulls
 from ackd.training.mixture import Mixture, Scales
 from ackd.training.student import Student
 from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Selection, StepMetrics, Teacher, union
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Answers, Weighting
 
 
@@ -41,7 +41,7 @@ class Distiller:
         teacher_weights: g; 1 for each if not given.
         scale_steps: 0 leaves every c_k at 1.
         weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
-        thin: the part of each batch that the student learns from at all, scored in a pass of its own; all if None.
+        example_filter: the part of each batch that the student learns from at all, scored in a pass of its own; all if None.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
         cosines: whether gradients are compared after each `begin_phase`.
     """
@@ -57,7 +57,7 @@ class Distiller:
         teacher_weights: Sequence[float] = (),
         scale_steps: int = 10,
         weighting: Weighting | None = None,
-        thin: Pick | None = None,
+        example_filter: TopFraction | None = None,
         precision: Precision = "fp32",
         cosines: bool = False,
     ) -> None:
@@ -68,7 +68,7 @@ class Distiller:
         self.costs = costs
         self.teacher_weights = teacher_weights or [1.0] * len(teachers)
         self.scales = Scales(scale_steps, student.shape, student.parameters[0].device, student.group)
-        self.weighting, self.thin = weighting, thin
+        self.weighting, self.example_filter = weighting, example_filter
         self.precision = precision
         self._compass = Compass(student.model, meter) if cosines else None
         self._comparing, self._pulls = False, Pulls()
@@ -76,7 +76,7 @@ class Distiller:
     @property
     def picks(self) -> bool:
         """Whether a student learns from examples of its own choice, or weighs them by itself."""
-        return self.thin is not None or self.weighting is not None
+        return self.example_filter is not None or self.weighting is not None
 
     def begin_phase(self) -> None:
         """The first batch of the next step compares gradients, if this distiller does."""
@@ -120,9 +120,9 @@ class Distiller:
         chosen = [self.knowledge[name] for name in mixture.names]
         size, scored, taught = self.student.size, 0.0, self.costs.flops["teacher"]
         with computing(self.precision, batch.mask.device):
-            if self.thin is not None:
+            if self.example_filter is not None:
                 scored = size * self.meter(OutputRequest(logits=True)).forward(*batch.shape)
-                batch = self._thinned(batch, self.thin)
+                batch = self._thinned(batch, self.example_filter)
             needs = self._read(chosen)
             passes = self.meter(needs)
             forward = size * passes.forward(*batch.shape)
@@ -173,12 +173,12 @@ class Distiller:
             answers |= {one.name: theirs[one.teacher] for one in terms}
         return losses, answers, picked
 
-    def _thinned(self, batch: Batch, thin: Pick) -> Batch:
+    def _thinned(self, batch: Batch, example_filter: TopFraction) -> Batch:
         """The examples that the student learns from, picked by a pass of its own over all of them."""
         with torch.no_grad(), self.costs.timing("student"):
             logits = self.student.forward(batch, OutputRequest(logits=True)).logits
             assert logits is not None
-            return batch.rows(thin(logits, batch.labels).tolist())
+            return batch.rows(example_filter(logits, batch.labels).tolist())
 
     def _read(self, chosen: Sequence[Knowledge]) -> OutputRequest:
         """What is read of the student."""
@@ -211,9 +211,9 @@ class Distiller:
         """
         needs = self._read(chosen)
         scored = 0.0
-        if self.thin is not None and not whole:
+        if self.example_filter is not None and not whole:
             scored = self.meter(OutputRequest(logits=True)).forward(size, length)
-            size = self.thin.count(size)
+            size = self.example_filter.count(size)
         counts = self.weighting.counts(size, chosen) if self.weighting is not None and not whole else {}
         teachers = losses = 0.0
         for count in {counts.get(one.name, size) for one in chosen} - {0}:

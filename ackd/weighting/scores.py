@@ -68,7 +68,7 @@ NAMES = (*(name + end for name in (*_UNCERTAIN, "loss") for end in ("", REVERSED
 
 
 @dataclass(frozen=True)
-class Pick:
+class TopFraction:
     """The part of a batch that a score puts first: at least one example.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ackd.costs import CostTracker
 from ackd.types import Batch, Knowledge, OutputRequest, Outputs
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class PickedRows(Weighting):
         https://arxiv.org/abs/2109.11295
     """
 
-    choose: Pick
+    choose: TopFraction
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
         """The same for each."""

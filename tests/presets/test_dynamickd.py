@@ -28,7 +28,7 @@ from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
 from ackd.types import EMBEDDINGS, Batch, Knowledge, ModelDims, OutputRequest, Outputs, Selection
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Answers, PickedRows, Together
 from tests.learned import weights
 from tests.watched import Watched
@@ -81,7 +81,7 @@ class System:
             costs=CostTracker(),
             scale_steps=0,
             weighting=made.weighting,
-            thin=made.thin,
+            example_filter=made.example_filter,
         )
         return cls(made, distiller, teachers)
 
@@ -464,7 +464,7 @@ def test_data_and_teachers_at_once(batch: Batch, names: str, adoption: str) -> N
 def test_what_gives_way_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     both = preset("dynamickd-data,dynamickd-objective", shape(2), [shape(4)], keep=0.25)
     assert [type(one) for one in both.knowledge] == [LogitsMse, Hidden]
-    assert both.weighting == Together(PickedRows(Pick("margin", 0.25)), UncertainObjectives())
+    assert both.weighting == Together(PickedRows(TopFraction("margin", 0.25)), UncertainObjectives())
     assert not both.gives_way
     for name in ("dynamickd-data", "dynamickd-teacher"):
         assert preset(name, shape(2), [shape(4)] * METHODS[name].teachers[0]).gives_way

@@ -14,7 +14,7 @@ from ackd.knowledge import Logits
 from ackd.tasks import Split
 from ackd.types import LABELS, Batch, ModelDims, OutputRequest, Outputs
 from ackd.weighting.influence import Distilled, influence
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 
 SIZE, WIDTH, CLASSES = 41, 5, 3
@@ -127,10 +127,10 @@ def test_a_term_is_a_sum_over_the_chosen_divided_by_the_batch(split: Split) -> N
 
 def test_another_pick_keeps_its_own_mean(split: Split) -> None:
     chosen = Distilled(torch.from_numpy(np.sort(IDS[:13])), 13 / SIZE)
-    both = Together(PickedRows(Pick("loss", 0.4)), chosen)
+    both = Together(PickedRows(TopFraction("loss", 0.4)), chosen)
     batch = split.batch([1, 20, 2, 30, 3])
     losses = torch.arange(5.0)
     mean, _, rows = answered(both, batch, losses)
-    theirs = PickedRows(Pick("loss", 0.4)).pick(Outputs(torch.zeros(5, CLASSES)), batch, [Logits()])["logits"]
+    theirs = PickedRows(TopFraction("loss", 0.4)).pick(Outputs(torch.zeros(5, CLASSES)), batch, [Logits()])["logits"]
     assert rows.tolist() == [row for row in theirs.tolist() if row in (0, 2, 4)]
     assert mean == pytest.approx(float(losses[rows].mean() * 3 / 5))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.errors import InputError
-from ackd.weighting.scores import NAMES, Pick, check_uncertain, confidence, entropy, margin, uncertainty
+from ackd.weighting.scores import NAMES, TopFraction, check_uncertain, confidence, entropy, margin, uncertainty
 
 UNCERTAIN = ("entropy", "margin", "confidence")
 EXTREME = [[1e4, 0.0, -1e4], [0.0, 0.0, 0.0], [3e38, -3e38, 0.0], [1e4, 1e4, -1e4]]
@@ -81,13 +81,13 @@ def test_one_output_has_no_uncertainty_and_is_told_what_to_do() -> None:
     with pytest.raises(InputError, match=r"over classes: do this$"):
         check_uncertain(1, "do this")
     for score in NAMES:
-        pick = Pick(score, 0.5)
+        pick = TopFraction(score, 0.5)
         if pick.uncertain:
             with pytest.raises(InputError, match="no uncertainty over classes"):
                 pick(torch.randn(4, 1), torch.randn(4))
         else:
             assert len(pick(torch.randn(4, 1), torch.randn(4))) == 2
-    assert {name for name in NAMES if Pick(name, 0.5).uncertain} == {
+    assert {name for name in NAMES if TopFraction(name, 0.5).uncertain} == {
         name + end for name in UNCERTAIN for end in ("", "-r")
     }
 
@@ -98,7 +98,7 @@ def test_a_pick_keeps_the_highest_in_their_order(z: NDArray[np.float64], keep: f
     labels = np.random.default_rng(seed).integers(0, z.shape[1], len(z))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        rows = Pick(score, keep)(torch.from_numpy(z), torch.from_numpy(labels)).numpy()
+        rows = TopFraction(score, keep)(torch.from_numpy(z), torch.from_numpy(labels)).numpy()
     assert len(rows) == max(int(len(z) * keep + 1e-9), 1)
     assert (np.diff(rows) > 0).all()
     assert rows.min() >= 0
@@ -118,7 +118,7 @@ def test_a_pick_keeps_the_highest_in_their_order(z: NDArray[np.float64], keep: f
 @pytest.mark.parametrize("score", [*UNCERTAIN, "loss"])
 def test_a_score_and_its_reverse_split_the_batch(score: str) -> None:
     z, labels = torch.randn(10, 4, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 4
-    halves = [Pick(name, 0.5)(z, labels).tolist() for name in (score, f"{score}-r")]
+    halves = [TopFraction(name, 0.5)(z, labels).tolist() for name in (score, f"{score}-r")]
     assert sorted(halves[0] + halves[1]) == list(range(10))
 
 
@@ -126,7 +126,7 @@ def test_a_score_and_its_reverse_split_the_batch(score: str) -> None:
 @given(st.lists(st.integers(-40, 40), min_size=1, max_size=12, unique_by=abs), st.floats(0.05, 1.0))
 def test_of_two_classes_all_uncertainties_pick_the_same(differences: list[int], keep: float) -> None:
     z = torch.tensor([[0.25 * d, 0.0] for d in differences], dtype=torch.float64)
-    picks = [Pick(score, keep)(z, torch.zeros(len(z), dtype=torch.int64)).tolist() for score in UNCERTAIN]
+    picks = [TopFraction(score, keep)(z, torch.zeros(len(z), dtype=torch.int64)).tolist() for score in UNCERTAIN]
     assert picks[0] == picks[1] == picks[2]
 
 
@@ -136,17 +136,17 @@ def test_of_two_classes_all_uncertainties_pick_the_same(differences: list[int], 
 def test_a_pick_is_never_empty(size: int, keep: float, count: int) -> None:
     z = torch.randn(size, 3, generator=torch.Generator().manual_seed(0))
     for score in NAMES:
-        pick = Pick(score, keep)
+        pick = TopFraction(score, keep)
         assert pick.count(size) == len(pick(z, torch.zeros(size, dtype=torch.int64))) == count
 
 
 def test_of_equal_scores_the_first_come_first() -> None:
     for score in (*UNCERTAIN, *(f"{name}-r" for name in UNCERTAIN)):
-        assert Pick(score, 0.5)(torch.zeros(6, 3), torch.zeros(6, dtype=torch.int64)).tolist() == [0, 1, 2]
+        assert TopFraction(score, 0.5)(torch.zeros(6, 3), torch.zeros(6, dtype=torch.int64)).tolist() == [0, 1, 2]
 
 
 def test_random_follows_torchs_generator_and_covers_the_batch() -> None:
-    z, labels, pick = torch.zeros(8, 2), torch.zeros(8, dtype=torch.int64), Pick("random", 0.25)
+    z, labels, pick = torch.zeros(8, 2), torch.zeros(8, dtype=torch.int64), TopFraction("random", 0.25)
     with torch.random.fork_rng():
         torch.manual_seed(5)
         draws = [tuple(pick(z, labels).tolist()) for _ in range(40)]
@@ -157,24 +157,24 @@ def test_random_follows_torchs_generator_and_covers_the_batch() -> None:
 
 def test_no_gradient_passes_through_a_pick() -> None:
     z = torch.randn(4, 3, requires_grad=True)
-    assert not any(Pick(score, 0.5)(z, torch.zeros(4, dtype=torch.int64)).requires_grad for score in NAMES)
+    assert not any(TopFraction(score, 0.5)(z, torch.zeros(4, dtype=torch.int64)).requires_grad for score in NAMES)
 
 
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5, float("nan")])
 def test_a_share_out_of_range_is_refused(keep: float) -> None:
     with pytest.raises(InputError, match=f"a share of {keep} of the examples cannot be kept"):
-        Pick("margin", keep)
+        TopFraction("margin", keep)
 
 
 def test_an_unknown_score_is_told_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown score 'margn': did you mean 'margin'"):
-        Pick("margn", 0.5)
+        TopFraction("margn", 0.5)
 
 
 @pytest.mark.parametrize("score", NAMES)
 def test_texts_are_picked_by_loss_or_at_random_only(score: str) -> None:
     """A language model answers for each token, and of its classes an example has no one uncertainty."""
-    z, labels, pick = torch.randn(4, 3, 7), torch.zeros(4, 3, dtype=torch.int64), Pick(score, 0.5)
+    z, labels, pick = torch.randn(4, 3, 7), torch.zeros(4, 3, dtype=torch.int64), TopFraction(score, 0.5)
     if pick.uncertain:
         with pytest.raises(InputError, match=r"a language model .* choose examples by their loss or at random"):
             pick(z, labels)

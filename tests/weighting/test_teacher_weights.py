@@ -25,7 +25,7 @@ from ackd.training.distillation import Distillation
 from ackd.types import LABELS, Batch, Knowledge, ModelDims, Outputs, Selection
 from ackd.weighting.mtkd_rl import MtkdRl
 from ackd.weighting.rl_kd import Rewarding, RlKd, log_chance
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.teacher_weights import Learning, joined
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
@@ -164,7 +164,7 @@ def test_a_pick_and_learned_weights_go_together() -> None:
         {name: one if name == LABELS else one[rows] for name, one in given.losses.items()},
         0.5,
     )
-    both = Together(PickedRows(Pick("random", 0.4)), policy(state="cls"))
+    both = Together(PickedRows(TopFraction("random", 0.4)), policy(state="cls"))
     weights = both.weigh(part, losses, dict.fromkeys(("logits@1", "logits@2"), rows))
     assert {len(one) for one in weights.values()} == {3}
     nothing = dict.fromkeys(("logits@1", "logits@2"), rows[:0])

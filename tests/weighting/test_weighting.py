@@ -25,7 +25,7 @@ from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.training.student import Student
 from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Selection
-from ackd.weighting.scores import Pick
+from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 from tests.learned import weights
 from tests.watched import Watched
@@ -116,9 +116,9 @@ def plain(batch: Batch) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     "weighting",
     [
-        PickedRows(Pick("margin", 1.0)),
+        PickedRows(TopFraction("margin", 1.0)),
         Chosen(weights={name: [1.0] * len(LENGTHS) for name in (*NAMES, LABELS)}),
-        Together(PickedRows(Pick("random", 1.0)), PickedRows(Pick("loss", 1.0))),
+        Together(PickedRows(TopFraction("random", 1.0)), PickedRows(TopFraction("loss", 1.0))),
     ],
 )
 def test_everything_picked_and_weighed_once_is_the_plain_step(
@@ -140,7 +140,7 @@ def test_everything_picked_and_weighed_once_is_the_plain_step(
 
 def test_of_weights_of_one_every_bit_is_the_plain_steps(make_batch: Callable[..., Batch]) -> None:
     ones = Chosen(weights={name: [1.0] * len(LENGTHS) for name in ("logits", "hidden", LABELS)})
-    one, other, thinned = make(), make(weighting=ones), make(thin=Pick("margin", 1.0))
+    one, other, thinned = make(), make(weighting=ones), make(example_filter=TopFraction("margin", 1.0))
     for seed in range(3):
         for each in (one, other, thinned):
             each.step([make_batch(LENGTHS, seed=seed)], Selection.of("logits", "hidden"))
@@ -150,7 +150,7 @@ def test_of_weights_of_one_every_bit_is_the_plain_steps(make_batch: Callable[...
 
 @pytest.mark.parametrize(("keep", "count"), [(0.1, 1), (0.5, 3), (0.7, 4)])
 def test_only_what_is_picked_is_asked_and_taught(make_batch: Callable[..., Batch], keep: float, count: int) -> None:
-    batch, pick = make_batch(LENGTHS), Pick("entropy", keep)
+    batch, pick = make_batch(LENGTHS), TopFraction("entropy", keep)
     distiller = make(("logits",), weighting=PickedRows(pick))
     with torch.no_grad():
         rows = pick(small(2, 9).eval()(**batch.inputs).logits, batch.labels).tolist()
@@ -213,10 +213,10 @@ def test_together_is_what_both_pick_and_the_product_of_weights(make_batch: Calla
 
 
 def test_together_keeps_the_state_of_both() -> None:
-    one, other = Together(Counting(), Together(PickedRows(Pick("loss", 0.5)), Counting())), Counting()
+    one, other = Together(Counting(), Together(PickedRows(TopFraction("loss", 0.5)), Counting())), Counting()
     assert isinstance(one.first, Counting)
     one.first.calls = 4
-    again = Together(other, Together(PickedRows(Pick("loss", 0.5)), Counting()))
+    again = Together(other, Together(PickedRows(TopFraction("loss", 0.5)), Counting()))
     again.load_state_dict(one.state_dict())
     assert other.calls == 4
     assert (
@@ -228,7 +228,7 @@ def test_together_keeps_the_state_of_both() -> None:
 
 def test_batches_that_accumulate_pick_each_for_themselves(make_batch: Callable[..., Batch]) -> None:
     batches = [make_batch(LENGTHS, seed=seed) for seed in range(2)]
-    selection, weighting = Selection.of("logits"), PickedRows(Pick("margin", 0.5))
+    selection, weighting = Selection.of("logits"), PickedRows(TopFraction("margin", 0.5))
     distiller = make(("logits",), weighting=weighting)
     losses = [make(("logits",), weighting=weighting).step([batch], selection).loss for batch in batches]
     report = distiller.step(batches, selection)
@@ -238,10 +238,10 @@ def test_batches_that_accumulate_pick_each_for_themselves(make_batch: Callable[.
 
 
 def test_a_thinned_batch_is_the_plain_step_on_what_is_kept(make_batch: Callable[..., Batch]) -> None:
-    batch, pick = make_batch(LENGTHS), Pick("confidence", 0.5)
+    batch, pick = make_batch(LENGTHS), TopFraction("confidence", 0.5)
     with torch.no_grad():
         rows = pick(small(2, 9).eval()(**batch.inputs).logits, batch.labels).tolist()
-    thinned, alone = make(thin=pick), make()
+    thinned, alone = make(example_filter=pick), make()
     one = thinned.step([batch], Selection.of("logits", "hidden"))
     other = alone.step([batch.rows(rows)], Selection.of("logits", "hidden"))
     assert torch.equal(one.loss, other.loss)
@@ -252,21 +252,23 @@ def test_a_thinned_batch_is_the_plain_step_on_what_is_kept(make_batch: Callable[
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.1])
-@pytest.mark.parametrize("thin", [False, True])
-def test_price_and_accounts_are_the_closed_forms(make_batch: Callable[..., Batch], keep: float, thin: bool) -> None:
+@pytest.mark.parametrize("example_filter", [False, True])
+def test_price_and_accounts_are_the_closed_forms(
+    make_batch: Callable[..., Batch], keep: float, example_filter: bool
+) -> None:
     """F_S and F_T of a whole batch; the share r of it is picked."""
     size, length = 20, 6
-    batch, pick = make_batch((length,) * size), Pick("margin", keep)
-    distiller = make(("logits",), **({"thin": pick} if thin else {"weighting": PickedRows(pick)}))
+    batch, pick = make_batch((length,) * size), TopFraction("margin", keep)
+    distiller = make(("logits",), **({"example_filter": pick} if example_filter else {"weighting": PickedRows(pick)}))
     distiller.step([batch, batch], Selection.of("logits"))
     student = meter()(OutputRequest(logits=True)).forward(size, length)
     teacher = frozen().flops(OutputRequest(logits=True), size, length)
-    ran = student + 2 * keep * student if thin else 2 * student
+    ran = student + 2 * keep * student if example_filter else 2 * student
     accounts = {"as_run": ran + keep * teacher, "as_in_paper": student + keep * (teacher + student)}
     costs = distiller.costs
     assert costs.accounts == pytest.approx({name: 2 * value for name, value in accounts.items()}, rel=1e-9)
     # elsewhere backward counts as two forward passes
-    price = student + 3 * keep * student + keep * teacher if thin else 3 * student + keep * teacher
+    price = student + 3 * keep * student + keep * teacher if example_filter else 3 * student + keep * teacher
     chosen = list(distiller.knowledge.values())
     assert distiller.flops(chosen, size, length) == pytest.approx(price, rel=1e-9)
     assert distiller.flops(chosen, size, length, whole=True) == pytest.approx(3 * student + teacher, rel=1e-9)
@@ -277,14 +279,16 @@ def test_accounts_know_labels_alone_shorter_picks_and_both_kinds_at_once(make_ba
     logits = OutputRequest(logits=True)
     student = meter()(logits)
     whole = student.forward(6, 7)
-    alone = make(weighting=PickedRows(Pick("margin", 0.5)))
+    alone = make(weighting=PickedRows(TopFraction("margin", 0.5)))
     alone.step([make_batch(LENGTHS)], Selection())
     assert alone.costs.accounts == {"as_run": 2 * whole, "as_in_paper": 2 * whole}
     some = make(("logits", "logits-mse"), weighting=Chosen({"logits": [1, 2], "logits-mse": [1, 4]}))
     some.step([make_batch(LENGTHS)], Selection.of("logits", "logits-mse"))
     taught = frozen().flops(logits, 2, 5) + frozen().flops(logits, 2, 4)
     assert some.costs.accounts == {"as_run": 2 * whole + taught, "as_in_paper": whole + student.forward(3, 5) + taught}
-    both = make(("logits",), thin=Pick("margin", 0.5), weighting=PickedRows(Pick("entropy", 0.5)))
+    both = make(
+        ("logits",), example_filter=TopFraction("margin", 0.5), weighting=PickedRows(TopFraction("entropy", 0.5))
+    )
     both.step([make_batch((7,) * 8)], Selection.of("logits"))
     whole, half, quarter = (student.forward(size, 7) for size in (8, 4, 2))
     taught = frozen().flops(logits, 2, 7)
@@ -307,10 +311,10 @@ def distillation(make_weighting: Callable[[], Weighting] | None, **changes: Any)
 @pytest.mark.parametrize(
     ("make_weighting", "changes"),
     [
-        (lambda: PickedRows(Pick("random", 0.5)), {}),
+        (lambda: PickedRows(TopFraction("random", 0.5)), {}),
         (Counting, {}),
-        (lambda: Together(Counting(), PickedRows(Pick("entropy-r", 0.25))), {}),
-        (None, {"thin": Pick("random", 0.5)}),
+        (lambda: Together(Counting(), PickedRows(TopFraction("entropy-r", 0.25))), {}),
+        (None, {"example_filter": TopFraction("random", 0.5)}),
     ],
 )
 def test_a_training_goes_on_where_it_was(
@@ -334,7 +338,7 @@ def test_a_training_goes_on_where_it_was(
 @pytest.mark.parametrize("keep", [1.0, 0.25])
 def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one type, whose picked rows are priced at the batch's length."""
-    training = distillation(lambda: PickedRows(Pick("margin", keep)), accumulate=1)
+    training = distillation(lambda: PickedRows(TopFraction("margin", keep)), accumulate=1)
     train, shapes = training.task.train, list[tuple[int, int]]()
     make_batch = train.batch
 
@@ -357,7 +361,10 @@ def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch:
 
 
 def test_a_cohort_refuses() -> None:
-    for training in (distillation(lambda: PickedRows(Pick("margin", 0.5))), distillation(None, thin=Pick("loss", 0.5))):
+    for training in (
+        distillation(lambda: PickedRows(TopFraction("margin", 0.5))),
+        distillation(None, example_filter=TopFraction("loss", 0.5)),
+    ):
         with pytest.raises(InputError, match="each picks or weighs its own"):
             Cohort(training, 2)
 
