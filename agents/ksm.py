@@ -19,7 +19,7 @@ from ackd.agents.ksm_actor import PARTS, Batch, KsmActor, KsmBits, perceptron
 from ackd.agents.policy import Observations, State, Transition
 from ackd.agents.soft import invertible
 from ackd.errors import InputError, unknown
-from ackd.numerics.streams import drawing
+from ackd.numerics.streams import fork_rng
 
 FIELDS = ("left", "right", "mask", "action", "reward", "next_left", "next_right", "next_mask", "next_action", "over")
 OPEN: Mapping[str, tuple[str, ...]] = {
@@ -93,7 +93,7 @@ class Ksm:
     ) -> None:
         self.settings = settings = settings or Settings()
         check_settings(settings)
-        with drawing(seed):
+        with fork_rng(seed):
             sizes = _sizes(observation_space, state) | {"feature": settings.feature, "width": settings.width}
             self.actor = (KsmBits if settings.hard else KsmActor)(**sizes)
             self.critic = perceptron(2 * settings.feature + sizes["types"], settings.width, settings.width, 1)

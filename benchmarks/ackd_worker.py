@@ -32,7 +32,7 @@ from ackd.costs import CostTracker
 from ackd.knowledge import Attention, Hidden, Logits
 from ackd.models import Meter, Model, from_config, shape_of
 from ackd.numerics.memory import reuse_memory
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.tasks import GLUE, Split, Task
 from ackd.teachers import Cached, ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
@@ -208,5 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with Streams(0).initialising():
+    with RngStreams(0).initialising():
         main()

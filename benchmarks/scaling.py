@@ -38,7 +38,7 @@ from ackd.envs.make import distill
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.toy import ToyEnv
 from ackd.teachers.cache.budget import readable
-from ackd.training.order import Order
+from ackd.training.sampler import LengthGroupedSampler
 from benchmarks.cost_model import STEP, Constants, Data, Line, Run, Work, answer_bytes, saturation, seconds
 
 # Examples, their tokens by MiniLM's tokenizer, the same padded, and dev examples; the last three tasks' are assumed.
@@ -165,7 +165,7 @@ def starting(place: argparse.Namespace) -> float:
 
 def padded(lengths: NDArray[np.int64], size: int) -> float:
     """Tokens of an example with the padding of its batch, on average over a pass."""
-    order = Order(lengths, size, np.random.default_rng(0))
+    order = LengthGroupedSampler(lengths, size, np.random.default_rng(0))
     return float(np.mean([lengths[order.next()].max() for _ in range(len(lengths) // size)]))
 
 

@@ -15,7 +15,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.knowledge import DEFAULT, build
 from ackd.mdp.choices import Choice, Stages
 from ackd.mdp.rewards import Reward, named
-from ackd.numerics.streams import drawing
+from ackd.numerics.streams import fork_rng
 from ackd.stages import check_stages
 from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
@@ -163,6 +163,6 @@ def tiny(
 def _tiny_parts() -> tuple[tasks.Task, ModelTeacher]:
     tokenizer = tasks.embedded_tokenizer("polarity")
     task = tasks.load("polarity", tokenizer, max_examples=600)
-    with drawing(0):
+    with fork_rng(0):
         teacher = models.from_config(models.small_config(len(tokenizer), 2, layers=4, width=16, heads=2, dropout=0.1))()
     return task, ModelTeacher(teacher)

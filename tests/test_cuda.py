@@ -16,12 +16,12 @@ from ackd.cli import main
 from ackd.cohort.cohort import Cohort
 from ackd.config import Precision
 from ackd.knowledge import NAMES, build
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.presets import METHODS
 from ackd.teachers import Cached, ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
-from ackd.training.order import Order
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.types import Teacher, means, union
 from tests.learned import weights
 
@@ -134,7 +134,7 @@ def test_a_cohort_is_its_students() -> None:
     cohort.reset(seeds)
     for one, seed in zip(alone, seeds, strict=True):
         one.reset(seed)
-        one.trainer.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
+        one.trainer.order = LengthGroupedSampler(one.task.train.lengths, one.batch_size, RngStreams(seeds[0]).order)
     selections = [Selection.of("logits"), Selection.of(*NAMES), Selection()]
     found = cohort.advance(selections, 4)
     for place, (one, selection) in enumerate(zip(alone, selections, strict=True)):

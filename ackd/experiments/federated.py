@@ -30,7 +30,7 @@ from ackd.federation.federated import Federation, Weights
 from ackd.federation.outcome import outcome
 from ackd.federation.rounds import STARTS, Rounds
 from ackd.models import Tokenizer
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.tasks.data_sets import Data
 from ackd.teachers.cache.budget import readable
 from ackd.training.recipe import Recipe
@@ -92,7 +92,7 @@ class FederatedTraining:
         order = rng.permutation(count)
         public, private = np.sort(order[: config.public_examples]), np.sort(order[config.public_examples :])
         parts = ClientSplit.parse(config.split)(task.train.labels[private], config.clients, rng)
-        with Streams(config.seed).initialising():
+        with RngStreams(config.seed).initialising():
             model = make().to("cpu")
         setting = {name: getattr(config, name) for name in ("batch_size", "lr", "device", "precision")}
         setting["recipe"] = Recipe.of(part(config, RecipeConfig))

@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 @contextmanager
-def drawing(seed: int) -> Iterator[None]:
+def fork_rng(seed: int) -> Iterator[None]:
     """Torch draws from a stream of this seed on the CPU, and afterwards from where it was; no GPU is seeded."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
-class Streams:
+class RngStreams:
     """Student initialisation, data order and dropout, each with a generator derived from the seed.
 
     What one of them draws never depends on the others or on an agent, so policies are compared on the same student,

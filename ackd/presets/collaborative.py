@@ -7,7 +7,7 @@ from typing import get_args
 
 from ackd.errors import InputError, unknown
 from ackd.knowledge.revision import check_classes
-from ackd.numerics.streams import drawing
+from ackd.numerics.streams import fork_rng
 from ackd.presets.preset import Material, Preset, classified, methods, softened
 from ackd.teachers import ModelTeacher, Partitioned
 from ackd.teachers.partitioned import By
@@ -65,7 +65,7 @@ def _initial(material: Material) -> ModelTeacher:
 
 
 def _drawn(material: Material, seed: int) -> ModelTeacher:
-    with drawing(seed):
+    with fork_rng(seed):
         return ModelTeacher(material.make_student().to(material.device))
 
 

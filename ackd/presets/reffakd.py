@@ -12,7 +12,7 @@ from torch import Tensor
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Logits, LogitsSoftCrossEntropy
-from ackd.numerics.streams import drawing
+from ackd.numerics.streams import fork_rng
 from ackd.presets.preset import Material, Preset, methods
 from ackd.stages import Stage
 from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
@@ -151,7 +151,7 @@ def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
 
 def _pooled(material: Material) -> Inputs:
     """Sentences as the mean of the starting student's word embeddings over their tokens, [R, d]."""
-    with drawing(0):
+    with fork_rng(0):
         embeddings = material.make_student().get_input_embeddings().cpu()
 
     def pooled(places: Places) -> Tensor:

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.numerics.streams import drawing
+from ackd.numerics.streams import fork_rng
 from ackd.teachers.labels import LabelTeacher
 
 Places: TypeAlias = NDArray[np.int64]
@@ -205,7 +205,7 @@ def soft_labels(
             )
         drawn.append(rng.choice(those, min(per_class, len(those)), replace=False))
     counter = FlopCounterMode(display=False)
-    with drawing(seed), torch.enable_grad():
+    with fork_rng(seed), torch.enable_grad():
         some = inputs(rng.permutation(len(labels))[:4096])
         autoencoder = of_images(some.shape[-1]) if images else of_vectors(some)
         spent = fit(autoencoder, inputs, len(labels), steps=steps, rng=rng)

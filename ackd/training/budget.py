@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.errors import InputError
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.training.distillation import Distillation
-from ackd.training.order import Order
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.types import LABELS, Selection
 
 
@@ -29,7 +29,7 @@ def afford(training: Distillation, chosen: Selection, flops: float | None, seed:
     """
     train = training.task.train
     lengths = train.lengths - 1  # the last token of a chunk is only predicted
-    order = Order(lengths, training.batch_size, Streams(seed).order)
+    order = LengthGroupedSampler(lengths, training.batch_size, RngStreams(seed).order)
     terms = [training.distiller.knowledge[name] for name in chosen.chosen]
     steps, spent, tokens = 0, 0.0, 0
     while flops is not None or steps < training.steps:
@@ -135,7 +135,7 @@ def _padded(training: Distillation, seed: int) -> NDArray[np.int64]:
     """[steps, batches of a step, processes], the tokens that each part of a run's batches is padded to."""
     train = training.task.train
     lengths, size = train.lengths - int(train.language), training.group.size
-    order = Order(train.lengths, training.batch_size, Streams(seed).order)
+    order = LengthGroupedSampler(train.lengths, training.batch_size, RngStreams(seed).order)
     batches = (lengths[order.next()] for _ in range(training.steps * training.accumulate))
     parts = [[part[rank::size].max() for rank in range(size)] for part in batches]  # as `Group.share` has them
     return np.array(parts, np.int64).reshape(training.steps, training.accumulate, size)

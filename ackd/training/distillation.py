@@ -12,15 +12,15 @@ from ackd.config import Precision
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.models import Meter, StudentFactory
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.stages import Stage, stage_at
 from ackd.tasks import Split, Task
 from ackd.teachers import LabelTeacher, unwrap
 from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator, Remembered
-from ackd.training.order import Order
 from ackd.training.recipe import Recipe
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.training.student import DEFAULT, Student
 from ackd.training.trainer import Trained, Trainer
 from ackd.training.verbs import verb
@@ -106,7 +106,7 @@ class Distillation(Trained):
         self.prepared = prepared or CostTracker()
         self.device, self.precision, self.compiled = torch.device(device), precision, compiled
         self._remembered = Remembered(parts={1.0: task.reward})  # shared by forks and cohorts
-        with Streams(0).initialising():
+        with RngStreams(0).initialising():
             self._meter = Meter(make_student())
         self._begin(0)
 
@@ -126,7 +126,7 @@ class Distillation(Trained):
             seeds: one, or several to be stacked.
             stack: makes one of several, whose passes are not compiled then.
         """
-        streams = [Streams(seed, self.device, self.group.rank) for seed in seeds]
+        streams = [RngStreams(seed, self.device, self.group.rank) for seed in seeds]
         made = [self._made(one, compiled=self.compiled and stack is None) for one in streams]
         student = made[0][0] if stack is None else stack([one for one, *_ in made])
         _, knowledge, weighting = made[0]
@@ -156,10 +156,10 @@ class Distillation(Trained):
             make_student=self._make_student,
             epochs=self.steps * self.batch_size * self.accumulate / len(self.task.train),
         )
-        order = Order(self.task.train.lengths, self.batch_size, streams[0].order)
+        order = LengthGroupedSampler(self.task.train.lengths, self.batch_size, streams[0].order)
         return Trainer(distiller, evaluator, counts, streams[0], order, self.steps, self.accumulate)
 
-    def _made(self, streams: Streams, *, compiled: bool) -> tuple[Student, list[Knowledge], Weighting | None]:
+    def _made(self, streams: RngStreams, *, compiled: bool) -> tuple[Student, list[Knowledge], Weighting | None]:
         with streams.initialising():
             model = self._make_student().to(self.device)
             knowledge = [one.to(self.device) for one in self._make_knowledge()]

@@ -14,7 +14,7 @@ from ackd.errors import InputError
 from ackd.mdp.episode import Facts
 from ackd.models import Meter, StudentFactory, cannot_give
 from ackd.numerics.precision import computing
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.tasks import Split, Task
 from ackd.training.measuring import Ask, answers, judge
 from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
@@ -119,7 +119,7 @@ class Evaluator:
         if self.reference is None or task.spec.language:
             return None
         with self.costs.timing("probe"):
-            with Streams(0, self.device).initialising():
+            with RngStreams(0, self.device).initialising():
                 model = self.make_student().to(self.device).eval()
             if cannot_give(model, last_states(model)):
                 return None

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from ackd.mdp.episode import Facts
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.tasks import Split
 from ackd.teachers import flush
 from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
-from ackd.training.order import Order
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.training.verbs import Training, verb
 from ackd.types import Batch, EvalResult, Selection, StepMetrics, means
 
@@ -29,8 +29,8 @@ class Trainer:
     distiller: Distiller  # takes the steps
     evaluator: Evaluator  # measures the same students
     counts: Counts
-    streams: Streams  # of their dropout and order
-    order: Order  # in which the examples come
+    streams: RngStreams  # of their dropout and order
+    order: LengthGroupedSampler  # in which the examples come
     steps: int  # the budget
     accumulate: int  # batches whose gradients make one optimizer step
 

@@ -19,12 +19,12 @@ from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.models import StudentFactory
 from ackd.models.lookup import look_up
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
 from ackd.training.journal import Journal
-from ackd.training.order import Order
 from ackd.training.recipe import Recipe
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.training.student import Student
 from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Selection, StepMetrics, Teacher
 from tests.learned import weights
@@ -96,7 +96,7 @@ def singles(distillation: Distillation, seeds: Sequence[int]) -> list[Distillati
     for seed in seeds:
         one = distillation.fork()
         one.reset(seed)
-        one.trainer.order = Order(one.task.train.lengths, one.batch_size, Streams(seeds[0]).order)
+        one.trainer.order = LengthGroupedSampler(one.task.train.lengths, one.batch_size, RngStreams(seeds[0]).order)
         found.append(one)
     return found
 

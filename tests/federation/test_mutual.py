@@ -19,11 +19,11 @@ from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.federation.mutual import MutualLearning
 from ackd.models import StudentFactory
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.tasks import Task
 from ackd.training.journal import Journal
-from ackd.training.order import Order
 from ackd.training.recipe import Recipe
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.types import OutputRequest
 
 STEPS, SIZE, LR = 6, 8, 2e-3
@@ -60,7 +60,7 @@ def plainly(task: Task, learning: MutualLearning, seed: int) -> list[Tensor]:
         vectors = [p for p in peer.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
         optimizers.append(torch.optim.AdamW(groups, lr=LR))
-    order = Order(task.train.lengths, SIZE, Streams(seed).order)
+    order = LengthGroupedSampler(task.train.lengths, SIZE, RngStreams(seed).order)
     for step in range(STEPS):
         batch = task.train.batch(order.next())
         for k, (peer, optimizer) in enumerate(zip(peers, optimizers, strict=True)):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ackd.numerics.streams import Streams, drawing
+from ackd.numerics.streams import RngStreams, fork_rng
 
 
-def draws(streams: Streams, count: int = 3) -> list[float]:
+def draws(streams: RngStreams, count: int = 3) -> list[float]:
     with streams.dropping():
         return torch.rand(count).tolist()
 
@@ -15,7 +15,7 @@ def test_streams_do_not_touch_each_other_or_the_global_one() -> None:
     torch.manual_seed(5)
     expected = torch.rand(2).tolist()
     torch.manual_seed(5)
-    one, other = Streams(1), Streams(1)
+    one, other = RngStreams(1), RngStreams(1)
     first = torch.rand(1).tolist()
     with one.initialising():
         torch.rand(100)
@@ -23,7 +23,7 @@ def test_streams_do_not_touch_each_other_or_the_global_one() -> None:
     assert draws(one) == draws(other)
     torch.manual_seed(99)
     assert draws(one) == draws(other)
-    assert draws(Streams(2)) != draws(Streams(1))
+    assert draws(RngStreams(2)) != draws(RngStreams(1))
     torch.manual_seed(5)
     torch.rand(1)
     draws(one)
@@ -33,7 +33,7 @@ def test_streams_do_not_touch_each_other_or_the_global_one() -> None:
 def test_no_generator_of_other_devices_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent may draw on a GPU where no student is."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("every GPU was seeded"))
-    streams = Streams(7)
+    streams = RngStreams(7)
     with streams.initialising():
         first = torch.rand(3).tolist()
     # as torch.manual_seed would have it: runs of the past begin so
@@ -44,29 +44,29 @@ def test_no_generator_of_other_devices_is_seeded(monkeypatch: pytest.MonkeyPatch
 def test_drawing_leaves_everybody_elses_stream_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("every GPU was seeded"))
     before = torch.get_rng_state()
-    with drawing(7):
+    with fork_rng(7):
         drawn = torch.rand(3)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(7)))
 
 
 def test_initialisation_begins_anew_and_dropout_goes_on() -> None:
-    streams = Streams(3)
+    streams = RngStreams(3)
     values = []
     for _ in range(2):
         with streams.initialising():
             values.append(torch.rand(4).tolist())
     assert values[0] == values[1]
-    whole = draws(Streams(3), 6)
+    whole = draws(RngStreams(3), 6)
     assert [*draws(streams), *draws(streams)] == whole
 
 
 def test_state() -> None:
-    streams = Streams(3)
+    streams = RngStreams(3)
     draws(streams)
     streams.order.random()
     state = streams.state_dict()
     expected = draws(streams), streams.order.random()
-    again = Streams(8)
+    again = RngStreams(8)
     again.load_state_dict(state)
     assert (draws(again), again.order.random()) == expected

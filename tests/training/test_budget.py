@@ -17,12 +17,12 @@ from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Tokens
 from ackd.models import Meter, Model, Tokenizer
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.teachers import ModelTeacher
 from ackd.training.budget import afford
 from ackd.training.distillation import Distillation
 from ackd.training.loop import distill
-from ackd.training.order import Order
+from ackd.training.sampler import LengthGroupedSampler
 from ackd.types import NO_TOKEN, OutputRequest, Selection
 
 INPUTS = 16  # tokens that a chunk is read in
@@ -83,7 +83,7 @@ def predicted(one: Distillation, steps: int) -> int:
     """The tokens that are learned in the first steps: those behind an inner end of text are not."""
     split = one.task.train
     each = [int((split.batch([place]).labels != NO_TOKEN).sum()) for place in range(len(split))]
-    order = Order(split.lengths - 1, BATCH, Streams(0).order)
+    order = LengthGroupedSampler(split.lengths - 1, BATCH, RngStreams(0).order)
     return sum(each[place] for _ in range(steps) for place in order.next())
 
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ackd.training.order import Order
+from ackd.training.sampler import LengthGroupedSampler
 
 Lengths = NDArray[np.int64]
 
 
-def order(lengths: Lengths, size: int, seed: int = 0) -> Order:
-    return Order(lengths, size, np.random.default_rng(seed))
+def order(lengths: Lengths, size: int, seed: int = 0) -> LengthGroupedSampler:
+    return LengthGroupedSampler(lengths, size, np.random.default_rng(seed))
 
 
 def skewed(count: int) -> Lengths:

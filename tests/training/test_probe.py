@@ -25,7 +25,7 @@ from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.mdp.episode import OVERTAKEN, Facts
 from ackd.models import Meter, Model
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.teachers import LabelTeacher
 from ackd.training import probe
 from ackd.training.distillation import Distillation
@@ -93,7 +93,7 @@ def make(task: tasks.Task | None = None, teacher: Any = None, **changes: Any) ->
 
 def states_of(training: Distillation, split: tasks.Split) -> np.ndarray[Any, Any]:
     """Mean and first state of the last layer, one example at a time, so without padding."""
-    with Streams(0).initialising():
+    with RngStreams(0).initialising():
         model = training._make_student().eval()
     rows = []
     for place in range(len(split)):

@@ -32,10 +32,10 @@ from ackd.experiments.federated import FederatedTraining
 from ackd.experiments.hosting import Students, environment
 from ackd.experiments.instances import check_instances
 from ackd.federation.mutual import MutualLearning
-from ackd.numerics.streams import Streams
+from ackd.numerics.streams import RngStreams
 from ackd.training.distillation import Distillation
-from ackd.training.order import Order
 from ackd.training.recipe import Recipe, length
+from ackd.training.sampler import LengthGroupedSampler
 from tests.learned import weights
 
 SETTINGS: dict[str, Any] = {
@@ -108,7 +108,7 @@ def plainly(training: Distillation, settings: dict[str, Any], clip: float | None
         [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
         betas=settings["adam_betas"],
     )
-    order = Order(training.task.train.lengths, SIZE, Streams(3).order)
+    order = LengthGroupedSampler(training.task.train.lengths, SIZE, RngStreams(3).order)
     for rate in course("cosine", 2, TOTAL):
         batch = training.task.train.batch(order.next())
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 
-class Order:
+class LengthGroupedSampler:
     """Training batches without end: each pass over the data in a new order from the run's stream.
 
     Examples of similar length come together, so that little is padded: a pass is drawn at random, sorted by length
