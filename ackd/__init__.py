@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ackd.experiments.tuning import tune as tune
     from ackd.mdp.choices import Choice as Choice
     from ackd.mdp.episode import Episode as Episode
-    from ackd.mdp.rewards import Earned as Earned
     from ackd.mdp.rewards import Reward as Reward
+    from ackd.mdp.rewards import RewardTerms as RewardTerms
     from ackd.teachers import ModelTeacher as ModelTeacher
     from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill

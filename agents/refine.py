@@ -60,7 +60,7 @@ class Group:
         return ((self.first + self.last) / 2 - self.kept) / self._size
 
 
-class Refining:
+class OnlineFinetuning:
     """A schedule of weights that is shifted, by as much as the run's own rewards are evidence for.
 
         log2 w_f(p) = schedule_f(p) + clip(sum_i u_i D_if, -1, 1)        u_i = sign(t_i) min(max(|t_i| - 1, 0) / 2, 1)

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from ackd.costs import CostTracker
 from ackd.envs.cohort import CohortEnv
-from ackd.envs.recorder import Note, Tape
+from ackd.envs.recorder import BufferedRecorder, Note
 from ackd.training.journal import Journal
 from ackd.training.trainer import Trained
 
@@ -85,13 +85,13 @@ class Hosted:
         self,
         venv: VecEnv,
         *,
-        tape: Tape | None = None,
+        tape: BufferedRecorder | None = None,
         watch: Watch | None = None,
         course: Course | None = None,
         journal: Journal | None = None,
         fingerprints: Mapping[str, str] | None = None,
     ) -> None:
-        self._venv, self._tape = venv, tape or Tape()
+        self._venv, self._tape = venv, tape or BufferedRecorder()
         self._watch, self._course, self._journal = watch, course, journal
         self._fingerprints = fingerprints or {}
 

@@ -190,7 +190,7 @@ class Recorder:
             self._writer.add_scalar(tag, value, step)
 
 
-class Tape:
+class BufferedRecorder:
     """Notes on their way from a worker to the recorder.
 
     The workers' episodes are numbered in turn: the e-th of worker i of N is e N + i, and where each has S students side

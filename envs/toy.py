@@ -22,7 +22,7 @@ from ackd.envs.replay import Record, claim_of, replays
 from ackd.errors import InputError
 from ackd.mdp.choices import Action, make_choice
 from ackd.mdp.episode import Episode, Phase
-from ackd.mdp.rewards import Earned, GapClosed
+from ackd.mdp.rewards import GapClosed, RewardTerms
 from ackd.mdp.signals import Observation, Signals
 from ackd.types import EvalResult, Selection, StepMetrics
 
@@ -135,7 +135,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
             self._earlier.append(len(self._actions))
         self._begin(_draw(self.np_random))
         self._ready = True
-        return self.signals.observe(self.episode), self._info("", Earned(0.0))
+        return self.signals.observe(self.episode), self._info("", RewardTerms(0.0))
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Spend one decision; the last one terminates the episode, and nothing truncates it.
@@ -279,7 +279,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         share = (1.0 + sum(FLOPS[name] for name in selection.chosen)) / (1.0 + sum(FLOPS.values()))
         return float(self._config["cost_weight"]) * share / self._decisions
 
-    def _info(self, effective: str, earned: Earned) -> dict[str, Any]:
+    def _info(self, effective: str, earned: RewardTerms) -> dict[str, Any]:
         return {
             "action_mask": 2 * self.signals.mask,
             "action/effective": effective,

@@ -13,7 +13,7 @@ from ackd.envs.checks import action_masks, check_action
 from ackd.envs.replay import Record
 from ackd.mdp.choices import Action, Choice
 from ackd.mdp.episode import Episode, Phase
-from ackd.mdp.rewards import Earned, Reward
+from ackd.mdp.rewards import Reward, RewardTerms
 from ackd.mdp.signals import Observation, Signals
 from ackd.types import LABELS, Selection, StepMetrics
 
@@ -26,7 +26,7 @@ class Step:
     """One phase of a decision."""
 
     episode: Episode  # up to it
-    earned: Earned
+    earned: RewardTerms
     info: dict[str, Any]
 
 
@@ -81,7 +81,7 @@ class Trajectory:
         """One more phase under the decision."""
         assert self.episode is not None
         self.episode = self.episode.then(phase)
-        earned = self.reward(self.episode) if phase.finite else Earned(ERROR_RETURN - math.fsum(self._rewards))
+        earned = self.reward(self.episode) if phase.finite else RewardTerms(ERROR_RETURN - math.fsum(self._rewards))
         self._rewards[-1] = self._rewards[-1] + earned.total if self.latest else earned.total
         self.latest.append(Step(self.episode, earned, self._info(phase, earned)))
 
@@ -100,7 +100,7 @@ class Trajectory:
         nothing = StepMetrics(0.0, 0.0, 0.0, 0.0, 0.0, {})
         still = replace(last, selection=Selection(), report=nothing, standing=None, flops=0.0)
         info = self._info(still) | {"error/type": "divergence"}
-        self.latest = [Step(self.episode, Earned(0.0), info)]
+        self.latest = [Step(self.episode, RewardTerms(0.0), info)]
         return self.signals.observe(self.episode), 0.0, True, info
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -129,7 +129,7 @@ class Trajectory:
         self.episode, self.seed = state["episode"], state["seed"]
         self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
 
-    def _info(self, phase: Phase, earned: Earned = Earned(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
+    def _info(self, phase: Phase, earned: RewardTerms = RewardTerms(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
         """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""
         assert self.episode is not None
         standing = self.episode.standing

@@ -73,7 +73,7 @@ class Distill(DistillationConfig, RunConfig):
         return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if name not in OWN}
 
     def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:
-        from ackd.agents.refine import Refining
+        from ackd.agents.refine import OnlineFinetuning
         from ackd.experiments.distillation import acting, arm_of, distil_one
         from ackd.experiments.results import finish, said, save_refined
 
@@ -83,7 +83,7 @@ class Distill(DistillationConfig, RunConfig):
         folder.begin("distill", asdict(self))
         journal = None if chosen.forks else self.journal(folder.path / "checkpoint")
         recording, seconds = distil_one(env, policy, chosen, folder.path, seed=self.seed, journal=journal)
-        if isinstance(policy, Refining) and chosen.learned is not None:
+        if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
             print(save_refined(folder.path / "policy", policy, chosen.learned.card))
         result = finish(folder, recording, policy=chosen.name, seconds=seconds)
         print(said(result, recording.costs, folder.path / "student"))

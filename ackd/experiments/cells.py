@@ -15,7 +15,7 @@ from ackd.distributed.jobs import answering, this_worker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import over, read_instances
 from ackd.envs.make import distill
-from ackd.envs.recorder import Note, Tape
+from ackd.envs.recorder import BufferedRecorder, Note
 from ackd.envs.recording import Recording
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.options import EvaluationConfig
@@ -178,7 +178,7 @@ class Cells:
             env = env.variant(reward_every=env.decisions)
         journal = None if one.forks else self.config.journal(self._place(job.task, job.policy) / str(job.seed))
         env.replay(journal)
-        tape = Tape(job.place)
+        tape = BufferedRecorder(job.place)
         recording = Recording(env, tape, on_decision=self.on_decision)
         policy = one.make(env, job.seed)
         run_episode(recording, policy, seed=job.seed, learner=one.learner(policy))

@@ -17,7 +17,7 @@ from ackd.config import DistillationConfig
 from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
-from ackd.envs.recorder import Notes, Tape
+from ackd.envs.recorder import BufferedRecorder, Notes
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
 from ackd.experiments.episodes import run_episode
@@ -202,7 +202,7 @@ class DistillationTrainer:
         Raises:
             FloatingPointError: if the training diverges.
         """
-        tape = Tape(0)
+        tape = BufferedRecorder(0)
         self._env, policy = acting(self._made, self._arm, self.seed)  # a policy that learns begins anew
         self._recording, seconds = distil_one(self._env, policy, self._arm, tape, seed=self.seed)
         self._result = episode_result(self._recording, policy=self._arm.name, seconds=round(seconds, 3))

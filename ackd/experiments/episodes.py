@@ -11,7 +11,7 @@ from ackd.agents import library, store
 from ackd.agents.learned import LearnedPolicy
 from ackd.agents.named import NAMED
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
-from ackd.agents.refine import Refining
+from ackd.agents.refine import OnlineFinetuning
 from ackd.envs.recording import Recording
 from ackd.errors import unknown
 from ackd.mdp.signals import Observation
@@ -39,7 +39,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
 def run_episode(env: Recording, policy: Policy, *, seed: int, learner: OnlinePolicy | None = None) -> None:
     """One episode from `seed` to its end; a `learner` is told of every decision, and may explore."""
     observation, _ = env.reset(seed=seed)
-    if isinstance(policy, LearnedPolicy | Refining):
+    if isinstance(policy, LearnedPolicy | OnlineFinetuning):
         env.agent_flops = policy.flops(observation["mask"].size)
     state, over = None, False
     while not over:

@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from ackd.agents.learner import by_return, choice_of, observes_cls
-from ackd.agents.relative import Relative
+from ackd.agents.leave_one_out import LeaveOneOutBaseline
 from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, StudentConfig, part
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.distillation import DistillationEnv
@@ -22,7 +22,7 @@ from ackd.envs.hosted import Course, Hosted, Watch
 from ackd.envs.instance_files import Instance, over, read_instances
 from ackd.envs.instances import InstanceEnv
 from ackd.envs.make import distill
-from ackd.envs.recorder import Notes, Tape
+from ackd.envs.recorder import BufferedRecorder, Notes
 from ackd.envs.recording import CohortRecording, Recording
 from ackd.errors import InputError
 from ackd.experiments.instances import check_instances
@@ -109,7 +109,7 @@ class Students:
             shutil.rmtree(folder, ignore_errors=True)
             write_whole(folder / TOKEN, self.token.encode())
         journal = Journal(folder, seconds=config.checkpoint_seconds)
-        tape = Tape(*turns, config.students)
+        tape = BufferedRecorder(*turns, config.students)
         watch, venv, course = vectorised(env, config.students, tape, journal, turns=turns)
         return Hosted(
             venv, tape=tape, watch=watch, course=course, journal=journal, fingerprints=identity(env.distillation)
@@ -133,7 +133,7 @@ def vectorised(
         else:
             cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, paired=True, watch=watch)
         cohort.replay(journal)
-        return watch, Relative(cohort), cohort
+        return watch, LeaveOneOutBaseline(cohort), cohort
     env.replay(journal)
     recording = Recording(env, notes, on_decision=on_decision)
     return recording, DummyVecEnv([lambda: Monitor(recording)]), recording

@@ -16,7 +16,7 @@ from ackd.agents.learner import BANDITS, bandit
 from ackd.agents.named import NAMED, named
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
-from ackd.agents.refine import Refining
+from ackd.agents.refine import OnlineFinetuning
 from ackd.agents.rules import Staged, fixed
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
@@ -177,10 +177,10 @@ def _choice_of(name: str, space: spaces.Space[Any]) -> str:
 
 def _refining(name: str, made: Callable[[int], LearnedPolicy], policy: LearnedPolicy, settings: dict[str, Any]) -> Arm:
     """What adapts a policy, which `made` makes for an action of so many entries, within the run."""
-    Refining(policy, phase=1)  # refuses what cannot be refined
+    OnlineFinetuning(policy, phase=1)  # refuses what cannot be refined
     return Arm(
         name,
-        lambda env, seed: Refining(made(env.signals.k_max), phase=env.reward_every or 1, seed=seed),
+        lambda env, seed: OnlineFinetuning(made(env.signals.k_max), phase=env.reward_every or 1, seed=seed),
         settings | {"reward_every": 1, "reward_share": ONLINE_SHARE, "decisions": None},
         online=True,
         learned=policy,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ackd.agents import store
 from ackd.agents.card import Card
 from ackd.agents.open_loop import MEAN
-from ackd.agents.refine import Refining
+from ackd.agents.refine import OnlineFinetuning
 from ackd.costs import PARTS, CostTracker
 from ackd.envs.recording import Recording
 from ackd.experiments.student_card import Origin, model_of, transferred, write_student
@@ -150,7 +150,7 @@ def origin_of(recording: Recording, result: Mapping[str, Any]) -> Origin:
     )
 
 
-def save_refined(path: Path, policy: Refining, card: Card) -> str:
+def save_refined(path: Path, policy: OnlineFinetuning, card: Card) -> str:
     """Saves what a refinement has learned: the frozen policy again, where it fell back to that; what to say of it."""
     shift = {family: round(float(by), 4) for family, by in zip(FAMILIES, policy.shift, strict=True)}
     told = {"refined_phases": 3 * len(policy.groups), "fallen_back": policy.fallen_back, "refined_log2": shift}

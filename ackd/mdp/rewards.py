@@ -31,7 +31,7 @@ LEAST_KNOWN = 0.05  # a teacher whose answers correlate less with the labels kno
 
 
 @dataclass(frozen=True)
-class Earned:
+class RewardTerms:
     """The parts of one decision's reward."""
 
     improvement: float
@@ -47,7 +47,7 @@ class Earned:
 class Reward(Protocol):
     """`(episode so far) -> what its last decision earned`."""
 
-    def __call__(self, episode: Episode) -> Earned:
+    def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
         ...
 
@@ -88,12 +88,12 @@ class GapClosed:
         gap = self._phi(episode, episode.teacher) - self._phi(episode, episode.start)
         return gap if gap >= MIN_GAP else None
 
-    def __call__(self, episode: Episode) -> Earned:
+    def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
         last, before = episode.phases[-1], episode.standing_before
         gained = self._phi(episode, last.standing) - self._phi(episode, before) if last.standing and before else 0.0
         cost = last.flops / last.flops_all * last.steps / episode.steps
-        return Earned(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
+        return RewardTerms(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
     def measured(self, episode: Episode, standing: EvalResult) -> float:
         """The measure of a standing in the episode, as it is."""
@@ -113,20 +113,20 @@ class GapClosed:
 class NegativeLoss:
     """Minus the loss on the reward split after the decision; 0 where nobody measured."""
 
-    def __call__(self, episode: Episode) -> Earned:
+    def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
         standing = episode.phases[-1].standing
-        return Earned(-standing.loss if standing else 0.0)
+        return RewardTerms(-standing.loss if standing else 0.0)
 
 
 @dataclass(frozen=True)
 class Final:
     """The score on the reward split at the end of the episode; 0 before."""
 
-    def __call__(self, episode: Episode) -> Earned:
+    def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
         standing = episode.phases[-1].standing
-        return Earned(standing.score if standing and not episode.decisions_left else 0.0)
+        return RewardTerms(standing.score if standing and not episode.decisions_left else 0.0)
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ class Exploring:
     form: Literal["soft", "hard"] = "hard"
     eta: float = 0.05
 
-    def __call__(self, episode: Episode) -> Earned:
+    def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
         earned = self.reward(episode)
         bonus = self.eta * (self._novelty(episode) if self.form == "soft" else self._rarity(episode))
-        return Earned(earned.improvement, earned.cost, earned.bonus + bonus)
+        return RewardTerms(earned.improvement, earned.cost, earned.bonus + bonus)
 
     def _novelty(self, episode: Episode) -> float:
         if len(episode.phases) < 2:

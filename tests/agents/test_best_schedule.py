@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.best_schedule import LOGS, Knots, best_schedule
 from ackd.agents.learner import choice_of, make_learner
-from ackd.agents.relative import Relative
+from ackd.agents.leave_one_out import LeaveOneOutBaseline
 from ackd.agents.searching import BestSchedule
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
@@ -183,7 +183,7 @@ def test_the_same_seed_learns_the_same() -> None:
 
 def test_it_learns_from_a_cohort() -> None:
     cohort = CohortEnv([tiny(choice=choice_of("best-schedule"), decisions=2, reward_every=12)], 4, paired=True)
-    learner = make_learner("best-schedule", Relative(cohort), types=3, decisions=2, episodes=12, seed=0)
+    learner = make_learner("best-schedule", LeaveOneOutBaseline(cohort), types=3, decisions=2, episodes=12, seed=0)
     learner.learn(24)
     assert isinstance(learner, BestSchedule)
     assert sum(len(one.gains) for one in learner.tried) == 3 * 3

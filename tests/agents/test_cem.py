@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ackd.agents.cem import Cem, Distribution
 from ackd.agents.learner import make_learner
-from ackd.agents.relative import Relative
+from ackd.agents.leave_one_out import LeaveOneOutBaseline
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from tests.played import share, toy
@@ -84,7 +84,7 @@ def test_a_family_that_was_never_there_gets_the_mean_of_the_types() -> None:
 def test_it_learns_from_a_cohort(name: str) -> None:
     """On students that differ in their schedules alone, and no episode is left over."""
     cohort = CohortEnv([tiny(choice="weights", decisions=2)], 6, paired=True)
-    learner = make_learner(name, Relative(cohort), types=3, decisions=2, episodes=24, seed=0)
+    learner = make_learner(name, LeaveOneOutBaseline(cohort), types=3, decisions=2, episodes=24, seed=0)
     learner.learn(48)
     assert len(set(cohort.cohort.counts.seeds)) == 1
     assert cohort.cohort.steps_done == 0

@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ackd.agents.best_schedule import LOGS
 from ackd.agents.evolving import Pbt
 from ackd.agents.learner import by_return, check_learner, choice_of, make_learner
+from ackd.agents.leave_one_out import LeaveOneOutBaseline
 from ackd.agents.pbt import Evolution, Lineage, evolve
-from ackd.agents.relative import Relative
 from ackd.cohort.cohort import Cohort
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
@@ -192,7 +192,9 @@ def population(students: int = 4, decisions: int = 3, **changes: Any) -> CohortE
 
 
 def agent(env: CohortEnv, seed: int = 0) -> Pbt:
-    learner = make_learner("pbt", Relative(env), types=2, decisions=env.decisions, episodes=env.num_envs, seed=seed)
+    learner = make_learner(
+        "pbt", LeaveOneOutBaseline(env), types=2, decisions=env.decisions, episodes=env.num_envs, seed=seed
+    )
     assert isinstance(learner, Pbt)
     return learner
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ackd.agents.learned import Actor, Card, LearnedPolicy
 from ackd.agents.policy import Observations, Transition
-from ackd.agents.refine import BOUND, MIN_GROUPS, Group, Refining
+from ackd.agents.refine import BOUND, MIN_GROUPS, Group, OnlineFinetuning
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
@@ -83,7 +83,7 @@ def observation(done: int, decisions: int, **told: float) -> Observations:
     }
 
 
-def run(refining: Refining, decisions: int, response: Response, **told: float) -> list[NDArray[np.float32]]:
+def run(refining: OnlineFinetuning, decisions: int, response: Response, **told: float) -> list[NDArray[np.float32]]:
     """A run in which a decision earns what `response` says of its weights; the actions taken."""
     taken = []
     for i in range(decisions):
@@ -109,7 +109,7 @@ def towards(better: float, noise: float = 0.0, seed: int = 0) -> Response:
 def test_weights_move_towards_a_better_ratio(policy: LearnedPolicy, better: float) -> None:
     moved = []  # doublings of the ratio, where it did not fall back by chance
     for seed in range(12):
-        refining = Refining(policy, phase=1, seed=seed)
+        refining = OnlineFinetuning(policy, phase=1, seed=seed)
         run(refining, 50, towards(better, 0.03, seed))
         labels, logits, hidden = refining.shift[:3]
         if not refining.fallen_back:
@@ -121,7 +121,7 @@ def test_weights_move_towards_a_better_ratio(policy: LearnedPolicy, better: floa
 def test_weights_hardly_move_where_nothing_is_better(policy: LearnedPolicy) -> None:
     shifts = []
     for seed in range(12):
-        refining = Refining(policy, phase=1, seed=seed)
+        refining = OnlineFinetuning(policy, phase=1, seed=seed)
         run(refining, 50, towards(0.0, 0.1, seed))
         shifts.append(refining.shift)
     assert abs(np.mean([shift[1:3].mean() - shift[0] for shift in shifts])) < 0.25
@@ -129,7 +129,7 @@ def test_weights_hardly_move_where_nothing_is_better(policy: LearnedPolicy) -> N
 
 
 def test_a_steady_decline_is_no_evidence(policy: LearnedPolicy) -> None:
-    refining = Refining(policy, phase=1)
+    refining = OnlineFinetuning(policy, phase=1)
     run(refining, 60, lambda logs, progress: 2.0 ** (-8 * progress))  # by the same share in each group
     assert len(refining.groups) > MIN_GROUPS
     assert not refining.shift.any()
@@ -139,7 +139,7 @@ def test_a_steady_decline_is_no_evidence(policy: LearnedPolicy) -> None:
 @given(rewards=st.lists(st.floats(-100, 100, width=32), min_size=30, max_size=30), seed=st.integers(0, 99))
 def test_no_weight_leaves_its_bound(rewards: list[float], seed: int) -> None:
     network = Schedule.of(BY_HAND)
-    refining = Refining(LearnedPolicy(network, CARD), phase=1, seed=seed)
+    refining = OnlineFinetuning(LearnedPolicy(network, CARD), phase=1, seed=seed)
     left = iter(rewards)
     actions = run(refining, 30, lambda logs, progress: next(left))
     for i, action in enumerate(actions):
@@ -159,7 +159,7 @@ def test_the_frozen_policy_decides_where_exploring_costs(policy: LearnedPolicy) 
         usual = weights_of(policy.predict(observation(round(progress * 60), 60))[0][: len(MEMBERS)])
         return 1.0 - float(np.abs(logs - np.log2(np.maximum(usual, 2.0**-DOUBLINGS))).mean())
 
-    refining = Refining(policy, phase=1, seed=1)
+    refining = OnlineFinetuning(policy, phase=1, seed=1)
     actions = run(refining, 60, best)
     assert refining.fallen_back
     assert len(refining.groups) == MIN_GROUPS
@@ -183,7 +183,7 @@ def test_exploring_ends_where_it_costs_more_than_one_standard_error(
         kept = (3 - 2 * advantage) / (3 + advantage)
         earned += [1.0, kept, 1.0]
     left = iter([*earned, 1.0])  # nothing is learned from a run's last decision
-    refining = Refining(policy, phase=1, explore=0.8)
+    refining = OnlineFinetuning(policy, phase=1, explore=0.8)
     run(refining, len(earned) + 1, lambda logs, progress: next(left))
     assert [group.advantage for group in refining.groups] == pytest.approx(list(advantages), abs=1e-5)
     assert refining.fallen_back == costs
@@ -197,7 +197,7 @@ def test_a_phase_that_earns_more_than_the_frozen_one_is_an_advantage() -> None:
 
 
 def test_the_end_of_the_run_does_not_explore(policy: LearnedPolicy) -> None:
-    refining = Refining(policy, phase=2, explore=0.5, seed=3)
+    refining = OnlineFinetuning(policy, phase=2, explore=0.5, seed=3)
     actions = run(refining, 60, towards(1.0))
     refined = LearnedPolicy(refining.refined(), policy.card)
     assert refining.shift.any()
@@ -207,7 +207,7 @@ def test_the_end_of_the_run_does_not_explore(policy: LearnedPolicy) -> None:
 
 def test_a_gate_that_leaves_the_labels_alone_is_left_alone(tmp_path: Path) -> None:
     rule = Schedule.of(BY_HAND).values
-    refining = Refining(saved(tmp_path / "rule", ProbeRule(3, rule)), phase=1, seed=0)
+    refining = OnlineFinetuning(saved(tmp_path / "rule", ProbeRule(3, rule)), phase=1, seed=0)
     actions = run(refining, 30, towards(1.0), overtaken=1.2, agreement=0.9)
     assert all(action.tolist() == [0.5, 0, 0, 0, 0] for action in actions)
     assert refining.groups == []
@@ -220,26 +220,26 @@ def test_a_correction_of_a_schedule_keeps_its_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ResidualNetwork(len(GLOBALS), len(FEATURES), 8, 3, Schedule.of(BY_HAND).values)
     policy = saved(tmp_path / "policy", network)
-    refining = Refining(policy, phase=1, seed=0)
+    refining = OnlineFinetuning(policy, phase=1, seed=0)
     run(refining, 50, towards(1.0))
     before, after = policy.network.state_dict(), refining.refined().state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["schedule.values"]
 
 
 def test_the_same_seed_is_the_same_run(policy: LearnedPolicy) -> None:
-    one, other, third = (run(Refining(policy, phase=2, seed=seed), 30, towards(1.0)) for seed in (7, 7, 8))
+    one, other, third = (run(OnlineFinetuning(policy, phase=2, seed=seed), 30, towards(1.0)) for seed in (7, 7, 8))
     assert np.array_equal(one, other)
     assert not np.array_equal(one, third)
 
 
 def test_rewards_that_are_not_numbers_teach_nothing(policy: LearnedPolicy) -> None:
-    refining = Refining(policy, phase=1)
+    refining = OnlineFinetuning(policy, phase=1)
     run(refining, 30, lambda logs, progress: math.nan)
     assert refining.groups == []
 
 
 def test_types_that_are_not_there_do_not_move(policy: LearnedPolicy) -> None:
-    refining = Refining(policy, phase=1)
+    refining = OnlineFinetuning(policy, phase=1)
     run(refining, 60, towards(1.0))
     ratio = refining.centre[0]
     assert ratio > 0
@@ -251,19 +251,19 @@ def test_what_has_no_schedule_is_refused(tmp_path: Path, kind: type[SetNetwork] 
     bits = saved(tmp_path / "policy", kind(len(GLOBALS), len(FEATURES), 8), algorithm="ppo")
     sentence = "only policies that give weights by a schedule can be refined, not one of ppo: use it as it is"
     with pytest.raises(InputError, match=sentence):
-        Refining(bits, phase=1)
+        OnlineFinetuning(bits, phase=1)
     with pytest.raises(InputError, match=sentence):
         arm(f"{tmp_path / 'policy'}:refine", MEMBERS[1:])
 
 
 def test_bad_input(policy: LearnedPolicy) -> None:
     with pytest.raises(InputError, match="a phase has 0 decisions"):
-        Refining(policy, phase=0)
+        OnlineFinetuning(policy, phase=0)
     with pytest.raises(InputError, match="and 2 of the run explores"):
-        Refining(policy, phase=1, explore=2)
+        OnlineFinetuning(policy, phase=1, explore=2)
     two = {name: np.stack([value, value]) for name, value in observation(0, 4).items()}
     with pytest.raises(InputError, match="one student"):
-        Refining(policy, phase=1).update(
+        OnlineFinetuning(policy, phase=1).update(
             Transition(two, np.zeros((2, 5)), np.zeros(2, np.float32), two, np.zeros(2, bool))
         )
 
@@ -274,7 +274,7 @@ def test_what_is_made_of_a_policy_can_be_refined(tmp_path: Path, how: str) -> No
     env = tiny(reward_every=None)
     chosen = arm(f"{how}:{tmp_path / 'policy'}:refine", env.knowledge)
     refining = chosen.make(chosen.within(env), 0)
-    assert isinstance(refining, Refining)
+    assert isinstance(refining, OnlineFinetuning)
     assert refining.network.kind == ("schedule" if how == "replay" else "probe-rule")
 
 
@@ -297,7 +297,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> CostTracker:
 
 def test_a_decision_costs_two_passes_as_torch_counts_them(tmp_path: Path) -> None:
     network = ResidualNetwork(len(GLOBALS), len(FEATURES), 64, 3, Schedule.of(BY_HAND).values)
-    refining = Refining(saved(tmp_path / "policy", network), phase=1)
+    refining = OnlineFinetuning(saved(tmp_path / "policy", network), phase=1)
     shown = {name: torch.as_tensor(value)[None] for name, value in observation(0, 4).items()}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.distribution(shown)
@@ -314,12 +314,12 @@ def test_a_run_costs_a_tenth_more_at_most(tmp_path: Path, kind: str, everything:
     refined, policy = played(f"{tmp_path / 'policy'}:refine", tmp_path / "refined")
     assert sum(refined.flops.values()) <= 1.10 * sum(everything.flops.values())
     assert refined.flops["student"] == everything.flops["student"]
-    assert isinstance(policy, Refining)
+    assert isinstance(policy, OnlineFinetuning)
     assert policy.groups != []
 
 
 def test_what_is_saved_acts_as_it_ended(tmp_path: Path, policy: LearnedPolicy) -> None:
-    refining = Refining(policy, phase=1, seed=0)
+    refining = OnlineFinetuning(policy, phase=1, seed=0)
     run(refining, 50, towards(1.0))
     metrics = {"mean_log2_weights": [[0.0] * 5], "mine": 1}
     save_refined(tmp_path / "again", refining, replace(policy.card, metrics=metrics))

@@ -21,7 +21,7 @@ from ackd.distributed.workers import WorkerFailed, WorkerLost, Workers, start
 from ackd.distributed.workers.inline import Inline
 from ackd.envs.hosted import Hosted, Registered
 from ackd.envs.make import tiny
-from ackd.envs.recorder import Note, Tape
+from ackd.envs.recorder import BufferedRecorder, Note
 from ackd.envs.recording import Recording
 from ackd.envs.remote import RemoteVecEnv
 from ackd.errors import InputError
@@ -201,7 +201,7 @@ def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def tiny_with_journal(folder: Path, worker: int) -> Hosted:
     env, journal = tiny(), Journal(folder / str(worker), seconds=1e9)
     env.replay(journal)
-    recording = Recording(env, Tape(worker, 2))
+    recording = Recording(env, BufferedRecorder(worker, 2))
     return Hosted(DummyVecEnv([lambda: Monitor(recording)]), course=recording, journal=journal)
 
 
@@ -231,7 +231,7 @@ def test_other_spaces_are_refused() -> None:
 
 def test_episodes_are_numbered_in_turn() -> None:
     """Each of 3 workers with 2 students side by side, three rounds."""
-    tapes = [Tape(worker, 3, 2) for worker in range(3)]
+    tapes = [BufferedRecorder(worker, 3, 2) for worker in range(3)]
     numbers = []
     for _ in range(3):
         for tape in tapes:

@@ -26,7 +26,7 @@ from ackd.costs import CostTracker
 from ackd.envs.make import distill as make_env
 from ackd.knowledge import Logits
 from ackd.mdp.episode import Episode
-from ackd.mdp.rewards import Earned
+from ackd.mdp.rewards import RewardTerms
 from ackd.teachers import ModelTeacher
 from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
@@ -213,8 +213,8 @@ def test_a_teacher_of_ones_own_answers(teacher: Path, data: DatasetDict, tmp_pat
 
 
 def test_a_reward_of_ones_own_is_what_decisions_earn(teacher: Path, data: DatasetDict) -> None:
-    def steps_taken(episode: Episode) -> Earned:
-        return Earned(float(episode.phases[-1].steps), 0.0)
+    def steps_taken(episode: Episode) -> RewardTerms:
+        return RewardTerms(float(episode.phases[-1].steps), 0.0)
 
     env = make_env(**given(teacher, data), **HOW, reward=steps_taken)
     env.reset(seed=0)

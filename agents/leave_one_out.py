@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 
-class Relative(VecEnvWrapper):
+class LeaveOneOutBaseline(VecEnvWrapper):
     """Each student's reward less the mean of the others' in the same decision.
 
         r_i <- r_i - 1/(N - 1) sum_{j != i} r_j

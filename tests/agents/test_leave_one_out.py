@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackd.agents.relative import Relative, relative
+from ackd.agents.leave_one_out import LeaveOneOutBaseline, relative
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 
@@ -30,7 +30,7 @@ def test_only_rewards_change() -> None:
     for wrap in (False, True):
         env = CohortEnv([tiny()], 2)
         env.seed(3)
-        wrapped = Relative(env) if wrap else env
+        wrapped = LeaveOneOutBaseline(env) if wrap else env
         wrapped.reset()
         rng = np.random.default_rng(0)
         steps = [wrapped.step(rng.integers(0, 2, (2, 8)).astype(np.int8)) for _ in range(6)]
