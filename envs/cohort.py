@@ -20,7 +20,7 @@ from ackd.envs.trajectory import Answer, Trajectory
 from ackd.errors import InputError
 from ackd.mdp.episode import Phase
 from ackd.mdp.signals import Observation
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from ackd.types import EvalResult, Selection
 
 Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], None]
@@ -63,7 +63,7 @@ class CohortEnv(SharedEnv):
         self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
         self._size = students
         self.turns, self._stride = turns  # the next one, of those that all cohorts take
-        self._journal: Journal | None = None  # of all cohorts, one after the other
+        self._journal: ReplayLog | None = None  # of all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
         self._started = 0.0  # when the episode began
         self._actions: NDArray[Any] = np.zeros(0)
@@ -90,10 +90,10 @@ class CohortEnv(SharedEnv):
         """Decisions in an episode."""
         return self.env.decisions
 
-    def replay(self, journal: Journal | None) -> None:
+    def replay(self, replay_log: ReplayLog | None) -> None:
         """As of a `DistillationEnv`: one journal of all cohorts, one after the other."""
-        self._journal = journal
-        self.cohort.replay(journal)
+        self._journal = replay_log
+        self.cohort.replay(replay_log)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """The next episodes take the seeds `seed`, `seed + 1`, ..., those after them follow from it."""

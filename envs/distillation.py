@@ -22,7 +22,7 @@ from ackd.mdp.signals import LIMIT, Observation, Signals
 from ackd.tasks import Split
 from ackd.training.budget import Allowance, type_prices
 from ackd.training.distillation import Distillation
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from ackd.types import LABELS, EvalResult, Selection
 
 logger = logging.getLogger("ackd")
@@ -197,9 +197,9 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         observation, reward, terminated, info = trajectory.answer()
         return observation | self._represent(), reward, terminated, False, info
 
-    def replay(self, journal: Journal | None) -> None:
+    def replay(self, replay_log: ReplayLog | None) -> None:
         """From now on a journal, if any, answers what it knows of the trainings, and writes down the rest."""
-        self.distillation.replay(journal)
+        self.distillation.replay(replay_log)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which values of an action are free; see `Trajectory.action_masks`."""

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from ackd.costs import CostTracker
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.recorder import BufferedRecorder, Note
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from ackd.training.trainer import Trained
 
 
@@ -77,7 +77,7 @@ class Hosted:
         tape: where their recording writes.
         watch: the recording.
         course: the episodes under way.
-        journal: of their trainings.
+        replay_log: of their trainings.
         fingerprints: of what they train on, which has to be the same in every worker.
     """
 
@@ -88,11 +88,11 @@ class Hosted:
         tape: BufferedRecorder | None = None,
         watch: Watch | None = None,
         course: Course | None = None,
-        journal: Journal | None = None,
+        replay_log: ReplayLog | None = None,
         fingerprints: Mapping[str, str] | None = None,
     ) -> None:
         self._venv, self._tape = venv, tape or BufferedRecorder()
-        self._watch, self._course, self._journal = watch, course, journal
+        self._watch, self._course, self._journal = watch, course, replay_log
         self._fingerprints = fingerprints or {}
 
     def describe(self) -> Description:

@@ -24,7 +24,7 @@ from ackd.mdp.episode import Episode
 from ackd.mdp.rewards import Reward
 from ackd.mdp.signals import Observation, Signals
 from ackd.training.distillation import Distillation
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 
 __all__ = ["ORDERS", "Instance", "InstanceEnv", "read_instances", "shipped"]
 
@@ -96,7 +96,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
         self._first, self._stride = turns
         self._turns = 0  # of the order, those of others included
-        self._journal: Journal | None = None  # of all trainings, one after the other
+        self._journal: ReplayLog | None = None  # of all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)
         self._following: str | None = None  # the instance that the next episode has to be in
         self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
@@ -202,10 +202,10 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         """The name of the present instance."""
         return self.instance.name
 
-    def replay(self, journal: Journal | None) -> None:
+    def replay(self, replay_log: ReplayLog | None) -> None:
         """As of a `DistillationEnv`: one journal of all trainings, one after the other."""
-        self._journal = journal
-        self.present.replay(journal)
+        self._journal = replay_log
+        self.present.replay(replay_log)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which values of an action are free in the present instance; see `Trajectory.action_masks`."""

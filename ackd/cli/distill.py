@@ -53,7 +53,7 @@ class Distill(DistillationConfig, RunConfig):
         folder = None
         if group.rank == 0:
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
-        if group.tell(folder is not None and self.finished(folder, "distill")):
+        if group.broadcast(folder is not None and self.finished(folder, "distill")):
             if folder is not None:
                 nothing_left(self.output)
             return
@@ -81,12 +81,12 @@ class Distill(DistillationConfig, RunConfig):
         chosen = arm_of(env, self.policy, preset=self.preset, open_ended=open_ended, refine=self.refine)
         env, policy = acting(env, chosen, self.seed)
         folder.begin("distill", asdict(self))
-        journal = None if chosen.forks else self.journal(folder.path / "checkpoint")
-        recording, seconds = distil_one(env, policy, chosen, folder.path, seed=self.seed, journal=journal)
+        replay_log = None if chosen.forks else self.replay_log(folder.path / "checkpoint")
+        recording, seconds = distil_one(env, policy, chosen, folder.path, seed=self.seed, replay_log=replay_log)
         if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
             print(save_refined(folder.path / "policy", policy, chosen.learned.card))
         result = finish(folder, recording, policy=chosen.name, seconds=seconds)
         print(said(result, recording.costs, folder.path / "student"))
-        if journal is not None:
-            journal.finish()
+        if replay_log is not None:
+            replay_log.finish()
         print(f"curves:  tensorboard --logdir {folder.path}")

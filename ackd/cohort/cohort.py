@@ -12,8 +12,8 @@ from ackd.errors import InputError
 from ackd.models import Model
 from ackd.tasks import Split
 from ackd.training.distillation import Distillation
+from ackd.training.replay import replayable
 from ackd.training.trainer import Trained
-from ackd.training.verbs import verb
 from ackd.types import EvalResult, Selection, StepMetrics
 
 
@@ -49,7 +49,7 @@ class Cohort(Trained):
         self.distillation, self.size, self.steps = distillation, students, distillation.steps
         self._begin(range(students))
 
-    @verb("reset")
+    @replayable("reset")
     def reset(self, seeds: Sequence[int]) -> None:
         """New students before their first step, one a seed; order and dropout follow from the first seed.
 
@@ -80,7 +80,7 @@ class Cohort(Trained):
         """One student's projections, in the order of the knowledge types; they share the cohort's weights likewise."""
         return self.stacked.students[student].companions
 
-    @verb("advance", each=True)
+    @replayable("advance", each=True)
     def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:
         """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
 
@@ -92,7 +92,7 @@ class Cohort(Trained):
         self._check(selections, "selection")
         return self.trainer.advance(selections, steps)
 
-    @verb("inherit")
+    @replayable("inherit")
     def inherit(self, parents: Sequence[int]) -> None:
         """Makes each student what another is now, or itself: weights, moments, scales, and what it has cost so far.
 
@@ -109,7 +109,7 @@ class Cohort(Trained):
         self.stacked.inherit(parents)
         self.trainer.inherit(parents)
 
-    @verb("measure", each=True)
+    @replayable("measure", each=True)
     def measure(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         return self.evaluator.measure(split, name)

@@ -56,7 +56,7 @@ class Group(Protocol):
         """What each process has, in the order of their ranks."""
         ...
 
-    def tell(self, value: V) -> V:
+    def broadcast(self, value: V) -> V:
         """What the first process has."""
         ...
 
@@ -81,7 +81,7 @@ class Alone:
         """Its own."""
         return [value]
 
-    def tell(self, value: V) -> V:
+    def broadcast(self, value: V) -> V:
         """Its own."""
         return value
 
@@ -138,7 +138,7 @@ class Processes:
             dist.all_gather_object(values, value, group=self._hosts)
         return values
 
-    def tell(self, value: V) -> V:
+    def broadcast(self, value: V) -> V:
         """By pickle."""
         values = [value]
         with _listening():
@@ -149,7 +149,7 @@ class Processes:
 def announce(group: Group, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Tells the other processes, if this is the first one, which call of that name to execute along with it."""
     if group.rank == 0:
-        group.tell((name, _on_host(args), _on_host(kwargs)))
+        group.broadcast((name, _on_host(args), _on_host(kwargs)))
 
 
 def follow(training: Any) -> None:
@@ -158,7 +158,7 @@ def follow(training: Any) -> None:
     if group.rank:
         hold()  # a signal is for the first process to answer, which needs the others to save
     methods = {getattr(method, "told_as", None): name for name, method in inspect.getmembers(type(training))}
-    while (told := group.tell(None)) is not None:
+    while (told := group.broadcast(None)) is not None:
         name, args, kwargs = told
         getattr(training, methods[name])(*args, **kwargs)
 

@@ -33,7 +33,7 @@ from ackd.experiments.progress import progress
 from ackd.experiments.results import finish, said
 from ackd.experiments.workers import GROWING
 from ackd.training.identity import identity
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -69,13 +69,13 @@ class AgentTraining:
         env, instances = environment(config, given=self.given)
         self.folder.begin("train", {**asdict(config), "workers": config.count}, growing=GROWING)
         shutil.rmtree(self.folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
-        journal = config.journal(self.folder.path / "checkpoint")
+        replay_log = config.replay_log(self.folder.path / "checkpoint")
         single = not instances
         with (
             progress((config.episodes + single) * env.distillation.steps, f"train ({config.algorithm})") as bar,
             closing(Recorder(self.folder.path, env.knowledge)) as recorder,
         ):
-            learner, costs = self._learn(env, recorder, journal, bar)
+            learner, costs = self._learn(env, recorder, replay_log, bar)
             cost = {
                 "episodes": config.episodes,
                 "student_steps": costs.steps * config.at_once,
@@ -83,13 +83,13 @@ class AgentTraining:
                 "seconds": round(sum(costs.seconds.values()), 3),
             }
             if single:
-                self._distil(learner, env, recorder, journal, bar, cost, costs)
+                self._distil(learner, env, recorder, replay_log, bar, cost, costs)
             else:
                 self._save(learner, env, instances, {"episodes": config.episodes}, cost)
                 self.folder.write_json("ledger.json", costs.as_dict())
                 names = [one.name for one in instances]
                 self.folder.write_json("result.json", {"policy": config.algorithm, "instances": names} | cost)
-        journal.finish()
+        replay_log.finish()
         return self.folder.path / "policy"
 
     def _check(self) -> None:
@@ -126,11 +126,11 @@ class AgentTraining:
         self,
         env: DistillationEnv | InstanceEnv,
         recorder: Recorder,
-        journal: Journal,
+        replay_log: ReplayLog,
         bar: tqdm[Any],
     ) -> tuple[Learner, CostTracker]:
         """The agent after its episodes, and what they took."""
-        with self._venv(env, recorder, journal, bar) as (watch, venv):
+        with self._venv(env, recorder, replay_log, bar) as (watch, venv):
             learner = make_learner(
                 self.config.algorithm,
                 venv,
@@ -151,12 +151,12 @@ class AgentTraining:
         self,
         env: DistillationEnv | InstanceEnv,
         recorder: Recorder,
-        journal: Journal,
+        replay_log: ReplayLog,
         bar: tqdm[Any],
     ) -> Iterator[tuple[Watch, VecEnv]]:
         """The environments as the learner has them, here or in workers, and who counts what they take."""
         if not self.config.remote:
-            watch, venv, _ = vectorised(env, self.config.at_once, recorder, journal, on_decision=bar.update)
+            watch, venv, _ = vectorised(env, self.config.at_once, recorder, replay_log, on_decision=bar.update)
             yield watch, venv
             return
 
@@ -178,14 +178,14 @@ class AgentTraining:
         learner: Learner,
         env: DistillationEnv | InstanceEnv,
         recorder: Recorder,
-        journal: Journal,
+        replay_log: ReplayLog,
         bar: tqdm[Any],
         cost: dict[str, Any],
         costs: CostTracker,
     ) -> None:
         """One student with what was learned; saves it and the policy."""
         assert isinstance(env, DistillationEnv)
-        env.replay(journal)
+        env.replay(replay_log)
         recording = Recording(env, recorder, on_decision=bar.update)
         recording.agent_flops = learner.actor.flops(env.signals.k_max)
         recording.costs.add(costs)

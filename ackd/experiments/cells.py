@@ -165,10 +165,10 @@ class Cells:
 
     def _search(self, job: Search, env: DistillationEnv) -> Found:
         env = env.variant(reward_every=env.decisions)
-        journal = self.config.journal(self._place(job.task, SEARCHED) / "search")
-        env.replay(journal)
+        replay_log = self.config.replay_log(self._place(job.task, SEARCHED) / "search")
+        env.replay(replay_log)
         found = best_static(env, range(self.config.search_seeds), tries=self.config.search_tries)
-        journal.finish()
+        replay_log.finish()
         return Found(found.names, found.episodes * env.distillation.steps)
 
     def _cell(self, job: Cell, env: DistillationEnv) -> Filled:
@@ -176,8 +176,8 @@ class Cells:
         env = one.within(env)
         if "reward_every" not in one.settings:
             env = env.variant(reward_every=env.decisions)
-        journal = None if one.forks else self.config.journal(self._place(job.task, job.policy) / str(job.seed))
-        env.replay(journal)
+        replay_log = None if one.forks else self.config.replay_log(self._place(job.task, job.policy) / str(job.seed))
+        env.replay(replay_log)
         tape = BufferedRecorder(job.place)
         recording = Recording(env, tape, on_decision=self.on_decision)
         policy = one.make(env, job.seed)
@@ -193,8 +193,8 @@ class Cells:
         if one.method:  # its shares are of a whole of its own, and so is what it earns
             whole = step_flops(self.env(job.task)) / step_flops(env)
             own |= {"reward": None, "flops_share": row["flops_share"] / whole}
-        if journal is not None:
-            journal.finish()
+        if replay_log is not None:
+            replay_log.finish()
         return Filled(row | own, tape.take(), recording.costs)
 
     def _place(self, task: str, policy: str) -> Path:

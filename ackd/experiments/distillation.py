@@ -27,7 +27,7 @@ from ackd.experiments.results import check_converged, episode_result, origin_of,
 from ackd.mdp.rewards import Reward
 from ackd.models import Model, Tokenizer
 from ackd.tasks.data_sets import Data, is_named
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 
 
 def arm_of(env: DistillationEnv, policy: object, *, preset: str | None, open_ended: bool, refine: bool = False) -> Arm:
@@ -77,7 +77,13 @@ def acting(env: DistillationEnv, chosen: Arm, seed: int) -> tuple[DistillationEn
 
 
 def distil_one(
-    env: DistillationEnv, policy: Policy, chosen: Arm, notes: Path | Notes, *, seed: int, journal: Journal | None = None
+    env: DistillationEnv,
+    policy: Policy,
+    chosen: Arm,
+    notes: Path | Notes,
+    *,
+    seed: int,
+    replay_log: ReplayLog | None = None,
 ) -> tuple[Recording, float]:
     """Trains one student to its end: the record of its episode, and the seconds that it took.
 
@@ -87,14 +93,14 @@ def distil_one(
         chosen: what is known of it.
         notes: a run's folder, or where else the notes go.
         seed: of the student.
-        journal: to go on from.
+        replay_log: to go on from.
     """
     started = time.perf_counter()
     with (
         progress(env.distillation.steps, f"distill ({chosen.name})") as bar,
         closing(Recording(env, notes, on_decision=bar.update)) as recording,
     ):
-        env.replay(journal)
+        env.replay(replay_log)
         run_episode(recording, policy, seed=seed, learner=chosen.learner(policy))
     return recording, time.perf_counter() - started
 

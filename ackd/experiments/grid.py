@@ -16,8 +16,8 @@ from ackd.files.reading import alike, read_tensors
 from ackd.files.writing import write_tensors, write_whole
 from ackd.models import Model
 from ackd.training.distillation import Distillation
-from ackd.training.journal import Journal
 from ackd.training.loop import distill
+from ackd.training.replay_log import ReplayLog
 from ackd.types import EvalResult
 
 Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
@@ -34,13 +34,13 @@ class Grid:
         folder: of the run.
         make: the distillation of a cell.
         seeds: of the students of every cell.
-        journal: in a folder, that of one training.
+        replay_log: in a folder, that of one training.
     """
 
     folder: Path
     make: Callable[[Pair], Distillation]
     seeds: Sequence[int]
-    journal: Callable[[Path], Journal]
+    replay_log: Callable[[Path], ReplayLog]
 
     def row(self, cell: Pair, on_student: Callable[[], object] = lambda: None) -> dict[str, Any]:
         """What a cell's students come to; they are trained unless the run had come so far."""
@@ -52,13 +52,13 @@ class Grid:
             return row
         distillation, total, standings = self.make(cell), CostTracker(), []
         for seed in self.seeds:
-            journal = self.journal(self.folder / "checkpoint" / _named(cell) / str(seed))
-            distillation.replay(journal)
+            replay_log = self.replay_log(self.folder / "checkpoint" / _named(cell) / str(seed))
+            distillation.replay(replay_log)
             standings.append(_trained(distillation, seed))
             path = self._student(cell, seed)
             if standings[-1].finite and not path.is_file():
                 write_tensors(path, distillation.student.model.state_dict())
-            journal.finish()
+            replay_log.finish()
             total.add(distillation.costs)
             on_student()
         row = {"temperature": cell[0], "kd_weight": cell[1], **_told(standings, total)}

@@ -29,7 +29,7 @@ from ackd.experiments.instances import check_instances
 from ackd.experiments.options import AgentConfig
 from ackd.files.writing import write_whole
 from ackd.training.identity import identity
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 
 TOKEN = "run"  # the file that says which run a checkpoint is of
 
@@ -108,11 +108,11 @@ class Students:
         if _token(folder) != self.token:  # left on this machine by a run that was replaced on another
             shutil.rmtree(folder, ignore_errors=True)
             write_whole(folder / TOKEN, self.token.encode())
-        journal = Journal(folder, seconds=config.checkpoint_seconds)
+        replay_log = ReplayLog(folder, seconds=config.checkpoint_seconds)
         tape = BufferedRecorder(*turns, config.students)
-        watch, venv, course = vectorised(env, config.students, tape, journal, turns=turns)
+        watch, venv, course = vectorised(env, config.students, tape, replay_log, turns=turns)
         return Hosted(
-            venv, tape=tape, watch=watch, course=course, journal=journal, fingerprints=identity(env.distillation)
+            venv, tape=tape, watch=watch, course=course, replay_log=replay_log, fingerprints=identity(env.distillation)
         )
 
 
@@ -120,7 +120,7 @@ def vectorised(
     env: DistillationEnv | InstanceEnv,
     students: int,
     notes: Notes,
-    journal: Journal,
+    replay_log: ReplayLog,
     *,
     turns: tuple[int, int] = (0, 1),
     on_decision: Callable[[int], object] | None = None,
@@ -132,9 +132,9 @@ def vectorised(
             cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
             cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, paired=True, watch=watch)
-        cohort.replay(journal)
+        cohort.replay(replay_log)
         return watch, LeaveOneOutBaseline(cohort), cohort
-    env.replay(journal)
+    env.replay(replay_log)
     recording = Recording(env, notes, on_decision=on_decision)
     return recording, DummyVecEnv([lambda: Monitor(recording)]), recording
 

@@ -55,8 +55,8 @@ class MutualTraining:
         learning, task = self._learning()
         self.folder.begin("mutual", asdict(self.config))
         started = time.perf_counter()
-        journal = self.config.journal(self.folder.path / "checkpoint")
-        learning.replay(journal)
+        replay_log = self.config.replay_log(self.folder.path / "checkpoint")
+        learning.replay(replay_log)
         self.folder.write_text("curve.csv", "\n".join(self._curve(learning)) + "\n")
         result = self._result(learning, task)
         result["seconds"] = round(time.perf_counter() - started, 3)
@@ -67,7 +67,7 @@ class MutualTraining:
         write = partial(write_student, settings=self.folder.settings, origin=origin)
         trained = Trained(result, learning.costs, model, write)
         leave(self.folder, trained)
-        journal.finish()
+        replay_log.finish()
         return trained
 
     def _learning(self) -> tuple[MutualLearning, Task]:

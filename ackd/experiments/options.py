@@ -13,7 +13,7 @@ from ackd.experiments.workers import WorkerConfig
 if TYPE_CHECKING:
     from ackd.agents.ksm import Settings
     from ackd.runs.folder import RunFolder
-    from ackd.training.journal import Journal
+    from ackd.training.replay_log import ReplayLog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +94,11 @@ class RunConfig(ResumableConfig):
             raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}: give 0 or more")
         return super().run_folder(inputs)
 
-    def journal(self, folder: Path) -> Journal:
+    def replay_log(self, folder: Path) -> ReplayLog:
         """The journal in a folder, from which a run goes on."""
-        from ackd.training.journal import Journal
+        from ackd.training.replay_log import ReplayLog
 
-        return Journal(folder, seconds=self.checkpoint_seconds)
+        return ReplayLog(folder, seconds=self.checkpoint_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

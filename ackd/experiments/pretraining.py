@@ -29,9 +29,9 @@ from ackd.runs.folder import RunFolder
 from ackd.teachers import ModelTeacher
 from ackd.training.budget import afford
 from ackd.training.distillation import Distillation
-from ackd.training.journal import Journal
 from ackd.training.loop import distill
 from ackd.training.recipe import Recipe, check_length, length
+from ackd.training.replay_log import ReplayLog
 from ackd.types import EvalResult, Selection
 
 INTERVAL = 20  # optimizer steps between two points of the curve
@@ -78,9 +78,9 @@ class Pretraining:
             for one in (corpus, dev):
                 if one is not None:
                     kept_in(folder, one)
-        journal = config.journal(folder.path / "checkpoint")
+        replay_log = config.replay_log(folder.path / "checkpoint")
         started = time.perf_counter()
-        curve = self._curve(training, chosen, journal)
+        curve = self._curve(training, chosen, replay_log)
         (name, split), *_ = training.task.dev.items()
         standing = training.measure(split, name)
         counts = copy.deepcopy(training.costs)  # what the teacher is compared for is no part of them
@@ -91,12 +91,12 @@ class Pretraining:
         write = partial(models.save_model, model=model, tokenizer=tokenizer)
         trained = Trained(result, counts, model, write)
         leave(folder, trained)
-        journal.finish()
+        replay_log.finish()
         return trained
 
-    def _curve(self, training: Distillation, chosen: Selection, journal: Journal) -> list[str]:
+    def _curve(self, training: Distillation, chosen: Selection, replay_log: ReplayLog) -> list[str]:
         """Trains to the end; the lines of the curve."""
-        training.replay(journal)
+        training.replay(replay_log)
         curve = [CURVE]
         with progress(training.steps, "pretrain") as bar:
 

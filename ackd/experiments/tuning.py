@@ -75,7 +75,7 @@ class Tuning:
         self.finished = config.finished(self.folder, "tune")
         seeds = range(config.first_seed, config.first_seed + config.seeds)
         make = partial(_prepared, config, objects)  # no method, whose cycle would keep the folder locked
-        self.students = Grid(self.folder.path, make, seeds, config.journal)
+        self.students = Grid(self.folder.path, make, seeds, config.replay_log)
         self.cells = [(float(tau), float(weight)) for tau in config.temperature for weight in config.kd_weight]
 
     def search(self) -> Found:

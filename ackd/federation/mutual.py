@@ -16,7 +16,7 @@ from ackd.models import Meter, StudentFactory, run, shape_of
 from ackd.numerics.precision import computing
 from ackd.tasks import Split, Task
 from ackd.training.distillation import Distillation
-from ackd.training.verbs import Training, verb
+from ackd.training.replay import Training, replayable
 from ackd.types import Batch, EvalResult, Knowledge, ModelDims, OutputRequest, Outputs, Selection, StepMetrics
 
 
@@ -120,7 +120,7 @@ class MutualLearning(Training):
                 "different ones, or a JSON config, whose weights are drawn for each"
             )
 
-    @verb("reset")
+    @replayable("reset")
     def reset(self, seed: int) -> None:
         """New students before their first step; the order of the batches follows from `seed` for all of them."""
         self._begin(seed)
@@ -163,7 +163,7 @@ class MutualLearning(Training):
             total.add(one.costs)
         return total
 
-    @verb("advance", each=True)
+    @replayable("advance", each=True)
     def advance(self, steps: int) -> list[list[StepMetrics[float]]]:
         """Takes up to `steps` steps of each, in turn; for each step, each student's report.
 
@@ -189,7 +189,7 @@ class MutualLearning(Training):
     def _diverged(self) -> str:
         return f"the training diverged after {self.steps_done} steps: lower the learning rate"
 
-    @verb("measure", each=True)
+    @replayable("measure", each=True)
     def measure(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split, as `Distillation.measure`."""
         return [one.measure(split, name) for one in self.peers]

@@ -60,7 +60,7 @@ class Counts:
             self._shown = None
         self.costs.add_flops("agent", flops)
 
-    def settle(self, group: Group) -> None:
+    def reduce_costs(self, group: Group) -> None:
         """Adds what the other processes counted to the counts of the first one."""
         counted = group.gather((self.costs, self.prices, self.price_of_all))
         if group.rank:

@@ -20,10 +20,10 @@ from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator, Remembered
 from ackd.training.recipe import Recipe
+from ackd.training.replay import replayable
 from ackd.training.sampler import LengthGroupedSampler
 from ackd.training.student import DEFAULT, Student
 from ackd.training.trainer import Trained, Trainer
-from ackd.training.verbs import verb
 from ackd.types import EvalResult, Knowledge, Selection, StepMetrics, Teacher
 from ackd.weighting.scores import TopFraction
 from ackd.weighting.weighting import Weighting
@@ -110,7 +110,7 @@ class Distillation(Trained):
             self._meter = Meter(make_student())
         self._begin(0)
 
-    @verb("reset")
+    @replayable("reset")
     def reset(self, seed: int) -> None:
         """A new student before its first step; everything random about its training follows from `seed`."""
         self._begin(seed)
@@ -171,7 +171,7 @@ class Distillation(Trained):
         """What the stages select after so many steps, as `distill` takes it."""
         return self.stages[stage_at(self.stages, steps_done / self.steps)].selection
 
-    @verb("advance")
+    @replayable("advance")
     def advance(self, selection: Selection, steps: int) -> StepMetrics[float]:
         """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
 
@@ -181,12 +181,12 @@ class Distillation(Trained):
         """
         return self.trainer.advance([selection], steps)[0]
 
-    @verb("measure")
+    @replayable("measure")
     def measure(self, split: Split, name: str) -> EvalResult:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         return self.evaluator.measure(split, name)[0]
 
-    @verb("represent", led=False)
+    @replayable("represent", collective=False)
     def represent(self) -> tuple[list[float], list[float]]:
         """The mean first-token output of the student's and the (first) teacher's last layer, over the last batch.
 
@@ -197,7 +197,7 @@ class Distillation(Trained):
         """
         return self.evaluator.represent(self.trainer.last, self.teachers[0])
 
-    @verb("state_dict", kept=False)
+    @replayable("state_dict", logged=False)
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
         state = self.trainer.state_dict()
@@ -205,7 +205,7 @@ class Distillation(Trained):
             state["dropout"] = self.group.gather(state["streams"]["dropout"])
         return state
 
-    @verb("load_state_dict", kept=False)
+    @replayable("load_state_dict", logged=False)
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a distillation with the same arguments.
 
@@ -232,9 +232,9 @@ class Distillation(Trained):
         """
         if self.group.size > 1:
             raise ValueError("a training that several processes share cannot be forked")
-        if self.journal is not None and self.journal.replaying:
+        if self.replay_log is not None and self.replay_log.replaying:
             raise ValueError("a training that a journal answers for cannot be forked")
         twin = copy.copy(self)
-        twin.journal = None
+        twin.replay_log = None
         twin.load_state_dict(self.state_dict())
         return twin

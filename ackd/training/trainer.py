@@ -17,8 +17,8 @@ from ackd.teachers import flush
 from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
+from ackd.training.replay import Training, replayable
 from ackd.training.sampler import LengthGroupedSampler
-from ackd.training.verbs import Training, verb
 from ackd.types import Batch, EvalResult, Selection, StepMetrics, means
 
 
@@ -147,7 +147,7 @@ class Trained(Training):
         """Optimizer steps that each student has taken."""
         return self.counts.steps_done
 
-    @verb("measure_teacher")
+    @replayable("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> EvalResult:
         """How the teacher does on a split: one pass, then remembered."""
         return self.evaluator.measure_teacher(split, name)
@@ -159,19 +159,19 @@ class Trained(Training):
         """
         return self.evaluator.remember(self._inspect())
 
-    @verb("inspect", led=False)
+    @replayable("inspect", collective=False)
     def _inspect(self) -> Facts | None:
         known = self.evaluator.remembered.facts
         return known[0] if known else self.probe()
 
-    @verb("probe", kept=False)
+    @replayable("probe", logged=False)
     def probe(self) -> Facts | None:
         """The facts, asked about anew, of the student that seed 0 initialises: every seed has the same."""
         return self.evaluator.probe()
 
-    def settle(self) -> None:
+    def reduce_costs(self) -> None:
         """Adds what the other processes counted to the counts of the first one."""
-        self.counts.settle(self.group)
+        self.counts.reduce_costs(self.group)
 
     def counters(self) -> dict[str, Any]:
         """The plain numbers that are read between two calls."""

@@ -25,7 +25,7 @@ from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 from ackd.mdp.choices import weights_of
 from ackd.training.distiller import Distiller
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from ackd.types import LABELS, Selection
 
 FAMILIES = {"labels": "labels", "logits": "logits", "hidden": "hidden", "values": "relation", "hidden-cosine": "hidden"}
@@ -267,7 +267,7 @@ def test_a_stopped_population_ends_like_an_undisturbed_one(
         env = population(decision_interval=2)
         rewards: list[list[float]] = []
         env.watch = lambda env, earned, infos: rewards.append(earned.tolist())
-        env.replay(Journal(folder, seconds=0.0))
+        env.replay(ReplayLog(folder, seconds=0.0))
         learner = agent(env)
         learner.learn(12)
         return learner.actor.values.numpy(), repr(learner.lineage), rewards

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ackd.cli import main
-from ackd.training.journal import ENTRIES
+from ackd.training.replay_log import ENTRIES
 from tests import processes
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--reward-examples", "40", "--steps", "8"]

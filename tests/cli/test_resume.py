@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ackd.cli import Command, main
 from ackd.runs.folder import RunFolder
-from ackd.training.journal import ENTRIES
+from ackd.training.replay_log import ENTRIES
 from tests import processes
 
 SHORT = ["--student-layers", "2", "--max-examples", "60", "--steps", "12", "--decision-interval", "2"]  # two epochs

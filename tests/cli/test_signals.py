@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ackd.cli import main
-from ackd.training.journal import ENTRIES, STATE
+from ackd.training.replay_log import ENTRIES, STATE
 from tests import processes
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
@@ -57,7 +57,7 @@ def test_a_signal_saves_and_ends(
     arguments = [*COMMANDS[command], *SHORT, *task, str(teacher)]
     run = tmp_path / "stopped"
     process = processes.command([*arguments, "--output", str(run), "--resume"], errors=tmp_path / "errors")
-    journal = wait_for(run, lines, process)
+    replay_log = wait_for(run, lines, process)
     assert process.pid is not None
     os.kill(process.pid, number)
     began = time.monotonic()
@@ -65,8 +65,8 @@ def test_a_signal_saves_and_ends(
     assert process.exitcode == 128 + number
     assert time.monotonic() - began < 10
     assert (tmp_path / "errors").read_text().splitlines()[-1] == "ackd: stopped; --resume goes on"
-    entries = (journal / ENTRIES).read_bytes().count(b"\n")
-    assert torch.load(journal / STATE, weights_only=True)["entries"] == entries  # nothing is lost
+    entries = (replay_log / ENTRIES).read_bytes().count(b"\n")
+    assert torch.load(replay_log / STATE, weights_only=True)["entries"] == entries  # nothing is lost
     assert main([*arguments, "--output", str(run), "--resume"]) == 0
     assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
     stopped, whole = left(run), left(tmp_path / "whole")

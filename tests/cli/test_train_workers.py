@@ -125,9 +125,9 @@ def test_a_signal_to_torchrun_has_all_ranks_save(tmp_path: Path, command: list[s
     folder = tmp_path / "run"
     longer = ["--steps", "200", "--checkpoint-seconds", "1000", "--backend", "torchrun", "--output", str(folder)]
     process = processes.torchrun([*command, *longer], tmp_path / "ranks")
-    journals = [folder / "checkpoint" / f"worker-{rank}" for rank in range(2)]
-    for journal in journals:
-        wait_for(journal / "journal.jsonl", lines=10)
+    replay_logs = [folder / "checkpoint" / f"worker-{rank}" for rank in range(2)]
+    for replay_log in replay_logs:
+        wait_for(replay_log / "journal.jsonl", lines=10)
     process.terminate()
     began = time.monotonic()
     process.join(60)
@@ -136,7 +136,7 @@ def test_a_signal_to_torchrun_has_all_ranks_save(tmp_path: Path, command: list[s
     said = (tmp_path / "ranks" / "errors").read_text()
     assert "ackd: stopped; --resume goes on" in said
     assert "ackd: stopped\n" not in said  # as who was ended with what it had not saved
-    assert all((journal / "state.pt").is_file() for journal in journals)
+    assert all((replay_log / "state.pt").is_file() for replay_log in replay_logs)
 
 
 def wait_for(path: Path, *, lines: int) -> None:

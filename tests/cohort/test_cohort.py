@@ -22,8 +22,8 @@ from ackd.models.lookup import look_up
 from ackd.numerics.streams import RngStreams
 from ackd.teachers import ModelTeacher
 from ackd.training.distillation import Distillation
-from ackd.training.journal import Journal
 from ackd.training.recipe import Recipe
+from ackd.training.replay_log import ReplayLog
 from ackd.training.sampler import LengthGroupedSampler
 from ackd.training.student import Student
 from ackd.types import Batch, Knowledge, OutputRequest, Outputs, Selection, StepMetrics, Teacher
@@ -325,7 +325,7 @@ def test_inheriting_is_gone_on_from(tmp_path: Path) -> None:
 
     def begun() -> Cohort:
         cohort = Cohort(make(dropout=0.1), 3)
-        cohort.replay(Journal(tmp_path, seconds=0))
+        cohort.replay(ReplayLog(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         cohort.advance(PHASES[0], 2)
         cohort.inherit([1, 1, 0])
@@ -348,7 +348,7 @@ def test_a_journal_answers_for_what_was_done(tmp_path: Path) -> None:
 
     def started() -> tuple[Cohort, list[object]]:
         cohort = Cohort(distillation, 3)
-        cohort.replay(Journal(tmp_path, seconds=0))
+        cohort.replay(ReplayLog(tmp_path, seconds=0))
         cohort.reset(SEEDS)
         seen: list[object] = [cohort.measure(reward, "reward"), cohort.measure_teacher(reward, "reward")]
         return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.counts.prices, cohort.steps_done]

@@ -24,7 +24,7 @@ from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
 from ackd.errors import InputError
 from ackd.mdp.signals import Observation
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 
 
 def make(students: int = 3, **setting: Any) -> CohortEnv:
@@ -181,9 +181,9 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 
 
 def test_it_resumes(tmp_path: Path) -> None:
-    def play(journal: Journal | None, decisions: int) -> list[Any]:
+    def play(replay_log: ReplayLog | None, decisions: int) -> list[Any]:
         env = make(2)
-        env.replay(journal)
+        env.replay(replay_log)
         env.seed(3)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for action in actions(2, decisions):
@@ -192,9 +192,9 @@ def test_it_resumes(tmp_path: Path) -> None:
         return said
 
     expected = play(None, 9)
-    assert play(Journal(tmp_path, seconds=0), 4) == expected[:5]
-    assert play(Journal(tmp_path, seconds=0), 8) == expected[:9]
-    assert play(Journal(tmp_path, seconds=0), 9) == expected
+    assert play(ReplayLog(tmp_path, seconds=0), 4) == expected[:5]
+    assert play(ReplayLog(tmp_path, seconds=0), 8) == expected[:9]
+    assert play(ReplayLog(tmp_path, seconds=0), 9) == expected
 
 
 def test_bad_input() -> None:
@@ -209,9 +209,9 @@ def test_bad_input() -> None:
 def test_settings_take_turns(tmp_path: Path) -> None:
     envs = [tiny(), tiny(knowledge=("logits", "hidden"), student_width=8, steps=8)]
 
-    def play(journal: Journal | None, episodes: int) -> list[Any]:
+    def play(replay_log: ReplayLog | None, episodes: int) -> list[Any]:
         env = CohortEnv(envs, 2, blocks=[(10, 3), (20, 100)])
-        env.replay(journal)
+        env.replay(replay_log)
         said: list[Any] = [{name: value.tolist() for name, value in begin(env).items()}]
         for _ in range(episodes):
             said.append((env.knowledge, env.cohort.counts.seeds))
@@ -224,5 +224,5 @@ def test_settings_take_turns(tmp_path: Path) -> None:
     visited = [step for step in expected[1:] if isinstance(step[0][0], str)]
     assert [seeds for _, seeds in visited] == [(10, 11), (20, 21), (12, 10), (22, 23)]
     assert [len(knowledge) for knowledge, _ in visited] == [3, 2, 3, 2]
-    assert play(Journal(tmp_path, seconds=0), 2) == expected[: len(play(None, 2))]
-    assert play(Journal(tmp_path, seconds=0), 4) == expected
+    assert play(ReplayLog(tmp_path, seconds=0), 2) == expected[: len(play(None, 2))]
+    assert play(ReplayLog(tmp_path, seconds=0), 4) == expected

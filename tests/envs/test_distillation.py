@@ -28,7 +28,7 @@ from ackd.errors import InputError
 from ackd.mdp.rewards import GAPS, GapClosed
 from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from ackd.types import EvalResult, OutputRequest
 from tests.learned import weights
 
@@ -459,7 +459,7 @@ def process_seconds(work: Callable[[], object]) -> float:
 def test_a_decision_is_6_calls_away_from_its_gradients(kept: bool, tmp_path: Path) -> None:
     env = tiny(steps=1)
     if kept:
-        env.replay(Journal(tmp_path, seconds=0))
+        env.replay(ReplayLog(tmp_path, seconds=0))
     env.reset(seed=1)
     stacks: list[list[str]] = []
 

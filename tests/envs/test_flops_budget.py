@@ -28,7 +28,7 @@ from ackd.mdp.choices import Weights, entries_of
 from ackd.mdp.episode import Phase
 from ackd.mdp.rewards import GapClosed
 from ackd.training.budget import type_prices
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from tests.learned import weights
 
 STEPS = 60
@@ -276,9 +276,9 @@ def test_what_was_done_is_written_down(tmp_path: Path) -> None:
 def test_it_resumes(tmp_path: Path, students: int | None) -> None:
     shape: dict[str, Any] = {**SHAPE, "steps": 20, "decision_interval": 3, "flops_budget": 0.8}
 
-    def single(journal: Journal | None, decisions: int) -> list[Any]:
+    def single(replay_log: ReplayLog | None, decisions: int) -> list[Any]:
         env = tiny(**shape)
-        env.replay(journal)
+        env.replay(replay_log)
         env.reset(seed=3)
         said: list[Any] = []
         for value in (1, 0, 1, 1)[:decisions]:
@@ -286,9 +286,9 @@ def test_it_resumes(tmp_path: Path, students: int | None) -> None:
             said.append((reward, observation["globals"].tolist(), [(p.selection, p.steps) for p in phases(env)]))
         return said
 
-    def several(journal: Journal | None, decisions: int) -> list[Any]:
+    def several(replay_log: ReplayLog | None, decisions: int) -> list[Any]:
         env = CohortEnv([tiny(**shape)], 3)
-        env.replay(journal)
+        env.replay(replay_log)
         env.seed(3)
         env.reset()
         rng, said = np.random.default_rng(0), []
@@ -297,10 +297,10 @@ def test_it_resumes(tmp_path: Path, students: int | None) -> None:
             said.append((rewards.tolist(), np.asarray(after["globals"]).tolist()))  # type: ignore[call-overload]
         return said
 
-    go: Callable[[Journal | None, int], list[Any]] = several if students else single
+    go: Callable[[ReplayLog | None, int], list[Any]] = several if students else single
     whole = go(None, 4)
     for decisions in (1, 2, 3, 4):
-        assert go(Journal(tmp_path, seconds=0), decisions) == whole[:decisions]
+        assert go(ReplayLog(tmp_path, seconds=0), decisions) == whole[:decisions]
 
 
 def test_an_instance_has_a_budget_of_its_own(tmp_path: Path, real: DistillationEnv) -> None:

@@ -26,7 +26,7 @@ from ackd.envs.recording import Recording
 from ackd.envs.remote import RemoteVecEnv
 from ackd.errors import InputError
 from ackd.runs import stopping
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 
 TOY = Registered("ACKD/Toy-v0", count=2)
 
@@ -192,17 +192,17 @@ def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_pa
     env.step(draws(env, 1)[0])
     assert not list(tmp_path.glob("*/state.pt"))
     monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
-    monkeypatch.setattr("ackd.training.journal.stop_asked", lambda: False)  # these are elsewhere, and get no signal
+    monkeypatch.setattr("ackd.training.replay_log.stop_asked", lambda: False)  # these are elsewhere, and get no signal
     with pytest.raises(stopping.Stopped):
         env.step(draws(env, 1)[0])
     assert len(list(tmp_path.glob("*/state.pt"))) == 2
 
 
 def tiny_with_journal(folder: Path, worker: int) -> Hosted:
-    env, journal = tiny(), Journal(folder / str(worker), seconds=1e9)
-    env.replay(journal)
+    env, replay_log = tiny(), ReplayLog(folder / str(worker), seconds=1e9)
+    env.replay(replay_log)
     recording = Recording(env, BufferedRecorder(worker, 2))
-    return Hosted(DummyVecEnv([lambda: Monitor(recording)]), course=recording, journal=journal)
+    return Hosted(DummyVecEnv([lambda: Monitor(recording)]), course=recording, replay_log=replay_log)
 
 
 def test_an_agent_learns_the_same_wherever_its_environments_are(toys: RemoteVecEnv) -> None:

@@ -383,8 +383,8 @@ def test_killed_and_resumed_they_end_as_if_undisturbed(teacher: Path, undisturbe
     arguments = ["distill", *SHORT, "--teacher", str(teacher), "--output", str(folder), "--resume"]
     for victim, answers in ((1, 2), (0, 4)):
         processes = launch(command, 2, arguments, output=output)
-        journal, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
-        while not (journal.exists() and len(journal.read_text().splitlines()) >= answers):
+        replay_log, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
+        while not (replay_log.exists() and len(replay_log.read_text().splitlines()) >= answers):
             assert time.monotonic() < until
             assert processes[victim].is_alive()
             time.sleep(0.005)
@@ -401,8 +401,8 @@ def test_torchrun_starts_them_again_and_they_go_on(teacher: Path, undisturbed: P
     folder = tmp_path / "run"
     arguments = ["distill", *SHORT, "--teacher", str(teacher), "--output", str(folder)]
     launcher = torchrun(arguments, tmp_path / "ranks", restarts=1, all_of_dev=True)
-    journal, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
-    while not (journal.exists() and len(journal.read_text().splitlines()) >= 2):
+    replay_log, until = folder / "checkpoint" / "journal.jsonl", time.monotonic() + PATIENCE
+    while not (replay_log.exists() and len(replay_log.read_text().splitlines()) >= 2):
         assert time.monotonic() < until
         assert launcher.is_alive()
         time.sleep(0.005)

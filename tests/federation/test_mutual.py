@@ -21,8 +21,8 @@ from ackd.federation.mutual import MutualLearning
 from ackd.models import StudentFactory
 from ackd.numerics.streams import RngStreams
 from ackd.tasks import Task
-from ackd.training.journal import Journal
 from ackd.training.recipe import Recipe
+from ackd.training.replay_log import ReplayLog
 from ackd.training.sampler import LengthGroupedSampler
 from ackd.types import OutputRequest
 
@@ -169,12 +169,12 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     assert before == (whole.costs.teacher_queries, 0.0)
     assert {one.divergence for one in standings} == {0.0}
     killed = make(task, dropout=0.1)
-    killed.replay(Journal(tmp_path, seconds=0))
+    killed.replay(ReplayLog(tmp_path, seconds=0))
     killed.reset(2)
     for _ in range(3):
         killed.advance(1)
     resumed = make(task, dropout=0.1)
-    resumed.replay(Journal(tmp_path, seconds=0))
+    resumed.replay(ReplayLog(tmp_path, seconds=0))
     resumed.reset(2)
     assert [resumed.advance(1) for _ in range(STEPS)] == answers
     assert resumed.measure(task.reward, "reward") == standings

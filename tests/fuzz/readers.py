@@ -35,7 +35,7 @@ from ackd.runs.log import open_run, read_decisions, read_table
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
-from ackd.training.journal import Journal
+from ackd.training.replay_log import ReplayLog
 from ackd.types import Batch, Knowledge, ModelDims, OutputKey, OutputRequest, Selection
 from tests.fuzz.mutate import mutated
 from tests.fuzz.watch import watched
@@ -271,7 +271,7 @@ def train(
 ) -> None:
     """Resets the training that `make` makes, or takes it up from `folder`, and asks it for so many phases."""
     training = copy.copy(make())  # what one input leaves behind is not there for the next
-    training.replay(Journal(folder, seconds=seconds))
+    training.replay(ReplayLog(folder, seconds=seconds))
     try:
         training.reset(begin)
         for _ in range(phases):
@@ -694,7 +694,9 @@ READERS: dict[str, Reader] = {
         seal=_seal_archive,
     ),
     "cache": Reader(_make_cache, _read_cache, ("ackd.teachers.cache.store", "ackd.teachers.cache.cached_field")),
-    "journal": Reader(_make_journal, lambda folder: train(folder, 3), ("ackd.training.journal", "ackd.training.loop")),
+    "journal": Reader(
+        _make_journal, lambda folder: train(folder, 3), ("ackd.training.replay_log", "ackd.training.loop")
+    ),
     "run": Reader(_make_run, _read_run, ("ackd.runs.folder",)),
     "runlog": Reader(_make_training, _read_runlog, ("ackd.runs.log",)),
     "table": Reader(_make_table, _read_runlog, ("ackd.runs.log",)),

@@ -24,7 +24,7 @@ import torch
 from ackd.agents import library, store, weights
 from ackd.errors import InputError
 from ackd.files.reading import alike, read_tensors
-from ackd.training.journal import ENTRIES, STATE, Journal
+from ackd.training.replay_log import ENTRIES, STATE, ReplayLog
 from ackd.types import Selection
 from tests.fuzz import readers
 from tests.fuzz.mutate import change_state, mutated
@@ -344,7 +344,7 @@ def test_answers_of_another_kind_are_refused(tmp_path: Path) -> None:
         told = [lines[0], json.dumps(entry | {"answer": answer}), *lines[2:]]
         (tmp_path / ENTRIES).write_text("\n".join(told) + "\n")
         training = readers._training()
-        training.replay(Journal(tmp_path, seconds=0))
+        training.replay(ReplayLog(tmp_path, seconds=0))
         training.reset(3)
         with pytest.raises(InputError, match="cannot be read"):
             training.advance(Selection.of("logits"), 1)

@@ -22,8 +22,8 @@ from ackd.mdp.episode import Episode
 from ackd.models import run
 from ackd.tasks import Split, Task, TaskSpec
 from ackd.training.distillation import Distillation
-from ackd.training.journal import ENTRIES, Journal
 from ackd.training.measuring import correlation, judge
+from ackd.training.replay_log import ENTRIES, ReplayLog
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Selection
 
 Array = NDArray[np.float64]
@@ -247,7 +247,7 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
 
 def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], CostTracker]:
     """A run that measures between its steps."""
-    distillation.replay(Journal(folder, seconds=0))
+    distillation.replay(ReplayLog(folder, seconds=0))
     distillation.reset(3)
     reward = distillation.task.reward
     standings = [distillation.measure(reward, "reward"), distillation.measure_teacher(reward, "reward")]
@@ -263,15 +263,15 @@ def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], C
 def test_a_run_that_was_killed_tells_the_same_standings_and_bill(tmp_path: Path, lines: int) -> None:
     expected, bill = asked(tmp_path / "whole", tiny().distillation)
     killed = tmp_path / "killed"
-    append = Journal._append
+    append = ReplayLog._append
 
-    def dies(journal: Journal, entry: dict[str, Any]) -> None:
-        if journal.entries == lines:
+    def dies(replay_log: ReplayLog, entry: dict[str, Any]) -> None:
+        if replay_log.entries == lines:
             raise KeyboardInterrupt
-        append(journal, entry)
+        append(replay_log, entry)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "_append", dies)
+        patch.setattr(ReplayLog, "_append", dies)
         with pytest.raises(KeyboardInterrupt):
             asked(killed, tiny().distillation)
     found, again = asked(killed, tiny().distillation)
@@ -282,8 +282,8 @@ def test_a_run_that_was_killed_tells_the_same_standings_and_bill(tmp_path: Path,
 def test_standings_come_back_from_a_journal_as_they_were(tmp_path: Path) -> None:
     distillation = tiny().distillation
     first, _ = asked(tmp_path, distillation)
-    assert distillation.journal is not None
-    distillation.journal.finish()
+    assert distillation.replay_log is not None
+    distillation.replay_log.finish()
     lines = [json.loads(line) for line in (tmp_path / ENTRIES).read_text().splitlines()]
     assert {*NEW} < lines[1]["answer"]["standing"].keys()
     again, _ = asked(tmp_path, tiny().distillation)

@@ -30,7 +30,7 @@ from ackd.teachers import LabelTeacher
 from ackd.training import probe
 from ackd.training.distillation import Distillation
 from ackd.training.gradients import Compass
-from ackd.training.journal import ENTRIES, Journal
+from ackd.training.replay_log import ENTRIES, ReplayLog
 from ackd.types import LABELS, Batch, ModelDims, OutputRequest, Outputs, Selection
 from tests.learned import weights
 
@@ -280,7 +280,7 @@ def test_a_journal_has_them_and_what_they_took(tmp_path: Path, monkeypatch: pyte
     def run(folder: Path | None, make: Callable[[], Any] = make, seeds: Any = (1, 2)) -> list[Any]:
         training, said = make(), list[Any]()
         if folder is not None:
-            training.replay(Journal(folder, seconds=0))
+            training.replay(ReplayLog(folder, seconds=0))
         for seed in seeds:
             training.reset(seed)
             said += [training.facts(), training.costs.flops["probe"]]
@@ -383,7 +383,7 @@ def test_comparing_changes_nothing_but_the_bill(tmp_path: Path) -> None:
     def run(folder: Path | None = None, **changes: Any) -> tuple[Distillation, list[Any]]:
         training = some(**changes)
         if folder is not None:
-            training.replay(Journal(folder, seconds=0))
+            training.replay(ReplayLog(folder, seconds=0))
         training.reset(3)
         return training, [training.advance(ALL, 5), training.advance(Selection(), 5)]
 
@@ -401,7 +401,7 @@ def test_comparing_changes_nothing_but_the_bill(tmp_path: Path) -> None:
 def test_reports_of_an_older_journal_have_no_cosines(tmp_path: Path) -> None:
     def run() -> Any:
         training = some(cosines=False)
-        training.replay(Journal(tmp_path, seconds=0))
+        training.replay(ReplayLog(tmp_path, seconds=0))
         training.reset(3)
         return training.advance(ALL, 5)
 

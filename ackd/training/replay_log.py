@@ -24,17 +24,17 @@ from ackd.runs.stopping import hold, release, stop, stop_asked
 from ackd.training.records import answer, plain
 
 if TYPE_CHECKING:
-    from ackd.training.verbs import Training
+    from ackd.training.replay import Training
 
 logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
 END = "end"  # of a run that is finished
 # what the answers to some calls are
-VERBS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
+ANSWER_KINDS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
 
 
-class Journal:
+class ReplayLog:
     """The calls of a training and their answers, one JSON line each, and from time to time the training's state.
 
     Args:
@@ -70,12 +70,12 @@ class Journal:
         """Whether the next call is answered from the journal."""
         return bool(self._ahead)
 
-    def answer(self, training: Training, verb: str, asked: list[Any], students: int | None) -> Any:
+    def answer(self, training: Training, method: str, asked: list[Any], students: int | None) -> Any:
         """What it has for the next call while it is `replaying`, and the training as it was then.
 
         Args:
             training: of which it is kept.
-            verb: the call's name.
+            method: the call's name.
             asked: what it was given.
             students: how many of them the answer is a list for; None: it is no list.
 
@@ -83,10 +83,10 @@ class Journal:
             InputError: if it has another call here, or what it has cannot be read.
         """
         entry = self._ahead.popleft()
-        if (entry["verb"], entry["asked"]) != (verb, asked):
+        if (entry["verb"], entry["asked"]) != (method, asked):
             raise InputError(
                 f"the run in {self.folder.parent} cannot be resumed: it had {entry['verb']} {_short(entry['asked'])}, "
-                f"and now {verb} {_short(asked)} is asked for: its policy, data or software has changed since, "
+                f"and now {method} {_short(asked)} is asked for: its policy, data or software has changed since, "
                 "so start it anew"
             )
         if not self._ahead and self._state:
@@ -95,13 +95,13 @@ class Journal:
             if not alike(entry["counters"], training.counters()):
                 raise ValueError("its counters are those of another training")
             training.load_counters(entry["counters"])
-            return _restored(verb, entry["answer"], students)
+            return _restored(method, entry["answer"], students)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{self.folder / ENTRIES} has an answer to {verb} that cannot be read ({error}): start the run anew"
+                f"{self.folder / ENTRIES} has an answer to {method} that cannot be read ({error}): start the run anew"
             ) from error
 
-    def before(self, training: Training, verb: str, asked: list[Any]) -> None:
+    def before(self, training: Training, method: str, asked: list[Any]) -> None:
         """Gets ready for a call that it has no answer to.
 
         Raises:
@@ -109,21 +109,23 @@ class Journal:
             Stopped: if a signal has come; the state is saved then.
         """
         if self._whole:
-            raise InputError(f"{self.folder} is of a run that is finished, and has no answer to {verb} {_short(asked)}")
+            raise InputError(
+                f"{self.folder} is of a run that is finished, and has no answer to {method} {_short(asked)}"
+            )
         hold()
-        if stop_asked() and verb != "reset":  # before a reset there may be another training here than was saved
+        if stop_asked() and method != "reset":  # before a reset there may be another training here than was saved
             self._stop(training)
 
-    def after(self, training: Training, verb: str, asked: list[Any], given: Any) -> None:
+    def after(self, training: Training, method: str, asked: list[Any], given: Any) -> None:
         """Writes down what was answered to a call.
 
         Raises:
             Stopped: if a signal has come; the state is saved then.
         """
-        self._append({"verb": verb, "asked": asked, "answer": plain(given), "counters": training.counters()})
+        self._append({"verb": method, "asked": asked, "answer": plain(given), "counters": training.counters()})
         if stop_asked():
             self._stop(training)
-        if verb == "advance" and time.monotonic() - self._saved >= self.seconds:
+        if method == "advance" and time.monotonic() - self._saved >= self.seconds:
             self.save(training)
 
     def finish(self) -> None:
@@ -229,12 +231,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _restored(verb: str, value: Any, size: int | None) -> Any:
+def _restored(method: str, value: Any, size: int | None) -> Any:
     """What `plain` was given, as the answer to a verb; tuples come back as lists.
 
     Of several students it is a list with an answer for each, or such a list for each step.
     """
-    wanted = VERBS.get(verb)
+    wanted = ANSWER_KINDS.get(method)
     if wanted == "facts" and value is None:  # nothing is known where there is no teacher
         return None
     if wanted is not None and isinstance(value, list) != (size is not None):
@@ -243,7 +245,7 @@ def _restored(verb: str, value: Any, size: int | None) -> Any:
         steps = bool(value) and isinstance(value[0], list)
         if wanted is not None and not steps and len(value) != size:
             raise ValueError(f"it has {len(value)} answers for {size} students")
-        return [_restored(verb, item, size if steps else None) for item in value]
+        return [_restored(method, item, size if steps else None) for item in value]
     if not isinstance(value, dict):
         if wanted is not None or not (value is None or isinstance(value, int | float)):
             raise ValueError(f"it is {_short([value])}")

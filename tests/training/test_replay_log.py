@@ -14,7 +14,7 @@ from ackd.agents.rules import rule
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.training.journal import ENTRIES, STATE, Journal
+from ackd.training.replay_log import ENTRIES, STATE, ReplayLog
 
 
 def play(env: DistillationEnv, seeds: tuple[int, ...] = (3, 4), *, policy: str = "random") -> list[Any]:
@@ -37,7 +37,7 @@ def play(env: DistillationEnv, seeds: tuple[int, ...] = (3, 4), *, policy: str =
 
 def journaled(folder: Path, *, seconds: float = 0.0, **setting: Any) -> DistillationEnv:
     env = tiny(**setting)
-    env.replay(Journal(folder, seconds=seconds))
+    env.replay(ReplayLog(folder, seconds=seconds))
     return env
 
 
@@ -48,9 +48,9 @@ class Killed(Exception):  # noqa: N818 - no error: the test's own doing
 def cut_off(folder: Path, after: int, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """A run that dies after so many lines of its journal."""
     env = journaled(folder, seconds=seconds)
-    journal = env.distillation.journal
-    assert journal is not None
-    append, lines = journal._append, 0
+    replay_log = env.distillation.replay_log
+    assert replay_log is not None
+    append, lines = replay_log._append, 0
 
     def count(entry: dict[str, Any]) -> None:
         nonlocal lines
@@ -60,7 +60,7 @@ def cut_off(folder: Path, after: int, monkeypatch: pytest.MonkeyPatch, seconds: 
         append(entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "_append", count)
+        patch.setattr(replay_log, "_append", count)
         with pytest.raises(Killed):
             play(env)
 
@@ -80,8 +80,8 @@ def test_being_cut_off_again_and_again(tmp_path: Path, monkeypatch: pytest.Monke
     for _ in range(5):
         cut_off(tmp_path, 7, monkeypatch, 0.0)  # 7 more lines each time
     env = journaled(tmp_path)
-    assert env.distillation.journal is not None
-    assert env.distillation.journal.replaying
+    assert env.distillation.replay_log is not None
+    assert env.distillation.replay_log.replaying
     assert play(env) == play(tiny())
 
 
@@ -154,7 +154,7 @@ def test_a_state_is_never_executed(
 def test_a_garbled_line_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / ENTRIES).write_text(line + "\n")
     with pytest.raises(InputError, match="damaged in line 1"):
-        Journal(tmp_path)
+        ReplayLog(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_a_full_disk_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     env = journaled(tmp_path)
-    journal = env.distillation.journal
-    assert journal is not None
+    replay_log = env.distillation.replay_log
+    assert replay_log is not None
     saves, save = 0, torch.save
 
     def full(*args: Any, **kwargs: Any) -> None:
@@ -209,8 +209,8 @@ def test_a_full_disk_keeps_the_last_good_state(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert torch.load(tmp_path / STATE, weights_only=True)["entries"] > 0
     again = journaled(tmp_path)
-    assert again.distillation.journal is not None
-    assert again.distillation.journal.replaying
+    assert again.distillation.replay_log is not None
+    assert again.distillation.replay_log.replaying
     assert play(again) == said
 
 
@@ -223,14 +223,14 @@ def test_lines_are_plain_json(tmp_path: Path) -> None:
 def test_a_finished_journal_answers_everything_again_and_nothing_else(tmp_path: Path) -> None:
     env = journaled(tmp_path)
     said = play(env, (3,))[:-1]  # the weights are gone with the state
-    assert env.distillation.journal is not None
-    env.distillation.journal.finish()
+    assert env.distillation.replay_log is not None
+    env.distillation.replay_log.finish()
     assert [path.name for path in tmp_path.iterdir()] == [ENTRIES]
     for _ in range(2):
         again = journaled(tmp_path)
         assert play(again, (3,))[:-1] == said
-        assert again.distillation.journal is not None
-        again.distillation.journal.finish()
+        assert again.distillation.replay_log is not None
+        again.distillation.replay_log.finish()
     with pytest.raises(InputError, match="is finished, and has no answer to reset"):
         again.reset(seed=5)
 
