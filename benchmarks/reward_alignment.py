@@ -220,8 +220,8 @@ def cell(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, 
     for start in range(0, len(names), setting.together):
         some = names[start : start + setting.together]
         cohort = trained(distillation, [ARMS[name] for name in some], seed)
-        standings = cohort.measure(distillation.task.reward, "reward")
-        for name, standing, told in zip(some, standings, cohort.measure(split, dev), strict=True):
+        standings = cohort.evaluate(distillation.task.reward, "reward")
+        for name, standing, told in zip(some, standings, cohort.evaluate(split, dev), strict=True):
             arms[name] = {"dev": 100 * told.score if told.finite else None, **measures(standing, teacher)}
     return {
         "teacher": {"dev": 100 * distillation.measure_teacher(split, dev).score, **measures(teacher, teacher)},

@@ -86,7 +86,10 @@ def lines(name: str, options: argparse.Namespace) -> Iterator[str]:
             learned = np.zeros(count, np.bool_)
             learned[model.task.train.ids] = True
             seen, near = learned[second.reward.ids].sum(), overlap.touching(learned)[second.reward.ids].sum()
-            reward, dev = model.measure(second.reward, "reward"), model.measure(second.dev["validation"], "validation")
+            reward, dev = (
+                model.evaluate(second.reward, "reward"),
+                model.evaluate(second.dev["validation"], "validation"),
+            )
             cells = (name, cut, who, f"{learned.sum()}", f"{seen} of {len(second.reward)}", f"{near}")
             scores = (f"{reward.loss:.3f}", f"{dev.loss:.3f}", f"{100 * reward.score:.1f}", f"{100 * dev.score:.1f}")
             yield f"| {' | '.join((*cells, *scores))} |"

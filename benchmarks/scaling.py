@@ -4,7 +4,7 @@
     python -m benchmarks.scaling check --data GLUE --models MODELS
     python -m benchmarks.scaling predict [--times 1] [--price 0.05]
 
-`measure` writes the constants to `build/scaling.json`, from the tasks of shortest and longest texts. `check` trains on
+`evaluate` writes the constants to `build/scaling.json`, from the tasks of shortest and longest texts. `check` trains on
 tasks that the constants were not measured on, with one worker and with two, and prints what it took over what was
 predicted. `predict` prints the tables of docs/scaling.md; `--times` is how many times faster a device computes.
 """

@@ -108,7 +108,7 @@ def _selection(distillation: Distillation) -> Callable[[int], Selection]:
 def judged(distillation: Distillation) -> dict[str, float]:
     """The dev score, in percent."""
     (name, split), *_ = distillation.task.dev.items()
-    return {"score": 100 * distillation.measure(split, name).score}
+    return {"score": 100 * distillation.evaluate(split, name).score}
 
 
 def prepared(place: Place, task: str, arm: Arm, **changes: Any) -> Distillation:
@@ -160,7 +160,7 @@ def at_its_rate(
             for lr in RATES:
                 tried = prepared(place, task, arms[arm], **changes, lr=lr)
                 distill(tried, _selection(tried), seed=ASIDE, interval=INTERVAL)
-                losses[lr] = tried.measure(tried.task.reward, "reward").loss
+                losses[lr] = tried.evaluate(tried.task.reward, "reward").loss
             print(folder, task, arm, losses, flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(str(min(losses, key=losses.__getitem__)))
@@ -238,7 +238,7 @@ def tuning(split: str) -> Callable[[Place, str, str, int], dict[str, float]]:
         for tau, alpha in [UNTUNED] if arm == "untuned" else GRID:
             tried = on_outputs(whole, teacher, make, public, tau, alpha)
             distill(tried, tried.staged, seed=seed, interval=INTERVAL)
-            score = tried.measure(tried.task.reward, "reward").score
+            score = tried.evaluate(tried.task.reward, "reward").score
             if best is None or score > best[0]:
                 best = score, tried
         assert best is not None

@@ -133,7 +133,7 @@ class CohortEnv(SharedEnv):
         starts: Sequence[EvalResult | None] = [None] * self.num_envs
         teacher = None
         if self.env.reward_every is not None:
-            starts = cohort.measure(self.env.measured_split, "reward")
+            starts = cohort.evaluate(self.env.measured_split, "reward")
             if cohort.distillation.reference is not None:
                 teacher = cohort.measure_teacher(self.env.measured_split, "reward")
         facts = cohort.facts()
@@ -191,7 +191,7 @@ class CohortEnv(SharedEnv):
             done = self._phase(selections)
             standings: Sequence[EvalResult | None] = [None] * self.num_envs
             if wanted and not left:
-                standings = cohort.measure(self.env.measured_split, "reward")
+                standings = cohort.evaluate(self.env.measured_split, "reward")
             for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
                 if trajectory.over:  # it is trained on, and nothing is noted of it
                     continue

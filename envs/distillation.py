@@ -175,7 +175,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         start = teacher = None
         if self.reward_every is not None:
-            start = distillation.measure(self.measured_split, "reward")
+            start = distillation.evaluate(self.measured_split, "reward")
             if distillation.reference is not None:
                 teacher = distillation.measure_teacher(self.measured_split, "reward")
         episode = self.begun(start, teacher, distillation.facts())
@@ -309,7 +309,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
                 report, standing = distillation.advance(part, steps), None
                 counts = distillation.counts  # others where a journal has taken up a state
                 if wanted and report.finite and not left and place == len(parts):
-                    standing = distillation.measure(self.measured_split, "reward")
+                    standing = distillation.evaluate(self.measured_split, "reward")
                 phase = Phase(
                     part,
                     report,

@@ -117,7 +117,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         super().close()
 
     def _measure_dev(self) -> dict[str, EvalResult]:
-        return {name: self.training.measure(split, name) for name, split in self.training.task.dev.items()}
+        return {name: self.training.evaluate(split, name) for name, split in self.training.task.dev.items()}
 
 
 class CohortRecording:
@@ -147,7 +147,7 @@ class CohortRecording:
             for note in phases(first + i, trajectory):
                 self._notes.write(note)
         if cohort.steps_done >= cohort.steps:
-            measured = {name: cohort.measure(split, name) for name, split in cohort.distillation.task.dev.items()}
+            measured = {name: cohort.evaluate(split, name) for name, split in cohort.distillation.task.dev.items()}
             share = cohort.costs.share(env.num_envs)
             for i, (trajectory, info) in enumerate(zip(env.trajectories, infos, strict=True)):
                 standings = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}

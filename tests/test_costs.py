@@ -205,10 +205,10 @@ def test_a_pass_over_a_split_is_on_the_bill_of_its_part() -> None:
     )
     distillation.measure_teacher(split, "reward")  # the teacher's own pass is nobody's choice
     before = distillation.costs.flops["reward"]
-    distillation.measure(split, "reward")
+    distillation.evaluate(split, "reward")
     assert distillation.costs.flops["reward"] - before == pytest.approx(expected, rel=1e-12)
     assert distillation.costs.reward_passes == 1
-    distillation.measure(split, "validation")
+    distillation.evaluate(split, "validation")
     assert distillation.costs.flops["report"] >= expected
     assert distillation.costs.reward_passes == 1
     assert distillation.costs.flops["student"] == distillation.costs.flops["teacher"] == 0

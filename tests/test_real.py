@@ -27,7 +27,7 @@ def test_the_teachers_score_what_they_are_said_to(shared: Path, task: str, expec
     tokenizer = models.load_tokenizer(shared / "models" / f"minilm-l6-{task}")
     data = tasks.load(task, tokenizer, data=shared / "glue", max_examples=600)
     probe = Distillation(data, (), lambda: teacher, steps=1)
-    assert probe.measure(data.dev["validation"], "validation").score == pytest.approx(expected, abs=6e-4)
+    assert probe.evaluate(data.dev["validation"], "validation").score == pytest.approx(expected, abs=6e-4)
 
 
 def test_captured_attention_equals_eager_attention_on_a_real_model(shared: Path) -> None:
@@ -60,7 +60,7 @@ def test_regression_distils_too(shared: Path, make_regression_teacher: Path) -> 
 
     (report,) = distill(distillation, Selection.of("logits", "hidden", "attention"))
     assert report.finite
-    standing = distillation.measure(distillation.task.dev["validation"], "validation")
+    standing = distillation.evaluate(distillation.task.dev["validation"], "validation")
     assert set(standing.scores) == {"pearson", "spearman"}
 
 

@@ -110,9 +110,9 @@ class Cohort(Trained):
         self.trainer.inherit(parents)
 
     @replayable("measure", each=True)
-    def measure(self, split: Split, name: str) -> list[EvalResult]:
+    def evaluate(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
-        return self.evaluator.measure(split, name)
+        return self.evaluator.evaluate(split, name)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""

@@ -63,7 +63,7 @@ class Finetuning:
         started = time.perf_counter()
         with progress(training.steps, "finetune") as bar:
             distill(training, Selection(), seed=seed, on_phase=lambda done, _: move(bar, done))
-        standings = {name: training.measure(split, name) for name, split in training.task.dev.items()}
+        standings = {name: training.evaluate(split, name) for name, split in training.task.dev.items()}
         seconds = round(time.perf_counter() - started, 3)
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model

@@ -127,7 +127,7 @@ def _trained(distillation: Distillation, seed: int) -> EvalResult:
     (stage,) = distillation.stages
     try:
         distill(distillation, stage.selection, seed=seed)
-        return distillation.measure(distillation.task.reward, "reward")
+        return distillation.evaluate(distillation.task.reward, "reward")
     except FloatingPointError:
         return EvalResult(math.nan, math.nan)
 

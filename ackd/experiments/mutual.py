@@ -96,9 +96,9 @@ class MutualTraining:
 
     def _result(self, learning: MutualLearning, task: Task) -> dict[str, Any]:
         """The fields of `result.json`."""
-        rewards = learning.measure(task.reward, "reward")
+        rewards = learning.evaluate(task.reward, "reward")
         best = max(range(len(rewards)), key=lambda k: (rewards[k].score, -rewards[k].loss))
-        dev = {name: learning.measure(split, name) for name, split in task.dev.items()}
+        dev = {name: learning.evaluate(split, name) for name, split in task.dev.items()}
         students = [
             {
                 "student": name,

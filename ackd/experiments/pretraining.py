@@ -82,7 +82,7 @@ class Pretraining:
         started = time.perf_counter()
         curve = self._curve(training, chosen, replay_log)
         (name, split), *_ = training.task.dev.items()
-        standing = training.measure(split, name)
+        standing = training.evaluate(split, name)
         counts = copy.deepcopy(training.costs)  # what the teacher is compared for is no part of them
         result = {**_result(config, training, teacher, standing), **figures, "corpus": corpus.header.fingerprint}
         result |= {"seed": config.seed, "seconds": round(time.perf_counter() - started, 3)}

@@ -151,7 +151,7 @@ class Tuning:
         cells = dict.fromkeys([chosen, *([] if control["error"] else [UNTUNED])])
         ready = {cell: [self.students.taught(cell, seed) for seed in seeds] for cell in cells}
         (first, *_) = ready[chosen]
-        dev = {name: first.measure(split, name) for name, split in first.task.dev.items()}
+        dev = {name: first.evaluate(split, name) for name, split in first.task.dev.items()}
         scores = {cell: _dev_score(those, found.costs) for cell, those in ready.items()}
         for one, seed in zip(ready[chosen], seeds, strict=True):
             one.reset(seed)
@@ -229,7 +229,7 @@ def _options(cell: Pair) -> dict[str, float]:
 def _dev_score(students: Sequence[Distillation], costs: CostTracker) -> float:
     """The mean score on dev, in percent; the ledger is told what it took."""
     name, split = next(iter(students[0].task.dev.items()))
-    standings = [one.measure(split, name) for one in students]
+    standings = [one.evaluate(split, name) for one in students]
     for one in students:
         costs.add(one.costs)
     return round(100 * (sum(one.score for one in standings) / len(standings)), 4)

@@ -190,9 +190,9 @@ class MutualLearning(Training):
         return f"the training diverged after {self.steps_done} steps: lower the learning rate"
 
     @replayable("measure", each=True)
-    def measure(self, split: Split, name: str) -> list[EvalResult]:
-        """How each student does on a split, as `Distillation.measure`."""
-        return [one.measure(split, name) for one in self.peers]
+    def evaluate(self, split: Split, name: str) -> list[EvalResult]:
+        """How each student does on a split, as `Distillation.evaluate`."""
+        return [one.evaluate(split, name) for one in self.peers]
 
     def counters(self) -> dict[str, Any]:
         """The plain numbers that are read between two calls."""

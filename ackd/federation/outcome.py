@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ackd.costs import CostTracker
 from ackd.federation.clients import shares
 from ackd.federation.federated import Federation, Weights
-from ackd.training.measuring import judge
+from ackd.training.measuring import eval_result
 
 
 def outcome(
@@ -41,13 +41,13 @@ def outcome(
         return federation.answers(weights, dev, "report", costs)
 
     before, locals_ = asked(initial), [asked(weights) for weights in own]
-    initial_score = 100 * judge(federation.task, before, dev).score
+    initial_score = 100 * eval_result(federation.task, before, dev).score
     labels = [task.train.labels[part] for part in federation.parts]
     owned = [] if spec.regression else [shares(those, spec.num_labels) for those in labels]
     starts = {}
     for start, weights in ends.items():
         after = asked(weights)
-        score = 100 * judge(federation.task, after, dev).score
+        score = 100 * eval_result(federation.task, after, dev).score
         classes = {} if spec.regression else _by_class(before, after, locals_, owned, dev.labels)
         starts[start] = {
             **_rounds(start, [row for row in rows if row["start"] == start], target),
@@ -63,7 +63,7 @@ def outcome(
         "dev": name,
         "dev_score": list(starts.values())[-1]["dev_score"],
         "initial_dev_score": round(initial_score, 4),
-        "client_dev_scores": [round(100 * judge(federation.task, mine, dev).score, 4) for mine in locals_],
+        "client_dev_scores": [round(100 * eval_result(federation.task, mine, dev).score, 4) for mine in locals_],
         "client_examples": [len(part) for part in federation.parts],
         "client_shares": [[round(float(share), 4) for share in those] for those in owned],
         "target": target,

@@ -13,7 +13,7 @@ from ackd.errors import InputError
 from ackd.federation.federated import Federation, Weights
 from ackd.files.reading import alike, read_tensors
 from ackd.files.writing import write_tensors
-from ackd.training.measuring import judge
+from ackd.training.measuring import eval_result
 
 logger = logging.getLogger("ackd")
 
@@ -109,7 +109,7 @@ class Rounds:
     def _scored(self, state: Mapping[str, Any], weights: Weights, start: str, sent: int) -> dict[str, Any]:
         """The state after another round that ended with `weights`, for which so many bytes were sent either way."""
         costs, reward = CostTracker(**state["ledger"]), self.federation.task.reward
-        standing = judge(self.federation.task, self.federation.answers(weights, reward, "reward", costs), reward)
+        standing = eval_result(self.federation.task, self.federation.answers(weights, reward, "reward", costs), reward)
         before = state["rows"][-1]["bytes"] if state["rows"] else 0
         row = {
             "start": start,

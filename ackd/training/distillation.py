@@ -182,9 +182,9 @@ class Distillation(Trained):
         return self.trainer.advance([selection], steps)[0]
 
     @replayable("measure")
-    def measure(self, split: Split, name: str) -> EvalResult:
+    def evaluate(self, split: Split, name: str) -> EvalResult:
         """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
-        return self.evaluator.measure(split, name)[0]
+        return self.evaluator.evaluate(split, name)[0]
 
     @replayable("represent", collective=False)
     def represent(self) -> tuple[list[float], list[float]]:

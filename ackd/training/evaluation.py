@@ -16,7 +16,7 @@ from ackd.models import Meter, StudentFactory, cannot_give
 from ackd.numerics.precision import computing
 from ackd.numerics.streams import RngStreams
 from ackd.tasks import Split, Task
-from ackd.training.measuring import Ask, answers, judge
+from ackd.training.measuring import Ask, answers, eval_result
 from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
 from ackd.training.student import Student
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Teacher
@@ -63,7 +63,7 @@ class Evaluator:
             parts[share] = reward.select(np.arange(count) * len(reward) // count)
         return parts[share]
 
-    def measure(self, split: Split, name: str) -> list[EvalResult]:
+    def evaluate(self, split: Split, name: str) -> list[EvalResult]:
         """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
         with self.costs.timing(part):
@@ -72,11 +72,11 @@ class Evaluator:
             if part == "reward":
                 self.costs.reward_passes += len(split) / len(self.task.reward)
             theirs = self.compared(split, name)
-            return [judge(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
+            return [eval_result(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
 
     def measure_teacher(self, split: Split, name: str) -> EvalResult:
         """How the teacher does on a split: one pass, then remembered."""
-        return judge(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
+        return eval_result(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
 
     def compared(self, split: Split, name: str) -> NDArray[np.float64] | None:
         """The teacher's answers, [N, C], to a split on which students are compared with it: the reward split alone.

@@ -60,7 +60,7 @@ def _unit(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     return np.zeros_like(centred) if constant else centred / norm
 
 
-def judge(
+def eval_result(
     task: Task, given: NDArray[np.float64], split: Split, theirs: NDArray[np.float64] | None = None
 ) -> EvalResult:
     """How good answers to a split are.
@@ -73,7 +73,7 @@ def judge(
     """
     if not np.isfinite(given).all():
         return EvalResult(loss=float("nan"), score=float("nan"))
-    scores = task.measure(given, split.labels)
+    scores = task.compute_metrics(given, split.labels)
     score = scores[task.spec.metrics[0]]
     if task.spec.language:
         return EvalResult(-scores["neg_loss"], score, scores)

@@ -136,7 +136,7 @@ def test_real_students_evolve_and_the_schedule_is_replayed() -> None:
     def evolved(seed: int) -> tuple[Cohort, Lineage]:
         cohort = Cohort(env.distillation, 4)
         reward = env.distillation.task.reward
-        score = lambda: [-one.loss for one in cohort.measure(reward, "reward")]  # noqa: E731
+        score = lambda: [-one.loss for one in cohort.evaluate(reward, "reward")]  # noqa: E731
         return cohort, evolve(cohort, families, score, range(4), interval=2, seed=seed)
 
     (cohort, lineage), (_, again), (_, other) = evolved(1), evolved(1), evolved(2)

@@ -112,13 +112,13 @@ def test_a_stopped_search_goes_on_where_it_was(
 
 def test_dev_is_read_when_all_is_chosen(tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    measure = Distillation.measure
+    measure = Distillation.evaluate
 
     def noted(self: Distillation, split: Any, name: str) -> Any:
         asked.append(name)
         return measure(self, split, name)
 
-    monkeypatch.setattr(Distillation, "measure", noted)
+    monkeypatch.setattr(Distillation, "evaluate", noted)
     assert tune(tmp_path / "run", teacher, "--seeds", "2", "--steps", "2") == 0
     assert asked[:10] == ["reward"] * 10
     assert set(asked[10:]) == {"validation"}

@@ -182,7 +182,7 @@ def test_a_cohort_of_one_is_a_single_student_bit_for_bit() -> None:
         assert cohort.costs.bytes == distillation.costs.bytes
         assert cohort.costs.teacher_queries == distillation.costs.teacher_queries
     reward = distillation.task.reward
-    assert cohort.measure(reward, "reward") == [distillation.measure(reward, "reward")]
+    assert cohort.evaluate(reward, "reward") == [distillation.evaluate(reward, "reward")]
     assert cohort.measure_teacher(reward, "reward") == distillation.measure_teacher(reward, "reward")
 
 
@@ -192,14 +192,14 @@ def test_standings_and_models_are_those_of_each_student(tmp_path: Path) -> None:
     cohort.reset(SEEDS)
     cohort.advance(PHASES[0], 12)
     reward = distillation.task.reward
-    standings = cohort.measure(reward, "reward")
+    standings = cohort.evaluate(reward, "reward")
     assert len({standing.loss for standing in standings}) == 3
     assert cohort.costs.reward_passes == 1
     for i, standing in enumerate(standings):
         cohort.model(i).save_pretrained(tmp_path / str(i))
         saved = models.load_model(tmp_path / str(i))
         distillation.student.model.load_state_dict(saved.state_dict())
-        expected = distillation.measure(reward, "reward")
+        expected = distillation.evaluate(reward, "reward")
         assert standing.score == expected.score
         assert standing.loss == pytest.approx(expected.loss, rel=1e-5)
 
@@ -235,7 +235,7 @@ def test_a_student_that_diverges_leaves_the_others_alone() -> None:
     for i in (0, 2):
         assert reports[i] == sane[i]
         assert torch.equal(weights(one.stacked.students[i]), weights(other.stacked.students[i]))
-    standings = other.measure(other.distillation.task.reward, "reward")
+    standings = other.evaluate(other.distillation.task.reward, "reward")
     assert [standing.finite for standing in standings] == [True, False, True]
 
 
@@ -350,7 +350,7 @@ def test_a_journal_answers_for_what_was_done(tmp_path: Path) -> None:
         cohort = Cohort(distillation, 3)
         cohort.replay(ReplayLog(tmp_path, seconds=0))
         cohort.reset(SEEDS)
-        seen: list[object] = [cohort.measure(reward, "reward"), cohort.measure_teacher(reward, "reward")]
+        seen: list[object] = [cohort.evaluate(reward, "reward"), cohort.measure_teacher(reward, "reward")]
         return cohort, [*seen, *cohort.advance(PHASES[0], 3), cohort.counts.prices, cohort.steps_done]
 
     one, first = started()
@@ -410,10 +410,10 @@ def test_every_family_answers_as_alone(config: Any) -> None:
     second = Selection({"attention" if config.model_type != "deberta-v2" else "hidden": 0.5})
     compare(distillation, [(Selection.of("logits", "hidden"), second, Selection())], 2)
     cohort = Cohort(distillation, 2)
-    standings = cohort.measure(distillation.task.reward, "reward")
+    standings = cohort.evaluate(distillation.task.reward, "reward")
     for seed in range(2):
         distillation.reset(seed)
-        expected = distillation.measure(distillation.task.reward, "reward")
+        expected = distillation.evaluate(distillation.task.reward, "reward")
         assert standings[seed].loss == pytest.approx(expected.loss, rel=1e-9)
 
 
@@ -444,7 +444,7 @@ def test_half_precision() -> None:
     for i, one in enumerate(alone):
         assert reports[i].labels == pytest.approx(one.advance(PHASES[0][i], 6).labels, rel=0.02)
     assert all(value.dtype == torch.float32 for value in cohort.stacked.parameters)
-    assert all(standing.finite for standing in cohort.measure(distillation.task.reward, "reward"))
+    assert all(standing.finite for standing in cohort.evaluate(distillation.task.reward, "reward"))
 
 
 def test_what_cannot_work_is_said() -> None:

@@ -123,13 +123,13 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
     training.reset(3)
     reward = training.task.reward
     reports = [training.advance(selection, 3), training.advance(Selection(), 2)]
-    standings = [training.measure(reward, "reward"), training.measure_teacher(reward, "reward")]
+    standings = [training.evaluate(reward, "reward"), training.measure_teacher(reward, "reward")]
     reports.append(training.advance(selection, 4))
     represented = training.represent()
     return {
         "weights": weights(training),
         "reports": reports,
-        "standings": [*standings, training.measure(reward, "reward")],
+        "standings": [*standings, training.evaluate(reward, "reward")],
         "represented": represented,
         "facts": training.facts(),
         "ledger": training.costs,
@@ -213,7 +213,7 @@ def dropping() -> Distillation:
 
 def loss_after(training: Distillation) -> float:
     training.advance(Selection.of("logits"), 12)
-    return training.measure(training.task.reward, "reward").loss
+    return training.evaluate(training.task.reward, "reward").loss
 
 
 def dropped(path: Path) -> None:

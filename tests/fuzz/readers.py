@@ -277,7 +277,7 @@ def train(
         for _ in range(phases):
             for report in _flat(training.advance(*asked)):
                 assert isinstance(report.loss + report.labels + sum(report.losses.values()), float)
-        for standing in _flat(training.measure(_training().task.reward, "reward")):
+        for standing in _flat(training.evaluate(_training().task.reward, "reward")):
             assert isinstance(standing.loss + standing.score + sum(standing.scores.values()), float)
         assert json.dumps(training.costs.as_dict())
     finally:

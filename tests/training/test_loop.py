@@ -173,7 +173,7 @@ def test_half_precision_trains_and_keeps_float32_weights() -> None:
     losses = [report.labels for report in distill(distillation, ALL, interval=5)]
     assert losses[-1] < losses[0]
     assert all(value.dtype == torch.float32 for value in distillation.student.model.state_dict().values())
-    standing = distillation.measure(distillation.task.reward, "reward")
+    standing = distillation.evaluate(distillation.task.reward, "reward")
     assert standing.finite
 
 
@@ -234,4 +234,4 @@ def test_without_a_teacher_labels_train_alone() -> None:
     report = distill(distillation, Selection())[-1]
     assert report.finite
     assert distillation.counts.price == distillation.counts.price_of_all == distillation.costs.flops["student"]
-    assert distillation.measure(distillation.task.reward, "reward").finite
+    assert distillation.evaluate(distillation.task.reward, "reward").finite

@@ -22,7 +22,7 @@ from ackd.mdp.episode import Episode
 from ackd.models import run
 from ackd.tasks import Split, Task, TaskSpec
 from ackd.training.distillation import Distillation
-from ackd.training.measuring import correlation, judge
+from ackd.training.measuring import correlation, eval_result
 from ackd.training.replay_log import ENTRIES, ReplayLog
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Selection
 
@@ -56,7 +56,7 @@ def drawn(classes: int, seed: int = 0, count: int = 50) -> tuple[Array, Array, N
 def test_classes_are_measured_as_plain_computations_say(classes: int) -> None:
     student, teacher, labels = drawn(classes)
     task = task_of(labels, classes)
-    found = judge(task, student, task.reward, teacher)
+    found = eval_result(task, student, task.reward, teacher)
     ours, theirs = torch.tensor(student), torch.tensor(teacher)
     divergence = F.kl_div(ours.log_softmax(1), theirs.log_softmax(1), reduction="batchmean", log_target=True)
     margins, taught = (logits - logits.mean(1, keepdims=True) for logits in (student, teacher))
@@ -79,7 +79,7 @@ def test_values_are_measured_as_plain_computations_say() -> None:
     student, teacher = generator.normal(3.0, 1.0, (2, 40, 1))
     labels = generator.uniform(0, 5, 40).astype(np.float32)
     task = task_of(labels, 0)
-    found = judge(task, student, task.reward, teacher)
+    found = eval_result(task, student, task.reward, teacher)
     assert numbers(found) == pytest.approx(
         {
             "probability": 0.0,
@@ -95,7 +95,7 @@ def test_values_are_measured_as_plain_computations_say() -> None:
 def test_a_teacher_agrees_with_itself(classes: int) -> None:
     logits, _, labels = drawn(classes or 1)
     task = task_of(labels if classes else labels + np.arange(50, dtype=np.float32), classes)
-    found = judge(task, logits, task.reward, logits.copy())
+    found = eval_result(task, logits, task.reward, logits.copy())
     assert found.divergence == 0.0
     assert found.teacher_correlation == pytest.approx(1.0, abs=1e-12)
 
@@ -108,7 +108,7 @@ def test_nothing_is_compared_without_a_teacher_or_with_one_that_gives_no_numbers
     if theirs is not None:
         broken = teacher.copy()
         broken[4, 1] = theirs
-    alone, beside = judge(task, student, task.reward, broken), judge(task, student, task.reward, teacher)
+    alone, beside = eval_result(task, student, task.reward, broken), eval_result(task, student, task.reward, teacher)
     assert [getattr(alone, name) for name in COMPARED] == [0.0, 0.0]
     assert (alone.probability, alone.label_correlation) == (beside.probability, beside.label_correlation)
     assert alone.finite
@@ -119,7 +119,7 @@ def test_constant_answers_correlate_with_nothing(answer: tuple[float, ...]) -> N
     _, teacher, labels = drawn(3)
     task = task_of(labels, 3)
     for constant, other in ((np.tile(answer, (50, 1)), teacher), (teacher, np.tile(answer, (50, 1)))):
-        assert judge(task, constant, task.reward, other).teacher_correlation == 0.0
+        assert eval_result(task, constant, task.reward, other).teacher_correlation == 0.0
     assert correlation(np.full((9, 1), answer[0]), np.arange(9.0)[:, None], axis=0) == 0.0
 
 
@@ -127,7 +127,7 @@ def test_however_sure_the_answers_they_give_numbers() -> None:
     student, teacher, labels = drawn(2)
     task = task_of(labels, 2)
     for factor in (1e-300, 1e150, 1e290):
-        found = judge(task, student * factor, task.reward, teacher * factor)
+        found = eval_result(task, student * factor, task.reward, teacher * factor)
         assert found.finite
         assert found.teacher_correlation == pytest.approx(correlation(student, teacher, axis=1), rel=1e-9)
 
@@ -136,7 +136,7 @@ def test_answers_that_are_no_numbers_are_no_standing() -> None:
     student, teacher, labels = drawn(2)
     task = task_of(labels, 2)
     student[3, 0] = np.nan
-    assert not judge(task, student, task.reward, teacher).finite
+    assert not eval_result(task, student, task.reward, teacher).finite
 
 
 @pytest.mark.parametrize("name", ["loss", "score", *NEW])
@@ -150,7 +150,7 @@ def test_a_standing_with_a_number_that_is_none_is_not_finite(name: str) -> None:
 def test_nothing_of_a_language_model_is_compared() -> None:
     task = task_of(np.zeros(4, np.int64), 0, language=True)
     sums = np.array([[4.0, 1.0, 2.0]] * 4)
-    assert numbers(judge(task, sums, task.reward, sums)) == dict.fromkeys(NEW, 0.0)
+    assert numbers(eval_result(task, sums, task.reward, sums)) == dict.fromkeys(NEW, 0.0)
 
 
 def logits_of(model: Any, split: Split) -> Array:
@@ -172,15 +172,15 @@ def test_students_are_compared_with_their_teacher_on_the_reward_split_alone() ->
     distillation = trained()
     task, (teacher,) = distillation.task, distillation.teachers
     theirs = logits_of(teacher.model, task.reward)  # type: ignore[attr-defined]
-    found = distillation.measure(task.reward, "reward")
-    expected = judge(task, logits_of(distillation.student.model, task.reward), task.reward, theirs)
+    found = distillation.evaluate(task.reward, "reward")
+    expected = eval_result(task, logits_of(distillation.student.model, task.reward), task.reward, theirs)
     assert numbers(found) == pytest.approx(numbers(expected), rel=1e-4)
     assert found.divergence > 0
     own = distillation.measure_teacher(task.reward, "reward")
     assert own.divergence == 0.0
     assert own.teacher_correlation == pytest.approx(1.0)
-    assert own.label_correlation == pytest.approx(judge(task, theirs, task.reward).label_correlation, rel=1e-4)
-    dev = distillation.measure(task.dev["validation"], "validation")
+    assert own.label_correlation == pytest.approx(eval_result(task, theirs, task.reward).label_correlation, rel=1e-4)
+    dev = distillation.evaluate(task.dev["validation"], "validation")
     assert [getattr(dev, name) for name in COMPARED] == [0.0, 0.0]
     assert dev.probability > 0
 
@@ -212,20 +212,20 @@ def test_the_teacher_is_asked_once_about_a_split(students: int | None) -> None:
     for seed in range(3):
         training.reset(seed if students is None else [seed] * students)  # type: ignore[arg-type]
         for _ in range(2):
-            training.measure(reward, "reward")
+            training.evaluate(reward, "reward")
             training.measure_teacher(reward, "reward")
         assert teacher.examples == size
         spent.append(training.costs.flops["reward"])
     assert spent[0] > spent[1] == spent[2]  # the first has the teacher's pass on its bill
     part = distillation.evaluator.reward_part(0.25)
-    training.measure(part, "reward")
+    training.evaluate(part, "reward")
     assert teacher.examples == size + len(part)
 
 
 def test_a_pass_over_a_split_without_a_teacher_asks_nobody() -> None:
     pair = tiny().distillation
     alone = Distillation(pair.task, (), pair._make_student, steps=4)
-    found = alone.measure(pair.task.reward, "reward")
+    found = alone.evaluate(pair.task.reward, "reward")
     assert [getattr(found, name) for name in COMPARED] == [0.0, 0.0]
     assert found.finite
 
@@ -236,12 +236,12 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
     cohort.reset([5, 3, 8])
     cohort.advance([Selection.of("logits", "hidden", "attention"), Selection(), Selection({"logits": 4.0})], 12)
     reward = distillation.task.reward
-    standings = cohort.measure(reward, "reward")
+    standings = cohort.evaluate(reward, "reward")
     for name in NEW:
         assert len({round(getattr(one, name), 9) for one in standings}) == 3
     for i, standing in enumerate(standings):
         distillation.student.model.load_state_dict(cohort.model(i).state_dict())
-        assert numbers(standing) == pytest.approx(numbers(distillation.measure(reward, "reward")), abs=1e-5)
+        assert numbers(standing) == pytest.approx(numbers(distillation.evaluate(reward, "reward")), abs=1e-5)
     assert cohort.measure_teacher(reward, "reward") == distillation.measure_teacher(reward, "reward")
 
 
@@ -250,12 +250,12 @@ def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], C
     distillation.replay(ReplayLog(folder, seconds=0))
     distillation.reset(3)
     reward = distillation.task.reward
-    standings = [distillation.measure(reward, "reward"), distillation.measure_teacher(reward, "reward")]
+    standings = [distillation.evaluate(reward, "reward"), distillation.measure_teacher(reward, "reward")]
     for _ in range(3):
         distillation.advance(Selection.of("logits"), 2)
-        standings.append(distillation.measure(reward, "reward"))
+        standings.append(distillation.evaluate(reward, "reward"))
     distillation.reset(4)
-    standings += [distillation.measure(reward, "reward"), distillation.measure_teacher(reward, "reward")]
+    standings += [distillation.evaluate(reward, "reward"), distillation.measure_teacher(reward, "reward")]
     return standings, distillation.costs
 
 
@@ -316,5 +316,5 @@ def test_an_episode_begins_with_what_its_reward_compares() -> None:
     assert episode.start.divergence > 0 == episode.teacher.divergence
     plain = tiny().distillation
     plain.reset(1)
-    assert episode.start == plain.measure(plain.task.reward, "reward")
+    assert episode.start == plain.evaluate(plain.task.reward, "reward")
     assert episode.teacher == plain.measure_teacher(plain.task.reward, "reward")

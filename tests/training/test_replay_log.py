@@ -30,7 +30,7 @@ def play(env: DistillationEnv, seeds: tuple[int, ...] = (3, 4), *, policy: str =
             observation, reward, over, _, info = env.step(action)
             info = {key: value.tolist() if key == "action_mask" else value for key, value in info.items()}
             said.append([{key: value.tolist() for key, value in observation.items()}, reward, info])
-        said.append(env.distillation.measure(env.distillation.task.dev["validation"], "validation"))
+        said.append(env.distillation.evaluate(env.distillation.task.dev["validation"], "validation"))
     said.append({name: value.tolist() for name, value in env.distillation.student.model.state_dict().items()})
     return said
 
