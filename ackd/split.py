@@ -80,9 +80,9 @@ class Split:
         chosen = np.asarray(indices, np.int64)
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts - int(self.language)
-        places = np.arange(lengths.max())
-        mask = places < lengths[:, None]
-        where = np.where(mask, starts[:, None] + places, 0)
+        indices = np.arange(lengths.max())
+        mask = indices < lengths[:, None]
+        where = np.where(mask, starts[:, None] + indices, 0)
         inputs = {
             name: torch.from_numpy(np.where(mask, flat[where], self.padding.get(name, 0)).astype(np.int64, copy=False))
             for name, flat in self.inputs.items()

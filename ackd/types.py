@@ -70,16 +70,16 @@ class Batch:
         others = {name: one.to(device) for name, one in self.others.items()}
         return replace(self, inputs=inputs, labels=sent(self.labels), others=others)
 
-    def rows(self, places: Sequence[int]) -> Batch:
-        """The examples at `places`, cut to the longest of them."""
-        chosen = torch.tensor(places, dtype=torch.int64)
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """The examples at `indices`, cut to the longest of them."""
+        chosen = torch.tensor(indices, dtype=torch.int64)
         lengths = self.lengths[chosen]
         longest = int(lengths.max())
         there = chosen.to(self.mask.device, non_blocking=True)
         inputs = {name: value[there, :longest] for name, value in self.inputs.items()}
         labels = self.labels[there]
         labels = labels[:, :longest] if labels.dim() > 1 else labels
-        others = {name: one.rows(places) for name, one in self.others.items()}
+        others = {name: one.rows(indices) for name, one in self.others.items()}
         return Batch(self.ids[chosen], inputs, labels, lengths, others)
 
 
@@ -158,17 +158,17 @@ class Outputs:
         layered = {OutputKey(kind, layer): one for kind in LAYERED for layer, one in getattr(self, kind).items()}
         return layered if self.logits is None else {OutputKey("logits"): self.logits, **layered}
 
-    def rows(self, places: Tensor, length: int) -> Outputs:
-        """Those of the examples at `places`, [R] on the device, cut to `length` tokens."""
+    def rows(self, indices: Tensor, length: int) -> Outputs:
+        """Those of the examples at `indices`, [R] on the device, cut to `length` tokens."""
 
         def cut(kind: str, value: Tensor) -> Tensor:
-            chosen = value.index_select(0, places)
+            chosen = value.index_select(0, indices)
             if kind == "cls":
                 return chosen
             return chosen[:, :, :length, :length] if kind == "attention" else chosen[:, :length]
 
         layered = {kind: {at: cut(kind, one) for at, one in getattr(self, kind).items()} for kind in LAYERED}
-        logits = None if self.logits is None else self.logits.index_select(0, places)
+        logits = None if self.logits is None else self.logits.index_select(0, indices)
         if logits is not None and logits.dim() > 2:
             logits = logits[:, :length]
         return Outputs(logits, **layered)

@@ -159,7 +159,7 @@ def evolve(
     rng, columns = np.random.default_rng(seed), [family for family in FAMILIES if family in families.values()]
     logs = rng.uniform(*LOGS, (len(seeds), len(columns)))
     logs[0] = 0.0
-    places = [columns.index(family) for family in families.values()]
+    indices = [columns.index(family) for family in families.values()]
     history: list[Logs] = []
     scores: list[tuple[float, ...]] = []
     parents = [list(range(len(seeds)))]
@@ -173,7 +173,7 @@ def evolve(
             logs = logs[parents[-1]]
             logs[heirs] = evolution.explore(logs[heirs], rng)
         history.append(logs)
-        weights = weights_of(entries_of(np.exp2(logs[:, places])))
+        weights = weights_of(entries_of(np.exp2(logs[:, indices])))
         population.advance([selected(tuple(families), row) for row in weights], interval)
         scores.append(tuple(float(value) for value in score()))
     last = np.where(np.isfinite(scores[-1]), scores[-1], -np.inf)

@@ -139,7 +139,7 @@ class Worker:
         }
 
     def _distiller(self, teacher: Teacher) -> Distiller:
-        losses = [one for one in self.student.companions if isinstance(one, Knowledge)]
+        losses = [one for one in self.student.projections if isinstance(one, Knowledge)]
         return Distiller(
             self.student,
             [teacher],

@@ -151,8 +151,8 @@ def wrong(split: Split, share: float, classes: int, rng: np.random.Generator) ->
     count = round(share * len(split))
     turned = copy.copy(split)
     turned.labels = split.labels.copy()
-    places = rng.permutation(len(split))[:count]
-    turned.labels[places] = (turned.labels[places] + rng.integers(1, classes, count)) % classes
+    indices = rng.permutation(len(split))[:count]
+    turned.labels[indices] = (turned.labels[indices] + rng.integers(1, classes, count)) % classes
     return turned
 
 

@@ -39,16 +39,16 @@ HEADER = ("task", "cut", "model", "learned from", "of the reward split", "sharin
 def anew(task: Task, data: str, tokenizer: Tokenizer, most: int, seed: int) -> Task:
     """The same task cut as was done once."""
     rows, rng = glue_rows(task.spec, data, "train"), np.random.default_rng(seed)
-    places = np.arange(len(rows))
+    indices = np.arange(len(rows))
     if most < len(rows):
-        places = np.sort(rng.choice(len(rows), most, replace=False))
-    held = places[stratified(rows.labels[places], REWARD, rng)]
+        indices = np.sort(rng.choice(len(rows), most, replace=False))
+    held = indices[stratified(rows.labels[indices], REWARD, rng)]
 
-    def cut(places: NDArray[np.int64]) -> Split:
-        some = rows.select(places)
+    def cut(indices: NDArray[np.int64]) -> Split:
+        some = rows.select(indices)
         return tokenise(some.texts, some.labels, some.ids, tokenizer, LENGTH)
 
-    return replace(task, train=cut(np.setdiff1d(places, held)), reward=cut(held))
+    return replace(task, train=cut(np.setdiff1d(indices, held)), reward=cut(held))
 
 
 def taught(task: Task, make: StudentFactory, steps: int, lr: float, seed: int) -> Distillation:

@@ -81,8 +81,8 @@ class Instance:
         kinds = [str(getattr(one, "name", one)).partition("@") for one in types]
         if not isinstance(teachers, (list, tuple)) or len(teachers) < 2:
             return tuple(kind for kind, _, _ in kinds)
-        places = range(1, len(teachers) + 1)
-        return tuple(f"{kind}@{m}" for m in places for kind, _, place in kinds if place in ("", str(m)))
+        indices = range(1, len(teachers) + 1)
+        return tuple(f"{kind}@{m}" for m in indices for kind, _, place in kinds if place in ("", str(m)))
 
     @property
     def published(self) -> dict[str, Any]:

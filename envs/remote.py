@@ -216,8 +216,8 @@ class RemoteVecEnv(VecEnv):
         wanted = [self._places[i] for i in self._get_indices(indices)]
         busy = dict.fromkeys(worker for worker, _ in wanted)
         for worker in busy:
-            places = [place for its, place in wanted if its == worker]
-            self._begin(worker, method, *args, indices=places, **kwargs)
+            indices = [place for its, place in wanted if its == worker]
+            self._begin(worker, method, *args, indices=indices, **kwargs)
         answers = dict(zip(busy, map(iter, self._ends(kept=kept)), strict=True))
         return [next(answers[worker]) for worker, _ in wanted]
 

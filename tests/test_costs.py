@@ -137,8 +137,8 @@ def test_a_runs_figures_are_those_of_its_batches(monkeypatch: pytest.MonkeyPatch
     train, shapes = distillation.task.train, list[tuple[int, int]]()
     make_batch = train.batch
 
-    def batch(places: Any) -> Any:
-        made = make_batch(places)
+    def batch(indices: Any) -> Any:
+        made = make_batch(indices)
         shapes.append((len(made.inputs["input_ids"]), len(made.inputs["input_ids"][0])))
         return made
 

@@ -76,9 +76,9 @@ class Cohort(Trained):
         """One student's model, for saving; it shares the cohort's weights, so later steps change it."""
         return self.stacked.students[student].model
 
-    def companions(self, student: int) -> nn.ModuleList:
+    def projections(self, student: int) -> nn.ModuleList:
         """One student's projections, in the order of the knowledge types; they share the cohort's weights likewise."""
-        return self.stacked.students[student].companions
+        return self.stacked.students[student].projections
 
     @replayable("advance", each=True)
     def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:

@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils._pytree import tree_map
 
-from ackd.files.reading import alike, restore
+from ackd.files.reading import matches_schema, restore
 from ackd.models import run
 from ackd.training.mixture import Mixture
 from ackd.training.student import Student
@@ -38,13 +38,13 @@ class Stacked(Student):
     def __init__(self, students: Sequence[Student]) -> None:
         first = students[0]
         self.students, self.shape = tuple(students), (len(students),)
-        self.group, self.model, self.companions = first.group, first.model, first.companions  # which run for all
+        self.group, self.model, self.projections = first.group, first.model, first.projections  # which run for all
         self.clip, self.steps = first.clip, first.steps
         self.parameters: list[Tensor] = []  # [N, ...] each, in the order of `Student.parameters`
         self._own: list[tuple[nn.Parameter, ...]] = []  # the students' views of each
         self._weights = self._stack([student.model for student in students])
-        companions = zip(*(student.companions for student in students), strict=True)
-        self._companions = [self._stack(those) for those in companions]
+        projections = zip(*(student.projections for student in students), strict=True)
+        self._companions = [self._stack(those) for those in projections]
         stacked = {id(own[0]): one for one, own in zip(self.parameters, self._own, strict=True)}
         groups = first.optimizer.param_groups
         self.optimizer = AdamW(
@@ -79,7 +79,7 @@ class Stacked(Student):
 
     def each(self, one: Callable[..., T], outputs: Outputs, *others: Any) -> T:
         """What `one`, a companion or a function, says of each student's outputs, [N, ...]."""
-        own = next((w for module, w in zip(self.companions, self._companions, strict=True) if module is one), {})
+        own = next((w for module, w in zip(self.projections, self._companions, strict=True) if module is one), {})
 
         def call(tensors: dict[OutputKey, Tensor], weights: Weights) -> Any:
             given = (Outputs.of(tensors), *others)
@@ -203,7 +203,7 @@ class Stacked(Student):
         """
         with torch.no_grad():
             for one, saved in zip(self.parameters, state["parameters"], strict=True):
-                if not alike(saved, one):
+                if not matches_schema(saved, one):
                     raise ValueError("the weights are those of other students")
                 one.copy_(saved)
         for place in state["split"]:

@@ -142,8 +142,8 @@ def tokenised(folder: Path, texts: str | Path, tokenizer: Tokenizer, max_length:
 
 def find_corpus(path: str | Path) -> Path | None:
     """The folder of the corpus that `path` is, or that a run there has; None if it has none."""
-    places = (Path(path), Path(path) / "corpus")
-    return next((place for place in places if (place / HEADER).is_file()), None)
+    indices = (Path(path), Path(path) / "corpus")
+    return next((place for place in indices if (place / HEADER).is_file()), None)
 
 
 def open_corpus(path: str | Path) -> Corpus:

@@ -63,12 +63,12 @@ def kept(
         raise InputError(f"a ratio of {ratio} cannot be kept: give one above 0, at most 1")
     if not np.isfinite(scores).all():
         raise InputError(f"the score of chunk {int(np.flatnonzero(~np.isfinite(scores))[0])} is no finite number")
-    places = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
-    count = int(ratio * len(places) + 1e-9)  # 0.29 * 100 is 28.999...
+    indices = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+    count = int(ratio * len(indices) + 1e-9)  # 0.29 * 100 is 28.999...
     if not count:
-        raise InputError(f"a ratio of {ratio} keeps none of {len(places)} chunks: give a larger one")
+        raise InputError(f"a ratio of {ratio} keeps none of {len(indices)} chunks: give a larger one")
     if seed is not None:
-        return np.sort(np.random.default_rng(seed).choice(places, count, replace=False))
-    order = np.argsort(-scores[places], kind="stable")[:count]
-    chosen: NDArray[Any] = np.sort(places[order])
+        return np.sort(np.random.default_rng(seed).choice(indices, count, replace=False))
+    order = np.argsort(-scores[indices], kind="stable")[:count]
+    chosen: NDArray[Any] = np.sort(indices[order])
     return chosen

@@ -136,14 +136,14 @@ def _groups(block: range, lengths: NDArray[np.int64], size: int) -> list[list[in
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def _written(teacher: ModelTeacher, corpus: Corpus, places: list[int], how: Writing) -> dict[int, Tokens]:
+def _written(teacher: ModelTeacher, corpus: Corpus, indices: list[int], how: Writing) -> dict[int, Tokens]:
     """The chunks at these places, written to their ends."""
-    chunks = [corpus.chunk(place) for place in places]
+    chunks = [corpus.chunk(place) for place in indices]
     given = how.given(np.array([len(chunk) for chunk in chunks]))
     prompts = [chunk[:count] for chunk, count in zip(chunks, given, strict=True)]
     draws = [
         np.random.default_rng([how.seed, place]).random(len(chunk) - count)
-        for place, chunk, count in zip(places, chunks, given, strict=True)
+        for place, chunk, count in zip(indices, chunks, given, strict=True)
     ]
     with computing(teacher.precision, teacher.model.device):
         rests = go_on(
@@ -154,4 +154,4 @@ def _written(teacher: ModelTeacher, corpus: Corpus, places: list[int], how: Writ
             temperature=how.temperature,
             no_repeat=how.no_repeat,
         )
-    return {place: np.concatenate(pair) for place, *pair in zip(places, prompts, rests, strict=True)}
+    return {place: np.concatenate(pair) for place, *pair in zip(indices, prompts, rests, strict=True)}

@@ -40,7 +40,7 @@ class Group(Protocol):
     rank: int  # of this process, from 0; the first one decides, and writes what is written
     size: int  # how many they are
 
-    def share(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """This process's part of a batch: every `size`-th example, so that the lengths are spread evenly."""
         ...
 
@@ -66,9 +66,9 @@ class Alone:
 
     rank, size = 0, 1
 
-    def share(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """All of it."""
-        return places
+        return indices
 
     def average(self, parameters: Sequence[nn.Parameter]) -> None:
         """The gradients as they are."""
@@ -100,9 +100,9 @@ class Processes:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._hosts = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
-    def share(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The examples at `rank`, `rank + size`, ..."""
-        return places[self.rank :: self.size]
+        return indices[self.rank :: self.size]
 
     def average(self, parameters: Sequence[nn.Parameter]) -> None:
         """In one piece, after the backward pass."""

@@ -80,10 +80,10 @@ class Filler:
             cache, costs, asked = teacher.cache, CostTracker(), 0
             groups = self.groups[part::parts]
             try:
-                for places in groups:
-                    batch = self.train.batch(places).to(self.device)
+                for indices in groups:
+                    batch = self.train.batch(indices).to(self.device)
                     asked += teacher.fill(batch, OutputRequest.of(teacher.fields), costs)
-                    on_group(len(places))
+                    on_group(len(indices))
             finally:
                 cache.close()
             spent = costs.seconds["teacher"], costs.bytes["cache"]

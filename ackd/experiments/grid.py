@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.files.reading import alike, read_tensors
+from ackd.files.reading import matches_schema, read_tensors
 from ackd.files.writing import write_tensors, write_whole
 from ackd.models import Model
 from ackd.training.distillation import Distillation
@@ -143,7 +143,7 @@ def read_row(path: Path, cell: Pair) -> dict[str, Any]:
     told = {"temperature": 0.0, "kd_weight": 0.0, "seconds": 0.0, "error": "", "ledger": CostTracker().as_dict()}
     try:
         row: dict[str, Any] = json.loads(path.read_bytes())
-        sound = alike(row, told | (no_score if row["error"] else score)) and pair(row) == cell
+        sound = matches_schema(row, told | (no_score if row["error"] else score)) and pair(row) == cell
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:

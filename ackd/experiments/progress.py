@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ackd.runs.stopping import whole
+from ackd.runs.stopping import defer_interrupts
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -39,7 +39,7 @@ def progress(steps: int, what: str, unit: str = "step") -> Iterator[tqdm[Any]]:
             "miniters": 1,
             "leave": False,
         }
-    with whole():  # one that is half made complains when it is thrown away
+    with defer_interrupts():  # one that is half made complains when it is thrown away
         bar = tqdm(total=steps, desc=what, unit=unit, **look)
     with bar:
         yield bar

@@ -64,9 +64,9 @@ def teacher_standings(distillation: Distillation) -> dict[str, EvalResult]:
 def save_student(folder: Path, settings: Mapping[str, Any], distillation: Distillation, origin: Origin) -> None:
     """Writes the student with its card, and what is no part of it, projections and learned weights, in own files."""
     write_student(folder, settings, origin)
-    projections = distillation.student.companions.state_dict()
+    projections = distillation.student.projections.state_dict()
     if projections:
-        named = dict(zip(distillation.distiller.knowledge, distillation.student.companions, strict=True))
+        named = dict(zip(distillation.distiller.knowledge, distillation.student.projections, strict=True))
         tensors = {
             f"{name}.{key}": value.contiguous()
             for name, module in named.items()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ackd.errors import InputError, unknown
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 LEAST = 1e-100  # a smaller concentration underflows; it draws a single class already
 
@@ -67,7 +67,7 @@ class ClientSplit:
                 raise
             raise InputError(f"the split {text!r} has {number!r} where a number belongs: write it as {SHOWN}") from None
 
-    def __call__(self, labels: NDArray[Any], clients: int, rng: np.random.Generator) -> list[Places]:
+    def __call__(self, labels: NDArray[Any], clients: int, rng: np.random.Generator) -> list[Indices]:
         """The places of each client's examples, ascending; each example is some client's, and none is two's.
 
         Args:
@@ -85,14 +85,14 @@ class ClientSplit:
             raise InputError(
                 f"{clients} clients cannot share {len(labels)} examples: give fewer clients, or more examples"
             )
-        return [np.sort(places) for places in SPLITS[self.name](labels, clients, self.number, rng)]
+        return [np.sort(indices) for indices in SPLITS[self.name](labels, clients, self.number, rng)]
 
 
-def _iid(labels: NDArray[Any], clients: int, number: float, rng: np.random.Generator) -> list[Places]:
+def _iid(labels: NDArray[Any], clients: int, number: float, rng: np.random.Generator) -> list[Indices]:
     return np.array_split(rng.permutation(len(labels)), clients)
 
 
-def _shards(labels: NDArray[Any], clients: int, number: float, rng: np.random.Generator) -> list[Places]:
+def _shards(labels: NDArray[Any], clients: int, number: float, rng: np.random.Generator) -> list[Indices]:
     each = int(number)
     if clients * each > len(labels):
         raise InputError(
@@ -104,7 +104,7 @@ def _shards(labels: NDArray[Any], clients: int, number: float, rng: np.random.Ge
     return [np.concatenate([shards[shard] for shard in mine]) for mine in dealt]
 
 
-def _dirichlet(labels: NDArray[Any], clients: int, number: float, rng: np.random.Generator) -> list[Places]:
+def _dirichlet(labels: NDArray[Any], clients: int, number: float, rng: np.random.Generator) -> list[Indices]:
     if labels.dtype.kind == "f":
         raise InputError("a Dirichlet split is one over classes, and a regression has none: take shards:2, or iid")
     _, kinds, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -126,7 +126,7 @@ def _dirichlet(labels: NDArray[Any], clients: int, number: float, rng: np.random
     return parts
 
 
-SPLITS: dict[str, Callable[[NDArray[Any], int, float, np.random.Generator], list[Places]]] = {
+SPLITS: dict[str, Callable[[NDArray[Any], int, float, np.random.Generator], list[Indices]]] = {
     "iid": _iid,
     "shards": _shards,
     "dirichlet": _dirichlet,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ackd.costs import CostTracker
 from ackd.errors import InputError
-from ackd.federation.clients import Places
+from ackd.federation.clients import Indices
 from ackd.models import Model, shape_of
 from ackd.presets import preset
 from ackd.tasks import Split, Task
@@ -49,8 +49,8 @@ class Federation:
     """
 
     task: Task
-    public: Places
-    parts: Sequence[Places]
+    public: Indices
+    parts: Sequence[Indices]
     model: Model
     seed: int = 0
     setting: Mapping[str, Any] = field(default_factory=dict)
@@ -113,9 +113,9 @@ class Federation:
         return self._taught(training, stage.selection, (0, len(self.parts)), costs)
 
     def _training(
-        self, places: Places, teachers: Sequence[Teacher], weights: Weights, *, steps: int, knowledge: Any = ()
+        self, indices: Indices, teachers: Sequence[Teacher], weights: Weights, *, steps: int, knowledge: Any = ()
     ) -> Distillation:
-        part = replace(self.task, train=self.task.train.select(places))
+        part = replace(self.task, train=self.task.train.select(indices))
         return Distillation(
             part,
             teachers,

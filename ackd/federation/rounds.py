@@ -11,7 +11,7 @@ from typing import Any, cast
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.federation.federated import Federation, Weights
-from ackd.files.reading import alike, read_tensors
+from ackd.files.reading import matches_schema, read_tensors
 from ackd.files.writing import write_tensors
 from ackd.training.measuring import eval_result
 
@@ -130,7 +130,7 @@ def read_state(path: Path, initial: Weights, rows: bool = True) -> dict[str, Any
     try:
         state = read_tensors(path)
         told = {"ledger": CostTracker().as_dict(), **({"rows": [ROW]} if rows else {})}
-        if not alike(state, {**told, "weights": dict(initial)}):
+        if not matches_schema(state, {**told, "weights": dict(initial)}):
             raise InputError(f"{path} is damaged (it is of another federation)")
         if rows and not state["rows"]:
             raise InputError(f"{path} is damaged (it has no round)")

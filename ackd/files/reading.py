@@ -55,7 +55,7 @@ def _tensors(content: Any) -> Iterator[Tensor]:
             waiting += one
 
 
-def alike(given: Any, own: Any) -> bool:
+def matches_schema(given: Any, own: Any) -> bool:
     """Whether values from a file have the names, kinds and shapes of one's own, so that they can take their place.
 
     Any number will do for a float, whole numbers of 64 bits for one of these, decimals of any precision for a tensor of
@@ -63,12 +63,12 @@ def alike(given: Any, own: Any) -> bool:
     """
     if isinstance(own, dict):
         same = isinstance(given, dict) and given.keys() == own.keys()
-        return same and all(alike(given[name], value) for name, value in own.items())
+        return same and all(matches_schema(given[name], value) for name, value in own.items())
     if isinstance(own, list):
-        return isinstance(given, list | tuple) and all(alike(item, own[0]) for item in given if own)
+        return isinstance(given, list | tuple) and all(matches_schema(item, own[0]) for item in given if own)
     if isinstance(own, tuple):
         same = isinstance(given, list | tuple) and len(given) == len(own)
-        return same and all(alike(item, value) for item, value in zip(given, own, strict=True))
+        return same and all(matches_schema(item, value) for item, value in zip(given, own, strict=True))
     if isinstance(own, Tensor):
         same = isinstance(given, Tensor) and given.shape == own.shape
         return same and given.is_floating_point() == own.is_floating_point()
@@ -85,7 +85,7 @@ def restore(own: Adam | AdamW | SGD | LambdaLR, state: dict[str, Any]) -> None:
     """
     given, there = ({**one, "state": None} for one in (state, own.state_dict()))
     another = f"the state of the {type(own).__name__} is that of another training"
-    if not alike(given, there) or _options(given) != _options(there):
+    if not matches_schema(given, there) or _options(given) != _options(there):
         raise ValueError(another)
     own.load_state_dict(copy.deepcopy(state))
     if isinstance(own, LambdaLR):
@@ -95,7 +95,7 @@ def restore(own: Adam | AdamW | SGD | LambdaLR, state: dict[str, Any]) -> None:
         return
     for parameter, moments in own.state.items():
         known = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-        if not alike(moments, known) or not moments["step"] >= 0:
+        if not matches_schema(moments, known) or not moments["step"] >= 0:
             raise ValueError(f"the state of the {type(own).__name__} is that of another model")
 
 

@@ -15,7 +15,7 @@ from ackd.knowledge import Logits, LogitsSoftCrossEntropy
 from ackd.numerics.streams import fork_rng
 from ackd.presets.preset import Material, Preset, methods
 from ackd.stages import Stage
-from ackd.teachers.autoencoder import STEPS, Inputs, Places, soft_labels
+from ackd.teachers.autoencoder import STEPS, Indices, Inputs, soft_labels
 from ackd.teachers.labels import LabelTeacher, smooth_labels
 from ackd.types import Knowledge, ModelDims, Selection, Teacher
 
@@ -127,7 +127,7 @@ def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
     images, spent = material.images, CostTracker()
     with spent.timing("teacher"):
         made = soft_labels(
-            _pooled(material) if images is None else lambda places: images[torch.from_numpy(places)],
+            _pooled(material) if images is None else lambda indices: images[torch.from_numpy(indices)],
             material.train.labels,
             material.classes,
             images=images is not None,
@@ -154,8 +154,8 @@ def _pooled(material: Material) -> Inputs:
     with fork_rng(0):
         embeddings = material.make_student().get_input_embeddings().cpu()
 
-    def pooled(places: Places) -> Tensor:
-        batch = material.train.batch(places)
+    def pooled(indices: Indices) -> Tensor:
+        batch = material.train.batch(indices)
         with torch.no_grad():
             vectors: Tensor = embeddings(batch.inputs["input_ids"]).float()
         mask = batch.mask[..., None]

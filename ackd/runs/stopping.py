@@ -62,7 +62,7 @@ def release() -> None:
 
 
 @contextmanager
-def whole() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Around what must not be left half made: a signal waits for its end.
 
     Raises:

@@ -18,7 +18,7 @@ logger = logging.getLogger("ackd")
 LEAST = 50  # examples that say anything
 LEFT = 4  # one of so many rows is left to learn from, at least
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 class Pool:
@@ -39,11 +39,11 @@ class Pool:
         self._left = np.ones(len(rows), np.bool_)
 
     @property
-    def left(self) -> Places:
+    def left(self) -> Indices:
         """What shares no text with anything that was held out."""
         return np.flatnonzero(self._left)
 
-    def hold_out(self, split: str, count: int, seed: np.random.SeedSequence, instead: str) -> Places:
+    def hold_out(self, split: str, count: int, seed: np.random.SeedSequence, instead: str) -> Indices:
         """Places to hold out, in each class the same share to within one: drawn from all that is left, or if one of
         those shares text with what was seen, from those that do not.
 
@@ -73,29 +73,29 @@ class Pool:
         self._left &= ~near
         return held
 
-    def _drawn(self, places: Places, count: int, rng: np.random.Generator) -> Places:
-        """So many of `places`, or fewer where too little would be left."""
-        labels, wanted = self.rows.labels, min(count, len(places))
+    def _drawn(self, indices: Indices, count: int, rng: np.random.Generator) -> Indices:
+        """So many of `indices`, or fewer where too little would be left."""
+        labels, wanted = self.rows.labels, min(count, len(indices))
         few = wanted
         while True:
-            held = places[stratified(labels[places], few, rng)]
+            held = indices[stratified(labels[indices], few, rng)]
             near = self._near(held) & self._left
             if self._left.sum() - near.sum() >= self._left.sum() / LEFT:
                 break
             few //= 2
             if not few:  # this one row shares text with nearly all
-                places = places[~near[places]]
-                few = wanted = min(count, len(places))
+                indices = indices[~near[indices]]
+                few = wanted = min(count, len(indices))
         if few < wanted:
             alone = near & ~self._near(np.flatnonzero(self._left & ~near))
-            more = np.setdiff1d(places[alone[places]], held)
+            more = np.setdiff1d(indices[alone[indices]], held)
             more = more[stratified(labels[more], min(wanted - few, len(more)), rng)]
             held = np.union1d(held, more)
         return held
 
-    def _near(self, places: Places) -> NDArray[np.bool_]:
+    def _near(self, indices: Indices) -> NDArray[np.bool_]:
         rows = np.zeros(len(self.rows), np.bool_)
-        rows[places] = True
+        rows[indices] = True
         return self._overlap.touching(rows)
 
     def _tell_of_few(self, split: str, found: int, count: int, instead: str) -> None:
@@ -108,7 +108,7 @@ class Pool:
         logger.warning("%s", said)
 
 
-def stratified(labels: NDArray[Any], count: int, rng: np.random.Generator) -> Places:
+def stratified(labels: NDArray[Any], count: int, rng: np.random.Generator) -> Indices:
     """Places of `count` of the labels, in order, in each class the same share to within one.
 
     Systematic sampling: shuffle, sort by label, take every so-manyth from a random start. Regression needs no bins.
@@ -119,7 +119,7 @@ def stratified(labels: NDArray[Any], count: int, rng: np.random.Generator) -> Pl
     return np.sort(order[((np.arange(count) + rng.random()) * step).astype(np.int64)])
 
 
-def part_of(rows: Rows, share: float, rng: np.random.Generator) -> Places:
+def part_of(rows: Rows, share: float, rng: np.random.Generator) -> Indices:
     """Places of a share of the rows, such that no text is in it and in the rest; in each class about the same share."""
     _, firsts, group = np.unique(Overlap(rows.texts).groups(), return_index=True, return_inverse=True)
     chosen = np.zeros(len(firsts), np.bool_)

@@ -34,8 +34,8 @@ def digits(split: str, seed: int) -> Rows:
     rng = np.random.default_rng(seed)
     held: list[NDArray[np.int64]] = []
     for label in range(len(CLASSES)):
-        places = rng.permutation(np.flatnonzero(labels == label))
-        held.append(places[: round(DEV_SHARE * len(places))])
+        indices = rng.permutation(np.flatnonzero(labels == label))
+        held.append(indices[: round(DEV_SHARE * len(indices))])
     validation = np.sort(np.concatenate(held))
     chosen = validation if split == "validation" else np.setdiff1d(np.arange(len(labels)), validation)
     sentences = [" ".join(WORDS[level] for level in image) for image in levels[chosen].astype(np.int64).tolist()]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 WORDS = 4  # of a text that counts when it lies inside another
@@ -53,7 +53,7 @@ class Overlap:
         found: Mask = rows | (marked & self._joins)[self._keys].any(0)
         return found if self._phrases is None else found | self._phrases.touching(rows)
 
-    def groups(self) -> Places:
+    def groups(self) -> Indices:
         """[N], the number of each row's group: rows that have a text in common, directly or through others."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
@@ -63,7 +63,7 @@ class Overlap:
         there = self._joins[keys]
         size = count + len(self._joins)
         edges = coo_array((np.ones(there.sum(), np.int8), (rows[there], count + keys[there])), shape=(size, size))
-        groups: Places = connected_components(edges, directed=False)[1][:count].astype(np.int64)
+        groups: Indices = connected_components(edges, directed=False)[1][:count].astype(np.int64)
         return groups
 
     @cached_property
@@ -94,9 +94,9 @@ class _Phrases:
         self._whole = np.zeros(len(rows), np.uint64)
         self._whole[self._long] = self._hash(self.starts[self._long], self.lengths[self._long])
 
-    def _hash(self, places: Places, lengths: Places | int) -> NDArray[np.uint64]:
+    def _hash(self, indices: Indices, lengths: Indices | int) -> NDArray[np.uint64]:
         """H of so many words from each place on."""
-        hashes: NDArray[np.uint64] = (self._sums[places + lengths] - self._sums[places]) * self._back[places]
+        hashes: NDArray[np.uint64] = (self._sums[indices + lengths] - self._sums[indices]) * self._back[indices]
         return hashes
 
     def touching(self, rows: Mask) -> Mask:
@@ -108,7 +108,7 @@ class _Phrases:
             found |= self._long & np.isin(self._whole, self._found(everything, mine)[1])
         return found
 
-    def _found(self, needles: Places, hay: Places) -> tuple[Places, NDArray[np.uint64]]:
+    def _found(self, needles: Indices, hay: Indices) -> tuple[Indices, NDArray[np.uint64]]:
         """The rows of `hay` with a text of `needles` inside, and the hashes of the texts found so.
 
         Words are compared only where the first four of a needle stand, and once for each length of such a needle.
@@ -119,14 +119,14 @@ class _Phrases:
         heads, begins, counts = np.unique(firsts, return_index=True, return_counts=True)
         reach = self.lengths[hay] - WORDS + 1
         rows = np.repeat(hay, reach)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(reach) - reach, reach) + self.starts[rows]
-        head = self._hash(places, WORDS)
+        indices = np.arange(len(rows)) - np.repeat(np.cumsum(reach) - reach, reach) + self.starts[rows]
+        head = self._hash(indices, WORDS)
         group = np.minimum(np.searchsorted(heads, head), len(heads) - 1)
         begun = np.flatnonzero(heads[group] == head)
         found_rows, found_hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
         for part in np.array_split(begun, 1 + int(counts[group[begun]].sum()) // PAIRS):
             several = counts[group[part]]
-            place, row = np.repeat(places[part], several), np.repeat(rows[part], several)
+            place, row = np.repeat(indices[part], several), np.repeat(rows[part], several)
             nth = np.arange(len(place)) - np.repeat(np.cumsum(several) - several, several)
             length = lengths[np.repeat(begins[group[part]], several) + nth].astype(np.int64)
             fits = place + length <= self.starts[row] + self.lengths[row]

@@ -34,10 +34,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, places: NDArray[np.int64]) -> Rows:
-        """Those at `places`."""
-        texts = tuple([column[i] for i in places.tolist()] for column in self.texts)
-        return Rows(texts, self.labels[places], self.ids[places])
+    def select(self, indices: NDArray[np.int64]) -> Rows:
+        """Those at `indices`."""
+        texts = tuple([column[i] for i in indices.tolist()] for column in self.texts)
+        return Rows(texts, self.labels[indices], self.ids[indices])
 
 
 def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:

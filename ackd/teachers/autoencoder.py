@@ -28,8 +28,8 @@ from ackd.errors import InputError
 from ackd.numerics.streams import fork_rng
 from ackd.teachers.labels import LabelTeacher
 
-Places: TypeAlias = NDArray[np.int64]
-Inputs: TypeAlias = Callable[[Places], Tensor]  # the examples at some places, [R, ...]
+Indices: TypeAlias = NDArray[np.int64]
+Inputs: TypeAlias = Callable[[Indices], Tensor]  # the examples at some places, [R, ...]
 
 STEPS, BATCH, LR = 600, 128, 3e-3
 CHANNELS = (12, 24, 48)
@@ -116,14 +116,14 @@ def fit(autoencoder: Autoencoder, inputs: Inputs, count: int, *, steps: int, rng
     """
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=LR)
     size, counter = min(BATCH, count), FlopCounterMode(display=False)
-    order: Places = np.empty(0, np.int64)
+    order: Indices = np.empty(0, np.int64)
     for step in range(steps):
         if len(order) < size:
             order = np.concatenate([order, rng.permutation(count)])
-        places, order = order[:size], order[size:]
+        indices, order = order[:size], order[size:]
         optimizer.zero_grad()
         with counter if step == 0 else nullcontext():
-            autoencoder(inputs(places)).backward()
+            autoencoder(inputs(indices)).backward()
         optimizer.step()
     return float(steps * counter.get_total_flops())
 
@@ -210,7 +210,7 @@ def soft_labels(
         autoencoder = of_images(some.shape[-1]) if images else of_vectors(some)
         spent = fit(autoencoder, inputs, len(labels), steps=steps, rng=rng)
         with torch.no_grad(), counter:
-            similarities = similarity([autoencoder.codes(inputs(places)) for places in drawn])
+            similarities = similarity([autoencoder.codes(inputs(indices)) for indices in drawn])
     if costs is not None:
         costs.add_flops("teacher", spent + counter.get_total_flops())
     more = least_boost(similarities) if boost is None else boost

@@ -116,19 +116,19 @@ class Cached(TeacherWrapper):
 
     def _rows(self, batch: Batch) -> Rows:
         examples = self.cache.examples
-        rows = examples.places(batch.ids.numpy())
+        rows = examples.indices(batch.ids.numpy())
         if (examples.lengths[rows] != batch.lengths.numpy())[rows >= 0].any():
             raise ValueError("the batch is not of the examples that the cache is for: other examples have these ids")
         return rows
 
     def _keep(
-        self, batch: Batch, places: Rows, rows: Rows, new: Mapping[OutputKey, Tensor], costs: CostTracker
+        self, batch: Batch, indices: Rows, rows: Rows, new: Mapping[OutputKey, Tensor], costs: CostTracker
     ) -> None:
         if not new:
             return
         if not (rows >= 0).any() or not self.cache.writing:
             if batch.mask.device.type == "cpu":  # looking at a GPU's answers would wait for them
-                self.cache.check(batch.ids.numpy()[places], batch.lengths.numpy()[places], new)
+                self.cache.check(batch.ids.numpy()[indices], batch.lengths.numpy()[indices], new)
             return
         arrived = None
         if next(iter(new.values())).is_cuda:
@@ -176,8 +176,8 @@ def _first_of_each(batch: Batch, there: NDArray[np.bool_]) -> Rows:
     return np.sort(missing[first])
 
 
-def _at(value: Tensor, places: Rows) -> Tensor:
-    return value if len(places) == len(value) else value[torch.from_numpy(places).to(value.device)]
+def _at(value: Tensor, indices: Rows) -> Tensor:
+    return value if len(indices) == len(value) else value[torch.from_numpy(indices).to(value.device)]
 
 
 def _merged(

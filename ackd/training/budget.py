@@ -124,9 +124,9 @@ class Allowance:
             prices = np.zeros(training.steps)
             for rank in range(training.group.size):
                 size = len(range(rank, training.batch_size, training.group.size))
-                lengths, places = np.unique(self._lengths[..., rank], return_inverse=True)
+                lengths, indices = np.unique(self._lengths[..., rank], return_inverse=True)
                 each = [distiller.flops(terms, size, int(length), whole=names is None) for length in lengths]
-                prices += np.array(each)[places.reshape(training.steps, -1)].sum(1)
+                prices += np.array(each)[indices.reshape(training.steps, -1)].sum(1)
             self._known[names] = prices
         return self._known[names]
 

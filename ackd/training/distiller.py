@@ -158,15 +158,15 @@ class Distiller:
         losses: dict[str, Tensor] = {}
         answers: dict[str, Outputs] = {}
         picked: set[int] = set()
-        for places, terms in _by_rows(chosen, rows):
-            if places is not None and not len(places):
+        for indices, terms in _by_rows(chosen, rows):
+            if indices is not None and not len(indices):
                 losses |= {one.name: batch.mask.new_zeros(0, dtype=torch.float32) for one in terms}
                 continue
-            listed = None if places is None else places.tolist()
+            listed = None if indices is None else indices.tolist()
             there = batch if listed is None else batch.rows(listed)
             picked.update(range(batch.shape[0]) if listed is None else listed)
             self.costs.add_flops("knowledge", self.student.size * sum(one.flops(*there.shape) for one in terms))
-            mine = outputs if places is None else outputs.rows(places, there.shape[1])
+            mine = outputs if indices is None else outputs.rows(indices, there.shape[1])
             theirs = {m: self.teachers[m](there, asked, self.costs) for m, asked in self.asked(terms).items()}
             with self.costs.timing("knowledge"):
                 losses |= {one.name: self.student.each(one, mine, theirs[one.teacher], there) for one in terms}
@@ -187,8 +187,8 @@ class Distiller:
 
     def asked(self, chosen: Sequence[Knowledge]) -> dict[int, OutputRequest]:
         """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
-        places = sorted({one.teacher for one in chosen})
-        return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in places}
+        indices = sorted({one.teacher for one in chosen})
+        return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in indices}
 
     def raise_on_nonfinite_targets(self, batches: Iterable[Batch], chosen: Sequence[Knowledge]) -> None:
         """Asks again what was asked in a phase that failed.
@@ -256,15 +256,15 @@ def _judged(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return label_loss(outputs.logits, labels), *assess(outputs.logits, labels)
 
 
-def _covering(batch: Batch, places: set[int]) -> tuple[int, int]:
+def _covering(batch: Batch, indices: set[int]) -> tuple[int, int]:
     """The shape of a batch of the examples at these places."""
-    return (len(places), int(batch.lengths[list(places)].max())) if places else (0, 0)
+    return (len(indices), int(batch.lengths[list(indices)].max())) if indices else (0, 0)
 
 
 def _by_rows(terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> list[tuple[Tensor | None, list[Knowledge]]]:
     """The terms that are taken on the same rows, with those; None where it is all of them."""
     groups: dict[int, tuple[Tensor | None, list[Knowledge]]] = {}
     for one in terms:
-        places = rows.get(one.name)
-        groups.setdefault(id(places), (places, []))[1].append(one)
+        indices = rows.get(one.name)
+        groups.setdefault(id(indices), (indices, []))[1].append(one)
     return list(groups.values())

@@ -33,16 +33,16 @@ def answers(
     groups = list(split.by_length(most))[group.rank :: group.size]
     outputs, spent = [], CostTracker()
     with torch.no_grad():
-        for places in groups:
-            batch = split.batch(places).to(device)
+        for indices in groups:
+            batch = split.batch(indices).to(device)
             logits = ask(batch, OutputRequest(logits=True), spent).logits
             assert logits is not None
             outputs.append(token_sums(logits, batch.labels) if split.language else logits)
     mine = (np.concatenate(groups), torch.cat(outputs).double().cpu().numpy()) if groups else None
     known = [one for one in group.gather(mine) if one is not None]
     found = np.empty((len(split), known[0][1].shape[-1]))
-    for places, values in known:
-        found[places] = values
+    for indices, values in known:
+        found[indices] = values
     return found, sum(spent.flops.values())
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.distributed.process_group import ALONE, Group
-from ackd.files.reading import alike
+from ackd.files.reading import matches_schema
 from ackd.types import LABELS, Selection
 
 
@@ -85,7 +85,7 @@ class Scales:
         sums, seen = state["sums"], state["seen"]
         zeros = torch.zeros(self._shape)
         counts = dict.fromkeys(seen, zeros if self._shape else 0)
-        if not (alike(sums, dict.fromkeys(seen, zeros)) and alike(seen, counts)):
+        if not (matches_schema(sums, dict.fromkeys(seen, zeros)) and matches_schema(seen, counts)):
             raise ValueError("the scales are those of another training")
         # another process may have sent the state
         self._sums = {name: one.to(self.device) for name, one in sums.items()}

@@ -142,9 +142,9 @@ def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[
     if not np.isfinite(answers).all() or classes > len(labels):
         return None
 
-    def chosen(places: slice) -> NDArray[np.int64]:
+    def chosen(indices: slice) -> NDArray[np.int64]:
         counts = np.zeros((classes, classes))
-        np.add.at(counts, (said[places], labels[places]), 1)
+        np.add.at(counts, (said[indices], labels[indices]), 1)
         order: NDArray[np.int64] = linear_sum_assignment(counts + np.eye(classes) / 2, maximize=True)[1]
         return order  # a tie leaves a class as it is
 

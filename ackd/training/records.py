@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ackd.files.reading import alike
+from ackd.files.reading import matches_schema
 from ackd.mdp.episode import Facts
 from ackd.tasks import Split
 from ackd.types import EvalResult, Selection, StepMetrics
@@ -77,7 +77,7 @@ def answer(given: Mapping[str, Any], wanted: str | None = None) -> Answer:
     ((kind, fields),) = given.items()
     made, names = KINDS[kind]
     numbers = {name: _zeros(one) if name in TABLES else 0.0 for name, one in fields.items()}
-    if wanted not in (None, kind) or not alike(fields, numbers):
+    if wanted not in (None, kind) or not matches_schema(fields, numbers):
         raise ValueError(f"it is {str(given)[:120]}")
     return made(**{names[name]: one for name, one in fields.items()})
 

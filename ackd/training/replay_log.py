@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ackd.errors import InputError, reason
-from ackd.files.reading import alike, read_tensors
+from ackd.files.reading import matches_schema, read_tensors
 from ackd.runs.stopping import hold, release, stop, stop_asked
 from ackd.training.records import answer, plain
 
@@ -92,7 +92,7 @@ class ReplayLog:
         if not self._ahead and self._state:
             self._load(training)
         try:
-            if not alike(entry["counters"], training.counters()):
+            if not matches_schema(entry["counters"], training.counters()):
                 raise ValueError("its counters are those of another training")
             training.load_counters(entry["counters"])
             return _restored(method, entry["answer"], students)

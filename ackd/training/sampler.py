@@ -58,10 +58,10 @@ class LengthGroupedSampler:
         Raises:
             ValueError: if it is of other examples or batches.
         """
-        batches, left = self.places(state["batches"], (-1, self.size)), self.places(state["left"])
+        batches, left = self.indices(state["batches"], (-1, self.size)), self.indices(state["left"])
         self._batches, self._left = batches.copy(), left.copy()
 
-    def places(self, saved: torch.Tensor, shape: tuple[int, ...] = (-1,)) -> NDArray[np.int64]:
+    def indices(self, saved: torch.Tensor, shape: tuple[int, ...] = (-1,)) -> NDArray[np.int64]:
         """Places of examples, read back.
 
         Raises:
@@ -71,5 +71,5 @@ class LengthGroupedSampler:
             raise ValueError("the order of the examples is that of other batches")
         if saved.numel() and not 0 <= int(saved.min()) <= int(saved.max()) < len(self.lengths):
             raise ValueError("the order of the examples is that of other data")
-        places: NDArray[np.int64] = saved.numpy()
-        return places
+        indices: NDArray[np.int64] = saved.numpy()
+        return indices

@@ -28,7 +28,7 @@ class Student:
 
     Args:
         model: what learns.
-        companions: other modules that learn with it and are no part of it, such as projections.
+        projections: other modules that learn with it and are no part of it, such as projections.
         steps: the budget.
         lr: peak learning rate.
         recipe: the rest of how it learns; gradients are clipped over the model and its companions together.
@@ -41,7 +41,7 @@ class Student:
     def __init__(
         self,
         model: Model,
-        companions: Iterable[nn.Module] = (),
+        projections: Iterable[nn.Module] = (),
         *,
         steps: int,
         lr: float = 5e-5,
@@ -51,9 +51,9 @@ class Student:
     ) -> None:
         self.group = group
         self.model = models.compiled(model) if compiled else models.capturing(model)
-        self.companions = nn.ModuleList(companions)
+        self.projections = nn.ModuleList(projections)
         self.clip, self.steps = recipe.gradient_clipping or math.inf, steps
-        self.parameters = [p for p in (*model.parameters(), *self.companions.parameters()) if p.requires_grad]
+        self.parameters = [p for p in (*model.parameters(), *self.projections.parameters()) if p.requires_grad]
         groups = [
             {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -95,7 +95,7 @@ class Student:
         """Weights, moments and schedule, as copies that later steps leave alone."""
         state = {
             "model": self.model.state_dict(),
-            "companions": self.companions.state_dict(),
+            "companions": self.projections.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -108,7 +108,7 @@ class Student:
             ValueError: if it is of another training.
         """
         self.model.load_state_dict(state["model"])
-        self.companions.load_state_dict(state["companions"])
+        self.projections.load_state_dict(state["companions"])
         restore(self.optimizer, state["optimizer"])
         restore(self.schedule, state["schedule"])
 

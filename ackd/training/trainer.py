@@ -50,8 +50,8 @@ class Trainer:
         """The batch that was learned from last, or the first examples before the first step."""
         return self._batch(self._last)
 
-    def _batch(self, places: Any) -> Batch:
-        return self.evaluator.task.train.batch(places).to(self.streams.device)
+    def _batch(self, indices: Any) -> Batch:
+        return self.evaluator.task.train.batch(indices).to(self.streams.device)
 
     def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:
         """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
@@ -70,11 +70,11 @@ class Trainer:
         with self.streams.dropping():
             for _ in range(steps):
                 drawn = [self.order.next() for _ in range(self.accumulate)]
-                places = [self._group.share(those) for those in drawn]
-                batches = [self._batch(those) for those in places]
+                indices = [self._group.share(those) for those in drawn]
+                batches = [self._batch(those) for those in indices]
                 self.counts.count(batches, selections, self.distiller)
                 reports.append(self.distiller.step(batches, mixture))
-                asked += places
+                asked += indices
                 self._last = drawn[-1]
         self.counts.steps_done += len(reports)
         shares = zip(*self._group.gather(means(reports)), strict=True)  # of each student what each process has
@@ -91,7 +91,7 @@ class Trainer:
         if lost - self._lost:
             names = {name for i in lost - self._lost for name in selections[i].chosen}
             chosen = [one for name, one in self.distiller.knowledge.items() if name in names]
-            self.distiller.raise_on_nonfinite_targets((self._batch(places) for places in asked), chosen)
+            self.distiller.raise_on_nonfinite_targets((self._batch(indices) for indices in asked), chosen)
         self._lost |= lost
 
     def load_counters(self, counters: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ class Trainer:
         self.load_counters(copy.deepcopy(state["counters"]))
         self.streams.load_state_dict(state["streams"])
         self.order.load_state_dict(state["order"])
-        self._last = self.order.places(state["last"])
+        self._last = self.order.indices(state["last"])
         self.distiller.load_state_dict(state["distiller"])
         self._lost = set(state.get("lost", ()))
 

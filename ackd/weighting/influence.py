@@ -27,11 +27,11 @@ from ackd.split import Split
 from ackd.types import LABELS, Batch, Knowledge, OutputRequest, Outputs, Teacher
 from ackd.weighting.weighting import Answers, Weighting
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 def influence(
-    teacher: Teacher, split: Split, held: Places, *, device: torch.device, costs: CostTracker
+    teacher: Teacher, split: Split, held: Indices, *, device: torch.device, costs: CostTracker
 ) -> NDArray[np.float64]:
     """How much a gradient step on each example lowers the loss of the held-out ones, to first order: [N].
 
@@ -56,30 +56,30 @@ def influence(
     known = list(_gradients(teacher, split, held, device, costs))
     total = torch.stack([errors.T @ features for _, errors, features in known]).sum(0)
     scores = np.empty(len(split))
-    for places, errors, features in known:
+    for indices, errors, features in known:
         own = errors.square().sum(1) * features.square().sum(1)
         others = ((errors @ total * features).sum(1) - own) / max(len(held) - 1, 1)
-        scores[places] = others.cpu().numpy() if len(held) > 1 else 0.0
+        scores[indices] = others.cpu().numpy() if len(held) > 1 else 0.0
     rest = np.setdiff1d(np.arange(len(split)), held)
-    for places, errors, features in _gradients(teacher, split, rest, device, costs):
-        scores[places] = ((errors @ total * features).sum(1) / len(held)).cpu().numpy()
+    for indices, errors, features in _gradients(teacher, split, rest, device, costs):
+        scores[indices] = ((errors @ total * features).sum(1) / len(held)).cpu().numpy()
     return scores
 
 
 def _gradients(
-    teacher: Teacher, split: Split, places: Places, device: torch.device, costs: CostTracker
-) -> Iterator[tuple[Places, Tensor, Tensor]]:
-    """Groups of the examples at `places`: where they are, p - e_y, [B, C], and h, [B, d], in float64."""
-    if not len(places):
+    teacher: Teacher, split: Split, indices: Indices, device: torch.device, costs: CostTracker
+) -> Iterator[tuple[Indices, Tensor, Tensor]]:
+    """Groups of the examples at `indices`: where they are, p - e_y, [B, C], and h, [B, d], in float64."""
+    if not len(indices):
         return
     last = teacher.shape.layers - 1
-    for group in split.select(places).by_length(256 if device.type == "cuda" else 32):
-        batch = split.batch(places[group]).to(device)
+    for group in split.select(indices).by_length(256 if device.type == "cuda" else 32):
+        batch = split.batch(indices[group]).to(device)
         with torch.no_grad():
             answer = teacher(batch, OutputRequest(logits=True, cls=frozenset({last})), costs)
         assert answer.logits is not None
         errors = answer.logits.double().softmax(-1) - F.one_hot(batch.labels, teacher.shape.classes)
-        yield places[group], errors, answer.cls[last].double()
+        yield indices[group], errors, answer.cls[last].double()
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ class Distilled(Weighting):
 
     def _chosen(self, batch: Batch) -> Tensor:
         """[B] bool, on the host."""
-        places = torch.searchsorted(self.ids, batch.ids).clamp_max(len(self.ids) - 1)
-        return self.ids[places] == batch.ids
+        indices = torch.searchsorted(self.ids, batch.ids).clamp_max(len(self.ids) - 1)
+        return self.ids[indices] == batch.ids

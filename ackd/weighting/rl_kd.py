@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
-from ackd.files.reading import alike
+from ackd.files.reading import matches_schema
 from ackd.types import Knowledge, OutputRequest
 from ackd.weighting.teacher_weights import (
     Learning,
@@ -224,9 +224,9 @@ class RlKd(Weighting):
         last, visits, baseline = state["last"], state["visits"], state["baseline"]
         check_batches(state["phase"], of_state, draw, number)
         check_batches([] if last is None else [last], of_state, draw)
-        if not alike(visits, dict.fromkeys(visits, (of_state, draw))):
+        if not matches_schema(visits, dict.fromkeys(visits, (of_state, draw))):
             raise ValueError("the visits are those of another policy")
-        if baseline is not None and not alike(baseline, number):
+        if baseline is not None and not matches_schema(baseline, number):
             raise ValueError("the baseline is that of another policy")
         self._baseline, self._last, self._visits, self._phase = baseline, last, visits, list(state["phase"])
         self._mean.load_state_dict(state["mean"])

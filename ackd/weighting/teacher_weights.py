@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from ackd.errors import InputError
-from ackd.files.reading import alike, restore
+from ackd.files.reading import matches_schema, restore
 from ackd.knowledge import label_loss
 from ackd.types import LABELS, Knowledge
 from ackd.weighting.weighting import Answers
@@ -68,9 +68,9 @@ def look(answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor
     own = {one.teacher: one.name for one in terms if one.family == "logits"}
     if not own:
         return None
-    places = [rows.get(one.name) for one in terms]
-    rows_of_all = places[0]
-    for other in places:
+    indices = [rows.get(one.name) for one in terms]
+    rows_of_all = indices[0]
+    for other in indices:
         if other is not rows_of_all and (other is None or rows_of_all is None or not torch.equal(other, rows_of_all)):
             raise InputError(
                 "learned teacher weights compare every teacher on the same examples, and here each teaches others: "
@@ -166,7 +166,7 @@ def check_batches(batches: Any, *rows: Tensor) -> None:
         ValueError: if they are of another policy.
     """
     for one in batches:
-        if not alike(one, tuple(row.expand(len(one[0]), *row.shape) for row in rows)):
+        if not matches_schema(one, tuple(row.expand(len(one[0]), *row.shape) for row in rows)):
             raise ValueError("the decisions are those of another policy")
 
 
@@ -196,7 +196,7 @@ class MeanWeights:
         Raises:
             ValueError: if it is of other teachers.
         """
-        if not alike(state, {"total": self.total, "count": 0}):
+        if not matches_schema(state, {"total": self.total, "count": 0}):
             raise ValueError("the mean weights are those of other teachers")
         self.total, self.count = state["total"].clone(), state["count"]
 

@@ -220,14 +220,14 @@ def test_many_environments_are_as_many_single_ones(name: str) -> None:
     """In different places of their runs, one of which begins anew on the way, with or without a state passed back."""
     losses = np.exp(np.random.default_rng(1).normal(-0.3, 0.3, (9, 3, K)))
     cosines, norms = (np.random.default_rng(seed).uniform(-1, 1, losses.shape) for seed in (2, 3))
-    places = [[0, 1, 2, 3, 4, 5], [2, 3, 0, 1, 2, 3], [3, 3, 4, 5, 0, 1]]
+    indices = [[0, 1, 2, 3, 4, 5], [2, 3, 0, 1, 2, 3], [3, 3, 4, 5, 0, 1]]
     for passed in (True, False):
-        together, alone = balancer(name), [balancer(name) for _ in places]
+        together, alone = balancer(name), [balancer(name) for _ in indices]
         state, states = None, [None] * 3  # type: tuple[State | None, list[State | None]]
         for at in range(6):
             rows = [
                 observe(losses[:, i], place[at], cosines=cosines[:, i], norms=norms[:, i])
-                for i, place in enumerate(places)
+                for i, place in enumerate(indices)
             ]
             action, state = together.predict(
                 {key: np.stack([row[key] for row in rows]) for key in rows[0]}, state if passed else None

@@ -312,10 +312,10 @@ def test_a_preset_takes_a_layer_map(teachers: list[str]) -> None:
 
 def test_batches_keep_what_the_host_needs_on_the_host(teachers: list[str]) -> None:
     split = ready(teachers[0]).task.train
-    places = [5, 9, 2]
-    batch = split.batch(places)
-    assert batch.ids.tolist() == split.ids[places].tolist()
-    assert batch.lengths.tolist() == split.lengths[places].tolist() == batch.mask.sum(1).tolist()
+    indices = [5, 9, 2]
+    batch = split.batch(indices)
+    assert batch.ids.tolist() == split.ids[indices].tolist()
+    assert batch.lengths.tolist() == split.lengths[indices].tolist() == batch.mask.sum(1).tolist()
     assert batch.padded == (len(set(batch.lengths.tolist())) > 1)
     some = batch.rows([2, 0])
     alone = split.batch([2, 5])

@@ -317,8 +317,8 @@ def test_alone_nothing_changes() -> None:
     training = make()
     join(training, ALONE)
     assert training.group is ALONE
-    places = np.arange(5)
-    assert ALONE.share(places) is places
+    indices = np.arange(5)
+    assert ALONE.share(indices) is indices
     value = torch.tensor(2.0)
     assert ALONE.mean(value, 0) == (value, 0)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ackd.files.reading import alike
+from ackd.files.reading import matches_schema
 
 HUGE = 10**400  # no float is as large
 FITS = [
@@ -31,12 +31,12 @@ DIFFERS = [
 
 @pytest.mark.parametrize(("given", "own"), FITS)
 def test_what_has_the_same_kind_and_shape_fits(given: Any, own: Any) -> None:
-    assert alike(given, own)
-    assert alike({"x": [given, given], "y": (given,)}, {"x": [own], "y": (own,)})
+    assert matches_schema(given, own)
+    assert matches_schema({"x": [given, given], "y": (given,)}, {"x": [own], "y": (own,)})
 
 
 @pytest.mark.parametrize(("given", "own"), DIFFERS)
 def test_what_has_another_kind_or_shape_does_not(given: Any, own: Any) -> None:
-    assert not alike(given, own)
-    assert not alike({"x": [given], "y": 1}, {"x": [own], "y": 1})
-    assert not alike({"x": 1, "y": (own, given)}, {"x": 1, "y": (own, own)})
+    assert not matches_schema(given, own)
+    assert not matches_schema({"x": [given], "y": 1}, {"x": [own], "y": 1})
+    assert not matches_schema({"x": 1, "y": (own, given)}, {"x": 1, "y": (own, own)})

@@ -23,7 +23,7 @@ import torch
 
 from ackd.agents import library, store, weights
 from ackd.errors import InputError
-from ackd.files.reading import alike, read_tensors
+from ackd.files.reading import matches_schema, read_tensors
 from ackd.training.replay_log import ENTRIES, STATE, ReplayLog
 from ackd.types import Selection
 from tests.fuzz import readers
@@ -387,18 +387,20 @@ def test_steps_that_are_not_there_are_refused(taken: int, tmp_path: Path) -> Non
 
 def test_alike() -> None:
     own: dict[str, Any] = {"steps": 3, "price": 0.0, "names": ["a"], "ledger": {"x": 1.0}}
-    assert alike({"steps": 9, "price": 2, "names": [], "ledger": {"x": -1.0}}, own)
+    assert matches_schema({"steps": 9, "price": 2, "names": [], "ledger": {"x": -1.0}}, own)
     wrongs: list[Any] = [None, [], own | {"steps": 3.0}, own | {"steps": True}, own | {"price": "1"}]
     for wrong in (*wrongs, own | {"price": 10**400}, own | {"steps": 2**70}):
-        assert not alike(wrong, own)
-    assert not alike(own | {"names": [1]}, own)
-    assert not alike(own | {"more": 1}, own)
+        assert not matches_schema(wrong, own)
+    assert not matches_schema(own | {"names": [1]}, own)
+    assert not matches_schema(own | {"more": 1}, own)
     pair, tensor = (0.9, 0.999), torch.zeros(2, 3)
-    assert alike([0.5, 1], pair)
-    assert not any(alike(wrong, pair) for wrong in ([], [0.9], [0.9, 0.9, 0.9], ["0.9", 0.9], None))
-    assert alike(tensor.double(), tensor)
-    assert not any(alike(wrong, tensor) for wrong in (tensor.T, tensor.long(), tensor[0], [[0.0] * 3] * 2, None))
-    assert not alike({name: own[name] for name in ("steps", "price")}, own)
+    assert matches_schema([0.5, 1], pair)
+    assert not any(matches_schema(wrong, pair) for wrong in ([], [0.9], [0.9, 0.9, 0.9], ["0.9", 0.9], None))
+    assert matches_schema(tensor.double(), tensor)
+    assert not any(
+        matches_schema(wrong, tensor) for wrong in (tensor.T, tensor.long(), tensor[0], [[0.0] * 3] * 2, None)
+    )
+    assert not matches_schema({name: own[name] for name in ("steps", "price")}, own)
 
 
 def test_damage_is_damage() -> None:

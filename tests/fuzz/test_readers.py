@@ -22,11 +22,11 @@ SLOW |= dict.fromkeys(("csv", "jsonl", "parquet", "saved", "columns"), 40)
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    places = {name: tmp_path_factory.mktemp(name) / "sample" for name in READERS}
-    for name, place in places.items():
+    indices = {name: tmp_path_factory.mktemp(name) / "sample" for name in READERS}
+    for name, place in indices.items():
         place.mkdir()
         READERS[name].make(place)
-    return places
+    return indices
 
 
 @pytest.fixture(autouse=True)

@@ -107,14 +107,14 @@ def given(folder: Path) -> dict[str, str]:
     return {"given": str(folder), TEACHER: str(folder / TEACHER), OTHER: str(folder / OTHER)}
 
 
-def made(name: str, places: Mapping[str, str], folder: Path) -> dict[str, str]:
+def made(name: str, indices: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The digests of what a run leaves in `folder`."""
     for number, command in enumerate(RUNS[name]):
-        _run(command.format(**places, folder=folder), folder / str(number))
-    return digests(folder / str(len(RUNS[name]) - 1), {**places, "folder": str(folder)})
+        _run(command.format(**indices, folder=folder), folder / str(number))
+    return digests(folder / str(len(RUNS[name]) - 1), {**indices, "folder": str(folder)})
 
 
-def digests(folder: Path, places: Mapping[str, str] | None = None) -> dict[str, str]:
+def digests(folder: Path, indices: Mapping[str, str] | None = None) -> dict[str, str]:
     """Of each file of a run, the first 16 digits of the SHA-256 of what does not differ between executions."""
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -123,7 +123,7 @@ def digests(folder: Path, places: Mapping[str, str] | None = None) -> dict[str, 
         data = path.read_bytes()
         if path.suffix == ".json":
             text = json.dumps(_lasting(json.loads(data)), sort_keys=True)
-            for name, place in (places or {}).items():
+            for name, place in (indices or {}).items():
                 text = text.replace(place, f"<{name}>")
             data = text.encode()
         elif path.suffix == ".csv":
@@ -170,10 +170,10 @@ def _each(names: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "given").mkdir()
-        places = given(folder / "given")
+        indices = given(folder / "given")
         for name in names:
             began = time.monotonic()
-            yield name, made(name, places, folder / name)
+            yield name, made(name, indices, folder / name)
             print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
 
 

@@ -13,7 +13,7 @@ KEPT = json.loads(FROZEN.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def indices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if KEPT["made"] != made_here():
         pytest.skip(f"the golden runs were frozen on {KEPT['made']}, and this is {made_here()}: bits differ")
     return given(tmp_path_factory.mktemp("given"))
@@ -32,8 +32,8 @@ def test_every_run_is_frozen() -> None:
     "name", ["distill-all", "distill-refined", "preset-tinybert", "preset-rl-kd", "train-residual", "train-alone",
              "evaluate", "finetune", "federate", "mutual", "pretrain"]
 )  # fmt: skip
-def test_a_run_leaves_the_same_bits(name: str, places: dict[str, str], tmp_path: Path) -> None:
-    assert differences(KEPT["runs"][name], made(name, places, tmp_path)) == []
+def test_a_run_leaves_the_same_bits(name: str, indices: dict[str, str], tmp_path: Path) -> None:
+    assert differences(KEPT["runs"][name], made(name, indices, tmp_path)) == []
 
 
 def test_seconds_change_nothing_and_all_else_does(tmp_path: Path) -> None:

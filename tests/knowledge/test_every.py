@@ -166,8 +166,8 @@ def test_losses_work_under_vmap(
         return loss(outputs, teacher, batch)  # type: ignore[no-any-return]
 
     def gradient(*values: Tensor) -> tuple[Tensor, ...]:
-        places = tuple(range(len(values)))
-        return torch.func.grad(lambda *v: one(*v).sum(), argnums=places)(*values)  # type: ignore[no-any-return]
+        indices = tuple(range(len(values)))
+        return torch.func.grad(lambda *v: one(*v).sum(), argnums=indices)(*values)  # type: ignore[no-any-return]
 
     apart = [value_and_gradients(loss, Outputs.of(student), teacher, batch) for student in students]
     assert torch.allclose(torch.func.vmap(one)(*stacked), torch.stack([value for value, _ in apart]), atol=1e-12)

@@ -300,10 +300,10 @@ def test_the_heat_map_holds_the_weights() -> None:
 
 
 def test_weights_beyond_the_scale_are_at_its_ends() -> None:
-    places = pictures.on_scale(np.array([0.0, 0.01, 0.125, 1.0, 8.0, 20.0, np.nan]))
-    np.testing.assert_allclose(places[1:6], [-3, -3, 0, 3, 3])
-    assert places[0] < -3
-    assert np.isnan(places[6])
+    indices = pictures.on_scale(np.array([0.0, 0.01, 0.125, 1.0, 8.0, 20.0, np.nan]))
+    np.testing.assert_allclose(indices[1:6], [-3, -3, 0, 3, 3])
+    assert indices[0] < -3
+    assert np.isnan(indices[6])
 
 
 def test_the_ends_of_episodes_are_drawn_beside_the_trained_policys() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ackd.runs import stopping
-from ackd.runs.stopping import Stopped, hold, release, stop, stop_asked, stoppable, whole
+from ackd.runs.stopping import Stopped, defer_interrupts, hold, release, stop, stop_asked, stoppable
 
 
 def ask(number: signal.Signals = signal.SIGTERM) -> None:
@@ -65,7 +65,7 @@ def test_what_is_not_to_be_left_half_made_is_made_whole() -> None:
     made = []
 
     def make() -> None:
-        with whole():
+        with defer_interrupts():
             ask()
             made.append("whole")
         made.append("more")
@@ -79,7 +79,7 @@ def test_what_is_made_whole_within_what_holds_does_not_end_that() -> None:
     went_on = []
 
     def work() -> None:
-        with whole():
+        with defer_interrupts():
             pass
         went_on.append(stop_asked())
         release()

@@ -170,7 +170,7 @@ def test_real_phrases_are_apart(glue: Path) -> None:
     assert len(held) == 256
     assert len(pool.left) > 0.95 * len(rows)
     texts = [words(text) for text in rows.texts[0]]
-    reward, train = ([texts[i] for i in places] for places in (held.tolist(), pool.left.tolist()))
+    reward, train = ([texts[i] for i in indices] for indices in (held.tolist(), pool.left.tolist()))
     parts = {row[i:j] for row in reward for i in range(len(row)) for j in range(i + 4, len(row) + 1)}
     assert not parts & set(train)
     assert not set(reward) & set(train)

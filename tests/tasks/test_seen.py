@@ -116,7 +116,7 @@ def polarity(**changes: Any) -> Task:
     return load("polarity", embedded_tokenizer("polarity"), **changes)
 
 
-def places(rows: np.ndarray[Any, Any], count: int = 8000) -> np.ndarray[Any, Any]:
+def indices(rows: np.ndarray[Any, Any], count: int = 8000) -> np.ndarray[Any, Any]:
     mask = np.zeros(count, np.bool_)
     mask[rows] = True
     return mask
@@ -145,7 +145,7 @@ def test_no_teacher_has_seen_the_reward_split(
     seen = NOTHING
     for cut in (first, second, third):
         task = polarity(**cut, seen=seen)
-        learned = places(task.train.ids)
+        learned = indices(task.train.ids)
         assert len(task.reward) >= 50
         assert not overlap.touching(learned)[task.reward.ids].any()
         known = seen.rows(fingerprint(generate("polarity", "train")), 8000)

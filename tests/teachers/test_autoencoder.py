@@ -29,7 +29,7 @@ def blobs(size: int = 60, width: int = 8, *, seed: int = 0) -> tuple[Inputs, NDA
     rng = np.random.default_rng(seed)
     labels = np.arange(size) % CLASSES
     values = torch.from_numpy(rng.normal(size=(CLASSES, width))[labels] + 0.3 * rng.normal(size=(size, width))).float()
-    return lambda places: values[torch.from_numpy(places)], labels
+    return lambda indices: values[torch.from_numpy(indices)], labels
 
 
 def made(**changes: object) -> LabelTeacher:
@@ -93,7 +93,7 @@ def test_classes_that_are_alike_are_likelier() -> None:
     centres = rng.normal(size=(3, 16))
     centres[1] = centres[0] + 0.3 * rng.normal(size=16)
     values = torch.from_numpy(centres[labels] + 0.3 * rng.normal(size=(90, 16))).float()
-    table = soft_labels(lambda places: values[torch.from_numpy(places)], labels, 3, images=False, steps=100).table
+    table = soft_labels(lambda indices: values[torch.from_numpy(indices)], labels, 3, images=False, steps=100).table
     assert table[0, 1] > table[0, 2]
     assert table[1, 0] > table[1, 2]
 
@@ -119,7 +119,7 @@ def test_images_are_learned_and_counted() -> None:
     autoencoder = of_images(8)
     with torch.no_grad():
         before = float(autoencoder(images))
-    spent = fit(autoencoder, lambda places: images[torch.from_numpy(places)], 200, steps=60, rng=rng)
+    spent = fit(autoencoder, lambda indices: images[torch.from_numpy(indices)], 200, steps=60, rng=rng)
     with torch.no_grad():
         assert float(autoencoder(images)) < 0.95 * before
         codes = autoencoder.codes(images)

@@ -100,14 +100,14 @@ def damage(path: Path, place: int) -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.data(), st.sampled_from(list(DTYPES)), st.lists(st.integers(1, 9), min_size=1, max_size=8))
 def test_what_is_read_is_what_was_written(data: st.DataObject, dtype: str, lengths: list[int]) -> None:
-    places = st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8)
+    indices = st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8)
     with tempfile.TemporaryDirectory() as folder:
         cache = opened(Path(folder), lengths, dtype=dtype)
-        written = list(dict.fromkeys(data.draw(places)))
+        written = list(dict.fromkeys(data.draw(indices)))
         size = sum(fill(cache, rows) for rows in (written[:2], written[2:]) if rows)
         assert size == sum(truth(row, f, lengths[row], cache.dtype).nbytes for row in written for f in FIELDS)
         assert cache.has(FIELDS, np.arange(len(lengths))).tolist() == [i in written for i in range(len(lengths))]
-        asked = data.draw(places.map(lambda rows: [row for row in rows if row in written] or written))
+        asked = data.draw(indices.map(lambda rows: [row for row in rows if row in written] or written))
         check(cache, asked, extra=data.draw(st.integers(0, 3)))
         cache.close()
         again = opened(Path(folder), lengths, dtype=dtype)
@@ -118,7 +118,7 @@ def test_what_is_read_is_what_was_written(data: st.DataObject, dtype: str, lengt
 
 def test_ids_lead_to_rows() -> None:
     examples = Examples(np.array([40, 7, 12]), np.array([1, 2, 3]), "data")
-    assert examples.places(np.array([12, 12, 8, 40, 99, -1, 7])).tolist() == [2, 2, -1, 0, -1, -1, 1]
+    assert examples.indices(np.array([12, 12, 8, 40, 99, -1, 7])).tolist() == [2, 2, -1, 0, -1, -1, 1]
 
 
 def test_a_row_that_stands_is_not_written_again(tmp_path: Path) -> None:

@@ -132,13 +132,13 @@ def test_the_live_answer_in_any_batch_and_padding(
     asked: set[tuple[int, OutputKey]] = set()
     with tempfile.TemporaryDirectory() as folder:
         cached = kept(dtype=dtype, folder=Path(folder))
-        for places in batches:
-            batch = with_padding(split.batch(places), data.draw(st.integers(0, 2)))
+        for indices in batches:
+            batch = with_padding(split.batch(indices), data.draw(st.integers(0, 2)))
             fields = data.draw(st.lists(st.sampled_from(FIELDS), min_size=1, unique=True))
             teacher.questions.clear()
             answer = cached(batch, OutputRequest.of(fields), CostTracker())
             for ids, _, those in teacher.questions:
-                assert len(set(ids)) == len(ids) or len(ids) == len(places)
+                assert len(set(ids)) == len(ids) or len(ids) == len(indices)
                 assert set(those) <= set(fields)
             absent = {(i, field) for i in batch.ids.tolist() for field in fields} - asked
             assert bool(absent) == bool(teacher.questions)
@@ -161,7 +161,9 @@ def test_the_live_answer_in_any_batch_and_padding(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_filled_and_then_never_asked(teacher: Asked, split: Split, kept: Callable[..., Cached], dtype: str) -> None:
     cached, costs = kept(dtype=dtype), CostTracker()
-    assert sum(cached.fill(split.batch(places), OutputRequest.of(FIELDS), costs) for places in split.by_length(3)) == 8
+    assert (
+        sum(cached.fill(split.batch(indices), OutputRequest.of(FIELDS), costs) for indices in split.by_length(3)) == 8
+    )
     assert sorted(i for ids, _ in teacher.took for i in ids) == sorted(split.ids)
     assert cached.fill(split.batch([1, 2]), OutputRequest.of(FIELDS), costs) == 0
     bytes_of = {f: int(row_sizes(f, teacher.shape, LENGTHS).sum()) * DTYPES[dtype].itemsize for f in FIELDS}

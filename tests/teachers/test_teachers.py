@@ -113,10 +113,10 @@ def inputs_of(model: Model, family: str, batch: Batch, pass_: Callable[[], objec
 def visible(family: str, layer: int, batch: Batch) -> Tensor:
     """[B, 1, n, n], who may look at whom: every token at every token, or in a window."""
     length = batch.shape[1]
-    places = torch.arange(length)
+    indices = torch.arange(length)
     seen = batch.mask.bool()[:, None, None, :].expand(-1, 1, length, length)
     if family == "modernbert" and layer % 3:
-        seen = seen & ((places[:, None] - places).abs() <= WINDOW)
+        seen = seen & ((indices[:, None] - indices).abs() <= WINDOW)
     return seen
 
 

@@ -153,9 +153,9 @@ def test_accumulated_batches_are_those_of_the_order(monkeypatch: pytest.MonkeyPa
     train = one.task.train
     make_batch = train.batch
 
-    def batch(places: Any) -> Batch:
-        seen.append(np.asarray(places).tolist())
-        return make_batch(places)
+    def batch(indices: Any) -> Batch:
+        seen.append(np.asarray(indices).tolist())
+        return make_batch(indices)
 
     monkeypatch.setattr(train, "batch", batch)
     distill(one, ALL, seed=1)

@@ -119,8 +119,8 @@ def test_a_term_is_a_sum_over_the_chosen_divided_by_the_batch(split: Split) -> N
         assert rows.tolist() == [1, 3, 4]
         assert mean == pytest.approx((2 + 8 + 16) / 5)
         assert labels == pytest.approx((1 + 4 if rest else 31) / 5)
-    for places, part in (([20, 30], 0.0), ([5], 1.0)):
-        mean, _, rows = answered(Distilled(chosen, 13 / SIZE), split.batch(places), losses[: len(places)])
+    for indices, part in (([20, 30], 0.0), ([5], 1.0)):
+        mean, _, rows = answered(Distilled(chosen, 13 / SIZE), split.batch(indices), losses[: len(indices)])
         assert len(rows) == round(part)
         assert mean == part
 

@@ -342,8 +342,8 @@ def test_the_price_of_a_training_counts_what_is_picked(keep: float, monkeypatch:
     train, shapes = training.task.train, list[tuple[int, int]]()
     make_batch = train.batch
 
-    def batch(places: Any) -> Batch:
-        made = make_batch(places)
+    def batch(indices: Any) -> Batch:
+        made = make_batch(indices)
         shapes.append(made.shape)
         return made
 

@@ -55,7 +55,7 @@ class Examples:
     lengths: Rows
     fingerprint: str  # of all that the teacher sees of them
 
-    def places(self, ids: Rows) -> Rows:
+    def indices(self, ids: Rows) -> Rows:
         """The row of each id; -1 where there is none."""
         found = self._order[np.searchsorted(self.ids, ids, sorter=self._order).clip(max=len(self.ids) - 1)]
         return np.where(self.ids[found] == ids, found, -1)
