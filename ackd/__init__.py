@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
     from ackd.experiments.tuning import tune as tune
-    from ackd.mdp.choices import Choice as Choice
+    from ackd.mdp.action_spaces import Choice as Choice
     from ackd.mdp.episode import Episode as Episode
     from ackd.mdp.rewards import Reward as Reward
     from ackd.mdp.rewards import RewardTerms as RewardTerms
@@ -48,7 +48,7 @@ register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
     "Batch": "ackd.types",
-    "Choice": "ackd.mdp.choices",
+    "Choice": "ackd.mdp.action_spaces",
     "Distillation": "ackd.training.distillation",
     "DistillationConfig": "ackd.config",
     "DistillationEnv": "ackd.envs.distillation",

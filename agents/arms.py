@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ackd.errors import InputError
-from ackd.mdp.signals import GLOBALS
+from ackd.mdp.observations import GLOBALS
 
 PROGRESS = GLOBALS.index("progress")
 MOST_TYPES, MOST_STAGES = 8, 1000

@@ -1,7 +1,7 @@
 """Loss balancing inside one run, which costs next to nothing: what a learned selection has to beat.
 
 Each method is a policy over the terms that can be chosen, the labels among them, in actions of
-`ackd.mdp.choices.Weights`. The originals weigh anew in every optimizer step. Here they decide once a phase, from the
+`ackd.mdp.action_spaces.Weights`. The originals weigh anew in every optimizer step. Here they decide once a phase, from the
 mean losses of the phase, and each loss is taken relative to its first, so that all terms begin at one size: L_k below
 is exp(feature "loss"), K the number of terms. A weight that would leave the range of the action space is taken to its
 end: a term that was dropped would not be measured again, so none is but where a method says so.
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ackd.agents.policy import Observations, Policy, State
 from ackd.agents.rules import IS_LABELS, PROGRESS, Bits, Rule, mask_of
 from ackd.errors import InputError, unknown
-from ackd.mdp.choices import DOUBLINGS, LEAST, entries_of
-from ackd.mdp.signals import FEATURES
+from ackd.mdp.action_spaces import DOUBLINGS, LEAST, entries_of
+from ackd.mdp.observations import FEATURES
 
 Values = NDArray[np.float64]  # [..., K], one for each entry of the action
 Memory = tuple[Values, ...]

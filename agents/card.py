@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS, SCHEMA
+from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 FORMAT = 2
 LICENSE = "Apache-2.0"
@@ -49,7 +49,7 @@ class Card:
     Args:
         name: what the store calls it, unless it is told another name.
         kind: what network it is, one of `ackd.agents.store.KINDS`.
-        choice: the action space that it acts in, one of `ackd.mdp.choices.CHOICES`.
+        choice: the action space that it acts in, one of `ackd.mdp.action_spaces.CHOICES`.
         schema: of the observations that it reads.
         sizes: what rebuilds the network.
         knowledge: names of the knowledge types of its training, in the order of the action's entries.

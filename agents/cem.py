@@ -11,8 +11,8 @@ from ackd.agents.learned import batch_of
 from ackd.agents.playing import Array, Scheduled, completed, families_in, play
 from ackd.agents.policy import Observations
 from ackd.agents.schedule import KNOTS, ProbeRule, Schedule
-from ackd.mdp.choices import DOUBLINGS
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.action_spaces import DOUBLINGS
+from ackd.mdp.observations import FAMILIES
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -87,7 +87,7 @@ class Cem(Scheduled):
     as the search has gone: where what is best differs, that keeps most of the gains and loses less elsewhere.
 
     Args:
-        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.choices.Weights`.
+        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
         decisions: in an episode.
         episodes: students in all.
         settings: how many there are.

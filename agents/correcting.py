@@ -18,7 +18,7 @@ from ackd.agents.policy import Observations, Policy
 from ackd.agents.residual import ResidualNetwork, ResidualPolicy
 from ackd.agents.schedule import Schedule, by_family
 from ackd.errors import InputError
-from ackd.mdp.choices import DOUBLINGS
+from ackd.mdp.action_spaces import DOUBLINGS
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -68,7 +68,7 @@ class Correcting:
     Credit is the return: neither discounted (gamma 1) nor cut short (lambda 1).
 
     Args:
-        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.choices.Weights`.
+        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
         decisions: in an episode.
         episodes: students in all.
         settings: how many there are.

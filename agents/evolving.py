@@ -14,8 +14,8 @@ from ackd.agents.policy import Observations
 from ackd.agents.schedule import KNOTS, MEMBER, MOST_KNOTS, Schedule
 from ackd.agents.searching import in_one_setting
 from ackd.errors import InputError
-from ackd.mdp.choices import entries_of
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.action_spaces import entries_of
+from ackd.mdp.observations import FAMILIES
 from ackd.types import LABELS, Selection
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Pbt(Scheduled):
     measure of the reward split, which has to be taken after each decision. Students are exchanged between decisions.
 
     Args:
-        env: the population; its action space is `Box(0, 1)`, as `ackd.mdp.choices.Weights`.
+        env: the population; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
         decisions: in an episode.
         episodes: students in all, as many as there are side by side.
         settings: how many there are.

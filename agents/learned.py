@@ -13,7 +13,7 @@ from torch import Tensor
 from ackd.agents.card import Card
 from ackd.agents.policy import Observations, State
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS
 
 __all__ = ["DTYPES", "Actor", "Card", "LearnedPolicy"]
 

@@ -10,7 +10,7 @@ from ackd.agents.learned import LearnedPolicy
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.errors import InputError
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.observations import FAMILIES
 
 MEAN = "mean_log2_weights"  # among a policy's metrics, [decisions, families]
 

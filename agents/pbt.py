@@ -24,8 +24,8 @@ from ackd.agents.best_schedule import LOGS
 from ackd.agents.policy import Observations
 from ackd.agents.rules import PROGRESS, Bits, Rule
 from ackd.errors import InputError
-from ackd.mdp.choices import entries_of, selected, weights_of
-from ackd.mdp.signals import FAMILIES, FEATURES
+from ackd.mdp.action_spaces import entries_of, selected, weights_of
+from ackd.mdp.observations import FAMILIES, FEATURES
 from ackd.types import Selection
 
 IS_FAMILY = [FEATURES.index(f"is_{family}") for family in FAMILIES]
@@ -114,7 +114,7 @@ class Lineage:
     scores: tuple[tuple[float, ...], ...]  # [phases][students], of all of them after each phase
 
     def policy(self) -> Rule:
-        """The schedule open loop, in actions of `ackd.mdp.choices.Weights`: each family's terms have its weight."""
+        """The schedule open loop, in actions of `ackd.mdp.action_spaces.Weights`: each family's terms have its weight."""
         table = np.zeros((len(self.starts), len(FAMILIES)))
         table[:, [FAMILIES.index(family) for family in self.families]] = np.exp2(self.logs)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ackd.agents.learned import batch_of
 from ackd.agents.policy import Observations, State
 from ackd.agents.schedule import MEMBER, Schedule
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.observations import FAMILIES
 from ackd.types import LABELS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def play(
 
 
 def families_in(observation: Observations) -> list[str]:
-    """The families of the terms that can be weighted, in the order of `ackd.mdp.signals.FAMILIES`."""
+    """The families of the terms that can be weighted, in the order of `ackd.mdp.observations.FAMILIES`."""
     batch = batch_of(observation)
     members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER]
     there = (members * batch["mask"].unsqueeze(-1)).amax((0, 1)) > 0

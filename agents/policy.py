@@ -13,7 +13,7 @@ State = tuple[NDArray[Any], ...]
 
 
 class Policy(Protocol):
-    """Decides from what `ackd.mdp.signals` observes.
+    """Decides from what `ackd.mdp.observations` observes.
 
     The one method is stable-baselines3's, so its `evaluate_policy` runs rules and learned policies alike.
     """

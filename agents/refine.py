@@ -16,8 +16,8 @@ from ackd.agents.policy import Observations, State, Transition
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import MEMBER, PROGRESS, Schedule
 from ackd.errors import InputError
-from ackd.mdp.choices import DOUBLINGS, LEAST
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.action_spaces import DOUBLINGS, LEAST
+from ackd.mdp.observations import FAMILIES
 from ackd.types import LABELS
 
 BOUND = 1.0  # doublings that a weight may move

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ackd.agents.schedule import KNOTS, Schedule, entries
 from ackd.agents.set_policy import WIDTH, SetNetwork, SetPolicy, set_sizes
 from ackd.errors import InputError
-from ackd.mdp.choices import DOUBLINGS
-from ackd.mdp.signals import FEATURES
+from ackd.mdp.action_spaces import DOUBLINGS
+from ackd.mdp.observations import FEATURES
 from ackd.types import LABELS
 
 BOUND = 1.0  # doublings: a weight is corrected by a factor from 1/2 to 2
@@ -96,7 +96,7 @@ class ResidualNetwork(SetNetwork):
         return Corrections(means, self.log_std, gate, mask, labels), values
 
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
-        """Entries [B, K] of `ackd.mdp.choices.Weights`, the likeliest or a draw; 0 where masked."""
+        """Entries [B, K] of `ackd.mdp.action_spaces.Weights`, the likeliest or a draw; 0 where masked."""
         actions = self.distribution(batch)[0].drawn(deterministic, generator)
         return entries(actions * (2 * DOUBLINGS) - DOUBLINGS, batch["mask"])
 
@@ -177,7 +177,7 @@ class ResidualPolicy(SetPolicy):
         **kwargs: as `SetPolicy` takes them.
 
     Raises:
-        InputError: if the spaces are not `ackd.mdp.signals.Signals.space` and `Box(0, 1)`.
+        InputError: if the spaces are not `ackd.mdp.observations.Signals.space` and `Box(0, 1)`.
     """
 
     network: ResidualNetwork

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ackd.agents.policy import Observations, Policy, State
 from ackd.errors import InputError, unknown
-from ackd.mdp.choices import DOUBLINGS, entries_of, weights_of
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.action_spaces import DOUBLINGS, entries_of, weights_of
+from ackd.mdp.observations import FEATURES, GLOBALS
 from ackd.stages import Stage, stage_at
 from ackd.types import LABELS
 

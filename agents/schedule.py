@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ackd.errors import InputError
-from ackd.mdp.choices import DOUBLINGS, LEAST
+from ackd.mdp.action_spaces import DOUBLINGS, LEAST
 from ackd.mdp.episode import OVERTAKEN, TRUSTED
-from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS
+from ackd.mdp.observations import FAMILIES, FEATURES, GLOBALS
 from ackd.types import LABELS
 
 PROGRESS, HORIZON = GLOBALS.index("progress"), GLOBALS.index("horizon")
@@ -33,7 +33,7 @@ class Schedule(nn.Module):
 
     Args:
         knots: how many, n; with one the weights never change.
-        values: [knots, families] log2 of the weights, in the order of `ackd.mdp.signals.FAMILIES`; all weights are 1 if
+        values: [knots, families] log2 of the weights, in the order of `ackd.mdp.observations.FAMILIES`; all weights are 1 if
             None.
 
     Raises:
@@ -100,7 +100,7 @@ class Schedule(nn.Module):
         return (members * row.unsqueeze(1)).sum(-1)
 
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
-        """Entries [B, K] of `ackd.mdp.choices.Weights`; 0 where masked."""
+        """Entries [B, K] of `ackd.mdp.action_spaces.Weights`; 0 where masked."""
         return entries(self.logs(batch), batch["mask"])
 
     def flops(self, types: int) -> float:
@@ -133,7 +133,7 @@ class ProbeRule(Schedule):
         return (overview[:, RATIO] > OVERTAKEN) & (overview[:, AGREEMENT] > TRUSTED)
 
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
-        """Entries [B, K] of `ackd.mdp.choices.Weights`; 0 where masked."""
+        """Entries [B, K] of `ackd.mdp.action_spaces.Weights`; 0 where masked."""
         follow, alone = super().act(batch, deterministic, generator), self.alone(batch)
         labels = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER[FAMILIES.index(LABELS)]]
         return torch.where(alone.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
@@ -146,6 +146,6 @@ def by_family(logs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def entries(logs: Tensor, mask: Tensor) -> Tensor:
-    """Entries of `ackd.mdp.choices.Weights` for log2 of weights, both [B, K]: off below the least, and where masked."""
+    """Entries of `ackd.mdp.action_spaces.Weights` for log2 of weights, both [B, K]: off below the least, and where masked."""
     each = ((logs + DOUBLINGS) / (2 * DOUBLINGS)).clamp(0.0, 1.0)
     return torch.where((each >= LEAST - 1e-6) & mask.bool(), each, torch.zeros_like(each))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ackd.agents.policy import Observations, State
 from ackd.agents.rules import Rule, fixed
 from ackd.errors import InputError, unknown
-from ackd.mdp.choices import Choice
-from ackd.mdp.signals import FEATURES
+from ackd.mdp.action_spaces import Choice
+from ackd.mdp.observations import FEATURES
 from ackd.types import LABELS, Selection
 
 MOST_ENUMERATED = 4  # types whose subsets are all tried

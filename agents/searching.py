@@ -13,7 +13,7 @@ from ackd.agents.best_schedule import HALVING, LOGS, RUNGS, find_optuna
 from ackd.agents.playing import Array, Scheduled, completed, families_in, play
 from ackd.agents.schedule import KNOTS, Schedule
 from ackd.errors import InputError
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.observations import FAMILIES
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -41,7 +41,7 @@ class BestSchedule(Scheduled):
     compared with the first one, which has weight 1 throughout.
 
     Args:
-        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.choices.Weights`.
+        env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
         decisions: in an episode.
         episodes: students in all; what is no whole round is left over.
         settings: how many there are.

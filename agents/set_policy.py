@@ -78,7 +78,7 @@ class SetNetwork(nn.Module):
         return logits.squeeze(-1), values.squeeze(-1)
 
     def read(self, observation: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B, K], values [B] and mask [B, K] as bool, from batched tensors as in `ackd.mdp.signals`."""
+        """Logits [B, K], values [B] and mask [B, K] as bool, from batched tensors as in `ackd.mdp.observations`."""
         mask = observation["mask"].bool()
         overview = observation["globals"].float()
         features = observation["knowledge"].float().reshape(*mask.shape, self.features)
@@ -162,7 +162,7 @@ class SetPolicy(ActorCriticPolicy):
     """stable-baselines3's actor-critic policy with a `SetNetwork` and a masked Bernoulli action.
 
     Args:
-        observation_space: as `ackd.mdp.signals.Signals.space`.
+        observation_space: as `ackd.mdp.observations.Signals.space`.
         action_space: `MultiBinary(K_max)`.
         lr_schedule: as stable-baselines3 passes it.
         width: hidden width of the network.

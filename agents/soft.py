@@ -224,7 +224,7 @@ class WeightsPolicy(_OverSets, td3.TD3Policy):
         **kwargs: likewise; those about its own networks have no effect.
 
     Raises:
-        InputError: if the spaces are not `ackd.mdp.signals.Signals.space` and `Box(0, 1)`.
+        InputError: if the spaces are not `ackd.mdp.observations.Signals.space` and `Box(0, 1)`.
     """
 
 

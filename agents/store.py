@@ -26,7 +26,7 @@ from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.weights import MAX_WEIGHTS, read_bytes, read_weights
 from ackd.errors import InputError
 from ackd.files.writing import write_whole
-from ackd.mdp.signals import FEATURES, GLOBALS, SCHEMA
+from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 CARD, WEIGHTS, README = "policy.json", "policy.safetensors", "README.md"
 PACKAGES = ("ackd", "torch", "stable-baselines3", "gymnasium", "safetensors")
@@ -39,7 +39,7 @@ class Kind:
     Args:
         build: makes one from its sizes, as keyword arguments.
         limits: the least and the most that each size may be; they bound the memory that a file can ask for.
-        choice: the action space it acts in, one of `ackd.mdp.choices.CHOICES`.
+        choice: the action space it acts in, one of `ackd.mdp.action_spaces.CHOICES`.
     """
 
     build: Callable[..., Actor]

@@ -33,7 +33,7 @@ from ackd.agents.learner import make_learner
 from ackd.agents.rules import rule
 from ackd.distributed.workers import start
 from ackd.envs.distillation import DistillationEnv
-from ackd.envs.hosted import Hosted
+from ackd.envs.env_server import EnvServer
 from ackd.envs.make import distill
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.toy import ToyEnv
@@ -131,9 +131,9 @@ def deciding(envs: int = 8, decisions: int = 30, episodes: int = 16) -> float:
     return (took - (time.perf_counter() - began)) / total
 
 
-def toys(worker: int) -> Hosted:
+def toys(worker: int) -> EnvServer:
     """A worker's environment that computes next to nothing."""
-    return Hosted(DummyVecEnv([ToyEnv]))
+    return EnvServer(DummyVecEnv([ToyEnv]))
 
 
 def transport(backend: str, count: int = 2, decisions: int = 200) -> float:

@@ -35,7 +35,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.envs.instance_files import read_instances
 from ackd.envs.make import distill
 from ackd.experiments.policies import Arm, arm
-from ackd.mdp.choices import make_choice
+from ackd.mdp.action_spaces import make_choice
 from ackd.reporting.statistics import paired_difference
 from ackd.types import LABELS
 

@@ -146,7 +146,7 @@ def speed(options: argparse.Namespace) -> None:
 def transport(options: argparse.Namespace) -> None:
     """Run by `speed`: times decisions of the toy, whose own step takes less than a tenth of a millisecond."""
     from ackd.distributed.workers import start, torchrun
-    from ackd.envs.hosted import Registered
+    from ackd.envs.env_server import Registered
     from ackd.envs.remote import RemoteVecEnv
 
     (backend,) = options.backends

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ackd.errors import InputError
-from ackd.mdp.choices import Action, Choice
+from ackd.mdp.action_spaces import Action, Choice
 
 ROUNDING = 1e-6  # by which an entry of a `Box` may lie outside
 

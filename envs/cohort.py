@@ -19,7 +19,7 @@ from ackd.envs.shared import SharedEnv
 from ackd.envs.trajectory import Answer, Trajectory
 from ackd.errors import InputError
 from ackd.mdp.episode import Phase
-from ackd.mdp.signals import Observation
+from ackd.mdp.observations import Observation
 from ackd.training.replay_log import ReplayLog
 from ackd.types import EvalResult, Selection
 
@@ -37,7 +37,7 @@ class CohortEnv(SharedEnv):
         envs: what each student's environment is like, one for each setting; with several, episodes take them in turn.
         students: N.
         blocks: for each of them the first seed and how many that its students take in turn; drawn if not given.
-        turns: the first that is this cohort's, and from one of its turns to its next, where others take those between.
+        shard: the first that is this cohort's, and from one of its turns to its next, where others take those between.
         paired: all students of an episode take one seed, so that only their decisions, and dropout, tell them apart.
         watch: is shown rewards and infos after every decision, before the environment resets itself at the end.
         seed: of the episodes' seeds, where they are drawn and `seed` is not called.
@@ -52,7 +52,7 @@ class CohortEnv(SharedEnv):
         students: int,
         *,
         blocks: Sequence[tuple[int, int]] = (),
-        turns: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
         paired: bool = False,
         watch: Watch | None = None,
         seed: int = 0,
@@ -62,7 +62,7 @@ class CohortEnv(SharedEnv):
         self.envs, self.blocks, self.paired, self.watch = envs, blocks, paired, watch
         self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
         self._size = students
-        self.turns, self._stride = turns  # the next one, of those that all cohorts take
+        self.turns, self._stride = shard  # the next one, of those that all cohorts take
         self._journal: ReplayLog | None = None  # of all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
         self._started = 0.0  # when the episode began
@@ -231,7 +231,7 @@ class CohortEnv(SharedEnv):
     def fork(self) -> CohortEnv:
         """An independent environment in the same state; nobody watches it, and no journal is kept."""
         twin = CohortEnv(
-            self.envs, self._size, blocks=self.blocks, turns=(self.turns, self._stride), paired=self.paired
+            self.envs, self._size, blocks=self.blocks, shard=(self.turns, self._stride), paired=self.paired
         )
         twin.load_state_dict(self.state_dict())
         return twin

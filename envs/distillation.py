@@ -15,10 +15,10 @@ from ackd.envs.checks import check_render_mode
 from ackd.envs.replay import Record, claim_of, replays
 from ackd.envs.trajectory import ERROR_RETURN, Trajectory
 from ackd.errors import InputError
-from ackd.mdp.choices import Action, Choice, make_choice
+from ackd.mdp.action_spaces import Action, Choice, make_choice
 from ackd.mdp.episode import Episode, Facts, Phase, ends
+from ackd.mdp.observations import LIMIT, Observation, Signals
 from ackd.mdp.rewards import GapClosed, Reward, without_gap
-from ackd.mdp.signals import LIMIT, Observation, Signals
 from ackd.tasks import Split
 from ackd.training.budget import Allowance, type_prices
 from ackd.training.distillation import Distillation

@@ -19,10 +19,10 @@ from ackd.envs.instance_files import Instance, read_instances, shipped
 from ackd.envs.replay import Record
 from ackd.envs.trajectory import Trajectory
 from ackd.errors import InputError, unknown
-from ackd.mdp.choices import Action, Choice
+from ackd.mdp.action_spaces import Action, Choice
 from ackd.mdp.episode import Episode
+from ackd.mdp.observations import Observation, Signals
 from ackd.mdp.rewards import Reward
-from ackd.mdp.signals import Observation, Signals
 from ackd.training.distillation import Distillation
 from ackd.training.replay_log import ReplayLog
 
@@ -43,7 +43,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         k_max: length of the action, for all of them.
         keep: environments alive at once; the one that was used longest ago goes. An instance's episodes are the same
             whether it was built anew or not.
-        turns: the first that is this environment's, and from one of its turns to its next, where others take those
+        shard: the first that is this environment's, and from one of its turns to its next, where others take those
             between; the i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
         render_mode: None, as Gymnasium may say it.
         **common: settings of every instance, such as its device; none that an instance has itself.
@@ -71,7 +71,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         seed: int = 0,
         k_max: int = 8,
         keep: int = 4,
-        turns: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
         render_mode: str | None = None,
         **common: Any,
     ) -> None:
@@ -94,7 +94,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self.order, self._make, self._keep = order, make, keep
         self._common = {**common, "k_max": k_max}
         self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
-        self._first, self._stride = turns
+        self._first, self._stride = shard
         self._turns = 0  # of the order, those of others included
         self._journal: ReplayLog | None = None  # of all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)

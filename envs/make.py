@@ -13,7 +13,7 @@ from ackd.config import EpisodeConfig, checked, names_of, renamed
 from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DistillationEnv
 from ackd.knowledge import DEFAULT, build
-from ackd.mdp.choices import Choice, Stages
+from ackd.mdp.action_spaces import Choice, Stages
 from ackd.mdp.rewards import Reward, named
 from ackd.numerics.streams import fork_rng
 from ackd.stages import check_stages

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ackd.costs import CostTracker
 from ackd.envs.recorder import Notes, Recorder, ending, phases
 from ackd.envs.trajectory import Trajectory
-from ackd.mdp.choices import Action
+from ackd.mdp.action_spaces import Action
 from ackd.mdp.episode import Episode
-from ackd.mdp.signals import Observation
+from ackd.mdp.observations import Observation
 from ackd.training.distillation import Distillation
 from ackd.types import EvalResult
 

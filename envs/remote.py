@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from ackd.costs import CostTracker
 from ackd.distributed.workers import WorkerFailed, WorkerLost, Workers
 from ackd.envs.checks import check_actions
-from ackd.envs.hosted import Begun, Description, Stepped
+from ackd.envs.env_server import Begun, Description, Stepped
 from ackd.envs.recorder import Note
 from ackd.errors import InputError
 from ackd.runs.stopping import Stopped, hold, release, seconds_left, stop, stop_asked
@@ -39,7 +39,7 @@ class RemoteVecEnv(VecEnv):
     to the same end bit for bit; so nothing is lost but time.
 
     Args:
-        workers: what holds the environments, a `Hosted` each.
+        workers: what holds the environments, a `EnvServer` each.
         seconds: that a decision may take; None waits for ever.
         fingerprints: of what has to be the same in every worker, as the learner has it.
         watch: is shown what the workers wrote down of each decision, worker by worker.
@@ -211,7 +211,7 @@ class RemoteVecEnv(VecEnv):
         self._handed = time.perf_counter()
 
     def _each(self, indices: Any, method: str, *args: Any, kept: bool = True, **kwargs: Any) -> list[Any]:
-        """What a method of `Hosted` that goes by places comes to, in the order of the indices."""
+        """What a method of `EnvServer` that goes by places comes to, in the order of the indices."""
         self._check_open()
         wanted = [self._places[i] for i in self._get_indices(indices)]
         busy = dict.fromkeys(worker for worker, _ in wanted)

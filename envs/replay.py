@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ackd.envs.checks import check_action
 from ackd.errors import InputError
-from ackd.mdp.choices import Action
-from ackd.mdp.signals import Observation
+from ackd.mdp.action_spaces import Action
+from ackd.mdp.observations import Observation
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from ackd.envs.checks import action_masks, check_action, check_render_mode
 from ackd.envs.replay import Record, claim_of, replays
 from ackd.errors import InputError
-from ackd.mdp.choices import Action, make_choice
+from ackd.mdp.action_spaces import Action, make_choice
 from ackd.mdp.episode import Episode, Phase
+from ackd.mdp.observations import Observation, Signals
 from ackd.mdp.rewards import GapClosed, RewardTerms
-from ackd.mdp.signals import Observation, Signals
 from ackd.types import EvalResult, Selection, StepMetrics
 
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits

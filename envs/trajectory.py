@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ackd.envs.checks import action_masks, check_action
 from ackd.envs.replay import Record
-from ackd.mdp.choices import Action, Choice
+from ackd.mdp.action_spaces import Action, Choice
 from ackd.mdp.episode import Episode, Phase
+from ackd.mdp.observations import Observation, Signals
 from ackd.mdp.rewards import Reward, RewardTerms
-from ackd.mdp.signals import Observation, Signals
 from ackd.types import LABELS, Selection, StepMetrics
 
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before

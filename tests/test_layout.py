@@ -108,7 +108,7 @@ def test_the_check_trips(tmp_path: Path) -> None:
     path.write_text("import envs\nfrom ackd.cli import main\nfrom ackd import models\nfrom gymnasium import spaces\n")
     assert imports(path) == ["envs", "ackd.cli.main", "ackd.models", "gymnasium.spaces"]
     assert [wrong("ackd.training.loop", imported) for imported in imports(path)] == [True, True, False, True]
-    assert [wrong("ackd.mdp.signals", imported) for imported in imports(path)] == [True, True, True, False]
+    assert [wrong("ackd.mdp.observations", imported) for imported in imports(path)] == [True, True, True, False]
     assert wrong("ackd.envs.toy", "ackd.agents.rules.rule")
     assert wrong("ackd.presets.static", "ackd.training.loop.distill")
     config = (ROOT / "pyproject.toml").read_text()

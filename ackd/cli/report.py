@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 if TYPE_CHECKING:
-    from ackd.reporting.page import Picture, Table
+    from ackd.reporting.html_report import Picture, Table
     from ackd.runs.log import Cell, Run
 
 REPORTED = ("train", "distill", "evaluate")
@@ -32,10 +32,10 @@ class Report:
     def run(self) -> None:
         """Writes the pictures and the page."""
         from ackd.errors import InputError
-        from ackd.reporting import album
+        from ackd.reporting import run_figures
         from ackd.reporting.comparison import compare
-        from ackd.reporting.method_album import METHODS, of_method
-        from ackd.reporting.page import page
+        from ackd.reporting.html_report import page
+        from ackd.reporting.method_figures import METHODS, of_method
         from ackd.runs.log import open_run, read_decisions, read_table
 
         run = open_run(Path(self.folder))
@@ -55,12 +55,12 @@ class Report:
             if not cells:
                 raise InputError(f"{run.path} holds no student that was trained to its end: there is nothing to report")
             notes += compare(cells).notes
-            pictures = album.of_evaluation(run, cells)
+            pictures = run_figures.of_evaluation(run, cells)
         else:
             decisions = read_decisions(run.path / "decisions.csv")
             if not decisions:
                 raise InputError(f"{run.path} holds no decisions: there is nothing to report")
-            pictures = album.of_training(run, decisions)
+            pictures = run_figures.of_training(run, decisions)
         text = page(
             _title(run), [note for note in notes if note], _facts(run), pictures, [*tables, *_tables(run, cells)]
         )
@@ -119,7 +119,7 @@ def _title(run: Run) -> str:
 
 
 def _facts(run: Run) -> Table:
-    from ackd.reporting.page import Table
+    from ackd.reporting.html_report import Table
 
     rows = [(name.replace("_", " "), _shown(value)) for name, value in run.result.items() if _said(value)]
     scores = run.result.get("dev_scores")
@@ -131,7 +131,7 @@ def _facts(run: Run) -> Table:
 
 
 def _tables(run: Run, cells: Sequence[Cell]) -> list[Table]:
-    from ackd.reporting.page import Table
+    from ackd.reporting.html_report import Table
     from ackd.reporting.tables import HEADER, summaries
 
     return [

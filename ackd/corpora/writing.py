@@ -15,7 +15,7 @@ from ackd.corpora.chunks import Tokens
 from ackd.corpora.corpus import TOKENS, Corpus, claim, seal, token_type
 from ackd.corpora.scores import BLOCK
 from ackd.errors import InputError
-from ackd.models import go_on
+from ackd.models import generate_tokens
 from ackd.numerics.precision import computing
 from ackd.teachers import ModelTeacher
 from ackd.types import OutputRequest
@@ -146,7 +146,7 @@ def _written(teacher: ModelTeacher, corpus: Corpus, indices: list[int], how: Wri
         for place, chunk, count in zip(indices, chunks, given, strict=True)
     ]
     with computing(teacher.precision, teacher.model.device):
-        rests = go_on(
+        rests = generate_tokens(
             teacher.model,
             prompts,
             draws,

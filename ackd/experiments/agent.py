@@ -18,7 +18,7 @@ from ackd.agents.learner import Learner, check_learner, choice_of, make_learner,
 from ackd.config import checked, renamed
 from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
-from ackd.envs.hosted import Watch
+from ackd.envs.env_server import Watch
 from ackd.envs.instance_files import Instance
 from ackd.envs.instances import InstanceEnv
 from ackd.envs.recorder import Note, Recorder

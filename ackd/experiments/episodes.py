@@ -14,7 +14,7 @@ from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.agents.refine import OnlineFinetuning
 from ackd.envs.recording import Recording
 from ackd.errors import unknown
-from ackd.mdp.signals import Observation
+from ackd.mdp.observations import Observation
 
 
 def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:

@@ -27,7 +27,7 @@ from ackd.experiments.student_options import FederateConfig
 from ackd.experiments.trained import Trained, leave, left
 from ackd.federation.clients import ClientSplit
 from ackd.federation.federated import Federation, Weights
-from ackd.federation.outcome import outcome
+from ackd.federation.metrics import federated_metrics
 from ackd.federation.rounds import STARTS, Rounds
 from ackd.models import Tokenizer
 from ackd.numerics.streams import RngStreams
@@ -71,7 +71,7 @@ class FederatedTraining:
         rounds = self._rounds(federation)
         own, ends, rows = self._learned(rounds, total)
         self.folder.write_rows("table.csv", COLUMNS, rows)
-        result = outcome(federation, rounds.initial, own, ends, rows, self.config.target, total)
+        result = federated_metrics(federation, rounds.initial, own, ends, rows, self.config.target, total)
         self.folder.write_text("table.md", _table(result) + "\n")
         seconds = round(time.perf_counter() - started, 3)
         trained = self._best(federation, ends, result, total, seconds)

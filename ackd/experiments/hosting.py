@@ -18,7 +18,7 @@ from ackd.agents.leave_one_out import LeaveOneOutBaseline
 from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, StudentConfig, part
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.distillation import DistillationEnv
-from ackd.envs.hosted import Course, Hosted, Watch
+from ackd.envs.env_server import Course, EnvServer, Watch
 from ackd.envs.instance_files import Instance, over, read_instances
 from ackd.envs.instances import InstanceEnv
 from ackd.envs.make import distill
@@ -35,13 +35,13 @@ TOKEN = "run"  # the file that says which run a checkpoint is of
 
 
 def environment(
-    config: AgentConfig, turns: tuple[int, int] = (0, 1), given: Sequence[Instance] = ()
+    config: AgentConfig, shard: tuple[int, int] = (0, 1), given: Sequence[Instance] = ()
 ) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
-    """Where the agent learns, and the instances, if that is what it learns on; `turns` are those of a worker.
+    """Where the agent learns, and the instances, if that is what it learns on; `shard` are those of a worker.
 
     Args:
         config: of the agent.
-        turns: the first that is this environment's, and from one of its turns to its next.
+        shard: the first that is this environment's, and from one of its turns to its next.
         given: instances that are handed over.
 
     Raises:
@@ -78,7 +78,7 @@ def environment(
         def make(**setting: Any) -> DistillationEnv:
             return distill(**over(common, setting))
 
-        env = InstanceEnv(instances, make, order=config.order, seed=config.seed, turns=turns, **own)
+        env = InstanceEnv(instances, make, order=config.order, seed=config.seed, shard=shard, **own)
     if env.decisions < 2:
         raise InputError(
             f"{env.distillation.steps} steps in phases of {config.decision_interval} are a single decision: "
@@ -99,19 +99,19 @@ class Students:
     config: AgentConfig
     token: str
 
-    def __call__(self, worker: int) -> Hosted:
+    def __call__(self, worker: int) -> EnvServer:
         """The environment or the cohort of that worker, on its device, with its turns of the instances."""
-        config, turns = self.config, (worker, self.config.count)
+        config, shard = self.config, (worker, self.config.count)
         config = replace(config, device=config.device_of(worker, config.device))
-        env, _ = environment(config, turns)
+        env, _ = environment(config, shard)
         folder = Path(config.output) / "checkpoint" / f"worker-{worker}"
         if _token(folder) != self.token:  # left on this machine by a run that was replaced on another
             shutil.rmtree(folder, ignore_errors=True)
             write_whole(folder / TOKEN, self.token.encode())
         replay_log = ReplayLog(folder, seconds=config.checkpoint_seconds)
-        tape = BufferedRecorder(*turns, config.students)
-        watch, venv, course = vectorised(env, config.students, tape, replay_log, turns=turns)
-        return Hosted(
+        tape = BufferedRecorder(*shard, config.students)
+        watch, venv, course = vectorised(env, config.students, tape, replay_log, shard=shard)
+        return EnvServer(
             venv, tape=tape, watch=watch, course=course, replay_log=replay_log, fingerprints=identity(env.distillation)
         )
 
@@ -122,7 +122,7 @@ def vectorised(
     notes: Notes,
     replay_log: ReplayLog,
     *,
-    turns: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     on_decision: Callable[[int], object] | None = None,
 ) -> tuple[Watch, VecEnv, Course]:
     """An environment, or a cohort of its students, as an agent has it: recorded, and with a journal to go on from."""
@@ -131,7 +131,7 @@ def vectorised(
         if isinstance(env, DistillationEnv):
             cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
-            cohort = CohortEnv(env.every(), students, blocks=env.blocks, turns=turns, paired=True, watch=watch)
+            cohort = CohortEnv(env.every(), students, blocks=env.blocks, shard=shard, paired=True, watch=watch)
         cohort.replay(replay_log)
         return watch, LeaveOneOutBaseline(cohort), cohort
     env.replay(replay_log)

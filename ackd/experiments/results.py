@@ -15,7 +15,7 @@ from ackd.agents.refine import OnlineFinetuning
 from ackd.costs import PARTS, CostTracker
 from ackd.envs.recording import Recording
 from ackd.experiments.student_card import Origin, model_of, transferred, write_student
-from ackd.mdp.signals import FAMILIES
+from ackd.mdp.observations import FAMILIES
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
 from ackd.teachers.cache.budget import readable

@@ -74,25 +74,27 @@ class Federation:
         model.load_state_dict(weights)
         return model
 
-    def learn(self, client: int, weights: Weights, *, steps: int, turn: int, costs: CostTracker) -> Weights:
+    def learn(self, client: int, weights: Weights, *, steps: int, round_idx: int, costs: CostTracker) -> Weights:
         """What a client makes of the weights it was sent, by `steps` steps on the labels of its part.
 
         Args:
             client: its place.
             weights: what it was sent.
             steps: optimizer steps.
-            turn: the round, 0 before the first.
+            round_idx: the round, 0 before the first.
             costs: is told what that took.
 
         Raises:
             FloatingPointError: if the training diverges.
         """
         training = self._training(self.parts[client], (), weights, steps=steps)
-        return self._taught(training, Selection(), (turn, client), costs)
+        return self._taught(training, Selection(), (round_idx, client), costs)
 
-    def round(self, weights: Weights, *, steps: int, turn: int, costs: CostTracker) -> Weights:
+    def round(self, weights: Weights, *, steps: int, round_idx: int, costs: CostTracker) -> Weights:
         """One round of FedAvg: every client learns from `weights`, and the server averages what comes back."""
-        learned = [self.learn(k, weights, steps=steps, turn=turn, costs=costs) for k in range(len(self.parts))]
+        learned = [
+            self.learn(k, weights, steps=steps, round_idx=round_idx, costs=costs) for k in range(len(self.parts))
+        ]
         return average(learned, [len(part) for part in self.parts])
 
     def consolidate(

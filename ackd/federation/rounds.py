@@ -53,7 +53,7 @@ class Rounds:
             state = read_state(path, self.initial, rows=False)
             if state is None:
                 costs = CostTracker()
-                weights = self.federation.learn(client, self.initial, steps=self.own_steps, turn=0, costs=costs)
+                weights = self.federation.learn(client, self.initial, steps=self.own_steps, round_idx=0, costs=costs)
                 state = {"weights": weights, "ledger": costs.as_dict()}
                 write_tensors(path, state)
             models.append(state["weights"])
@@ -83,9 +83,9 @@ class Rounds:
         for row in state["rows"]:
             on_row(row)
         everyone = len(self.federation.parts) * self.federation.size
-        for turn in range(len(state["rows"]), rounds + 1):
+        for round_idx in range(len(state["rows"]), rounds + 1):
             costs = CostTracker(**state["ledger"])
-            weights = self.federation.round(state["weights"], steps=self.local_steps, turn=turn, costs=costs)
+            weights = self.federation.round(state["weights"], steps=self.local_steps, round_idx=round_idx, costs=costs)
             state = self._scored({**state, "ledger": costs.as_dict()}, weights, start, everyone)
             write_tensors(path, state)
             on_row(state["rows"][-1])

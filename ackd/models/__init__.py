@@ -41,7 +41,7 @@ from ackd.models.vocabulary import (
     train_tokenizer,
     vocabulary_size,
 )
-from ackd.models.writing import check_causal, go_on
+from ackd.models.writing import check_causal, generate_tokens
 
 __all__ = [
     "Config",
@@ -63,7 +63,7 @@ __all__ = [
     "from_checkpoint",
     "from_config",
     "from_layers",
-    "go_on",
+    "generate_tokens",
     "is_classifier",
     "is_config",
     "is_model",

@@ -44,7 +44,7 @@ class Choice:
         return torch.full_like(scores, -torch.inf).scatter(-1, chosen, 0.0)
 
 
-def go_on(
+def generate_tokens(
     model: Model,
     texts: Sequence[Tokens],
     draws: Sequence[Draws],

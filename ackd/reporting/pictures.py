@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from numpy.typing import NDArray
 
 from ackd.costs import PARTS
-from ackd.mdp.choices import DOUBLINGS
+from ackd.mdp.action_spaces import DOUBLINGS
 from ackd.reporting.trends import Band, running
 
 Array = NDArray[np.float64]

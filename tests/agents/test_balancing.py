@@ -21,8 +21,8 @@ from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.experiments.policies import arm
-from ackd.mdp.choices import weights_of
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.action_spaces import weights_of
+from ackd.mdp.observations import FEATURES, GLOBALS
 
 K, WIDTH = 4, 6  # the labels and three types, in actions of six entries
 MASK = np.array([1] * K + [0] * (WIDTH - K), dtype=np.int8)

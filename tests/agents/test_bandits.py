@@ -22,7 +22,7 @@ from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Transition
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS
 
 RULES: tuple[BanditRule, ...] = (Ucb(), Thompson(), Exp3(gamma=0.2), Ucb(width=0.1, memory=0.9))
 ARMS: tuple[Subsets | PerType, ...] = (Subsets(3), PerType(3), PerType(7))

@@ -20,8 +20,8 @@ from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.choices import Action
-from ackd.mdp.signals import Observation
+from ackd.mdp.action_spaces import Action
+from ackd.mdp.observations import Observation
 from tests.played import share, toy
 
 FAMILIES = ("labels", "hidden")

@@ -18,8 +18,8 @@ from ackd.agents.correcting import LEAST_CHECKED, LEAST_ROUNDS, LEAST_STUDENTS, 
 from ackd.agents.learner import make_learner
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
-from ackd.mdp.choices import Action
-from ackd.mdp.signals import Observation
+from ackd.mdp.action_spaces import Action
+from ackd.mdp.observations import Observation
 
 
 @given(rounds=st.integers(1, 300), students=st.integers(1, 20), settings=st.integers(1, 20), search=st.booleans())

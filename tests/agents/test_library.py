@@ -18,7 +18,7 @@ from safetensors import safe_open
 from ackd.agents import SetNetwork, SetWeights, library, load, save
 from ackd.agents.weights import PREFIX, pack, unpack
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS, SCHEMA
+from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 SHIPPED = library.SHIPPED  # before any test puts another in its place
 FILES = ("README.md", "policy.json", "policy.safetensors")

@@ -16,7 +16,7 @@ from ackd.agents.store import load, save
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.experiments.policies import arm
-from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS
+from ackd.mdp.observations import FAMILIES, FEATURES, GLOBALS
 
 TABLE = [[0.0, 1.0, -3.0, 2.0, 0.0], [1.0, 1.0, 3.0, -1.0, 0.0]]
 TYPES = ("logits", "hidden", "attention")

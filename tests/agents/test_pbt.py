@@ -23,7 +23,7 @@ from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.choices import weights_of
+from ackd.mdp.action_spaces import weights_of
 from ackd.training.distiller import Distiller
 from ackd.training.replay_log import ReplayLog
 from ackd.types import LABELS, Selection

@@ -30,8 +30,8 @@ from ackd.errors import InputError
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.policies import arm
 from ackd.experiments.results import save_refined
-from ackd.mdp.choices import DOUBLINGS, weights_of
-from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS, SCHEMA
+from ackd.mdp.action_spaces import DOUBLINGS, weights_of
+from ackd.mdp.observations import FAMILIES, FEATURES, GLOBALS, SCHEMA
 
 MEMBERS = ("labels", "logits", "hidden", "attention")
 BY_HAND: dict[str, Sequence[float]] = {

@@ -18,7 +18,7 @@ from ackd.agents.schedule import Schedule
 from ackd.agents.store import load, save
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS
 
 START = Schedule.of({"labels": [0.25, 1, 1], "hidden": [2, 1, 0], "logits": [0, 1, 4]})
 

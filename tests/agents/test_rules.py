@@ -18,8 +18,8 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.choices import LEAST_SHARE, Stages, weights_of
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.action_spaces import LEAST_SHARE, Stages, weights_of
+from ackd.mdp.observations import FEATURES, GLOBALS
 from ackd.stages import Stage
 from ackd.types import Selection
 
@@ -30,7 +30,7 @@ masks = st.lists(st.lists(st.integers(0, 1), min_size=6, max_size=6), min_size=1
 
 
 def observe(mask: NDArray[np.int8], progress: float = 0.0) -> dict[str, NDArray[Any]]:
-    """As `ackd.mdp.signals` lays it out, with the families of `FAMILIES` in order."""
+    """As `ackd.mdp.observations` lays it out, with the families of `FAMILIES` in order."""
     overview = np.zeros((*mask.shape[:-1], len(GLOBALS)), dtype=np.float32)
     overview[..., GLOBALS.index("progress")] = progress
     features = np.zeros((*mask.shape, len(FEATURES)), dtype=np.float32)

@@ -17,8 +17,8 @@ from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.store import load, save
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.mdp.choices import weights_of
-from ackd.mdp.signals import FAMILIES, FEATURES, GLOBALS
+from ackd.mdp.action_spaces import weights_of
+from ackd.mdp.observations import FAMILIES, FEATURES, GLOBALS
 
 tables = st.integers(1, 5).flatmap(
     lambda knots: st.lists(
@@ -29,7 +29,7 @@ tables = st.integers(1, 5).flatmap(
 
 
 def observe(members: list[str], done: int, decisions: int, **told: float) -> dict[str, Tensor]:
-    """As `ackd.mdp.signals` lays it out: a row for each member, and two that stand for nothing."""
+    """As `ackd.mdp.observations` lays it out: a row for each member, and two that stand for nothing."""
     overview = torch.zeros(1, len(GLOBALS))
     overview[0, GLOBALS.index("progress")] = done / decisions
     overview[0, GLOBALS.index("horizon")] = math.log1p(decisions - done)

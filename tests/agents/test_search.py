@@ -88,7 +88,7 @@ class Many:
     knowledge = tuple("abcdefg")
 
     def __init__(self, best: str = "acf") -> None:
-        from ackd.mdp.choices import Subset
+        from ackd.mdp.action_spaces import Subset
 
         self.choice, self.best, self.seen = Subset(self.knowledge, 8), best, list[str]()
 
@@ -107,7 +107,7 @@ class Many:
 
 
 def test_many_types_are_searched_around_the_last_selection() -> None:
-    from ackd.mdp.signals import FEATURES, GLOBALS
+    from ackd.mdp.observations import FEATURES, GLOBALS
 
     env = Many()
     features = np.zeros((8, len(FEATURES)), dtype=np.float32)
@@ -126,8 +126,8 @@ def test_many_types_are_searched_around_the_last_selection() -> None:
 
 def test_bits_are_those_of_the_present_instance() -> None:
     """Of several instances, each with some of the types in an order of its own."""
-    from ackd.mdp.choices import Subset
-    from ackd.mdp.signals import FEATURES
+    from ackd.mdp.action_spaces import Subset
+    from ackd.mdp.observations import FEATURES
 
     env = Many("g")
     env.choice = Subset(("g", "c"), 8)

@@ -31,7 +31,7 @@ from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.store import KINDS
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS, SCHEMA
+from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 KNOWLEDGE = ("hidden", "attention", "logits")
 Fields = dict[str, Any]

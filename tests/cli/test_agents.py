@@ -13,7 +13,7 @@ import pytest
 from ackd.agents import load
 from ackd.agents.learner import LEARNERS, choice_of
 from ackd.cli import main
-from ackd.mdp.signals import SCHEMA
+from ackd.mdp.observations import SCHEMA
 
 SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--reward-examples", "40", "--lr", "5e-4", "--batch-size", "8"]

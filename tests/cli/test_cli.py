@@ -48,7 +48,7 @@ from ackd.cli.train import Train
 from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
 from ackd.experiments import progress
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS
 from ackd.runs.stopping import Stopped, stoppable
 
 SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "8", "--decision-interval", "2"]

@@ -17,7 +17,7 @@ from ackd.cli import main
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.federation.federated import Federation, average
-from ackd.federation.outcome import flips, on_own_classes, rounds_to
+from ackd.federation.metrics import flips, on_own_classes, rounds_to
 from ackd.tasks import Task
 from ackd.training.distiller import Distiller
 
@@ -52,13 +52,13 @@ def test_it_counts_rounds_bytes_and_flips(whole: Path) -> None:
     size = sum(value.nbytes for value in load_file(whole / "student" / "model.safetensors").values())
     assert read["model_bytes"] == size
     assert [(row["start"], int(row["round"])) for row in rows] == [
-        (start, turn) for start in ("initial", "distilled") for turn in range(ROUNDS + 1)
+        (start, round_idx) for start in ("initial", "distilled") for round_idx in range(ROUNDS + 1)
     ]
     for start, exchanges in (("initial", 0), ("distilled", 1)):
         one, mine = read["starts"][start], [row for row in rows if row["start"] == start]
         assert one["bytes"] == int(mine[-1]["bytes"]) == 2 * CLIENTS * size * (ROUNDS + exchanges)
         scores = [float(row["score"]) for row in mine]
-        reached = next((turn for turn, score in enumerate(scores) if score >= 50), None)
+        reached = next((round_idx for round_idx, score in enumerate(scores) if score >= 50), None)
         assert one["rounds_to_target"] == reached
         assert one["exchanges_to_target"] == (None if reached is None else reached + exchanges)
         # the metric is accuracy, so what flipped is what was gained
@@ -161,15 +161,15 @@ def federation() -> Federation:
 
 def test_a_round_is_the_weighted_mean_of_what_the_clients_learn(federation: Federation) -> None:
     start = federation.weights_of(federation.model)
-    learned = [federation.learn(k, start, steps=2, turn=1, costs=CostTracker()) for k in (0, 1)]
-    after = federation.round(start, steps=2, turn=1, costs=(costs := CostTracker()))
+    learned = [federation.learn(k, start, steps=2, round_idx=1, costs=CostTracker()) for k in (0, 1)]
+    after = federation.round(start, steps=2, round_idx=1, costs=(costs := CostTracker()))
     for name, value in after.items():
         expected = 0.25 * learned[0][name].double() + 0.75 * learned[1][name].double()
         torch.testing.assert_close(value.double(), expected, atol=1e-7, rtol=0)
     assert costs.steps == 4
     assert any(not torch.equal(value, start[name]) for name, value in after.items())
     assert all(torch.equal(value, federation.model.state_dict()[name]) for name, value in start.items())
-    other = federation.learn(0, start, steps=2, turn=2, costs=CostTracker())
+    other = federation.learn(0, start, steps=2, round_idx=2, costs=CostTracker())
     assert any(not torch.equal(value, learned[0][name]) for name, value in other.items())
 
 

@@ -87,14 +87,14 @@ def test_a_broken_off_run_ends_like_an_undisturbed_one(
 ) -> None:
     options = ["--max-length", "12", "--resume", "--output"]
     assert generate(place, "text.txt", *options, str(tmp_path / "whole")) == 0
-    go_on, calls = models.go_on, 0
+    generate_tokens, calls = models.generate_tokens, 0
 
     def interrupted(*given: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 10:  # in the second block of 64 chunks, 8 at a time
             raise KeyboardInterrupt
-        return go_on(*given, **named)
+        return generate_tokens(*given, **named)
 
     monkeypatch.setattr("ackd.corpora.writing.go_on", interrupted)
     broken = tmp_path / "broken"

@@ -18,7 +18,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.errors import InputError
 from ackd.experiments.episodes import folder_of
 from ackd.experiments.policies import arm
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS
 
 
 @pytest.fixture(autouse=True)

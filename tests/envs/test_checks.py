@@ -18,14 +18,14 @@ from stable_baselines3.common.env_util import make_vec_env
 from ackd.distributed.workers import start
 from ackd.envs.checks import action_masks, check_action
 from ackd.envs.cohort import CohortEnv
-from ackd.envs.hosted import Registered
+from ackd.envs.env_server import Registered
 from ackd.envs.instance_files import Instance
 from ackd.envs.instances import InstanceEnv
 from ackd.envs.make import distill, tiny
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.choices import Stages
+from ackd.mdp.action_spaces import Stages
 from ackd.types import Selection
 from tests.learned import weights
 

@@ -23,7 +23,7 @@ from ackd.envs.make import tiny
 from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
 from ackd.errors import InputError
-from ackd.mdp.signals import Observation
+from ackd.mdp.observations import Observation
 from ackd.training.replay_log import ReplayLog
 
 

@@ -25,8 +25,8 @@ from ackd import Selection, models, tasks
 from ackd.envs.distillation import ERROR_RETURN, DistillationEnv
 from ackd.envs.make import distill, tiny
 from ackd.errors import InputError
+from ackd.mdp.observations import GLOBALS
 from ackd.mdp.rewards import GAPS, GapClosed
-from ackd.mdp.signals import GLOBALS
 from ackd.teachers import ModelTeacher
 from ackd.training.replay_log import ReplayLog
 from ackd.types import EvalResult, OutputRequest

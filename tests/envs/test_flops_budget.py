@@ -24,7 +24,7 @@ from ackd.envs.make import distill, tiny
 from ackd.envs.recorder import Recorder
 from ackd.envs.recording import CohortRecording
 from ackd.errors import InputError
-from ackd.mdp.choices import Weights, entries_of
+from ackd.mdp.action_spaces import Weights, entries_of
 from ackd.mdp.episode import Phase
 from ackd.mdp.rewards import GapClosed
 from ackd.training.budget import type_prices

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ackd.agents.actor_critic import make_agent
 from ackd.distributed.workers import WorkerFailed, WorkerLost, Workers, start
 from ackd.distributed.workers.inline import Inline
-from ackd.envs.hosted import Hosted, Registered
+from ackd.envs.env_server import EnvServer, Registered
 from ackd.envs.make import tiny
 from ackd.envs.recorder import BufferedRecorder, Note
 from ackd.envs.recording import Recording
@@ -198,11 +198,11 @@ def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert len(list(tmp_path.glob("*/state.pt"))) == 2
 
 
-def tiny_with_journal(folder: Path, worker: int) -> Hosted:
+def tiny_with_journal(folder: Path, worker: int) -> EnvServer:
     env, replay_log = tiny(), ReplayLog(folder / str(worker), seconds=1e9)
     env.replay(replay_log)
     recording = Recording(env, BufferedRecorder(worker, 2))
-    return Hosted(DummyVecEnv([lambda: Monitor(recording)]), course=recording, replay_log=replay_log)
+    return EnvServer(DummyVecEnv([lambda: Monitor(recording)]), course=recording, replay_log=replay_log)
 
 
 def test_an_agent_learns_the_same_wherever_its_environments_are(toys: RemoteVecEnv) -> None:
@@ -214,8 +214,8 @@ def test_an_agent_learns_the_same_wherever_its_environments_are(toys: RemoteVecE
     assert learned(toys) == learned(DummyVecEnv([lambda: Monitor(TOY.one()) for _ in range(4)]))
 
 
-def strange(worker: int) -> Hosted:
-    return Hosted(DummyVecEnv([lambda: tiny(k_max=5 + worker)]), fingerprints={"training data": "abc"})
+def strange(worker: int) -> EnvServer:
+    return EnvServer(DummyVecEnv([lambda: tiny(k_max=5 + worker)]), fingerprints={"training data": "abc"})
 
 
 def test_other_data_is_refused() -> None:

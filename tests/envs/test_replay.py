@@ -16,14 +16,14 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from ackd.distributed.workers import start
 from ackd.envs.cohort import CohortEnv
-from ackd.envs.hosted import Registered
+from ackd.envs.env_server import Registered
 from ackd.envs.instance_files import Instance
 from ackd.envs.instances import InstanceEnv
 from ackd.envs.make import tiny
 from ackd.envs.remote import RemoteVecEnv
 from ackd.envs.replay import Record
 from ackd.envs.toy import ToyEnv
-from ackd.mdp.choices import Stages
+from ackd.mdp.action_spaces import Stages
 from ackd.types import Selection
 
 SHORT: dict[str, Any] = {"types": ("logits", "hidden"), "steps": 6}

@@ -22,7 +22,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
-from ackd.mdp.choices import LEAST_SHARE
+from ackd.mdp.action_spaces import LEAST_SHARE
 
 Chooser = Callable[[int], Sequence[int]]
 SUBSETS = list(itertools.product((0, 1), repeat=3))  # hidden, attention, logits

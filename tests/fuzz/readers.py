@@ -27,7 +27,7 @@ from ackd.agents import SetNetwork, library, store, weights
 from ackd.agents.model_card import card_text
 from ackd.envs.instance_files import read_instances
 from ackd.errors import InputError
-from ackd.mdp.signals import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS
 from ackd.models import Model, Tokenizer
 from ackd.reporting import comparison, comparison_pictures, pictures
 from ackd.runs.folder import RunFolder
@@ -681,8 +681,8 @@ def _read_federated(folder: Path) -> None:
         assert state["rows"][-1]["bytes"] + 2
 
 
-REPORTED = ("ackd.runs.log", "ackd.reporting.trends", "ackd.reporting.album", "ackd.cli.report")
-COMPARED = ("ackd.runs.log", "ackd.reporting.comparison", "ackd.reporting.album")
+REPORTED = ("ackd.runs.log", "ackd.reporting.trends", "ackd.reporting.run_figures", "ackd.cli.report")
+COMPARED = ("ackd.runs.log", "ackd.reporting.comparison", "ackd.reporting.run_figures")
 READERS: dict[str, Reader] = {
     "policy": Reader(
         _save_policy, _read_policy, ("ackd.agents.store", "ackd.agents.card", "ackd.agents.weights"), seal=_seal_policy

@@ -118,7 +118,7 @@ def test_draws_cover_the_distribution(teacher: ModelTeacher) -> None:
     text = np.array([5, 9, 2])
     count = 2000
     draws = [np.array([(k + 0.5) / count]) for k in range(count)]
-    written = models.go_on(teacher.model, [text] * count, draws, vocabulary=270, temperature=1.3)
+    written = models.generate_tokens(teacher.model, [text] * count, draws, vocabulary=270, temperature=1.3)
     with torch.no_grad():
         logits = teacher.model(torch.from_numpy(text)[None]).logits[0, -1].double().numpy()[:270]
     counted = np.bincount([int(one[0]) for one in written], minlength=270) / count
@@ -134,7 +134,9 @@ def test_no_run_comes_twice(teacher: ModelTeacher) -> None:
         return next(int(token) for token in np.argsort(-logits) if (ids[-1], int(token)) not in runs)
 
     draws = [np.zeros(12)]
-    (written,) = models.go_on(teacher.model, [np.array(text)], draws, vocabulary=270, temperature=0.0, no_repeat=2)
+    (written,) = models.generate_tokens(
+        teacher.model, [np.array(text)], draws, vocabulary=270, temperature=0.0, no_repeat=2
+    )
     assert [*text, *written.tolist()] == one_by_one(teacher, text, 12, choose)
     whole = [*text[-1:], *written.tolist()]
     assert len(set(pairwise(whole))) == 12

@@ -27,7 +27,7 @@ from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.mdp.choices import Stages
+from ackd.mdp.action_spaces import Stages
 from ackd.models import Meter, Model, shape_of
 from ackd.presets import Preset, preset, static
 from ackd.stages import stage_at

@@ -14,7 +14,7 @@ from ackd.federation.federated import Federation, Weights
 from ackd.training.measuring import eval_result
 
 
-def outcome(
+def federated_metrics(
     federation: Federation,
     initial: Weights,
     own: Sequence[Weights],

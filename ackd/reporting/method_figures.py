@@ -10,8 +10,8 @@ import numpy as np
 
 from ackd.errors import InputError
 from ackd.reporting import method_pictures, pictures
-from ackd.reporting.album import costs
-from ackd.reporting.page import Picture, Table
+from ackd.reporting.html_report import Picture, Table
+from ackd.reporting.run_figures import costs
 from ackd.runs.log import Run, read_columns
 
 Sheet = tuple[list[Picture], list[Table]]  # what the page shows, and the tables behind it

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ackd.mdp.episode import Episode, Phase
-from ackd.mdp.signals import FEATURES, GLOBALS, Signals
+from ackd.mdp.observations import FEATURES, GLOBALS, Signals
 from ackd.types import EvalResult, Selection, StepMetrics
 
 FAMILIES = {"logits": "logits", "hidden": "hidden", "attention": "attention"}

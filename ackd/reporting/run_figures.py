@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ackd.reporting import comparison, pictures, trends
 from ackd.reporting import comparison_pictures as versus
-from ackd.reporting.page import Picture
+from ackd.reporting.html_report import Picture
 from ackd.reporting.statistics import Interval
 from ackd.reporting.trends import Episode
 from ackd.runs.folder import group_folder

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ackd.mdp.choices import Levels, Shares, Stages, Subset, Weights, entries_of, make_choice, weights_of
+from ackd.mdp.action_spaces import Levels, Shares, Stages, Subset, Weights, entries_of, make_choice, weights_of
 from ackd.types import Selection
 
 NAMES = ("a", "b", "c")

@@ -69,7 +69,7 @@ class Stepped(NamedTuple):
     notes: list[Note]
 
 
-class Hosted:
+class EnvServer:
     """A vector environment as a worker holds it; with its answers comes what was written down meanwhile.
 
     Args:
@@ -193,9 +193,9 @@ class Registered:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     count: int = 1
 
-    def __call__(self, worker: int) -> Hosted:
+    def __call__(self, worker: int) -> EnvServer:
         """Those of a worker."""
-        return Hosted(DummyVecEnv([lambda: Monitor(self.one()) for _ in range(self.count)]))
+        return EnvServer(DummyVecEnv([lambda: Monitor(self.one()) for _ in range(self.count)]))
 
     def one(self) -> gymnasium.Env[Any, Any]:
         """One of them."""

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ackd.mdp.choices import entries_of
+from ackd.mdp.action_spaces import entries_of
 from ackd.mdp.episode import Episode, Phase
 from ackd.types import KNOWLEDGE_FAMILIES, LABELS
 
@@ -48,7 +48,7 @@ FEATURES = (
     "loss",  # log(its loss when last measured / when first measured), 0 before
     "slope",  # log(its loss when last measured / when measured before that), 0 before
     "share",  # its part in the knowledge losses of the last phase, each relative to where it started
-    "selected",  # its weight in the last phase as an entry of `ackd.mdp.choices.Weights`: 0 for none, 1/2 for 1
+    "selected",  # its weight in the last phase as an entry of `ackd.mdp.action_spaces.Weights`: 0 for none, 1/2 for 1
     "usage",  # share of phases in which it was chosen
     "cost",  # FLOPs of a step with only this type / of a step with every type
     "cosine",  # of its gradient with the labels', in the last phase; 0 where nobody measured
