@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"ackd": ROOT / "ackd", "ackd.envs": ROOT / "envs", "ackd.agents": ROOT / "agents"}
 # From the bottom up: a package imports from rows above its own, and not from the others of its row.
 ROWS = """
-errors ledger numerics
+costs errors numerics
 config files types
 knowledge mdp models runs split stages
 distributed tasks teachers weighting
