@@ -213,7 +213,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class StepMetrics(Generic[Number]):
-    """What optimizer steps measured: `StepMetrics[Tensor]` ([] or [N], on the device) for one, `StepMetrics[float]` for all."""
+    """What optimizer steps measured: `StepMetrics[Tensor]` ([] or [N], on the device) of one, `[float]` of many."""
 
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss

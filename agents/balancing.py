@@ -1,10 +1,10 @@
 """Loss balancing inside one run, which costs next to nothing: what a learned selection has to beat.
 
 Each method is a policy over the terms that can be chosen, the labels among them, in actions of
-`ackd.mdp.action_spaces.Weights`. The originals weigh anew in every optimizer step. Here they decide once a phase, from the
-mean losses of the phase, and each loss is taken relative to its first, so that all terms begin at one size: L_k below
-is exp(feature "loss"), K the number of terms. A weight that would leave the range of the action space is taken to its
-end: a term that was dropped would not be measured again, so none is but where a method says so.
+`ackd.mdp.action_spaces.Weights`. The originals weigh anew in every optimizer step. Here they decide once a phase, by
+its mean losses, and each loss is taken relative to its first, so that all terms begin at one size: L_k below is
+exp(feature "loss"), K the number of terms. A weight that would leave the range of the action space is taken to its end:
+a term that was dropped would not be measured again, so none is but where a method says so.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Lineage:
     scores: tuple[tuple[float, ...], ...]  # [phases][students], of all of them after each phase
 
     def policy(self) -> Rule:
-        """The schedule open loop, in actions of `ackd.mdp.action_spaces.Weights`: each family's terms have its weight."""
+        """The schedule open loop, as actions of `ackd.mdp.action_spaces.Weights`: a family's terms have its weight."""
         table = np.zeros((len(self.starts), len(FAMILIES)))
         table[:, [FAMILIES.index(family) for family in self.families]] = np.exp2(self.logs)
 

@@ -33,8 +33,8 @@ class Schedule(nn.Module):
 
     Args:
         knots: how many, n; with one the weights never change.
-        values: [knots, families] log2 of the weights, in the order of `ackd.mdp.observations.FAMILIES`; all weights are 1 if
-            None.
+        values: [knots, families] log2 of the weights, in the order of `ackd.mdp.observations.FAMILIES`; all weights
+            are 1 if None.
 
     Raises:
         InputError: if a value is NaN or infinite, or the values have another shape.
@@ -146,6 +146,6 @@ def by_family(logs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def entries(logs: Tensor, mask: Tensor) -> Tensor:
-    """Entries of `ackd.mdp.action_spaces.Weights` for log2 of weights, both [B, K]: off below the least, and where masked."""
+    """Entries of `ackd.mdp.action_spaces.Weights` for log2 of weights, both [B, K]: off below the least or masked."""
     each = ((logs + DOUBLINGS) / (2 * DOUBLINGS)).clamp(0.0, 1.0)
     return torch.where((each >= LEAST - 1e-6) & mask.bool(), each, torch.zeros_like(each))

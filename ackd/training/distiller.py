@@ -41,7 +41,7 @@ class Distiller:
         teacher_weights: g; 1 for each if not given.
         scale_steps: 0 leaves every c_k at 1.
         weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
-        example_filter: the part of each batch that the student learns from at all, scored in a pass of its own; all if None.
+        example_filter: the part of each batch that is learned from at all, scored in a pass of its own; all if None.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
         cosines: whether gradients are compared after each `begin_phase`.
     """
