@@ -1,4 +1,4 @@
-"""The side of a remote vector environment where the environments are."""
+"""Worker side of `RemoteVecEnv`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ackd.training.trainer import Trained
 
 
 class Watch(Protocol):
-    """What counts what an agent costs, as `Recording` and `CohortRecording` do."""
+    """Tracks an agent's costs, as `Recording` and `CohortRecording` do."""
 
     agent_flops: float
 
     @property
     def costs(self) -> CostTracker:
-        """What all episodes took."""
+        """Of all episodes."""
         ...
 
 
@@ -42,7 +42,7 @@ class Course(Protocol):
 
 
 class Description(NamedTuple):
-    """What the learner has to know of the environments of one worker."""
+    """What the learner needs to know about a worker's environments."""
 
     num_envs: int
     observation_space: Space[Any]
@@ -51,7 +51,7 @@ class Description(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """What a reset comes to."""
+    """The result of a reset."""
 
     observations: VecEnvObs
     infos: list[dict[str, Any]]
@@ -160,7 +160,7 @@ class EnvServer:
         self._watch.agent_flops = flops
 
     def spent(self) -> CostTracker:
-        """What all episodes took."""
+        """Of all episodes."""
         assert self._watch is not None
         return self._watch.costs
 

@@ -1,4 +1,4 @@
-"""The processes that train one student together, each on its share of every batch."""
+"""Data-parallel training: each process computes on its shard of every batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ V = TypeVar("V")
 
 
 class ProcessLost(Exception):  # noqa: N818 - what happened, told in the past tense
-    """Another process of the group has ended, or answers no more."""
+    """Another process of the group has ended or does not respond."""
 
 
 class Group(Protocol):
@@ -41,23 +41,23 @@ class Group(Protocol):
     size: int  # how many they are
 
     def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of a batch: every `size`-th example, so that the lengths are spread evenly."""
+        """This rank's shard of a batch: every `size`-th example, so that lengths are spread evenly."""
         ...
 
     def average(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Makes each gradient the mean over the processes; one that no process has stays None."""
+        """All-reduces gradients to their mean over the processes; one that is None on all ranks stays None."""
         ...
 
     def mean(self, value: Tensor, rows: int) -> tuple[Tensor, int]:
-        """The mean over all rows of what is a mean over `rows` here, and how many those are."""
+        """The mean over the rows of all ranks, given the mean over `rows` here; and the number of all rows."""
         ...
 
     def gather(self, value: V) -> list[V]:
-        """What each process has, in the order of their ranks."""
+        """The values of all ranks, by rank."""
         ...
 
     def broadcast(self, value: V) -> V:
-        """What the first process has."""
+        """The value of rank 0."""
         ...
 
 
@@ -147,13 +147,13 @@ class Processes:
 
 
 def announce(group: Group, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Tells the other processes, if this is the first one, which call of that name to execute along with it."""
+    """Rank 0 broadcasts the call; all ranks execute it."""
     if group.rank == 0:
         group.broadcast((name, _on_host(args), _on_host(kwargs)))
 
 
 def follow(training: Any) -> None:
-    """Does what the first process does with its training, until that says that it is done by calling this, too."""
+    """Executes the calls that rank 0 broadcasts, until rank 0 calls this, too."""
     group: Group = training.group
     if group.rank:
         hold()  # a signal is for the first process to answer, which needs the others to save
@@ -164,7 +164,7 @@ def follow(training: Any) -> None:
 
 
 def launched() -> int:
-    """How many processes a launcher (accelerate, torchrun, mpirun) says there are; 1 without one.
+    """The number of processes that a launcher (accelerate, torchrun, mpirun) started; 1 without one.
 
     Raises:
         InputError: if accelerate was asked for several on CPUs and started one.
@@ -179,7 +179,7 @@ def launched() -> int:
 
 
 def refuse_copies() -> None:
-    """Keeps a command that knows nothing of other processes from doing its work several times over.
+    """Refuses a launcher's copies of a command that works in one process.
 
     Raises:
         InputError: if a launcher started several of it.
@@ -195,7 +195,7 @@ def refuse_copies() -> None:
 
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
-    """The processes that a launcher started with this one, which computes on a device of that kind.
+    """The group of processes that a launcher started; this one computes on a device of that kind.
 
     An exception in any of them ends all of them: it is raised where it came first, and the others end without a word.
 
@@ -221,7 +221,7 @@ def joined(device: str) -> Iterator[Group]:
 
 
 def device_of(device: str) -> str:
-    """The device of this process, where a launcher gives each its own."""
+    """The device of this rank, where each has its own."""
     return f"cuda:{torch.cuda.current_device()}" if device == "cuda" and launched() > 1 else device
 
 
@@ -249,7 +249,7 @@ def _processes(device: str) -> Processes:
 
 
 def _share_threads(size: int) -> None:
-    """Divides this machine's threads among its processes, where nobody said how many; accelerate would warn of it."""
+    """Divides the threads among the processes unless OMP_NUM_THREADS is set; accelerate would warn."""
     if os.environ.get("OMP_NUM_THREADS", "0") != "0":
         return
     local = next((int(os.environ[name]) for name in LOCAL_SIZES if os.environ.get(name, "").isdigit()), size)
@@ -258,14 +258,14 @@ def _share_threads(size: int) -> None:
 
 
 def _refuse(first: bool, sentence: str) -> NoReturn:
-    """Says once, before there is a group, that this cannot work."""
+    """Raises the error on one rank only, before there is a group."""
     if not first:
         raise SystemExit(0)  # to fail would end the first one before it has spoken
     raise InputError(sentence)
 
 
 def _on_host(value: Any) -> Any:
-    """The same with its tensors where every process can read them: another has no business on this one's GPU."""
+    """Copies tensors to the CPU, where every process can read them."""
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, dict):
@@ -275,7 +275,7 @@ def _on_host(value: Any) -> Any:
 
 @contextmanager
 def _listening() -> Iterator[None]:
-    """What torch says when another process does not answer, in our words."""
+    """Turns torch's error about a lost process into `ProcessLost`."""
     try:
         yield
     except RuntimeError as error:
@@ -285,7 +285,7 @@ def _listening() -> Iterator[None]:
 
 
 def _first_to_end() -> bool:
-    """Whether no other process has ended before its time yet."""
+    """Whether this process is the first to fail."""
     try:
         return bool(dist.distributed_c10d._get_default_store().add(ENDED, 1) == 1)
     except RuntimeError:  # the store went with the process that held it

@@ -1,4 +1,4 @@
-"""A teacher around a teacher."""
+"""A teacher that wraps another."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ackd.types import ModelDims, OutputRequest, Teacher
 
 
 class TeacherWrapper:
-    """Asks another teacher, and keeps or changes what that answers.
+    """Caches or changes the outputs of an inner teacher.
 
-    Rewards and reports compare with the innermost: a changed answer may know the labels.
+    Rewards and reports compare with the innermost one: a changed output may contain the labels.
     """
 
     inner: Teacher
@@ -26,11 +26,11 @@ class TeacherWrapper:
         return self.inner.flops(needs, size, length)
 
     def flush(self, costs: CostTracker) -> None:
-        """Ends what is still on its way behind the answers; these have been read from the device, so it has come."""
+        """Writes pending cache entries; the GPU copies have finished."""
 
 
 def flush(teachers: Iterable[Teacher], costs: CostTracker) -> None:
-    """Drains each of them and all that they are put around."""
+    """Flushes each teacher and all that it wraps."""
     for teacher in teachers:
         while isinstance(teacher, TeacherWrapper):
             teacher.flush(costs)
@@ -38,5 +38,5 @@ def flush(teachers: Iterable[Teacher], costs: CostTracker) -> None:
 
 
 def unwrap(teacher: Teacher) -> Teacher:
-    """Who answers behind everything that keeps or changes answers, and so about any example and by itself."""
+    """The innermost teacher, which answers about any example."""
     return unwrap(teacher.inner) if isinstance(teacher, TeacherWrapper) else teacher

@@ -1,4 +1,4 @@
-"""How far a training has come, and what that has cost."""
+"""Steps taken and their costs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ackd.types import Batch, Selection
 
 
 class Counts:
-    """The plain numbers of a training, of one student or of several side by side.
+    """Counters of a training, of one student or of several side by side.
 
     Args:
         seeds: one a student.
-        spent: before the first step, as on choosing examples.
-        listed: whether `counters` has lists of what each student has, or else what the only one has.
+        spent: costs before the first step, as of choosing examples.
+        listed: whether `counters` holds lists over students, or the numbers of the only one.
     """
 
     def __init__(self, seeds: Sequence[int], spent: CostTracker, *, listed: bool) -> None:
@@ -33,11 +33,11 @@ class Counts:
 
     @property
     def price(self) -> float:
-        """FLOPs of what the (first) student's selections transferred, had every answer been computed."""
+        """FLOPs of the (first) student's selections if every teacher output had been computed."""
         return self.prices[0]
 
     def count(self, batches: Sequence[Batch], selections: Sequence[Selection], step: Distiller) -> None:
-        """Adds what each student alone would pay for learning from these batches."""
+        """Adds the FLOPs that each student alone would need for these batches."""
         shapes = [batch.shape for batch in batches]
         for i, selection in enumerate(selections):
             self.prices[i] += sum(self._price(step, selection.chosen, shape) for shape in shapes)
@@ -50,18 +50,18 @@ class Counts:
         return self._known[names, shape]
 
     def shown(self, ago: float = 0.0) -> None:
-        """An agent was handed an observation, so many seconds ago: until `decided`, the time is its."""
+        """An agent got an observation, `ago` seconds ago; the time until `decided` is counted as its."""
         self._shown = time.perf_counter() - ago
 
     def decided(self, flops: float = 0.0) -> None:
-        """An agent has decided, or learned, with so many FLOPs."""
+        """An agent has decided or learned, with these FLOPs."""
         if self._shown is not None:
             self.costs.seconds["agent"] += time.perf_counter() - self._shown
             self._shown = None
         self.costs.add_flops("agent", flops)
 
     def reduce_costs(self, group: Group) -> None:
-        """Adds what the other processes counted to the counts of the first one."""
+        """Adds the counters of all ranks to those of rank 0."""
         counted = group.gather((self.costs, self.prices, self.price_of_all))
         if group.rank:
             self.clear()
@@ -72,12 +72,12 @@ class Counts:
             self.price_of_all += price_of_all
 
     def clear(self) -> None:
-        """Counts anew, but for the steps."""
+        """Resets all counters but the steps."""
         vars(self.costs).update(vars(CostTracker()))
         self.prices, self.price_of_all = [0.0] * len(self.prices), 0.0
 
     def counters(self) -> dict[str, Any]:
-        """The plain numbers, by the names that they have in files."""
+        """The counters, by their names in files."""
         own = {"seeds": list(self.seeds), "prices": list(self.prices)}
         if not self.listed:
             own = {"seed": self.seeds[0], "price": self.prices[0]}

@@ -36,23 +36,23 @@ class Distillation(Trained):
 
     Args:
         task: the data.
-        teachers: who answers; none trains on labels alone. Rewards and reports compare with the first that
-            does not go by the labels, if there is one.
+        teachers: sources of targets; empty means labels only. The first non-label teacher is the reference of
+            rewards and reports.
         make_student: a new student, drawn from torch's generator.
         make_knowledge: the knowledge types, with new projections, drawn from torch's generator.
-        stages: of a published method, what it transfers when; none if the selection is left open.
+        stages: a published method's schedule of transfers; empty if a policy selects.
         steps: the budget in optimizer steps.
         batch_size: examples in a batch.
         accumulate: batches whose gradients make one optimizer step.
         lr: peak learning rate.
         recipe: the rest of how a student learns.
-        teacher_weights: what each teacher's losses count; 1 if not given.
-        scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are.
+        teacher_weights: weight of each teacher's losses; 1 if not given.
+        scale_steps: batches over which the scales of the knowledge losses are estimated; 0 disables scaling.
         make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
             from torch's generator; all of them, each 1, if None.
         example_filter: the part of each batch that the student learns from at all; all of it if None.
-        prepared: what was spent before the first step, as on choosing examples; the ledger of every student has it.
-        device: where student and teachers are.
+        prepared: costs before the first step, as of choosing examples; added to every student's costs.
+        device: of student and teachers.
         precision: of the student's passes.
         compiled: compile the student's passes.
         cosines: compare the gradients of types and labels at the first step of each `advance`.

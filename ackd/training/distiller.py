@@ -34,10 +34,10 @@ class Distiller:
 
     Args:
         student: what learns; the knowledge types' projections are its companions.
-        teachers: who answers; each knowledge type names its teacher by the place in here.
+        teachers: sources of targets; each knowledge type names its teacher by its index here.
         knowledge: the types that a selection may name.
         meter: counts what the student's passes cost.
-        costs: where FLOPs, time, bytes and teacher queries are counted.
+        costs: tracks FLOPs, time, bytes and teacher queries.
         teacher_weights: g; 1 for each if not given.
         scale_steps: 0 leaves every c_k at 1.
         weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
@@ -75,7 +75,7 @@ class Distiller:
 
     @property
     def picks(self) -> bool:
-        """Whether a student learns from examples of its own choice, or weighs them by itself."""
+        """Whether examples are selected or weighted per student."""
         return self.example_filter is not None or self.weighting is not None
 
     def begin_phase(self) -> None:
@@ -83,7 +83,7 @@ class Distiller:
         self._comparing = self._compass is not None
 
     def mixture(self, selections: Sequence[Selection]) -> Mixture:
-        """What each student learns from under its selection.
+        """The weights of all students' selections.
 
         Raises:
             KeyError: if a selection names a type that this distiller does not have.
@@ -154,7 +154,7 @@ class Distiller:
     def _taught(
         self, batch: Batch, outputs: Outputs, chosen: Sequence[Knowledge], rows: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Outputs], set[int]]:
-        """By type, the losses of the rows that it is taken on and what its teacher answered; and all of these rows."""
+        """Per type, the losses and the teacher's outputs of its rows; and the union of all rows."""
         losses: dict[str, Tensor] = {}
         answers: dict[str, Outputs] = {}
         picked: set[int] = set()
@@ -174,24 +174,24 @@ class Distiller:
         return losses, answers, picked
 
     def _thinned(self, batch: Batch, example_filter: TopFraction) -> Batch:
-        """The examples that the student learns from, picked by a pass of its own over all of them."""
+        """The examples that the filter keeps, scored by a separate forward pass."""
         with torch.no_grad(), self.costs.timing("student"):
             logits = self.student.forward(batch, OutputRequest(logits=True)).logits
             assert logits is not None
             return batch.rows(example_filter(logits, batch.labels).tolist())
 
     def _read(self, chosen: Sequence[Knowledge]) -> OutputRequest:
-        """What is read of the student."""
+        """The outputs that are read from the student."""
         weighting = self.weighting.reads() if self.weighting is not None else OutputRequest()
         return union([OutputRequest(logits=True), weighting, *(one.student_needs for one in chosen)])
 
     def asked(self, chosen: Sequence[Knowledge]) -> dict[int, OutputRequest]:
-        """What is asked of each teacher that has any part in `chosen`, by the teacher's place."""
+        """The outputs that `chosen` needs from each teacher, by the teacher's index."""
         indices = sorted({one.teacher for one in chosen})
         return {m: union(one.teacher_needs for one in chosen if one.teacher == m) for m in indices}
 
     def raise_on_nonfinite_targets(self, batches: Iterable[Batch], chosen: Sequence[Knowledge]) -> None:
-        """Asks again what was asked in a phase that failed.
+        """Repeats the teacher's forward passes of a phase that failed, to find the cause.
 
         Raises:
             InputError: with the examples whose answers are no numbers, if there are any.
@@ -205,7 +205,7 @@ class Distiller:
                         raise InputError(not_finite(field.kind, batch.ids[bad].tolist()))
 
     def flops(self, chosen: Sequence[Knowledge], size: int, length: int, *, whole: bool = False) -> float:
-        """FLOPs of transferring `chosen` from a padded batch with every answer computed: the price without a cache.
+        """FLOPs of transferring `chosen` from a padded batch without a cache.
 
         With `whole`, as if every example were learned from and asked about.
         """

@@ -1,4 +1,4 @@
-"""How students and their teacher do on splits, and what is known of a setting before the first step."""
+"""Evaluation of students and their teacher on splits, and the facts about a setting before the first step."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Teacher
 
 @dataclass
 class Remembered:
-    """What never changes, so that asking once will do; all students of a setting share it, forks and cohorts included.
+    """Results that never change, computed once; shared by all students of a setting, forks and cohorts included.
 
-    A run that is taken up again has to ask the teacher anew, and leaves it uncounted, since the ledger that it goes on
-    with has that pass already.
+    A resumed run asks the teacher again without counting it: its costs contain that pass already.
     """
 
     answers: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)  # the teacher's, to splits
@@ -36,27 +35,27 @@ class Remembered:
     parts: dict[float, Split] = field(default_factory=dict)  # of the reward split, by their shares of it
 
     def resume(self, costs: CostTracker) -> None:
-        """Takes note of a ledger that was read back."""
+        """Notes what restored costs contain already."""
         self.counted |= costs.reward_passes > 0
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Measures students on splits, and the teacher with whom they are compared."""
+    """Evaluates students, and the teacher that they are compared with, on splits."""
 
     task: Task
-    student: Student  # who is measured
+    student: Student
     reference: Teacher | None  # the teacher; None if there is none to compare with
     remembered: Remembered
     meter: Meter  # counts what the student's passes cost
-    costs: CostTracker  # where that is written down
+    costs: CostTracker
     precision: Precision  # of the student's passes
     device: torch.device
-    make_student: StudentFactory  # a new one, for what is known before the first step
+    make_student: StudentFactory  # for the facts before the first step
     epochs: float  # how often a student sees each training example
 
     def reward_part(self, share: float) -> Split:
-        """That share of the reward split: always the same examples, evenly spread over it."""
+        """A fixed, evenly spaced share of the reward split."""
         reward, parts = self.task.reward, self.remembered.parts
         if share not in parts:
             count = max(round(share * len(reward)), 1)
@@ -64,7 +63,7 @@ class Evaluator:
         return parts[share]
 
     def evaluate(self, split: Split, name: str) -> list[EvalResult]:
-        """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
+        """Evaluates each student on a split; `name` identifies the split, and 'reward' is the agent's."""
         part = "reward" if name == "reward" else "report"
         with self.costs.timing(part):
             self.student.model.eval()
@@ -75,11 +74,11 @@ class Evaluator:
             return [eval_result(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
 
     def measure_teacher(self, split: Split, name: str) -> EvalResult:
-        """How the teacher does on a split: one pass, then remembered."""
+        """Evaluates the teacher on a split; the result is kept."""
         return eval_result(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
 
     def compared(self, split: Split, name: str) -> NDArray[np.float64] | None:
-        """The teacher's answers, [N, C], to a split on which students are compared with it: the reward split alone.
+        """The teacher's logits, [N, C], on the reward split, the only one where students are compared with it.
 
         None without a teacher, and for language models, whose logits are not kept.
         """
@@ -88,7 +87,7 @@ class Evaluator:
         return self._teacher_answers(split, name)
 
     def answers(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
-        """What somebody answers to a split, as `measuring.answers` has it; what that costs goes to `part`."""
+        """Logits on a split, as of `measuring.answers`; the FLOPs are added to `part`."""
         found, flops = self._answers(ask, split)
         self.costs.add_flops(part, flops)
         return found
@@ -110,7 +109,7 @@ class Evaluator:
         return mine, other
 
     def probe(self) -> Facts | None:
-        """What tells the setting apart, asked about anew, of the student that seed 0 initialises.
+        """Computes the facts about the setting, with the student that seed 0 initialises.
 
         None without a teacher, for a language model, for a student that shows no states, and in all processes but the
         first.
@@ -140,7 +139,7 @@ class Evaluator:
             )
 
     def remember(self, facts: Facts | None) -> Facts | None:
-        """The facts, which are warned of where that is due, as they were when they were first told."""
+        """Keeps the facts of the first call, and warns where they call for it."""
         known = self.remembered.facts
         if not known:
             known.append(facts)
@@ -151,7 +150,7 @@ class Evaluator:
         return known[0]
 
     def _teacher_answers(self, split: Split, name: str, part: str = "") -> NDArray[np.float64]:
-        """The reference teacher's answers to a split, asked for once; `part` pays, or else what the name says."""
+        """The reference teacher's logits on a split, computed once; costs go to `part`, or to the part of that name."""
         known, key = self.remembered.answers, (name, len(split))
         if key not in known:
             assert self.reference is not None

@@ -1,4 +1,4 @@
-"""The calls that drive a training: a journal may answer them, and other processes may execute them, too."""
+"""Calls that a replay log may answer, and that all processes of a group execute."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ T = TypeVar("T", bound="Training")
 
 
 class Training(ABC):
-    """What a journal is kept of, and what the processes of a group hold, each its own of the same."""
+    """A training that can be replayed from a log and run in lockstep by several processes."""
 
     replay_log: ReplayLog | None = None
     group: Group = ALONE
     size: int = 1  # students
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """From now on a journal, if any, answers what it knows, and writes down the rest."""
+        """From now on the log answers the calls that it has, and records the others; None: no log."""
         self.replay_log = replay_log
 
     def join(self, group: Group) -> None:
-        """From the next reset on, processes train together: each call of the first is executed by all of them."""
+        """From the next reset on, rank 0 broadcasts each call and all ranks execute it."""
         self.group = group
 
     def reduce_costs(self) -> None:  # noqa: B027 - there is nothing to add where one process counts
-        """Adds what the other processes counted to the counts of the first one."""
+        """Adds the costs of all ranks to those of rank 0."""
 
     @abstractmethod
     def counters(self) -> dict[str, Any]:
-        """The plain numbers that are read between two calls."""
+        """The counters that are read between two calls."""
 
     @abstractmethod
     def load_counters(self, counters: dict[str, Any]) -> None:
@@ -54,11 +54,11 @@ class Training(ABC):
 def replayable(
     name: str, *, logged: bool = True, collective: bool = True, each: bool = False
 ) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
-    """A method of a training that is replayed from its journal, and executed by all processes of its group.
+    """Decorates a method: it is answered from the replay log, or executed by all processes of the group.
 
     Args:
-        name: what journals and other processes call it, whatever the method is called.
-        logged: a log has its answers.
+        name: of the method in logs and between processes; stays when the method is renamed.
+        logged: whether the log has its results.
         collective: the first process broadcasts the call, and all execute it.
         each: it answers with a list of one answer a student, or with such a list for each step.
     """

@@ -1,8 +1,8 @@
-"""What a training answered so far, kept on disk, so that a run that was killed goes on where it stood.
+"""Resume by replay: calls and results are logged; a restart replays them, then loads the last checkpoint.
 
-Everything above a training (environment, agent, curves, tables) follows from its answers and from seeds. So nothing
-of that is saved: a resumed run begins at its beginning, is given the answers that the journal has, which takes no time,
-and trains on from the last state that was saved. Agents of any kind resume so, bit for bit.
+Environment, agent, curves and tables follow from a training's results and from seeds, so none of them is saved: a
+resumed run starts from the beginning, gets the logged results at once, and trains on from the last checkpoint. Agents
+of any kind resume so, bit for bit.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ReplayLog:
 
     @property
     def replaying(self) -> bool:
-        """Whether the next call is answered from the journal."""
+        """Whether the next call is answered from the log."""
         return bool(self._ahead)
 
     def answer(self, training: Training, method: str, asked: list[Any], students: int | None) -> Any:
@@ -165,7 +165,7 @@ class ReplayLog:
             self._fail(error)
 
     def save(self, training: Training) -> None:
-        """Saves the training's state, unless it is the journal that answers for it."""
+        """Saves a checkpoint, unless the log is being replayed."""
         if self._failed or self._ahead or self._whole:
             return
         partial = self.folder / f".{STATE}.{os.getpid()}"
@@ -217,7 +217,7 @@ class ReplayLog:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal; a last one without its end, as a killed run may leave, is left out."""
+    """The lines of a log; an incomplete last line, as a killed run may leave, is dropped."""
     if not path.exists():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
@@ -232,7 +232,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _restored(method: str, value: Any, size: int | None) -> Any:
-    """What `plain` was given, as the answer to a verb; tuples come back as lists.
+    """The inverse of `plain` for the result of a method; tuples come back as lists.
 
     Of several students it is a list with an answer for each, or such a list for each step.
     """

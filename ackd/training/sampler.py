@@ -1,4 +1,4 @@
-"""In which order a student sees its examples."""
+"""The order of training examples."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Distilled(Weighting):
 
         L = 1/B [ w_0 sum over all CE_i + a sum over the chosen L_i ]
 
-    so that no example counts more for having few other chosen ones beside it.
+    which divides by the batch size B, not by the number of chosen examples.
 
     Args:
         ids: [K] int64, the chosen examples' ids, in ascending order.
