@@ -18,9 +18,10 @@ class Evaluate(EvaluationConfig):
 
     def about(self) -> str:
         """What it is about to do."""
+        each = f" of {long(self)}" if self.instances is None else ""  # which says itself how long
         return (
             f"compare {few(self.policies)} on {few(self.tasks, str(self.instances))}, "
-            f"{self.seeds} student{'s' * (self.seeds != 1)} of {long(self)} each"
+            f"{self.seeds} student{'s' * (self.seeds != 1)}{each} for each"
         )
 
     def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from ackd.cli.said import long
@@ -26,4 +27,8 @@ class Finetune(FinetuneConfig):
         result, place = trained.result, finetuning.folder.path / MODEL
         print(f"{self.task}: {result['metric']} {result['dev_score']:.2f} on dev after {result['steps']} steps")
         print(ending(trained, place, self.text_columns))
+        if self.data is None and trained.comparison is not None:
+            layers = max(trained.comparison.student.size.layers // 2, 1)
+            words = ["ackd", "distill", "--task", self.task, "--teacher", self.output, "--student-layers", str(layers)]
+            print(f"distil it: {shlex.join(words)} --output FOLDER")
         print(f"teacher: {place}")

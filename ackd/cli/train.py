@@ -14,9 +14,9 @@ class Train(AgentConfig):
 
     def about(self) -> str:
         """What it is about to do."""
+        each = f" of {long(self)}" if self.instances is None else ""  # which says itself how long
         return (
-            f"train an agent ({self.algorithm}) over {self.episodes:,} students of {long(self)} on "
-            f"{self.task or self.instances or 'settings'}"
+            f"train an agent ({self.algorithm}) over {self.episodes:,} students{each} on {self.task or self.instances}"
         )
 
     def run(self) -> None:

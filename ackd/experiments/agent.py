@@ -70,7 +70,9 @@ class AgentTraining:
         replay_log = config.replay_log(self.folder.path / "checkpoint")
         single = not instances
         students = config.episodes + single
-        say(Beginning.of(env.distillation, students=students, workers=config.count).lines, quiet=config.quiet)
+        begins = Beginning.of(env.distillation, students=students, workers=config.count)
+        first = f"{len(instances)} settings, of which the first is {instances[0].name}\n" if len(instances) > 1 else ""
+        say(f"{first}{begins.lines}", quiet=config.quiet)
         with (
             progress(students * env.distillation.steps, f"train ({config.algorithm})", quiet=config.quiet) as bar,
             closing(Recorder(self.folder.path, env.knowledge)) as recorder,

@@ -48,6 +48,7 @@ class Beginning:
         students: how many are trained.
         peers: the sizes of all, where they learn from each other.
         workers: how many train students at the same time.
+        processes: how many train one student together.
         rewarded: whether anything reads the reward split for more than what it warns of.
         unit: what the data consists of.
     """
@@ -65,6 +66,7 @@ class Beginning:
     students: int = 1
     peers: tuple[Size, ...] = ()
     workers: int = 1
+    processes: int = 1
     rewarded: bool = True
     unit: str = "examples"
 
@@ -74,7 +76,7 @@ class Beginning:
         teachers = tuple(size_of_teacher(one) for one in asked(training))
         student, batch = size_of(training.student.model), training.batch_size * training.accumulate
         it = cls.on(training.task, training.device, steps=training.steps, batch=batch, student=student)
-        return replace(it, teachers=teachers, **known)
+        return replace(it, teachers=teachers, processes=training.group.size, **known)
 
     @classmethod
     def on(cls, task: Task, device: torch.device, *, steps: int, batch: int, student: Size) -> Self:
@@ -139,10 +141,12 @@ class Beginning:
 
     @property
     def _where(self) -> str:
-        each = f", {self.workers} workers" if self.workers > 1 else ""
+        where = self.device
+        for count, who in ((self.workers, "workers"), (self.processes, "processes")):
+            where += f", {count} {who}" if count > 1 else ""
         if not self.unused:
-            return f"{self.device}{each}"
-        return f"{self.device}{each}; {self.unused} GPU{'s' * (self.unused > 1)} unused: --device cuda"
+            return where
+        return f"{where}; {self.unused} GPU{'s' * (self.unused > 1)} unused: --device cuda"
 
 
 def asked(training: Distillation) -> list[Teacher]:

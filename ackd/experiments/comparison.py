@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ackd.building.sources import folder_of
+from ackd.config import Precision
 from ackd.costs import CostTracker
 from ackd.experiments.beginning import Size, asked, model_behind, size_of, size_of_teacher
 from ackd.models import Meter, Model, run
@@ -142,13 +143,13 @@ def compare(
         size_of(model),
         stored(model, folder),
         Meter(model)(LOGITS).forward(1, typical),
-        latencies(answering(model, training), split, training.device) if timed else {},
+        latencies(answering(model, training.precision), split, model.device) if timed else {},
     )
     teacher = next(iter(asked(training)), None) if training.reference is not None else None
     score = result.get("teacher_score", result.get("teacher_loss"))
     theirs = None if teacher is None else _teacher(teacher, score, split, typical, training.device, timed)
     metric, kind = result["metric"], result["task"]
-    return Comparison(metric, ours, theirs, sum(spent.flops.values()), str(training.device), kind)
+    return Comparison(metric, ours, theirs, sum(spent.flops.values()), str(model.device), kind)
 
 
 def _teacher(
@@ -171,11 +172,11 @@ def stored(model: Model, folder: Path | None) -> int:
     return sum(path.stat().st_size for path in files) or sum(one.nbytes for one in model.parameters())
 
 
-def answering(model: Model, training: Distillation) -> Ask:
+def answering(model: Model, precision: Precision) -> Ask:
     """A model as a user asks it, in eval mode and without gradient."""
 
     def ask(batch: Batch) -> object:
-        with torch.no_grad(), computing(training.precision, training.device):
+        with torch.no_grad(), computing(precision, model.device):
             return run(model, batch, LOGITS)
 
     return ask
