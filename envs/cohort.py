@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class CohortEnv(SharedEnv):
         self._generator = np.random.default_rng(seed)
         self._started = 0.0  # when the episode began
         self._actions: NDArray[Any] = np.zeros(0)
+        self.on_phase: Callable[[Sequence[Phase], int], object] | None = None  # is told each one's, and all steps
         self.render_mode: str | None = None  # asked for in the constructor of a VecEnv
         self._enter(0)
         super().__init__(students, self.signals.space, self.choice.space)
@@ -188,7 +190,9 @@ class CohortEnv(SharedEnv):
         cohort = self.cohort
         phases, wanted = self.env.until(cohort.steps_done)
         for left in reversed(range(phases)):
+            before = cohort.steps_done
             done = self._phase(selections)
+            alive = [not trajectory.over for trajectory in self.trajectories]
             standings: Sequence[EvalResult | None] = [None] * self.num_envs
             if wanted and not left:
                 standings = cohort.evaluate(self.env.measured_split, "reward")
@@ -198,6 +202,9 @@ class CohortEnv(SharedEnv):
                 for part in parts[:-1]:
                     trajectory.then(part)
                 trajectory.then(replace(parts[-1], standing=standing if parts[-1].finite else None))
+            if self.on_phase is not None:
+                now = [one.latest[-1].episode.phases[-1] for one in compress(self.trajectories, alive)]
+                self.on_phase(now, (cohort.steps_done - before) * self.num_envs)
         return [
             trajectory.skipped() if gone else trajectory.answer()
             for trajectory, gone in zip(self.trajectories, out, strict=True)

@@ -19,7 +19,7 @@ from ackd.mdp.action_spaces import Action, Choice, make_choice
 from ackd.mdp.episode import Episode, Facts, Phase, ends
 from ackd.mdp.observations import LIMIT, Observation, Signals
 from ackd.mdp.rewards import GapClosed, Reward, without_gap
-from ackd.tasks import Split
+from ackd.tasks import Split, check_rewards
 from ackd.training.budget import Allowance, type_prices
 from ackd.training.distillation import Distillation
 from ackd.training.replay_log import ReplayLog
@@ -97,6 +97,8 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError(f"an episode of {decisions} decisions decides nothing: give at least 1")
         if reward_every is not None and reward_every < 1:
             raise InputError(f"rewards are measured every {reward_every} decisions: give at least 1")
+        if reward_every is not None:
+            check_rewards(distillation.task)
         if not 0 < reward_share <= 1:
             raise InputError(f"{reward_share} of the reward split cannot be measured: give a share above 0, at most 1")
         self.distillation, self.flops_budget = distillation, flops_budget

@@ -14,7 +14,7 @@ from ackd.costs import CostTracker
 from ackd.envs.recorder import Notes, Recorder, ending, phases
 from ackd.envs.trajectory import Trajectory
 from ackd.mdp.action_spaces import Action
-from ackd.mdp.episode import Episode
+from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.observations import Observation
 from ackd.training.distillation import Distillation
 from ackd.types import EvalResult
@@ -54,7 +54,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         env: what is recorded.
         folder: a run's folder, which gets a `Recorder`, or where else the notes go.
         dev: measure dev when an episode ends; for the record only, the agent never sees it.
-        on_decision: is told the optimizer steps of each phase, as for a progress bar.
+        on_phase: is told each phase, as for a progress bar.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         folder: Path | Notes,
         *,
         dev: bool = True,
-        on_decision: Callable[[int], object] | None = None,
+        on_phase: Callable[[Phase], object] | None = None,
     ) -> None:
         assert isinstance(env, gymnasium.Env)
         super().__init__(env)
         self.inner: Trained = env
         self.dev = dev
         self.agent_flops = 0.0  # of a decision, the agent's updates included
-        self.on_decision = on_decision
+        self.on_phase = on_phase
         self.costs = CostTracker()  # of all episodes
         self.standings: dict[str, EvalResult] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
@@ -95,9 +95,10 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Takes the step, then writes it down."""
         self.training.counts.decided(self.agent_flops)
+        trajectory = self.inner.trajectory
+        trajectory.on_phase = self.on_phase
         observation, reward, terminated, truncated, info = super().step(action)
         self.returned += float(reward)
-        trajectory = self.inner.trajectory
         for note in phases(self._notes.episodes, trajectory):
             self._notes.write(note)
         if terminated or truncated:
@@ -105,8 +106,6 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
             spent = self.training.costs
             self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.standings, spent))
             self.costs.add(spent)
-        if self.on_decision is not None:
-            self.on_decision(sum(step.episode.phases[-1].steps for step in trajectory.latest))
         self.training.counts.shown()
         return observation, reward, terminated, truncated, info
 
@@ -125,16 +124,9 @@ class CohortRecording:
 
     Args:
         notes: where they go.
-        on_decision: is told the optimizer steps of each phase, of all students together.
     """
 
-    def __init__(
-        self,
-        notes: Notes,
-        *,
-        on_decision: Callable[[int], object] | None = None,
-    ) -> None:
-        self.on_decision = on_decision
+    def __init__(self, notes: Notes) -> None:
         self.agent_flops = 0.0  # of a decision, the agent's updates included
         self.costs = CostTracker()  # of all episodes
         self._notes = notes
@@ -154,6 +146,3 @@ class CohortRecording:
                 returned = float(np.sum(trajectory.record().rewards))
                 self._notes.write(ending(first + i, trajectory, returned, standings, share))
             self.costs.add(cohort.costs)
-        if self.on_decision is not None:
-            taken = max(sum(step.episode.phases[-1].steps for step in one.latest) for one in env.trajectories)
-            self.on_decision(taken * env.num_envs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,7 @@ class Trajectory:
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
         self.latest: list[Step] = []  # the phases of the last decision
+        self.on_phase: Callable[[Phase], object] | None = None  # is told each, as for a progress bar
 
     @property
     def over(self) -> bool:
@@ -84,6 +86,8 @@ class Trajectory:
         earned = self.reward(self.episode) if phase.finite else RewardTerms(ERROR_RETURN - math.fsum(self._rewards))
         self._rewards[-1] = self._rewards[-1] + earned.total if self.latest else earned.total
         self.latest.append(Step(self.episode, earned, self._info(phase, earned)))
+        if self.on_phase is not None:
+            self.on_phase(phase)
 
     def answer(self) -> Answer:
         """Observation, reward, whether the episode is over, and info, after the phases of a decision."""

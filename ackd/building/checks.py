@@ -35,6 +35,11 @@ def check_device(name: str) -> torch.device:
     return device
 
 
+def unused_gpus(device: torch.device) -> int:
+    """How many GPUs stand by while models are on a device."""
+    return torch.cuda.device_count() if device.type == "cpu" and torch.cuda.is_available() else 0
+
+
 def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: bool) -> None:
     """Compares a model's classes with a task's.
 

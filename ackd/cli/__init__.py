@@ -9,7 +9,7 @@ import os
 import reprlib
 import signal
 import sys
-from typing import Annotated, get_args
+from typing import Annotated, Protocol, get_args, runtime_checkable
 
 import tyro
 
@@ -37,6 +37,16 @@ from ackd.runs.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # of a whole number
 DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
+
+
+@runtime_checkable
+class Saying(Protocol):
+    """A command that says what it is about to do."""
+
+    def about(self) -> str:
+        """In a few words."""
+        ...
+
 
 Command = (
     Annotated[Finetune, tyro.conf.subcommand("finetune")]
@@ -85,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _refuse_copies(command)
         _check_numbers(command)
+        _say(command)
         with stoppable():
             command.run()
     except InputError as error:
@@ -103,6 +114,13 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         logger.removeHandler(notes)
     return 0
+
+
+def _say(command: object) -> None:
+    """Says what is about to happen, before torch and the models are loaded, which takes seconds."""
+    if isinstance(command, Saying) and not getattr(command, "quiet", False) and os.environ.get("RANK", "0") == "0":
+        output = getattr(command, "output", "")
+        print(f"{_line(command.about())}, to {_line(output)}", flush=True)
 
 
 def _refuse_copies(command: object) -> None:

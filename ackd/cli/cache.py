@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ackd.cli.said import few
 from ackd.experiments.options import FillConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class FillCache(FillConfig):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
+
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"keep what {few(self.teacher)} answers to {self.task}"
 
     def run(self) -> None:
         """Fills the cache; stopped and started again, it goes on."""

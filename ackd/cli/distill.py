@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackd.cli.said import nothing_left
+from ackd.cli.said import few, long, nothing_left
 from ackd.config import DistillationConfig, part
 from ackd.experiments.options import RunConfig
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ackd.runs.folder import RunFolder
 
 # What may differ between processes: paths, and what the first one alone goes by.
-OWN = {"output", "overwrite", "resume", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
+OWN = {"output", "overwrite", "resume", "quiet", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
 OWN |= {"teacher", "student", "data", "dev_data"}
 
 
@@ -37,14 +37,20 @@ class Distill(DistillationConfig, RunConfig):
     seed: int = 0
     """Seed of the student's initialisation, data order and dropout."""
 
+    def about(self) -> str:
+        """What it is about to do."""
+        how = f"preset {self.preset}" if self.preset is not None else f"policy {self.policy or 'all'}"
+        return f"distil {few(self.teacher, 'labels')} into a student on {self.task}, {how}, for {long(self)}"
+
     def run(self) -> None:
         """Trains, reports on dev, and saves the student under OUTPUT/student."""
-        from ackd.distributed.process_group import joined
+        from ackd.distributed.process_group import automatic, joined
 
-        with joined(self.device) as group:
-            self._run(group)
+        device = automatic(self.device)
+        with joined(device) as group:
+            self._run(group, device)
 
-    def _run(self, group: Group) -> None:
+    def _run(self, group: Group, device: str) -> None:
         """The first process writes, the others follow it."""
         from ackd.distributed.process_group import device_of, follow
         from ackd.envs.make import distill
@@ -61,7 +67,7 @@ class Distill(DistillationConfig, RunConfig):
             task=self.task,
             teacher=self.teacher,
             reward_every=None,
-            **part(self, DistillationConfig) | {"device": device_of(self.device)},
+            **part(self, DistillationConfig) | {"device": device_of(device)},
         )
         join(env.distillation, group, self._shared())
         if folder is not None:
@@ -82,11 +88,13 @@ class Distill(DistillationConfig, RunConfig):
         env, policy = acting(env, chosen, self.seed)
         folder.begin("distill", asdict(self))
         replay_log = None if chosen.forks else self.replay_log(folder.path / "checkpoint")
-        recording, seconds = distil_one(env, policy, chosen, folder.path, seed=self.seed, replay_log=replay_log)
+        told: dict[str, Any] = {"seed": self.seed, "journal": replay_log, "quiet": self.quiet}
+        recording, seconds = distil_one(env, policy, chosen, folder.path, **told)
         if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
             print(save_refined(folder.path / "policy", policy, chosen.learned.card))
-        result = finish(folder, recording, policy=chosen.name, seconds=seconds)
-        print(said(result, recording.costs, folder.path / "student"))
+        how: dict[str, Any] = {"policy": chosen.name, "seconds": seconds, "timed": not self.quiet}
+        result, compared = finish(folder, recording, **how)
+        print(said(result, recording.costs, folder.path / "student", compared, self.text_columns))
         if replay_log is not None:
             replay_log.finish()
         print(f"curves:  tensorboard --logdir {folder.path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ackd.cli.said import few, long
 from ackd.experiments.options import EvaluationConfig
 
 
@@ -14,6 +15,14 @@ class Evaluate(EvaluationConfig):
     With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
     --workers train a student each at a time.
     """
+
+    def about(self) -> str:
+        """What it is about to do."""
+        each = f" of {long(self)}" if self.instances is None else ""  # which says itself how long
+        return (
+            f"compare {few(self.policies)} on {few(self.tasks, str(self.instances))}, "
+            f"{self.seeds} student{'s' * (self.seeds != 1)}{each} for each"
+        )
 
     def run(self) -> None:
         """Fills the table, and prints it."""

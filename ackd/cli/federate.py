@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ackd.cli.said import nothing_left
+from ackd.cli.said import few, nothing_left
 from ackd.experiments.student_options import FederateConfig
 
 
@@ -17,10 +17,18 @@ class Federate(FederateConfig):
     read at the end. Neither steers anything.
     """
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return (
+            f"average {self.clients} clients' models over {self.rounds} rounds on {self.task}, from "
+            f"{few(self.starts)} starts"
+        )
+
     def run(self) -> None:
         """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
         from ackd.experiments.federated import FederatedTraining
         from ackd.experiments.results import ledger_lines
+        from ackd.experiments.trained import ending
 
         training = FederatedTraining(self)
         if training.finished:
@@ -28,4 +36,5 @@ class Federate(FederateConfig):
             return
         trained, place = training.run(), training.folder.path
         print(f"{trained.table}\n{ledger_lines(trained.costs)}")
+        print(ending(trained, place / "student", self.text_columns))
         print(f"student: {place / 'student'} ({trained.result['saved']})\ncurves:  tensorboard --logdir {place}")

@@ -14,6 +14,10 @@ class Generate(GenerateConfig):
     `ackd pretrain` learns from.
     """
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"let {self.model} go on with {self.corpus}"
+
     def run(self) -> None:
         """Writes the corpus, block after block, to OUTPUT."""
         from ackd.experiments.generating import Generating

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ackd.cli.said import nothing_left
+from ackd.cli.said import few, long, nothing_left
 from ackd.experiments.student_options import MutualConfig
 
 
@@ -14,10 +14,15 @@ class Mutual(MutualConfig):
     learning). The one that stands best on the reward split is saved.
     """
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"train {few(self.students)} side by side on {self.task} for {long(self)}"
+
     def run(self) -> None:
         """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
         from ackd.experiments.mutual import MutualTraining
         from ackd.experiments.results import ledger_lines
+        from ackd.experiments.trained import ending
 
         training = MutualTraining(self)
         if training.finished:
@@ -29,4 +34,5 @@ class Mutual(MutualConfig):
                 f"{k}. {row['student']}: {trained.result['metric']} {row['reward_score']:.2f} on the reward split, "
                 f"{row['dev_score']:.2f} on dev{', chosen' * (k == trained.result['chosen'])}"
             )
-        print(f"{ledger_lines(trained.costs)}\nstudent: {training.folder.path / 'student'}")
+        place = training.folder.path / "student"
+        print(f"{ledger_lines(trained.costs)}\n{ending(trained, place, self.text_columns)}\nstudent: {place}")

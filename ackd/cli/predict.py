@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ackd.experiments.progress import move, progress
 from ackd.experiments.student_options import PredictConfig
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from ackd.experiments.progress import Bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +19,17 @@ class Predict(PredictConfig):
     your own.
     """
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"ask {self.model} about the test split of {self.task}"
+
     def run(self) -> None:
         """Writes the files, and says how often each class is in them."""
         from ackd.experiments.predictions import predict
+        from ackd.experiments.progress import move, progress
 
         with ExitStack() as shown:
-            bars: list[tqdm[Any]] = []  # one, once all has been checked
+            bars: list[Bar] = []  # one, once all has been checked
 
             def told(done: int, rows: int) -> None:
                 if not bars:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ackd.config.methods import COMMANDS, PUBLISHED, Published
+from ackd.config.methods import COMMANDS, PUBLISHED, Published, presets_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,31 +28,38 @@ class Presets:
         elif self.name in COMMANDS:
             _show(COMMANDS[self.name], f"those of ackd {self.name}")
         else:
-            from ackd.presets import named
-
-            for one in named(self.name):
-                _show(one, ", ".join(f"{name}={_shown(value)}" for name, value in one.defaults.items()) or "none")
+            for name in presets_of(self.name):
+                _show(PUBLISHED[name])
+                print(f"  {'options':<9} {_options(name)}")
 
 
 def _list(methods: Mapping[str, Published]) -> None:
     width = max(map(len, PUBLISHED))
     for one in methods.values():
-        print(f"{one.name:<{width}}  {one.year}  {one.does}; {one.cost}")
+        print(f"{one.name:<{width}}  {one.year}  {one.called}: {one.does}; {one.cost}")
 
 
-def _show(one: Published, options: str) -> None:
+def _options(name: str) -> str:
+    """Of a preset, read from the function that makes it, which takes seconds to import."""
+    from ackd.presets import METHODS
+
+    return ", ".join(f"{name}={_shown(value)}" for name, value in METHODS[name].defaults.items()) or "none"
+
+
+def _show(one: Published, options: str | None = None) -> None:
     least, most = one.teachers
     lines = {
         "paper": f"{one.paper}, {one.year}, {one.link}",
         "does": one.does,
         "teachers": f"{least}" if least == most else f"{least} to {most}",
-        "options": options,
         "cost": one.cost,
         "known": one.known,
         "unknown": one.unknown or "nothing that matters here",
     }
-    print(one.name)
-    print("\n".join(f"  {what:<9} {said}" for what, said in lines.items()))
+    if options is not None:
+        lines["options"] = options
+    print(f"{one.name}: {one.called}")
+    print("\n".join(f"  {what:<9} {said}" for what, said in lines.items()), flush=True)
 
 
 def _shown(value: object) -> str:

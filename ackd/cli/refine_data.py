@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ackd.cli.said import few
 from ackd.experiments.language_options import RefineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineData(RefineConfig):
     """Keep the part of a corpus that a teacher knows best compared with a small reference model (MiniPLM)."""
+
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"keep {self.ratio:.0%} of a corpus by its scores in {few(self.teacher_scores)}"
 
     def run(self) -> None:
         """Writes the kept chunks to OUTPUT, in their order."""

@@ -12,6 +12,10 @@ from ackd.experiments.language_options import ScoreConfig
 class Score(ScoreConfig):
     """Score each chunk of a corpus by a causal language model's mean loss, for `ackd refine-data`."""
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"score {self.corpus} with {self.model}"
+
     def run(self) -> None:
         """Writes the scores, block after block, to OUTPUT/scores.bin."""
         from ackd.experiments.scoring import Scoring

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ackd.cli.said import nothing_left
+from ackd.cli.said import few, long, nothing_left
 from ackd.experiments.student_options import TuneConfig
 
 
@@ -18,8 +18,16 @@ class Tune(TuneConfig):
     for the untuned one (1, 0.5), and for the student before it learned.
     """
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return (
+            f"try {len(self.temperature)} temperatures with {len(self.kd_weight)} weights of {few(self.teacher)} on "
+            f"{self.task}, for {long(self)} each"
+        )
+
     def run(self) -> None:
         """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
+        from ackd.experiments.trained import ending
         from ackd.experiments.tuning import Tuning
 
         tuning = Tuning(self)
@@ -28,9 +36,10 @@ class Tune(TuneConfig):
             return
         found = tuning.search()
         print(tuning.table(found))
-        result = tuning.choose(found).result
-        print(_said(result))
-        print(f"to distil so: {result['command']}\nstudent: {tuning.folder.path / 'student'}")
+        trained, place = tuning.choose(found), tuning.folder.path / "student"
+        print(_said(trained.result))
+        print(ending(trained, place, self.text_columns))
+        print(f"to distil so: {trained.result['command']}\nstudent: {place}")
 
 
 def _said(result: Mapping[str, Any]) -> str:

@@ -34,8 +34,9 @@ class DataConfig(TextConfig):
     """File to report on, of data of your own; if not given, its validation split, or one like it, or a fifth of it."""
     max_examples: int | None = None
     """Learn from at most so many training examples, drawn by --data-seed from what the reward split leaves."""
-    reward_examples: int = 256
-    """Training examples set aside for the reward, half of them at most, which no model of the run says it has seen."""
+    reward_examples: int | None = None
+    """Training examples set aside for the reward, which no model of the run says it has seen: 256, or an eighth of them
+    where that is less, if not given; half of them at most. 0 sets none aside, where nothing reads them."""
     reward_from: str = "train"
     """Where rewards are measured: train, or dev:PART, as dev:0.5, for a part of dev; reports then read the rest."""
     wrong_labels: float = 0.0
@@ -48,9 +49,9 @@ class DataConfig(TextConfig):
 class DeviceConfig:
     """Where the models compute, and in what."""
 
-    device: str = "cpu"
-    """Where student and teacher are: cpu, cuda, cuda:1, or auto for a GPU if there is one. The agent stays on the
-    CPU."""
+    device: str = "auto"
+    """Where student and teacher are: cpu, cuda, cuda:1, or auto for a GPU if there is one; of several workers, if there
+    is one for each. The agent stays on the CPU."""
     precision: Precision = "fp32"
     """What the models compute in; weights, optimizer and losses are in float32 either way."""
 
@@ -196,5 +197,5 @@ class DistillationConfig(SettingConfig, EpisodeConfig):
     """All that can be set of a distillation, each as on the command line.
 
     Example:
-        DistillationConfig(student_layers=3, epochs=3, lr=5e-5, device="auto")
+        DistillationConfig(student_layers=3, epochs=3, lr=5e-5)
     """

@@ -25,6 +25,8 @@ SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
 PATIENCE = timedelta(minutes=30)  # with a process that is alive and does not answer
+logger = logging.getLogger("ackd")
+
 ENDED = "ackd/ended"  # how many processes have ended before their time
 
 V = TypeVar("V")
@@ -218,6 +220,21 @@ def joined(device: str) -> Iterator[Group]:
             raise SystemExit(1) from None
         raise
     dist.destroy_process_group()
+
+
+def automatic(device: str) -> str:
+    """What `auto` is where a launcher started several: cuda if there is a GPU for each of this machine, or else cpu."""
+    if device != "auto" or launched() == 1:
+        return device
+    local = next((int(os.environ[name]) for name in LOCAL_SIZES if os.environ.get(name, "").isdigit()), launched())
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or there < local:
+        if there and not int(os.environ.get("LOCAL_RANK", 0)):
+            logger.warning(
+                "--device auto is cpu: %d processes want a GPU each, and torch sees %d on this machine", local, there
+            )
+        return "cpu"
+    return "cuda"
 
 
 def device_of(device: str) -> str:

@@ -26,14 +26,15 @@ def own_shard() -> str:
 
 
 def own_device(device: str) -> str:
-    """The GPU of this process among those, where all of them are to take `cuda`, or `auto` and there are GPUs."""
+    """The GPU of this process among those, where all of them are to take `cuda`, or `auto` and each can have one."""
     local = os.environ.get("LOCAL_RANK", "")
     if not _whole(local):
         return device
     if device == "auto":
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        device = "cuda" if there >= int(os.environ.get("LOCAL_WORLD_SIZE", 1)) and there > int(local) else "cpu"
     return f"cuda:{local}" if device == "cuda" else device
 
 

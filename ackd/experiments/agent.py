@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -25,22 +25,20 @@ from ackd.envs.recorder import Note, Recorder
 from ackd.envs.recording import Recording
 from ackd.envs.remote import RemoteVecEnv
 from ackd.errors import InputError
+from ackd.experiments.beginning import Beginning
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.hosting import Students, environment, run_token, vectorised
 from ackd.experiments.objects import placed
 from ackd.experiments.options import AgentConfig
-from ackd.experiments.progress import progress
+from ackd.experiments.progress import Bar, progress, say
 from ackd.experiments.results import finish, said
 from ackd.experiments.workers import GROWING
 from ackd.training.identity import identity
 from ackd.training.replay_log import ReplayLog
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 # what only this machine knows or cares about; a policy's file is there to be shared
 PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
-PRIVATE |= {"workers", *GROWING}
+PRIVATE |= {"workers", "quiet", *GROWING}
 
 
 class AgentTraining:
@@ -62,17 +60,21 @@ class AgentTraining:
 
     def run(self) -> Path:
         """Trains the agent, and saves it; its folder."""
-        config = self.config
-        self._check()
+        typed = self.config
+        config = self.config = replace(typed, device=self._check())
         choice_of(config.algorithm, config.settings)
         check_name(config.policy_name)
         env, instances = environment(config, given=self.given)
-        self.folder.begin("train", {**asdict(config), "workers": config.count}, growing=GROWING)
+        self.folder.begin("train", {**asdict(typed), "workers": config.count}, growing=GROWING)
         shutil.rmtree(self.folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         replay_log = config.replay_log(self.folder.path / "checkpoint")
         single = not instances
+        students = config.episodes + single
+        begins = Beginning.of(env.distillation, students=students, workers=config.count)
+        first = f"{len(instances)} settings, of which the first is {instances[0].name}\n" if len(instances) > 1 else ""
+        say(f"{first}{begins.lines}", quiet=config.quiet)
         with (
-            progress((config.episodes + single) * env.distillation.steps, f"train ({config.algorithm})") as bar,
+            progress(students * env.distillation.steps, f"train ({config.algorithm})", quiet=config.quiet) as bar,
             closing(Recorder(self.folder.path, env.knowledge)) as recorder,
         ):
             learner, costs = self._learn(env, recorder, replay_log, bar)
@@ -92,7 +94,8 @@ class AgentTraining:
         replay_log.finish()
         return self.folder.path / "policy"
 
-    def _check(self) -> None:
+    def _check(self) -> str:
+        """Refuses what cannot work; the device."""
         config = self.config
         if not self.given and (config.instances is None) == (config.task is None):
             raise InputError("say what to learn on: --task and --teacher, or --instances, and not both")
@@ -104,7 +107,7 @@ class AgentTraining:
             raise InputError(
                 f"{config.episodes} episodes of {config.students} students at a time teach nothing: give 1 or more"
             )
-        config.check_workers(config.device)
+        device = config.check_workers(config.device)
         if config.remote and self.given:
             raise InputError("workers take settings by their names: leave workers away, or give a set of instances")
         check_learner(config.algorithm, episodes=config.episodes, remote=config.remote)
@@ -121,13 +124,14 @@ class AgentTraining:
             )
         if config.students > 1 and config.order != "round-robin":
             raise InputError("cohorts take instances in turn: leave --order or --students away")
+        return device
 
     def _learn(
         self,
         env: DistillationEnv | InstanceEnv,
         recorder: Recorder,
         replay_log: ReplayLog,
-        bar: tqdm[Any],
+        bar: Bar,
     ) -> tuple[Learner, CostTracker]:
         """The agent after its episodes, and what they took."""
         with self._venv(env, recorder, replay_log, bar) as (watch, venv):
@@ -152,18 +156,18 @@ class AgentTraining:
         env: DistillationEnv | InstanceEnv,
         recorder: Recorder,
         replay_log: ReplayLog,
-        bar: tqdm[Any],
+        bar: Bar,
     ) -> Iterator[tuple[Watch, VecEnv]]:
         """The environments as the learner has them, here or in workers, and who counts what they take."""
         if not self.config.remote:
-            watch, venv, _ = vectorised(env, self.config.at_once, recorder, replay_log, on_decision=bar.update)
+            watch, venv, _ = vectorised(env, self.config.at_once, recorder, replay_log, on_phases=bar.phases)
             yield watch, venv
             return
 
         def play(notes: Sequence[Note]) -> None:
             for note in notes:
                 recorder.write(note)
-                bar.update(note.steps)
+                bar.note(note)
 
         students = Students(self.config, run_token(self.folder.path / "checkpoint"))
         with closing(self.config.start_workers(students, self.config.device)) as workers:
@@ -179,14 +183,14 @@ class AgentTraining:
         env: DistillationEnv | InstanceEnv,
         recorder: Recorder,
         replay_log: ReplayLog,
-        bar: tqdm[Any],
+        bar: Bar,
         cost: dict[str, Any],
         costs: CostTracker,
     ) -> None:
         """One student with what was learned; saves it and the policy."""
         assert isinstance(env, DistillationEnv)
         env.replay(replay_log)
-        recording = Recording(env, recorder, on_decision=bar.update)
+        recording = Recording(env, recorder, on_phase=bar.phase)
         recording.agent_flops = learner.actor.flops(env.signals.k_max)
         recording.costs.add(costs)
         run_episode(recording, learner.policy, seed=self.config.seed)
@@ -195,8 +199,9 @@ class AgentTraining:
         self._save(learner, env, (), metrics, cost)
         seconds = round(sum(recording.costs.seconds.values()), 3)
         how = {"policy": self.config.algorithm, "episodes": self.config.episodes}
-        result = finish(self.folder, recording, **how, seconds=seconds)
-        self.told = said(result, recording.costs, self.folder.path / "student")
+        result, compared = finish(self.folder, recording, **how, seconds=seconds, timed=not self.config.quiet)
+        columns, student = self.config.text_columns, self.folder.path / "student"
+        self.told = said(result, recording.costs, student, compared, columns)
 
     def _save(
         self,

@@ -21,6 +21,7 @@ from ackd.experiments.episodes import run_episode
 from ackd.experiments.options import EvaluationConfig
 from ackd.experiments.policies import PRESET, SEARCHED, Arm, arm, called, of_object, prepared, published, step_flops
 from ackd.experiments.results import episode_result
+from ackd.mdp.episode import Phase
 from ackd.runs.folder import group_folder
 from ackd.training.identity import check_identity, identity
 from ackd.types import LABELS
@@ -97,7 +98,7 @@ class Cells:
         rows: the settings, where they are handed over.
         policies: those that are handed over, by their names.
         alike: for each task, what it has in the process that hands out the jobs.
-        on_decision: is told the optimizer steps of each phase of a student that is reported.
+        on_phase: is told each phase of a student that is reported.
 
     Raises:
         InputError: later, if a task has something else here.
@@ -110,9 +111,9 @@ class Cells:
         rows: Mapping[str, Row] | None = None,
         policies: Mapping[str, object] | None = None,
         alike: Mapping[str, Mapping[str, str]] | None = None,
-        on_decision: Callable[[int], object] = lambda steps: None,
+        on_phase: Callable[[Phase], object] = lambda phase: None,
     ) -> None:
-        self.config, self.alike, self.on_decision = config, alike or {}, on_decision
+        self.config, self.alike, self.on_phase = config, alike or {}, on_phase
         self.rows = rows_of(config) if rows is None else rows
         self.policies = policies or {}
         self._envs: dict[tuple[str, str], DistillationEnv] = {}
@@ -179,7 +180,7 @@ class Cells:
         replay_log = None if one.forks else self.config.replay_log(self._place(job.task, job.policy) / str(job.seed))
         env.replay(replay_log)
         tape = BufferedRecorder(job.place)
-        recording = Recording(env, tape, on_decision=self.on_decision)
+        recording = Recording(env, tape, on_phase=self.on_phase)
         policy = one.make(env, job.seed)
         run_episode(recording, policy, seed=job.seed, learner=one.learner(policy))
         # of the ledger, which knows what was spent before a run was resumed

@@ -20,9 +20,11 @@ from ackd.envs.make import distill
 from ackd.envs.recorder import BufferedRecorder, Notes
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
+from ackd.experiments.beginning import Beginning
+from ackd.experiments.comparison import Comparison, compare
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.policies import REFINE, Arm, arm, name_of, of_object
-from ackd.experiments.progress import progress
+from ackd.experiments.progress import progress, say
 from ackd.experiments.results import check_converged, episode_result, origin_of, save_student
 from ackd.mdp.rewards import Reward
 from ackd.models import Model, Tokenizer
@@ -84,6 +86,7 @@ def distil_one(
     *,
     seed: int,
     replay_log: ReplayLog | None = None,
+    quiet: bool = False,
 ) -> tuple[Recording, float]:
     """Trains one student to its end: the record of its episode, and the seconds that it took.
 
@@ -94,11 +97,13 @@ def distil_one(
         notes: a run's folder, or where else the notes go.
         seed: of the student.
         replay_log: to go on from.
+        quiet: say nothing of it.
     """
+    say(Beginning.of(env.distillation, rewarded=env.reward_every is not None).lines, quiet=quiet)
     started = time.perf_counter()
     with (
-        progress(env.distillation.steps, f"distill ({chosen.name})") as bar,
-        closing(Recording(env, notes, on_decision=bar.update)) as recording,
+        progress(env.distillation.steps, f"distill ({chosen.name})", quiet=quiet) as bar,
+        closing(Recording(env, notes, on_phase=bar.phase)) as recording,
     ):
         env.replay(replay_log)
         run_episode(recording, policy, seed=seed, learner=chosen.learner(policy))
@@ -113,11 +118,13 @@ class Distilled:
         result: the fields of a run's `result.json`; scores are in percent.
         costs: FLOPs, bytes and seconds, by what they were spent on.
         decisions: the rows of a run's `decisions.csv`.
+        comparison: the student beside its teacher: sizes, FLOPs, and what an answer takes here.
     """
 
     result: Mapping[str, Any]
     costs: CostTracker
     decisions: Sequence[Mapping[str, Any]] = field(repr=False)
+    comparison: Comparison = field(repr=False)
 
     @property
     def score(self) -> float:
@@ -156,6 +163,7 @@ class DistillationTrainer:
         reward: what a decision earns, if not what `args` says.
         args: everything else.
         seed: of the student's initialisation, data order and dropout.
+        quiet: say nothing of what is about to happen, how far it is, and what came of it; no answer is timed.
 
     Raises:
         InputError: if any of it cannot work, in one sentence.
@@ -182,10 +190,11 @@ class DistillationTrainer:
         reward: str | Reward | None = None,
         args: DistillationConfig | None = None,
         seed: int = 0,
+        quiet: bool = False,
     ) -> None:
         if args is not None and not isinstance(args, DistillationConfig):
             raise InputError(f"args is a {type(args).__name__}: give an ackd.DistillationConfig")
-        self.args, self.seed = args or DistillationConfig(), seed
+        self.args, self.seed, self.quiet = args or DistillationConfig(), seed, quiet
         self._sources, self._start, self._data = several(teacher), student, train_dataset
         own = {"student": student, "data": train_dataset, "dev_data": eval_dataset, "reward": reward}
         settings = asdict(self.args) | {name: value for name, value in own.items() if value is not None}
@@ -210,11 +219,14 @@ class DistillationTrainer:
         """
         tape = BufferedRecorder(0)
         self._env, policy = acting(self._made, self._arm, self.seed)  # a policy that learns begins anew
-        self._recording, seconds = distil_one(self._env, policy, self._arm, tape, seed=self.seed)
+        self._recording, seconds = distil_one(self._env, policy, self._arm, tape, seed=self.seed, quiet=self.quiet)
         self._result = episode_result(self._recording, policy=self._arm.name, seconds=round(seconds, 3))
         check_converged(self._result, self._env.distillation)
         decisions = [note.row for note in tape.take() if note.row]
-        return Distilled(self._result, self._recording.costs, decisions)
+        spent = self._recording.costs
+        compared = compare(self._env.distillation, self._result, spent, timed=not self.quiet)
+        say(compared.table(), quiet=self.quiet)
+        return Distilled(self._result, spent, decisions, compared)
 
     def save(self, folder: str | Path) -> None:
         """Writes the student as any Hugging Face tool reads it, with its tokenizer, class names and a model card.

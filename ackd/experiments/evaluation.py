@@ -18,11 +18,12 @@ from ackd.distributed.jobs import run_jobs
 from ackd.envs.instance_files import Instance, over
 from ackd.envs.recorder import Recorder
 from ackd.errors import InputError
+from ackd.experiments.beginning import Beginning
 from ackd.experiments.cells import Cell, Cells, Filled, Found, Row, Search
 from ackd.experiments.objects import placed
 from ackd.experiments.options import EvaluationConfig
 from ackd.experiments.policies import SEARCHED, called, name_of
-from ackd.experiments.progress import progress
+from ackd.experiments.progress import Bar, progress, say
 from ackd.experiments.workers import GROWING as FREE
 from ackd.experiments.workers import OnItsDevice
 from ackd.reporting.tables import tables
@@ -30,7 +31,6 @@ from ackd.runs.folder import group_folder
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from tqdm import tqdm
 
 Do = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]  # from jobs to each of them with its answer
 RESULT = "result.json"
@@ -117,7 +117,7 @@ class Evaluation:
             (*teachers, config.student, config.data, config.cache, *policies_named.values())
         )
         self._check(given=rows is not None)
-        config.check_workers(config.device)
+        config = self._placed = replace(config, device=config.check_workers(config.device))
         if config.remote and (self.policies or rows is not None):
             raise InputError("workers take settings and policies by their names: leave workers away, or give names")
         self.cells = Cells(config, rows=rows, policies=self.policies)
@@ -126,11 +126,21 @@ class Evaluation:
         """Fills the table cell by cell."""
         learned = self._check_each()
         self.folder.begin("evaluate", asdict(self.config), growing=GROWING)
+        self._say()
         started = time.perf_counter()
         table = Table(self._fill(), learned, self.folder.path)
         self.folder.write_text("table.md", table.report() + "\n")
         self.folder.write_json(RESULT, self._result(table.rows, time.perf_counter() - started))
         return table
+
+    def _say(self) -> None:
+        """What is about to happen, for each row of the table."""
+        each = len(self.config.policies) * self.config.seeds
+        how: dict[str, Any] = {"students": each, "workers": self.config.count}
+        begins = {name: Beginning.of(self.cells.env(name).distillation, **how) for name in self.cells.rows}
+        several = [f"{name}: {one.line}" for name, one in begins.items()]
+        said = several if len(begins) > 1 else [one.lines for one in begins.values()]
+        say("\n".join(said), quiet=self.config.quiet)
 
     def _check(self, *, given: bool) -> None:
 
@@ -178,7 +188,7 @@ class Evaluation:
             * self.config.seeds
         )
         with (
-            progress(steps, "evaluate") as bar,
+            progress(steps, "evaluate", quiet=self.config.quiet) as bar,
             self._doing(bar) as do,
             (self.folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
         ):
@@ -224,10 +234,10 @@ class Evaluation:
                 yield filled
 
     @contextmanager
-    def _doing(self, bar: tqdm[Any]) -> Iterator[Do]:
+    def _doing(self, bar: Bar) -> Iterator[Do]:
         """Who does the jobs: this process, one after the other, or workers."""
         if not self.config.remote or self.config.backend == "dummy":
-            self.cells.on_decision = bar.update
+            self.cells.on_phase = bar.phase
             yield lambda jobs: ((job, self.cells.do(job)) for job in jobs)
             return
 
@@ -239,7 +249,7 @@ class Evaluation:
         search = cell * self.config.search_tries * self.config.search_seeds
         with closing(
             self.config.start_workers(
-                OnItsDevice(partial(Cells, alike=self.cells.identities()), self.config), self.config.device
+                OnItsDevice(partial(Cells, alike=self.cells.identities()), self._placed), self._placed.device
             )
         ) as crew:
             yield lambda jobs: run_jobs(

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from ackd.building.checks import check_device
 from ackd.building.students import students
 from ackd.config import DataConfig, ModelConfig, RecipeConfig, checked, part
 from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
+from ackd.experiments.beginning import Beginning, size_of
 from ackd.experiments.objects import by_name, placed
-from ackd.experiments.progress import progress
+from ackd.experiments.progress import progress, say
 from ackd.experiments.results import rewarded
 from ackd.experiments.student_card import Origin, write_student
 from ackd.experiments.student_options import FederateConfig
@@ -31,6 +33,7 @@ from ackd.federation.metrics import federated_metrics
 from ackd.federation.rounds import STARTS, Rounds
 from ackd.models import Tokenizer
 from ackd.numerics.streams import RngStreams
+from ackd.tasks import check_rewards
 from ackd.tasks.data_sets import Data
 from ackd.teachers.cache.budget import readable
 from ackd.training.recipe import Recipe
@@ -67,6 +70,7 @@ class FederatedTraining:
         _check(self.config)
         federation = self._federation()
         self.folder.begin("federate", asdict(self.config))
+        self._say(federation)
         started, total = time.perf_counter(), CostTracker()
         rounds = self._rounds(federation)
         own, ends, rows = self._learned(rounds, total)
@@ -75,7 +79,8 @@ class FederatedTraining:
         self.folder.write_text("table.md", _table(result) + "\n")
         seconds = round(time.perf_counter() - started, 3)
         trained = self._best(federation, ends, result, total, seconds)
-        leave(self.folder, trained)
+        score = result["starts"][trained.result["saved"]]["dev_score"]
+        trained = leave(self.folder, trained, federation.judge, score=score, timed=not self.config.quiet)
         shutil.rmtree(self.folder.path / "checkpoint", ignore_errors=True)
         return trained
 
@@ -85,6 +90,7 @@ class FederatedTraining:
         names: dict[str, Any] = part(config, DataConfig, ModelConfig) | {"teacher": config.teacher} | self.objects
         student = names.pop("student")
         task, (make,) = students(task=config.task, students=() if student is None else (student,), **names)
+        check_rewards(task)
         count = len(task.train)
         if config.public_examples >= count:
             raise InputError(f"--public-examples is {config.public_examples} of {count}: leave some to the clients")
@@ -94,9 +100,27 @@ class FederatedTraining:
         parts = ClientSplit.parse(config.split)(task.train.labels[private], config.clients, rng)
         with RngStreams(config.seed).initialising():
             model = make().to("cpu")
-        setting = {name: getattr(config, name) for name in ("batch_size", "lr", "device", "precision")}
+        setting = {name: getattr(config, name) for name in ("batch_size", "lr", "precision")}
+        setting["device"] = check_device(config.device)
         setting["recipe"] = Recipe.of(part(config, RecipeConfig))
         return Federation(task, public, [private[part] for part in parts], model, config.seed, setting)
+
+    def _say(self, federation: Federation) -> None:
+        """What is about to happen."""
+        config, task, eval_result = self.config, federation.task, federation.judge
+        steps = config.own_steps + len(config.starts) * config.rounds * config.local_steps
+        begins = Beginning.on(
+            task,
+            eval_result.device,
+            steps=config.clients * steps,
+            batch=config.batch_size,
+            student=size_of(federation.model),
+        )
+        sizes = [len(part) for part in federation.parts]
+        clients = (
+            f"clients: {len(sizes)} with {min(sizes):,} to {max(sizes):,} examples each; {len(federation.public):,}"
+        )
+        say(f"{begins.lines}\n{clients} with the server", quiet=config.quiet)
 
     def _rounds(self, federation: Federation) -> Rounds:
         return Rounds(
@@ -118,7 +142,7 @@ class FederatedTraining:
         ends: dict[str, Weights] = {}
         rows: list[dict[str, Any]] = []
         steps = config.clients * (config.own_steps + len(config.starts) * config.rounds * config.local_steps)
-        with progress(steps, "federate") as bar:
+        with progress(steps, "federate", quiet=config.quiet) as bar:
             own = rounds.own(total, bar.update)
             for start in config.starts:
                 with self._curves(start, bar) as draw:

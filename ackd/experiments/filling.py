@@ -100,7 +100,7 @@ def fill(config: FillConfig) -> list[Filled]:
     Raises:
         InputError: if anything in it cannot work.
     """
-    config.check_workers(config.device)
+    config = replace(config, device=config.check_workers(config.device))
     if config.batch_size < 1:
         raise InputError(f"the batch size must be above 0, got {config.batch_size}")
     shard, device = config.shard, config.device

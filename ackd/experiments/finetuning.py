@@ -13,8 +13,9 @@ from ackd.building.checks import check_device
 from ackd.building.sources import StudentSource, seen_by, student_of, tokenizer_of
 from ackd.config import RecipeConfig, checked, cut, part
 from ackd.errors import InputError
+from ackd.experiments.beginning import Beginning
 from ackd.experiments.objects import by_name, placed
-from ackd.experiments.progress import move, progress
+from ackd.experiments.progress import move, progress, say
 from ackd.experiments.results import summary
 from ackd.experiments.student_options import FinetuneConfig
 from ackd.experiments.trained import Trained, leave
@@ -60,17 +61,17 @@ class Finetuning:
         """Trains, reports on dev, and leaves the model in the run's folder."""
         training, seed = self.training, self.config.seed
         self.folder.begin("finetune", asdict(self.config))
+        say(Beginning.of(training, rewarded=False).lines, quiet=self.config.quiet)
         started = time.perf_counter()
-        with progress(training.steps, "finetune") as bar:
-            distill(training, Selection(), seed=seed, on_phase=lambda done, _: move(bar, done))
+        with progress(training.steps, "finetune", quiet=self.config.quiet) as bar:
+            distill(training, Selection(), seed=seed, on_phase=partial(move, bar))
         standings = {name: training.evaluate(split, name) for name, split in training.task.dev.items()}
         seconds = round(time.perf_counter() - started, 3)
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model
         write = partial(tasks.save_classifier, model=model, task=training.task)
         trained = Trained(summary(training.task, standings, **how), training.costs, model, write)
-        leave(self.folder, trained, MODEL)
-        return trained
+        return leave(self.folder, trained, training, MODEL, timed=not self.config.quiet)
 
 
 def _start(

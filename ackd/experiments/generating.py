@@ -55,7 +55,7 @@ class Generating:
             folder.begin("generate", asdict(config))
             corpus = kept_in(folder, corpus)
         started = time.perf_counter()
-        with progress(last - first, "generate", "chunk") as bar:
+        with progress(last - first, "generate", "chunk", quiet=config.quiet) as bar:
             written, flops = corpora.write(
                 teacher, corpus, folder.path, (first, last), how, on_block=lambda done: move(bar, done)
             )

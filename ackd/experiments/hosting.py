@@ -28,6 +28,7 @@ from ackd.errors import InputError
 from ackd.experiments.instances import check_instances
 from ackd.experiments.options import AgentConfig
 from ackd.files.writing import write_whole
+from ackd.mdp.episode import Phase
 from ackd.training.identity import identity
 from ackd.training.replay_log import ReplayLog
 
@@ -123,19 +124,23 @@ def vectorised(
     replay_log: ReplayLog,
     *,
     shard: tuple[int, int] = (0, 1),
-    on_decision: Callable[[int], object] | None = None,
+    on_phases: Callable[[Sequence[Phase], int], object] | None = None,
 ) -> tuple[Watch, VecEnv, Course]:
-    """An environment, or a cohort of its students, as an agent has it: recorded, and with a journal to go on from."""
+    """An environment, or a cohort of its students, as an agent has it: recorded, and with a journal to go on from.
+
+    `on_phases` is told of each phase what those did that had not diverged, and the optimizer steps of all students.
+    """
     if students > 1:
-        watch = CohortRecording(notes, on_decision=on_decision)
+        watch = CohortRecording(notes)
         if isinstance(env, DistillationEnv):
             cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
             cohort = CohortEnv(env.every(), students, blocks=env.blocks, shard=shard, paired=True, watch=watch)
+        cohort.on_phase = on_phases
         cohort.replay(replay_log)
         return watch, LeaveOneOutBaseline(cohort), cohort
     env.replay(replay_log)
-    recording = Recording(env, notes, on_decision=on_decision)
+    recording = Recording(env, notes, on_phase=on_phases and (lambda phase: on_phases([phase], phase.steps)))
     return recording, DummyVecEnv([lambda: Monitor(recording)]), recording
 
 

@@ -24,8 +24,8 @@ class ScoreConfig(ResumableConfig):
     shard: str | None = None
     """Score one part of the corpus, as 1/4 to 4/4; `refine-data` takes the folders of all of them together. Processes
     that torchrun starts take a part each, and leave OUTPUT/shard-1-of-4 and so on."""
-    device: str = "cpu"
-    """Where the model is: cpu, cuda, cuda:1."""
+    device: str = "auto"
+    """Where the model is: cpu, cuda, cuda:1, or auto for a GPU if there is one."""
     precision: Precision = "fp32"
     """What it computes in."""
 
@@ -81,8 +81,8 @@ class GenerateConfig(ResumableConfig):
     """Chunks that are written at a time."""
     seed: int = 0
     """Of what is drawn."""
-    device: str = "cpu"
-    """Where the model is: cpu, cuda, cuda:1."""
+    device: str = "auto"
+    """Where the model is: cpu, cuda, cuda:1, or auto for a GPU if there is one."""
     precision: Precision = "fp32"
     """What it computes in."""
 
@@ -126,8 +126,8 @@ class PretrainConfig(RunConfig, LengthConfig, RecipeConfig):
     """Peak learning rate."""
     seed: int = 0
     """Seed of the initialisation, data order and dropout."""
-    device: str = "cpu"
-    """Where student and teacher are: cpu, cuda, cuda:1."""
+    device: str = "auto"
+    """Where student and teacher are: cpu, cuda, cuda:1, or auto for a GPU if there is one."""
     precision: Precision = "fp32"
     """What the models compute in; weights, optimizer and losses are in float32 either way."""
     compile: bool = False

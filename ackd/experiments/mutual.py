@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ackd.building.checks import check_device
 from ackd.building.sources import StudentSource
 from ackd.building.students import students as students_of
 from ackd.config import DataConfig, RecipeConfig, checked, part
+from ackd.experiments.beginning import Beginning, size_of
 from ackd.experiments.objects import by_name, placed
-from ackd.experiments.progress import move, progress
+from ackd.experiments.progress import move, progress, say
 from ackd.experiments.results import summary
 from ackd.experiments.student_card import Origin, write_student
 from ackd.experiments.student_options import MutualConfig
 from ackd.experiments.trained import Trained, leave, left
 from ackd.federation.mutual import MutualLearning
 from ackd.models import Tokenizer
-from ackd.tasks import Task
+from ackd.tasks import Task, check_rewards
 from ackd.tasks.data_sets import Data
 from ackd.training.recipe import Recipe, length
 from ackd.types import StepMetrics
@@ -54,6 +56,10 @@ class MutualTraining:
         """
         learning, task = self._learning()
         self.folder.begin("mutual", asdict(self.config))
+        first, quiet = learning.peers[0], self.config.quiet
+        peers = tuple(size_of(one.student.model) for one in learning.peers)
+        begins = replace(Beginning.of(first, students=learning.size, peers=peers), teachers=())
+        say(begins.lines, quiet=quiet)
         started = time.perf_counter()
         replay_log = self.config.replay_log(self.folder.path / "checkpoint")
         learning.replay(replay_log)
@@ -66,16 +72,17 @@ class MutualTraining:
         origin = Origin(task, model, result, learning.costs, {"made by": made}, peers=self.config.students)
         write = partial(write_student, settings=self.folder.settings, origin=origin)
         trained = Trained(result, learning.costs, model, write)
-        leave(self.folder, trained)
+        trained = leave(self.folder, trained, learning.peers[best - 1], timed=not quiet)
         replay_log.finish()
         return trained
 
     def _learning(self) -> tuple[MutualLearning, Task]:
         """The students before their first step, and what they learn."""
         config = self.config
-        where: dict[str, Any] = {"device": config.device, "precision": config.precision}
+        where: dict[str, Any] = {"device": str(check_device(config.device)), "precision": config.precision}
         sources = {"students": config.students, **part(config, DataConfig), **self.objects}
         task, factories = students_of(task=config.task, **sources, **where)
+        check_rewards(task)
         how: dict[str, Any] = dict(where)
         batch = config.batch_size * config.accumulate
         how["steps"] = length(config.steps, config.epochs, examples=len(task.train), batch=batch)
@@ -85,13 +92,13 @@ class MutualTraining:
 
     def _curve(self, learning: MutualLearning) -> list[str]:
         """Trains to the end; the lines of the curves."""
-        with progress(learning.steps, "mutual") as bar:
+        with progress(learning.steps, "mutual", quiet=self.config.quiet) as bar:
             learning.reset(self.config.seed)
             curve = [",".join(COLUMNS)]
             while learning.steps_done < learning.steps:
                 reports = learning.advance(INTERVAL)
                 curve += _points(learning.steps_done, reports)
-                move(bar, learning.steps_done)
+                move(bar, learning.steps_done, reports[-1][0])
         return curve
 
     def _result(self, learning: MutualLearning, task: Task) -> dict[str, Any]:

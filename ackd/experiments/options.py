@@ -24,6 +24,8 @@ class OutputConfig:
     """Folder for the run; it must not hold one yet."""
     overwrite: bool = False
     """Replace the run in --output."""
+    quiet: bool = False
+    """Say nothing but results and warnings: no line of what is about to happen, no bar, no measured latency."""
 
     def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
         """The run's folder, which nothing is written to yet.

@@ -19,9 +19,10 @@ from ackd.config import RecipeConfig, checked, part
 from ackd.corpora import Corpus
 from ackd.corpora.of_runs import kept_in, ready
 from ackd.errors import InputError, reason
+from ackd.experiments.beginning import Beginning
 from ackd.experiments.language_options import PretrainConfig
 from ackd.experiments.objects import placed
-from ackd.experiments.progress import move, progress
+from ackd.experiments.progress import move, progress, say
 from ackd.experiments.trained import Trained, leave, left
 from ackd.knowledge import Tokens
 from ackd.models import StudentFactory, Tokenizer
@@ -78,6 +79,7 @@ class Pretraining:
             for one in (corpus, dev):
                 if one is not None:
                     kept_in(folder, one)
+        say(Beginning.of(training, rewarded=False).lines, quiet=config.quiet)
         replay_log = config.replay_log(folder.path / "checkpoint")
         started = time.perf_counter()
         curve = self._curve(training, chosen, replay_log)
@@ -90,7 +92,7 @@ class Pretraining:
         model = training.student.model
         write = partial(models.save_model, model=model, tokenizer=tokenizer)
         trained = Trained(result, counts, model, write)
-        leave(folder, trained)
+        trained = leave(folder, trained, training, timed=not config.quiet)
         replay_log.finish()
         return trained
 
@@ -98,13 +100,13 @@ class Pretraining:
         """Trains to the end; the lines of the curve."""
         training.replay(replay_log)
         curve = [CURVE]
-        with progress(training.steps, "pretrain") as bar:
+        with progress(training.steps, "pretrain", quiet=self.config.quiet) as bar:
 
             def note(done: int, report: Any) -> None:
                 kd = report.losses.get("tokens", math.nan)
                 numbers = (report.loss, report.labels, kd, report.grad_norm, report.accuracy)
                 curve.append(",".join([str(done), *(f"{number:.6g}" for number in numbers)]))
-                move(bar, done)
+                move(bar, done, report)
 
             distill(training, chosen, seed=self.config.seed, interval=INTERVAL, on_phase=note)
         return curve

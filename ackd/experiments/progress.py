@@ -1,46 +1,148 @@
-"""A bar on a terminal, and lines of a log where there is none."""
+"""A bar on a terminal, and lines of a log where there is none: how far a run is, and how it does."""
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 
+from tqdm import tqdm
+
+from ackd.envs.recorder import Note
+from ackd.mdp.episode import Phase
 from ackd.runs.stopping import defer_interrupts
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from ackd.types import LABELS, StepMetrics
 
 EVERY = 60.0  # seconds between two lines of progress
+FIRST = 10.0  # seconds until the first one, which says how long it will take
+WIDE = 40  # characters of a selection
+SELECTED = "select/"  # begins the columns of weights
 logger = logging.getLogger("ackd")
 
 
-def move(bar: tqdm[Any], done: int) -> None:
-    """Moves a bar to `done` steps."""
+class Bar(tqdm):  # type: ignore[type-arg]  # is no generic class when it runs
+    """A bar over optimizer steps, with the label loss, the score on the reward split, and what is selected."""
+
+    _score = math.nan  # on the reward split, when it was last measured
+    in_lines = False  # of a log
+
+    def phase(self, phase: Phase) -> None:
+        """Moves by a phase of one student."""
+        self.phases([phase], phase.steps)
+
+    def phases(self, phases: Sequence[Phase], steps: int) -> None:
+        """Moves by a phase of students that train side by side.
+
+        Args:
+            phases: of those that have not diverged; means over them are shown.
+            steps: the optimizer steps of all.
+        """
+        if phases:
+            self._show(phases)
+        self.update(steps)
+
+    def _show(self, phases: Sequence[Phase]) -> None:
+        scores = [one.standing.score for one in phases if one.standing is not None]
+        names = dict.fromkeys((LABELS, *(name for one in phases for name in one.selection.weights)))
+        weights = {name: fmean(_weight(one, name) for one in phases) for name in names}
+        self.show(fmean(one.report.labels for one in phases), fmean(scores) if scores else math.nan, weights)
+
+    def note(self, note: Note) -> None:
+        """Moves by what a worker has written down; of the end of an episode not at all."""
+        if note.row:
+            weights = {n.removeprefix(SELECTED): one for n, one in note.row.items() if n.startswith(SELECTED)}
+            self.show(note.row["label_loss"], note.row.get("reward_score", math.nan), weights)
+        self.update(note.steps)
+
+    def show(self, loss: float, score: float, weights: Mapping[str, float]) -> None:
+        """Says how it does now.
+
+        Args:
+            loss: the labels'.
+            score: on the reward split, from 0 to 1; NaN if it was not measured now.
+            weights: of labels and knowledge types.
+        """
+        if math.isfinite(score):
+            self._score = score
+        parts = [f"label loss {loss:.3g}"]
+        parts += [f"reward split {100 * self._score:.1f}"] * math.isfinite(self._score)
+        parts += [shortened(weights)] * bool(weights)
+        self.set_postfix_str(", ".join(parts), refresh=False)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Moves by `n`; after a first line of a log comes one now and then."""
+        shown = super().update(n)
+        if shown and self.in_lines:
+            self.mininterval = EVERY
+        return shown
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Prints a text at once, unless it is to be quiet."""
+    if not quiet:
+        print(text, flush=True)
+
+
+def _weight(phase: Phase, name: str) -> float:
+    return phase.selection.labels if name == LABELS else phase.selection.weights.get(name, 0.0)
+
+
+def shortened(weights: Mapping[str, float], wide: int = WIDE) -> str:
+    """A selection as `--policy` takes one: what is switched on, with its weight where that is not 1.
+
+    Example:
+        >>> shortened({"labels": 1.0, "logits": 2.0, "hidden": 0.0})
+        'logits:2'
+    """
+    alone = all(not one for name, one in weights.items() if name != LABELS)
+    shown = [
+        name if abs(one - 1) < 0.005 else f"{name}:{one:.2g}"
+        for name, one in sorted(weights.items(), key=lambda pair: pair[0] == LABELS)
+        if one and (name != LABELS or alone or abs(one - 1) >= 0.005)
+    ]
+    if weights.get(LABELS) == 0 and shown:
+        shown.append(f"{LABELS}:0")
+    text = "+".join(shown) or "nothing"
+    return text if len(text) <= wide else text[: wide - 1] + "…"
+
+
+def move(bar: Bar, done: int, report: StepMetrics[float] | None = None) -> None:
+    """Moves a bar to `done` steps, of which the last ones measured `report`."""
+    if report is not None:
+        bar.show(report.labels, math.nan, {})
     bar.update(done - bar.n)
 
 
 @contextmanager
-def progress(steps: int, what: str, unit: str = "step") -> Iterator[tqdm[Any]]:
-    """A bar over optimizer steps with rate and time left; a plain line now and then where it goes to no terminal."""
-    from tqdm import tqdm
+def progress(steps: int, what: str, unit: str = "step", *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar over optimizer steps with rate and time left; a plain line now and then where it goes to no terminal.
 
+    Args:
+        steps: all of them.
+        what: is done.
+        unit: of `steps`.
+        quiet: show none.
+    """
     look: dict[str, Any] = {"dynamic_ncols": True}
     if not sys.stderr.isatty():
-        said = f"{{desc}}: {{n_fmt}} of {{total_fmt}} {unit}s, {{remaining}} left"
+        said = f"{{desc}}: {{n_fmt}} of {{total_fmt}} {unit}s, {{remaining}} left{{postfix}}"
+        first = min(FIRST, EVERY)
         look = {
             "file": _Lines(),
             "bar_format": said,
-            "delay": EVERY,
-            "mininterval": EVERY,
+            "delay": first,
+            "mininterval": first,
             "miniters": 1,
             "leave": False,
         }
     with defer_interrupts():  # one that is half made complains when it is thrown away
-        bar = tqdm(total=steps, desc=what, unit=unit, **look)
+        bar = Bar(total=steps, desc=what, unit=unit, disable=quiet, **look)
+    bar.in_lines = "file" in look
     with bar:
         yield bar
 

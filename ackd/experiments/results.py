@@ -14,6 +14,7 @@ from ackd.agents.open_loop import MEAN
 from ackd.agents.refine import OnlineFinetuning
 from ackd.costs import PARTS, CostTracker
 from ackd.envs.recording import Recording
+from ackd.experiments.comparison import FILE, Comparison, compare, use
 from ackd.experiments.student_card import Origin, model_of, transferred, write_student
 from ackd.mdp.observations import FAMILIES
 from ackd.runs.folder import RunFolder
@@ -98,21 +99,35 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
     )
 
 
-def finish(folder: RunFolder, recording: Recording, *, seconds: float, **run: Any) -> dict[str, Any]:
-    """Writes what the recording's last episode came to, and saves its student; the fields of `result.json`.
+def finish(
+    folder: RunFolder, recording: Recording, *, seconds: float, timed: bool = True, **run: Any
+) -> tuple[dict[str, Any], Comparison | None]:
+    """Writes what the recording's last episode came to, and saves its student.
+
+    Args:
+        folder: of the run.
+        recording: of its episodes.
+        seconds: that it took.
+        timed: measure what an answer takes.
+        **run: more fields of the result.
+
+    Returns:
+        The fields of `result.json`, and the student beside its teacher.
 
     Raises:
         FloatingPointError: if it diverged; the result says so then, and there is no student.
     """
     result = episode_result(recording, **run, seconds=round(seconds, 3))
     folder.write_json("ledger.json", recording.costs.as_dict())
-    distillation = recording.inner.distillation
+    distillation, student, compared = recording.inner.distillation, folder.path / "student", None
     if not result["error"]:
         origin = origin_of(recording, result)
-        save_student(folder.path / "student", folder.settings, distillation, origin)
+        save_student(student, folder.settings, distillation, origin)
+        compared = compare(distillation, result, recording.costs, folder=student, timed=timed)
+        folder.write_json(FILE, compared.as_dict())
     folder.write_json("result.json", result)  # last: where it is, a run is finished
     check_converged(result, distillation)
-    return result
+    return result, compared
 
 
 def check_converged(result: Mapping[str, Any], distillation: Distillation) -> None:
@@ -125,14 +140,25 @@ def check_converged(result: Mapping[str, Any], distillation: Distillation) -> No
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
 
 
-def said(result: Mapping[str, Any], costs: CostTracker, student: Path) -> str:
-    """What a command prints of a student, in a few lines."""
+def said(
+    result: Mapping[str, Any], costs: CostTracker, student: Path, compared: Comparison | None, columns: Any
+) -> str:
+    """What a command prints of a student: how good it is, what it took, its teacher beside it, and how to use it.
+
+    Args:
+        result: the fields of `result.json`.
+        costs: what the run took.
+        student: its folder.
+        compared: it and its teacher.
+        columns: of text, where the task is a user's own.
+    """
+    beside = f"\n{compared.table()}\n{use(result['task'], student, columns)}" if compared is not None else ""
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
     teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.2f}"
     return (
         f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev ({teacher}), "
         f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything\n"
-        f"{ledger_lines(costs)}\nstudent: {student}"
+        f"{ledger_lines(costs)}{beside}\nstudent: {student}"
     )
 
 

@@ -62,7 +62,7 @@ class Scoring:
             corpus, self.of = kept_in(folder, corpus), len(corpus)
         started = time.perf_counter()
         teacher = ModelTeacher(model, precision=config.precision)
-        with progress(part[1] - part[0], "score", "chunk") as bar:
+        with progress(part[1] - part[0], "score", "chunk", quiet=config.quiet) as bar:
             flops = corpora.score(
                 teacher,
                 corpus,

@@ -35,8 +35,8 @@ class FinetuneConfig(DataConfig, LengthConfig, RecipeConfig, OutputConfig):
     """Examples in a step."""
     seed: int = 0
     """Seed of everything random about the training."""
-    device: str = "cpu"
-    """Where the model is: cpu, cuda, cuda:1."""
+    device: str = "auto"
+    """Where the model is: cpu, cuda, cuda:1, or auto for a GPU if there is one."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -74,8 +74,8 @@ class MutualConfig(DataConfig, TrainingConfig, RunConfig):
     """Students answer each other with their dropout on, as the paper's do."""
     seed: int = 0
     """Seed of data order and dropout; each student draws its weights from a seed of its own, counted from here."""
-    device: str = "cpu"
-    """Where the students are: cpu, cuda, cuda:1."""
+    device: str = "auto"
+    """Where the students are: cpu, cuda, cuda:1, or auto for a GPU if there is one."""
     precision: Precision = "fp32"
     """What the models compute in; weights, optimizer and losses are in float32 either way."""
 
@@ -134,7 +134,7 @@ class PredictConfig(TextConfig):
     """Folder for the files, such as SST-2.tsv; it may hold those of other tasks."""
     overwrite: bool = False
     """Replace files of this task in --output."""
-    device: str = "cpu"
-    """Where the model is: cpu, cuda, cuda:1."""
+    device: str = "auto"
+    """Where the model is: cpu, cuda, cuda:1, or auto for a GPU if there is one."""
     precision: Precision = "fp32"
     """What it computes in."""

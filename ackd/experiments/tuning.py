@@ -27,14 +27,16 @@ from ackd.config import (
 )
 from ackd.costs import CostTracker
 from ackd.errors import InputError
+from ackd.experiments.beginning import Beginning
 from ackd.experiments.grid import COLUMNS, Grid, Pair, pair, standing, tabulated
 from ackd.experiments.objects import by_name, placed
-from ackd.experiments.progress import progress
+from ackd.experiments.progress import progress, say
 from ackd.experiments.results import save_student, summary, teacher_standings
 from ackd.experiments.student_card import Origin, model_of
 from ackd.experiments.student_options import TuneConfig
 from ackd.experiments.trained import Trained, leave, left
 from ackd.models import Tokenizer
+from ackd.tasks import check_rewards
 from ackd.tasks.data_sets import Data
 from ackd.training.distillation import Distillation
 
@@ -86,12 +88,15 @@ class Tuning:
         """
         _check(self.config)
         untuned = self.students.make(UNTUNED)  # refuses what cannot work
+        check_rewards(untuned.task)
         self.folder.begin("tune", asdict(self.config))
+        cells = [*self.cells, *([] if UNTUNED in self.cells else [UNTUNED])]
+        students, quiet = len(cells) * self.config.seeds, self.config.quiet
+        say(Beginning.of(untuned, students=students).lines, quiet=quiet)
         started, found = time.perf_counter(), Found([], CostTracker())
         untuned.facts()  # for what it warns of
         found.costs.add(untuned.costs)
-        cells = [*self.cells, *([] if UNTUNED in self.cells else [UNTUNED])]
-        with progress(len(cells) * self.config.seeds * untuned.steps, "tune") as bar:
+        with progress(students * untuned.steps, "tune", quiet=quiet) as bar:
             for cell in cells:
                 row = self.students.row(cell, lambda: bar.update(untuned.steps))
                 found.rows.append(row)
@@ -124,7 +129,7 @@ class Tuning:
         write = partial(save_student, settings=self.folder.settings, distillation=taught, origin=origin)
         seconds = round(found.seconds + time.perf_counter() - started, 3)
         trained = Trained({**result, "seconds": seconds}, found.costs, model, write, self.table(found))
-        leave(self.folder, trained)
+        trained = leave(self.folder, trained, taught, timed=not config.quiet)
         shutil.rmtree(self.folder.path / "students", ignore_errors=True)
         return trained
 

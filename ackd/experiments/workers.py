@@ -75,13 +75,16 @@ class WorkerConfig:
 
             torchrun.dismiss(self.step_timeout)
 
-    def check_workers(self, device: str) -> None:
+    def check_workers(self, device: str) -> str:
         """Refuses what cannot work, on devices of that kind, before anything is begun.
+
+        Returns:
+            The device: what `auto` is, where there are workers.
 
         Raises:
             InputError: if an option is out of range, or says something of a backend that is not named.
         """
-        from ackd.distributed.workers import BACKENDS, check
+        from ackd.distributed.workers import BACKENDS, automatic, check
         from ackd.errors import InputError, unknown
 
         if self.backend is not None and self.backend not in BACKENDS:
@@ -92,11 +95,14 @@ class WorkerConfig:
             raise InputError(f"--step-timeout is {self.step_timeout:g}: give seconds above 0, and at most {LONGEST:g}")
         if self.ray_address is not None and self.backend != "ray":
             raise InputError("--ray-address is of a Ray cluster: add --backend ray")
-        if self.remote and device == "auto":
-            raise InputError("--device auto is one process's choice, and there are workers: give --device cuda, or cpu")
-        if self.remote:
-            backend = self.backend or "subproc"
-            check(backend, self.count, address=self.ray_address, device=device, share_gpu=self.share_gpu)
+        if not self.remote:
+            return device
+        how: dict[str, Any] = {"address": self.ray_address, "share_gpu": self.share_gpu}
+        backend = self.backend or "subproc"
+        if device == "auto":
+            device = automatic(backend, self.count, **how)
+        check(backend, self.count, device=device, **how)
+        return device
 
     def start_workers(self, make: Make, device: str) -> Workers:
         """The workers, each with what `make` makes there.

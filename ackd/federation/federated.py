@@ -59,6 +59,11 @@ class Federation:
         self._judge = self._training(self.public, (), self.weights_of(self.model), steps=1)
 
     @property
+    def eval_result(self) -> Distillation:
+        """What measures models: a training on the server's part that takes no step."""
+        return self._judge
+
+    @property
     def size(self) -> int:
         """Bytes of one model as it is sent."""
         return sum(value.nbytes for value in self.model.parameters())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
+from ackd.config.methods import presets_of
 from ackd.errors import InputError, unknown
 from ackd.presets import collaborative, dynamickd, learned, reffakd, revision, static
 from ackd.presets.preset import Material, Method, Preset
@@ -26,13 +27,7 @@ def named(names: str) -> list[Method]:
     Raises:
         InputError: for a name that is not known, or one that is named twice.
     """
-    wanted = [name.strip() for name in names.split(",")]
-    for name in wanted:
-        if name not in METHODS:
-            raise unknown("preset", name, METHODS)
-        if wanted.count(name) > 1:
-            raise InputError(f"the preset {name!r} is named twice: name it once")
-    return [METHODS[name] for name in wanted]
+    return [METHODS[name] for name in presets_of(names)]
 
 
 def preset(names: str, student: ModelDims, teachers: Sequence[ModelDims], **options: Any) -> Preset:

@@ -27,6 +27,7 @@ from ackd.files.writing import write_whole
 logger = logging.getLogger("ackd")
 
 CONFIG, RESULT, LOCK = "config.json", "result.json", ".lock"
+FREE = {"output", "overwrite", "resume", "quiet"}  # settings that change nothing of what comes of a run
 
 
 class RunFolder:
@@ -94,7 +95,7 @@ class RunFolder:
         if not (self.resumed and (self.path / RESULT).is_file()):
             return False
         config = {"command": command, "settings": _plain(settings), "versions": {}}  # nothing goes on with others
-        self._compare(config, {"output", "overwrite", "resume", *growing})
+        self._compare(config, {*FREE, *growing})
         try:
             whole = isinstance(json.loads((self.path / RESULT).read_text(encoding="utf-8")), dict)
         except (OSError, ValueError, RecursionError):
@@ -120,7 +121,7 @@ class RunFolder:
         if not self._locked:
             self._lock()
         if self.resumed:
-            self._compare(config, {"output", "overwrite", "resume", *growing})
+            self._compare(config, {*FREE, *growing})
         if self._replace:
             self._empty()
         self.write_json(CONFIG, config)

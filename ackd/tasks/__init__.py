@@ -10,7 +10,7 @@ from ackd.tasks.saving import name_outputs, save_classifier
 from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.submission import SUBMISSIONS, Submission
-from ackd.tasks.task import TRAIN, Task
+from ackd.tasks.task import TRAIN, Task, check_rewards
 from ackd.tasks.tokenise import tokenise
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Task",
     "TaskSpec",
     "check_max_length",
+    "check_rewards",
     "embedded_tokenizer",
     "images",
     "is_own",

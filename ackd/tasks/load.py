@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,9 @@ from ackd.tasks.spec import TaskSpec
 from ackd.tasks.task import TRAIN, Task
 from ackd.tasks.tokenise import tokenise
 
-REWARD_EXAMPLES = 256
+logger = logging.getLogger("ackd")
+
+REWARD_EXAMPLES, REWARD_SHARE = 256, 8  # so many, or one of so many rows where those are fewer
 DEV_EXAMPLES, DEV_SHARE = 2000, 0.2
 OWN = "give --data with a file, a folder that save_to_disk wrote, or a name on the hub (USER/NAME)"
 INSTEAD = (
@@ -60,7 +63,7 @@ def load(
     label_column: str | None = None,
     dev_data: Data | None = None,
     max_examples: int | None = None,
-    reward_examples: int = REWARD_EXAMPLES,
+    reward_examples: int | None = None,
     reward_from: str = TRAIN,
     wrong_labels: float = 0.0,
     max_length: int = 128,
@@ -83,7 +86,8 @@ def load(
         dev_data: a file or a `Dataset` to report on, where `data` is a user's own; otherwise what `data` has for it, or
             a fifth of it, drawn by `seed`.
         max_examples: of the training data, drawn by `seed` from what the reward split leaves.
-        reward_examples: how many the reward split takes of the training data, half of it at most.
+        reward_examples: how many the reward split takes of the training data, half of it at most, and none if 0; 256,
+            or an eighth of it where that is less, if None.
         reward_from: train, or dev:PART, as dev:0.5: the reward split is that part of the first dev split, drawn by
             `seed`, and `dev` has the rest of it.
         wrong_labels: share of the labels of train and reward split that are turned into another class, drawn by
@@ -109,8 +113,8 @@ def load(
         count = min(DEV_EXAMPLES, round(DEV_SHARE * len(rows)))
         dev = {"validation": rows.select(pool.hold_out("dev", count, dev_seed, "name a file with --dev-data"))}
     if share is None:
-        count = max(min(reward_examples, len(pool.left) // 2), 1)
-        reward = rows.select(pool.hold_out("reward", count, reward_seed, INSTEAD))
+        held = pool.hold_out("reward", _count(reward_examples, len(pool.left), name), reward_seed, INSTEAD)
+        reward = rows.select(held)
     else:
         reward, dev = _divided(dev, share, reward_seed)
     left = pool.left
@@ -127,16 +131,28 @@ def load(
         return tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
 
     reports = {split: tokenised(those) for split, those in dev.items()}
-    seen = seen.plus(pool.data, learned)
-    return Task(spec, tokenised(train), tokenised(reward), reports, reward_from, seen, tokenizer)
+    learned_from = tokenised(train)
+    rewards = tokenised(reward) if len(reward) else learned_from.select([])
+    return Task(spec, learned_from, rewards, reports, reward_from, seen.plus(pool.data, learned), tokenizer)
 
 
-def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int, max_length: int, seed: int) -> None:
+def _count(wanted: int | None, there: int, name: str) -> int:
+    """The examples of the reward split, of so many that are there."""
+    if wanted is None:
+        return max(min(REWARD_EXAMPLES, there // REWARD_SHARE), 1)
+    if wanted > there // 2:
+        logger.warning(
+            "--reward-examples is %d, and %s has %d training examples: half of them are set aside", wanted, name, there
+        )
+    return min(wanted, max(there // 2, 1))
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int | None, max_length: int, seed: int) -> None:
     """Refuses numbers that cannot be."""
     if seed < 0:
         raise InputError(f"the seed of the data must be 0 or more, got {seed}")
-    if reward_examples < 1:
-        raise InputError(f"the reward split needs at least 1 example, got {reward_examples}")
+    if reward_examples is not None and reward_examples < 0:
+        raise InputError(f"the reward split needs at least 1 example, or 0 for none, got {reward_examples}")
     check_max_length(tokenizer, max_length)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from ackd.errors import InputError
 from ackd.split import Split
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
@@ -57,3 +58,15 @@ class Task:
 
         predicted = outputs[:, 0] if self.spec.regression else outputs.argmax(1)
         return {name: METRICS[name](predicted, labels) for name in self.spec.metrics}
+
+
+def check_rewards(task: Task) -> None:
+    """Refuses a task without a reward split.
+
+    Raises:
+        InputError: if nothing was set aside for it.
+    """
+    if not len(task.reward):
+        raise InputError(
+            f"rewards need a part of {task.spec.name}, and --reward-examples 0 sets none aside: give at least 1"
+        )

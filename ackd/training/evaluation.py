@@ -111,11 +111,11 @@ class Evaluator:
     def probe(self) -> Facts | None:
         """Computes the facts about the setting, with the student that seed 0 initialises.
 
-        None without a teacher, for a language model, for a student that shows no states, and in all processes but the
-        first.
+        None without a teacher or a reward split, for a language model, for a student that shows no states, and in all
+        processes but the first.
         """
         task = self.task
-        if self.reference is None or task.spec.language:
+        if self.reference is None or task.spec.language or not len(task.reward):
             return None
         with self.costs.timing("probe"):
             with RngStreams(0, self.device).initialising():

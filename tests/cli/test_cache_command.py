@@ -83,7 +83,9 @@ def test_it_tells_its_plan_and_fills(
             sum(path.stat().st_size for path in entry.glob(f"{name}-*.rows")), rel=0.05
         )
     assert size == sum(len(content) for name, content in rows_of(tmp_path / "cache").items() if name.endswith("rows"))
-    asked = re.match(r"polarity: 160 examples, 160 of them asked now in \d+\.\d s, ([0-9.]+ \w+) written\n", said.out)
+    asked = re.search(
+        r"^polarity: 160 examples, 160 of them asked now in \d+\.\d s, ([0-9.]+ \w+) written\n", said.out, re.MULTILINE
+    )
     assert asked is not None
     assert parse_size(asked[1]) == pytest.approx(size, rel=0.05)
     assert f"cache:   {entry}" in said.out

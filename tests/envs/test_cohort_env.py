@@ -161,8 +161,9 @@ def test_agents_of_stable_baselines_train_and_evaluate_on_it() -> None:
 def test_what_is_recorded(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, ("logits", "hidden", "attention"))
     steps: list[int] = []
-    watch = CohortRecording(recorder, on_decision=steps.append)
+    watch = CohortRecording(recorder)
     env = make(2, watch=watch)
+    env.on_phase = lambda phases, taken: steps.append(taken)
     env.reset()
     given = np.zeros(2)
     for action in actions(2):

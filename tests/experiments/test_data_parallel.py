@@ -409,7 +409,7 @@ def test_torchrun_starts_them_again_and_they_go_on(teacher: Path, undisturbed: P
     first, *_ = (folder / ".lock").read_text().split()
     os.kill(int(first), signal.SIGKILL)
     assert ends([launcher]) == [0], (tmp_path / "ranks" / "errors").read_text()
-    assert (tmp_path / "ranks" / "out").read_text().count("accuracy") == 1
+    assert (tmp_path / "ranks" / "out").read_text().count("polarity: accuracy") == 1
     same(folder, undisturbed)
 
 
@@ -425,7 +425,9 @@ def undisturbed(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         [sys.executable, *launcher, *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("accuracy") == 1
+    assert done.stdout.count("polarity: accuracy") == done.stdout.count("to learn from") == 1
+    assert done.stdout.count("distil ") == 1
+    assert "cpu, 2 processes" in done.stdout
     return folder
 
 

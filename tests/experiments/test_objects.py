@@ -346,7 +346,6 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda o: ackd.train_agent("cem", settings=[]), "no setting to learn on"),
     (lambda o: ackd.train_agent("cem", settings=[{**o, **HOW}], workers=2), "workers take settings by their names"),
     (lambda o: ackd.evaluate(["all"], settings=[{**o, **HOW}], workers=2), "workers take settings and policies"),
-    (lambda o: ackd.evaluate(["all"], settings=[{**o, **HOW}], workers=2, device="auto"), "give --device cuda, or cpu"),
     (lambda o: ackd.train_agent("cme", settings=[{**o, **HOW}]), "unknown"),
 ]
 

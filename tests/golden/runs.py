@@ -35,6 +35,7 @@ PACKAGES = ("torch", "transformers", "stable-baselines3", "numpy")
 # what a run says of this execution, this installation or this machine
 FLEETING = {"seconds", "versions", "version", "python", "platform", "threads", "started", "pid", "sha256", "time"}
 DIGESTED = {".safetensors", ".csv", ".json", ".jsonl", ".bin"}
+LEFT_OUT = {"config.json", "comparison.json"}  # what was typed, and what an answer takes on this machine
 TEACHER, OTHER = "teacher", "other"  # folders of what all runs are given
 SMALL = "--student-layers 2 --max-examples 100 --reward-examples 64 --batch-size 8 --lr 1e-3"
 SHORT = f"--task polarity --teacher {{teacher}} {SMALL} --steps 6 --decision-interval 1"
@@ -118,7 +119,7 @@ def digests(folder: Path, indices: Mapping[str, str] | None = None) -> dict[str,
     """Of each file of a run, the first 16 digits of the SHA-256 of what does not differ between executions."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix not in DIGESTED or "checkpoint" in path.parts or path.name == "config.json":
+        if path.suffix not in DIGESTED or "checkpoint" in path.parts or path.name in LEFT_OUT:
             continue
         data = path.read_bytes()
         if path.suffix == ".json":

@@ -24,13 +24,15 @@ def test_the_table_has_all_of_them_and_waits_for_no_torch() -> None:
     lines = run.stdout.splitlines()
     assert lines[-1] == "False"
     for one in (*PUBLISHED.values(), *COMMANDS.values()):
-        assert any(line.startswith(f"{one.name} ") and f"{one.year}  {one.does}" in line for line in lines)
+        assert any(
+            line.startswith(f"{one.name} ") and f"{one.year}  {one.called}: {one.does}" in line for line in lines
+        )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_method_that_is_a_command_is_told_of(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", name]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"{name}\n")
+    assert shown.startswith(f"{name}: {COMMANDS[name].called}\n")
     assert f"those of ackd {name}" in shown
     assert COMMANDS[name].link in shown

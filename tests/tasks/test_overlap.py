@@ -107,7 +107,7 @@ def test_nothing_of_the_reward_split_is_in_train(
 
 def test_nothing_can_be_held_out_where_all_rows_say_the_same(write: Write) -> None:
     with pytest.raises(InputError, match=r"1 of 10 .* share text with each other; measure rewards on a part of dev"):
-        loaded([("z", 0), ("z", 1)] * 4, write)
+        loaded([("z", 0), ("z", 1)] * 4, write, reward_examples=5)
 
 
 @pytest.mark.parametrize("name", ["polarity", "tally"])

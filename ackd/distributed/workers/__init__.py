@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -10,7 +11,20 @@ from ackd.distributed.workers.protocol import Channel, Make, WorkerFailed, Worke
 from ackd.distributed.workers.workers import Workers
 from ackd.errors import InputError, unknown
 
-__all__ = ["BACKENDS", "Channel", "Make", "WorkerFailed", "WorkerLost", "Workers", "check", "device_of", "start"]
+__all__ = [
+    "BACKENDS",
+    "Channel",
+    "Make",
+    "WorkerFailed",
+    "WorkerLost",
+    "Workers",
+    "automatic",
+    "check",
+    "device_of",
+    "start",
+]
+
+logger = logging.getLogger("ackd")
 
 BACKENDS = ("dummy", "subproc", "torchrun", "ray")
 
@@ -98,6 +112,26 @@ def check(
             raise InputError(
                 f"torchrun started {world_size()} processes, and {count} workers are wanted: leave --workers away"
             )
+
+
+def automatic(backend: str, count: int, *, address: str | None = None, share_gpu: bool = False) -> str:
+    """What the device `auto` is of so many workers: cuda where each has a GPU, of its own or shared, and cpu elsewhere.
+
+    Where GPUs are left unused a line says why; of a Ray cluster nobody here knows what it has.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if backend == "ray" and (address or os.environ.get("RAY_ADDRESS")):
+        logger.warning("--device auto is cpu on a Ray cluster: give --device cuda if each worker is to have a GPU")
+        return "cpu"
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", count)) if backend == "torchrun" else count
+    if there >= wanted or (share_gpu and there):
+        return "cuda"
+    if there:
+        logger.warning(
+            "--device auto is cpu: %d workers want a GPU each, and there %s %d; --share-gpu lets them share",
+            wanted, "is" if there == 1 else "are", there,
+        )  # fmt: skip
+    return "cpu"
 
 
 def device_of(backend: str, worker: int, device: str) -> str:
