@@ -19,7 +19,7 @@ from ackd.building.students import students
 from ackd.config import DataConfig, ModelConfig, RecipeConfig, checked, part
 from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
-from ackd.experiments.objects import by_name, placed
+from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import progress
 from ackd.experiments.results import rewarded
 from ackd.experiments.student_card import Origin, write_student
@@ -233,9 +233,7 @@ def federate(
         FloatingPointError: if a training diverges.
     """
     given = {"task": task, "data": data, "tokenizer": tokenizer, **options}
-    plain, objects = by_name(given, "teacher", "student", "data", "dev_data")
+    plain, objects = by_name(given, "teacher", "student", "data", "dev_data", "compute_metrics")
     with placed(output) as folder:
-        training = FederatedTraining(
-            checked(FederateConfig, {**plain, "output": folder}, others=("tokenizer",)), **objects
-        )
+        training = FederatedTraining(checked(FederateConfig, {**plain, "output": folder}, others=ALWAYS), **objects)
         return left(training.folder) if training.finished else training.run()

@@ -12,7 +12,7 @@ from typing import Any
 from ackd.building.sources import StudentSource
 from ackd.building.students import students as students_of
 from ackd.config import DataConfig, RecipeConfig, checked, part
-from ackd.experiments.objects import by_name, placed
+from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import move, progress
 from ackd.experiments.results import summary
 from ackd.experiments.student_card import Origin, write_student
@@ -155,7 +155,7 @@ def mutual(
         FloatingPointError: if a training diverges.
     """
     given = {"task": task, "students": list(students), "data": data, "tokenizer": tokenizer, **options}
-    plain, objects = by_name(given, "students", "data", "dev_data")
+    plain, objects = by_name(given, "students", "data", "dev_data", "compute_metrics")
     with placed(output) as folder:
-        training = MutualTraining(checked(MutualConfig, {**plain, "output": folder}, others=("tokenizer",)), **objects)
+        training = MutualTraining(checked(MutualConfig, {**plain, "output": folder}, others=ALWAYS), **objects)
         return left(training.folder) if training.finished else training.run()
