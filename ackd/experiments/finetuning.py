@@ -71,6 +71,7 @@ class Finetuning:
         write = partial(tasks.save_classifier, model=model, task=training.task)
         trained = Trained(summary(training.task, standings, **how), training.costs, model, write)
         leave(self.folder, trained, MODEL)
+        tasks.note_seen(model, training.task.seen)
         return trained
 
 

@@ -112,6 +112,5 @@ def check_selection(name: str, selection: object, knowledge: Sequence[str]) -> N
         )
     for term, weight in {LABELS: selection.labels, **selection.weights}.items():
         if weight and not LEAST <= weight <= MOST:
-            raise InputError(
-                f"the policy {name} gives {term} the weight {weight:g}: give 0, or a number from {LEAST:.3g} to {MOST:g}"
-            )
+            reach = f"{LEAST:.3g} to {MOST:g}"
+            raise InputError(f"the policy {name} gives {term} the weight {weight:g}: give 0, or a number from {reach}")
