@@ -26,8 +26,8 @@ from ackd.types import Teacher
 from ackd.weighting.weighting import Weighting, together
 
 OWN = "data"  # what data of one's own is called, if nobody names it
-NAMES = ("task", "teacher", "student", "tokenizer", "data", "dev_data", "knowledge", "options", "scale_steps")
-NAMES += ("compute_metrics",)  # of what `prepare` takes besides settings
+# of what `prepare` takes besides settings
+NAMES = "task teacher student tokenizer data dev_data knowledge options scale_steps compute_metrics".split()
 
 
 def prepare(

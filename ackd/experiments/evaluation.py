@@ -264,7 +264,7 @@ class Evaluation:
 def evaluate(
     policies: Sequence[object] | Mapping[str, object],
     *,
-    settings: str | Path | Sequence[Mapping[str, Any] | Instance],
+    settings: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any] | Instance],
     seeds: int = 3,
     output: str | Path | None = None,
     **options: Any,
@@ -275,8 +275,8 @@ def evaluate(
         policies: names, folders of saved policies, a `Selection`, a function from the `Episode` so far to one, trained
             agents, agents of stable-baselines3, or what has their `predict`; or such by the names that they get in the
             table.
-        settings: a set of instances or a JSON file of them; or settings, each as `ackd.prepare` takes it. Its row is
-            called `name` if that is given, and else after its task.
+        settings: a set of instances or a JSON file of them; or one setting or several, as `ackd.prepare` takes it. A
+            row is called `name` if that is given, and else after its task.
         seeds: students for each setting and policy.
         output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
         **options: the other fields of `EvaluationConfig`; and what is an object, such as `knowledge` of one's own, for
@@ -320,7 +320,9 @@ def _policies(given: Sequence[object] | Mapping[str, object]) -> tuple[list[str]
 
 
 def _rows(
-    settings: Sequence[Mapping[str, Any] | Instance], config: EvaluationConfig, common: Mapping[str, Any]
+    settings: Mapping[str, Any] | Instance | Sequence[Mapping[str, Any] | Instance],
+    config: EvaluationConfig,
+    common: Mapping[str, Any],
 ) -> dict[str, Row]:
     """The settings by the names of their rows, with what is common to all."""
     if isinstance(settings, (Mapping, Instance)):

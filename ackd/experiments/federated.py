@@ -159,7 +159,7 @@ class FederatedTraining:
         origin = Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how})
         write = partial(write_student, settings=self.folder.settings, origin=origin)
         result = {**result, **rewarded(federation.task), "saved": best, "seconds": seconds}
-        return Trained(result, total, model, write, _table(result))
+        return Trained(result, total, model, write, _table(result), federation.task.tokenizer)
 
 
 def _check(config: FederateConfig) -> None:

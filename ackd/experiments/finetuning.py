@@ -69,7 +69,8 @@ class Finetuning:
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model
         write = partial(tasks.save_classifier, model=model, task=training.task)
-        trained = Trained(summary(training.task, standings, **how), training.costs, model, write)
+        result, its = summary(training.task, standings, **how), training.task.tokenizer
+        trained = Trained(result, training.costs, model, write, tokenizer=its)
         leave(self.folder, trained, MODEL)
         tasks.note_seen(model, training.task.seen)
         return trained

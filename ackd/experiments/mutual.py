@@ -65,7 +65,7 @@ class MutualTraining:
         made = f"deep mutual learning of {count} students, of which this is number {best}"
         origin = Origin(task, model, result, learning.costs, {"made by": made}, peers=self.config.students)
         write = partial(write_student, settings=self.folder.settings, origin=origin)
-        trained = Trained(result, learning.costs, model, write)
+        trained = Trained(result, learning.costs, model, write, tokenizer=task.tokenizer)
         leave(self.folder, trained)
         replay_log.finish()
         return trained

@@ -12,7 +12,7 @@ from typing import Any
 
 from ackd import models
 from ackd.costs import CostTracker
-from ackd.models import Model
+from ackd.models import Model, Tokenizer
 from ackd.runs.folder import RESULT, RunFolder
 
 LEDGER = "ledger.json"
@@ -28,6 +28,7 @@ class Trained:
         model: what was trained.
         write: writes it into a folder, with all that belongs to it.
         table: what was compared on the way, in Markdown, if anything.
+        tokenizer: whose tokens the model reads.
     """
 
     result: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Trained:
     model: Model = field(repr=False)
     write: Callable[[Path], object] = field(repr=False)
     table: str = field(default="", repr=False)
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
 
     @property
     def score(self) -> float:
@@ -66,4 +68,5 @@ def left(folder: RunFolder, name: str = "student") -> Trained:
     model = models.load_model(place, language=result["task"] == "language")
     table = folder.path / "table.md"
     text = table.read_text(encoding="utf-8").rstrip("\n") if table.is_file() else ""
-    return Trained(result, CostTracker(**costs), model, partial(shutil.copytree, place, dirs_exist_ok=True), text)
+    write = partial(shutil.copytree, place, dirs_exist_ok=True)
+    return Trained(result, CostTracker(**costs), model, write, text, models.load_tokenizer(place))

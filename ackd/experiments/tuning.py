@@ -124,7 +124,8 @@ class Tuning:
         origin = Origin(taught.task, model, result, found.costs, told, model_of(taught))
         write = partial(save_student, settings=self.folder.settings, distillation=taught, origin=origin)
         seconds = round(found.seconds + time.perf_counter() - started, 3)
-        trained = Trained({**result, "seconds": seconds}, found.costs, model, write, self.table(found))
+        result, its = {**result, "seconds": seconds}, taught.task.tokenizer
+        trained = Trained(result, found.costs, model, write, self.table(found), its)
         leave(self.folder, trained)
         shutil.rmtree(self.folder.path / "students", ignore_errors=True)
         return trained

@@ -26,8 +26,8 @@ import ackd
 PAGE = Path(__file__).parents[2] / "docs" / "own.md"
 FILE = re.compile(r"# (\w+)\.py\n")
 NOUNS, WORDS = "film room soup street".split(), {0: "bad dull poor wet".split(), 1: "good fine kind dry".split()}
-FEWER = (("steps=40", "steps=8"), ('"steps": 40', '"steps": 8'), ("decision_interval=10", "decision_interval=2"))
-FEWER += (('decision_interval": 10', 'decision_interval": 2'), ("episodes=8, students=4", "episodes=4, students=2"))
+FEWER = {"steps=40": "steps=8", '"steps": 40': '"steps": 8', "decision_interval=10": "decision_interval=2"}
+FEWER |= {'decision_interval": 10': 'decision_interval": 2', "episodes=8, students=4": "episodes=4, students=2"}
 HOW: dict[str, Any] = {"student_layers": 1, "steps": 4, "decision_interval": 1, "batch_size": 8, "lr": 1e-3}
 
 
@@ -102,7 +102,7 @@ def test_what_the_page_says_runs_as_it_is_written(
     place(heading)
     known: dict[str, Any] = {"model": models["teacher"], "tokenizer": models["tokenizer"], "data": data}
     for block in (blocks("")[0], *blocks(heading)[1:]):
-        for long, short in FEWER:
+        for long, short in FEWER.items():
             block = block.replace(long, short)
         exec(compile(block, heading, "exec"), known)
     assert capsys.readouterr().out
@@ -121,7 +121,7 @@ def test_the_knowledge_type_is_what_is_minimised(place: Place, models: dict[str,
     ours, theirs = (one[:, 0] - one[:, 1] for one in answers)
     expected = float(((ours - theirs) ** 2).mean())
     # all of the training data in each batch, and nothing of it set aside: the first loss is that of the first weights
-    how = {"steps": 30, "batch_size": 96, "decision_interval": 1, "lr": 1e-3, "reward_from": "dev:0.5"}
+    how: dict[str, Any] = {"steps": 30, "batch_size": 96, "decision_interval": 1, "lr": 1e-3, "reward_from": "dev:0.5"}
     trainer = ackd.DistillationTrainer(
         **models, student=student, train_dataset=data, knowledge=["hidden", own],
         policy=ackd.Selection({"margin": 1.0}, labels=0.0), args=ackd.DistillationConfig(**how),
@@ -164,7 +164,7 @@ def test_the_rule_trains_the_student_that_its_selections_do(
     )
     result = trainer.train()
     rows = result.decisions
-    logit_losses = [row.get("loss/logits") for row in rows]
+    logit_losses = [row.get("loss/logits", 1.0) for row in rows]
     weights = [(row["select/labels"], row["select/hidden"], row.get("select/logits", 0.0)) for row in rows]
     assert weights[:3] == [(0.25, 1.0, 0.0), (0.25, 1.0, 0.0), (0.25, 1.0, 2.0)]  # no loss of logits is known yet
     assert weights[3] == (0.25, 1.0, 0.5 if logit_losses[2] < 0.1 else 2.0)
