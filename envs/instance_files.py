@@ -116,7 +116,7 @@ def _told(value: Any) -> Any:
         return [_told(one) for one in value]
     if value is None or isinstance(value, (str, int, float, dict)):
         return value
-    return str(getattr(value, "name", type(value).__name__))
+    return str(getattr(value, "name", "") or getattr(value, "__name__", type(value).__name__))
 
 
 def over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,9 @@ def test_the_knowledge_type_is_what_is_minimised(place: Place, models: dict[str,
         **models, student=student, train_dataset=data, knowledge=["hidden", own],
         policy=ackd.Selection({"margin": 1.0}, labels=0.0), args=ackd.DistillationConfig(**how),
     )  # fmt: skip
-    losses = [row["loss/margin"] for row in trainer.train().decisions]
+    rows = trainer.train().decisions
+    assert {(row["select/margin"], row["select/labels"]) for row in rows} == {(1.0, 0.0)}
+    losses = [row["loss/margin"] for row in rows]
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[-1] < losses[0] / 10
     mine = logits(trainer.student, models["tokenizer"], texts)
