@@ -102,6 +102,11 @@ class OutputRequest:
     keys: frozenset[int] = frozenset()
     values: frozenset[int] = frozenset()
 
+    def __post_init__(self) -> None:
+        for kind in LAYERED:  # a set or a list of layers will do
+            if not isinstance(layers := getattr(self, kind), frozenset):
+                object.__setattr__(self, kind, frozenset(layers))
+
     @classmethod
     def of(cls, fields: Iterable[OutputKey]) -> OutputRequest:
         """Just these fields."""

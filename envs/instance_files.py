@@ -23,7 +23,7 @@ from ackd.config import (
     wrong,
 )
 from ackd.errors import InputError, unknown
-from ackd.knowledge import DEFAULT
+from ackd.knowledge import DEFAULT, listed, name_of
 from ackd.training.recipe import Recipe, check_length
 
 SETS = Path(__file__).parent / "instance_sets"
@@ -78,7 +78,7 @@ class Instance:
     def knowledge(self) -> tuple[str, ...]:
         """The names of its knowledge types, in the order of the action's bits."""
         types, teachers = self.setting.get("knowledge") or DEFAULT, self.setting.get("teacher", "")
-        kinds = [str(getattr(one, "name", one)).partition("@") for one in types]
+        kinds = [name_of(one).partition("@") for one in listed(types)]
         if not isinstance(teachers, (list, tuple)) or len(teachers) < 2:
             return tuple(kind for kind, _, _ in kinds)
         indices = range(1, len(teachers) + 1)
@@ -116,7 +116,7 @@ def _told(value: Any) -> Any:
         return [_told(one) for one in value]
     if value is None or isinstance(value, (str, int, float, dict)):
         return value
-    return str(getattr(value, "name", type(value).__name__))
+    return str(getattr(value, "name", "") or getattr(value, "__name__", type(value).__name__))
 
 
 def over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ackd.envs.checks import check_render_mode
 from ackd.envs.distillation import DistillationEnv
 from ackd.knowledge import DEFAULT, build
 from ackd.mdp.action_spaces import Choice, Stages
-from ackd.mdp.rewards import Reward, named
+from ackd.mdp.rewards import Reward, reward_of
 from ackd.numerics.streams import fork_rng
 from ackd.stages import check_stages
 from ackd.teachers import ModelTeacher
@@ -69,7 +69,7 @@ def distill(
     check_render_mode(render_mode)
     own = {name: setting.pop(name) for name in names_of(EpisodeConfig) if name in setting}
     episode = checked(EpisodeConfig, own)
-    earned = named(reward, episode.cost_weight) if isinstance(reward, str) else reward
+    earned = reward_of(reward, episode.cost_weight)
     distillation = prepare(**setting)
     check_stages(distillation.stages, distillation.steps, episode.decision_interval)
     stages = [stage.selection for stage in distillation.stages]
@@ -149,7 +149,7 @@ def tiny(
         distillation,
         decision_interval=decision_interval,
         decisions=decisions,
-        reward=named(reward, cost_weight),
+        reward=reward_of(reward, cost_weight),
         choice=choice,
         k_max=k_max,
         levels=levels,

@@ -15,7 +15,7 @@ from ackd.envs.replay import Record
 from ackd.mdp.action_spaces import Action, Choice
 from ackd.mdp.episode import Episode, Phase
 from ackd.mdp.observations import Observation, Signals
-from ackd.mdp.rewards import Reward, RewardTerms
+from ackd.mdp.rewards import Reward, RewardTerms, earned_of
 from ackd.types import LABELS, Selection, StepMetrics
 
 ERROR_RETURN = -1.0  # the return of an episode that diverged, whatever it had earned before
@@ -83,7 +83,9 @@ class Trajectory:
         """One more phase under the decision."""
         assert self.episode is not None
         self.episode = self.episode.then(phase)
-        earned = self.reward(self.episode) if phase.finite else RewardTerms(ERROR_RETURN - math.fsum(self._rewards))
+        earned = RewardTerms(ERROR_RETURN - math.fsum(self._rewards))
+        if phase.finite:
+            earned = earned_of(self.reward(self.episode))
         self._rewards[-1] = self._rewards[-1] + earned.total if self.latest else earned.total
         self.latest.append(Step(self.episode, earned, self._info(phase, earned)))
         if self.on_phase is not None:

@@ -105,3 +105,8 @@ def test_the_mean_of_reports() -> None:
     assert not means([*rows, row(math.nan)])[0].finite
     with pytest.raises(ValueError, match="no report"):
         means([])
+
+
+def test_layers_may_be_any_that_can_be_gone_through() -> None:
+    assert OutputRequest(hidden={1, 2}, cls=[0]) == OutputRequest(hidden=frozenset({1, 2}), cls=frozenset({0}))  # type: ignore[arg-type]
+    assert hash(OutputRequest(hidden={1}) | OutputRequest(hidden={2})) == hash(OutputRequest(hidden=frozenset({1, 2})))  # type: ignore[arg-type]

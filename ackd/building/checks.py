@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import torch
 
+from ackd import knowledge as kinds
 from ackd import models, tasks
 from ackd.errors import InputError
 from ackd.models import Model
-from ackd.types import Knowledge
+from ackd.types import Batch, Knowledge, OutputRequest, Outputs
 
 logger = logging.getLogger("ackd")
 
@@ -124,7 +125,7 @@ def check_outputs(
         preset: the published method whose own types they are, if they are one's.
 
     Raises:
-        InputError: if one cannot give it.
+        InputError: if one cannot give it, or a knowledge type of the user's own makes something else of it than losses.
     """
     failing: dict[str, str] = {}
     for one in knowledge:
@@ -136,6 +137,8 @@ def check_outputs(
             reason = models.cannot_give(model, needs)
             if reason:
                 failing.setdefault(one.name, f"{reason}, which {one.name!r} needs of the {who}")
+        if teacher is not None and one.name not in failing and not type(one).__module__.startswith("ackd."):
+            _check_own(one, teacher, student)
     if not failing:
         return
     left = [one.name for one in knowledge if one.name not in failing]
@@ -143,3 +146,19 @@ def check_outputs(
     if preset is not None:
         way = f"take another preset than {preset!r}, or other models, such as bert"
     raise InputError(f"{next(iter(failing.values()))}: {way}")
+
+
+def _check_own(one: Knowledge, teacher: Model, student: Model) -> None:
+    """Tries a user's own knowledge type on three examples of four tokens."""
+    ids = torch.zeros(3, 4, dtype=torch.int64)
+    labels = ids[:, 0].float() if student.config.num_labels == 1 else ids[:, 0]
+    batch = Batch(ids[:, 0], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)
+    ours = _answer(student, batch, one.student_needs)
+    kinds.check_losses(one, ours, _answer(teacher, batch, one.teacher_needs), batch)
+
+
+def _answer(model: Model, batch: Batch, needs: OutputRequest) -> Outputs:
+    """What a model answers to it, where the knowledge types are as they are made."""
+    with torch.no_grad():
+        found = models.run(model, batch.to(model.device), needs)
+    return Outputs.of({field: value.cpu() for field, value in found.tensors.items()})

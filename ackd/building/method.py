@@ -29,7 +29,7 @@ def method_of(
     Raises:
         InputError: if the options, or the types, go with no preset, or not with this one.
     """
-    preset, layers = config.preset, config.layer_map
+    types, preset, layers = knowledge.listed(types), config.preset, config.layer_map
     if preset is None:
         if options:
             raise InputError(f"only a preset takes {' and '.join(options)}: name one with --preset")

@@ -26,6 +26,8 @@ from ackd.types import Teacher
 from ackd.weighting.weighting import Weighting, together
 
 OWN = "data"  # what data of one's own is called, if nobody names it
+# of what `prepare` takes besides settings
+NAMES = "task teacher student tokenizer data dev_data knowledge options scale_steps compute_metrics".split()
 
 
 def prepare(
@@ -39,6 +41,7 @@ def prepare(
     knowledge: Types = (),
     options: Mapping[str, Any] | Sequence[str] = (),
     scale_steps: int = 10,
+    compute_metrics: tasks.ComputeMetrics | None = None,
     **settings: Any,
 ) -> Distillation:
     """A distillation from names and plain values, each of them as on the command line, or from objects.
@@ -63,6 +66,9 @@ def prepare(
         options: of the preset, by their names, or as NAME=VALUE.
         scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are, as
             every preset does.
+        compute_metrics: metrics of your own, as transformers' `Trainer` takes them: from an `EvalPrediction` with
+            predictions [N, C], of regression [N, 1], and label_ids [N] to a dict of numbers, of which more is better;
+            the first is the score.
         **settings: the other fields of `ackd.config.SettingConfig`.
 
     Raises:
@@ -76,8 +82,7 @@ def prepare(
         raise InputError("there is nothing to learn: name a task with task=, or hand over data")
     settings = renamed(settings | ({"knowledge": knowledge} if knowledge else {}))
     knowledge = settings.pop("knowledge", ())
-    names = ("task", "teacher", "student", "tokenizer", "data", "dev_data", "knowledge", "options", "scale_steps")
-    config = checked(SettingConfig, settings, others=names)
+    config = checked(SettingConfig, settings, others=NAMES)
     check_length(config.steps, config.epochs)
     Recipe.of(part(config, RecipeConfig))  # refuses what cannot be before anything is read
     reuse_memory()
@@ -97,6 +102,7 @@ def prepare(
         check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
     seen = seen_by(sources, (student,), config.reward_from)
     its_task, answering = reading(cast, partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config)))
+    its_task = its_task.judged_by(compute_metrics)
     if config.cache is not None:
         answering = _cached(answering, method, its_task, task, config)
     return _built(cast, its_task, answering, make, method, config, scale_steps)

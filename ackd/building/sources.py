@@ -223,6 +223,8 @@ def _said(source: object) -> tasks.Seen | None:
     """What a model says that it has seen, if it does."""
     if isinstance(source, (str, Path)):
         return tasks.read_seen(source)
+    if models.is_model(source) and (noted := tasks.noted_seen(source)) is not None:
+        return noted
     folder = folder_of(source)
     unchanged = folder is not None and models.is_model(source) and models.as_saved(source, folder)
     return tasks.read_seen(folder) if folder is not None and unchanged else None

@@ -41,6 +41,7 @@ def students(
     tokenizer: Tokenizer | None = None,
     data: Data | None = None,
     dev_data: Data | None = None,
+    compute_metrics: tasks.ComputeMetrics | None = None,
     **settings: Any,
 ) -> tuple[tasks.Task, list[StudentFactory]]:
     """A task, and what makes students for it; all of them share its tokenizer.
@@ -52,6 +53,7 @@ def students(
         tokenizer: of models that are handed over.
         data: as the rest.
         dev_data: as the rest.
+        compute_metrics: as the rest.
         **settings: fields of `DataConfig` and `ModelConfig`.
 
     Raises:
@@ -79,4 +81,5 @@ def students(
         for one in students or (None,)
     ]
     seen = seen_by(teachers, students, config.reward_from)
-    return task_of(task, its, data=data, dev_data=dev_data, seen=seen, **cut(config)), factories
+    its_task = task_of(task, its, data=data, dev_data=dev_data, seen=seen, **cut(config))
+    return its_task.judged_by(compute_metrics), factories

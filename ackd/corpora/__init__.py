@@ -10,13 +10,14 @@ from ackd.corpora.corpus import Corpus, find_corpus, open_corpus, tokenised, wri
 from ackd.corpora.refine import differences, kept
 from ackd.corpora.scores import BLOCK, Scores, open_scores, read_values, score, shard
 from ackd.corpora.task import LANGUAGE, language_task, part
-from ackd.corpora.text import documents
+from ackd.corpora.text import Document, documents
 from ackd.corpora.writing import Writing, write
 
 __all__ = [
     "BLOCK",
     "LANGUAGE",
     "Corpus",
+    "Document",
     "Scores",
     "Writing",
     "cut",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.corpora.chunks import Tokens, cut, encode
-from ackd.corpora.text import documents
+from ackd.corpora.text import Document, documents
 from ackd.errors import InputError, reason
 from ackd.files.writing import write_whole
 from ackd.models import (
@@ -125,8 +125,8 @@ def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_len
     return Corpus(folder, header, tokens, offsets)
 
 
-def tokenised(folder: Path, texts: str | Path, tokenizer: Tokenizer, max_length: int) -> Corpus:
-    """A text file as a corpus in `folder`.
+def tokenised(folder: Path, texts: str | Path | Iterable[Document], tokenizer: Tokenizer, max_length: int) -> Corpus:
+    """A text file, or some texts, as a corpus in `folder`.
 
     Raises:
         InputError: if the file cannot be read or has no text, or the length is below 2.
@@ -134,7 +134,7 @@ def tokenised(folder: Path, texts: str | Path, tokenizer: Tokenizer, max_length:
     if max_length < 2:
         raise InputError(f"the maximum length is {max_length}: a chunk has 2 tokens or more")
     end = end_token(tokenizer)
-    encoded = encode(documents(texts), tokenizer)
+    encoded = encode(documents(texts) if isinstance(texts, (str, Path)) else texts, tokenizer)
     chunks = cut(encoded, sentence_ends(tokenizer), max_length, first_tokens(tokenizer))
     told = (chunk for chunk in chunks if (chunk[:-1] != end).any())  # in others nothing would be predicted
     return write_corpus(folder, told, tokenizer, max_length)

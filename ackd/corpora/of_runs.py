@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from ackd import models
 from ackd.corpora.corpus import Corpus, find_corpus, open_corpus, tokenised
+from ackd.corpora.text import Document
 from ackd.errors import InputError
 from ackd.models import Tokenizer
 from ackd.runs.folder import RESULT, RunFolder
@@ -18,15 +19,21 @@ from ackd.runs.folder import RESULT, RunFolder
 
 @contextmanager
 def ready(
-    folder: RunFolder, source: str, tokenizer: Tokenizer, max_length: int, model: str, name: str = "corpus"
+    folder: RunFolder,
+    source: str,
+    tokenizer: Tokenizer,
+    max_length: int,
+    model: str,
+    name: str = "corpus",
+    texts: Iterable[Document] | None = None,
 ) -> Iterator[Corpus]:
-    """The corpus that is named, or a text file made one: beside the run's folder, which is not begun yet.
+    """The corpus that is named, or a text file made one, or `texts`: beside the run's folder, which is not begun yet.
 
     Raises:
         InputError: if it cannot be used, or is of another tokenizer than `model`'s.
     """
     own = find_corpus(folder.path / name) if folder.resumed else None
-    if own is not None or not Path(source).is_file():
+    if own is not None or (texts is None and not Path(source).is_file()):
         corpus = open_corpus(own or source)
         if corpus.header.tokenizer != models.tokenizer_fingerprint(tokenizer):
             raise InputError(
@@ -37,7 +44,7 @@ def ready(
         return
     beside = next(parent for parent in folder.path.absolute().parents if parent.exists())
     with TemporaryDirectory(prefix=f".{folder.path.name}.", dir=beside, ignore_cleanup_errors=True) as place:
-        yield tokenised(Path(place) / name, source, tokenizer, max_length)
+        yield tokenised(Path(place) / name, source if texts is None else texts, tokenizer, max_length)
 
 
 def kept_in(folder: RunFolder, corpus: Corpus) -> Corpus:

@@ -28,7 +28,7 @@ from ackd.errors import InputError
 from ackd.experiments.beginning import Beginning
 from ackd.experiments.episodes import run_episode
 from ackd.experiments.hosting import Students, environment, run_token, vectorised
-from ackd.experiments.objects import placed
+from ackd.experiments.objects import placed, shared
 from ackd.experiments.options import AgentConfig
 from ackd.experiments.progress import Bar, progress, say
 from ackd.experiments.results import finish, said
@@ -246,7 +246,8 @@ def train_agent(
         settings: a set of instances or a JSON file of them; or settings, each as `ackd.prepare` takes it.
         episodes: students that it learns from.
         output: folder for the run, with its curves and the policy; nothing is kept if None.
-        **options: the other fields of `AgentConfig`, such as `students` to train side by side.
+        **options: the other fields of `AgentConfig`, such as `students` to train side by side; and what is an object,
+            such as a `reward`, for every setting that has none of its own.
 
     Returns:
         The policy, which `evaluate` and `DistillationTrainer` take, and `save` writes.
@@ -258,10 +259,11 @@ def train_agent(
         train_agent("cem", settings=[{"task": "polarity", "teacher": "runs/teacher"}], episodes=64, students=16)
     """
     instances: tuple[Instance, ...] = ()
+    common = shared(options, settings)
     if isinstance(settings, (str, Path)):
         options["instances"] = str(settings)
     else:
-        instances = _instances([settings] if isinstance(settings, (Mapping, Instance)) else settings)
+        instances = _instances([settings] if isinstance(settings, (Mapping, Instance)) else settings, common)
     with placed(output) as folder:
         chosen = {"agent": agent, "episodes": episodes, "output": folder, **options}
         config = checked(AgentConfig, chosen, others=("settings",))
@@ -271,14 +273,14 @@ def train_agent(
         return store.load(training.folder.path / "policy" if training.finished else training.run())
 
 
-def _instances(settings: Sequence[Mapping[str, Any] | Instance]) -> tuple[Instance, ...]:
-    """Settings as instances, each with as many seeds as anybody needs."""
+def _instances(settings: Sequence[Mapping[str, Any] | Instance], common: Mapping[str, Any]) -> tuple[Instance, ...]:
+    """Settings as instances, each with as many seeds as anybody needs, and with what is common to all."""
     found = []
     for one in settings:
         if isinstance(one, Instance):
-            found.append(one)
+            found.append(replace(one, setting={**common, **one.setting}))
             continue
-        own = renamed(one)
+        own = {**common, **renamed(one)}
         name = str(own.pop("name", own.get("task", "data")))
         found.append(Instance(name, "train", own, (0, 2**30)))
     if not found:

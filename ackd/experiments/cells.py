@@ -144,7 +144,7 @@ class Cells:
     def arm(self, given: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
         """What a policy or `NAME=POLICY` stands for; for a search without its finding, nothing that could be run."""
         if given in self.policies:
-            return of_object(given, self.policies[given])
+            return of_object(given, self.policies[given], knowledge)
         name, policy = called(given)
         if policy.startswith(PRESET):
             one = published(policy)

@@ -28,6 +28,7 @@ from ackd.experiments.progress import progress, say
 from ackd.experiments.results import check_converged, episode_result, origin_of, save_student
 from ackd.mdp.rewards import Reward
 from ackd.models import Model, Tokenizer
+from ackd.tasks import ComputeMetrics
 from ackd.tasks.data_sets import Data, is_named
 from ackd.training.replay_log import ReplayLog
 
@@ -60,7 +61,7 @@ def arm_of(env: DistillationEnv, policy: object, *, preset: str | None, open_end
         return Arm(preset, lambda env, seed: Staged(env.distillation.stages))
     if policy is None or isinstance(policy, (str, Path)):
         return arm(str(policy or "all") + REFINE * refine, env.knowledge)
-    return of_object(name_of(policy), policy)
+    return of_object(name_of(policy), policy, env.knowledge)
 
 
 def acting(env: DistillationEnv, chosen: Arm, seed: int) -> tuple[DistillationEnv, Policy]:
@@ -157,10 +158,11 @@ class DistillationTrainer:
         eval_dataset: what to report on; if None, the split that `train_dataset` has for it, or else a part of it.
         task: a GLUE task or a generated one, where no data is given; or what to call the data.
         policy: what decides: `all`, another rule, types joined by +, the name or the folder of a saved policy, a
-            `Selection`, what `train_agent` returns, or an agent of stable-baselines3; if None, what the preset says, or
-            else `all`.
+            `Selection`, a function from the `Episode` so far to one, what `train_agent` returns, or an agent of
+            stable-baselines3; if None, what the preset says, or else `all`.
         knowledge: what can be selected, by names or as `Knowledge`; if empty, what `args` says.
-        reward: what a decision earns, if not what `args` says.
+        reward: what a decision earns, if not what `args` says; for a policy that learns in the run.
+        compute_metrics: as `ackd.prepare` takes it.
         args: everything else.
         seed: of the student's initialisation, data order and dropout.
         quiet: say nothing of what is about to happen, how far it is, and what came of it; no answer is timed.
@@ -188,6 +190,7 @@ class DistillationTrainer:
         policy: object = None,
         knowledge: Types = (),
         reward: str | Reward | None = None,
+        compute_metrics: ComputeMetrics | None = None,
         args: DistillationConfig | None = None,
         seed: int = 0,
         quiet: bool = False,
@@ -197,6 +200,7 @@ class DistillationTrainer:
         self.args, self.seed, self.quiet = args or DistillationConfig(), seed, quiet
         self._sources, self._start, self._data = several(teacher), student, train_dataset
         own = {"student": student, "data": train_dataset, "dev_data": eval_dataset, "reward": reward}
+        own["compute_metrics"] = compute_metrics
         settings = asdict(self.args) | {name: value for name, value in own.items() if value is not None}
         settings["knowledge"] = knowledge or self.args.knowledge
         self._made = distill(task=task, teacher=teacher, tokenizer=tokenizer, reward_every=None, **settings)

@@ -20,7 +20,7 @@ from ackd.envs.recorder import Recorder
 from ackd.errors import InputError
 from ackd.experiments.beginning import Beginning
 from ackd.experiments.cells import Cell, Cells, Filled, Found, Row, Search
-from ackd.experiments.objects import placed
+from ackd.experiments.objects import placed, shared
 from ackd.experiments.options import EvaluationConfig
 from ackd.experiments.policies import SEARCHED, called, name_of
 from ackd.experiments.progress import Bar, progress, say
@@ -274,7 +274,7 @@ class Evaluation:
 def evaluate(
     policies: Sequence[object] | Mapping[str, object],
     *,
-    settings: str | Path | Sequence[Mapping[str, Any] | Instance],
+    settings: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any] | Instance],
     seeds: int = 3,
     output: str | Path | None = None,
     **options: Any,
@@ -282,13 +282,15 @@ def evaluate(
     """Distils a student for each setting, policy and seed; all policies get the same students.
 
     Args:
-        policies: names, folders of saved policies, a `Selection`, trained agents, agents of stable-baselines3, or what
-            has their `predict`; or such by the names that they get in the table.
-        settings: a set of instances or a JSON file of them; or settings, each as `ackd.prepare` takes it. Its row is
-            called `name` if that is given, and else after its task.
+        policies: names, folders of saved policies, a `Selection`, a function from the `Episode` so far to one, trained
+            agents, agents of stable-baselines3, or what has their `predict`; or such by the names that they get in the
+            table.
+        settings: a set of instances or a JSON file of them; or one setting or several, as `ackd.prepare` takes it. A
+            row is called `name` if that is given, and else after its task.
         seeds: students for each setting and policy.
         output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
-        **options: the other fields of `EvaluationConfig`.
+        **options: the other fields of `EvaluationConfig`; and what is an object, such as `knowledge` of one's own, for
+            every setting that has none of its own.
 
     Raises:
         InputError: if any of it cannot work, in one sentence.
@@ -297,6 +299,7 @@ def evaluate(
         evaluate(["labels", "all", agent], settings=[{"task": "polarity", "teacher": "runs/teacher"}]).to_pandas()
     """
     named, objects = _policies(policies)
+    common = shared(options, settings)
     if not isinstance(settings, (str, Path)):
         options["tasks"] = ()
     else:
@@ -304,7 +307,7 @@ def evaluate(
     with placed(output) as folder:
         chosen = {"policies": named, "seeds": seeds, "output": folder, **options}
         config = checked(EvaluationConfig, chosen, others=("settings",))
-        rows = None if isinstance(settings, (str, Path)) else _rows(settings, config)
+        rows = None if isinstance(settings, (str, Path)) else _rows(settings, config, common)
         table = Evaluation(config, rows=rows, policies=objects).run()
         return table if output is not None else replace(table, folder=None)
 
@@ -326,8 +329,12 @@ def _policies(given: Sequence[object] | Mapping[str, object]) -> tuple[list[str]
     return names, objects
 
 
-def _rows(settings: Sequence[Mapping[str, Any] | Instance], config: EvaluationConfig) -> dict[str, Row]:
-    """The settings by the names of their rows."""
+def _rows(
+    settings: Mapping[str, Any] | Instance | Sequence[Mapping[str, Any] | Instance],
+    config: EvaluationConfig,
+    common: Mapping[str, Any],
+) -> dict[str, Row]:
+    """The settings by the names of their rows, with what is common to all."""
     if isinstance(settings, (Mapping, Instance)):
         settings = [settings]
     given = part(config, DataConfig, StudentConfig, EpisodeConfig)
@@ -338,7 +345,7 @@ def _rows(settings: Sequence[Mapping[str, Any] | Instance], config: EvaluationCo
         if name in rows:
             raise InputError(f"two settings are called {name}: give each a name of its own")
         first = one.seeds[0] if isinstance(one, Instance) else config.first_seed
-        rows[name] = Row(over(given, own), first)
+        rows[name] = Row(over(given, {**common, **own}), first)
     if not rows:
         raise InputError("there is no setting to evaluate on: give at least one")
     return rows

@@ -21,7 +21,7 @@ from ackd.config import DataConfig, ModelConfig, RecipeConfig, checked, part
 from ackd.costs import CostTracker
 from ackd.errors import InputError, unknown
 from ackd.experiments.beginning import Beginning, size_of
-from ackd.experiments.objects import by_name, placed
+from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import progress, say
 from ackd.experiments.results import rewarded
 from ackd.experiments.student_card import Origin, write_student
@@ -80,7 +80,7 @@ class FederatedTraining:
         seconds = round(time.perf_counter() - started, 3)
         trained = self._best(federation, ends, result, total, seconds)
         score = result["starts"][trained.result["saved"]]["dev_score"]
-        trained = leave(self.folder, trained, federation.judge, score=score, timed=not self.config.quiet)
+        trained = leave(self.folder, trained, federation.evaluation, score=score, timed=not self.config.quiet)
         shutil.rmtree(self.folder.path / "checkpoint", ignore_errors=True)
         return trained
 
@@ -107,11 +107,11 @@ class FederatedTraining:
 
     def _say(self, federation: Federation) -> None:
         """What is about to happen."""
-        config, task, eval_result = self.config, federation.task, federation.judge
+        config, task, evaluation = self.config, federation.task, federation.evaluation
         steps = config.own_steps + len(config.starts) * config.rounds * config.local_steps
         begins = Beginning.on(
             task,
-            eval_result.device,
+            evaluation.device,
             steps=config.clients * steps,
             batch=config.batch_size,
             student=size_of(federation.model),
@@ -183,7 +183,7 @@ class FederatedTraining:
         origin = Origin(federation.task, model, {**result, "dev_scores": scores}, total, {"made by": how})
         write = partial(write_student, settings=self.folder.settings, origin=origin)
         result = {**result, **rewarded(federation.task), "saved": best, "seconds": seconds}
-        return Trained(result, total, model, write, _table(result))
+        return Trained(result, total, model, write, _table(result), federation.task.tokenizer)
 
 
 def _check(config: FederateConfig) -> None:
@@ -257,9 +257,7 @@ def federate(
         FloatingPointError: if a training diverges.
     """
     given = {"task": task, "data": data, "tokenizer": tokenizer, **options}
-    plain, objects = by_name(given, "teacher", "student", "data", "dev_data")
+    plain, objects = by_name(given, "teacher", "student", "data", "dev_data", "compute_metrics")
     with placed(output) as folder:
-        training = FederatedTraining(
-            checked(FederateConfig, {**plain, "output": folder}, others=("tokenizer",)), **objects
-        )
+        training = FederatedTraining(checked(FederateConfig, {**plain, "output": folder}, others=ALWAYS), **objects)
         return left(training.folder) if training.finished else training.run()

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ackd.building.setting import prepare
+from ackd.building.sources import Source, several
 from ackd.config import DataConfig, KnowledgeConfig, ModelConfig, checked, part
 from ackd.costs import CostTracker
 from ackd.distributed.jobs import answering, run_jobs, this_worker
 from ackd.distributed.shards import own_device, own_shard, parse_shard
 from ackd.errors import InputError
+from ackd.experiments.objects import by_name
 from ackd.experiments.options import FillConfig
 from ackd.experiments.progress import progress
 from ackd.experiments.workers import OnItsDevice
+from ackd.models import Tokenizer
 from ackd.teachers import Cached
 from ackd.training.identity import check_identity, identity
 from ackd.types import OutputRequest
@@ -43,21 +46,28 @@ class Filler:
     Args:
         config: what to keep, of which teachers.
         alike: what the process has that hands out the parts.
+        objects: teachers, a tokenizer, data and knowledge types, where they are handed over.
 
     Raises:
         InputError: if the cache cannot be written, or this process has something else.
     """
 
-    def __init__(self, config: FillConfig, *, alike: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: FillConfig,
+        *,
+        alike: Mapping[str, str] | None = None,
+        objects: Mapping[str, Any] | None = None,
+    ) -> None:
+        named = {"teacher": config.teacher, **part(config, DataConfig, ModelConfig, KnowledgeConfig)}
         distillation = prepare(
             task=config.task,
-            teacher=config.teacher,
             preset=config.preset,
             cache=config.output,
             cache_budget=config.budget,
             cache_dtype=config.dtype,
             steps=1,
-            **part(config, DataConfig, ModelConfig, KnowledgeConfig),
+            **{**named, **(objects or {})},
         )
         self.identity = identity(distillation)
         check_identity(self.identity, alike or {}, this_worker())
@@ -91,8 +101,12 @@ class Filler:
         return told
 
 
-def fill(config: FillConfig) -> list[Filled]:
+def fill(config: FillConfig, **objects: Any) -> list[Filled]:
     """Fills a cache, here or in workers; stopped and begun again, it goes on.
+
+    Args:
+        config: what to keep, of which teachers.
+        **objects: as `Filler` takes them.
 
     Returns:
         What each teacher's answers took.
@@ -101,6 +115,8 @@ def fill(config: FillConfig) -> list[Filled]:
         InputError: if anything in it cannot work.
     """
     config = replace(config, device=config.check_workers(config.device))
+    if config.remote and objects:
+        raise InputError("workers take teachers and data by their names: leave workers away, or give names")
     if config.batch_size < 1:
         raise InputError(f"the batch size must be above 0, got {config.batch_size}")
     shard, device = config.shard, config.device
@@ -108,7 +124,7 @@ def fill(config: FillConfig) -> list[Filled]:
         shard, device = own_shard(), own_device(device)
     place, shards = parse_shard("1/1" if shard is None else shard)
     config = replace(config, device=device)
-    filler = Filler(config)
+    filler = Filler(config, objects=objects)
     asks = len(filler.teachers) * sum(map(len, filler.groups[place::shards]))
     with progress(asks, f"cache ({config.task})", "example") as bar:
         if not config.remote or config.backend == "dummy":
@@ -139,14 +155,22 @@ def _together(parts: Sequence[Filled]) -> Filled:
     return Filled(examples, asked, seconds, written, parts[0].folder)
 
 
-def cache(task: str, teacher: str | Path | Sequence[str | Path], output: str | Path, **options: Any) -> list[Filled]:
+def cache(
+    task: str,
+    teacher: Source | Sequence[Source],
+    output: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> list[Filled]:
     """Asks a teacher, or several, about a task's training data and keeps the answers, for later runs with `cache`.
 
     Args:
         task: a GLUE task, a generated one, or any name for data of your own.
-        teacher: a folder or hub id, or a list of them.
+        teacher: one or several, as `ackd.prepare` takes them.
         output: the cache's folder; what it holds already is kept, and what is missing is added.
-        **options: the other fields of `FillConfig`.
+        tokenizer: of models that are handed over; that of their folder if None.
+        **options: the other fields of `FillConfig`; `data`, `student` and `knowledge` as `ackd.prepare` takes them.
 
     Returns:
         For each teacher the examples, how many of them were asked now, the seconds and bytes, and the folder.
@@ -154,6 +178,6 @@ def cache(task: str, teacher: str | Path | Sequence[str | Path], output: str | P
     Raises:
         InputError: if any of it cannot work, in one sentence.
     """
-    teachers = [teacher] if isinstance(teacher, (str, Path)) else teacher
-    named = {"task": task, "teacher": teachers, "output": output}
-    return fill(checked(FillConfig, {**named, **options}))
+    given = {"task": task, "teacher": several(teacher), "output": output, "tokenizer": tokenizer, **options}
+    plain, objects = by_name(given, "teacher", "student", "data", "dev_data", "knowledge")
+    return fill(checked(FillConfig, plain, others=("tokenizer",)), **objects)

@@ -14,7 +14,7 @@ from ackd.building.sources import StudentSource, seen_by, student_of, tokenizer_
 from ackd.config import RecipeConfig, checked, cut, part
 from ackd.errors import InputError
 from ackd.experiments.beginning import Beginning
-from ackd.experiments.objects import by_name, placed
+from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import move, progress, say
 from ackd.experiments.results import summary
 from ackd.experiments.student_options import FinetuneConfig
@@ -53,6 +53,7 @@ class Finetuning:
         seen = seen_by((), (model,), config.reward_from)
         dev_data = objects.get("dev_data", config.dev_data)
         task = tasks.load(config.task, its, data=data, dev_data=dev_data, seen=seen, **cut(config))
+        task = task.judged_by(objects.get("compute_metrics"))
         steps = length(config.steps, config.epochs, examples=len(task.train), batch=config.batch_size)
         how: dict[str, Any] = {"batch_size": config.batch_size, "lr": config.lr, "recipe": recipe, "device": device}
         self.training = Distillation(task, (), make, steps=steps, **how)
@@ -70,8 +71,11 @@ class Finetuning:
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model
         write = partial(tasks.save_classifier, model=model, task=training.task)
-        trained = Trained(summary(training.task, standings, **how), training.costs, model, write)
-        return leave(self.folder, trained, training, MODEL, timed=not self.config.quiet)
+        result, its = summary(training.task, standings, **how), training.task.tokenizer
+        trained = Trained(result, training.costs, model, write, tokenizer=its)
+        trained = leave(self.folder, trained, training, MODEL, timed=not self.config.quiet)
+        tasks.note_seen(model, training.task.seen)
+        return trained
 
 
 def _start(
@@ -96,6 +100,7 @@ def finetune(
     *,
     task: str = "data",
     tokenizer: Tokenizer | None = None,
+    compute_metrics: tasks.ComputeMetrics | None = None,
     output: str | Path | None = None,
     **options: Any,
 ) -> Trained:
@@ -106,6 +111,7 @@ def finetune(
         data: as `ackd.prepare` takes it, and the task likewise.
         task: a GLUE task, a generated one, or any name for data of your own.
         tokenizer: of a model that is handed over; that of its folder if None.
+        compute_metrics: as `ackd.prepare` takes it.
         output: folder for the run, with the model in it; nothing is kept if None.
         **options: the other fields of `FinetuneConfig`, such as `epochs` and `lr`; `dev_data` may be a `Dataset`.
 
@@ -119,7 +125,8 @@ def finetune(
         teacher = finetune("bert-base-uncased", load_dataset("nyu-mll/glue", "sst2"), epochs=3)
     """
     given = {"task": task, "model": model, "data": data, "tokenizer": tokenizer, **options}
-    plain, objects = by_name(given, "model", "data", "dev_data")
+    given["compute_metrics"] = compute_metrics
+    plain, objects = by_name(given, "model", "data", "dev_data", "compute_metrics")
     with placed(output) as folder:
-        config = checked(FinetuneConfig, {**plain, "output": folder}, others=("tokenizer",))
+        config = checked(FinetuneConfig, {**plain, "output": folder}, others=ALWAYS)
         return Finetuning(config, **objects).run()

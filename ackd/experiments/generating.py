@@ -14,8 +14,11 @@ from ackd.config import checked
 from ackd.corpora import Corpus, Writing
 from ackd.corpora.of_runs import kept_in, ready
 from ackd.experiments.language_options import GenerateConfig
+from ackd.experiments.objects import by_name
 from ackd.experiments.progress import move, progress
+from ackd.experiments.texts import given_texts, language_model, language_tokenizer
 from ackd.experiments.trained import read_result
+from ackd.models import Model, Tokenizer
 from ackd.teachers import ModelTeacher
 
 SAMPLES = 20  # chunks that are written as text, to look at
@@ -26,13 +29,14 @@ class Generating:
 
     Args:
         config: who writes, from which beginnings.
+        **objects: model, tokenizer and texts, where they are handed over.
 
     Raises:
         InputError: if the run's folder cannot be used.
     """
 
-    def __init__(self, config: GenerateConfig) -> None:
-        self.config = config
+    def __init__(self, config: GenerateConfig, **objects: Any) -> None:
+        self.config, self.objects = config, objects
         self.folder = config.run_folder((config.model, config.corpus))
         self.finished = config.finished(self.folder, "generate")
 
@@ -45,11 +49,12 @@ class Generating:
         config, folder = self.config, self.folder
         how = Writing(config.prompt, config.temperature, config.no_repeat, config.batch_size, config.seed)
         device = check_device(config.device)
-        tokenizer = models.load_tokenizer(config.model)
-        model = models.load_model(config.model, device=device, language=True)
-        models.check_causal(model, config.model)
+        source = self.objects.get("model", config.model)
+        tokenizer = language_tokenizer(source, self.objects.get("tokenizer"))
+        model = language_model(source, device, config.model)
         teacher = ModelTeacher(model, precision=config.precision)
-        with ready(folder, config.corpus, tokenizer, config.max_length, config.model, "source") as corpus:
+        texts = self.objects.get("texts", {}).get("corpus")
+        with ready(folder, config.corpus, tokenizer, config.max_length, config.model, "source", texts) as corpus:
             models.check_length(teacher.model, int(corpus.lengths.max()) - 1, config.model)
             first, last = corpora.part(len(corpus), config.part)
             folder.begin("generate", asdict(config))
@@ -83,13 +88,17 @@ def _sample(folder: Path, corpus: Corpus, how: Writing) -> None:
     (folder / "samples.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
-def generate(model: str | Path, corpus: str | Path, output: str | Path, **options: Any) -> Mapping[str, Any]:
+def generate(
+    model: str | Path | Model, corpus: Any, output: str | Path, *, tokenizer: Tokenizer | None = None, **options: Any
+) -> Mapping[str, Any]:
     """Lets a causal language model go on with the beginning of each chunk of a corpus, for sequence distillation.
 
     Args:
-        model: a folder, a run that holds one, or a hub id.
-        corpus: a text file, or the folder of a corpus.
+        model: a folder, a run that holds one, or a hub id; or a transformers model, which is frozen from then on and in
+            float32.
+        corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
         output: folder for the corpus that is written, which `resume=True` goes on with.
+        tokenizer: of a model that is handed over; that of its folder if None.
         **options: the other fields of `GenerateConfig`.
 
     Returns:
@@ -98,6 +107,7 @@ def generate(model: str | Path, corpus: str | Path, output: str | Path, **option
     Raises:
         InputError: if any of it cannot work, in one sentence.
     """
-    named = {"model": model, "corpus": corpus, "output": output}
-    generating = Generating(checked(GenerateConfig, {**named, **options}))
+    named, texts = given_texts({"model": model, "corpus": corpus, "output": output, **options}, "corpus")
+    plain, objects = by_name({**named, "tokenizer": tokenizer}, "model")
+    generating = Generating(checked(GenerateConfig, plain, others=("tokenizer",)), **objects, texts=texts)
     return read_result(generating.folder) if generating.finished else generating.run()

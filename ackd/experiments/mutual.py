@@ -14,7 +14,7 @@ from ackd.building.sources import StudentSource
 from ackd.building.students import students as students_of
 from ackd.config import DataConfig, RecipeConfig, checked, part
 from ackd.experiments.beginning import Beginning, size_of
-from ackd.experiments.objects import by_name, placed
+from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import move, progress, say
 from ackd.experiments.results import summary
 from ackd.experiments.student_card import Origin, write_student
@@ -71,7 +71,7 @@ class MutualTraining:
         made = f"deep mutual learning of {count} students, of which this is number {best}"
         origin = Origin(task, model, result, learning.costs, {"made by": made}, peers=self.config.students)
         write = partial(write_student, settings=self.folder.settings, origin=origin)
-        trained = Trained(result, learning.costs, model, write)
+        trained = Trained(result, learning.costs, model, write, tokenizer=task.tokenizer)
         trained = leave(self.folder, trained, learning.peers[best - 1], timed=not quiet)
         replay_log.finish()
         return trained
@@ -162,7 +162,7 @@ def mutual(
         FloatingPointError: if a training diverges.
     """
     given = {"task": task, "students": list(students), "data": data, "tokenizer": tokenizer, **options}
-    plain, objects = by_name(given, "students", "data", "dev_data")
+    plain, objects = by_name(given, "students", "data", "dev_data", "compute_metrics")
     with placed(output) as folder:
-        training = MutualTraining(checked(MutualConfig, {**plain, "output": folder}, others=("tokenizer",)), **objects)
+        training = MutualTraining(checked(MutualConfig, {**plain, "output": folder}, others=ALWAYS), **objects)
         return left(training.folder) if training.finished else training.run()

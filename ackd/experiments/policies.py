@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from gymnasium import spaces
 
@@ -17,7 +17,7 @@ from ackd.agents.named import NAMED, named
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.refine import OnlineFinetuning
-from ackd.agents.rules import Staged, fixed
+from ackd.agents.rules import Staged
 from ackd.agents.search import Lookahead
 from ackd.agents.store import load
 from ackd.building.method import pairs
@@ -25,6 +25,7 @@ from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
 from ackd.errors import InputError
 from ackd.experiments.episodes import folder_of
+from ackd.experiments.own_policies import ByEpisode, Predicting, check_selection
 from ackd.knowledge import NAMES
 from ackd.presets import parse
 from ackd.types import LABELS, Selection
@@ -128,39 +129,39 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
 def name_of(policy: object) -> str:
     """What a policy that is handed over is called: by its card, its own name, or its kind."""
     named = policy.card if isinstance(policy, LearnedPolicy) else policy
-    return str(getattr(named, "name", "") or type(policy).__name__.lower())
+    function = getattr(policy, "__name__", "")
+    own = function if function.isidentifier() and not isinstance(policy, type) else type(policy).__name__.lower()
+    return str(getattr(named, "name", "") or own)
 
 
-def of_object(name: str, given: object) -> Arm:
-    """A policy that is handed over: a `Selection`, an agent of stable-baselines3, or whatever has its `predict`.
+def of_object(name: str, given: object, knowledge: Sequence[str]) -> Arm:
+    """A policy that is handed over: a `Selection`, a function from the `Episode` so far to one, an agent of
+    stable-baselines3, or whatever has its `predict`.
 
     Raises:
-        InputError: if it is none of them, or decides in levels, which only its environment knows.
+        InputError: if it is none of them, or decides in levels, which only its environment knows; or selects what is
+            not among the types of `knowledge`.
     """
     if isinstance(given, Selection):
-        unknown_types = "the selection {} has the knowledge types {}, and here are {}"
-
-        def make(env: DistillationEnv, seed: int) -> Policy:
-            if not set(given.weights) <= set(env.knowledge):
-                said = unknown_types.format(name, ", ".join(given.weights), ", ".join(env.knowledge))
-                raise InputError(f"{said}: name them with knowledge=")
-            return fixed([given.labels if one == LABELS else given.weights.get(one, 0.0) for one in env.choice.names])
-
-        return Arm(name, make, {"choice": "weights"})
+        check_selection(name, given, knowledge)
+        return Arm(name, lambda env, seed: ByEpisode(name, lambda episode: given, env), {"choice": "weights"})
+    if isinstance(given, LearnedPolicy):
+        card = given.card
+        settings: dict[str, Any] = {"choice": card.choice, "observe_cls": card.kind.startswith("ksm")}
+        return Arm(name, lambda env, seed: given, settings, learned=given)
     if not callable(getattr(given, "predict", None)):
+        if callable(given) and not isinstance(given, type):
+            return Arm(name, lambda env, seed: ByEpisode(name, given, env), {"choice": "weights"})
         raise InputError(
-            f"the policy {name} is a {type(given).__name__}: give a name, a folder, a Selection, an agent of "
-            "stable-baselines3, or an object with its method predict"
+            f"the policy {name} is a {type(given).__name__}: give a name, a folder, a Selection, a function from the "
+            "episode so far to one, an agent of stable-baselines3, or an object with its method predict"
         )
-    learned = given if isinstance(given, LearnedPolicy) else None
-    settings: dict[str, Any] = {"choice": learned.card.choice if learned else getattr(given, "choice", "subset")}
-    if learned is not None:
-        settings["observe_cls"] = learned.card.kind.startswith("ksm")
-    elif isinstance(space := getattr(given, "action_space", None), spaces.Space):
+    own, settings = Predicting(name, given), {"choice": getattr(given, "choice", "subset")}
+    if isinstance(space := getattr(given, "action_space", None), spaces.Space):
         settings["choice"] = _choice_of(name, space)
         seen = getattr(getattr(given, "observation_space", None), "spaces", {})
         settings["observe_cls"] = "student_cls" in seen
-    return Arm(name, lambda env, seed: cast(Policy, given), settings, learned=learned)
+    return Arm(name, lambda env, seed: own, settings)
 
 
 def _choice_of(name: str, space: spaces.Space[Any]) -> str:

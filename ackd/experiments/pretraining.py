@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -21,11 +22,12 @@ from ackd.corpora.of_runs import kept_in, ready
 from ackd.errors import InputError, reason
 from ackd.experiments.beginning import Beginning
 from ackd.experiments.language_options import PretrainConfig
-from ackd.experiments.objects import placed
+from ackd.experiments.objects import by_name, placed
 from ackd.experiments.progress import move, progress, say
+from ackd.experiments.texts import begins_as, given_texts, language_model, language_tokenizer
 from ackd.experiments.trained import Trained, leave, left
 from ackd.knowledge import Tokens
-from ackd.models import StudentFactory, Tokenizer
+from ackd.models import Config, Model, StudentFactory, Tokenizer
 from ackd.runs.folder import RunFolder
 from ackd.teachers import ModelTeacher
 from ackd.training.budget import afford
@@ -44,13 +46,14 @@ class Pretraining:
 
     Args:
         config: who learns from what, and how.
+        objects: student or config, teacher, tokenizer and texts, where they are handed over.
 
     Raises:
         InputError: if the run's folder cannot be used.
     """
 
-    def __init__(self, config: PretrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: PretrainConfig, objects: Mapping[str, Any] | None = None) -> None:
+        self.config, self.objects = config, objects or {}
         named = (config.corpus, config.config, config.student, config.teacher, config.tokenizer, config.dev_data)
         self.folder = config.run_folder(named)
         self.finished = config.finished(self.folder, "pretrain")
@@ -65,15 +68,19 @@ class Pretraining:
         config, folder = self.config, self.folder
         _check(config)
         device = check_device(config.device)
-        tokenizer, whose = _tokenizer(config, folder)
-        teacher = _teacher(config, tokenizer, device)
-        make = _student(config, tokenizer, teacher)
+        tokenizer, whose = _tokenizer(config, folder, self.objects)
+        teacher = _teacher(config, tokenizer, device, self.objects)
+        make = _student(config, tokenizer, teacher, self.objects)
+        texts = self.objects.get("texts", {})
         with ExitStack() as stack:
-            corpus = stack.enter_context(ready(folder, config.corpus, tokenizer, config.max_length, whose))
+            corpus = stack.enter_context(
+                ready(folder, config.corpus, tokenizer, config.max_length, whose, texts=texts.get("corpus"))
+            )
             dev: Corpus | None = None
             if config.dev_data is not None:
                 longest = corpus.header.max_length
-                dev = stack.enter_context(ready(folder, config.dev_data, tokenizer, longest, whose, "dev"))
+                told = texts.get("dev_data")
+                dev = stack.enter_context(ready(folder, config.dev_data, tokenizer, longest, whose, "dev", told))
             training, chosen, figures = _training(config, corpus, dev, teacher, make, device)
             folder.begin("pretrain", asdict(config))
             for one in (corpus, dev):
@@ -91,7 +98,7 @@ class Pretraining:
         folder.write_text("curve.csv", "\n".join(curve) + "\n")
         model = training.student.model
         write = partial(models.save_model, model=model, tokenizer=tokenizer)
-        trained = Trained(result, counts, model, write)
+        trained = Trained(result, counts, model, write, tokenizer=tokenizer)
         trained = leave(folder, trained, training, timed=not config.quiet)
         replay_log.finish()
         return trained
@@ -148,38 +155,48 @@ def _check(config: PretrainConfig) -> None:
         raise InputError(f"the weight of the teacher is {config.kd_weight}: give 0 to 1")
 
 
-def _tokenizer(config: PretrainConfig, folder: RunFolder) -> tuple[Tokenizer, str]:
+def _tokenizer(config: PretrainConfig, folder: RunFolder, objects: Mapping[str, Any]) -> tuple[Tokenizer, str]:
     """Whose tokens the student reads, and what to call it."""
+    if (given := objects.get("tokenizer")) is not None:
+        return given, "the tokenizer"
     named = config.tokenizer or config.teacher or config.student
     if named is not None:
-        return models.load_tokenizer(named), named
+        whose = None if config.tokenizer else objects.get("teacher" if config.teacher else "student")
+        return language_tokenizer(named if whose is None else whose), named
     if folder.resumed and corpora.find_corpus(folder.path) is not None:
         return corpora.open_corpus(folder.path).tokenizer(), config.corpus
-    if Path(config.corpus).is_file():
-        texts = (one.text for one in corpora.documents(config.corpus))
+    documents = objects.get("texts", {}).get("corpus")
+    if documents is not None or Path(config.corpus).is_file():
+        texts = (one.text for one in documents or corpora.documents(config.corpus))
         return models.train_tokenizer(texts, config.vocabulary), config.corpus
     return corpora.open_corpus(config.corpus).tokenizer(), config.corpus
 
 
-def _teacher(config: PretrainConfig, tokenizer: Tokenizer, device: torch.device) -> ModelTeacher | None:
+def _teacher(
+    config: PretrainConfig, tokenizer: Tokenizer, device: torch.device, objects: Mapping[str, Any]
+) -> ModelTeacher | None:
     if config.teacher is None:
         return None
-    if not models.same_vocabulary(models.load_tokenizer(config.teacher), tokenizer):
+    source = objects.get("teacher", config.teacher)
+    if not models.same_vocabulary(language_tokenizer(source, tokenizer), tokenizer):
         raise InputError(
             f"the teacher {config.teacher} has another vocabulary than {config.tokenizer}: its distributions over "
             "tokens cannot be learned from; refine the corpus with it instead (ackd refine-data --retokenise)"
         )
-    model = models.load_model(config.teacher, device=device, language=True)
-    models.check_causal(model, f"the teacher {config.teacher}")
-    return ModelTeacher(model, precision=config.precision)
+    return ModelTeacher(language_model(source, device, f"the teacher {config.teacher}"), precision=config.precision)
 
 
-def _student(config: PretrainConfig, tokenizer: Tokenizer, teacher: ModelTeacher | None) -> StudentFactory:
+def _student(
+    config: PretrainConfig, tokenizer: Tokenizer, teacher: ModelTeacher | None, objects: Mapping[str, Any]
+) -> StudentFactory:
     """What makes students, of which one is made to see that it can be."""
     source = config.config or config.student
     if config.config is not None:
         size = teacher.shape.vocabulary if teacher is not None else None
-        make = models.from_config(models.language_config(config.config, tokenizer, size), language=True)
+        wanted = objects.get("config", config.config)
+        make = models.from_config(models.language_config(wanted, tokenizer, size), language=True)
+    elif "student" in objects:
+        make = begins_as(objects["student"], "the student")
     else:
         assert config.student is not None
         if not models.same_vocabulary(models.load_tokenizer(config.student), tokenizer):
@@ -246,13 +263,25 @@ def _training(
     return training, chosen, {**figures, "first": first, "last": last}
 
 
-def pretrain(corpus: str | Path, *, output: str | Path | None = None, **options: Any) -> Trained:
+def pretrain(
+    corpus: Any,
+    *,
+    student: str | Path | Model | Config | None = None,
+    teacher: str | Path | Model | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    output: str | Path | None = None,
+    **options: Any,
+) -> Trained:
     """Trains a causal language model on text, with or without a teacher's next-token distributions.
 
     Args:
-        corpus: a text file, or the folder of a corpus.
+        corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
+        student: a folder, a hub id, or a transformers model that it begins as; or a config to draw weights for, which
+            `config` names as a file.
+        teacher: a folder, a hub id or a transformers model, which is frozen from then on and in float32.
+        tokenizer: of the texts, and of models that are handed over.
         output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
-        **options: the other fields of `PretrainConfig`: `config` or `student`, and `teacher`, by their names.
+        **options: the other fields of `PretrainConfig`; `dev_data` as the corpus.
 
     Returns:
         The model, whose `score` is the loss on held-out text.
@@ -261,6 +290,15 @@ def pretrain(corpus: str | Path, *, output: str | Path | None = None, **options:
         InputError: if any of it cannot work, in one sentence.
         FloatingPointError: if the training diverges.
     """
+    given = {"corpus": corpus, "teacher": teacher, "tokenizer": tokenizer, **options}
+    given |= {"config" if models.is_config(student) else "student": student} if student is not None else {}
+    named, texts = given_texts(given, "corpus", "dev_data")
+    if isinstance(tokenizer, (str, Path)):
+        plain, objects = by_name({**named, "tokenizer": None}, "student", "teacher", "config")
+        plain["tokenizer"] = tokenizer
+    else:
+        plain, objects = by_name(named, "student", "teacher", "config")
     with placed(output) as folder:
-        training = Pretraining(checked(PretrainConfig, {"corpus": corpus, "output": folder, **options}))
+        config = checked(PretrainConfig, {**plain, "output": folder})
+        training = Pretraining(config, {**objects, "texts": texts})
         return left(training.folder) if training.finished else training.run()

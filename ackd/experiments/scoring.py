@@ -15,8 +15,11 @@ from ackd.corpora.of_runs import kept_in, ready
 from ackd.distributed.shards import own_device, own_shard
 from ackd.errors import InputError
 from ackd.experiments.language_options import ScoreConfig
+from ackd.experiments.objects import by_name
 from ackd.experiments.progress import move, progress
+from ackd.experiments.texts import given_texts, language_model, language_tokenizer
 from ackd.experiments.trained import read_result
+from ackd.models import Model, Tokenizer
 from ackd.teachers import ModelTeacher
 
 
@@ -25,18 +28,19 @@ class Scoring:
 
     Args:
         config: whose losses, of which corpus.
+        **objects: model, tokenizer and texts, where they are handed over.
 
     Raises:
         InputError: if the run's folder cannot be used.
     """
 
-    def __init__(self, config: ScoreConfig) -> None:
+    def __init__(self, config: ScoreConfig, **objects: Any) -> None:
         if config.shard is None:
             shard, output = own_shard(), config.output
             if shard != "1/1":
                 output = str(Path(output) / f"shard-{shard.replace('/', '-of-')}")
             config = replace(config, shard=shard, device=own_device(config.device), output=output)
-        self.config = config
+        self.config, self.objects = config, objects
         self.folder = config.run_folder((config.model, config.corpus))
         self.finished = config.finished(self.folder, "score")
         self.of = 0  # chunks that the whole corpus has, once it runs
@@ -51,10 +55,11 @@ class Scoring:
         if config.batch_size < 1:
             raise InputError(f"the batch size must be above 0, got {config.batch_size}")
         device = check_device(config.device)
-        tokenizer = models.load_tokenizer(config.model)
-        model = models.load_model(config.model, device=device, language=True)
-        models.check_causal(model, config.model)
-        with ready(folder, config.corpus, tokenizer, config.max_length, config.model) as corpus:
+        source = self.objects.get("model", config.model)
+        tokenizer = language_tokenizer(source, self.objects.get("tokenizer"))
+        model = language_model(source, device, config.model)
+        texts = self.objects.get("texts", {}).get("corpus")
+        with ready(folder, config.corpus, tokenizer, config.max_length, config.model, texts=texts) as corpus:
             models.check_length(model, int(corpus.lengths.max()) - 1, config.model)
             assert config.shard is not None
             part = corpora.shard(len(corpus), config.shard)
@@ -84,13 +89,17 @@ class Scoring:
         return result
 
 
-def score(model: str | Path, corpus: str | Path, output: str | Path, **options: Any) -> Mapping[str, Any]:
+def score(
+    model: str | Path | Model, corpus: Any, output: str | Path, *, tokenizer: Tokenizer | None = None, **options: Any
+) -> Mapping[str, Any]:
     """Scores each chunk of a corpus by a causal language model's mean loss, for `refine`.
 
     Args:
-        model: a folder, a run that holds one, or a hub id.
-        corpus: a text file, or the folder of a corpus.
+        model: a folder, a run that holds one, or a hub id; or a transformers model, which is frozen from then on and in
+            float32.
+        corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
         output: folder for the scores, which `resume=True` goes on with.
+        tokenizer: of a model that is handed over; that of its folder if None.
         **options: the other fields of `ScoreConfig`.
 
     Returns:
@@ -99,6 +108,7 @@ def score(model: str | Path, corpus: str | Path, output: str | Path, **options: 
     Raises:
         InputError: if any of it cannot work, in one sentence.
     """
-    named = {"model": model, "corpus": corpus, "output": output}
-    scoring = Scoring(checked(ScoreConfig, {**named, **options}))
+    named, texts = given_texts({"model": model, "corpus": corpus, "output": output, **options}, "corpus")
+    plain, objects = by_name({**named, "tokenizer": tokenizer}, "model")
+    scoring = Scoring(checked(ScoreConfig, plain, others=("tokenizer",)), **objects, texts=texts)
     return read_result(scoring.folder) if scoring.finished else scoring.run()

@@ -13,7 +13,7 @@ from typing import Any
 from ackd import models
 from ackd.costs import CostTracker
 from ackd.experiments.comparison import FILE, Comparison, compare, use
-from ackd.models import Model
+from ackd.models import Model, Tokenizer
 from ackd.runs.folder import RESULT, RunFolder
 from ackd.training.distillation import Distillation
 
@@ -30,6 +30,7 @@ class Trained:
         model: what was trained.
         write: writes it into a folder, with all that belongs to it.
         table: what was compared on the way, in Markdown, if anything.
+        tokenizer: whose tokens the model reads.
         comparison: the model beside its teacher, if this process has just trained it.
     """
 
@@ -38,6 +39,7 @@ class Trained:
     model: Model = field(repr=False)
     write: Callable[[Path], object] = field(repr=False)
     table: str = field(default="", repr=False)
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
     comparison: Comparison | None = field(default=None, repr=False)
 
     @property
@@ -95,7 +97,8 @@ def left(folder: RunFolder, name: str = "student") -> Trained:
     model = models.load_model(place, language=result["task"] == "language")
     table = folder.path / "table.md"
     text = table.read_text(encoding="utf-8").rstrip("\n") if table.is_file() else ""
-    return Trained(result, CostTracker(**costs), model, partial(shutil.copytree, place, dirs_exist_ok=True), text)
+    write = partial(shutil.copytree, place, dirs_exist_ok=True)
+    return Trained(result, CostTracker(**costs), model, write, text, models.load_tokenizer(place))
 
 
 def ending(trained: Trained, place: Path, columns: Sequence[str] = ()) -> str:

@@ -29,14 +29,14 @@ from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.experiments.beginning import Beginning
 from ackd.experiments.grid import COLUMNS, Grid, Pair, pair, standing, tabulated
-from ackd.experiments.objects import by_name, placed
+from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import progress, say
 from ackd.experiments.results import save_student, summary, teacher_standings
 from ackd.experiments.student_card import Origin, model_of
 from ackd.experiments.student_options import TuneConfig
 from ackd.experiments.trained import Trained, leave, left
 from ackd.models import Tokenizer
-from ackd.tasks import check_rewards
+from ackd.tasks import ComputeMetrics, check_rewards
 from ackd.tasks.data_sets import Data
 from ackd.training.distillation import Distillation
 
@@ -128,7 +128,8 @@ class Tuning:
         origin = Origin(taught.task, model, result, found.costs, told, model_of(taught))
         write = partial(save_student, settings=self.folder.settings, distillation=taught, origin=origin)
         seconds = round(found.seconds + time.perf_counter() - started, 3)
-        trained = Trained({**result, "seconds": seconds}, found.costs, model, write, self.table(found))
+        result, its = {**result, "seconds": seconds}, taught.task.tokenizer
+        trained = Trained(result, found.costs, model, write, self.table(found), its)
         trained = leave(self.folder, trained, taught, timed=not config.quiet)
         shutil.rmtree(self.folder.path / "students", ignore_errors=True)
         return trained
@@ -247,6 +248,7 @@ def tune(
     student: StudentSource | None = None,
     task: str = "data",
     tokenizer: Tokenizer | None = None,
+    compute_metrics: ComputeMetrics | None = None,
     output: str | Path | None = None,
     **options: Any,
 ) -> Trained:
@@ -258,6 +260,7 @@ def tune(
         student: what it starts from, if not so many layers of the teacher.
         task: a GLUE task, a generated one, or any name for data of your own.
         tokenizer: of models that are handed over; that of their folder if None.
+        compute_metrics: as `ackd.prepare` takes it.
         output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
         **options: the other fields of `TuneConfig`, such as `temperature`, `kd_weight` and `student_layers`.
 
@@ -272,7 +275,8 @@ def tune(
         tuned = tune(model, dataset, tokenizer=tokenizer, student_layers=3, temperature=[1, 4], kd_weight=[0.5, 0.9])
     """
     given = {"task": task, "teacher": several(teacher), "student": student, "data": data, "tokenizer": tokenizer}
-    plain, objects = by_name({**given, **options}, "teacher", "student", "data", "dev_data")
+    given["compute_metrics"] = compute_metrics
+    plain, objects = by_name({**given, **options}, "teacher", "student", "data", "dev_data", "compute_metrics")
     with placed(output) as folder:
-        tuning = Tuning(checked(TuneConfig, {**plain, "output": folder}, others=("tokenizer",)), **objects)
+        tuning = Tuning(checked(TuneConfig, {**plain, "output": folder}, others=ALWAYS), **objects)
         return left(tuning.folder) if tuning.finished else tuning.choose(tuning.search())

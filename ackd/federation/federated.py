@@ -59,8 +59,8 @@ class Federation:
         self._judge = self._training(self.public, (), self.weights_of(self.model), steps=1)
 
     @property
-    def eval_result(self) -> Distillation:
-        """What measures models: a training on the server's part that takes no step."""
+    def evaluation(self) -> Distillation:
+        """The training without a step, on the server's part, that evaluates models."""
         return self._judge
 
     @property

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from ackd.errors import InputError, unknown
 from ackd.knowledge.attention import Attention, AttentionKL, shared_heads
@@ -16,12 +14,13 @@ from ackd.knowledge.hidden import Hidden
 from ackd.knowledge.labels import assess, label_loss, token_loss, token_sums
 from ackd.knowledge.layers import LayerMap, last_pair, layer_map
 from ackd.knowledge.logits import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy
+from ackd.knowledge.own import NewKnowledge, check_losses, listed, name_of, own
 from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.relations import Relations
 from ackd.knowledge.revision import Revision
 from ackd.knowledge.rkd import RkdAngle, RkdDistance
 from ackd.knowledge.tokens import Tokens
-from ackd.types import EMBEDDINGS, KNOWLEDGE_FAMILIES, Knowledge, ModelDims
+from ackd.types import EMBEDDINGS, Knowledge, ModelDims
 
 __all__ = [
     "DEFAULT",
@@ -47,9 +46,12 @@ __all__ = [
     "Tokens",
     "assess",
     "build",
+    "check_losses",
     "label_loss",
     "last_pair",
     "layer_map",
+    "listed",
+    "name_of",
     "shared_heads",
     "token_loss",
     "token_sums",
@@ -99,7 +101,6 @@ _TYPES: dict[str, Callable[[_Models], Knowledge]] = {
     "rkd-distance": lambda m: RkdDistance(*m.both),
     "rkd-angle": lambda m: RkdAngle(*m.both),
 }
-NewKnowledge: TypeAlias = Callable[[ModelDims, ModelDims], Knowledge]  # of the sizes of student and teacher
 NAMES = tuple(_TYPES)
 DEFAULT = ("logits", "hidden", "attention")
 
@@ -133,23 +134,11 @@ def build(
         if isinstance(name, str) and name not in _TYPES:
             raise unknown("knowledge type", name, NAMES)
     models = _Models(student, teacher, layers, temperature)
-    made = [_own(name, student, teacher) if not isinstance(name, str) else _TYPES[name](models) for name in names]
+    made = [own(name, student, teacher) if not isinstance(name, str) else _TYPES[name](models) for name in names]
     called = [one.name for one in made]
     if len(set(called)) < len(called):
         raise InputError(f"a knowledge type is named twice in {' '.join(called)}: name each once")
     for one in made:
         one.name += suffix
         one.teacher = teacher_place
-    return made
-
-
-def _own(given: Knowledge | NewKnowledge, student: ModelDims, teacher: ModelDims) -> Knowledge:
-    """A knowledge type that is handed over, new for each student."""
-    made = copy.deepcopy(given) if isinstance(given, Knowledge) else given(student, teacher)
-    if not isinstance(made, Knowledge):
-        raise InputError(
-            f"{given!r} makes a {type(made).__name__}: give an ackd.Knowledge, or a function that makes one"
-        )
-    if made.family not in KNOWLEDGE_FAMILIES:
-        raise InputError(f"the family of {made.name!r} is {made.family!r}: give one of {', '.join(KNOWLEDGE_FAMILIES)}")
     return made

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Literal, Protocol
 
 import numpy as np
 
-from ackd.errors import unknown
+from ackd.errors import InputError, unknown
 from ackd.mdp.episode import Episode
 from ackd.types import EvalResult
 
@@ -45,11 +47,24 @@ class RewardTerms:
 
 
 class Reward(Protocol):
-    """`(episode so far) -> what its last decision earned`."""
+    """`(episode so far) -> what its last phase earned`; a decision earns the sum over its phases."""
 
-    def __call__(self, episode: Episode) -> RewardTerms:
-        """The parts of the last decision's reward."""
+    def __call__(self, episode: Episode) -> RewardTerms | float:
+        """The parts of the last phase's reward, or its whole in one number."""
         ...
+
+
+def earned_of(given: object) -> RewardTerms:
+    """The parts of what a reward answered.
+
+    Raises:
+        InputError: if that is no finite number, nor `RewardTerms` of such.
+    """
+    if isinstance(given, RewardTerms) and math.isfinite(given.total):
+        return given
+    if isinstance(given, Real) and math.isfinite(given):
+        return RewardTerms(float(given))
+    raise InputError(f"a reward answered {given!r:.80}: let it answer a finite number, or an ackd.Earned of such")
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,7 @@ class Exploring:
 
     def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
-        earned = self.reward(episode)
+        earned = earned_of(self.reward(episode))
         bonus = self.eta * (self._novelty(episode) if self.form == "soft" else self._rarity(episode))
         return RewardTerms(earned.improvement, earned.cost, earned.bonus + bonus)
 
@@ -207,3 +222,16 @@ def named(name: str, cost_weight: float) -> Reward:
     if name not in REWARDS:
         raise unknown("reward", name, REWARDS)
     return REWARDS[name](cost_weight)
+
+
+def reward_of(given: str | Reward, cost_weight: float) -> Reward:
+    """The reward of that name, or the one that is handed over.
+
+    Raises:
+        InputError: if there is none of that name, or it is none.
+    """
+    if isinstance(given, str):
+        return named(given, cost_weight)
+    if not callable(given) or isinstance(given, type):
+        raise InputError(f"the reward is {given!r:.80}: give a name, or a function of the episode so far")
+    return given

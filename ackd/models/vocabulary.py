@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Trained
 from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from ackd.errors import InputError, reason
 from ackd.models.forward import Model
 from ackd.models.guard import read_settings
-from ackd.models.load import Tokenizer, quieten
+from ackd.models.load import Config, Tokenizer, quieten
 
 END = "<|endoftext|>"
 SMALLEST = 257  # every byte, and the end of a text
@@ -122,11 +122,11 @@ def first_tokens(tokenizer: Tokenizer) -> list[int]:
     return [int(whole[0])] if begins else []
 
 
-def language_config(path: str | Path, tokenizer: Tokenizer, vocabulary: int | None = None) -> Any:
+def language_config(path: str | Path | Config, tokenizer: Tokenizer, vocabulary: int | None = None) -> Any:
     """A causal language model's config from a JSON file, for the tokens of `tokenizer`.
 
     Args:
-        path: the file, with a `model_type` and its sizes.
+        path: the file, with a `model_type` and its sizes; or a config, which is copied.
         tokenizer: whose special tokens are the model's.
         vocabulary: tokens that the model answers with; as many as the tokenizer has, if neither this nor the file
             says.
@@ -137,9 +137,10 @@ def language_config(path: str | Path, tokenizer: Tokenizer, vocabulary: int | No
     wanted = vocabulary or vocabulary_size(tokenizer)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     quieten()
-    settings = read_settings(Path(path))
+    given = path.to_dict() if isinstance(path, PretrainedConfig) else read_settings(Path(path))
+    path = type(path).__name__ if isinstance(path, PretrainedConfig) else path
     try:
-        config = AutoConfig.for_model(**{"vocab_size": wanted, **settings, **special})
+        config = AutoConfig.for_model(**{"vocab_size": wanted, **given, **special})
         too_small = bool(config.vocab_size < wanted)
     except Exception as error:  # the configs of a hundred families check their values in many ways
         raise InputError(

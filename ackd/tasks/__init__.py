@@ -6,8 +6,9 @@ from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
 from ackd.tasks.load import check_max_length, load, spec_of
 from ackd.tasks.own import is_own, own_texts
+from ackd.tasks.own_metrics import ComputeMetrics
 from ackd.tasks.saving import name_outputs, save_classifier
-from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, read_seen, together, write_seen
+from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, note_seen, noted_seen, read_seen, together, write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.submission import SUBMISSIONS, Submission
 from ackd.tasks.task import TRAIN, Task, check_rewards
@@ -20,6 +21,7 @@ __all__ = [
     "SUBMISSIONS",
     "TRAIN",
     "UNKNOWN",
+    "ComputeMetrics",
     "Seen",
     "Split",
     "Submission",
@@ -32,6 +34,8 @@ __all__ = [
     "is_own",
     "load",
     "name_outputs",
+    "note_seen",
+    "noted_seen",
     "own_texts",
     "read_seen",
     "save_classifier",

@@ -9,19 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ackd.errors import InputError, reason
 from ackd.files.writing import write_whole
-from ackd.models import model_folder
+from ackd.models import Model, model_folder
 from ackd.tasks.rows import Rows
 
 FILE, FORMAT = "seen.json", 1
 MAX_BYTES, MAX_PARTS = 1 << 26, 256  # of a file: 400,000 rows take 67 kB
 
 Mask = NDArray[np.bool_]
+_NOTED: WeakKeyDictionary[Model, tuple[str, Seen]] = WeakKeyDictionary()
 
 
 class Part(NamedTuple):
@@ -88,6 +90,26 @@ def write_seen(folder: str | Path, seen: Seen) -> None:
     parts = [{"data": d, "count": n, "rows": base64.b64encode(bits).decode()} for d, n, bits in seen.parts]
     content = {"format": FORMAT, "complete": seen.complete, "seen": parts}
     write_whole(Path(folder) / FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def note_seen(model: Model, seen: Seen) -> None:
+    """Keeps in mind what a model in memory has been trained on, as long as its weights stay what they are."""
+    _NOTED[model] = _weights(model), seen
+
+
+def noted_seen(model: Model) -> Seen | None:
+    """What was noted of a model; None if nothing was, or it has learned since."""
+    weights, seen = _NOTED.get(model, ("", None))
+    return seen if seen is not None and weights == _weights(model) else None
+
+
+def _weights(model: Model) -> str:
+    """SHA-256 of a model's weights, in float32."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def read_seen(source: str | Path) -> Seen | None:

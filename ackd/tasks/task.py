@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError
 from ackd.split import Split
+from ackd.tasks.own_metrics import ComputeMetrics, metric_names, metrics_of
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
 
@@ -33,6 +34,7 @@ class Task:
     reward_from: str = TRAIN  # or dev:PART
     seen: Seen = NOTHING  # what has been learned from by who learns from `train`, and by the models of the run
     tokenizer: PreTrainedTokenizerBase | None = None  # whose tokens the student reads, where one made them
+    compute_metrics: ComputeMetrics | None = None  # in the place of the metrics that `spec` names
 
     @property
     def dev_examples(self) -> int:
@@ -45,15 +47,34 @@ class Task:
         train, reward = self.train.beside(name, other.train), self.reward.beside(name, other.reward)
         return replace(self, train=train, reward=reward, dev=dev)
 
-    def compute_metrics(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
+    def judged_by(self, compute_metrics: ComputeMetrics | None) -> Task:
+        """The same task with metrics of one's own, if there are any.
+
+        Raises:
+            InputError: if they are none.
+        """
+        if compute_metrics is None:
+            return self
+        names = metric_names(compute_metrics, self.reward.labels, self.spec.num_labels)
+        return replace(self, spec=replace(self.spec, metrics=names), compute_metrics=compute_metrics)
+
+    def metrics(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
         """Each of the task's metrics, from a model's outputs [N, C] and the labels [N].
 
         Of a language model the outputs are what `token_sums` says of each text, [N, 3]: `neg_loss` is minus the mean
         loss of a token over all texts, and `accuracy` the share of tokens that were the likeliest.
+
+        Raises:
+            InputError: if metrics of one's own answer no numbers.
         """
         if self.spec.language:
             loss, right, tokens = outputs.sum(0)
             return {"neg_loss": -float(loss / tokens), "accuracy": float(right / tokens)}
+        if self.compute_metrics is not None:
+            found = metrics_of(self.compute_metrics, outputs, labels)
+            if (main := self.spec.metrics[0]) not in found:
+                raise InputError(f"compute_metrics answers {', '.join(found)} and not {main}: let it answer it always")
+            return found
         from ackd.tasks.metrics import METRICS  # scikit-learn takes its time to import
 
         predicted = outputs[:, 0] if self.spec.regression else outputs.argmax(1)

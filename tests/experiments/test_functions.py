@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import ackd
 from ackd import models, tasks
@@ -23,6 +23,7 @@ from ackd.experiments.pretraining import pretrain
 from ackd.experiments.refining import refine
 from ackd.experiments.scoring import score
 from ackd.experiments.trained import Trained
+from ackd.models import vocabulary_size
 from tests.small_dev import small_dev
 
 CLASSES = ["good", "bad"]
@@ -221,17 +222,54 @@ def test_texts_are_learned_scored_refined_and_written_as_by_the_commands(text: P
     assert runs["ours"] == runs["told"]
 
 
-def test_a_cache_is_filled_as_by_the_command(teacher: Path, named: dict[str, Any], tmp_path: Path) -> None:
+def test_language_models_and_texts_are_handed_over(text: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_length": 33, "batch_size": 8}
+    learning: dict[str, Any] = {**options, "vocabulary": 280, "steps": 2}
+    corpus = text / "text.txt"
+    named = pretrain(corpus, config=text / "gpt.json", **learning, output=tmp_path / "named")
+    told = [one.strip() for one in corpus.read_text().split("\n\n") if one.strip()]
+    rows = Dataset.from_dict({"text": [*told, " "]})
+    config = AutoConfig.for_model(**GPT, vocab_size=vocabulary_size(named.tokenizer))
+    ours = pretrain(rows, student=config, **learning)
+    assert _same_weights(ours, named)
+    assert lasting(ours.result) == lasting(named.result)
+    score(tmp_path / "named", corpus, tmp_path / "named-s", **options)
+    score(ours.model, told, tmp_path / "ours-s", **options, tokenizer=ours.tokenizer)
+    generate(tmp_path / "named", corpus, tmp_path / "named-g", **options)
+    generate(ours.model, rows, tmp_path / "ours-g", **options, tokenizer=ours.tokenizer)
+    for file in ("s/scores.bin", "g/samples.txt"):
+        assert (tmp_path / f"ours-{file}").read_bytes() == (tmp_path / f"named-{file}").read_bytes()
+    taught = {"teacher": tmp_path / "named" / "student", "student": tmp_path / "named" / "student"}
+    expected = pretrain(corpus, **taught, **learning)
+    objects = {"teacher": ours.model, "student": ours.model, "tokenizer": ours.tokenizer}
+    again = pretrain(rows, **objects, **learning)
+    assert _same_weights(again, expected)
+    assert _same_weights(ours, named)  # the student began as a copy
+
+
+def _same_weights(one: Trained, other: Trained) -> bool:
+    theirs = other.model.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.model.state_dict().items())
+
+
+def test_a_cache_is_filled_as_by_the_command(
+    teacher: Path, data: DatasetDict, named: dict[str, Any], tmp_path: Path
+) -> None:
     options = {**named, "student_layers": 1, "knowledge": ["logits"]}
     run = told("cache", tmp_path / "run", teacher=teacher, **options)
     (one,) = cache(teacher=teacher, output=tmp_path / "ours", **options)
     assert one.examples == one.asked > 0
-    ours, theirs = (
+    given = loaded(teacher)
+    how: dict[str, Any] = {"tokenizer": given["tokenizer"], "data": data, "student_layers": 1, "knowledge": ["logits"]}
+    cache("data", given["model"], tmp_path / "objects", **how)
+    ours, theirs, objects = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
-        for folder in (tmp_path / "ours", run)
+        for folder in (tmp_path / "ours", run, tmp_path / "objects")
     )
-    assert ours == theirs
+    assert ours == theirs == objects
     assert ours
+    with pytest.raises(ackd.InputError, match="workers take teachers and data by their names"):
+        cache("data", given["model"], tmp_path / "more", **how, workers=2)
 
 
 WRONG: dict[str, Callable[[Path], object]] = {
@@ -248,6 +286,10 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "say what the student is": lambda o: pretrain(o),
     "batch size must be above 0, got 0": lambda o: score(o, o, o / "s", batch_size=0),
     "a prompt of 1": lambda o: generate(o, o, o / "g", prompt=1),
+    "corpus is a int: give a text file": lambda o: score(o, 3, o / "s"),
+    "text 1 of corpus is 3: give a list of texts": lambda o: generate(o, [3], o / "g"),
+    "corpus has no text": lambda o: pretrain([" "], student=o),
+    "the student is a int": lambda o: pretrain(["a b"], student=3, tokenizer=tasks.embedded_tokenizer("tally")),
     "inspect is -1": lambda o: refine([o], [o], o / "r", inspect=-1),
     "unknown backend 'ra'": lambda o: cache("tally", o, o / "c", backend="ra"),
     "did you mean 'max_length'": lambda o: ackd.predict("m", "sst2", o, max_lenght=3),

@@ -140,6 +140,27 @@ def test_a_model_that_was_trained_on_since_does_not_say_what_its_folder_has_seen
     assert said in caplog.text
 
 
+def test_a_model_that_was_fine_tuned_in_memory_says_what_it_has_seen(
+    teacher: Path, data: DatasetDict, caplog: pytest.LogCaptureFixture
+) -> None:
+    objects = given(teacher, data)
+    how: dict[str, Any] = {"reward_examples": 40, "data_seed": 1}
+    taught = ackd.finetune(objects["teacher"].config, data, tokenizer=objects["tokenizer"], steps=1, **how)
+    setting = {"tokenizer": taught.tokenizer, "data": data, "student_layers": 1, "reward_examples": 40}
+    task = ackd.prepare(teacher=taught.model, **setting).task
+    whole = len(data["train"])
+    ((source, _, _),) = task.seen.parts
+    seen = tasks.noted_seen(taught.model)
+    assert seen is not None
+    assert not seen.rows(source, whole)[task.reward.ids].any()  # another data seed, and yet what it has not seen
+    assert 0 < len(task.reward) <= 40
+    assert not caplog.text
+    with torch.no_grad():
+        taught.model.classifier.bias.add_(1)
+    ackd.prepare(teacher=taught.model, **setting)
+    assert "does not say all that it was trained on" in caplog.text
+
+
 def test_a_model_of_half_precision_is_read_as_its_folder_is(teacher: Path, data: DatasetDict, tmp_path: Path) -> None:
     half = AutoModelForSequenceClassification.from_pretrained(teacher).half()
     tokenizer = AutoTokenizer.from_pretrained(teacher)
