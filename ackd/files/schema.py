@@ -1,4 +1,4 @@
-"""Files as dataclasses: one, beside what writes a file, declares what it may hold; all else is refused in a sentence."""
+"""Files as dataclasses: one beside what writes a file declares what it may hold; all else is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from pydantic_core import ErrorDetails
 from ackd.errors import InputError, short
 
 T = TypeVar("T")
-Count: TypeAlias = Annotated[int, OutputKey(ge=0, lt=2**60)]
+LARGEST = 2**60  # of counts
+Count: TypeAlias = Annotated[int, OutputKey(ge=0, lt=LARGEST)]
+Ascii: TypeAlias = Annotated[str, OutputKey(pattern=r"^[\x00-\x7f]*$")]
+Ascii: TypeAlias = Annotated[str, OutputKey(pattern=r"^[\x00-\x7f]*$")]
 Object: TypeAlias = dict[str, Any]
 Extra: TypeAlias = Literal["forbid", "ignore"] | None
 MOST = 1 << 28  # bytes of a file
 
 
 def only(*known: T) -> AfterValidator:
-    """In `Annotated[int, only(1)]`: refuses all other values, as those that another version of ackd writes."""
+    """Refuses other values, as another version of ackd may write them.
+
+    Example:
+        format: Annotated[int, only(1)]
+    """
 
     def check(value: T) -> T:
         if value not in known:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import OutputKey
 from typing_extensions import TypedDict
@@ -19,34 +19,17 @@ from ackd.tasks import Split
 from ackd.types import EvalResult, Selection, StepMetrics
 
 A = TypeVar("A")
-Answer: TypeAlias = StepMetrics[float] | EvalResult | Facts
+TYPED: Any = TypedDict
 KINDS: Mapping[str, Any] = {"report": StepMetrics[float], "standing": EvalResult, "facts": Facts}
 
 
-class Reported(TypedDict):
-    """What some steps measured."""
-
-    report: StepMetrics[float]
-
-
-class Stood(TypedDict):
-    """How a model does."""
-
-    standing: EvalResult
-
-
-class Known(TypedDict):
-    """What is known of a setting."""
-
-    facts: Facts
-
-
+TOLD = {kind: TYPED(kind, {kind: made}) for kind, made in KINDS.items()}
 # what the answers to some calls are; to others, None
 VERBS: Mapping[str, Any] = {
-    "advance": Reported,
-    "measure": Stood,
-    "measure_teacher": Stood,
-    "inspect": Known | None,  # nothing is known where there is no teacher
+    "advance": TOLD["report"],
+    "measure": TOLD["standing"],
+    "measure_teacher": TOLD["standing"],
+    "inspect": TOLD["facts"] | None,  # nothing is known where there is no teacher
     "represent": tuple[list[float], list[float]],
 }
 

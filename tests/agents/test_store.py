@@ -232,7 +232,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     network = random_network()
     with pytest.raises(InputError, match="not JSON"):
         save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=8, metrics={"return": float("nan")})
-    with pytest.raises(InputError, match="k_max is 0: .* 1"):
+    with pytest.raises(InputError, match=r"k_max is 0: .* 1"):
         save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=0)
     with pytest.raises(InputError, match=r'name is "\.\./up"'):
         save(tmp_path, network, algorithm="a2c", knowledge=KNOWLEDGE, k_max=8, name="../up")
