@@ -96,11 +96,11 @@ class Card:
         sha256: of the weights' file.
     """
 
-    format: Annotated[int, only(FORMAT)] = FORMAT
+    format: Annotated[int, only(FORMAT)]
     name: Annotated[str, OutputKey(pattern=NAME)]
     kind: str
     choice: str
-    schema: Annotated[int, only(SCHEMA)] = SCHEMA
+    schema: Annotated[int, only(SCHEMA)]
     globals: Annotated[list[str], _these(GLOBALS)]
     features: Annotated[list[str], _these(FEATURES)]
     knowledge: Annotated[tuple[Name, ...], OutputKey(max_length=MAX_K), AfterValidator(_different)]

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from ackd.agents.arms import MOST_STAGES, BanditActor
-from ackd.agents.card import LICENSE, MAX_CARD, MAX_K, Card, read_card
+from ackd.agents.card import FORMAT, LICENSE, MAX_CARD, MAX_K, Card, read_card
 from ackd.agents.ksm_actor import KsmActor, KsmBits
 from ackd.agents.learned import Actor, LearnedPolicy
 from ackd.agents.model_card import card_text
@@ -27,7 +27,7 @@ from ackd.agents.weights import MAX_WEIGHTS, read_weights
 from ackd.errors import InputError, short
 from ackd.files.schema import read_bytes
 from ackd.files.writing import write_whole
-from ackd.mdp.observations import FEATURES, GLOBALS
+from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 CARD, WEIGHTS, README = "policy.json", "policy.safetensors", "README.md"
 PACKAGES = ("ackd", "torch", "stable-baselines3", "gymnasium", "safetensors")
@@ -104,9 +104,11 @@ def save(
         raise InputError(f"the policy is not saved: {broken[0]} holds NaN or infinity, so its training diverged")
     weights = safetensors.torch.save(tensors)
     card = Card(
+        format=FORMAT,
         name=name,
         kind=network.kind,
         choice=KINDS[network.kind].choice,
+        schema=SCHEMA,
         globals=list(GLOBALS),
         features=list(FEATURES),
         knowledge=tuple(knowledge),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -14,7 +15,6 @@ from ackd.errors import InputError, short
 T = TypeVar("T")
 LARGEST = 2**60  # of counts
 Count: TypeAlias = Annotated[int, OutputKey(ge=0, lt=LARGEST)]
-Ascii: TypeAlias = Annotated[str, OutputKey(pattern=r"^[\x00-\x7f]*$")]
 Ascii: TypeAlias = Annotated[str, OutputKey(pattern=r"^[\x00-\x7f]*$")]
 Object: TypeAlias = dict[str, Any]
 Extra: TypeAlias = Literal["forbid", "ignore"] | None
@@ -36,10 +36,7 @@ def only(*known: T) -> AfterValidator:
     return AfterValidator(check)
 
 
-@cache
-def adapter(kind: Any) -> TypeAdapter[Any]:
-    """What validates a type; it is made once."""
-    return TypeAdapter(kind)
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)  # what validates a type; it is made once
 
 
 def parse(data: bytes, kind: type[T], *, extra: Extra = "forbid") -> T:

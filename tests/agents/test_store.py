@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -420,8 +421,10 @@ def test_metadata_beside_the_tensors_is_refused(saved: Path) -> None:
 
 def test_the_model_card_says_what_the_json_says(saved: Path) -> None:
     text = (saved / "README.md").read_text()
-    front, _, body = text.removeprefix("---\n").partition("\n---\n")
-    assert front.startswith('license: "apache-2.0"\nlibrary_name: ackd\ntags:\n')
+    card: Any = ModelCard(text)
+    body, data = card.text, card.data
+    tags = ["ackd", "knowledge-distillation", "reinforcement-learning", "a2c"]
+    assert (data.license, data.library_name, data.tags) == ("apache-2.0", "ackd", tags)
     parts = ("# small", "hidden, attention, logits", "| return | 0.9 |", '"seed": 3', "4 episodes, 1,000.0 GFLOPs")
     for part in (
         *parts,
