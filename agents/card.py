@@ -20,7 +20,21 @@ LICENSE = "Apache-2.0"
 MAX_CARD = 1 << 18  # bytes
 MAX_K = 1024
 MAX_DEPTH = 8  # objects and lists inside one another
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Refuse what cannot be a policy's name: it becomes a folder's.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{reprlib.repr(name)} cannot be a policy's name: up to 64 of a-z, 0-9, '.', '_' and '-', "
+            "and the first a letter or digit"
+        )
+    return name
 
 
 def _printable(text: str) -> str:
@@ -97,7 +111,7 @@ class Card:
     """
 
     format: Annotated[int, only(FORMAT)]
-    name: Annotated[str, OutputKey(pattern=NAME)]
+    name: Annotated[str, AfterValidator(check_name)]
     kind: str
     choice: str
     schema: Annotated[int, only(SCHEMA)]
@@ -113,19 +127,6 @@ class Card:
     license: Name
     versions: dict[Name, Name]
     sha256: str
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot be a policy's name: it becomes a folder's.
-
-    Raises:
-        InputError: if it is none.
-    """
-    if not re.fullmatch(NAME.rstrip("$"), name):
-        raise InputError(
-            f"{reprlib.repr(name)} cannot be a policy's name: up to 64 of a-z, 0-9, '.', '_' and '-', "
-            "and the first a letter or digit"
-        )
 
 
 def read_card(data: bytes, where: object) -> Card:

@@ -170,7 +170,7 @@ def test_a_folder_or_a_run_is_imported(tmp_path: Path, home: Path) -> None:
     (tmp_path / "run" / "policy" / "more").write_text("stays behind")
     assert library.import_(tmp_path / "run", "mine") == "mine"
     assert sorted(contents(home / "mine")) == list(FILES)
-    assert (home / "mine" / "README.md").read_text().startswith("---\nlicense")
+    assert (home / "mine" / "README.md").read_text().startswith("---\nlibrary_name: ackd\n")
     assert json.loads((home / "mine" / "policy.json").read_text())["name"] == "mine"
 
 
