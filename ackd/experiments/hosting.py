@@ -131,7 +131,14 @@ def vectorised(
         if isinstance(env, DistillationEnv):
             cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
-            cohort = CohortEnv(env.every(), students, blocks=env.blocks, shard=shard, paired=True, watch=watch)
+            cohort = CohortEnv(
+                env.every(),
+                students,
+                blocks=[one.seeds for one in env.instances.values()],
+                shard=shard,
+                paired=True,
+                watch=watch,
+            )
         cohort.replay(replay_log)
         return watch, LeaveOneOutBaseline(cohort), cohort
     env.replay(replay_log)
