@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -38,6 +39,12 @@ def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) ->
     return (
         f"the teacher answers NaN or infinity ({kind}) for the examples {named}: its weights are damaged; train it anew"
     )
+
+
+def short(value: object) -> str:
+    """A value as a sentence shows it: as JSON, in 60 characters that a terminal can print."""
+    text = json.dumps(value, default=repr).replace("\x7f", "\\u007f")
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def reason(error: BaseException) -> str:

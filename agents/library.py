@@ -14,8 +14,9 @@ from pathlib import Path
 from ackd.agents import store
 from ackd.agents.card import MAX_CARD, Card, check_name
 from ackd.agents.named import NAMED
-from ackd.agents.weights import MAX_PACKED_HEADER, MAX_WEIGHTS, pack, read_bytes, unpack
+from ackd.agents.weights import MAX_PACKED_HEADER, MAX_WEIGHTS, pack, unpack
 from ackd.errors import InputError, unknown
+from ackd.files.schema import read_bytes
 from ackd.files.writing import write_whole
 from ackd.knowledge import NAMES
 

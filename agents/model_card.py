@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from ackd.agents.card import Card
 from ackd.agents.learned import Actor
 from ackd.agents.residual import BOUND, ResidualNetwork
@@ -46,14 +48,15 @@ def shown_cost(cost: Mapping[str, float]) -> str:
     return ", ".join(parts + [f"{name} {value:,.4g}" for name, value in cost.items() if name not in {*names, "flops"}])
 
 
+def front(**data: Any) -> str:
+    """YAML front matter of a model card, as hubs read it; arguments as of `huggingface_hub.ModelCardData`."""
+    return f"---\n{ModelCardData(**data).to_yaml()}\n---"
+
+
 def _front(card: Card) -> Iterator[str]:
     tags = ("ackd", "knowledge-distillation", "reinforcement-learning", card.algorithm)
-    yield "---"
-    yield f"license: {quoted(card.license.lower())}"  # the hub's names are in small letters
-    yield "library_name: ackd"
-    yield "tags:"
-    yield from (f"- {quoted(tag)}" for tag in dict.fromkeys(tags))
-    yield "---"
+    license = card.license.lower()  # the hub's names are in small letters
+    yield front(license=license, library_name="ackd", tags=list(dict.fromkeys(tags)))
 
 
 def _what(card: Card) -> Iterator[str]:
@@ -149,11 +152,6 @@ def plain(value: object) -> str:
     """As JSON, which leaves nothing that could reach a terminal; text without its quotes."""
     text = json.dumps(value).replace("\x7f", "\\u007f")
     return text[1:-1] if isinstance(value, str) else text
-
-
-def quoted(text: str) -> str:
-    """As YAML reads it."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def cell(text: str) -> str:

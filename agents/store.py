@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +23,9 @@ from ackd.agents.model_card import card_text
 from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
-from ackd.agents.weights import MAX_WEIGHTS, read_bytes, read_weights
-from ackd.errors import InputError
+from ackd.agents.weights import MAX_WEIGHTS, read_weights
+from ackd.errors import InputError, short
+from ackd.files.schema import read_bytes
 from ackd.files.writing import write_whole
 from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
@@ -102,27 +103,27 @@ def save(
     if broken:
         raise InputError(f"the policy is not saved: {broken[0]} holds NaN or infinity, so its training diverged")
     weights = safetensors.torch.save(tensors)
-    fields = {
-        "format": FORMAT,
-        "name": name,
-        "kind": network.kind,
-        "choice": KINDS[network.kind].choice,
-        "schema": SCHEMA,
-        "globals": list(GLOBALS),
-        "features": list(FEATURES),
-        "knowledge": list(knowledge),
-        "k_max": k_max,
-        "sizes": dict(network.sizes),
-        "algorithm": algorithm,
-        "instances": [dict(instance) for instance in instances],
-        "metrics": dict(metrics or {}),
-        "cost": dict(cost or {}),
-        "license": license,
-        "versions": {package: version(package) for package in PACKAGES},
-        "sha256": hashlib.sha256(weights).hexdigest(),
-    }
+    card = Card(
+        format=FORMAT,
+        name=name,
+        kind=network.kind,
+        choice=KINDS[network.kind].choice,
+        schema=SCHEMA,
+        globals=list(GLOBALS),
+        features=list(FEATURES),
+        knowledge=tuple(knowledge),
+        k_max=k_max,
+        sizes=dict(network.sizes),
+        algorithm=algorithm,
+        instances=tuple(dict(instance) for instance in instances),
+        metrics=dict(metrics or {}),
+        cost=dict(cost or {}),
+        license=license,
+        versions={package: version(package) for package in PACKAGES},
+        sha256=hashlib.sha256(weights).hexdigest(),
+    )
     try:
-        text = json.dumps(fields, indent=2, allow_nan=False).encode() + b"\n"
+        text = json.dumps(asdict(card), indent=2, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the policy is not saved: its instances, metrics or cost are not JSON ({error})") from error
     write(Path(path), text, weights)
@@ -180,18 +181,19 @@ def parse(text: bytes, weights: bytes, where: object, weights_where: object, *, 
     """
     if len(text) > MAX_CARD or len(weights) > MAX_WEIGHTS:
         raise InputError(f"{where}: no policy has more than {MAX_CARD} bytes of JSON and {MAX_WEIGHTS} of weights")
-    card = read_card(text, where, KINDS)
-    kind = KINDS[card.kind]
+    card = read_card(text, where)
+    kind = KINDS.get(card.kind)
+    if kind is None:
+        raise InputError(
+            f"{where} has the kind {short(card.kind)}, this version of ackd reads {', '.join(sorted(KINDS))}"
+        )
     if card.choice != kind.choice:
         raise InputError(f"{where} has the choice {card.choice!r:.40}: the kind {card.kind!r} has {kind.choice!r}")
     if card.sizes.keys() != kind.limits.keys():
         raise InputError(f"{where} has other sizes than {', '.join(kind.limits)}, which the kind {card.kind!r} has")
     for name, (least, most) in kind.limits.items():
-        size = card.sizes[name]
-        if type(size) is not int:
-            raise InputError(f"{where} has a {name} of type {type(size).__name__}, not int")
-        if not least <= size <= most:
-            raise InputError(f"{where} has {name} {size}: it must be between {least} and {most}")
+        if not least <= card.sizes[name] <= most:
+            raise InputError(f"{where} has {name} {short(card.sizes[name])}: it must be between {least} and {most}")
     with torch.device("meta"):  # only shapes so far
         network = kind.build(**card.sizes)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -22,22 +21,6 @@ MAX_PACKED_HEADER = MAX_HEADER + 3 * MAX_CARD  # a card's quotes and line ends t
 PREFIX = 8  # bytes, the length of the header
 KEY = "ackd.policy"
 METADATA = '{"__metadata__":'
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """A file's contents, of which memory is taken for `most` bytes at the most.
-
-    Raises:
-        InputError: if it is larger, or cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(min(path.stat().st_size, most) + 1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    if len(data) > most:
-        raise InputError(f"{path} has more than {most} bytes, and no policy's has: it is something else")
-    return data
 
 
 def read_weights(data: bytes, where: object, shapes: Mapping[str, tuple[int, ...]], sha256: str) -> dict[str, Tensor]:

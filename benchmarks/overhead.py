@@ -49,7 +49,7 @@ def measure(env: DistillationEnv, plain: DistillationEnv, selection: Selection, 
             if who == "env":
                 env.step(action)
             else:
-                loop.advance(selection, env.decision_interval)
+                loop.advance(selection, env.timetable.decision_interval)
             times[who] = time.perf_counter() - start
             if who == "env":
                 times["reward"] = env.distillation.costs.seconds["reward"] - before

@@ -134,10 +134,10 @@ class CohortEnv(SharedEnv):
         cohort.reset(seeds)
         starts: Sequence[EvalResult | None] = [None] * self.num_envs
         teacher = None
-        if self.env.reward_every is not None:
-            starts = cohort.evaluate(self.env.measured_split, "reward")
+        if self.env.timetable.reward_every is not None:
+            starts = cohort.evaluate(self.env.timetable.measured_split, "reward")
             if cohort.distillation.reference is not None:
-                teacher = cohort.measure_teacher(self.env.measured_split, "reward")
+                teacher = cohort.measure_teacher(self.env.timetable.measured_split, "reward")
         facts = cohort.facts()
         began = [
             trajectory.begin(self.env.begun(start, teacher, facts), seed)
@@ -188,14 +188,14 @@ class CohortEnv(SharedEnv):
             for trajectory, action, gone in zip(self.trajectories, actions, out, strict=True)
         ]
         cohort = self.cohort
-        phases, wanted = self.env.until(cohort.steps_done)
+        phases, wanted = self.env.timetable.until(cohort.steps_done)
         for left in reversed(range(phases)):
             before = cohort.steps_done
             done = self._phase(selections)
             alive = [not trajectory.over for trajectory in self.trajectories]
             standings: Sequence[EvalResult | None] = [None] * self.num_envs
             if wanted and not left:
-                standings = cohort.evaluate(self.env.measured_split, "reward")
+                standings = cohort.evaluate(self.env.timetable.measured_split, "reward")
             for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
                 if trajectory.over:  # it is trained on, and nothing is noted of it
                     continue
@@ -269,10 +269,10 @@ class CohortEnv(SharedEnv):
         """
         cohort, counts = self.cohort, self.cohort.counts
         plans = [
-            self.env.affordable(selection, seed=counts.seeds[0], done=counts.steps_done, spent=spent)
+            self.env.timetable.affordable(selection, seed=counts.seeds[0], done=counts.steps_done, spent=spent)
             for selection, spent in zip(selections, counts.prices, strict=True)
         ]
-        cuts = {plan[0][1] for plan in plans} | {self.env.decision_interval}
+        cuts = {plan[0][1] for plan in plans} | {self.env.timetable.decision_interval}
         found: list[list[Phase]] = [[] for _ in plans]
         begin = 0
         for end in sorted(cuts):

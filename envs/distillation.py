@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from ackd.envs.checks import check_render_mode
 from ackd.envs.replay import Record, claim_of, replays
+from ackd.envs.timetable import Timetable, measured
 from ackd.envs.trajectory import ERROR_RETURN, Trajectory
 from ackd.errors import InputError
 from ackd.mdp.action_spaces import Action, Choice, make_choice
-from ackd.mdp.episode import Episode, Facts, Phase, ends
+from ackd.mdp.episode import Episode, Facts, Phase
 from ackd.mdp.observations import LIMIT, Observation, Signals
 from ackd.mdp.rewards import GapClosed, Reward, without_gap
-from ackd.tasks import Split, check_rewards
-from ackd.training.budget import Allowance, type_prices
+from ackd.tasks import check_rewards
+from ackd.training.budget import type_prices
 from ackd.training.distillation import Distillation
 from ackd.training.replay_log import ReplayLog
 from ackd.types import LABELS, EvalResult, Selection
@@ -31,11 +32,6 @@ __all__ = ["DECISIONS", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
 DECISIONS = 4  # in an episode: 64 students cannot teach many more
 CLS = ("student_cls", "teacher_cls")
-
-
-def measured(decision: int, decisions: int, reward_every: int | None) -> bool:
-    """Whether the reward split is measured after the decision, counted from 1."""
-    return reward_every is not None and (decision % reward_every == 0 or decision == decisions)
 
 
 class DistillationEnv(gymnasium.Env[Observation, Action]):
@@ -91,21 +87,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     ) -> None:
         check_render_mode(render_mode)
         families = {name: one.family for name, one in distillation.distiller.knowledge.items()}
-        if decision_interval < 1:
-            raise InputError(f"the decision interval must be at least 1 step, got {decision_interval}")
-        if decisions is not None and decisions < 1:
-            raise InputError(f"an episode of {decisions} decisions decides nothing: give at least 1")
-        if reward_every is not None and reward_every < 1:
-            raise InputError(f"rewards are measured every {reward_every} decisions: give at least 1")
+        self.distillation, self.levels, self.knowledge = distillation, levels, tuple(families)
+        self.timetable = Timetable(distillation, decision_interval, decisions, reward_every, reward_share, flops_budget)
         if reward_every is not None:
             check_rewards(distillation.task)
-        if not 0 < reward_share <= 1:
-            raise InputError(f"{reward_share} of the reward split cannot be measured: give a share above 0, at most 1")
-        self.distillation, self.flops_budget = distillation, flops_budget
-        self._allowance = None if flops_budget is None else Allowance(distillation, flops_budget)
-        self.decision_interval, self.reward_every, self.reward_share = decision_interval, reward_every, reward_share
-        self.knowledge = tuple(families)
-        self.most_decisions, self.levels = decisions, levels
         families = {LABELS: LABELS, **families}
         self.choice = make_choice(choice, tuple(families), k_max, levels)
         seen = {name: families[name] for name in self.choice.names or families}
@@ -136,31 +121,16 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     @property
     def decisions(self) -> int:
         """Decisions in an episode."""
-        return len(self._ends)
-
-    @property
-    def measured_split(self) -> Split:
-        """The part of the reward split that is measured."""
-        return self.distillation.evaluator.reward_part(self.reward_share)
-
-    @property
-    def _ends(self) -> list[int]:
-        return ends(self.distillation.steps, self.decision_interval, self.most_decisions)
+        return len(self.timetable.ends)
 
     def begun(self, start: EvalResult | None, teacher: EvalResult | None, facts: Facts | None) -> Episode:
         """An episode without phases; the first that begins without a gap to close is warned of."""
-        steps, interval = self.distillation.steps, self.decision_interval
-        episode = Episode(start, teacher, steps, interval, decisions=self.most_decisions, facts=facts)
+        steps, table = self.distillation.steps, self.timetable
+        episode = Episode(start, teacher, steps, table.decision_interval, decisions=table.most_decisions, facts=facts)
         if not self._warned and (warning := without_gap(self.reward, episode)):
             self._warned = True
             logger.warning(warning)
         return episode
-
-    def until(self, steps_done: int) -> tuple[int, bool]:
-        """Phases until the next decision, and whether the reward split is measured after them."""
-        over = -(-steps_done // self.decision_interval)
-        decision, end = next((number, end) for number, end in enumerate(self._ends, 1) if end > over)
-        return end - over, measured(decision, self.decisions, self.reward_every)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -176,10 +146,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         distillation = self.distillation
         distillation.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         start = teacher = None
-        if self.reward_every is not None:
-            start = distillation.evaluate(self.measured_split, "reward")
+        if self.timetable.reward_every is not None:
+            start = distillation.evaluate(self.timetable.measured_split, "reward")
             if distillation.reference is not None:
-                teacher = distillation.measure_teacher(self.measured_split, "reward")
+                teacher = distillation.measure_teacher(self.timetable.measured_split, "reward")
         episode = self.begun(start, teacher, distillation.facts())
         observation, info = self.trajectory.begin(episode, distillation.counts.seeds[0])
         return observation | self._represent(), info
@@ -250,16 +220,16 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         """An environment with the same arguments but for `changes`; it trains the same distillation if not another."""
         arguments: dict[str, Any] = {
             "distillation": self.distillation,
-            "decision_interval": self.decision_interval,
-            "decisions": self.most_decisions,
+            "decision_interval": self.timetable.decision_interval,
+            "decisions": self.timetable.most_decisions,
             "reward": self.reward,
             "choice": self.choice,
             "k_max": self.signals.k_max,
             "levels": self.levels,
-            "reward_every": self.reward_every,
-            "reward_share": self.reward_share,
+            "reward_every": self.timetable.reward_every,
+            "reward_share": self.timetable.reward_share,
             "observe_cls": self.observe_cls,
-            "flops_budget": self.flops_budget,
+            "flops_budget": self.timetable.flops_budget,
         }
         if changes.get("choice", "levels") != "levels":
             arguments["levels"] = None
@@ -276,42 +246,22 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             raise InputError("the journal of this run has first-token outputs of other models: start the run anew")
         return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
-    def affordable(self, selection: Selection, *, seed: int, done: int, spent: float) -> list[tuple[Selection, int]]:
-        """What a selection comes to in the next phase: itself, and labels alone where the budget allows no more of it.
-
-        Args:
-            selection: what was decided.
-            seed: of the run's order of batches.
-            done: the run's optimizer steps so far.
-            spent: their FLOPs.
-
-        Returns:
-            One or two selections and the optimizer steps of each, which make `decision_interval` together.
-        """
-        steps = self.decision_interval
-        if self._allowance is None:
-            return [(selection, steps)]
-        most = min(steps, self.distillation.steps - done)
-        allowed = self._allowance.steps(selection.chosen, most, seed=seed, done=done, spent=spent)
-        if allowed == most:
-            return [(selection, steps)]
-        alone = Selection(labels=selection.labels or 1.0)
-        return [(selection, allowed), (alone, steps - allowed)] if allowed else [(alone, steps)]
-
     def _phases(self, selection: Selection) -> Iterator[Phase]:
         """Trains until the next decision, or until it diverges; the reward split is measured at the end, if at all."""
         distillation = self.distillation
-        phases, wanted = self.until(distillation.steps_done)
+        phases, wanted = self.timetable.until(distillation.steps_done)
         for left in reversed(range(phases)):
             counts = distillation.counts
-            parts = self.affordable(selection, seed=counts.seeds[0], done=counts.steps_done, spent=counts.price)
+            parts = self.timetable.affordable(
+                selection, seed=counts.seeds[0], done=counts.steps_done, spent=counts.price
+            )
             for place, (part, steps) in enumerate(parts, 1):
                 done, price, price_of_all = counts.steps_done, counts.price, counts.price_of_all
                 learning_rate = distillation.recipe.rate(done, distillation.steps)
                 report, standing = distillation.advance(part, steps), None
                 counts = distillation.counts  # others where a journal has taken up a state
                 if wanted and report.finite and not left and place == len(parts):
-                    standing = distillation.evaluate(self.measured_split, "reward")
+                    standing = distillation.evaluate(self.timetable.measured_split, "reward")
                 phase = Phase(
                     part,
                     report,

@@ -5,31 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
-from ackd.config import (
-    EARLIER,
-    EpisodeConfig,
-    RecipeConfig,
-    SettingConfig,
-    fits,
-    hints,
-    names_of,
-    renamed,
-    short,
-    wrong,
-)
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from ackd.config import EARLIER, EpisodeConfig, RecipeConfig, SettingConfig, fits, hints, names_of, renamed, wrong
 from ackd.errors import InputError, unknown
+from ackd.files.schema import Object, only, parse, read_bytes
 from ackd.knowledge import DEFAULT, listed, name_of
 from ackd.training.recipe import Recipe, check_length
 
 SETS = Path(__file__).parent / "instance_sets"
-FORMAT, MAX_BYTES, MAX_INT = 1, 1_000_000, 2**31
-FILE = {"format": int, "name": str, "description": str, "defaults": dict, "instances": list}
-OWN = ("name", "split", "seeds")
+MAX_BYTES, MAX_INT = 1_000_000, 2**31
 MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are paths
 LENGTH = ("steps", "epochs")  # of a training, by one of them
 MACHINE = ("device", "cache", "cache_budget", "precision", "compile")
@@ -44,6 +35,30 @@ NOT_HERE = dict.fromkeys(MACHINE, "belongs to the machine, so leave it to the ca
     **dict.fromkeys(("keep", "score", "options"), "goes with a preset, and instances name types instead"),
     "preset": "leaves nothing to choose between types, so name types instead",
 }
+
+
+@with_config(ConfigDict(extra="allow"))
+class Item(TypedDict):
+    """One of a file's instances, beside its settings."""
+
+    name: Annotated[str, Field(min_length=1)]
+    split: Annotated[str, Field(min_length=1)]
+    seeds: tuple[int, int]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class SetFile:
+    """What a file holds; its settings are named as in `SettingConfig` and `EpisodeConfig`."""
+
+    format: Annotated[int, only(1)]
+    instances: Annotated[list[Item], Field(min_length=1)]
+    defaults: Object = field(default_factory=dict)
+    name: str = ""
+    description: str = ""
+
+
+OWN = tuple(Item.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -147,13 +162,10 @@ def read_instances(
     """
     path, ours = _find(source)
     where = f"the instance set {path.stem}" if ours else str(path)
-    fields = _parse(path, where)
+    file = _parse(path, where)
     own = None if ours else path.parent
-    defaults = _checked(fields.get("defaults", {}), f"{where}, defaults")
-    instances = [
-        _instance(item, defaults, f"{where}, instance {number}", where)
-        for number, item in enumerate(fields["instances"], 1)
-    ]
+    defaults = _checked(file.defaults, f"{where}, defaults")
+    instances = [_instance(item, defaults, where) for item in file.instances]
     names = [one.name for one in instances]
     for name in names:
         if names.count(name) > 1:
@@ -164,9 +176,7 @@ def read_instances(
         instances = [one for one in instances if one.split == split]
     if ours and teachers is None:
         wanted = sorted({name for one in instances for name in _several(one.setting["teacher"])})
-        raise InputError(
-            f"{where} needs the folder of its teachers ({', '.join(wanted)}). {fields.get('description', '')}"
-        )
+        raise InputError(f"{where} needs the folder of its teachers ({', '.join(wanted)}). {file.description}")
     return tuple(
         _placed(one, teachers or own, data or own, data, f"{where}, instance {one.name!r}") for one in instances
     )
@@ -184,31 +194,14 @@ def _find(source: str | Path) -> tuple[Path, bool]:
     raise InputError(f"there is no file {path}: give a JSON file, or one of {', '.join(shipped())}")
 
 
-def _parse(path: Path, where: str) -> dict[str, Any]:
+def _parse(path: Path, where: str) -> SetFile:
     """The fields of the file, each of its type."""
+    text = read_bytes(path, MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{where} cannot be read ({error.strerror})") from error
-    if len(text) > MAX_BYTES:
-        raise InputError(f"{where} is larger than {MAX_BYTES} bytes, more than any instance set needs")
-    try:
-        fields = json.loads(text, object_pairs_hook=_once)
+        json.loads(text, object_pairs_hook=_once)
+        return parse(text, SetFile, extra=None)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InputError(f"{where} must be an object with the fields {', '.join(FILE)}")
-    for name, value in fields.items():
-        if name not in FILE:
-            raise unknown(f"field of {where}", name, FILE)
-        if not fits(value, FILE[name]):
-            raise _wrong(where, name, value, FILE[name])
-    if fields.get("format") != FORMAT:
-        raise InputError(f"{where}: format is {fields.get('format')}, and this ackd reads {FORMAT}")
-    if not fields.get("instances"):
-        raise InputError(f"{where} has no instances: give at least one")
-    return fields
+        raise InputError(f"{where} is no instance set: {error}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -220,28 +213,20 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _instance(item: Any, defaults: Mapping[str, Any], where: str, file: str) -> Instance:
-    if not isinstance(item, dict):
-        raise _wrong(file, where.removeprefix(f"{file}, "), item, dict)
-    if isinstance(item.get("name"), str):
-        where = f"{file}, instance {item['name']!r}"
-    for field in ("name", "split"):
-        if not (isinstance(item.get(field), str) and item[field]):
-            raise _wrong(where, field, item.get(field), str)
-    seeds: Any = item.get("seeds")
-    if not fits(seeds, tuple[int, int]):
-        raise InputError(f"{where}: seeds must be two whole numbers, the first and how many, not {short(seeds)}")
-    setting = over(defaults, _checked({name: item[name] for name in item if name not in OWN}, where))
-    for field in ("task", "teacher"):
-        if not setting.get(field):
-            raise InputError(f"{where} names no {field}: give it there or in the defaults")
+def _instance(item: Item, defaults: Mapping[str, Any], file: str) -> Instance:
+    where = f"{file}, instance {item['name']!r}"
+    own = {name: value for name, value in cast(Object, item).items() if name not in OWN}
+    setting = over(defaults, _checked(own, where))
+    for name in ("task", "teacher"):
+        if not setting.get(name):
+            raise InputError(f"{where} names no {name}: give it there or in the defaults")
     try:
         check_length(*(setting.get(name) for name in LENGTH))
         Recipe.of({name: setting.get(name) for name in names_of(RecipeConfig)})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     try:
-        return Instance(item["name"], item["split"], setting, (seeds[0], seeds[1]))
+        return Instance(item["name"], item["split"], setting, item["seeds"])
     except InputError as error:
         raise InputError(f"{file}, {error}") from error
 
@@ -262,16 +247,12 @@ def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name not in _hints():
             raise unknown(f"field of {where}", given, {*_hints(), *OWN})
         if not fits(value, _hints()[name]):
-            raise _wrong(where, given, value, _hints()[name])
+            raise InputError(f"{where}: {wrong(given, value, _hints()[name])}")
     try:
         settings = renamed(settings)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
-def _wrong(where: str, field: str, value: Any, hint: Any) -> InputError:
-    return InputError(f"{where}: {wrong(field, value, hint)}")
 
 
 def _several(names: str | Sequence[str]) -> Sequence[str]:

@@ -109,11 +109,6 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return [self._build(one) for one in self.instances.values()]
 
     @property
-    def blocks(self) -> list[tuple[int, int]]:
-        """The seeds of each instance: the first, and how many."""
-        return [one.seeds for one in self.instances.values()]
-
-    @property
     def distillation(self) -> Distillation:
         """What is trained at present."""
         return self.present.distillation

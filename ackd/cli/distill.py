@@ -88,7 +88,7 @@ class Distill(DistillationConfig, RunConfig):
         env, policy = acting(env, chosen, self.seed)
         folder.begin("distill", asdict(self))
         replay_log = None if chosen.forks else self.replay_log(folder.path / "checkpoint")
-        told: dict[str, Any] = {"seed": self.seed, "journal": replay_log, "quiet": self.quiet}
+        told: dict[str, Any] = {"seed": self.seed, "replay_log": replay_log, "quiet": self.quiet}
         recording, seconds = distil_one(env, policy, chosen, folder.path, **told)
         if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
             print(save_refined(folder.path / "policy", policy, chosen.learned.card))

@@ -21,7 +21,7 @@ from ackd.config.options import (
     TrainingConfig,
     TransferConfig,
 )
-from ackd.config.reading import EARLIER, checked, cut, fits, hints, names_of, part, renamed, short, words, wrong
+from ackd.config.reading import EARLIER, checked, cut, fits, hints, names_of, part, renamed, words, wrong
 
 __all__ = [
     "EARLIER",
@@ -51,7 +51,6 @@ __all__ = [
     "names_of",
     "part",
     "renamed",
-    "short",
     "words",
     "wrong",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ackd.config.options import DataConfig
-from ackd.errors import InputError, unknown
+from ackd.errors import InputError, short, unknown
 
 LARGEST = 2**31  # of a whole number
 EARLIER = {"types": "knowledge", "compiled": "compile", "cosines": "gradient_cosines"}  # names of before
@@ -127,9 +126,3 @@ def wrong(name: str, value: Any, hint: Any) -> InputError:
     if choices and isinstance(value, str):
         return unknown(name, value, choices)
     return InputError(f"{name} must be {words(hint)}, not {short(value)}")
-
-
-def short(value: Any) -> str:
-    """A value as a sentence shows it."""
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ackd.corpora.chunks import Tokens, cut, encode
 from ackd.corpora.text import Document, documents
-from ackd.errors import InputError, reason
+from ackd.errors import InputError
+from ackd.files.schema import Ascii, Count, read
 from ackd.files.writing import write_whole
 from ackd.models import (
     Tokenizer,
@@ -29,7 +30,7 @@ from ackd.models import (
 from ackd.tasks import Split
 
 HEADER, TOKENS, OFFSETS, TOKENIZER = "corpus.json", "tokens.bin", "offsets.bin", "tokenizer"
-T = TypeVar("T")
+ANEW = "write it anew"
 PIECE = 2**22  # tokens that are looked at together
 
 
@@ -37,14 +38,14 @@ PIECE = 2**22  # tokens that are looked at together
 class Header:
     """What `corpus.json` says."""
 
-    fingerprint: str  # SHA-256 of the tokenizer's fingerprint, of all lengths and of all tokens
-    tokenizer: str  # the tokenizer's fingerprint
-    chunks: int
-    tokens: int
-    vocabulary: int
-    dtype: str  # uint8, uint16 or uint32: the smallest that holds the vocabulary
-    max_length: int  # at which chunks were cut
-    end: int  # the token that ends a text: nothing is predicted behind it
+    fingerprint: Ascii  # SHA-256 of the tokenizer's fingerprint, of all lengths and of all tokens
+    tokenizer: Ascii  # the tokenizer's fingerprint
+    chunks: Count
+    tokens: Count
+    vocabulary: Count
+    dtype: Literal["uint8", "uint16", "uint32"]  # the smallest that holds the vocabulary
+    max_length: Count  # at which chunks were cut
+    end: Count  # the token that ends a text: nothing is predicted behind it
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_len
     tokens = mapped(folder / TOKENS, kind, int(offsets[-1]))
     fingerprint, vocabulary = _fingerprint(its, tokens, offsets), vocabulary_size(tokenizer)
     end = end_token(tokenizer)
-    header = Header(fingerprint, its, len(lengths), len(tokens), vocabulary, kind.name, max_length, end)
+    name = cast(Literal["uint8", "uint16", "uint32"], kind.name)
+    header = Header(fingerprint, its, len(lengths), len(tokens), vocabulary, name, max_length, end)
     write_whole(folder / HEADER, (json.dumps(asdict(header), indent=2) + "\n").encode())
     return Corpus(folder, header, tokens, offsets)
 
@@ -155,9 +157,7 @@ def open_corpus(path: str | Path) -> Corpus:
     folder = find_corpus(path)
     if folder is None:
         raise InputError(f"there is no corpus in {path}: expected {HEADER}")
-    header = read_header(folder / HEADER, Header)
-    if header.dtype not in ("uint8", "uint16", "uint32"):
-        raise InputError(f"{folder / HEADER} is damaged: it has tokens of the type {header.dtype!r}")
+    header = read(folder / HEADER, Header, ANEW)
     kind = np.dtype(header.dtype).newbyteorder("<")
     tokens = mapped(folder / TOKENS, kind, header.tokens)
     offsets = np.array(mapped(folder / OFFSETS, np.dtype("<i8"), header.chunks + 1), np.int64)
@@ -180,27 +180,8 @@ def claim(path: Path, header: Any, refusal: str) -> None:
     """
     if not path.is_file():
         write_whole(path, (json.dumps(asdict(header), indent=2) + "\n").encode())
-    elif read_header(path, type(header)) != header:
+    elif read(path, type(header), ANEW) != header:
         raise InputError(refusal)
-
-
-def read_header(path: Path, kind: Callable[..., T]) -> T:
-    """A dataclass of strings and counts from a JSON file.
-
-    Raises:
-        InputError: if it is not that.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        header = kind(**values)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({reason(error)})") from error
-    types: dict[str, str] = kind.__annotations__
-    for name, value in values.items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60
-        if not (isinstance(value, str) and value.isascii() if types[name] == "str" else whole):
-            raise InputError(f"{path} is damaged: its {name} is {str(value)[:100]!r}")
-    return header
 
 
 def mapped(path: Path, kind: np.dtype[Any], count: int) -> NDArray[Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,8 +12,9 @@ from ackd import models
 from ackd.corpora.corpus import Corpus, find_corpus, open_corpus, tokenised
 from ackd.corpora.text import Document
 from ackd.errors import InputError
+from ackd.files.schema import Count, read
 from ackd.models import Tokenizer
-from ackd.runs.folder import RESULT, RunFolder
+from ackd.runs.folder import ANEW, RESULT, RunFolder
 
 
 @contextmanager
@@ -56,15 +56,31 @@ def kept_in(folder: RunFolder, corpus: Corpus) -> Corpus:
     return replace(corpus, folder=home)  # what is mapped stays mapped
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What the result of a run of `ackd score` says of its corpus."""
+
+    corpus: str  # its folder
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What the result of a run of `ackd pretrain` says of its corpus."""
+
+    corpus: str  # its fingerprint
+    first: Count  # the first chunk that was learned from
+    last: Count  # and the one behind the last
+
+
 def corpus_of(scores: str) -> str | None:
     """The corpus that some scores are of, if it is where it was."""
     if find_corpus(scores) is not None:
         return scores
     try:
-        place = json.loads((Path(scores) / RESULT).read_text(encoding="utf-8"))["corpus"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        place = read(Path(scores) / RESULT, Scored, ANEW, extra="ignore").corpus
+        return place if find_corpus(place) is not None else None
+    except (InputError, OSError):
         return None
-    return place if isinstance(place, str) and find_corpus(place) is not None else None
 
 
 def trained_on(run: str, corpus: Corpus) -> tuple[int, int]:
@@ -73,15 +89,12 @@ def trained_on(run: str, corpus: Corpus) -> tuple[int, int]:
     Raises:
         InputError: if it is no such run, or it learned from another corpus.
     """
-    try:
-        result = json.loads((Path(run) / RESULT).read_text(encoding="utf-8"))
-        its, first, last = result["corpus"], result["first"], result["last"]
-        if not (type(first) is type(last) is int and 0 <= first < last):
-            raise ValueError("no part of the corpus")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{run} is no finished run of ackd pretrain: give one, or shares such as 0:0.05") from error
-    if its != corpus.header.fingerprint:
+    todo = "give a finished run of ackd pretrain, or shares such as 0:0.05"
+    its = read(Path(run) / RESULT, Pretrained, todo, extra="ignore")
+    if its.corpus != corpus.header.fingerprint:
         raise InputError(f"{run} learned from another corpus than the one that was scored: nothing is to be left out")
-    if last > len(corpus):
-        raise InputError(f"{run} is damaged: it learned from {last} chunks, and the corpus has {len(corpus)}")
-    return first, last
+    if not its.first < its.last <= len(corpus):
+        raise InputError(
+            f"{run} is damaged: it learned from the chunks {its.first} to {its.last}, and the corpus has {len(corpus)}"
+        )
+    return its.first, its.last

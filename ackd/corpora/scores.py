@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ackd.corpora.corpus import Corpus, claim, mapped, read_header
+from ackd.corpora.corpus import ANEW, Corpus, claim, mapped
 from ackd.costs import CostTracker
 from ackd.distributed.shards import parse_shard
 from ackd.errors import InputError, not_finite
+from ackd.files.schema import Ascii, Count, read
 from ackd.knowledge import label_loss
 from ackd.tasks import Split
 from ackd.types import OutputRequest, Teacher
@@ -28,13 +29,13 @@ FLOAT = np.dtype("<f4")
 class Header:
     """What `scores.json` says: whose scores these are, and of what."""
 
-    model: str  # the model's fingerprint
-    corpus: str  # the corpus's
-    tokenizer: str  # its tokenizer's
-    chunks: int  # of the whole corpus
-    first: int  # the first chunk that is scored here
-    last: int  # and the one behind the last
-    batch_size: int
+    model: Ascii  # the model's fingerprint
+    corpus: Ascii  # the corpus's
+    tokenizer: Ascii  # its tokenizer's
+    chunks: Count  # of the whole corpus
+    first: Count  # the first chunk that is scored here
+    last: Count  # and the one behind the last
+    batch_size: Count
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def open_scores(paths: Sequence[str | Path]) -> Scores:
         folder = Path(path)
         if not (folder / HEADER).is_file():
             raise InputError(f"there are no scores in {path}: expected {HEADER}")
-        header = read_header(folder / HEADER, Header)
+        header = read(folder / HEADER, Header, ANEW)
         if not header.first < header.last <= header.chunks:
             raise InputError(f"{folder / HEADER} is damaged: it has the chunks {header.first} to {header.last}")
         size = (folder / VALUES).stat().st_size if (folder / VALUES).is_file() else 0

@@ -15,6 +15,7 @@ from ackd.corpora.chunks import Tokens
 from ackd.corpora.corpus import TOKENS, Corpus, claim, seal, token_type
 from ackd.corpora.scores import BLOCK
 from ackd.errors import InputError
+from ackd.files.schema import Ascii, Count
 from ackd.models import generate_tokens
 from ackd.numerics.precision import computing
 from ackd.teachers import ModelTeacher
@@ -69,11 +70,11 @@ class Writing:
 class Header:
     """What `writing.json` says: who writes, and on what."""
 
-    model: str  # the model's fingerprint
-    corpus: str  # the corpus's
-    first: int  # the first chunk that is given
-    last: int  # and the one behind the last
-    how: str  # all of `Writing`
+    model: Ascii  # the model's fingerprint
+    corpus: Ascii  # the corpus's
+    first: Count  # the first chunk that is given
+    last: Count  # and the one behind the last
+    how: Ascii  # all of `Writing`
 
 
 def write(

@@ -126,8 +126,9 @@ class Cells:
             given = self.rows[task].setting
             if method:
                 ours, theirs = self.env(task), prepared(published(method), {**given, "flops_budget": None})
-                if ours.flops_budget is not None:  # as many FLOPs as everybody's, whatever the method can transfer
-                    share = ours.flops_budget * step_flops(ours) / step_flops(theirs)
+                budget = ours.timetable.flops_budget
+                if budget is not None:  # as many FLOPs as everybody's, whatever the method can transfer
+                    share = budget * step_flops(ours) / step_flops(theirs)
                     theirs = theirs.variant(flops_budget=min(share, 1.0))
                 self._envs[task, method] = theirs
             else:
@@ -187,10 +188,10 @@ class Cells:
         seconds = round(sum(env.distillation.costs.seconds.values()), 3)
         searched = job.found.steps if job.found is not None else 0
         if isinstance(policy, Lookahead):
-            searched = policy.probes * env.decision_interval
+            searched = policy.probes * env.timetable.decision_interval
         row = episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
         # what a part of the reward split says is another measure, not to be set beside the others'
-        own = {"task": job.task, **({} if env.reward_share == 1 else {"reward": None})}
+        own = {"task": job.task, **({} if env.timetable.reward_share == 1 else {"reward": None})}
         if one.method:  # its shares are of a whole of its own, and so is what it earns
             whole = step_flops(self.env(job.task)) / step_flops(env)
             own |= {"reward": None, "flops_share": row["flops_share"] / whole}

@@ -100,7 +100,7 @@ def distil_one(
         replay_log: to go on from.
         quiet: say nothing of it.
     """
-    say(Beginning.of(env.distillation, rewarded=env.reward_every is not None).lines, quiet=quiet)
+    say(Beginning.of(env.distillation, rewarded=env.timetable.reward_every is not None).lines, quiet=quiet)
     started = time.perf_counter()
     with (
         progress(env.distillation.steps, f"distill ({chosen.name})", quiet=quiet) as bar,

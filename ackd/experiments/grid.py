@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
+
+from typing_extensions import TypedDict
 
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.files.reading import matches_schema, read_tensors
+from ackd.files.schema import Object, read
 from ackd.files.writing import write_tensors, write_whole
 from ackd.models import Model
 from ackd.training.distillation import Distillation
@@ -22,6 +25,19 @@ from ackd.types import EvalResult
 
 Pair: TypeAlias = tuple[float, float]  # temperature, weight of the teacher
 COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds", "error", "note")
+
+
+class Row(TypedDict):
+    """What the file of a cell holds: scores in percent, and none where a training diverged."""
+
+    temperature: float
+    kd_weight: float
+    reward_score: float | None
+    reward_loss: float | None
+    reward_scores: list[float | None]
+    seconds: float
+    error: Literal["", "divergence"]
+    costs: Object
 
 
 @dataclass(frozen=True)
@@ -138,16 +154,11 @@ def read_row(path: Path, cell: Pair) -> dict[str, Any]:
     Raises:
         InputError: if it is another's, or damaged.
     """
-    score = {"reward_score": 0.0, "reward_loss": 0.0, "reward_scores": [0.0]}
-    no_score: dict[str, Any] = {"reward_score": None, "reward_loss": None, "reward_scores": []}
-    told = {"temperature": 0.0, "kd_weight": 0.0, "seconds": 0.0, "error": "", "ledger": CostTracker().as_dict()}
-    try:
-        row: dict[str, Any] = json.loads(path.read_bytes())
-        sound = matches_schema(row, told | (no_score if row["error"] else score)) and pair(row) == cell
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path} is damaged: delete it, and its students are trained again with --resume")
+    todo = "delete it, and its students are trained again with --resume"
+    row = cast(dict[str, Any], read(path, Row, todo))
+    scored = [row["reward_score"] is None, row["reward_loss"] is None] == [bool(row["error"])] * 2
+    if not scored or pair(row) != cell or not matches_schema(row["ledger"], CostTracker().as_dict()):
+        raise InputError(f"{path} is damaged (its figures are not those of {_named(cell)}): {todo}")
     return row
 
 

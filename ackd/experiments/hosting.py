@@ -135,7 +135,14 @@ def vectorised(
         if isinstance(env, DistillationEnv):
             cohort = CohortEnv([env], students, paired=True, watch=watch)
         else:
-            cohort = CohortEnv(env.every(), students, blocks=env.blocks, shard=shard, paired=True, watch=watch)
+            cohort = CohortEnv(
+                env.every(),
+                students,
+                blocks=[one.seeds for one in env.instances.values()],
+                shard=shard,
+                paired=True,
+                watch=watch,
+            )
         cohort.on_phase = on_phases
         cohort.replay(replay_log)
         return watch, LeaveOneOutBaseline(cohort), cohort

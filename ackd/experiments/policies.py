@@ -181,7 +181,7 @@ def _refining(name: str, made: Callable[[int], LearnedPolicy], policy: LearnedPo
     OnlineFinetuning(policy, phase=1)  # refuses what cannot be refined
     return Arm(
         name,
-        lambda env, seed: OnlineFinetuning(made(env.signals.k_max), phase=env.reward_every or 1, seed=seed),
+        lambda env, seed: OnlineFinetuning(made(env.signals.k_max), phase=env.timetable.reward_every or 1, seed=seed),
         settings | {"reward_every": 1, "reward_share": ONLINE_SHARE, "decisions": None},
         online=True,
         learned=policy,
@@ -194,8 +194,8 @@ def online_phase(env: DistillationEnv) -> int:
     A student's answer to an example takes a third of what learning from it does.
     """
     one = env.distillation
-    asked = len(one.evaluator.reward_part(env.reward_share)) / 3
-    return max(math.ceil(asked / (ONLINE_PRICE * env.decision_interval * one.batch_size * one.accumulate)), 1)
+    asked = len(one.evaluator.reward_part(env.timetable.reward_share)) / 3
+    return max(math.ceil(asked / (ONLINE_PRICE * env.timetable.decision_interval * one.batch_size * one.accumulate)), 1)
 
 
 def _named(source: str, env: DistillationEnv, seed: int) -> Policy:

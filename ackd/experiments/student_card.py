@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from ackd.agents.model_card import cell, plain, quoted
+from ackd.agents.model_card import cell, front, plain
 from ackd.costs import CostTracker
 from ackd.files.writing import write_whole
 from ackd.mdp.episode import Phase
@@ -124,15 +124,14 @@ def _shown(source: str) -> str:
 
 
 def _front(sources: Sequence[str], licenses: Sequence[str]) -> Iterator[str]:
-    yield "---"
-    if len(licenses) == 1:
-        yield f"license: {quoted(licenses[0])}"
-    hub = [name for name in sources if not Path(name).exists()]
-    if hub:
-        yield "base_model:"
-        yield from (f"- {quoted(name)}" for name in dict.fromkeys(hub))
-    yield from ("library_name: transformers", "pipeline_tag: text-classification")
-    yield from ("tags:", "- ackd", "- knowledge-distillation", "---")
+    hub = dict.fromkeys(name for name in sources if not Path(name).exists())
+    yield front(
+        license=licenses[0] if len(licenses) == 1 else None,
+        base_model=list(hub) or None,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["ackd", "knowledge-distillation"],
+    )
 
 
 def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str], size: int) -> Iterator[str]:

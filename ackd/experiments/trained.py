@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +12,9 @@ from typing import Any
 from ackd import models
 from ackd.costs import CostTracker
 from ackd.experiments.comparison import FILE, Comparison, compare, use
+from ackd.files.schema import Object, read
 from ackd.models import Model, Tokenizer
-from ackd.runs.folder import RESULT, RunFolder
+from ackd.runs.folder import ANEW, RESULT, RunFolder
 from ackd.training.distillation import Distillation
 
 LEDGER = "ledger.json"
@@ -84,21 +84,20 @@ def leave(
     return replace(trained, comparison=compared)
 
 
-def read_result(folder: RunFolder, name: str = RESULT) -> dict[str, Any]:
+def read_result(folder: RunFolder) -> Object:
     """What a finished run came to."""
-    result: dict[str, Any] = json.loads((folder.path / name).read_text(encoding="utf-8"))
-    return result
+    return read(folder.path / RESULT, Object, ANEW)
 
 
 def left(folder: RunFolder, name: str = "student") -> Trained:
     """What a finished run has left."""
-    result, costs = read_result(folder), read_result(folder, LEDGER)
+    result, costs = read_result(folder), read(folder.path / LEDGER, CostTracker, ANEW)
     place = folder.path / name
-    model = models.load_model(place, language=result["task"] == "language")
+    model = models.load_model(place, language=result.get("task") == "language")
     table = folder.path / "table.md"
     text = table.read_text(encoding="utf-8").rstrip("\n") if table.is_file() else ""
     write = partial(shutil.copytree, place, dirs_exist_ok=True)
-    return Trained(result, CostTracker(**costs), model, write, text, models.load_tokenizer(place))
+    return Trained(result, costs, model, write, text, models.load_tokenizer(place))
 
 
 def ending(trained: Trained, place: Path, columns: Sequence[str] = ()) -> str:

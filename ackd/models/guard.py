@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, cast
 
 import torch
+from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from typing_extensions import TypedDict
 
-from ackd.errors import InputError, reason
+from ackd.errors import InputError
+from ackd.files.schema import Object, read
 from ackd.models.families import answers_to
 from ackd.models.forward import Model
 
@@ -24,35 +26,30 @@ SLACK = 1 << 24  # numbers that a model may have besides those in its file: a ne
 TENSORS = 8192  # of a model: 500 layers
 SETTINGS, CLASSES = 1 << 22, 1 << 16  # bytes of a config, and outputs of a model
 
+Classes: TypeAlias = Annotated[int, Field(ge=0, le=CLASSES)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Settings(TypedDict, total=False):
+    """What is looked at of a model's `config.json`."""
+
+    num_labels: Classes
+    _num_labels: Classes
+
 
 def memory() -> int:
     """Bytes of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> Object:
     """The settings in a model's `config.json`.
 
     Raises:
         InputError: if it is no JSON object, or has a number of outputs that no model has.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(SETTINGS + 1)
-        if len(text) > SETTINGS:
-            raise ValueError(f"more than {SETTINGS} bytes")
-        settings = json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give a model's config") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a model config ({reason(error)}): it is damaged") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path} is not a model config: it holds no JSON object with a 'model_type' and its sizes")
-    for name in ("num_labels", "_num_labels"):
-        classes = settings.get(name, 1)
-        if type(classes) is not int or not 0 <= classes <= CLASSES:
-            raise InputError(f"{path} has {name} {str(classes)[:40]}: a model has 0 to {CLASSES} outputs")
-    return settings
+    settings = read(path, Settings, "it is not a model config, so give a whole one", most=SETTINGS, extra=None)
+    return cast(Object, settings)
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ackd.files.schema import LARGEST
 from ackd.reporting import comparison, pictures, trends
 from ackd.reporting import comparison_pictures as versus
 from ackd.reporting.html_report import Picture
 from ackd.reporting.statistics import Interval
 from ackd.reporting.trends import Episode
 from ackd.runs.folder import group_folder
-from ackd.runs.log import LARGEST, Cell, Decision, Run, read_decisions
+from ackd.runs.log import Cell, Decision, Run, read_decisions
 from ackd.types import LABELS
 
 MOST = 1e300  # seconds or FLOPs that can be added up

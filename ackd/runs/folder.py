@@ -14,6 +14,7 @@ import socket
 import sys
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +23,23 @@ from typing import Any
 import torch
 
 from ackd.errors import InputError
+from ackd.files.schema import Object, read
 from ackd.files.writing import write_whole
 
 logger = logging.getLogger("ackd")
 
 CONFIG, RESULT, LOCK = "config.json", "result.json", ".lock"
 FREE = {"output", "overwrite", "resume", "quiet"}  # settings that change nothing of what comes of a run
+ANEW = "start the run anew with --overwrite"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The content of `config.json`: what was run, with what settings, on what."""
+
+    command: str
+    settings: Object = field(default_factory=dict)
+    versions: Object = field(default_factory=dict)
 
 
 class RunFolder:
@@ -94,14 +106,9 @@ class RunFolder:
         """
         if not (self.resumed and (self.path / RESULT).is_file()):
             return False
-        config = {"command": command, "settings": _plain(settings), "versions": {}}  # nothing goes on with others
+        config = Config(command, _plain(settings))  # nothing goes on with other versions
         self._compare(config, {*FREE, *growing})
-        try:
-            whole = isinstance(json.loads((self.path / RESULT).read_text(encoding="utf-8")), dict)
-        except (OSError, ValueError, RecursionError):
-            whole = False
-        if not whole:  # a finished run keeps no state that its student could be written from again
-            raise InputError(f"{self.path / RESULT} is damaged: start the run anew with --overwrite")
+        read(self.path / RESULT, Object, ANEW)  # a finished run keeps no state that its student could be written from
         return True
 
     def begin(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> None:
@@ -116,7 +123,7 @@ class RunFolder:
             InputError: if the run that is to be resumed is another one, or another process is at work here.
         """
         self.settings = _plain(settings)
-        config = {"command": command, "settings": self.settings, "versions": _versions()}
+        config = Config(command, self.settings, _versions())
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._locked:
             self._lock()
@@ -124,7 +131,7 @@ class RunFolder:
             self._compare(config, {*FREE, *growing})
         if self._replace:
             self._empty()
-        self.write_json(CONFIG, config)
+        self.write_json(CONFIG, vars(config))
 
     def _lock(self) -> None:
         """Keeps other processes out; when this one dies, however it does, the kernel lets them in."""
@@ -153,29 +160,23 @@ class RunFolder:
             elif there.name != LOCK:
                 there.unlink()
 
-    def _compare(self, config: dict[str, Any], ignored: Collection[str]) -> None:
-        try:
-            before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-            command, settings, versions = (before[name] for name in ("command", "settings", "versions"))
-            known = {name: value for name, value in settings.items() if name not in ignored}
-            its_versions = {name: versions.get(name) for name in config["versions"]}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{self.path / CONFIG} cannot be read: start the run anew with --overwrite") from error
-        if command != config["command"]:
-            raise InputError(f"the run in {self.path} is of ackd {command}: choose another folder")
-        for name, value in config["settings"].items():
-            if name not in ignored and known.get(name) != value:
+    def _compare(self, config: Config, ignored: Collection[str]) -> None:
+        before = read(self.path / CONFIG, Config, ANEW, extra="ignore")
+        if before.command != config.command:
+            raise InputError(f"the run in {self.path} is of ackd {before.command}: choose another folder")
+        for name, value in config.settings.items():
+            if name not in ignored and before.settings.get(name) != value:
                 raise InputError(
-                    f"the run in {self.path} has {name} {reprlib.repr(known.get(name))}, and now it is {value!r}: "
-                    "resume it with the same options, or choose another folder"
+                    f"the run in {self.path} has {name} {reprlib.repr(before.settings.get(name))}, and now it is "
+                    f"{value!r}: resume it with the same options, or choose another folder"
                 )
-        for name, value in config["versions"].items():
-            if its_versions[name] != value:
+        for name, value in config.versions.items():
+            if before.versions.get(name) != value:
                 logger.warning(
                     "the run in %s began with %s %s and goes on with %s: it may not end as an undisturbed run would",
                     self.path,
                     name,
-                    reprlib.repr(its_versions[name]),
+                    reprlib.repr(before.versions.get(name)),
                     value,
                 )
 

@@ -4,42 +4,43 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 import os
-import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError
 
 from ackd.errors import InputError
-from ackd.runs.folder import CONFIG, RESULT
+from ackd.files.schema import MOST, Count, Object, adapter, read, read_bytes, sentence
+from ackd.runs.folder import CONFIG, RESULT, Config
 
-Value = TypeVar("Value")
+T = TypeVar("T")
+Measured: TypeAlias = Annotated[float | None, BeforeValidator(lambda text: text or None)]
+Finite: TypeAlias = Annotated[FiniteFloat | None, BeforeValidator(lambda text: text or None)]
 
-LARGEST = 1 << 63  # of counts
-DEEPEST = 32  # levels of JSON: runs write five
 SELECT, LOSS = "select/", "loss/"
 DECISION_COLUMNS = ("episode", "steps_done", "selection", "reward", "reward_loss", "reward_score", "label_loss")
 FIGURES = ("reward", "flops_share", "seconds")  # of a result, beside scores and losses
 CELL_COLUMNS = ("task", "policy", "seed", "metric", "dev_score", "teacher_score", "reward", "flops_share", "seconds")
+ANEW = "run it again"
 
 
 @dataclass(frozen=True)
 class Decision:
     """A row of decisions.csv, which is a phase; None or a missing type is what was not measured."""
 
-    episode: int
+    episode: Count
     seed: int
-    steps_done: int
-    reward: float
-    reward_loss: float | None
-    reward_score: float | None
+    steps_done: Count
+    reward: FiniteFloat
+    reward_loss: Measured
+    reward_score: Measured
     label_loss: float
-    error: str
-    weights: Mapping[str, float]  # of the labels, first, and of every knowledge type; 0 where it was not selected
+    weights: Mapping[str, FiniteFloat]  # of the labels, first, and of every knowledge type; 0 if it was not selected
     losses: Mapping[str, float]  # of the types that were computed
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Cell:
     policy: str
     seed: int
     metric: str
-    score: float | None  # percent
-    teacher: float  # percent
-    reward: float | None  # None where a part of the reward split was measured
-    flops_share: float
-    seconds: float
+    score: Annotated[Finite, Field(alias="dev_score")]  # percent
+    teacher: Annotated[FiniteFloat, Field(alias="teacher_score")]  # percent
+    reward: Finite  # None where a part of the reward split was measured
+    flops_share: FiniteFloat
+    seconds: FiniteFloat
 
 
 @dataclass(frozen=True)
@@ -82,62 +83,30 @@ def open_run(path: Path) -> Run:
     """
     if not os.path.isdir(path):
         raise InputError(f"there is no folder {path}: name the folder of a run")
-    config = _json(path / CONFIG)
-    command = config.get("command")
-    if not isinstance(command, str):  # a model's folder has a config.json too
+    if not isinstance(_json(path / CONFIG).get("command"), str):  # a model's folder has a config.json too
         raise InputError(f"the folder {path} holds no run: name the --output of ackd train, distill or evaluate")
-    settings, versions = (_mapping(config.get(name)) for name in ("settings", "versions"))
+    config = read(path / CONFIG, Config, ANEW, extra="ignore")
     result = _json(path / RESULT)
-    for name, value in _figures(result):
-        if value is not None and type(value) not in (int, float):
-            raise InputError(
-                f"{path / RESULT} is damaged, {name!r} is {reprlib.repr(value)} and no number: run it again"
-            )
-    return Run(path, command, settings, versions, result, _json(path / "ledger.json"))
+    try:
+        adapter(dict[str, float | None]).validate_python(dict(_figures(result)), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{path / RESULT} is damaged ({sentence(error)}): {ANEW}") from error
+    return Run(path, config.command, config.settings, config.versions, result, _json(path / "ledger.json"))
 
 
-def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _figures(result: Object) -> Iterator[tuple[str, Any]]:
     """What of a result is a number, by its name, or None where there is none."""
     yield from (
         (name, value) for name, value in result.items() if name in FIGURES or name.endswith(("_score", "_loss"))
     )
-    for scores in _mapping(result.get("dev_scores")).values():
-        yield from _mapping(scores).items()
+    splits = result.get("dev_scores")
+    for split, scores in splits.items() if isinstance(splits, dict) else ():
+        yield from ((f"{split}.{name}", value) for name, value in scores.items()) if isinstance(scores, dict) else ()
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _json(path: Path) -> Object:
     """The content of a JSON file; nothing if there is no such file."""
-    if not os.path.isfile(path):
-        return {}
-    try:
-        content = json.loads(_read(path))
-        if _nests(content, DEEPEST):
-            raise ValueError(f"it nests deeper than {DEEPEST}")
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged, it holds no JSON ({error}): run it again") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged, it holds no JSON object: run it again")
-    return content
-
-
-def _nests(content: Any, levels: int) -> bool:
-    """Whether there is anything below so many levels of lists and objects."""
-    level = [content]
-    for _ in range(levels):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [value for values in inner for value in values]
-    return bool(level)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return read(path, Object, ANEW) if os.path.isfile(path) else {}
 
 
 def read_decisions(path: Path) -> list[Decision]:
@@ -148,29 +117,23 @@ def read_decisions(path: Path) -> list[Decision]:
         InputError: if a line cannot be read; it names the file and the line.
     """
     rows = list(_rows(path, DECISION_COLUMNS))
-    if rows and not any(name.startswith(SELECT) for name in rows[0].values):
-        seen = dict.fromkeys(name for row in rows for name in _named(row["selection"]))
-        return [_decision(row, {name: float(name in _named(row["selection"])) for name in seen}) for row in rows]
-    return [_decision(row, row.numbers(SELECT)) for row in rows]
+    if rows and not any(name.startswith(SELECT) for name in rows[0][1]):
+        seen = dict.fromkeys(name for _, row in rows for name in _named(row["selection"]))
+        for _, row in rows:
+            row.update({SELECT + name: str(int(name in _named(row["selection"]))) for name in seen})
+    return [
+        _row(path, line, Decision, {**row, "weights": _cut(row, SELECT), "losses": _cut(row, LOSS)})
+        for line, row in rows
+    ]
 
 
 def _named(selection: str) -> list[str]:
     return [] if selection == "labels" else selection.split("+")
 
 
-def _decision(row: _Row, weights: Mapping[str, float]) -> Decision:
-    return Decision(
-        episode=row.number("episode", _count),
-        seed=row.number("seed", int),
-        steps_done=row.number("steps_done", _count),
-        reward=row.number("reward", _finite),
-        reward_loss=row.number_or_none("reward_loss"),
-        reward_score=row.number_or_none("reward_score"),
-        label_loss=row.number("label_loss", float),
-        error=row.values.get("error", ""),
-        weights=weights,
-        losses=row.numbers(LOSS),
-    )
+def _cut(row: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """The columns that begin so and are not empty, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in row.items() if value and name.startswith(prefix)}
 
 
 def read_table(path: Path) -> list[Cell]:
@@ -179,20 +142,7 @@ def read_table(path: Path) -> list[Cell]:
     Raises:
         InputError: if a line cannot be read; it names the file and the line.
     """
-    return [
-        Cell(
-            task=row["task"],
-            policy=row["policy"],
-            seed=row.number("seed", int),
-            metric=row["metric"],
-            score=row.number("dev_score", _finite) if row["dev_score"] else None,
-            teacher=row.number("teacher_score", _finite),
-            reward=row.number("reward", _finite) if row["reward"] else None,
-            flops_share=row.number("flops_share", _finite),
-            seconds=row.number("seconds", _finite),
-        )
-        for row in _rows(path, CELL_COLUMNS)
-    ]
+    return [_row(path, line, Cell, row) for line, row in _rows(path, CELL_COLUMNS)]
 
 
 def read_columns(
@@ -205,66 +155,26 @@ def read_columns(
     """
     return [
         {name: row[name] for name in names}
-        | {name: row.number(name, _finite) for name in numbers}
-        | {name: row.number(name, _finite) if row[name] not in ("", "nan") else None for name in perhaps}
-        for row in _rows(path, (*names, *numbers, *perhaps))
+        | _row(path, line, dict[str, FiniteFloat], {name: row[name] for name in numbers})
+        | _row(path, line, dict[str, Finite], {name: row[name] if row[name] != "nan" else "" for name in perhaps})
+        for line, row in _rows(path, (*names, *numbers, *perhaps))
     ]
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < LARGEST:
-        raise ValueError
-    return value
+def _row(path: Path, line: int, kind: type[T], values: Mapping[str, Any]) -> T:
+    """What a line of a CSV file says."""
+    try:
+        found: T = adapter(kind).validate_python(values, extra="ignore")
+    except ValidationError as error:
+        raise InputError(f"{path}, line {line}: {sentence(error)}: the file is damaged, {ANEW}") from None
+    return found
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A line of a CSV file by its columns."""
-
-    path: Path
-    line: int
-    values: Mapping[str, str]
-
-    def __getitem__(self, column: str) -> str:
-        return self.values[column]
-
-    def number(self, column: str, kind: Callable[[str], Value]) -> Value:
-        """The column's number."""
-        try:
-            return kind(self.values[column])
-        except (KeyError, ValueError):
-            value = self.values.get(column, "")
-            raise InputError(
-                f"{self.path}, line {self.line}: {value[:40]!r} in the column {column!r} is no number: "
-                "the file is damaged, run it again"
-            ) from None
-
-    def number_or_none(self, column: str) -> float | None:
-        """The column's number, or None where it is empty."""
-        return self.number(column, float) if self.values[column] else None
-
-    def numbers(self, prefix: str) -> dict[str, float]:
-        """Those of the columns that begin so and are not empty, by the rest of their names."""
-        return {
-            column.removeprefix(prefix): self.number(column, _finite if prefix == SELECT else float)
-            for column, value in self.values.items()
-            if column.startswith(prefix) and value
-        }
-
-
-def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
-    """The lines of a CSV file; a last one that was not written to its end, as a killed run leaves it, is none."""
+def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file with their numbers; a last one without its end, as a killed run leaves it, is none."""
     if not os.path.isfile(path):
         return
-    content = _read(path)
+    content = read_bytes(path, MOST)
     content = content[: content.rfind(b"\n") + 1]
     try:
         text = content.decode()
@@ -286,6 +196,6 @@ def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[_Row]:
                     "the file is damaged, run it again"
                 )
             else:
-                yield _Row(path, reader.line_num, dict(zip(header, fields, strict=True)))
+                yield reader.line_num, dict(zip(header, fields, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}: the file is damaged, run it again") from None

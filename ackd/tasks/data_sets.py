@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypeGuard, TypeVar, Union
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ackd.errors import InputError, reason
 from ackd.files.json_rows import encodable
+from ackd.files.schema import Object, read
 from ackd.tasks.read import ENDINGS, Columns, library
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+T = TypeVar("T")
 Data: TypeAlias = Union[str, Path, "Dataset", "DatasetDict"]  # a name, or the data itself
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 LABELS = ("label", "labels")  # what a column of labels is usually called
 TOKENS = "input_ids"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[^\s:/]+)?")
 MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
+
+
+FileName: TypeAlias = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # which leads to no other folder
+
+
+class Splits(TypedDict):
+    """What is read of `dataset_dict.json`."""
+
+    splits: list[FileName]
+
+
+class DataFile(TypedDict):
+    """A file with rows."""
+
+    filename: FileName
+
+
+class State(TypedDict):
+    """What is read of a split's `state.json`."""
+
+    _data_files: list[DataFile]
+    _indices_data_files: NotRequired[list[Any] | None]
+
+
+class Info(TypedDict):
+    """What is read of its `dataset_info.json`."""
+
+    features: Object | None
 
 
 def is_saved(folder: Path) -> bool:
@@ -82,7 +114,7 @@ def splits_of(data: str) -> dict[str, Columns]:
     """
     folder = Path(data)
     if (folder / SPLITS).is_file():
-        return {name: _saved(folder / name) for name in _names(folder / SPLITS)}
+        return {name: _saved(folder / name) for name in _read(folder / SPLITS, Splits)["splits"]}
     if is_saved(folder):
         return {"train": _saved(folder)}
     if folder.is_dir():
@@ -124,11 +156,11 @@ def _saved(folder: Path) -> Columns:
     """One split; read here, since the library follows whatever paths the JSON files name."""
     import pyarrow
 
-    state, info = _json(folder / STATE), _json(folder / INFO)
+    state, info = _read(folder / STATE, State), _read(folder / INFO, Info)
     try:
         if state.get("_indices_data_files"):
             raise ValueError("an old release wrote it: save it anew")
-        files = [folder / _plain(one["filename"]) for one in state["_data_files"]]
+        files = [folder / one["filename"] for one in state["_data_files"]]
         features = info["features"] or {}
         classes = _classes(features)
         if not files:  # as the library saves a split without rows
@@ -149,23 +181,6 @@ def _saved(folder: Path) -> Columns:
     return Columns(table.column_names, column, classes)
 
 
-def _names(file: Path) -> list[str]:
-    """What the splits are called."""
-    try:
-        return [_plain(name) for name in _json(file)["splits"]]
-    except (ValueError, LookupError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _damaged(file.parent, error) from error
-
-
-def _plain(name: Any) -> str:
-    """A name that leads to no other folder."""
-    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name):
-        raise ValueError(f"{str(name)[:40]!r} is no name in this folder")
-    return name
-
-
 def _classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The names of classes, by column."""
     kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
@@ -178,23 +193,8 @@ def _classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(classes) for name, classes in found.items()}
 
 
-def _json(file: Path) -> dict[str, Any]:
-    """The object in a file.
-
-    Raises:
-        InputError: if there is none.
-    """
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1)
-        content = json.loads(text)
-        if len(text) > MAX_BYTES or not isinstance(content, dict):
-            raise ValueError("it is something else")
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): take a whole copy of the data set") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is no JSON object ({reason(error)}): take a whole copy of the data set") from error
-    return content
+def _read(file: Path, kind: type[T]) -> T:
+    return read(file, kind, "take a whole copy of the data set", most=MAX_BYTES, extra="ignore")
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:

@@ -6,15 +6,17 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ackd.errors import InputError, reason
+from ackd.files.schema import only, parse, read_bytes
 from ackd.files.writing import write_whole
 from ackd.models import Model, model_folder
 from ackd.tasks.rows import Rows
@@ -85,10 +87,35 @@ def fingerprint(rows: Rows) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class PartOfFile:
+    """What `seen.json` says of a source: the bits in base64."""
+
+    data: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    count: Annotated[int, Field(ge=1, le=8 * MAX_BYTES)]
+    rows: str
+
+    def part(self) -> Part:
+        """The same with bits."""
+        bits = base64.b64decode(self.rows.encode("ascii", "replace"), validate=True)
+        if len(bits) != -(-self.count // 8) or (self.count % 8 and bits[-1] & (0xFF >> self.count % 8)):
+            raise ValueError("a source has rows beyond its number")
+        return Part(self.data, self.count, bits)
+
+
+@dataclass(frozen=True)
+class SeenFile:
+    """The content of `seen.json`."""
+
+    format: Annotated[int, only(FORMAT)]
+    complete: bool
+    seen: Annotated[list[PartOfFile], Field(max_length=MAX_PARTS)]
+
+
 def write_seen(folder: str | Path, seen: Seen) -> None:
     """Writes `seen.json` into a model's folder, whole or not at all."""
-    parts = [{"data": d, "count": n, "rows": base64.b64encode(bits).decode()} for d, n, bits in seen.parts]
-    content = {"format": FORMAT, "complete": seen.complete, "seen": parts}
+    parts = [PartOfFile(part.data, part.size, base64.b64encode(part.bits).decode()) for part in seen.parts]
+    content = asdict(SeenFile(FORMAT, seen.complete, parts))
     write_whole(Path(folder) / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -121,52 +148,15 @@ def read_seen(source: str | Path) -> Seen | None:
     path = Path(model_folder(source)) / FILE
     if not path.is_file():
         return None
+    text = read_bytes(path, MAX_BYTES)
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        return _checked(json.loads(text))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+        file = parse(text, SeenFile)
+        parts = [one.part() for one in file.seen]
+        if len({(part.data, part.size) for part in parts}) < len(parts):
+            raise ValueError("a source is there twice")
+    except ValueError as error:
         raise InputError(
             f"{path} does not say what the model has seen ({reason(error)}): it is damaged; take a whole copy of the "
             "model, or remove the file if nobody knows"
         ) from error
-
-
-def _checked(fields: Any) -> Seen:
-    """The file's content.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    if not isinstance(fields, dict) or fields.keys() != {"format", "complete", "seen"}:
-        raise ValueError("it has other fields than format, complete and seen")
-    if type(fields["format"]) is not int or fields["format"] != FORMAT:
-        raise ValueError(f"its format is not {FORMAT}")
-    if type(fields["complete"]) is not bool:
-        raise ValueError("complete is neither true nor false")
-    if not isinstance(fields["seen"], list) or len(fields["seen"]) > MAX_PARTS:
-        raise ValueError(f"seen is no list of at most {MAX_PARTS} sources")
-    parts = [_part(one) for one in fields["seen"]]
-    if len({(part.data, part.size) for part in parts}) < len(parts):
-        raise ValueError("a source is there twice")
-    return Seen(tuple(sorted(parts)), fields["complete"])
-
-
-def _part(fields: Any) -> Part:
-    if not isinstance(fields, dict) or fields.keys() != {"data", "count", "rows"}:
-        raise ValueError("a source has other fields than data, count and rows")
-    data, count, rows = fields["data"], fields["count"], fields["rows"]
-    if not (isinstance(data, str) and len(data) == 64 and set(data) <= set("0123456789abcdef")):
-        raise ValueError("a source has no SHA-256")
-    if type(count) is not int or not 1 <= count <= 8 * MAX_BYTES:
-        raise ValueError("a source has no number of rows")
-    if not isinstance(rows, str):
-        raise ValueError("a source has no rows")
-    bits = base64.b64decode(rows.encode("ascii", "replace"), validate=True)
-    if len(bits) != -(-count // 8) or (count % 8 and bits[-1] & (0xFF >> count % 8)):
-        raise ValueError("a source has rows beyond its number")
-    return Part(data, count, bits)
+    return Seen(tuple(sorted(parts)), file.complete)

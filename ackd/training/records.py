@@ -1,56 +1,64 @@
-"""What trainings are asked and answer, as JSON: its names are those of files, and stay when an attribute is renamed."""
+"""What trainings are asked and answer, as JSON: its names are those of files.
+
+Where an attribute is renamed, an alias keeps its name in files: `Annotated[float, pydantic.Field(alias="before")]`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Generic, TypeVar
 
-from ackd.files.reading import matches_schema
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from ackd.files.schema import adapter
 from ackd.mdp.episode import Facts
 from ackd.tasks import Split
 from ackd.types import EvalResult, Selection, StepMetrics
 
-Answer = StepMetrics[float] | EvalResult | Facts
-# of each kind of answer the names of its fields in files, and of its attributes
-KINDS: Mapping[str, tuple[type[Answer], Mapping[str, str]]] = {
-    "report": (
-        StepMetrics,
-        {
-            "loss": "loss",
-            "labels": "labels",
-            "grad_norm": "grad_norm",
-            "uncertainty": "uncertainty",
-            "accuracy": "accuracy",
-            "losses": "losses",
-            "cosines": "cosines",
-            "norms": "norms",
-        },
-    ),
-    "standing": (
-        EvalResult,
-        {
-            "loss": "loss",
-            "score": "score",
-            "scores": "scores",
-            "probability": "probability",
-            "divergence": "divergence",
-            "teacher_correlation": "teacher_correlation",
-            "label_correlation": "label_correlation",
-        },
-    ),
-    "facts": (
-        Facts,
-        {
-            "agreement": "agreement",
-            "confidence": "confidence",
-            "probe": "probe",
-            "chance": "chance",
-            "examples_per_parameter": "examples_per_parameter",
-            "epochs": "epochs",
-        },
-    ),
+A = TypeVar("A")
+TYPED: Any = TypedDict
+KINDS: Mapping[str, Any] = {"report": StepMetrics[float], "standing": EvalResult, "facts": Facts}
+
+
+TOLD = {kind: TYPED(kind, {kind: made}) for kind, made in KINDS.items()}
+# what the answers to some calls are; to others, None
+VERBS: Mapping[str, Any] = {
+    "advance": TOLD["report"],
+    "measure": TOLD["standing"],
+    "measure_teacher": TOLD["standing"],
+    "inspect": TOLD["facts"] | None,  # nothing is known where there is no teacher
+    "represent": tuple[list[float], list[float]],
 }
-TABLES = {"losses", "cosines", "norms", "scores"}  # fields that are several numbers by their names
+
+
+@dataclass(frozen=True)
+class Line(Generic[A]):
+    """A line of a journal: a call, what it was answered, and the counters after it."""
+
+    verb: str
+    asked: list[Any]
+    answer: A
+    counters: dict[str, Any]
+
+
+@cache
+def line_of(verb: str, students: int | None = None, *, by_steps: bool = False) -> Any:
+    """The type of the line of a call.
+
+    Args:
+        verb: its name.
+        students: how many the answer is a list for; None: it is no list.
+        by_steps: it is a list of such lists.
+    """
+    line: Any = Line
+    answer: Any = VERBS.get(verb)
+    if answer is None or students is None:
+        return line[answer]
+    each: Any = Annotated[list[answer], Field(min_length=students, max_length=students)]
+    return line[list[each] if by_steps else each]
 
 
 def plain(value: Any) -> Any:
@@ -59,28 +67,16 @@ def plain(value: Any) -> Any:
         return {"weights": dict(value.weights), "labels": value.labels}
     if isinstance(value, Split):
         return value.fingerprint
-    for kind, (made, names) in KINDS.items():
-        if isinstance(value, made):
-            fields = {name: getattr(value, attribute) for name, attribute in names.items()}
-            return {kind: {name: dict(one) if name in TABLES else one for name, one in fields.items()}}
+    for kind, made in KINDS.items():
+        if isinstance(value, getattr(made, "__origin__", made)):
+            return {kind: adapter(made).dump_python(value, by_alias=True)}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
 
 
-def answer(given: Mapping[str, Any], wanted: str | None = None) -> Answer:
-    """What `plain` made an answer of, of the kind that is wanted, or of any.
-
-    Raises:
-        KeyError, TypeError, ValueError: if it is another, or damaged.
-    """
-    ((kind, fields),) = given.items()
-    made, names = KINDS[kind]
-    numbers = {name: _zeros(one) if name in TABLES else 0.0 for name, one in fields.items()}
-    if wanted not in (None, kind) or not matches_schema(fields, numbers):
-        raise ValueError(f"it is {str(given)[:120]}")
-    return made(**{names[name]: one for name, one in fields.items()})
-
-
-def _zeros(table: Any) -> dict[str, float]:
-    return dict.fromkeys(table, 0.0) if isinstance(table, dict) else {}
+def answer(given: Any) -> Any:
+    """What `plain` made the answer of a line of."""
+    if isinstance(given, list):
+        return [answer(one) for one in given]
+    return next(iter(given.values())) if isinstance(given, dict) else given

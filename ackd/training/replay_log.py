@@ -14,14 +14,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
 from ackd.errors import InputError, reason
 from ackd.files.reading import matches_schema, read_tensors
+from ackd.files.schema import parse
 from ackd.runs.stopping import hold, release, stop, stop_asked
-from ackd.training.records import answer, plain
+from ackd.training.records import Line, answer, line_of, plain
 
 if TYPE_CHECKING:
     from ackd.training.replay import Training
@@ -30,8 +31,15 @@ logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
 END = "end"  # of a run that is finished
-# what the answers to some calls are
-ANSWER_KINDS = {"advance": "report", "measure": "standing", "measure_teacher": "standing", "inspect": "facts"}
+
+
+class Entry(NamedTuple):
+    """A line that was read, its answer not yet."""
+
+    method: str
+    asked: list[Any]
+    by_steps: bool  # whether the answer is a list of lists
+    line: bytes
 
 
 class ReplayLog:
@@ -52,9 +60,9 @@ class ReplayLog:
         self.folder, self.seconds = folder, seconds
         folder.mkdir(parents=True, exist_ok=True)
         entries = _read(folder / ENTRIES)
-        resets = [i for i, entry in enumerate(entries) if entry["verb"] == "reset"]
+        resets = [i for i, entry in enumerate(entries) if entry.method == "reset"]
         self._state = self._load_state(len(entries), resets[-1] if resets else 0)
-        self._whole = bool(entries) and entries[-1]["verb"] == END
+        self._whole = bool(entries) and entries[-1].method == END
         if not self._whole:
             last = resets[-1] if resets else 0  # without a state the episode under way begins again
             entries = entries[: self._state["entries"] if self._state else last]
@@ -83,19 +91,20 @@ class ReplayLog:
             InputError: if it has another call here, or what it has cannot be read.
         """
         entry = self._ahead.popleft()
-        if (entry["verb"], entry["asked"]) != (method, asked):
+        if (entry.method, entry.asked) != (method, asked):
             raise InputError(
-                f"the run in {self.folder.parent} cannot be resumed: it had {entry['verb']} {_short(entry['asked'])}, "
+                f"the run in {self.folder.parent} cannot be resumed: it had {entry.method} {_short(entry.asked)}, "
                 f"and now {method} {_short(asked)} is asked for: its policy, data or software has changed since, "
                 "so start it anew"
             )
         if not self._ahead and self._state:
             self._load(training)
         try:
-            if not matches_schema(entry["counters"], training.counters()):
+            line = parse(entry.line, line_of(method, students, by_steps=entry.by_steps))
+            if not matches_schema(line.counters, training.counters()):
                 raise ValueError("its counters are those of another training")
-            training.load_counters(entry["counters"])
-            return _restored(method, entry["answer"], students)
+            training.load_counters(line.counters)
+            return answer(line.answer)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{self.folder / ENTRIES} has an answer to {method} that cannot be read ({error}): start the run anew"
@@ -203,10 +212,10 @@ class ReplayLog:
         fits = type(covered) is int and last_reset < covered <= entries
         return cast(dict[str, Any], saved) if fits else None
 
-    def _write_all(self, entries: Sequence[dict[str, Any]]) -> None:
+    def _write_all(self, entries: Sequence[Entry]) -> None:
         partial = self.folder / f".{ENTRIES}.{os.getpid()}"
         try:
-            partial.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+            partial.write_bytes(b"".join(entry.line + b"\n" for entry in entries))
             partial.replace(self.folder / ENTRIES)
         except OSError as error:
             raise InputError(
@@ -216,7 +225,7 @@ class ReplayLog:
             partial.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> list[Entry]:
     """The lines of a log; an incomplete last line, as a killed run may leave, is dropped."""
     if not path.exists():
         return []
@@ -224,33 +233,14 @@ def _read(path: Path) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
-            entries.append({name: entry[name] for name in ("verb", "asked", "answer", "counters")})
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{path} is damaged in line {number}: start the run anew with --overwrite") from error
+            found = parse(line, Line[Any])
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged in line {number} ({error}): start the run anew with --overwrite"
+            ) from error
+        by_steps = isinstance(found.answer, list) and bool(found.answer) and isinstance(found.answer[0], list)
+        entries.append(Entry(found.verb, found.asked, by_steps, line))
     return entries
-
-
-def _restored(method: str, value: Any, size: int | None) -> Any:
-    """The inverse of `plain` for the result of a method; tuples come back as lists.
-
-    Of several students it is a list with an answer for each, or such a list for each step.
-    """
-    wanted = ANSWER_KINDS.get(method)
-    if wanted == "facts" and value is None:  # nothing is known where there is no teacher
-        return None
-    if wanted is not None and isinstance(value, list) != (size is not None):
-        raise ValueError(f"it is {_short([value])}")
-    if isinstance(value, list):
-        steps = bool(value) and isinstance(value[0], list)
-        if wanted is not None and not steps and len(value) != size:
-            raise ValueError(f"it has {len(value)} answers for {size} students")
-        return [_restored(method, item, size if steps else None) for item in value]
-    if not isinstance(value, dict):
-        if wanted is not None or not (value is None or isinstance(value, int | float)):
-            raise ValueError(f"it is {_short([value])}")
-        return value
-    return answer(value, wanted)
 
 
 def _short(asked: list[Any]) -> str:

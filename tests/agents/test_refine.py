@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from ackd.agents.learned import Actor, Card, LearnedPolicy
+from ackd.agents.card import FORMAT, Card
+from ackd.agents.learned import Actor, LearnedPolicy
 from ackd.agents.policy import Observations, Transition
 from ackd.agents.refine import BOUND, MIN_GROUPS, Group, OnlineFinetuning
 from ackd.agents.residual import ResidualNetwork
@@ -44,10 +45,13 @@ Response = Callable[[NDArray[np.float64], float], float]  # (log2 of the weights
 
 
 CARD = Card(
+    format=FORMAT,
     name="test",
     kind="schedule",
     choice="weights",
     schema=SCHEMA,
+    globals=list(GLOBALS),
+    features=list(FEATURES),
     sizes={"knots": 3},
     knowledge=MEMBERS[1:],
     k_max=5,

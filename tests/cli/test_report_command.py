@@ -453,23 +453,23 @@ def nest(path: Path, deep: str) -> None:
         *(
             (
                 lambda path, name=name, deep=deep: nest(write_training(path) / f"{name}.json", deep),
-                "{run}/" + name + ".json is damaged, ",
+                "{run}/" + name + ".json is damaged ",
             )
             for name in ("config", "result", "ledger")
-            for deep in ("[" * 900 + "]" * 900, '{"a":' * 100 + "1" + "}" * 100)
+            for deep in ("[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900)
         ),
         (
             lambda path: nest(write_training(path, "train") / "result.json", '1, "dev_score": "abc"'),
-            "{run}/result.json is damaged, 'dev_score' is 'abc' and no number: run it again",
+            '{run}/result.json is damaged (dev_score is "abc": it should be a valid number): run it again',
         ),
         (
             lambda path: nest(write_training(path, "train") / "result.json", '1, "dev_scores": {"dev": {"f1": []}}'),
-            "{run}/result.json is damaged, 'f1' is [] and no number: run it again",
+            "{run}/result.json is damaged (dev.f1 is []: it should be a valid number): run it again",
         ),
         (lambda path: append(write_training(path) / "decisions.csv", "junk\n"), "{run}/decisions.csv, line 38: "),
         (
             lambda path: append(write_training(path) / "decisions.csv", f"0,0,0,{'9' * 400}{',0' * 18}\n"),
-            "999' in the column 'steps_done' is no number: the file is damaged",
+            'steps_done is "99999',
         ),
         (lambda path: append(write_evaluation(path) / "table.csv", "junk\n"), "{run}/table.csv, line 32: "),
     ],

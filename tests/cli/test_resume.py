@@ -161,7 +161,7 @@ def test_other_options_than_a_finished_run_had_are_refused(tmp_path: Path, capsy
             assert "has adam_betas None, and now it is [0.9, 0.98]" in capsys.readouterr().err
         (folder.path / "result.json").write_text("{")
         assert main(again) == 2
-        assert "result.json is damaged: start the run anew with --overwrite" in capsys.readouterr().err
+        assert "result.json is damaged (it is not JSON" in capsys.readouterr().err
 
 
 def test_other_settings_are_not_resumed(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def test_a_score_at_the_end_is_earned_once_where_the_last_phase_is_cut() -> None
 
 def test_records_forks_and_variants_keep_to_the_budget() -> None:
     env = tiny(**SHAPE, flops_budget=0.8)
-    assert env.variant(choice="weights").flops_budget == 0.8
+    assert env.variant(choice="weights").timetable.flops_budget == 0.8
     env.reset(seed=5)
     env.step(ones(env))
     state, twin, other = env.state_dict(), env.fork(), tiny(**SHAPE, flops_budget=0.8)

@@ -82,9 +82,9 @@ def test_a_torn_last_line_is_none(tmp_path: Path, torn: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (b"0,1,0,5,logits,abc,0.5,0.7,0.6,\n", "line 2: 'abc' in the column 'reward' is no number"),
-        (b"0,1,0,5,logits,inf,0.5,0.7,0.6,\n", "line 2: 'inf' in the column 'reward'"),
-        (b"0,1,0,-5,logits,0.1,0.5,0.7,0.6,\n", "line 2: '-5' in the column 'steps_done'"),
+        (b"0,1,0,5,logits,abc,0.5,0.7,0.6,\n", r'line 2: reward is "abc": .* number'),
+        (b"0,1,0,5,logits,inf,0.5,0.7,0.6,\n", r'line 2: reward is "inf": .* finite'),
+        (b"0,1,0,-5,logits,0.1,0.5,0.7,0.6,\n", r'line 2: steps_done is "-5": .* 0'),
         (b"0,1,0,5,logits,0.1,0.5,0.7,0.6,\n\x00\x00\n", "line 3: 1 fields where the first line names 10"),
         (b"0,1,0,5,logits,0.1,0.5,0.7,0.6,\n0,1,\n", "line 3: 3 fields"),
         (b"0,1,0,5,\xff\xfe,0.1,0.5,0.7,0.6,\n", "line 2: not UTF-8"),
@@ -95,9 +95,8 @@ def test_a_torn_last_line_is_none(tmp_path: Path, torn: str | bytes) -> None:
 def test_garbage_is_named_by_file_and_line(tmp_path: Path, lines: bytes, words: str) -> None:
     path = tmp_path / "decisions.csv"
     path.write_bytes(OLD.encode() + lines)
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError, match=rf"^{path}, {words}"):
         read_decisions(path)
-    assert str(raised.value).startswith(f"{path}, {words}")
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

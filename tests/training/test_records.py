@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from ackd.files.schema import parse
 from ackd.mdp.episode import Facts
-from ackd.training.records import KINDS, answer, plain
+from ackd.training.records import answer, line_of, plain
 from ackd.types import EvalResult, Selection, StepMetrics
 
 REPORT = StepMetrics(1.5, 0.5, 2.0, 0.25, 0.75, {"logits": 0.1}, {"logits": 0.2}, {"logits": 0.3, "labels": 0.4})
@@ -29,12 +29,22 @@ WRITTEN = {
 @pytest.mark.parametrize("text", WRITTEN)
 def test_answers_are_written_and_read_as_ever(text: str) -> None:
     assert json.dumps(plain(WRITTEN[text])) == text
-    assert answer(json.loads(text)) == WRITTEN[text]
+    verb = {"report": "advance", "standing": "measure", "facts": "inspect"}[text.split('"')[1]]
+    assert answered(text, verb) == WRITTEN[text]
 
 
-def test_no_field_is_left_out() -> None:
-    for made, names in KINDS.values():
-        assert set(names.values()) == {one.name for one in fields(made)}
+def answered(text: str, verb: str, students: int | None = None, *, by_steps: bool = False) -> Any:
+    line = f'{{"verb": "{verb}", "asked": [], "answer": {text}, "counters": {{}}}}'
+    return answer(parse(line.encode(), line_of(verb, students, by_steps=by_steps)).answer)
+
+
+def test_answers_of_several_students_are_lists_of_their_number() -> None:
+    report = next(iter(WRITTEN))
+    assert answered(f"[{report}, {report}]", "advance", 2) == [REPORT] * 2
+    assert answered(f"[[{report}, {report}]]", "advance", 2, by_steps=True) == [[REPORT] * 2]
+    for text, by_steps in ((f"[{report}]", False), (f"[[{report}]]", True), (report, False)):
+        with pytest.raises(ValueError, match="answer"):
+            answered(text, "advance", 2, by_steps=by_steps)
 
 
 def test_what_is_asked_is_written() -> None:
@@ -43,10 +53,18 @@ def test_what_is_asked_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [({}, "facts"), ({"loss": "1"}, None), ({"loss": True}, None), ({"scores": [1]}, None), ({"more": 1.0}, None)],
+    ("changes", "verb", "place"),
+    [
+        ({}, "inspect", "facts"),
+        ({"loss": "1"}, "measure", r'answer\.standing\.loss is "1"'),
+        ({"loss": True}, "measure", r"answer\.standing\.loss is true"),
+        ({"scores": [1]}, "measure", r"answer\.standing\.scores is \[1\]"),
+        ({"more": 1.0}, "measure", r"unknown field answer\.standing\.more"),
+    ],
 )
-def test_an_answer_that_is_damaged_or_of_another_kind_is_refused(changes: dict[str, Any], wanted: str | None) -> None:
+def test_an_answer_that_is_damaged_or_of_another_kind_is_refused(
+    changes: dict[str, Any], verb: str, place: str
+) -> None:
     given = {"standing": {"loss": 0.5, "score": 0.9, "scores": {"accuracy": 0.9}, **changes}}
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        answer(given, wanted)
+    with pytest.raises(ValueError, match=place):
+        answered(json.dumps(given), verb)

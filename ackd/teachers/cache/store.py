@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.errors import InputError, not_finite
+from ackd.files.schema import Object, read
 from ackd.teachers.cache.budget import DTYPES, Rows, readable, row_sizes
 from ackd.teachers.cache.cached_field import CachedField
 from ackd.types import ModelDims, OutputKey
@@ -257,12 +258,9 @@ class Cache:
         path = self.folder / "manifest.json"
         if not path.exists():
             self._make(path, manifest)
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"the cache entry {self.folder} is damaged ({error}): delete that folder") from error
+        found = read(path, Object, "delete that folder")
         for name, value in manifest.items():
-            if not isinstance(found, dict) or found.get(name) != value:
+            if found.get(name) != value:
                 raise InputError(
                     f"the cache entry {self.folder} belongs to another {name}: delete that folder, or choose another"
                 )
