@@ -96,7 +96,7 @@ def test_a_broken_off_run_ends_like_an_undisturbed_one(
             raise KeyboardInterrupt
         return generate_tokens(*given, **named)
 
-    monkeypatch.setattr("ackd.corpora.writing.go_on", interrupted)
+    monkeypatch.setattr("ackd.corpora.writing.generate_tokens", interrupted)
     broken = tmp_path / "broken"
     assert generate(place, "text.txt", *options, str(broken)) == 130
     assert not (broken / "corpus.json").exists()

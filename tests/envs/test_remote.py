@@ -118,7 +118,7 @@ def test_attributes_and_methods(toys: RemoteVecEnv) -> None:
     assert plain(toys.get_attr("unwrapped", indices=1)[0].action_space.shape) == list(toys.action_space.shape or ())
 
 
-@pytest.mark.parametrize("use", ["reset", "step", "get_attr", "env_method", "has_attr", "state_dict", "ledger"])
+@pytest.mark.parametrize("use", ["reset", "step", "get_attr", "env_method", "has_attr", "state_dict", "costs"])
 def test_after_close_everything_is_refused_in_a_sentence(use: str) -> None:
     env = RemoteVecEnv(start("dummy", TOY, 2))
     env.reset()

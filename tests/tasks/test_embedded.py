@@ -66,10 +66,10 @@ def tally_of(text: str) -> int:
 
 
 @pytest.mark.parametrize(("name", "judge"), [("polarity", polarity_of), ("tally", tally_of)])
-def test_labels_are_what_the_sentences_say_but_for_the_noise(name: str, eval_result: Callable[[str], int]) -> None:
+def test_labels_are_what_the_sentences_say_but_for_the_noise(name: str, judge: Callable[[str], int]) -> None:
     dev, train = generate(name, "validation"), generate(name, "train")
-    assert [int(eval_result(text) > 0) for text in dev.texts[0]] == dev.labels.tolist()
-    clean = np.array([int(eval_result(text) > 0) for text in train.texts[0]])
+    assert [int(judge(text) > 0) for text in dev.texts[0]] == dev.labels.tolist()
+    clean = np.array([int(judge(text) > 0) for text in train.texts[0]])
     assert (clean != train.labels).mean() == pytest.approx(LABEL_NOISE, abs=0.015)
 
 
