@@ -15,11 +15,8 @@ SHOWN = [one for page in PAGES for one in commands(page) if not PLACEHOLDERS & s
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda one: f"{one.page}:{one.line}")
-def test_a_command_that_is_shown_parses(shown: Shown, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        parsed(shown)
-    except SystemExit as ended:
-        assert not ended.code, f"{shown.typed}\n{capsys.readouterr().out}"
+def test_a_command_that_is_shown_parses(shown: Shown) -> None:
+    assert parsed(shown) is not None
 
 
 @pytest.mark.parametrize("shown", [one for one in SHOWN if "--preset" in one.words], ids=lambda one: one.typed)
@@ -34,7 +31,7 @@ def test_commands_are_found() -> None:
     assert len(SHOWN) > 80
 
 
-def test_what_a_block_says_beside_commands_is_not_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stands_beside_commands_is_not_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     monkeypatch.setattr("tests.documented.ROOT", tmp_path)
     page.write_text(
@@ -61,7 +58,7 @@ def test_what_a_block_says_beside_commands_is_not_taken_for_one(tmp_path: Path, 
         "ackd evaluate … --seeds many",
     ],
 )
-def test_a_command_that_would_fail_is_noticed(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_would_fail_is_noticed(typed: str) -> None:
     with pytest.raises((SystemExit, KeyError)):
         parsed(Shown("page", 1, typed))
 
