@@ -77,7 +77,8 @@ docs: docs-install
 # What README and docs show: commands are parsed, cheap ones are run, Python runs on small models, links lead somewhere.
 docs-check: install
 	$(BIN)/python -m pytest tests/test_documented_commands.py tests/test_python_docs.py tests/test_papers.py \
-		tests/test_readme.py tests/test_reference.py tests/test_workflows.py tests/experiments/test_newcomers.py
+		tests/test_readme.py tests/test_reference.py tests/test_workflows.py tests/cli/test_documented_runs.py \
+		tests/experiments/test_newcomers.py
 
 wheel: install
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
