@@ -66,7 +66,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetDict:
     return data
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/first_hour.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/first_hour.md", "docs/agents.md"])
 def test_every_block_runs(name: str, workplace: DatasetDict, capsys: pytest.CaptureFixture[str]) -> None:
     found = blocks(ROOT / name)
     assert found
@@ -74,10 +74,18 @@ def test_every_block_runs(name: str, workplace: DatasetDict, capsys: pytest.Capt
     if name == "README.md":  # which leaves loading them to the reader
         folder = Path("runs/teacher/model")
         known = {"data": workplace, "model": models.load_model(folder), "tokenizer": models.load_tokenizer(folder)}
+    if name == "docs/agents.md":
+        known = {
+            "setting": {"teacher": "runs/teacher", "task": "sst2", "data": "glue", "student_layers": 2, "steps": 4}
+        }
+        known["setting"] |= {"decision_interval": 1, "choice": "weights", "batch_size": 8}
     for number, block in enumerate(found, 1):
         for long, short in FEWER:
             block = re.sub(long, short, block)
         exec(compile(block, f"{name}, block {number}", "exec"), known)
+    if name == "docs/agents.md":
+        assert known["policy"].predict
+        return
     assert (Path("student") / "model.safetensors").is_file()
     if name != "docs/first_hour.md":  # which compares no policies
         assert "| labels |" in capsys.readouterr().out
