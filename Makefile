@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.docs_installed
 DEMO := runs/demo
 STUDENT := --student-layers 2 --max-examples 1500 --steps 80 --decision-interval 10 --lr 1e-3
 
-.PHONY: install demo policies test golden lint types format bench wheel clean
+.PHONY: install demo policies test golden lint types format bench wheel docs-install docs docs-check clean
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
@@ -52,7 +53,7 @@ lint: install
 types: install
 	rm -rf build/types && mkdir -p build/types/ackd
 	ln -s $(CURDIR)/ackd/* $(CURDIR)/envs $(CURDIR)/agents build/types/ackd/
-	ln -s $(CURDIR)/tests $(CURDIR)/benchmarks build/types/
+	ln -s $(CURDIR)/tests $(CURDIR)/benchmarks $(CURDIR)/docs build/types/
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
 format: install
@@ -62,6 +63,22 @@ bench: install
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/toy.py
 	$(BIN)/python benchmarks/step_speed.py
+
+docs-install: $(DOCS_INSTALLED)
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	touch $@
+
+docs: docs-install
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html --conf-dir docs . build/site
+	@echo "build/site/index.html"
+
+# What README and docs show: commands are parsed, cheap ones are run, Python runs on small models, links lead somewhere.
+docs-check: install
+	$(BIN)/python -m pytest tests/test_documented_commands.py tests/test_python_docs.py tests/test_papers.py \
+		tests/test_readme.py tests/test_reference.py tests/test_workflows.py tests/cli/test_documented_runs.py \
+		tests/experiments/test_newcomers.py
 
 wheel: install
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .

@@ -1,4 +1,4 @@
-"""Writes down what `make demo` came to: the table in README.md, and benchmarks/results/demo.md.
+"""Writes down what `make demo` came to: the table in README.md, benchmarks/results/demo.md, and the README's picture.
 
     OMP_NUM_THREADS=1 make demo && .venv/bin/python benchmarks/demo.py
 
@@ -14,7 +14,7 @@ import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ from ackd.agents.model_card import card_text
 from ackd.agents.store import load
 from ackd.cli import Command
 from ackd.errors import InputError
+from ackd.reporting import pictures, run_figures, trends
 from ackd.reporting.comparison import above, compare
+from ackd.reporting.comparison_pictures import weights_beside_scores
 from ackd.reporting.tables import summaries, tabulate
-from ackd.runs.log import Cell, read_table
+from ackd.runs.folder import group_folder
+from ackd.runs.log import Cell, read_decisions, read_table
 
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- demo -->", "<!-- /demo -->"
+PICTURE = Path("docs/demo.png")
 FREE = {"output", "overwrite", "resume", "workers"}  # of a run's settings
 WORDS = {
     "labels": "the labels alone",
@@ -39,6 +43,8 @@ WORDS = {
     "agent": "what the demo's agent learned in 64 students",
     "default": "the policy that comes along, learned on other settings",
 }
+
+SHORT = {"hidden+attention,labels:0.25,then,all,labels:0.25": "best rule"}  # in the picture
 
 
 def commands(makefile: Path) -> list[str]:
@@ -121,6 +127,28 @@ def indented(command: str) -> str:
     return "    " + " \\\n        ".join(lines)
 
 
+def picture(evaluate: Path, cells: Sequence[Cell]) -> bytes:
+    """What the agent selects beside what every policy comes to, as a PNG.
+
+    Raises:
+        InputError: if the evaluation has no decisions of the agent.
+    """
+    decisions = read_decisions(group_folder(evaluate, cells[0].task, "agent") / "decisions.csv")
+    if not decisions:
+        raise InputError(f"{evaluate} has no decisions of the agent: run make demo again")
+    terms, steps = list(decisions[0].weights), max(one.steps_done for one in decisions)
+    episodes = trends.aligned(trends.episodes_of(decisions, steps))
+    called = [replace(one, policy=SHORT.get(one.policy, one.policy)) for one in cells]
+    figure = weights_beside_scores(
+        trends.mean_weights(episodes, terms),
+        terms,
+        trends.edges(episodes, steps),
+        run_figures.scores_of(cells[0].task, called),
+        "Weights that the agent chose\nStudents under each policy",
+    )
+    return pictures.png(figure)
+
+
 def _listed(values: Mapping[str, Any], between: str) -> str:
     return ", ".join(f"{name}{between}{round(v) if isinstance(v, float) else v}" for name, v in values.items())
 
@@ -138,7 +166,7 @@ def replaced(text: str, block: str) -> str:
 
 
 def write(root: Path, runs: Path) -> None:
-    """Writes both files under a root from the runs of the demo."""
+    """Writes both files and the picture under a root from the runs of the demo."""
     typed = commands(root / "Makefile")
     folders = {name: runs / name for name in ("teacher", "train", "evaluate")}
     versions = [check(command, folder) for command, folder in zip(typed, folders.values(), strict=False)][-1]
@@ -148,9 +176,13 @@ def write(root: Path, runs: Path) -> None:
         root / "benchmarks" / "results" / "demo.md": of_results(cells, typed, folders, versions),
     }
     texts = {path: replaced(path.read_text(encoding="utf-8"), block) for path, block in blocks.items()}
+    drawn = picture(folders["evaluate"], cells)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
         print(path)
+    (root / PICTURE).parent.mkdir(exist_ok=True)
+    (root / PICTURE).write_bytes(drawn)
+    print(root / PICTURE)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ def test_the_readme_has_the_demos_numbers() -> None:
         assert f"The teacher has {row['teacher']}." in block(ROOT / "README.md")
 
 
+def test_the_readmes_picture_is_small() -> None:
+    assert (ROOT / "docs" / "demo.png").stat().st_size < 150_000
+
+
 def test_the_demos_policies_are_those_of_its_command() -> None:
     (evaluate,) = (command for command in made("demo") if command.startswith("ackd evaluate"))
     given = evaluate.partition(" --policies ")[2].partition(" --")[0].split()
@@ -143,9 +147,19 @@ def runs(tmp_path: Path) -> Path:
         rows = csv.writer(file)
         rows.writerow("task policy seed metric dev_score teacher_score reward flops_share seconds".split())
         for place, policy in enumerate(("labels", "all", "scheduled", "agent")):
+            write_decisions(folder / "evaluate" / "polarity" / policy)
             for seed in range(5):
                 rows.writerow(["polarity", policy, seed, "accuracy", 90 + place + seed / 10, 98.7, 0.5, 0.6, 2.0])
     return folder
+
+
+def write_decisions(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    names = "episode seed decision steps_done selection reward reward_loss reward_score label_loss error"
+    with (folder / "decisions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([*names.split(), "select/labels", "select/logits"])
+        rows.writerows([0, 1000, number, 40 * (number + 1), "logits", 0, "", "", 1, "", 1, 4] for number in range(2))
 
 
 def test_what_a_demo_came_to_is_written_down(demo: ModuleType, root: Path, runs: Path) -> None:
@@ -164,6 +178,7 @@ def test_what_a_demo_came_to_is_written_down(demo: ModuleType, root: Path, runs:
     assert "teacher 12, train 12, evaluate 12" in said
     assert "python 3.11.7, threads 1" in said
     assert "| labels | 0.25 | 1 | 4 |\n| logits | off | 1 | 8 |" in said
+    assert (root / demo.PICTURE).read_bytes().startswith(b"\x89PNG")
     after = (root / "README.md").read_text()
     for text in (before, after):
         assert text.startswith(before.partition("<!-- demo -->")[0])

@@ -43,7 +43,7 @@ def _options(name: str) -> str:
     """Of a preset, read from the function that makes it, which takes seconds to import."""
     from ackd.presets import METHODS
 
-    return ", ".join(f"{name}={_shown(value)}" for name, value in METHODS[name].defaults.items()) or "none"
+    return ", ".join(f"{name}={shown(value)}" for name, value in METHODS[name].defaults.items()) or "none"
 
 
 def _show(one: Published, options: str | None = None) -> None:
@@ -62,5 +62,6 @@ def _show(one: Published, options: str | None = None) -> None:
     print("\n".join(f"  {what:<9} {said}" for what, said in lines.items()), flush=True)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """An option's default, in few characters."""
     return "its own" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

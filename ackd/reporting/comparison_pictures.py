@@ -11,7 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ackd.reporting.pictures import COLOURS, DASHES, GREY, INK, MARKERS, PALE, PERCENT, figure_of, shortened, styled
+from ackd.reporting.pictures import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    MARKERS,
+    PALE,
+    PERCENT,
+    draw_map,
+    figure_of,
+    name_progress,
+    shortened,
+    styled,
+)
 from ackd.reporting.statistics import Interval
 
 Array = NDArray[np.float64]
@@ -37,19 +50,49 @@ def policy_scores(tasks: Sequence[TaskScores]) -> Figure:
     grid = _grid(tasks, 0.3 * len(policies) + 0.9)
     figure: Figure = grid[0].figure  # type: ignore[assignment]
     for axes, one in zip(grid, tasks, strict=True):
-        axes.axvline(one.teacher, color=COLOURS[1], linestyle=DASHES[1], linewidth=1.2, label="teacher")
-        for row, policy in enumerate(policies):
-            values = one.scores.get(policy, ())
-            axes.plot(
-                values, [row - 0.24] * len(values), "o", color=COLOURS[5], markersize=5, alpha=0.8, label="a seed"
-            )
-        _intervals(axes, {name: one.intervals.get(name) for name in policies}, label="mean, 95 % interval")
+        _seeds(axes, one, policies)
         axes.set_title(one.task)
-        axes.set_xlabel(f"dev {one.metric} (%)")
-    handles, labels = grid[0].get_legend_handles_labels()
+    _legend(figure, grid[0])
+    return figure
+
+
+@styled
+def weights_beside_scores(table: Array, terms: Sequence[str], edges: Array, one: TaskScores, titles: str) -> Figure:
+    """What a policy selects, [terms, phases], beside the scores of all: a run at one glance.
+
+    Args:
+        table: mean weights.
+        terms: the names of the rows.
+        edges: where the phases begin and end, in percent.
+        one: the scores.
+        titles: of both panels, with a line between.
+    """
+    figure = Figure(figsize=(9.6, 0.3 * len(one.scores) + 1.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
+    draw_map(left, table, terms, edges)
+    name_progress(left, margin=0)
+    _seeds(right, one, list(one.scores))
+    right.set_yticks(range(len(one.scores)), shortened(list(one.scores)))
+    for axes, title in zip((left, right), titles.splitlines(), strict=True):
+        axes.set_title(title)
+    _legend(figure, right)
+    return figure
+
+
+def _seeds(axes: Axes, one: TaskScores, policies: Sequence[str]) -> None:
+    """A row for each policy."""
+    axes.axvline(one.teacher, color=COLOURS[1], linestyle=DASHES[1], linewidth=1.2, label="teacher")
+    for row, policy in enumerate(policies):
+        values = one.scores.get(policy, ())
+        axes.plot(values, [row - 0.24] * len(values), "o", color=COLOURS[5], markersize=5, alpha=0.8, label="a seed")
+    _intervals(axes, {name: one.intervals.get(name) for name in policies}, label="mean, 95 % interval")
+    axes.set_xlabel(f"dev {one.metric} (%)")
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     figure.legend(list(once.values()), list(once), loc="outside lower center", ncols=3)
-    return figure
 
 
 def _grid(tasks: Sequence[Any], height: float) -> list[Axes]:

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
@@ -135,7 +136,7 @@ def reward_within(progress: Array, returned: Array, label: str = "return") -> Fi
     axes.plot(progress, returned, "-o", color=COLOURS[0])
     axes.set(ylabel=label)
     axes.grid(axis="y")
-    _progress(axes)
+    name_progress(axes)
     return figure
 
 
@@ -153,24 +154,30 @@ def heat_maps(panels: Mapping[str, Array], terms: Sequence[str], edges: Array, n
     figure = figure_of(height * len(panels) + 0.9)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, table) in zip(grid, panels.items(), strict=True):
-        columns = table.shape[1]
-        mesh = axes.pcolormesh(
-            edges[: columns + 1], np.arange(len(terms) + 1), on_scale(table), cmap=SCALE, vmin=OFF, vmax=DOUBLINGS
-        )
-        mesh.set_edgecolor("white")
-        mesh.set_linewidth(0.6 if columns <= 60 else 0)
-        axes.set_yticks(np.arange(len(terms)) + 0.5, shortened(terms))
-        axes.tick_params(length=0)
-        axes.invert_yaxis()
-        axes.spines[:].set_visible(False)
+        mesh = draw_map(axes, table, terms, edges)
         axes.set_title(clipped(title))
-        if columns <= 15:  # more would not be legible
-            _write_values(axes, table, edges)
-    _progress(grid[-1], margin=0)
+    name_progress(grid[-1], margin=0)
     bar = figure.colorbar(mesh, ax=list(grid), label=note, shrink=0.9, aspect=12 * len(panels), pad=0.02)
     bar.set_ticks([(OFF - DOUBLINGS) / 2, -2, 0, 2, 3], labels=["0", "1/4", "1", "4", "8"])
     bar.outline.set_visible(False)
     return figure
+
+
+def draw_map(axes: Axes, table: Array, terms: Sequence[str], edges: Array) -> QuadMesh:
+    """A map of weights, [terms, phases], as `heat_maps` has several."""
+    columns = table.shape[1]
+    mesh = axes.pcolormesh(
+        edges[: columns + 1], np.arange(len(terms) + 1), on_scale(table), cmap=SCALE, vmin=OFF, vmax=DOUBLINGS
+    )
+    mesh.set_edgecolor("white")
+    mesh.set_linewidth(0.6 if columns <= 60 else 0)
+    axes.set_yticks(np.arange(len(terms)) + 0.5, shortened(terms))
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    if columns <= 15:  # more would not be legible
+        _write_values(axes, table, edges)
+    return mesh
 
 
 def on_scale(weights: Array) -> Array:
@@ -204,7 +211,7 @@ def loss_curves(curves: Mapping[str, tuple[float, Array]], progress: Array) -> F
     # Within one decade the powers of ten alone leave the axis without numbers.
     axes.yaxis.set_minor_formatter(PLAIN if highest / lowest < 12 else NullFormatter())
     axes.grid(axis="y")
-    _progress(axes)
+    name_progress(axes)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -228,7 +235,7 @@ def reward_split(score: Mapping[str, Band], loss: Mapping[str, Band]) -> Figure:
             axes.plot(band.x, band.middle, label=name, **_line(place))
         axes.set_title(label)
         axes.grid(axis="y")
-        _progress(axes)
+        name_progress(axes)
     if len(score) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -278,6 +285,7 @@ def cost_split(amounts: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _progress(axes: Axes, margin: float = 1.5) -> None:
+def name_progress(axes: Axes, margin: float = 1.5) -> None:
+    """The axis below: how far the training is, in percent."""
     axes.set(xlim=(0, 100 + margin), xlabel="progress of the student's training")
     axes.xaxis.set_major_formatter(PERCENT)

@@ -216,7 +216,7 @@ def costs(run: Run) -> list[Picture]:
 
 def of_evaluation(run: Run, cells: Sequence[Cell]) -> list[Picture]:
     """The pictures of a run of `ackd evaluate`."""
-    tasks = [_scores(task, [cell for cell in cells if cell.task == task]) for task in comparison.names(cells, "task")]
+    tasks = [scores_of(task, [cell for cell in cells if cell.task == task]) for task in comparison.names(cells, "task")]
     means = "; ".join(
         f"{one.task}: " + ", ".join(f"{name} {there.value:.2f}" for name, there in one.intervals.items())
         for one in tasks
@@ -252,7 +252,8 @@ def of_evaluation(run: Run, cells: Sequence[Cell]) -> list[Picture]:
     return [*album, *_aggregates(comparison.compare(cells)), *_chosen(run, cells), *costs(run)]
 
 
-def _scores(task: str, cells: Sequence[Cell]) -> versus.TaskScores:
+def scores_of(task: str, cells: Sequence[Cell]) -> versus.TaskScores:
+    """One task's scores, as pictures take them."""
     groups = {policy: [cell for cell in cells if cell.policy == policy] for policy in comparison.names(cells, "policy")}
     scores = {name: [cell.score for cell in those if cell.score is not None] for name, those in groups.items()}
     return versus.TaskScores(
