@@ -37,7 +37,7 @@ class Row(TypedDict):
     reward_scores: list[float | None]
     seconds: float
     error: Literal["", "divergence"]
-    costs: Object
+    ledger: Object
 
 
 @dataclass(frozen=True)

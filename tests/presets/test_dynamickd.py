@@ -471,7 +471,7 @@ def test_what_gives_way_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(InputError, match="both say which losses there are"):
         preset("dynamickd-objective,tinybert", shape(2), [shape(4)])
     monkeypatch.setattr("ackd.presets.METHODS", {**METHODS, "again": replace(METHODS["dynamickd-data"], name="again")})
-    with pytest.raises(InputError, match="two of the presets thin the batches"):
+    with pytest.raises(InputError, match="two of the presets"):
         preset("dynamickd-data,again", shape(2), [shape(4)], train_on="kept")
     (one,) = preset("dynamickd-data", shape(2), [shape(4)], loss="kl", tau=3.0).knowledge
     assert isinstance(one, Logits)
