@@ -289,7 +289,7 @@ def test_strangers_are_refused(place: Path, stranger: Path, tmp_path: Path, caps
     refused([*both, "--ratio", "0"], "above 0, at most 1")
     refused([*both, "--ratio", "1.5"], "above 0, at most 1")
     refused([*both, "--exclude", str(stranger)], "learned from another corpus")
-    refused([*both, "--exclude", str(place)], "is no finished run of ackd pretrain")
+    refused([*both, "--exclude", str(place)], "finished run of ackd pretrain")
     refused([*both, "--exclude", "0.1"], "cannot be read")
     refused([*both, "--max-length", "9"], "goes with --retokenise")
     pretrain = ["pretrain", "--corpus", str(place / "A"), "--config", str(place / "small.json")]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ackd import distill, models, prepare, tasks
+from ackd.config.methods import PUBLISHED
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge import Hidden, Logits, LogitsMse
@@ -470,6 +471,7 @@ def test_what_gives_way_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> No
         assert preset(name, shape(2), [shape(4)] * METHODS[name].teachers[0]).gives_way
     with pytest.raises(InputError, match="both say which losses there are"):
         preset("dynamickd-objective,tinybert", shape(2), [shape(4)])
+    monkeypatch.setitem(PUBLISHED, "again", replace(PUBLISHED["dynamickd-data"], name="again"))
     monkeypatch.setattr("ackd.presets.METHODS", {**METHODS, "again": replace(METHODS["dynamickd-data"], name="again")})
     with pytest.raises(InputError, match="two of the presets"):
         preset("dynamickd-data,again", shape(2), [shape(4)], train_on="kept")
