@@ -76,7 +76,7 @@ def test_a_policy_of_an_old_schema_is_refused(
     arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--policy", str(tmp_path / "old")]
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(rf"ackd: [^\n]*policy\.json has schema {SCHEMA - 1}[^\n]*\n", said)
+    assert re.fullmatch(rf"ackd: [^\n]*policy\.json[^\n]*schema is {SCHEMA - 1}[^\n]*\n", said)
     assert not (tmp_path / "run").exists()
 
 
