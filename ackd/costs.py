@@ -80,7 +80,7 @@ class CostTracker:
         return asdict(self)
 
     def add(self, other: CostTracker) -> None:
-        """Takes over what another ledger counted."""
+        """Adds the costs of another."""
         for part in PARTS:
             self.flops[part] += other.flops[part]
             self.seconds[part] += other.seconds[part]

@@ -1,4 +1,4 @@
-"""The shared data types: plain and frozen; of the project they know the ledger alone.
+"""The shared data types: plain and frozen; of the project they import `CostTracker` alone.
 
 Shapes: `B` examples, `n` tokens, `C` classes (1 for regression), `d` hidden width, `A` attention heads.
 Layers count from 0, the first transformer layer; `EMBEDDINGS` is what enters it.

@@ -93,7 +93,7 @@ class CohortEnv(SharedEnv):
         return self.env.decisions
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """As of a `DistillationEnv`: one journal of all cohorts, one after the other."""
+        """As of a `DistillationEnv`: one replay log of all cohorts, one after the other."""
         self._journal = replay_log
         self.cohort.replay(replay_log)
 
@@ -236,7 +236,7 @@ class CohortEnv(SharedEnv):
         return replay_together(self.fork(), records)
 
     def fork(self) -> CohortEnv:
-        """An independent environment in the same state; nobody watches it, and no journal is kept."""
+        """An independent environment in the same state; nobody watches it, and nothing is logged."""
         twin = CohortEnv(
             self.envs, self._size, blocks=self.blocks, shard=(self.turns, self._stride), paired=self.paired
         )
@@ -280,7 +280,7 @@ class CohortEnv(SharedEnv):
             learning_rate = cohort.distillation.recipe.rate(done, cohort.steps)
             now = [plan[begin >= plan[0][1]][0] for plan in plans]
             reports = cohort.advance(now, end - begin)
-            counts = cohort.counts  # others where a journal has taken up a state
+            counts = cohort.counts  # others where a checkpoint was loaded
             for i, parts in enumerate(found):
                 phase = Phase(
                     now[i],

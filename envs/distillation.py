@@ -170,7 +170,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return observation | self._represent(), reward, terminated, False, info
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """From now on a journal, if any, answers what it knows of the trainings, and writes down the rest."""
+        """From now on the log answers the trainings' calls that it has, and records the others; None: no log."""
         self.distillation.replay(replay_log)
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -243,7 +243,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         except (ValueError, TypeError):
             states = []
         if [state.shape for state in states] != [(width,) for width in self._widths]:
-            raise InputError("the journal of this run has first-token outputs of other models: start the run anew")
+            raise InputError("the log of this run has first-token outputs of other models: start the run anew")
         return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
     def _phases(self, selection: Selection) -> Iterator[Phase]:
@@ -259,7 +259,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
                 done, price, price_of_all = counts.steps_done, counts.price, counts.price_of_all
                 learning_rate = distillation.recipe.rate(done, distillation.steps)
                 report, standing = distillation.advance(part, steps), None
-                counts = distillation.counts  # others where a journal has taken up a state
+                counts = distillation.counts  # others where a checkpoint was loaded
                 if wanted and report.finite and not left and place == len(parts):
                     standing = distillation.evaluate(self.timetable.measured_split, "reward")
                 phase = Phase(

@@ -198,7 +198,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return self.instance.name
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """As of a `DistillationEnv`: one journal of all trainings, one after the other."""
+        """As of a `DistillationEnv`: one replay log of all trainings, one after the other."""
         self._journal = replay_log
         self.present.replay(replay_log)
 

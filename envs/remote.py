@@ -35,7 +35,7 @@ class RemoteVecEnv(VecEnv):
     """The environments of all workers, in the workers' order.
 
     A worker that dies, or does not answer in time, is replaced, and its successor is asked everything anew that the
-    lost one had been asked. Environments with a journal answer from that as far as it goes and train the rest again,
+    lost one had been asked. Environments with a replay log answer from that as far as it goes and train the rest again,
     to the same end bit for bit; so nothing is lost but time.
 
     Args:

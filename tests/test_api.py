@@ -11,7 +11,8 @@ import pytest
 
 import ackd
 
-GLOSSARY = (Path(__file__).parents[1] / "docs" / "glossary.md").read_text(encoding="utf-8")
+GLOSSARY_FILE = Path(__file__).parents[1] / "docs" / "glossary.md"
+GLOSSARY = GLOSSARY_FILE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ackd.__all__)
@@ -20,6 +21,16 @@ def test_a_public_name_is_there_and_in_the_glossary(name: str) -> None:
     assert getattr(ackd, name).__doc__
     assert name in told
     assert name in dir(ackd)
+
+
+def test_code_and_pages_name_nothing_that_is_not_public() -> None:
+    """A sentence that sends a user to `ackd.Name` has to send there."""
+    root, named = GLOSSARY_FILE.parents[1], dict[str, Path]()
+    for pattern in ("README.md", "docs/*.md", "notebooks/*.ipynb", "ackd/**/*.py", "envs/*.py", "agents/*.py"):
+        for path in root.glob(pattern):
+            named |= dict.fromkeys(re.findall(r"\backd\.([A-Z]\w*)", path.read_text(encoding="utf-8")), path)
+    assert {"Knowledge", "Selection"} <= set(named)
+    assert {name: path for name, path in named.items() if name not in ackd.__all__} == {}
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -23,7 +23,7 @@ class Cohort(Trained):
     Each has its own initialisation, selection, dropout masks, scales and moments. What anybody selects is computed for
     everybody, and weighted by each one's own weight. The students' passes are not compiled.
 
-    The ledger counts a teacher's answer once a batch, and the students' passes and losses N times; a step and a pass
+    Costs count a teacher's answer once a batch, and the students' passes and losses N times; a step and a pass
     over a split count as one.
 
     Args:

@@ -158,7 +158,7 @@ class Cells:
 
     @answering
     def do(self, job: Search | Cell) -> Found | Filled:
-        """Does a job; begun before, it goes on from its journal."""
+        """Does a job; begun before, it resumes from its replay log."""
         env = self.env(job.task, job.policy if isinstance(job, Cell) else "")
         try:
             return self._search(job, env) if isinstance(job, Search) else self._cell(job, env)
@@ -184,7 +184,7 @@ class Cells:
         recording = Recording(env, tape, on_phase=self.on_phase)
         policy = one.make(env, job.seed)
         run_episode(recording, policy, seed=job.seed, learner=one.learner(policy))
-        # of the ledger, which knows what was spent before a run was resumed
+        # of the costs, which hold what was spent before a run was resumed
         seconds = round(sum(env.distillation.costs.seconds.values()), 3)
         searched = job.found.steps if job.found is not None else 0
         if isinstance(policy, Lookahead):

@@ -3,7 +3,7 @@
     g = mean over processes of g_r,  g_r the gradient of the mean loss over the B / size examples of process r
 
 Clipping, optimizer and schedule then do the same everywhere, and the weights stay equal bit for bit. The first process
-has the agent, the environment and the run's folder; the others follow it, verb by verb.
+has the agent, the environment and the run's folder; the others follow it, call by call.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def vectorised(
     shard: tuple[int, int] = (0, 1),
     on_phases: Callable[[Sequence[Phase], int], object] | None = None,
 ) -> tuple[Watch, VecEnv, Course]:
-    """An environment, or a cohort of its students, as an agent has it: recorded, and with a journal to go on from.
+    """An environment, or a cohort of its students, as an agent has it: recorded, and with a replay log to resume from.
 
     `on_phases` is told of each phase what those did that had not diverged, and the optimizer steps of all students.
     """

@@ -97,7 +97,7 @@ class RunConfig(ResumableConfig):
         return super().run_folder(inputs)
 
     def replay_log(self, folder: Path) -> ReplayLog:
-        """The journal in a folder, from which a run goes on."""
+        """The replay log in a folder, from which a run resumes."""
         from ackd.training.replay_log import ReplayLog
 
         return ReplayLog(folder, seconds=self.checkpoint_seconds)

@@ -50,7 +50,7 @@ class Arm:
         settings: of the environment that it acts in, besides those of the run.
         method: a published one, as `ackd.prepare` takes it in the place of the run's options; none if empty.
         online: learns while its student trains.
-        forks: looks ahead in copies of the environment, which a journal cannot answer for.
+        forks: looks ahead in copies of the environment, which a replay log cannot answer for.
         learned: what was read from a file, if anything was.
     """
 

@@ -233,7 +233,7 @@ def _options(cell: Pair) -> dict[str, float]:
 
 
 def _dev_score(students: Sequence[Distillation], costs: CostTracker) -> float:
-    """The mean score on dev, in percent; the ledger is told what it took."""
+    """The mean score on dev, in percent; its costs are added."""
     name, split = next(iter(students[0].task.dev.items()))
     standings = [one.evaluate(split, name) for one in students]
     for one in students:

@@ -69,7 +69,8 @@ def own(given: Knowledge | NewKnowledge, student: ModelDims, teacher: ModelDims)
     for whose in ("student_needs", "teacher_needs"):
         if not isinstance(getattr(made, whose, None), OutputRequest):
             raise InputError(
-                f"{name!r} does not say what it needs: set `{whose}` in its __init__, as in ackd.Needs(logits=True)"
+                f"{name!r} does not say what it needs: set `{whose}` in its __init__, as in "
+                "ackd.OutputRequest(logits=True)"
             )
     return made
 

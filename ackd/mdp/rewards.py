@@ -64,7 +64,7 @@ def earned_of(given: object) -> RewardTerms:
         return given
     if isinstance(given, Real) and math.isfinite(given):
         return RewardTerms(float(given))
-    raise InputError(f"a reward answered {given!r:.80}: let it answer a finite number, or an ackd.Earned of such")
+    raise InputError(f"a reward answered {given!r:.80}: let it answer a finite number, or an ackd.RewardTerms")
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _ends(episodes: Sequence[Episode], final: Sequence[Episode]) -> list[Picture
 
 
 def costs(run: Run) -> list[Picture]:
-    """What the run cost, by part, if its ledger says so."""
+    """What the run cost, by part, if it has a `ledger.json`."""
     amounts, said = {}, []
     for name, unit, scale in (("seconds", "s", 1.0), ("flops", "TFLOPs", 1e12)):
         by = run.costs.get(name)

@@ -24,7 +24,7 @@ class Partitioned(TeacherWrapper):
         z = z_T where p_T,y > p_S0,y (by label), or where max p_T > max p_S0 (by confidence); z_S0 elsewhere
 
     Only logits are partitioned: everything else that is asked for is the teacher's own. Both are asked about every
-    example, which the ledger counts as two queries.
+    example, which count as two queries.
 
     Args:
         inner: the teacher.

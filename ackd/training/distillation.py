@@ -94,7 +94,7 @@ class Distillation(Trained):
             raise InputError("compiled passes keep nothing to compare gradients with: leave one of the two away")
         self.cosines = cosines
         self.task, self.teachers = task, tuple(teachers)
-        # whose standing rewards and reports compare with; it is asked about splits that no cache knows
+        # whose results rewards and reports compare with; it is asked about splits that no cache knows
         asked = [unwrap(one) for one in self.teachers]
         self.reference = next((one for one in asked if not isinstance(one, LabelTeacher)), None)
         self._make_student, self._make_knowledge = make_student, make_knowledge
@@ -227,13 +227,13 @@ class Distillation(Trained):
         """An independent copy of the training as it stands; data and teacher, which never change, are shared.
 
         Raises:
-            ValueError: while a journal answers, since there is no student to copy then, and where several processes
+            ValueError: while a log is replayed, since there is no student to copy then, and where several processes
                 train it.
         """
         if self.group.size > 1:
             raise ValueError("a training that several processes share cannot be forked")
         if self.replay_log is not None and self.replay_log.replaying:
-            raise ValueError("a training that a journal answers for cannot be forked")
+            raise ValueError("a training that is being replayed cannot be forked")
         twin = copy.copy(self)
         twin.replay_log = None
         twin.load_state_dict(self.state_dict())

@@ -33,7 +33,7 @@ class Distiller:
     computed; what any of several students selected is computed for all.
 
     Args:
-        student: what learns; the knowledge types' projections are its companions.
+        student: what learns; it trains the knowledge types' projections as well.
         teachers: sources of targets; each knowledge type names its teacher by its index here.
         knowledge: the types that a selection may name.
         meter: counts what the student's passes cost.

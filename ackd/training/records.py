@@ -25,7 +25,7 @@ KINDS: Mapping[str, Any] = {"report": StepMetrics[float], "standing": EvalResult
 
 TOLD = {kind: TYPED(kind, {kind: made}) for kind, made in KINDS.items()}
 # what the answers to some calls are; to others, None
-VERBS: Mapping[str, Any] = {
+ANSWERS: Mapping[str, Any] = {
     "advance": TOLD["report"],
     "measure": TOLD["standing"],
     "measure_teacher": TOLD["standing"],
@@ -36,7 +36,7 @@ VERBS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Line(Generic[A]):
-    """A line of a journal: a call, what it was answered, and the counters after it."""
+    """A line of a replay log: a call, its result, and the counters after it."""
 
     verb: str
     asked: list[Any]
@@ -45,16 +45,16 @@ class Line(Generic[A]):
 
 
 @cache
-def line_of(verb: str, students: int | None = None, *, by_steps: bool = False) -> Any:
+def line_of(method: str, students: int | None = None, *, by_steps: bool = False) -> Any:
     """The type of the line of a call.
 
     Args:
-        verb: its name.
+        method: its name.
         students: how many the answer is a list for; None: it is no list.
         by_steps: it is a list of such lists.
     """
     line: Any = Line
-    answer: Any = VERBS.get(verb)
+    answer: Any = ANSWERS.get(method)
     if answer is None or students is None:
         return line[answer]
     each: Any = Annotated[list[answer], Field(min_length=students, max_length=students)]

@@ -31,7 +31,7 @@ class Student:
         projections: other modules that learn with it and are no part of it, such as projections.
         steps: the budget.
         lr: peak learning rate.
-        recipe: the rest of how it learns; gradients are clipped over the model and its companions together.
+        recipe: the rest of how it learns; gradients are clipped over the model and the projections together.
         compiled: compile the model's layers; the first steps take long.
         group: the processes that train it, each from a part of the loss.
     """

@@ -495,7 +495,8 @@ def test_the_program_itself(tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
     arguments = f"finetune --task polarity --max-examples 600 --epochs 0.2 --output {tmp_path / 'run'}".split()
     quiet = subprocess.run([*program, *arguments], capture_output=True, text=True, check=True)
-    assert quiet.stderr == ""
+    lines = quiet.stderr.splitlines()  # on a slow machine it says how far it is
+    assert [line for line in lines if not line.startswith("finetune: ")] == []
 
 
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(

@@ -473,7 +473,7 @@ def test_what_gives_way_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> No
         preset("dynamickd-objective,tinybert", shape(2), [shape(4)])
     monkeypatch.setitem(PUBLISHED, "again", replace(PUBLISHED["dynamickd-data"], name="again"))
     monkeypatch.setattr("ackd.presets.METHODS", {**METHODS, "again": replace(METHODS["dynamickd-data"], name="again")})
-    with pytest.raises(InputError, match="two of the presets"):
+    with pytest.raises(InputError, match="two of the presets thin the batches"):
         preset("dynamickd-data,again", shape(2), [shape(4)], train_on="kept")
     (one,) = preset("dynamickd-data", shape(2), [shape(4)], loss="kl", tau=3.0).knowledge
     assert isinstance(one, Logits)
