@@ -53,7 +53,7 @@ class MutualTraining:
             FloatingPointError: if a training diverges.
         """
         learning, task = self._learning()
-        self.folder.begin("mutual", asdict(self.config))
+        self.folder.begin("mutual", asdict(self.config), by_names=not self.objects)
         started = time.perf_counter()
         replay_log = self.config.replay_log(self.folder.path / "checkpoint")
         learning.replay(replay_log)

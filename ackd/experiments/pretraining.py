@@ -15,6 +15,7 @@ import torch
 
 from ackd import corpora, models
 from ackd.building.checks import check_device
+from ackd.building.sources import begins_as_model
 from ackd.config import RecipeConfig, checked, part
 from ackd.corpora import Corpus
 from ackd.corpora.of_runs import kept_in, ready
@@ -50,7 +51,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
-        named = (config.corpus, config.config, config.student, config.teacher, config.tokenizer, config.dev_data)
+        named = (config.corpus, config.student, config.teacher, config.tokenizer, config.dev_data)
         self.folder = config.run_folder(named)
         self.finished = config.finished(self.folder, "pretrain")
 
@@ -130,8 +131,8 @@ def _result(
 
 def _check(config: PretrainConfig) -> None:
     """Refuses what cannot be before anything is read."""
-    if (config.config is None) == (config.student is None):
-        raise InputError("say what the student is: --config with a JSON file, or --student, and not both")
+    if config.student is None:
+        raise InputError("say what the student is: --student with a JSON config, a folder or a hub id")
     check_length(config.steps, config.epochs)
     said = [name for name in ("steps", "epochs", "flops") if getattr(config, name) is not None]
     if len(said) > 1:
@@ -148,7 +149,7 @@ def _check(config: PretrainConfig) -> None:
 
 def _tokenizer(config: PretrainConfig, folder: RunFolder) -> tuple[Tokenizer, str]:
     """Whose tokens the student reads, and what to call it."""
-    named = config.tokenizer or config.teacher or config.student
+    named = config.tokenizer or config.teacher or (config.student if begins_as_model(config.student) else None)
     if named is not None:
         return models.load_tokenizer(named), named
     if folder.resumed and corpora.find_corpus(folder.path) is not None:
@@ -174,12 +175,11 @@ def _teacher(config: PretrainConfig, tokenizer: Tokenizer, device: torch.device)
 
 def _student(config: PretrainConfig, tokenizer: Tokenizer, teacher: ModelTeacher | None) -> StudentFactory:
     """What makes students, of which one is made to see that it can be."""
-    source = config.config or config.student
-    if config.config is not None:
+    assert config.student is not None
+    if not begins_as_model(config.student):
         size = teacher.shape.vocabulary if teacher is not None else None
-        make = models.from_config(models.language_config(config.config, tokenizer, size), language=True)
+        make = models.from_config(models.language_config(config.student, tokenizer, size), language=True)
     else:
-        assert config.student is not None
         if not models.same_vocabulary(models.load_tokenizer(config.student), tokenizer):
             raise InputError(
                 f"the student {config.student} has another vocabulary than {config.tokenizer or config.teacher}"
@@ -189,11 +189,11 @@ def _student(config: PretrainConfig, tokenizer: Tokenizer, teacher: ModelTeacher
         with torch.random.fork_rng():
             one = make()
             size = models.shape_of(one).vocabulary
-            models.check_causal(one, f"the student {source}")
+            models.check_causal(one, f"the student {config.student}")
     except (ValueError, TypeError, AttributeError, RuntimeError, AssertionError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source} makes no causal language model ({reason(error)})") from error
+        raise InputError(f"{config.student} makes no causal language model ({reason(error)})") from error
     if teacher is not None and size != teacher.shape.vocabulary:
         raise InputError(
             f"the student answers with {size} tokens and the teacher {config.teacher} with "
@@ -233,7 +233,7 @@ def _training(
         compiled=config.compile,
     )
     longest = max(int(split.lengths.max()) for split in (task.train, *task.dev.values())) - 1
-    models.check_length(training.student.model, longest, f"the student {config.config or config.student}")
+    models.check_length(training.student.model, longest, f"the student {config.student}")
     chosen = Selection()
     if teacher is not None:
         models.check_length(teacher.model, longest, f"the teacher {config.teacher}")
@@ -250,7 +250,7 @@ def pretrain(corpus: str | Path, *, output: str | Path | None = None, **options:
     Args:
         corpus: a text file, or the folder of a corpus.
         output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
-        **options: the other fields of `PretrainConfig`: `config` or `student`, and `teacher`, by their names.
+        **options: the other fields of `PretrainConfig`, such as `student`, a model or a JSON config, and `teacher`.
 
     Returns:
         The model, whose `score` is the loss on held-out text.

@@ -86,7 +86,7 @@ class Tuning:
         """
         _check(self.config)
         untuned = self.students.make(UNTUNED)  # refuses what cannot work
-        self.folder.begin("tune", asdict(self.config))
+        self.folder.begin("tune", asdict(self.config), by_names=not self.objects)
         started, found = time.perf_counter(), Found([], CostTracker())
         untuned.facts()  # for what it warns of
         found.costs.add(untuned.costs)

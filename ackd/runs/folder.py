@@ -23,10 +23,13 @@ import torch
 
 from ackd.errors import InputError
 from ackd.files.writing import write_whole
+from ackd.files.yaml_file import yaml_text
 
 logger = logging.getLogger("ackd")
 
-CONFIG, RESULT, LOCK = "config.json", "result.json", ".lock"
+CONFIG, REPEAT, RESULT, LOCK = "config.json", "config.yaml", "result.json", ".lock"
+# settings of one execution or one machine, which do not belong to what is repeated
+OWN = ("output", "overwrite", "resume", "ray_address")
 
 
 class RunFolder:
@@ -103,13 +106,18 @@ class RunFolder:
             raise InputError(f"{self.path / RESULT} is damaged: start the run anew with --overwrite")
         return True
 
-    def begin(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> None:
+    def begin(
+        self, command: str, settings: dict[str, Any], *, growing: Collection[str] = (), by_names: bool = True
+    ) -> None:
         """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked.
+
+        What repeats the run, `ackd COMMAND --config config.yaml`, is written as well.
 
         Args:
             command: as on the command line.
             settings: all of it that matters.
             growing: settings that may have changed since, where a run is resumed.
+            by_names: whether the settings name all that the run reads; one that was handed objects is not repeated so.
 
         Raises:
             InputError: if the run that is to be resumed is another one, or another process is at work here.
@@ -124,6 +132,9 @@ class RunFolder:
         if self._replace:
             self._empty()
         self.write_json(CONFIG, config)
+        if by_names:
+            again = {name: value for name, value in self.settings.items() if name not in OWN}
+            self.write_text(REPEAT, f"# ackd {command} --config THIS_FILE --output FOLDER\n{yaml_text(again)}")
 
     def _lock(self) -> None:
         """Keeps other processes out; when this one dies, however it does, the kernel lets them in."""

@@ -189,7 +189,7 @@ def test_a_federation_is_that_of_the_command(
 
 def test_texts_are_learned_scored_refined_and_written_as_by_the_commands(text: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_length": 33, "batch_size": 8}
-    learning: dict[str, Any] = {**options, "config": text / "gpt.json", "vocabulary": 280, "steps": 2}
+    learning: dict[str, Any] = {**options, "student": text / "gpt.json", "vocabulary": 280, "steps": 2}
     corpus = text / "text.txt"
     runs = {}
     for side in ("told", "ours"):
