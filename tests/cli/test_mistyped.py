@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ackd.cli import main
+from ackd.cli import main, parsing
+from ackd.cli.words import Given
+from ackd.errors import InputError
 
 GOOD = "distill --task polarity --teacher {teacher} --student-layers 2 --steps 4 --output {out}"
 # what can be known before anything is read: the call, and what its sentence has to name
@@ -174,3 +176,14 @@ def test_none_of_it_waits_for_torch(place: Path) -> None:
     program = f"import sys; from ackd.cli import main; print([main(one) for one in {calls!r}], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == f"{[2] * len(calls)} False\n"
+
+
+def test_what_only_the_parser_sees_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given({"task": ["a"], "output": ["o"], "lr": ["abc"]}, {})
+    monkeypatch.setattr(parsing, "read", lambda command, words: given)
+    with pytest.raises(InputError) as told:
+        parsing.parse(["distill"])
+    for one in ("--lr", "abc", "ackd distill --help"):
+        assert one in str(told.value)
+    assert "\n" not in str(told.value)
+    assert "│" not in str(told.value)
