@@ -24,6 +24,7 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(value, names, n=3, cutoff=0.6)
+    near = near or difflib.get_close_matches(value.lower(), names, n=3, cutoff=0.6)
     hint = f": did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     return InputError(f"unknown {kind} {value!r}{hint} (known: {', '.join(names)})")
 

@@ -90,11 +90,11 @@ def run(text: Path, folder: Path) -> None:
     common = ["--dev-data", str(held_out), "--max-length", str(LENGTH), "--resume"]
     size = ["--vocabulary", str(VOCABULARY)]
     ackd(
-        *("pretrain", "--corpus", str(corpus), "--config", config(folder, "teacher"), *size, *common),
+        *("pretrain", "--corpus", str(corpus), "--student", config(folder, "teacher"), *size, *common),
         *("--steps", "1500", "--output", at["teacher"]),
     )
     ackd(
-        *("pretrain", "--corpus", str(corpus), "--config", config(folder, "reference"), "--tokenizer", at["teacher"]),
+        *("pretrain", "--corpus", str(corpus), "--student", config(folder, "reference"), "--tokenizer", at["teacher"]),
         *("--part", "0:0.05", "--steps", "600", *common, "--output", at["reference"]),
     )
     source = str(corpus)
@@ -117,7 +117,7 @@ def run(text: Path, folder: Path) -> None:
             teacher = ["--teacher", at["teacher"]] if "vanilla" in arm else []
             ackd(
                 *("pretrain", "--corpus", str(drawn if source == "random" else folder / source)),
-                *("--config", config(folder, "student"), "--flops", str(FLOPS), "--seed", str(seed), *teacher),
+                *("--student", config(folder, "student"), "--flops", str(FLOPS), "--seed", str(seed), *teacher),
                 *("--dev-data", str(held_out), "--resume", "--output", str(folder / "students" / arm / str(seed))),
             )
 

@@ -9,34 +9,21 @@ import os
 import reprlib
 import signal
 import sys
-from typing import Annotated, Protocol, get_args, runtime_checkable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
-import tyro
-
-import ackd
 from ackd.cli.cache import FillCache
+from ackd.cli.commands import Command as Command
 from ackd.cli.distill import Distill
-from ackd.cli.evaluate import Evaluate
-from ackd.cli.federate import Federate
-from ackd.cli.finetune import Finetune
-from ackd.cli.generate import Generate
-from ackd.cli.mutual import Mutual
-from ackd.cli.policies import Policies
-from ackd.cli.predict import Predict
-from ackd.cli.presets import Presets
-from ackd.cli.pretrain import Pretrain
-from ackd.cli.refine_data import RefineData
-from ackd.cli.report import Report
+from ackd.cli.parsing import parse, shown
 from ackd.cli.score import Score
-from ackd.cli.train import Train
-from ackd.cli.tune import Tune
-from ackd.errors import InputError, Once, unknown
+from ackd.errors import InputError, Once
 from ackd.experiments.options import RunConfig
 from ackd.experiments.workers import WorkerConfig
 from ackd.runs.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # of a whole number
-DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
 
 
 @runtime_checkable
@@ -48,51 +35,27 @@ class Saying(Protocol):
         ...
 
 
-Command = (
-    Annotated[Finetune, tyro.conf.subcommand("finetune")]
-    | Annotated[Distill, tyro.conf.subcommand("distill")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[FillCache, tyro.conf.subcommand("cache")]
-    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[Score, tyro.conf.subcommand("score")]
-    | Annotated[RefineData, tyro.conf.subcommand("refine-data")]
-    | Annotated[Generate, tyro.conf.subcommand("generate")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Tune, tyro.conf.subcommand("tune")]
-    | Annotated[Mutual, tyro.conf.subcommand("mutual")]
-    | Annotated[Federate, tyro.conf.subcommand("federate")]
-    | Annotated[Policies, tyro.conf.subcommand("policies")]
-    | Annotated[Presets, tyro.conf.subcommand("presets")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-)
-NAMES = tuple(get_args(one)[1].name for one in get_args(Command))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
         0 if it worked, 2 if its input cannot be used, 1 if a training diverged, 128 + the signal if one ended it.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    if given == ["--version"]:
-        print(f"ackd {ackd.__version__}")
-        return 0
-    if given and not given[0].startswith("-") and given[0].replace("_", "-") not in NAMES:
-        print(f"ackd: {_line(unknown('command', given[0], NAMES))}", file=sys.stderr)
-        return 2
-    command = tyro.cli(Command, args=given, prog="ackd", description=DESCRIPTION)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file may have a name that no terminal can show
             stream.reconfigure(errors="backslashreplace")
-    notes = logging.StreamHandler(sys.stderr)
-    notes.setFormatter(logging.Formatter("%(message)s"))
-    notes.addFilter(Once())
-    logger = logging.getLogger("ackd")
-    logger.addHandler(notes)
-    logger.setLevel(logging.INFO)
+    with _notes():
+        return _answer(sys.argv[1:] if arguments is None else arguments)
+
+
+def _answer(words: list[str]) -> int:
+    """Does what the words of a call say, or says what is wrong."""
+    command = None
     try:
+        if (text := shown(words)) is not None:
+            print(text)
+            return 0
+        command = parse(words)
         _refuse_copies(command)
         _check_numbers(command)
         _say(command)
@@ -111,9 +74,22 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"ackd: stopped{_goes_on(command)}", file=sys.stderr)
         return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+    return 0
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Shows each note of the package once, on stderr."""
+    notes = logging.StreamHandler(sys.stderr)
+    notes.setFormatter(logging.Formatter("%(message)s"))
+    notes.addFilter(Once())
+    logger = logging.getLogger("ackd")
+    logger.addHandler(notes)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
     finally:
         logger.removeHandler(notes)
-    return 0
 
 
 def _say(command: object) -> None:

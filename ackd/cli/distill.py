@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ackd.cli.said import few, long, nothing_left
-from ackd.config import DistillationConfig, part
+from ackd.config import Common, DistillationConfig, part
 from ackd.experiments.options import RunConfig
 
 if TYPE_CHECKING:
@@ -23,18 +23,18 @@ OWN |= {"teacher", "student", "data", "dev_data"}
 class Distill(DistillationConfig, RunConfig):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
-    task: str
+    task: Common[str]
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
-    teacher: tuple[str, ...] = ()
+    teacher: Common[tuple[str, ...]] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side; some
     presets need none."""
-    policy: str | None = None
+    policy: Common[str | None] = None
     """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), a policy of the
     store (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3);
     all if neither this nor --preset is given."""
     refine: bool = False
     """Adapt the weights of the learned policy in --policy inside this run, by a doubling at most."""
-    seed: int = 0
+    seed: Common[int] = 0
     """Seed of the student's initialisation, data order and dropout."""
 
     def about(self) -> str:

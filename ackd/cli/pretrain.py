@@ -14,7 +14,7 @@ class Pretrain(PretrainConfig):
 
     def about(self) -> str:
         """What it is about to do."""
-        return f"pre-train {self.config or self.student or 'a language model'} on {self.corpus}"
+        return f"pre-train {self.student or 'a language model'} on {self.corpus}"
 
     def run(self) -> None:
         """Trains, reports the held-out loss, and saves the model under OUTPUT/student."""

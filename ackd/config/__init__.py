@@ -1,8 +1,10 @@
 """The options of a distillation: declared here, and read by Python, environment ids, instance files and commands."""
 
 from ackd.config.options import (
+    COMMON,
     STEPS,
     CacheConfig,
+    Common,
     DataConfig,
     DeviceConfig,
     DistillationConfig,
@@ -24,9 +26,11 @@ from ackd.config.options import (
 from ackd.config.reading import EARLIER, checked, cut, fits, hints, names_of, part, renamed, words, wrong
 
 __all__ = [
+    "COMMON",
     "EARLIER",
     "STEPS",
     "CacheConfig",
+    "Common",
     "DataConfig",
     "DeviceConfig",
     "DistillationConfig",

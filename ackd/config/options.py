@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Init: TypeAlias = Literal["even", "first"]
+Kind = TypeVar("Kind")
+COMMON = "common"
+Common: TypeAlias = Annotated[Kind, COMMON]  # what --help shows; the rest is behind --help-all
 STEPS = 300  # of a student's training, where nobody says how long it is
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Where texts come from."""
+    """Texts, and where they come from."""
 
-    data: str | None = None
+    data: Common[str | None] = None
     """GLUE as a folder in the hub's layout, from the Hugging Face hub if not given; or data of your own: a CSV, TSV,
     JSON or Parquet file, a folder that save_to_disk wrote, or USER/NAME or USER/NAME:CONFIG on the hub."""
-    text_columns: tuple[str, ...] = ()
+    text_columns: Common[tuple[str, ...]] = ()
     """One or two text columns of data of your own."""
     max_length: int = 128
     """Tokens of an example; longer ones are cut."""
@@ -26,13 +29,13 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(TextConfig):
-    """Where the examples come from."""
+    """Examples with labels, and what is held out of them."""
 
-    label_column: str | None = None
+    label_column: Common[str | None] = None
     """The label column of data of your own."""
     dev_data: str | None = None
     """File to report on, of data of your own; if not given, its validation split, or one like it, or a fifth of it."""
-    max_examples: int | None = None
+    max_examples: Common[int | None] = None
     """Learn from at most so many training examples, drawn by --data-seed from what the reward split leaves."""
     reward_examples: int | None = None
     """Training examples set aside for the reward, which no model of the run says it has seen: 256, or an eighth of them
@@ -49,7 +52,7 @@ class DataConfig(TextConfig):
 class DeviceConfig:
     """Where the models compute, and in what."""
 
-    device: str = "auto"
+    device: Common[str] = "auto"
     """Where student and teacher are: cpu, cuda, cuda:1, or auto for a GPU if there is one; of several workers, if there
     is one for each. The agent stays on the CPU."""
     precision: Precision = "fp32"
@@ -60,9 +63,9 @@ class DeviceConfig:
 class ModelConfig(DeviceConfig):
     """The student's model."""
 
-    student_layers: int | None = None
+    student_layers: Common[int | None] = None
     """The student starts as so many layers of --student, or of the (first) teacher."""
-    student: str | None = None
+    student: Common[str | None] = None
     """Folder or hub id to start from, or a JSON config to draw weights for."""
     student_init: Init = "even"
     """Which of the layers with --student-layers: those at even distances, or the first ones."""
@@ -72,7 +75,7 @@ class ModelConfig(DeviceConfig):
 class KnowledgeConfig:
     """What can pass from the teacher to the student."""
 
-    knowledge: tuple[str, ...] = ()
+    knowledge: Common[tuple[str, ...]] = ()
     """Knowledge types that can be selected: logits, hidden and attention if none is named; docs/knowledge.md lists
     all. Of several teachers, logits@2 is the second's, and logits stands for everyone's."""
     layer_map: str | None = None
@@ -95,7 +98,7 @@ class PresetConfig:
 
     teacher_weights: tuple[float, ...] = ()
     """What each teacher's losses count; 1 each if not given."""
-    preset: str | None = None
+    preset: Common[str | None] = None
     """A published method with its losses, weights and stages, or several joined by commas; `ackd presets` lists
     them."""
     keep: float | None = None
@@ -111,7 +114,7 @@ class PresetConfig:
 class CacheConfig:
     """Where teachers' answers are kept."""
 
-    cache: str | None = None
+    cache: Common[str | None] = None
     """Folder that keeps the teachers' answers, shared by all runs that ask the same; `ackd cache` fills it ahead."""
     cache_budget: str = "4GB"
     """What one teacher's answers may take there; what does not fit is asked live."""
@@ -140,9 +143,9 @@ class RecipeConfig:
 class LengthConfig:
     """How long a model learns."""
 
-    steps: int | None = None
+    steps: Common[int | None] = None
     """Optimizer steps of one training; 300 if neither this nor --epochs is given."""
-    epochs: float | None = None
+    epochs: Common[float | None] = None
     """Instead of --steps: passes over the training data."""
 
 
@@ -150,11 +153,11 @@ class LengthConfig:
 class TrainingConfig(LengthConfig, RecipeConfig):
     """How a student learns."""
 
-    batch_size: int = 32
+    batch_size: Common[int] = 32
     """Examples in a batch."""
     accumulate: int = 1
     """Batches whose gradients make one optimizer step."""
-    lr: float = 5e-5
+    lr: Common[float] = 5e-5
     """Peak learning rate of the student."""
     compile: bool = False
     """Compile the student's passes: the first steps take some 20 seconds more, the others less; meant for GPUs."""
@@ -172,7 +175,7 @@ class EpisodeConfig:
     """Decisions in a student's training; None: one for each interval."""
     decision_interval: int = 20
     """Optimizer steps between two rows of decisions.csv and two points of a curve; a decision holds for one or more."""
-    reward: str = "gap"
+    reward: Common[str] = "gap"
     """What a decision earns: gap (which is either-gap), loss-gap, score-gap, probability-gap, kl-gap, margin-gap,
     agreement-gap, neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them apart."""
     cost_weight: float = 0.0

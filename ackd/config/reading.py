@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ackd.config.options import DataConfig
+from ackd.config.other_names import ours
 from ackd.errors import InputError, short, unknown
 
 LARGEST = 2**31  # of a whole number
@@ -78,6 +79,8 @@ def checked(group: type[Options], settings: Mapping[str, Any], *, others: Sequen
     for given in settings:
         name = EARLIER.get(given, given)
         if name not in known:
+            if meant := ours(name, known):
+                raise InputError(f"unknown setting {given!r}: did you mean {meant!r}?")
             raise unknown("setting", given, (*known, *others))
         if not fits(plain[name], known[name]):
             raise wrong(given, plain[name], known[name])

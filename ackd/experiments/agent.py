@@ -65,7 +65,8 @@ class AgentTraining:
         choice_of(config.algorithm, config.settings)
         check_name(config.policy_name)
         env, instances = environment(config, given=self.given)
-        self.folder.begin("train", {**asdict(typed), "workers": config.count}, growing=GROWING)
+        settings = {**asdict(typed), "workers": config.count}
+        self.folder.begin("train", settings, growing=GROWING, by_names=not self.given)
         shutil.rmtree(self.folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         replay_log = config.replay_log(self.folder.path / "checkpoint")
         single = not instances

@@ -111,6 +111,7 @@ class Evaluation:
         policies: Mapping[str, object] | None = None,
     ) -> None:
         self.config, self.policies = config, policies or {}
+        self.by_names = rows is None and not self.policies
         policies_named = dict(map(called, config.policies))
         teachers = [one for those in config.teachers for one in those.split(",")]
         self.folder = config.run_folder(
@@ -125,7 +126,7 @@ class Evaluation:
     def run(self) -> Table:
         """Fills the table cell by cell."""
         learned = self._check_each()
-        self.folder.begin("evaluate", asdict(self.config), growing=GROWING)
+        self.folder.begin("evaluate", asdict(self.config), growing=GROWING, by_names=self.by_names)
         self._say()
         started = time.perf_counter()
         table = Table(self._fill(), learned, self.folder.path)

@@ -69,7 +69,7 @@ class FederatedTraining:
         """
         _check(self.config)
         federation = self._federation()
-        self.folder.begin("federate", asdict(self.config))
+        self.folder.begin("federate", asdict(self.config), by_names=not self.objects)
         self._say(federation)
         started, total = time.perf_counter(), CostTracker()
         rounds = self._rounds(federation)

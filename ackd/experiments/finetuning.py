@@ -41,7 +41,7 @@ class Finetuning:
     """
 
     def __init__(self, config: FinetuneConfig, **objects: Any) -> None:
-        self.config = config
+        self.config, self.by_names = config, not objects
         self.folder = config.run_folder((config.model, config.data))
         device = check_device(config.device)
         check_length(config.steps, config.epochs)
@@ -61,7 +61,7 @@ class Finetuning:
     def run(self) -> Trained:
         """Trains, reports on dev, and leaves the model in the run's folder."""
         training, seed = self.training, self.config.seed
-        self.folder.begin("finetune", asdict(self.config))
+        self.folder.begin("finetune", asdict(self.config), by_names=self.by_names)
         say(Beginning.of(training, rewarded=False).lines, quiet=self.config.quiet)
         started = time.perf_counter()
         with progress(training.steps, "finetune", quiet=self.config.quiet) as bar:

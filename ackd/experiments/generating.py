@@ -57,7 +57,7 @@ class Generating:
         with ready(folder, config.corpus, tokenizer, config.max_length, config.model, "source", texts) as corpus:
             models.check_length(teacher.model, int(corpus.lengths.max()) - 1, config.model)
             first, last = corpora.part(len(corpus), config.part)
-            folder.begin("generate", asdict(config))
+            folder.begin("generate", asdict(config), by_names=not any(self.objects.values()))
             corpus = kept_in(folder, corpus)
         started = time.perf_counter()
         with progress(last - first, "generate", "chunk", quiet=config.quiet) as bar:

@@ -55,7 +55,7 @@ class MutualTraining:
             FloatingPointError: if a training diverges.
         """
         learning, task = self._learning()
-        self.folder.begin("mutual", asdict(self.config))
+        self.folder.begin("mutual", asdict(self.config), by_names=not self.objects)
         first, quiet = learning.peers[0], self.config.quiet
         peers = tuple(size_of(one.student.model) for one in learning.peers)
         begins = replace(Beginning.of(first, students=learning.size, peers=peers), teachers=())

@@ -7,7 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ackd.config import DataConfig, DistillationConfig, EpisodeConfig, KnowledgeConfig, ModelConfig, StudentConfig
+from ackd.config import (
+    Common,
+    DataConfig,
+    DistillationConfig,
+    EpisodeConfig,
+    KnowledgeConfig,
+    ModelConfig,
+    StudentConfig,
+)
 from ackd.experiments.workers import WorkerConfig
 
 if TYPE_CHECKING:
@@ -20,9 +28,9 @@ if TYPE_CHECKING:
 class OutputConfig:
     """Where a run goes."""
 
-    output: str
+    output: Common[str]
     """Folder for the run; it must not hold one yet."""
-    overwrite: bool = False
+    overwrite: Common[bool] = False
     """Replace the run in --output."""
     quiet: bool = False
     """Say nothing but results and warnings: no line of what is about to happen, no bar, no measured latency."""
@@ -45,7 +53,7 @@ class OutputConfig:
 class ResumableConfig(OutputConfig):
     """A run that can be taken up again."""
 
-    resume: bool = False
+    resume: Common[bool] = False
     """Go on with the run in --output, where it was killed; begin it if there is none."""
 
     def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
@@ -111,9 +119,9 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, R
     --workers train a student each at a time.
     """
 
-    tasks: tuple[str, ...] = ()
+    tasks: Common[tuple[str, ...]] = ()
     """One or more tasks."""
-    teachers: tuple[str, ...] = ()
+    teachers: Common[tuple[str, ...]] = ()
     """A teacher for each task, in the same order, or several of them with commas between (SMALL,LARGE); with
     --instances, the folder where the names of the set start."""
     instances: str | None = None
@@ -121,13 +129,13 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, R
     instances is a row of the table, with seeds of its own."""
     splits: tuple[str, ...] = ()
     """The instances of these splits; all if none is named."""
-    policies: tuple[str, ...] = ("labels", "all", "random", "scheduled")
+    policies: Common[tuple[str, ...]] = ("labels", "all", "random", "scheduled")
     """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
     in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
     decision), best-static (the best fixed subset, searched with other seeds first), or preset: with a published method
     and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY calls one of them NAME in
     tables, pictures and folders (agent=runs/train/policy)."""
-    seeds: int = 3
+    seeds: Common[int] = 3
     """Students for each task and policy; all policies get the same ones."""
     first_seed: int = 1000
     """The first of the seeds; apart from those that agents are usually trained on."""
@@ -141,11 +149,11 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, R
 class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
-    task: str | None = None
+    task: Common[str | None] = None
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
-    teacher: tuple[str, ...] = ()
+    teacher: Common[tuple[str, ...]] = ()
     """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
-    instances: str | None = None
+    instances: Common[str | None] = None
     """Instead of --task and --teacher: a JSON file of settings to learn on, or a set that comes along (embedded-v1,
     glue-small-v1); what the set says goes before the options here."""
     split: str = "train"
@@ -154,20 +162,20 @@ class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
     """Folder from which the teachers' names in --instances start."""
     order: str = "round-robin"
     """In which instances follow each other: round-robin or sampled."""
-    agent: str | None = None
+    agent: Common[str | None] = None
     """Learning algorithm: residual (a schedule by cem, corrected by PPO); cem, best-schedule (Optuna's TPE) or pbt (a
     schedule alone; all students of pbt are one population, which trains side by side); probe-rule (a schedule by cem,
     but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm (weights);
     ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
     agent_options: tuple[str, ...] = ()
     """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
-    episodes: int = 8
+    episodes: Common[int] = 8
     """Students that the agent learns from, each trained for --steps."""
-    students: int = 1
+    students: Common[int] = 1
     """So many of them train side by side, in one batched step on the same batches."""
     policy_name: str = "policy"
     """What `ackd policies import` will call the policy."""
-    seed: int = 0
+    seed: Common[int] = 0
     """Seed of the agent and of its episodes."""
 
     @property
@@ -195,13 +203,13 @@ class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
 class FillConfig(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
     """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
 
-    task: str
+    task: Common[str]
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
-    teacher: tuple[str, ...]
+    teacher: Common[tuple[str, ...]]
     """The teacher, or several: folder of a fine-tuned model, a run that holds one, or a hub id."""
-    output: str
+    output: Common[str]
     """The cache's folder; what it holds already is kept, and what is missing is added."""
-    preset: str | None = None
+    preset: Common[str | None] = None
     """Instead of --knowledge: keep what this published method asks for."""
     budget: str = "4GB"
     """What one teacher's answers may take; the smaller knowledge types come first."""

@@ -16,6 +16,7 @@ import torch
 
 from ackd import corpora, models
 from ackd.building.checks import check_device
+from ackd.building.sources import begins_as_model
 from ackd.config import RecipeConfig, checked, part
 from ackd.corpora import Corpus
 from ackd.corpora.of_runs import kept_in, ready
@@ -46,7 +47,7 @@ class Pretraining:
 
     Args:
         config: who learns from what, and how.
-        objects: student or config, teacher, tokenizer and texts, where they are handed over.
+        objects: student, teacher, tokenizer and texts, where they are handed over.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -54,7 +55,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, objects: Mapping[str, Any] | None = None) -> None:
         self.config, self.objects = config, objects or {}
-        named = (config.corpus, config.config, config.student, config.teacher, config.tokenizer, config.dev_data)
+        named = (config.corpus, config.student, config.teacher, config.tokenizer, config.dev_data)
         self.folder = config.run_folder(named)
         self.finished = config.finished(self.folder, "pretrain")
 
@@ -82,7 +83,7 @@ class Pretraining:
                 told = texts.get("dev_data")
                 dev = stack.enter_context(ready(folder, config.dev_data, tokenizer, longest, whose, "dev", told))
             training, chosen, figures = _training(config, corpus, dev, teacher, make, device)
-            folder.begin("pretrain", asdict(config))
+            folder.begin("pretrain", asdict(config), by_names=not any(self.objects.values()))
             for one in (corpus, dev):
                 if one is not None:
                     kept_in(folder, one)
@@ -139,8 +140,8 @@ def _result(
 
 def _check(config: PretrainConfig) -> None:
     """Refuses what cannot be before anything is read."""
-    if (config.config is None) == (config.student is None):
-        raise InputError("say what the student is: --config with a JSON file, or --student, and not both")
+    if config.student is None:
+        raise InputError("say what the student is: --student with a JSON config, a folder or a hub id")
     check_length(config.steps, config.epochs)
     said = [name for name in ("steps", "epochs", "flops") if getattr(config, name) is not None]
     if len(said) > 1:
@@ -155,11 +156,16 @@ def _check(config: PretrainConfig) -> None:
         raise InputError(f"the weight of the teacher is {config.kd_weight}: give 0 to 1")
 
 
+def _goes_on(config: PretrainConfig, objects: Mapping[str, Any]) -> bool:
+    """Whether the student begins as a model that is there."""
+    return begins_as_model(objects.get("student", config.student))
+
+
 def _tokenizer(config: PretrainConfig, folder: RunFolder, objects: Mapping[str, Any]) -> tuple[Tokenizer, str]:
     """Whose tokens the student reads, and what to call it."""
     if (given := objects.get("tokenizer")) is not None:
         return given, "the tokenizer"
-    named = config.tokenizer or config.teacher or config.student
+    named = config.tokenizer or config.teacher or (config.student if _goes_on(config, objects) else None)
     if named is not None:
         whose = None if config.tokenizer else objects.get("teacher" if config.teacher else "student")
         return language_tokenizer(named if whose is None else whose), named
@@ -190,15 +196,14 @@ def _student(
     config: PretrainConfig, tokenizer: Tokenizer, teacher: ModelTeacher | None, objects: Mapping[str, Any]
 ) -> StudentFactory:
     """What makes students, of which one is made to see that it can be."""
-    source = config.config or config.student
-    if config.config is not None:
+    assert config.student is not None
+    if not _goes_on(config, objects):
         size = teacher.shape.vocabulary if teacher is not None else None
-        wanted = objects.get("config", config.config)
+        wanted = objects.get("student", config.student)
         make = models.from_config(models.language_config(wanted, tokenizer, size), language=True)
     elif "student" in objects:
         make = begins_as(objects["student"], "the student")
     else:
-        assert config.student is not None
         if not models.same_vocabulary(models.load_tokenizer(config.student), tokenizer):
             raise InputError(
                 f"the student {config.student} has another vocabulary than {config.tokenizer or config.teacher}"
@@ -208,11 +213,11 @@ def _student(
         with torch.random.fork_rng():
             one = make()
             size = models.shape_of(one).vocabulary
-            models.check_causal(one, f"the student {source}")
+            models.check_causal(one, f"the student {config.student}")
     except (ValueError, TypeError, AttributeError, RuntimeError, AssertionError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source} makes no causal language model ({reason(error)})") from error
+        raise InputError(f"{config.student} makes no causal language model ({reason(error)})") from error
     if teacher is not None and size != teacher.shape.vocabulary:
         raise InputError(
             f"the student answers with {size} tokens and the teacher {config.teacher} with "
@@ -252,7 +257,7 @@ def _training(
         compiled=config.compile,
     )
     longest = max(int(split.lengths.max()) for split in (task.train, *task.dev.values())) - 1
-    models.check_length(training.student.model, longest, f"the student {config.config or config.student}")
+    models.check_length(training.student.model, longest, f"the student {config.student}")
     chosen = Selection()
     if teacher is not None:
         models.check_length(teacher.model, longest, f"the teacher {config.teacher}")
@@ -276,8 +281,8 @@ def pretrain(
 
     Args:
         corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
-        student: a folder, a hub id, or a transformers model that it begins as; or a config to draw weights for, which
-            `config` names as a file.
+        student: a folder, a hub id, or a transformers model that it begins as; or a config to draw weights for, itself
+            or as a JSON file.
         teacher: a folder, a hub id or a transformers model, which is frozen from then on and in float32.
         tokenizer: of the texts, and of models that are handed over.
         output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
@@ -290,14 +295,13 @@ def pretrain(
         InputError: if any of it cannot work, in one sentence.
         FloatingPointError: if the training diverges.
     """
-    given = {"corpus": corpus, "teacher": teacher, "tokenizer": tokenizer, **options}
-    given |= {"config" if models.is_config(student) else "student": student} if student is not None else {}
+    given = {"corpus": corpus, "student": student, "teacher": teacher, "tokenizer": tokenizer, **options}
     named, texts = given_texts(given, "corpus", "dev_data")
     if isinstance(tokenizer, (str, Path)):
-        plain, objects = by_name({**named, "tokenizer": None}, "student", "teacher", "config")
+        plain, objects = by_name({**named, "tokenizer": None}, "student", "teacher")
         plain["tokenizer"] = tokenizer
     else:
-        plain, objects = by_name(named, "student", "teacher", "config")
+        plain, objects = by_name(named, "student", "teacher")
     with placed(output) as folder:
         config = checked(PretrainConfig, {**plain, "output": folder})
         training = Pretraining(config, {**objects, "texts": texts})

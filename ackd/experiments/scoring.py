@@ -63,7 +63,7 @@ class Scoring:
             models.check_length(model, int(corpus.lengths.max()) - 1, config.model)
             assert config.shard is not None
             part = corpora.shard(len(corpus), config.shard)
-            folder.begin("score", asdict(config))
+            folder.begin("score", asdict(config), by_names=not any(self.objects.values()))
             corpus, self.of = kept_in(folder, corpus), len(corpus)
         started = time.perf_counter()
         teacher = ModelTeacher(model, precision=config.precision)

@@ -89,7 +89,7 @@ class Tuning:
         _check(self.config)
         untuned = self.students.make(UNTUNED)  # refuses what cannot work
         check_rewards(untuned.task)
-        self.folder.begin("tune", asdict(self.config))
+        self.folder.begin("tune", asdict(self.config), by_names=not self.objects)
         cells = [*self.cells, *([] if UNTUNED in self.cells else [UNTUNED])]
         students, quiet = len(cells) * self.config.seeds, self.config.quiet
         say(Beginning.of(untuned, students=students).lines, quiet=quiet)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ackd.config import Common
+
 if TYPE_CHECKING:
     from ackd.distributed.workers import Make, Workers
 
@@ -19,7 +21,7 @@ LONGEST = 1e6  # seconds that a call may take
 class WorkerConfig:
     """Who does the work."""
 
-    workers: int | None = None
+    workers: Common[int | None] = None
     """So many do it at once; 1 if not given, and under torchrun as many as it starts processes."""
     backend: str | None = None
     """Where the workers are: subproc (processes of this machine, the default of several), torchrun, ray, or dummy (all

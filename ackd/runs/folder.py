@@ -25,11 +25,13 @@ import torch
 from ackd.errors import InputError
 from ackd.files.schema import Object, read
 from ackd.files.writing import write_whole
+from ackd.files.yaml_file import yaml_text
 
 logger = logging.getLogger("ackd")
 
-CONFIG, RESULT, LOCK = "config.json", "result.json", ".lock"
+CONFIG, REPEAT, RESULT, LOCK = "config.json", "config.yaml", "result.json", ".lock"
 FREE = {"output", "overwrite", "resume", "quiet"}  # settings that change nothing of what comes of a run
+OWN = ("output", "overwrite", "resume", "quiet", "ray_address")  # settings that do not belong to what is repeated
 ANEW = "start the run anew with --overwrite"
 
 
@@ -111,13 +113,18 @@ class RunFolder:
         read(self.path / RESULT, Object, ANEW)  # a finished run keeps no state that its student could be written from
         return True
 
-    def begin(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> None:
+    def begin(
+        self, command: str, settings: dict[str, Any], *, growing: Collection[str] = (), by_names: bool = True
+    ) -> None:
         """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked.
+
+        What repeats the run, `ackd COMMAND --config config.yaml`, is written as well.
 
         Args:
             command: as on the command line.
             settings: all of it that matters.
             growing: settings that may have changed since, where a run is resumed.
+            by_names: whether the settings name all that the run reads; one that was handed objects is not repeated so.
 
         Raises:
             InputError: if the run that is to be resumed is another one, or another process is at work here.
@@ -132,6 +139,9 @@ class RunFolder:
         if self._replace:
             self._empty()
         self.write_json(CONFIG, vars(config))
+        if by_names:
+            again = {name: value for name, value in self.settings.items() if name not in OWN}
+            self.write_text(REPEAT, f"# ackd {command} --config THIS_FILE --output FOLDER\n{yaml_text(again)}")
 
     def _lock(self) -> None:
         """Keeps other processes out; when this one dies, however it does, the kernel lets them in."""

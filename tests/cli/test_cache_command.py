@@ -21,6 +21,7 @@ from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.budget import parse_size
 from ackd.teachers.with_cache import _caches
 from tests import processes
+from tests.words import last_said
 
 COMMON = ["--task", "polarity", "--student-layers", "2", "--max-examples", "160", "--reward-examples", "40"]
 TRAINING = ["--steps", "30", "--decision-interval", "10", "--batch-size", "8", "--lr", "5e-4"]  # more than one pass
@@ -50,7 +51,7 @@ def distilled(teacher: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, Te
 
     def distil(name: str, *arguments: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         run = ["distill", "--teacher", str(teacher), *COMMON, *TRAINING, "--output", str(tmp_path / name)]
-        assert main([*run, *arguments]) == 0
+        assert main(last_said([*run, *arguments])) == 0
         weights = load_file(tmp_path / name / "student" / "model.safetensors")
         return weights, json.loads((tmp_path / name / "ledger.json").read_text())
 
@@ -152,9 +153,7 @@ def test_bad_input_gets_one_sentence(
 
 
 def test_an_unknown_number_format_is_refused(filling: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        filling("--dtype", "float8")
-    assert ended.value.code == 2
+    assert filling("--dtype", "float8") == 2
     assert "bfloat16" in capsys.readouterr().err
 
 
@@ -270,7 +269,7 @@ def test_ranks_take_their_parts(
     assert rows_of(tmp_path / "cache") == whole
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
 def test_a_shard_that_cannot_be_read(
     filling: Callable[..., int], capsys: pytest.CaptureFixture[str], shard: str
 ) -> None:

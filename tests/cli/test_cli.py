@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import gc
-import inspect
 import json
 import logging
 import pickle
@@ -33,23 +31,11 @@ from ackd.agents.residual import ResidualNetwork
 from ackd.agents.schedule import Schedule
 from ackd.agents.set_policy import SetNetwork
 from ackd.cli import main
-from ackd.cli.cache import FillCache
-from ackd.cli.distill import Distill
-from ackd.cli.evaluate import Evaluate
-from ackd.cli.federate import Federate
-from ackd.cli.finetune import Finetune
-from ackd.cli.generate import Generate
-from ackd.cli.mutual import Mutual
-from ackd.cli.predict import Predict
-from ackd.cli.pretrain import Pretrain
-from ackd.cli.refine_data import RefineData
-from ackd.cli.score import Score
-from ackd.cli.train import Train
-from ackd.cli.tune import Tune
 from ackd.envs.make import tiny
 from ackd.experiments import progress
 from ackd.mdp.observations import FEATURES, GLOBALS
 from ackd.runs.stopping import Stopped, stoppable
+from tests.words import last_said
 
 SHORT = ["--student-layers", "2", "--max-examples", "120", "--steps", "8", "--decision-interval", "2"]
 SHORT += ["--reward-examples", "40", "--lr", "5e-4", "--batch-size", "8"]
@@ -132,7 +118,7 @@ def test_a_narrower_student_keeps_its_projections_apart(tmp_path: Path, teacher:
 
 def distilled(folder: Path, teacher: Path, *more: str) -> dict[str, Any]:
     """The ledger of a run with these options."""
-    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, *more]
+    arguments = last_said(["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, *more])
     assert main([*arguments, "--output", str(folder)]) == 0
     assert models.shape_of(models.load_model(folder)).layers == 2
     costs: dict[str, Any] = read(folder / "ledger.json")
@@ -272,6 +258,7 @@ def test_a_policy_is_used_on_another_task(tmp_path: Path, trained: Path) -> None
 
 def test_a_diverged_run_says_so(tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--lr", "1e30"]
+    arguments = last_said(arguments)
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 1
     assert "diverged" in capsys.readouterr().err
     result = read(tmp_path / "run" / "result.json")
@@ -284,6 +271,7 @@ def test_divergence_does_not_crash_an_agents_training(
     tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--lr", "1e30", "--episodes", "2"]
+    arguments = last_said(arguments)
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 1
     assert "diverged" in capsys.readouterr().err
     with (tmp_path / "run" / "decisions.csv").open() as file:
@@ -524,25 +512,3 @@ def test_a_signal_leaves_no_half_made_bar(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Stopped), stoppable(), progress.progress(4, "distill"):
         pytest.fail("it went on")
     gc.collect()  # a complaint would be a warning, and that an error
-
-
-NAMES = {FillCache: "cache", RefineData: "refine-data"}  # where a command is not called as its class is
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        *(Finetune, Distill, Predict, FillCache, Train, Evaluate, Tune, Mutual, Federate, Pretrain, Score, RefineData),
-        Generate,
-    ],
-)
-def test_every_option_has_help(command: type, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([NAMES.get(command, command.__name__.lower()), "--help"])
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    for field in dataclasses.fields(command):
-        assert "--" + field.name.replace("_", "-") in shown
-    source = "".join(inspect.getsource(one) for one in command.__mro__[:-1])
-    for field in dataclasses.fields(command):
-        assert re.search(rf'\n    {field.name}: .*\n    """(?s:.+?)"""', source), f"{field.name} has no help"

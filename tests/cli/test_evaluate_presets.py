@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ackd.cli import main
+from tests.words import last_said
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--reward-examples", "40", "--steps", "8"]
 SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8"]
@@ -17,7 +18,8 @@ KEPT = "preset:dynamickd-data:keep=0.5:score=entropy"
 
 
 def evaluate(folder: Path, teacher: Path | str, *more: str) -> int:
-    return main(["evaluate", "--tasks", "polarity", "--teachers", str(teacher), *SHORT, *more, "--output", str(folder)])
+    words = ["evaluate", "--tasks", "polarity", "--teachers", str(teacher), *SHORT, *more, "--output", str(folder)]
+    return main(last_said(words))
 
 
 def cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -124,7 +126,7 @@ def test_mistakes_are_told(
 
 @pytest.mark.parametrize(
     ("share", "words"),
-    [("nan", "flops_budget must be a number or null, not NaN"), ("1.5", "at most 1"), ("0.3", "labels alone take 0.")],
+    [("nan", "--flops-budget is 'nan'"), ("1.5", "at most 1"), ("0.3", "labels alone take 0.")],
 )
 def test_a_budget_that_cannot_be_is_told(
     tmp_path: Path, teacher: Path, capsys: pytest.CaptureFixture[str], share: str, words: str

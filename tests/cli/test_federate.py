@@ -20,6 +20,7 @@ from ackd.federation.federated import Federation, average
 from ackd.federation.metrics import flips, on_own_classes, rounds_to
 from ackd.tasks import Task
 from ackd.training.distiller import Distiller
+from tests.words import last_said
 
 DATA = ["--max-examples", "536", "--reward-examples", "64", "--batch-size", "8", "--lr", "2e-3"]
 CLIENTS, ROUNDS, LOCAL, OWN, DISTIL = 3, 2, 3, 5, 6
@@ -29,7 +30,7 @@ def federate(folder: Path, teacher: Path, *more: str) -> int:
     arguments = ["federate", "--task", "polarity", "--teacher", str(teacher), "--student-layers", "2", *DATA]
     arguments += ["--clients", str(CLIENTS), "--rounds", str(ROUNDS), "--local-steps", str(LOCAL)]
     arguments += ["--own-steps", str(OWN), "--distil-steps", str(DISTIL), "--public-examples", "64"]
-    return main([*arguments, "--target", "50", *more, "--output", str(folder)])
+    return main(last_said([*arguments, "--target", "50", *more, "--output", str(folder)]))
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def test_a_start_from_labels_and_a_damaged_state(
         (["--split", "dirichlet:-2"], "a Dirichlet concentration of -2"),
         (["--target", "0"], "--target is 0: give a score in percent"),
         (["--target", "101"], "--target is 101"),
-        (["--target", "nan"], "--target is nan"),
+        (["--target", "nan"], "--target is 'nan'"),
         (["--public-examples", "536"], "--public-examples is 536 of 536"),
         (["--rounds", "0"], "--rounds is 0: at least 1"),
         (["--kd-weight", "2"], "--kd-weight is 2.0"),

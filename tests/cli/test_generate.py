@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dev.txt").write_text("The dog ran to the sea.\n\nNobody saw the cat!\n\n" * 3, encoding="utf-8")
     sizes = {"model_type": "gpt2", "n_positions": 32, "n_layer": 1, "n_embd": 16, "n_head": 2}
     (folder / "config.json").write_text(json.dumps({**sizes, "initializer_range": 0.1}))
-    arguments = ["pretrain", "--corpus", str(folder / "text.txt"), "--config", str(folder / "config.json")]
+    arguments = ["pretrain", "--corpus", str(folder / "text.txt"), "--student", str(folder / "config.json")]
     arguments += ["--max-length", "33", "--lr", "5e-3", "--vocabulary", "300", "--steps", "40"]
     assert main([*arguments, "--output", str(folder / "teacher")]) == 0
     return folder
@@ -59,7 +59,7 @@ def test_a_student_learns_from_what_a_teacher_wrote(
     assert told["written"] == told["tokens"] - kept
     assert told["corpus"] == written.header.fingerprint != source.header.fingerprint
     assert (out / "samples.txt").read_text().startswith("=== chunk 0\nThe horse ran to the gate")
-    arguments = ["pretrain", "--corpus", str(out), "--config", str(place / "config.json"), "--steps", "25"]
+    arguments = ["pretrain", "--corpus", str(out), "--student", str(place / "config.json"), "--steps", "25"]
     arguments += ["--dev-data", str(place / "dev.txt"), "--lr", "5e-3", "--max-length", "33"]
     assert main([*arguments, "--output", str(tmp_path / "student")]) == 0
     assert result(tmp_path / "student")["dev_loss"] < np.log(300)
@@ -100,7 +100,7 @@ def test_a_broken_off_run_ends_like_an_undisturbed_one(
     broken = tmp_path / "broken"
     assert generate(place, "text.txt", *options, str(broken)) == 130
     assert not (broken / "corpus.json").exists()
-    assert main(["pretrain", "--corpus", str(broken), "--config", "x.json", "--output", str(tmp_path / "x")]) == 2
+    assert main(["pretrain", "--corpus", str(broken), "--student", "x.json", "--output", str(tmp_path / "x")]) == 2
     assert "there is no corpus in" in capsys.readouterr().err
     assert generate(place, "text.txt", *options, str(broken)) == 0
     rest = len(open_corpus(broken)) - 64

@@ -20,6 +20,7 @@ from ackd.corpora import open_corpus, open_scores
 from ackd.training.distiller import Distiller
 from ackd.types import StepMetrics
 from tests import processes
+from tests.words import last_said
 
 NURSERY = """The old farm had a {0} and a {1}. Every morning the {0} ran to the gate.
 
@@ -42,9 +43,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "large.json").write_text(json.dumps({**sizes, "n_layer": 2, "n_embd": 32, "n_head": 2}))
     (folder / "small.json").write_text(json.dumps({**sizes, "n_layer": 1, "n_embd": 16, "n_head": 2}))
     arguments = ["pretrain", "--corpus", str(folder / "text.txt"), *SMALL]
-    teacher = ["--config", str(folder / "large.json"), "--vocabulary", "320", "--steps", "60"]
+    teacher = ["--student", str(folder / "large.json"), "--vocabulary", "320", "--steps", "60"]
     assert main([*arguments, *teacher, "--output", str(folder / "teacher")]) == 0
-    reference = ["--config", str(folder / "small.json"), "--tokenizer", str(folder / "teacher"), "--steps", "5"]
+    reference = ["--student", str(folder / "small.json"), "--tokenizer", str(folder / "teacher"), "--steps", "5"]
     assert main([*arguments, *reference, "--part", "0:0.2", "--output", str(folder / "reference")]) == 0
     score = ["score", "--max-length", "33", "--corpus", str(folder / "text.txt")]
     assert main([*score, "--model", str(folder / "teacher"), "--output", str(folder / "A")]) == 0
@@ -111,7 +112,7 @@ def test_from_scores_to_a_student(place: Path, tmp_path: Path, capsys: pytest.Ca
     top = (tmp_path / "half" / "top.txt").read_text()
     best = last + int(difference[last:].argmax())
     assert top.startswith(f"=== chunk {best}, score {difference[best]:.4f}\n")
-    arguments = ["pretrain", "--config", str(place / "small.json"), "--corpus", str(tmp_path / "half")]
+    arguments = ["pretrain", "--student", str(place / "small.json"), "--corpus", str(tmp_path / "half")]
     # the text of dev is cut as the corpus was, without --max-length
     arguments += ["--dev-data", str(place / "dev.jsonl"), "--batch-size", "8", "--output", str(tmp_path / "student")]
     assert main(arguments) == 0
@@ -132,7 +133,7 @@ def test_everything_can_be_kept_or_drawn_or_said_otherwise(place: Path, tmp_path
     assert len(drawn) == len(open_corpus(place / "A")) // 2
     text = str(tmp_path / "other.txt")
     Path(text).write_text("Another text, with other words. " * 20)
-    other = ["pretrain", "--corpus", text, "--config", str(place / "small.json"), "--vocabulary", "280", *SMALL]
+    other = ["pretrain", "--corpus", text, "--student", str(place / "small.json"), "--vocabulary", "280", *SMALL]
     assert main([*other, "--steps", "1", "--output", str(tmp_path / "other")]) == 0
     options = ["--retokenise", str(tmp_path / "other"), "--max-length", "100", "--normalise", "sum"]
     assert refine(place, *options, "--output", str(tmp_path / "again")) == 0
@@ -143,14 +144,14 @@ def test_everything_can_be_kept_or_drawn_or_said_otherwise(place: Path, tmp_path
 
 
 def test_the_optimizer_and_its_course_are_as_asked(place: Path, tmp_path: Path) -> None:
-    arguments = ["pretrain", "--corpus", str(place / "A"), "--config", str(place / "small.json"), *SMALL]
+    arguments = ["pretrain", "--corpus", str(place / "A"), "--student", str(place / "small.json"), *SMALL]
     own = ["--warmup", "0.1", "--schedule", "constant", "--weight-decay", "0", "--adam-betas", "0", "0"]
     own += ["--gradient-clipping", "1e9", "--epochs", "0.04", "--lr", "1e-3"]
-    assert main([*arguments, *own, "--output", str(tmp_path / "own")]) == 0
+    assert main(last_said([*arguments, *own, "--output", str(tmp_path / "own")])) == 0
     told = result(tmp_path / "own")
     assert told["steps"] == round(0.04 * told["last"] / 8) == 2
     one = [*arguments, *own[:-4], "--steps", "1", "--lr", "1e-3", "--output", str(tmp_path / "one")]
-    assert main(one) == 0
+    assert main(last_said(one)) == 0
     read = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "student") for name in ("own", "one")]
     moved = [after - before for after, before in zip(*(model.parameters() for model in read), strict=True)]
     sizes = torch.cat([one.detach().flatten().abs() for one in moved])
@@ -159,7 +160,7 @@ def test_the_optimizer_and_its_course_are_as_asked(place: Path, tmp_path: Path) 
 
 
 def test_a_teacher_of_tokens_costs_steps(place: Path, tmp_path: Path) -> None:
-    arguments = ["pretrain", "--corpus", str(place / "A"), "--config", str(place / "small.json"), *SMALL]
+    arguments = ["pretrain", "--corpus", str(place / "A"), "--student", str(place / "small.json"), *SMALL]
     arguments += ["--flops", "1e9"]
     assert main([*arguments, "--output", str(tmp_path / "plain")]) == 0
     taught = [*arguments, "--teacher", str(place / "teacher"), "--kd-weight"]
@@ -185,14 +186,14 @@ def test_a_teacher_of_tokens_costs_steps(place: Path, tmp_path: Path) -> None:
 
 def test_a_student_goes_on_from_a_folder(place: Path, tmp_path: Path) -> None:
     arguments = ["pretrain", "--corpus", str(place / "A"), "--student", str(place / "teacher"), *SMALL]
-    assert main([*arguments, "--lr", "1e-9", "--steps", "1", "--output", str(tmp_path / "on")]) == 0
+    assert main(last_said([*arguments, "--lr", "1e-9", "--steps", "1", "--output", str(tmp_path / "on")])) == 0
     assert result(tmp_path / "on")["dev_loss"] == pytest.approx(result(place / "teacher")["dev_loss"], abs=1e-4)
 
 
 def test_a_broken_off_run_ends_like_an_undisturbed_one(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["pretrain", "--corpus", str(place / "text.txt"), "--config", str(place / "small.json"), *SMALL]
+    arguments = ["pretrain", "--corpus", str(place / "text.txt"), "--student", str(place / "small.json"), *SMALL]
     arguments += ["--steps", "45", "--vocabulary", "300", "--checkpoint-seconds", "0", "--resume", "--output"]
     assert main([*arguments, str(tmp_path / "whole")]) == 0
     step, taken = Distiller.step, 0
@@ -267,7 +268,7 @@ def test_one_model_against_itself_is_told(place: Path, tmp_path: Path, capsys: p
 @pytest.fixture
 def stranger(place: Path, tmp_path: Path) -> Path:
     """A model with a tokenizer of its own, and its scores in A."""
-    arguments = ["pretrain", "--corpus", str(place / "text.txt"), "--config", str(place / "small.json"), *SMALL]
+    arguments = ["pretrain", "--corpus", str(place / "text.txt"), "--student", str(place / "small.json"), *SMALL]
     assert main([*arguments, "--steps", "1", "--vocabulary", "280", "--output", str(tmp_path / "stranger")]) == 0
     return tmp_path / "stranger"
 
@@ -292,7 +293,7 @@ def test_strangers_are_refused(place: Path, stranger: Path, tmp_path: Path, caps
     refused([*both, "--exclude", str(place)], "finished run of ackd pretrain")
     refused([*both, "--exclude", "0.1"], "cannot be read")
     refused([*both, "--max-length", "9"], "goes with --retokenise")
-    pretrain = ["pretrain", "--corpus", str(place / "A"), "--config", str(place / "small.json")]
+    pretrain = ["pretrain", "--corpus", str(place / "A"), "--student", str(place / "small.json")]
     refused([*pretrain, "--teacher", str(stranger)], "is of another tokenizer than")
     named = [*pretrain, "--tokenizer", str(place / "teacher"), "--teacher", str(stranger)]
     refused(named, "has another vocabulary than")
@@ -304,7 +305,7 @@ def test_strangers_are_refused(place: Path, stranger: Path, tmp_path: Path, caps
     refused([*pretrain, "--steps", "0"], "must be above 0")
     refused([*pretrain, "--dev-share", "1"], "cannot be held out")
     refused([*pretrain, "--part", "1:0"], "cannot be read")
-    refused([*pretrain, "--student", str(stranger)], "and not both")
+    refused([*pretrain[:3]], "say what the student is")
     refused([*pretrain, "--kd-weight", "2", "--teacher", str(place / "teacher")], "give 0 to 1")
     refused([*pretrain[:2], str(place / "nothing"), *pretrain[3:]], "there is no corpus in")
     text = [*pretrain[:2], str(place / "text.txt"), *pretrain[3:]]
@@ -323,7 +324,7 @@ def test_real_text(text_folder: Callable[[str], Path], tmp_path: Path) -> None:
     )
     novel = tmp_path / "novel.txt"
     novel.write_text(text_folder("pride_and_prejudice.txt").read_text(encoding="utf-8")[:120_000], encoding="utf-8")
-    arguments = ["pretrain", "--corpus", str(novel), "--config", str(tmp_path / "config.json"), "--vocabulary", "512"]
+    arguments = ["pretrain", "--corpus", str(novel), "--student", str(tmp_path / "config.json"), "--vocabulary", "512"]
     arguments += ["--max-length", "65", "--lr", "5e-3", "--steps"]
     assert main([*arguments, "1", "--output", str(tmp_path / "begun")]) == 0
     assert main([*arguments, "60", "--output", str(tmp_path / "read")]) == 0

@@ -15,6 +15,7 @@ import torch
 from ackd.cli import main
 from ackd.training.replay_log import ENTRIES, STATE
 from tests import processes
+from tests.words import last_said
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
 SHORT += ["--batch-size", "8", "--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
@@ -90,7 +91,9 @@ def test_a_command_without_a_journal_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path, teacher: Path) -> None:
-    arguments = [*COMMANDS["distill"], *SHORT, "--task", "polarity", "--teacher", str(teacher), "--steps", "4000"]
+    arguments = last_said(
+        [*COMMANDS["distill"], *SHORT, "--task", "polarity", "--teacher", str(teacher), "--steps", "4000"]
+    )
     run = tmp_path / "run"
     process = processes.command([*arguments, "--output", str(run)], errors=tmp_path / "errors")
     wait_for(run, 3, process)
@@ -106,4 +109,4 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path, teacher: Pat
     assert process.is_alive()
     process.kill()
     process.join()
-    assert main([*arguments[:-2], "--steps", "4", "--output", str(run), "--overwrite"]) == 0  # the kernel let go
+    assert main(last_said([*arguments, "--steps", "4", "--output", str(run), "--overwrite"])) == 0  # the kernel let go

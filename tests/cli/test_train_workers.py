@@ -16,6 +16,7 @@ from ackd.agents import load
 from ackd.cli import main
 from ackd.envs.remote import RemoteVecEnv
 from tests import processes
+from tests.words import last_said
 
 SHORT = ["--student-layers", "2", "--max-examples", "400", "--reward-examples", "64", "--steps", "8"]
 SHORT += ["--decision-interval", "2", "--lr", "5e-4", "--batch-size", "8", "--checkpoint-seconds", "0"]
@@ -154,7 +155,7 @@ def children(process: int) -> list[int]:
 
 def test_cohorts_in_workers_number_their_episodes(tmp_path: Path, command: list[str]) -> None:
     arguments = [*command, "--episodes", "8", "--students", "2", "--workers", "2", "--backend", "dummy"]
-    assert main([*arguments, "--output", str(tmp_path / "run")]) == 0
+    assert main(last_said([*arguments, "--output", str(tmp_path / "run")])) == 0
     with (tmp_path / "run" / "decisions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["episode"] for row in rows if row["decision"] == "0"] == [str(i) for i in range(9)]

@@ -19,6 +19,7 @@ from ackd.presets import preset
 from ackd.training.distillation import Distillation
 from ackd.training.distiller import Distiller
 from ackd.types import Batch, ModelDims, Outputs
+from tests.words import last_said
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--batch-size", "8", "--lr", "2e-3"]
 SHORT += ["--reward-examples", "64", "--checkpoint-seconds", "0"]
@@ -28,7 +29,7 @@ STEPS = 22  # a phase of 20, and another
 def tune(folder: Path, teacher: Path, *more: str) -> int:
     arguments = ["tune", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--steps", str(STEPS)]
     arguments += ["--temperature", "1", "4", "--kd-weight", "0.1", "0.9"]
-    return main([*arguments, *more, "--output", str(folder)])
+    return main(last_said([*arguments, *more, "--output", str(folder)]))
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def test_a_grid_that_diverges_as_a_whole_says_so(
     ("options", "said"),
     [
         (["--temperature", "1", "0"], "--temperature has 0.0: give numbers above 0"),
-        (["--temperature", "nan"], "--temperature has nan"),
+        (["--temperature", "nan"], "--temperature is 'nan'"),
         (["--kd-weight", "0.5", "1.5"], "--kd-weight has 1.5: give numbers from 0 to 1"),
         (["--kd-weight", "0.5", "0.5"], "--kd-weight has 0.5 twice"),
         (["--seeds", "0"], "--seeds is 0"),

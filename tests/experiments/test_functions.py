@@ -190,7 +190,7 @@ def test_a_federation_is_that_of_the_command(
 
 def test_texts_are_learned_scored_refined_and_written_as_by_the_commands(text: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_length": 33, "batch_size": 8}
-    learning: dict[str, Any] = {**options, "config": text / "gpt.json", "vocabulary": 280, "steps": 2}
+    learning: dict[str, Any] = {**options, "student": text / "gpt.json", "vocabulary": 280, "steps": 2}
     corpus = text / "text.txt"
     runs = {}
     for side in ("told", "ours"):
@@ -226,7 +226,7 @@ def test_language_models_and_texts_are_handed_over(text: Path, tmp_path: Path) -
     options: dict[str, Any] = {"max_length": 33, "batch_size": 8}
     learning: dict[str, Any] = {**options, "vocabulary": 280, "steps": 2}
     corpus = text / "text.txt"
-    named = pretrain(corpus, config=text / "gpt.json", **learning, output=tmp_path / "named")
+    named = pretrain(corpus, student=text / "gpt.json", **learning, output=tmp_path / "named")
     told = [one.strip() for one in corpus.read_text().split("\n\n") if one.strip()]
     rows = Dataset.from_dict({"text": [*told, " "]})
     config = AutoConfig.for_model(**GPT, vocab_size=vocabulary_size(named.tokenizer))

@@ -108,7 +108,7 @@ def sound(found: dict[str, Path], output: Path) -> dict[str, list[str]]:
         "predict": f"--task own --data {found['data'] / 'train.csv'} --text-columns text --max-length 8 "
         f"--model {found['model']} {there}",
         "cache": f"{data} --teacher {found['model']} --student-layers 1 --reward-examples 2 {there}",
-        "pretrain": f"--corpus {found['chunks']} --config {found['causal.json']} --steps 2 --batch-size 2 "
+        "pretrain": f"--corpus {found['chunks']} --student {found['causal.json']} --steps 2 --batch-size 2 "
         f"--tokenizer {found['model']} {there}",
         "score": f"--model {found['causal']} --corpus {found['text.txt']} --max-length 8 {there}",
         "refine-data": f"--teacher-scores {found['scored']} --reference-scores {found['scored-too']} "
@@ -204,10 +204,7 @@ def run(line: Line, place: Path, *, seconds: float = 20.0) -> tuple[int, str]:
         signal.setitimer(timer, most)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = main(list(line.words))
-            except SystemExit as end:  # of the parser
-                status = end.code if isinstance(end.code, int) else 2
+            status = main(list(line.words))
     except BaseException as error:
         if not late:  # a library may turn an interruption into an error of its own
             raise Broken(f"{type(error).__name__}: {error!s:.300}") from error
@@ -229,8 +226,7 @@ def run(line: Line, place: Path, *, seconds: float = 20.0) -> tuple[int, str]:
 
 def _check_refusal(said: str, before: set[str], after: set[str], line: Line) -> None:
     sentences = [one for one in said.splitlines() if one.startswith("ackd: ")]
-    parser = "For full helptext" in said and not sentences
-    if "Traceback" in said or not (len(sentences) == 1 or parser):
+    if "Traceback" in said or len(sentences) != 1:
         raise Broken(f"that is no sentence: {said[-300:]!r}")
     if after - before:
         raise Broken(f"it refused ({said[-200:]!r}) and left {sorted(after - before)[:4]}")

@@ -90,7 +90,7 @@ RUNS: Mapping[str, Sequence[str]] = {
         "mutual --task polarity --students {teacher}/model {other}/model --max-examples 100 --reward-examples 64 "
         "--batch-size 8 --lr 1e-3 --steps 6"
     ],
-    "pretrain": [f"pretrain {LM} --config {{given}}/gpt.json --vocabulary 280 --steps 4"],
+    "pretrain": [f"pretrain {LM} --student {{given}}/gpt.json --vocabulary 280 --steps 4"],
 }
 
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ackd.cli import NAMES, main
+from ackd.cli import main
+from ackd.cli.commands import commands
 from ackd.config.methods import COMMANDS, PUBLISHED
 from ackd.presets import METHODS
 
@@ -15,7 +16,7 @@ from ackd.presets import METHODS
 def test_every_method_that_is_known_can_be_made() -> None:
     assert list(METHODS) == list(PUBLISHED)
     assert all(vars(method).items() >= vars(PUBLISHED[name]).items() for name, method in METHODS.items())
-    assert set(COMMANDS) <= set(NAMES)
+    assert set(COMMANDS) <= set(commands())
 
 
 def test_the_table_has_all_of_them_and_waits_for_no_torch() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ackd.errors import InputError
-from ackd.runs.folder import CONFIG, LOCK, RESULT, RunFolder
+from ackd.runs.folder import CONFIG, LOCK, REPEAT, RESULT, RunFolder
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_files_are_whole_or_absent(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError):
         folder.write_json("result.json", {"a": Unprintable()})
-    assert {path.name for path in folder.path.iterdir()} == {LOCK, "config.json"}
+    assert {path.name for path in folder.path.iterdir()} == {LOCK, "config.json", "config.yaml"}
 
 
 def test_what_is_read_is_not_replaced(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_is_replaced_goes_with_its_config_last(tmp_path: Path, monkeypatch:
         RunFolder(tmp_path / "run", overwrite=True).begin("distill", {})
     monkeypatch.undo()
     RunFolder(tmp_path / "run", overwrite=True).begin("distill", {})
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {CONFIG, LOCK}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {CONFIG, REPEAT, LOCK}
     assert tmp_path.is_dir()
 
 

@@ -305,7 +305,9 @@ class Cache:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise InputError(f"the cache {self.folder} cannot be used: {error.strerror}") from error
+                raise InputError(
+                    f"the cache {self.folder} cannot be used: {error.strerror} (name a folder that can be written)"
+                ) from error
             raise InputError(
                 f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, or give a "
                 "smaller budget, and run again: it goes on from there"

@@ -1,0 +1,82 @@
+"""`--config FILE`: options of a command from a file, below those of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import tyro
+
+from ackd.cli.commands import Option, commands, options_of
+from ackd.cli.words import nearest
+from ackd.config import EARLIER, fits, wrong
+from ackd.errors import InputError
+from ackd.files.yaml_file import Entry, read_entries
+
+INSTEAD = frozenset({"steps", "epochs", "flops"})  # each says how long a training is
+
+Kind = TypeVar("Kind")
+
+
+def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, Any]:
+    """The options of a command that a file gives and the command line does not.
+
+    Args:
+        command: its words, such as `distill`.
+        path: of a YAML file, whose keys are names of options.
+        said: the names of the options on the command line; one of `INSTEAD` displaces the others.
+
+    Raises:
+        InputError: if it cannot be read, or a key or a value is wrong.
+    """
+    options, lines, found = options_of(commands()[command]), dict[str, int](), dict[str, Any]()
+    displaced = {*said, *(INSTEAD if INSTEAD & {*said} else ())}
+    try:
+        entries = read_entries(Path(path))
+    except InputError as error:
+        raise InputError(f"--config cannot be followed: {error}") from None
+    for entry in entries:
+        where = f"{path}, line {entry.line}"
+        name = entry.key.replace("-", "_")
+        name = name if name in options else EARLIER.get(name, name)
+        if name not in options:
+            raise _unknown(command, where, entry.key)
+        if name in lines:
+            raise InputError(f"{where}: {entry.key} stands on line {lines[name]} already: say it once")
+        lines[name] = entry.line
+        value = _value(options[name], entry, where)
+        if name not in displaced:
+            found[name] = value
+    return found
+
+
+def _value(option: Option, entry: Entry, where: str) -> Any:
+    """A value as the command's dataclass has it."""
+    value = entry.value
+    if get_origin(option.kind) is tuple and not isinstance(value, list) and value is not None:
+        value = [value]  # one of several needs no brackets, as on the command line
+    if not fits(value, option.hint):
+        raise InputError(f"{where}: {wrong(entry.key, value, option.hint)}")
+    if "" in (value if isinstance(value, list) else [value]):
+        raise InputError(f"{where}: {entry.key} is empty: give a value, or leave the line away")
+    if option.kind is float and value is not None:
+        return float(value)
+    if isinstance(value, list):
+        return tuple(float(one) if get_args(option.kind)[0] is float else one for one in value)
+    return value
+
+
+def _unknown(command: str, where: str, key: str) -> InputError:
+    if key == "model_type":
+        return InputError(f"{where}: model_type is of a model's config, and no option: name that with --student")
+    return InputError(f"{where}: ackd {command} has no option {key!r}{nearest(command, key.replace('-', '_'), '')}")
+
+
+def with_settings(kind: type[Kind], values: dict[str, Any]) -> Kind:
+    """A command for tyro to take what is not on the command line from; it has not been completed, and is not run."""
+    one = object.__new__(kind)
+    for option in options_of(kind).values():  # type: ignore[arg-type]  # a class is hashable
+        default = tyro.MISSING if option.required else option.default
+        object.__setattr__(one, option.name, values.get(option.name, default))
+    return one

@@ -1,0 +1,87 @@
+"""From the words of a call to a command with its options, or to the sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import Any
+
+import tyro
+
+import ackd
+from ackd.cli.commands import CONFIG, Command, commands, options_of
+from ackd.cli.config_file import read_settings, with_settings
+from ackd.cli.help import help_of, overview
+from ackd.cli.words import check_complete, read
+from ackd.errors import InputError, unknown
+
+HELP = ("-h", "--help", "--help-all", "--help_all")
+
+
+def shown(words: Sequence[str]) -> str | None:
+    """The help or the version that a call asks for, if it asks for one.
+
+    Raises:
+        InputError: if it is about no command.
+    """
+    if [*words] == ["--version"]:
+        return f"ackd {ackd.__version__}"
+    before = list(words[: words.index("--")] if "--" in words else words)
+    asked = [word for word in before if word in HELP]
+    if not asked:
+        return None
+    if before[0] in HELP:
+        return overview()
+    above = {name.partition(" ")[0] for name in commands()} - {*commands()}
+    command = before[0] if before[0] in above and (before[1:2] or asked)[0] in HELP else split(words)[0]
+    return help_of(command, everything=any(word not in HELP[:2] for word in asked))
+
+
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """A command's own words, and those that follow them.
+
+    Raises:
+        InputError: if it is none.
+    """
+    first = dict.fromkeys(name.partition(" ")[0] for name in commands())
+    if not words:
+        raise InputError(f"say what to do with ackd COMMAND: {', '.join(first)} (ackd --help tells what they do)")
+    named, *rest = words
+    if named.startswith("-"):
+        raise InputError(f"{named!r} comes before a command: name the command first, as in ackd distill {named}")
+    command = named.replace("_", "-")
+    if command not in first:
+        raise unknown("command", named, first)
+    below = [name.partition(" ")[2] for name in commands() if name.startswith(f"{command} ")]
+    if not below:
+        return command, rest
+    if not rest:
+        raise InputError(f"say what to do with ackd {command}: {', '.join(below)} (ackd {command} --help tells)")
+    if rest[0] not in below:
+        raise unknown(f"command of ackd {command}", rest[0], below)
+    return f"{command} {rest[0]}", rest[1:]
+
+
+def parse(words: Sequence[str]) -> Any:
+    """The command that a call means, with its options.
+
+    Raises:
+        InputError: if it means none, in one sentence.
+    """
+    if words[:1] and words[0].startswith("--tyro-"):  # tyro's completions for shells
+        return tyro.cli(Command, args=list(words), prog="ackd")
+    command, rest = split(words)
+    kind, given = commands()[command], read(command, rest)
+    path = given.words.get(CONFIG.name)
+    values = {} if path is None else read_settings(command, path[0], given.words)
+    check_complete(command, {**values, **given.words})
+    default: dict[str, Any] = {} if path is None else {"default": with_settings(kind, values)}
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, args=given.again(options_of(kind)), prog=f"ackd {command}", **default)
+    except SystemExit:  # of what only tyro sees
+        text = " ".join(said.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─•"), " ")).split())
+        text = text.partition(" For full helptext")[0]
+        raise InputError(f"{text}: ackd {command} --help explains") from None
