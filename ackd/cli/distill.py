@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ackd.cli.said import nothing_left
 from ackd.config import DistillationConfig, part
-from ackd.experiments.options import RunConfig
+from ackd.experiments.options import RunConfig, TrackingConfig
 
 if TYPE_CHECKING:
     from ackd.distributed.process_group import Group
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ackd.runs.folder import RunFolder
 
 # What may differ between processes: paths, and what the first one alone goes by.
-OWN = {"output", "overwrite", "resume", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
+OWN = {"output", "overwrite", "resume", "report_to", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
 OWN |= {"teacher", "student", "data", "dev_data"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(DistillationConfig, RunConfig):
+class Distill(DistillationConfig, TrackingConfig, RunConfig):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: str
@@ -51,6 +51,7 @@ class Distill(DistillationConfig, RunConfig):
         from ackd.experiments.data_parallel import join
 
         folder = None
+        self.trackers()
         if group.rank == 0:
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if group.broadcast(folder is not None and self.finished(folder, "distill")):
@@ -73,19 +74,28 @@ class Distill(DistillationConfig, RunConfig):
         return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if name not in OWN}
 
     def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:
+        from contextlib import closing
+
         from ackd.agents.refine import OnlineFinetuning
+        from ackd.envs.recorder import Recorder
         from ackd.experiments.distillation import acting, arm_of, distil_one
         from ackd.experiments.results import finish, said, save_refined
+        from ackd.experiments.tracking import curves_of
 
         open_ended = not self.knowledge
         chosen = arm_of(env, self.policy, preset=self.preset, open_ended=open_ended, refine=self.refine)
         env, policy = acting(env, chosen, self.seed)
         folder.begin("distill", asdict(self))
         replay_log = None if chosen.forks else self.replay_log(folder.path / "checkpoint")
-        recording, seconds = distil_one(env, policy, chosen, folder.path, seed=self.seed, replay_log=replay_log)
-        if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
-            print(save_refined(folder.path / "policy", policy, chosen.learned.card))
-        result = finish(folder, recording, policy=chosen.name, seconds=seconds)
+        with (
+            curves_of(self, folder, policy=chosen.name) as curves,
+            closing(Recorder(folder.path, env.knowledge, curves)) as recorder,
+        ):
+            recording, seconds = distil_one(env, policy, chosen, recorder, seed=self.seed, replay_log=replay_log)
+            if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
+                print(save_refined(folder.path / "policy", policy, chosen.learned.card))
+            result = finish(folder, recording, policy=chosen.name, seconds=seconds)
+            curves.result(result)
         print(said(result, recording.costs, folder.path / "student"))
         if replay_log is not None:
             replay_log.finish()

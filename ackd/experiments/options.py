@@ -102,7 +102,26 @@ class RunConfig(ResumableConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, RunConfig):
+class TrackingConfig:
+    """Who draws a run's curves."""
+
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Who draws the curves: tensorboard (files in the run's folder), wandb, mlflow, trackio, several of these, or
+    none."""
+
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers, each once.
+
+        Raises:
+            InputError: if one is not known or not installed.
+        """
+        from ackd.runs.trackers import check_trackers
+
+        return check_trackers(self.report_to)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, TrackingConfig, RunConfig):
     """Distil a student for each task, policy and seed, and tabulate what came out.
 
     With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
@@ -136,7 +155,7 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, R
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
+class AgentConfig(DistillationConfig, WorkerConfig, TrackingConfig, RunConfig):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: str | None = None

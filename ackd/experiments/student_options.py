@@ -14,7 +14,7 @@ from ackd.config import (
     TextConfig,
     TrainingConfig,
 )
-from ackd.experiments.options import OutputConfig, RunConfig
+from ackd.experiments.options import OutputConfig, RunConfig, TrackingConfig
 
 EPOCHS = 3.0  # of fine-tuning, where nobody says how long
 
@@ -81,7 +81,7 @@ class MutualConfig(DataConfig, TrainingConfig, RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FederateConfig(DataConfig, ModelConfig, RecipeConfig, RunConfig):
+class FederateConfig(DataConfig, ModelConfig, RecipeConfig, TrackingConfig, RunConfig):
     """A simulated federation, and what it starts from."""
 
     task: str

@@ -27,6 +27,7 @@ from ackd.files.writing import write_whole
 logger = logging.getLogger("ackd")
 
 CONFIG, RESULT, LOCK = "config.json", "result.json", ".lock"
+FREE = {"output", "overwrite", "resume", "report_to"}  # settings that a run may go on with others of
 
 
 class RunFolder:
@@ -53,7 +54,7 @@ class RunFolder:
         resume: bool | None = None,
     ) -> None:
         self.path = Path(path)
-        self.settings: dict[str, Any] = {}  # of the run, once it begins
+        self.command, self.settings = "", dict[str, Any]()  # of the run, once it begins
         self._replace = self._locked = False
         self._found = self._state()
         self.resumed = bool(resume) and CONFIG in self._found
@@ -94,7 +95,7 @@ class RunFolder:
         if not (self.resumed and (self.path / RESULT).is_file()):
             return False
         config = {"command": command, "settings": _plain(settings), "versions": {}}  # nothing goes on with others
-        self._compare(config, {"output", "overwrite", "resume", *growing})
+        self._compare(config, {*FREE, *growing})
         try:
             whole = isinstance(json.loads((self.path / RESULT).read_text(encoding="utf-8")), dict)
         except (OSError, ValueError, RecursionError):
@@ -114,13 +115,13 @@ class RunFolder:
         Raises:
             InputError: if the run that is to be resumed is another one, or another process is at work here.
         """
-        self.settings = _plain(settings)
+        self.command, self.settings = command, _plain(settings)
         config = {"command": command, "settings": self.settings, "versions": _versions()}
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._locked:
             self._lock()
         if self.resumed:
-            self._compare(config, {"output", "overwrite", "resume", *growing})
+            self._compare(config, {*FREE, *growing})
         if self._replace:
             self._empty()
         self.write_json(CONFIG, config)
