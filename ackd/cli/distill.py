@@ -99,4 +99,4 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
         print(said(result, recording.costs, folder.path / "student"))
         if replay_log is not None:
             replay_log.finish()
-        print(f"curves:  tensorboard --logdir {folder.path}")
+        print(self.shown(folder.path))

@@ -28,4 +28,4 @@ class Federate(FederateConfig):
             return
         trained, place = training.run(), training.folder.path
         print(f"{trained.table}\n{ledger_lines(trained.costs)}")
-        print(f"student: {place / 'student'} ({trained.result['saved']})\ncurves:  tensorboard --logdir {place}")
+        print(f"student: {place / 'student'} ({trained.result['saved']})\n{self.shown(place)}")

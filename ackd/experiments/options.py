@@ -109,6 +109,13 @@ class TrackingConfig:
     """Who draws the curves: tensorboard (files in the run's folder), wandb, mlflow, trackio, several of these, or
     none."""
 
+    def shown(self, folder: object) -> str:
+        """The line that says how to look at the curves of a run in a folder; empty if nobody draws them."""
+        names = self.trackers()
+        if "tensorboard" in names:
+            return f"curves:  tensorboard --logdir {folder}"
+        return f"curves:  in {', '.join(names)}" if names else ""
+
     def trackers(self) -> tuple[str, ...]:
         """The trackers, each once.
 

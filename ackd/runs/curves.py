@@ -9,8 +9,10 @@ from typing import Protocol, TypeAlias
 Plain: TypeAlias = bool | int | float | str
 RESULTS = ("dev_score", "teacher_score", "reward", "flops_share", "seconds")  # fields of a result.json
 RUN = "run"  # the axis of what there is once in a run
-# A score, a loss or a return of 0 is a finding; any other number that is always 0 says that something did not happen.
+# A score, a loss, a return or a learned weight of 0 is a finding; any other number that is always 0 says that something
+# did not happen.
 FINDINGS = ("episode/return", "episode/dev/", "episode/reward_split/", "phase/reward_split/", "phase/loss/", "result/")
+FINDINGS += ("train/schedule/",)
 
 
 class Tracker(Protocol):

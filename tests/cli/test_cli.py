@@ -107,6 +107,22 @@ def test_distill_leaves_a_run(tmp_path: Path, teacher: Path, policy: str, capsys
     assert models.load_tokenizer(folder).get_vocab()
 
 
+def test_curves_go_where_they_are_asked_for(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ackd.runs.trackers.find_spec", lambda name: None)
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--report-to", "tensorboard", "wandb"]) == 2
+    said = "ackd: --report-to wandb needs the package wandb, which is not installed: pip install wandb\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--report-to", "none"]) == 0
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert (tmp_path / "run" / "decisions.csv").stat().st_size > 0
+    assert "tensorboard" not in capsys.readouterr().out
+    assert main([*arguments, "--resume"]) == 0  # another tracker is no other run
+
+
 def test_the_same_command_gives_the_same_student(tmp_path: Path, teacher: Path) -> None:
     weights = []
     for name in ("one", "other"):

@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-from ackd.agents import sb3_curves
 from ackd.agents.sb3_curves import Drawn
 from ackd.runs.curves import FINDINGS, RESULTS, Curves, Plain
 from ackd.runs.tensorboard import LAYOUT, TensorBoard
@@ -139,7 +138,7 @@ def test_the_layout_matches_tags_that_are_explained() -> None:
 
 def test_decisions_a_second_are_a_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0, 114.0])
-    monkeypatch.setattr(sb3_curves.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("ackd.agents.sb3_curves.time.monotonic", lambda: next(clock))
     kept = Kept()
     logger = Logger(None, [Drawn(Curves([kept]))])
     for step in (4, 7):

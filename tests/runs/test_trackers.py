@@ -20,11 +20,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ackd.errors import InputError
 from ackd.runs import trackers
-from ackd.runs.curves import Curves
+from ackd.runs.curves import Curves, Plain
 from ackd.runs.trackers import ELSEWHERE, check_trackers, opened
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
-OPTIONS = {"lr": 1e-3, "policy": "all", "compile": False}
+OPTIONS: dict[str, Plain] = {"lr": 1e-3, "policy": "all", "compile": False}
 
 
 class Fake(ModuleType):
@@ -109,7 +109,7 @@ def sequenced(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float
     points = []
     for row in rows:
         values = {tag: value for tag, value in row.items() if "/" in tag and not tag.startswith("_")}
-        points.append((next((int(row[axis]) for axis in ("phase", "episode") if axis in row), 0), values))
+        points.append((next((int(row[axis]) for axis in ("phase", "episode", "decision") if axis in row), 0), values))
     return by_tag(points)
 
 
@@ -125,7 +125,9 @@ def test_every_tracker_gets_the_same_names_and_steps(installed: Callable[..., Fa
     assert (made[0]["name"] if made else begun["project"]) == "ackd"
     (asked,) = [given[0] for name, given, _ in calls if name in ("config", "log_params")]
     assert asked == OPTIONS
-    logged = [(given[0], named.get("step")) for name, given, named in calls if name in ("run.log", "log_metrics")]
+    logged: list[tuple[dict[str, float], Any]] = [
+        (given[0], named.get("step")) for name, given, named in calls if name in ("run.log", "log_metrics")
+    ]
     if kind == "wandb":
         assert {step for _, step in logged} == {None}
         assert sequenced([values for values, _ in logged]) == DRAWN
