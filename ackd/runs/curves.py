@@ -11,8 +11,15 @@ RESULTS = ("dev_score", "teacher_score", "reward", "flops_share", "seconds")  # 
 RUN = "run"  # the axis of what there is once in a run
 # A score, a loss, a return or a learned weight of 0 is a finding; any other number that is always 0 says that something
 # did not happen.
-FINDINGS = ("episode/return", "episode/dev/", "episode/reward_split/", "phase/reward_split/", "phase/loss/", "result/")
-FINDINGS += ("train/schedule/",)
+FINDINGS = (
+    "episode/return",
+    "episode/dev/",
+    "episode/reward_split/",
+    "phase/reward_split/",
+    "phase/loss/",
+    "result/",
+    "train/schedule/",
+)
 
 
 class Tracker(Protocol):
