@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ackd.mdp.episode import Episode as Episode
     from ackd.mdp.rewards import Reward as Reward
     from ackd.mdp.rewards import RewardTerms as RewardTerms
+    from ackd.reporting.report import report as report
     from ackd.teachers import ModelTeacher as ModelTeacher
     from ackd.training.distillation import Distillation as Distillation
     from ackd.training.loop import distill as distill
@@ -73,6 +74,7 @@ _HOMES = {
     "predict": "ackd.experiments.predictions",
     "prepare": "ackd.building.setting",
     "read_instances": "ackd.envs.instances",
+    "report": "ackd.reporting.report",
     "train_agent": "ackd.experiments.agent",
     "tune": "ackd.experiments.tuning",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ackd.agents.policy import Observations
 from ackd.agents.schedule import KNOTS, ProbeRule, Schedule
 from ackd.mdp.action_spaces import DOUBLINGS
 from ackd.mdp.observations import FAMILIES
+from ackd.runs.curves import Curves
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -96,7 +97,7 @@ class Cem(Scheduled):
         spread: standard deviation at the start, in doublings.
         guarded: learn a `ProbeRule`; where its probe leaves the labels alone, nothing is learned of the schedule.
         seed: of the draws; it also seeds the environments.
-        tensorboard_log: the folder for curves.
+        curves: where it draws what it has learned.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Cem(Scheduled):
         spread: float = SPREAD,
         guarded: bool = False,
         seed: int = 0,
-        tensorboard_log: str | None = None,
+        curves: Curves | None = None,
     ) -> None:
         env.seed(seed)
         self.env, self.decisions, self.knots, self.settings = env, decisions, knots, settings
@@ -122,15 +123,12 @@ class Cem(Scheduled):
         # of the same schedules in several settings, and of different ones where few students train side by side
         self.repeats = 1 if settings == 1 else max(min(settings, rounds // MOST_GENERATIONS), 1)
         self.parts = max(-(-LEAST_POPULATION // env.num_envs), 1)
-        self._log = tensorboard_log
+        self._curves = curves or Curves()
         self.seen: set[str] = set()  # families
         self.history: list[tuple[Array, Array]] = []  # of each generation, what was tried and what it earned
 
     def learn(self, decisions: int) -> None:
         """Trains students for so many decisions, counted over all environments, and learns after each generation."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(f"{self._log}/agent") if self._log else None
         observation = self.env.reset()
         assert isinstance(observation, dict)
         search = Distribution(self.knots * len(FAMILIES), spread=self.spread, seed=self.seed)
@@ -149,10 +147,7 @@ class Cem(Scheduled):
             self.history.append((samples, earned))
             found = search.mean if self.settings == 1 else SEVERAL * search.mean
             self.actor = self.made(self.knots, completed(found.reshape(self.knots, -1), self.seen))
-            if writer is not None:
-                self._write(writer, search)
-        if writer is not None:
-            writer.close()
+            self._draw(search)
 
     def _episode(self, observation: Observations, samples: Array) -> tuple[Array, Observations]:
         """What a student under each schedule earned over its training, [N], and the next first observation."""
@@ -162,12 +157,13 @@ class Cem(Scheduled):
         earned, following = play(self.env, observation, schedules, self.decisions)
         return np.zeros_like(earned) if useless else earned, following
 
-    def _write(self, writer: Any, search: Distribution) -> None:
-        generation = len(self.history)
-        writer.add_scalar("cem/spread", float(search.std.mean()), generation)
-        for name, weights in self.actor.weights().items():
-            for knot, weight in enumerate(weights if name in self.seen else ()):
-                writer.add_scalar(f"cem/{name}/knot_{knot}", float(weight), generation)
+    def _draw(self, search: Distribution) -> None:
+        learned = {
+            f"train/schedule/{name}/knot_{knot}": float(weight)
+            for name, weights in self.actor.weights().items()
+            for knot, weight in enumerate(weights if name in self.seen else ())
+        }
+        self._curves.write("generation", len(self.history), {"train/spread": float(search.std.mean()), **learned})
 
 
 LEAST_POPULATION = 8  # schedules in a generation

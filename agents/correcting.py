@@ -16,9 +16,11 @@ from ackd.agents.learned import batch_of
 from ackd.agents.open_loop import MEAN
 from ackd.agents.policy import Observations, Policy
 from ackd.agents.residual import ResidualNetwork, ResidualPolicy
+from ackd.agents.sb3_curves import draw
 from ackd.agents.schedule import Schedule, by_family
 from ackd.errors import InputError
 from ackd.mdp.action_spaces import DOUBLINGS
+from ackd.runs.curves import Curves
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -74,7 +76,7 @@ class Correcting:
         settings: how many there are.
         start: a schedule to begin from, instead of searching for one.
         seed: of weights and draws; it also seeds the environments.
-        tensorboard_log: the folder for curves.
+        curves: where search and PPO draw what they log.
 
     Raises:
         InputError: if the action space is another.
@@ -93,10 +95,10 @@ class Correcting:
         settings: int = 1,
         start: Schedule | None = None,
         seed: int = 0,
-        tensorboard_log: str | None = None,
+        curves: Curves | None = None,
     ) -> None:
         self.env = env = Continuing(env)
-        self.decisions, self.seed, self._log = decisions, seed, tensorboard_log
+        self.decisions, self.seed, self._curves = decisions, seed, curves
         self.mean: list[list[float]] = []  # [decisions, families] log2 of the weights that it gave in the last round
         self.checked: dict[str, float] = {}  # what the students of the last round earned, beside the others
         self._plan = plan = planned(max(episodes // env.num_envs, 1), env.num_envs, settings, search=start is None)
@@ -107,13 +109,13 @@ class Correcting:
             settings=settings,
             start=start,
             seed=seed,
-            tensorboard_log=tensorboard_log,
+            curves=curves,
         )
         self._agent = self._ppo(self._search.actor, seed)
 
     def _ppo(self, schedule: Schedule, seed: int) -> PPO:
         rollout = self.decisions * self._plan.rollout
-        return PPO(
+        agent = PPO(
             ResidualPolicy,
             self.env,
             n_steps=rollout,
@@ -126,8 +128,9 @@ class Correcting:
             seed=seed,
             device="cpu",
             policy_kwargs={"values": schedule.values.tolist()},
-            tensorboard_log=self._log,
         )
+        draw(agent, self._curves)
+        return agent
 
     @property
     def policy(self) -> Policy:
@@ -161,7 +164,7 @@ class Correcting:
             self._search.learn(plan.searching * each)
             self._agent = self._ppo(self._search.actor, self.seed)
         if plan.rollouts:
-            self._agent.learn(plan.rollouts * plan.rollout * each, log_interval=1, tb_log_name="agent")
+            self._agent.learn(plan.rollouts * plan.rollout * each, log_interval=1)
         if plan.checking:
             self._check()
 

@@ -16,6 +16,7 @@ from ackd.agents.searching import in_one_setting
 from ackd.errors import InputError
 from ackd.mdp.action_spaces import entries_of
 from ackd.mdp.observations import FAMILIES
+from ackd.runs.curves import Curves
 from ackd.types import LABELS, Selection
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Pbt(Scheduled):
         episodes: students in all, as many as there are side by side.
         settings: how many there are.
         seed: of weights and exchanges; it also seeds the environments.
-        tensorboard_log: not used.
+        curves: not used.
 
     Raises:
         InputError: if students cannot be copied there, there are several settings or too many decisions, or not all
@@ -59,7 +60,7 @@ class Pbt(Scheduled):
         episodes: int,
         settings: int = 1,
         seed: int = 0,
-        tensorboard_log: str | None = None,
+        curves: Curves | None = None,
     ) -> None:
         if settings > 1:
             raise in_one_setting("pbt", settings)

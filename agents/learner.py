@@ -20,9 +20,11 @@ from ackd.agents.evolving import Pbt
 from ackd.agents.ksm import Ksm, Settings, check_settings
 from ackd.agents.learned import Actor
 from ackd.agents.policy import Policy
+from ackd.agents.sb3_curves import draw
 from ackd.agents.searching import BestSchedule, in_one_setting
 from ackd.errors import InputError, unknown
 from ackd.presets import read
+from ackd.runs.curves import Curves
 
 BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
 SCHEDULED: Mapping[str, Callable[..., Cem | Correcting | BestSchedule | Pbt]] = {
@@ -61,7 +63,7 @@ class Learner(Protocol):
 
 
 class FromStableBaselines:
-    """A learner of stable-baselines3, with curves under `agent` where TensorBoard is wanted."""
+    """A learner of stable-baselines3."""
 
     def __init__(self, agent: BaseAlgorithm) -> None:
         self.agent = agent
@@ -73,7 +75,7 @@ class FromStableBaselines:
 
     def learn(self, decisions: int) -> None:
         """As the agent does."""
-        self.agent.learn(decisions, log_interval=actor_critic.LOG_INTERVAL, tb_log_name="agent")
+        self.agent.learn(decisions, log_interval=actor_critic.LOG_INTERVAL)
 
     @property
     def actor(self) -> Actor:
@@ -190,7 +192,7 @@ def make_learner(
     decisions: int,
     episodes: int,
     seed: int,
-    tensorboard_log: str | None = None,
+    curves: Curves | None = None,
     settings: Settings | None = None,
     instances: int = 1,
 ) -> Learner:
@@ -203,7 +205,7 @@ def make_learner(
         decisions: in an episode.
         episodes: how many there will be in all.
         seed: of weights and draws; it also seeds the environments.
-        tensorboard_log: the folder for curves of its own, where it has any.
+        curves: where it draws what it logs, where it logs anything.
         settings: of ksm; its own if None.
         instances: how many settings there are, which come in turn.
 
@@ -218,14 +220,12 @@ def make_learner(
             episodes=episodes,
             settings=instances,
             seed=seed,
-            tensorboard_log=tensorboard_log,
+            curves=curves,
         )
     if name in actor_critic.AGENTS:
-        return FromStableBaselines(
-            actor_critic.make_agent(
-                name, env, seed=seed, n_steps=decisions, episodes=episodes, tensorboard_log=tensorboard_log
-            )
-        )
+        agent = actor_critic.make_agent(name, env, seed=seed, n_steps=decisions, episodes=episodes)
+        draw(agent, curves)
+        return FromStableBaselines(agent)
     env.seed(seed)
     if name == "ksm":
         return FromOnline(Ksm(env.observation_space, settings, seed=seed), env)

@@ -14,6 +14,7 @@ from ackd.agents.playing import Array, Scheduled, completed, families_in, play
 from ackd.agents.schedule import KNOTS, Schedule
 from ackd.errors import InputError
 from ackd.mdp.observations import FAMILIES
+from ackd.runs.curves import Curves
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
@@ -47,7 +48,7 @@ class BestSchedule(Scheduled):
         settings: how many there are.
         knots: of the schedule.
         seed: of the search; it also seeds the environments.
-        tensorboard_log: not used.
+        curves: not used.
 
     Raises:
         InputError: if there are several settings, or Optuna is not installed.
@@ -65,7 +66,7 @@ class BestSchedule(Scheduled):
         settings: int = 1,
         knots: int = KNOTS,
         seed: int = 0,
-        tensorboard_log: str | None = None,
+        curves: Curves | None = None,
     ) -> None:
         find_optuna()
         if settings > 1:

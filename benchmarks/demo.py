@@ -24,7 +24,7 @@ from ackd.agents.model_card import card_text
 from ackd.agents.store import load
 from ackd.cli import Command
 from ackd.errors import InputError
-from ackd.reporting import pictures, run_figures, trends
+from ackd.reporting import evaluation_figures, pictures, trends
 from ackd.reporting.comparison import above, compare
 from ackd.reporting.comparison_pictures import weights_beside_scores
 from ackd.reporting.tables import summaries, tabulate
@@ -143,7 +143,7 @@ def picture(evaluate: Path, cells: Sequence[Cell]) -> bytes:
         trends.mean_weights(episodes, terms),
         terms,
         trends.edges(episodes, steps),
-        run_figures.scores_of(cells[0].task, called),
+        evaluation_figures.scores_of(cells[0].task, called),
         "Weights that the agent chose\nStudents under each policy",
     )
     return pictures.png(figure)

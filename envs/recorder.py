@@ -1,19 +1,18 @@
-"""What is written down of episodes: curves for TensorBoard, and a table of every decision."""
+"""What is written down of episodes: curves, and a table of every decision."""
 
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any, Protocol, cast
 
 from ackd.costs import PARTS, CostTracker
 from ackd.envs.trajectory import Step, Trajectory
 from ackd.mdp.rewards import gap_of
+from ackd.runs.curves import Curves
+from ackd.runs.tensorboard import TensorBoard
 from ackd.types import LABELS, EvalResult
 
 COLUMNS = (
@@ -71,17 +70,17 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
     weights, losses = {LABELS: phase.selection.labels, **phase.selection.weights}, phase.report.losses
     measured = _measured(trajectory, phase.standing if phase.finite else None)
     curves = {
-        "env/reward/total": reward,
-        **{f"env/{name}": info[name] for name in ("reward/improvement", "reward/cost", "reward/bonus")},
-        "env/loss/labels": info["loss/labels"],
-        **{f"env/loss/{name}": info[f"loss/{name}"] for name in losses},
-        **{f"env/select/{name}": weight for name, weight in weights.items()},
-        **{f"env/cosine/{name}": value for name, value in phase.report.cosines.items()},
-        **{f"env/gradient/{name}": value for name, value in phase.report.norms.items()},
-        **{f"env/reward_split/{name}": value for name, value in measured.items()},
-        "env/grad_norm": info["grad_norm"],
-        "env/learning_rate": phase.learning_rate,
-        "env/flops_share": info["flops_share"],
+        "phase/reward": reward,
+        "phase/loss/labels": info["loss/labels"],
+        **{f"phase/loss/{name}": info[f"loss/{name}"] for name in losses},
+        **{f"phase/weight/{name}": weight for name, weight in weights.items()},
+        **{f"phase/reward_split/{name}": value for name, value in measured.items()},
+        **{name: info[name] for name in ("reward/improvement", "reward/cost", "reward/bonus")},
+        **{f"student/cosine/{name}": value for name, value in phase.report.cosines.items()},
+        **{f"student/gradient/{name}": value for name, value in phase.report.norms.items()},
+        "student/grad_norm": info["grad_norm"],
+        "student/learning_rate": phase.learning_rate,
+        "student/flops_share": info["flops_share"],
     }
     row = {
         "episode": number,
@@ -116,21 +115,22 @@ def ending(
     alive = all(phase.finite for phase in phases)
     standing = episode.standing if alive else None
     names = dict.fromkeys(name for phase in phases for name in phase.selection.weights)
+    earned = {"episode/return": returned} if episode.start is not None or not alive else {}
     curves = {
-        "episode/return": returned,
+        **earned,
         "episode/diverged": float(not alive),
         **{f"episode/reward_split/{name}": value for name, value in _measured(trajectory, standing).items()},
-        "episode/flops_share": sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
-        **{f"episode/select/{name}": sum(name in p.selection.chosen for p in phases) / len(phases) for name in names},
+        **{f"episode/selected/{name}": sum(name in p.selection.chosen for p in phases) / len(phases) for name in names},
         **{
             f"episode/dev/{split}/{metric}": value
             for split, there in standings.items()
             for metric, value in there.scores.items()
         },
-        **{f"cost/flops/{part}": costs.flops[part] for part in PARTS},
-        **{f"cost/bytes/{part}": costs.bytes[part] for part in PARTS},
-        **{f"cost/seconds/{part}": costs.seconds[part] for part in PARTS},
-        **{f"cost/time_share/{part}": costs.seconds[part] / seconds for part in PARTS},
+        "spent/flops_share": sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
+        **{f"spent/flops/{part}": costs.flops[part] for part in PARTS},
+        **{f"spent/bytes/{part}": costs.bytes[part] for part in PARTS},
+        **{f"spent/seconds/{part}": costs.seconds[part] for part in PARTS},
+        **{f"spent/time_share/{part}": costs.seconds[part] / seconds for part in PARTS},
     }
     return Note(number, curves)
 
@@ -144,21 +144,42 @@ def _measured(trajectory: Trajectory, standing: EvalResult | None) -> dict[str, 
     return {"loss": standing.loss, "score": standing.score, **paid}
 
 
+class Drawing:
+    """Draws notes: a point for each phase, by their number over all episodes, and one for each episode.
+
+    Args:
+        curves: where.
+        knowledge: the names of the knowledge types; one that a note says nothing of was not selected.
+    """
+
+    def __init__(self, curves: Curves, knowledge: Sequence[str]) -> None:
+        self.curves, self.knowledge = curves, knowledge
+        self.phases = 0
+
+    def draw(self, note: Note) -> None:
+        """Draws one."""
+        if note.row:
+            self.phases += 1
+            self.curves.write("phase", self.phases, {**_unselected("phase/weight/", self.knowledge), **note.curves})
+        else:
+            none = _unselected("episode/selected/", self.knowledge)
+            self.curves.write("episode", note.episode, {**none, **note.curves})
+
+
 class Recorder:
-    """Writes notes to `tensorboard/env` and `decisions.csv`; `docs/metrics.md` explains every tag.
+    """Writes notes to `decisions.csv`, and draws them; `docs/metrics.md` explains every tag.
 
     Args:
         folder: a run's folder; what an earlier recorder wrote there is replaced.
         knowledge: the names of the knowledge types.
+        curves: where they are drawn; TensorBoard's files in the folder if None.
     """
 
-    def __init__(self, folder: Path, knowledge: Sequence[str]) -> None:
+    def __init__(self, folder: Path, knowledge: Sequence[str], curves: Curves | None = None) -> None:
         self.knowledge = knowledge
-        self.decisions = 0
         self.episodes = 0  # finished ones
-        curves = folder / "tensorboard" / "env"
-        shutil.rmtree(curves, ignore_errors=True)
-        self._writer = SummaryWriter(str(curves), flush_secs=5)
+        self._own = None if curves is not None else Curves([TensorBoard(folder / "tensorboard")])
+        self._drawing = Drawing(curves or cast(Curves, self._own), knowledge)
         self._file = (folder / "decisions.csv").open("w", newline="", encoding="utf-8")
         terms = (LABELS, *knowledge)
         columns = [*COLUMNS, *(f"select/{name}" for name in terms), *(f"loss/{name}" for name in knowledge)]
@@ -167,27 +188,22 @@ class Recorder:
 
     def write(self, note: Note) -> None:
         """Writes down a decision or an episode; types that it says nothing of were not selected."""
+        self._drawing.draw(note)
         if note.row:
-            self.decisions += 1
-            self._scalars(self.decisions, {**self._unselected("env/select/"), **note.curves})
-            self._rows.writerow({**self._unselected("select/"), **note.row})
+            self._rows.writerow({**_unselected("select/", self.knowledge), **note.row})
             self._file.flush()
         else:
-            self._scalars(note.episode, {**self._unselected("episode/select/"), **note.curves})
-            self._writer.flush()
             self.episodes = max(self.episodes, note.episode + 1)
 
     def close(self) -> None:
         """Finishes the files."""
-        self._writer.close()
+        if self._own is not None:
+            self._own.close()
         self._file.close()
 
-    def _unselected(self, prefix: str) -> dict[str, Any]:
-        return {f"{prefix}{name}": 0.0 for name in self.knowledge}
 
-    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+def _unselected(prefix: str, knowledge: Sequence[str]) -> dict[str, float]:
+    return {f"{prefix}{name}": 0.0 for name in knowledge}
 
 
 class BufferedRecorder:
@@ -200,10 +216,12 @@ class BufferedRecorder:
         worker: which this is.
         workers: how many there are.
         students: side by side in each.
+        drawing: draws each note as it comes, if given.
     """
 
-    def __init__(self, worker: int = 0, workers: int = 1, students: int = 1) -> None:
+    def __init__(self, worker: int = 0, workers: int = 1, students: int = 1, *, drawing: Drawing | None = None) -> None:
         self._worker, self._workers, self._students = worker, workers, students
+        self._drawing = drawing
         self._finished = 0
         self._notes: list[Note] = []
 
@@ -215,6 +233,8 @@ class BufferedRecorder:
     def write(self, note: Note) -> None:
         """Keeps one."""
         self._notes.append(note)
+        if self._drawing is not None:
+            self._drawing.draw(note)
         self._finished += not note.row
 
     def take(self) -> list[Note]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ackd.cli.said import few, long, nothing_left
 from ackd.config import Common, DistillationConfig, part
-from ackd.experiments.options import RunConfig
+from ackd.experiments.options import RunConfig, TrackingConfig
 
 if TYPE_CHECKING:
     from ackd.distributed.process_group import Group
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ackd.runs.folder import RunFolder
 
 # What may differ between processes: paths, and what the first one alone goes by.
-OWN = {"output", "overwrite", "resume", "quiet", "checkpoint_seconds", "policy", "refine", "cache", "cache_budget"}
-OWN |= {"teacher", "student", "data", "dev_data"}
+OWN = {"output", "overwrite", "resume", "quiet", "report_to", "checkpoint_seconds", "policy", "refine", "cache"}
+OWN |= {"cache_budget", "teacher", "student", "data", "dev_data"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(DistillationConfig, RunConfig):
+class Distill(DistillationConfig, TrackingConfig, RunConfig):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: Common[str]
@@ -57,6 +57,7 @@ class Distill(DistillationConfig, RunConfig):
         from ackd.experiments.data_parallel import join
 
         folder = None
+        self.trackers()
         if group.rank == 0:
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
         if group.broadcast(folder is not None and self.finished(folder, "distill")):
@@ -79,22 +80,31 @@ class Distill(DistillationConfig, RunConfig):
         return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if name not in OWN}
 
     def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:
+        from contextlib import closing
+
         from ackd.agents.refine import OnlineFinetuning
+        from ackd.envs.recorder import Recorder
         from ackd.experiments.distillation import acting, arm_of, distil_one
         from ackd.experiments.results import finish, said, save_refined
+        from ackd.experiments.tracking import curves_of
 
         open_ended = not self.knowledge
         chosen = arm_of(env, self.policy, preset=self.preset, open_ended=open_ended, refine=self.refine)
         env, policy = acting(env, chosen, self.seed)
         folder.begin("distill", asdict(self))
         replay_log = None if chosen.forks else self.replay_log(folder.path / "checkpoint")
-        told: dict[str, Any] = {"seed": self.seed, "replay_log": replay_log, "quiet": self.quiet}
-        recording, seconds = distil_one(env, policy, chosen, folder.path, **told)
-        if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
-            print(save_refined(folder.path / "policy", policy, chosen.learned.card))
-        how: dict[str, Any] = {"policy": chosen.name, "seconds": seconds, "timed": not self.quiet}
-        result, compared = finish(folder, recording, **how)
+        with (
+            curves_of(self, folder, policy=chosen.name) as curves,
+            closing(Recorder(folder.path, env.knowledge, curves)) as recorder,
+        ):
+            told: dict[str, Any] = {"seed": self.seed, "replay_log": replay_log, "quiet": self.quiet}
+            recording, seconds = distil_one(env, policy, chosen, recorder, **told)
+            if isinstance(policy, OnlineFinetuning) and chosen.learned is not None:
+                print(save_refined(folder.path / "policy", policy, chosen.learned.card))
+            how: dict[str, Any] = {"policy": chosen.name, "seconds": seconds, "timed": not self.quiet}
+            result, compared = finish(folder, recording, **how)
+            curves.result(result)
         print(said(result, recording.costs, folder.path / "student", compared, self.text_columns))
         if replay_log is not None:
             replay_log.finish()
-        print(f"curves:  tensorboard --logdir {folder.path}")
+        print(self.shown(folder.path))

@@ -36,4 +36,4 @@ class Evaluate(EvaluationConfig):
         for name, policy in map(called, self.policies):
             if "/" in policy:
                 print(f"policy:  {policy if policy == name else f'{name} is {policy}'}")
-        print(f"pictures: ackd report {table.folder}\ncurves:  tensorboard --logdir {table.folder}")
+        print(f"pictures: ackd report {table.folder}\n{self.shown(table.folder)}")

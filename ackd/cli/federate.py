@@ -37,4 +37,4 @@ class Federate(FederateConfig):
         trained, place = training.run(), training.folder.path
         print(f"{trained.table}\n{ledger_lines(trained.costs)}")
         print(ending(trained, place / "student", self.text_columns))
-        print(f"student: {place / 'student'} ({trained.result['saved']})\ncurves:  tensorboard --logdir {place}")
+        print(f"student: {place / 'student'} ({trained.result['saved']})\n{self.shown(place)}")

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from tyro import conf
-
-if TYPE_CHECKING:
-    from ackd.agents.card import Card
-    from ackd.agents.library import Entry
-
-COLUMNS = ("name", "where", "algorithm", "knowledge", "trained on", "score", "cost")
-SHOWN = 3  # names in a cell
 
 
 @dataclass
@@ -22,17 +14,9 @@ class ListPolicies:
 
     def run(self) -> None:
         """Prints the table."""
-        from ackd.agents import library
+        from ackd.reporting.policies import policy_table
 
-        entries = library.entries()
-        if not entries:
-            print(f"there are no policies yet: `ackd policies import RUN --name NAME` puts one into {library.home()}")
-            return
-        rows = [COLUMNS, *map(_row, entries)]
-        widths = [max(len(row[column]) for row in rows if len(row) > column + 1) for column in range(len(COLUMNS) - 1)]
-        for row in rows:
-            *cells, last = row
-            print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)), last]))
+        print(policy_table())
 
 
 @dataclass
@@ -106,40 +90,3 @@ class Policies:
     def run(self) -> None:
         """Does it."""
         self.action.run()
-
-
-def _row(entry: Entry) -> Sequence[str]:
-    from ackd.errors import InputError
-
-    name = entry.name if entry.name.isprintable() else ascii(entry.name)
-    where = "shipped" if entry.shipped else "yours"
-    try:
-        return name, where, *_cells(entry.card())
-    except InputError as error:
-        return name, where, f"damaged: {error}"
-
-
-def _cells(card: Card) -> tuple[str, ...]:
-    from ackd.agents.model_card import shown_cost
-
-    tasks = [task for instance in card.instances if isinstance(task := instance.get("task"), str)]
-    trained = _few(task if task.isprintable() else ascii(task) for task in tasks)
-    return card.algorithm, _few(card.knowledge), trained, _score(card.metrics), shown_cost(card.cost) or "-"
-
-
-def _score(metrics: Mapping[str, Any]) -> str:
-    """The reward and the first dev score, where they are recorded; the first number of all, where they are not."""
-    from ackd.agents.model_card import scores
-
-    numbers = scores(metrics)
-    if not numbers:
-        return "-"
-    dev = [f"dev {value:.1%}" for name, value in numbers.items() if name.startswith("dev.")]
-    parts = [f"reward {value:.3g}" for name, value in numbers.items() if name == "reward"] + dev[:1]
-    first, value = next(iter(numbers.items()))
-    return ", ".join(parts) or f"{ascii(first)[1:-1]:.20} {value:.4g}"
-
-
-def _few(names: Iterable[str]) -> str:
-    different = list(dict.fromkeys(names))
-    return ", ".join(different[:SHOWN]) + f" +{len(different) - SHOWN}" * (len(different) > SHOWN) or "-"

@@ -33,4 +33,4 @@ class Train(AgentConfig):
         policy = training.run()
         if training.told:
             print(training.told)
-        print(f"policy:  {policy}\ncurves:  tensorboard --logdir {training.folder.path}")
+        print(f"policy:  {policy}\n{self.shown(training.folder.path)}")

@@ -243,7 +243,7 @@ def device_of(device: str) -> str:
 
 
 def _processes(device: str) -> Processes:
-    from accelerate import PartialState  # type: ignore[import-untyped]  # takes its time to import
+    from accelerate import PartialState  # takes its time to import
 
     size, local = launched(), int(os.environ.get("LOCAL_RANK", 0))
     if device not in ("cpu", "cuda"):

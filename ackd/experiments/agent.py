@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
@@ -32,13 +31,16 @@ from ackd.experiments.objects import placed, shared
 from ackd.experiments.options import AgentConfig
 from ackd.experiments.progress import Bar, progress, say
 from ackd.experiments.results import finish, said
+from ackd.experiments.tracking import curves_of
 from ackd.experiments.workers import GROWING
+from ackd.runs.curves import Curves
+from ackd.runs.folder import FREE
 from ackd.training.identity import identity
 from ackd.training.replay_log import ReplayLog
 
 # what only this machine knows or cares about; a policy's file is there to be shared
-PRIVATE = {"output", "overwrite", "resume", "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
-PRIVATE |= {"workers", "quiet", *GROWING}
+PRIVATE = {*FREE, "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
+PRIVATE |= {"workers", *GROWING}
 
 
 class AgentTraining:
@@ -67,7 +69,6 @@ class AgentTraining:
         env, instances = environment(config, given=self.given)
         settings = {**asdict(typed), "workers": config.count}
         self.folder.begin("train", settings, growing=GROWING, by_names=not self.given)
-        shutil.rmtree(self.folder.path / "tensorboard", ignore_errors=True)  # a resumed run draws its curves anew
         replay_log = config.replay_log(self.folder.path / "checkpoint")
         single = not instances
         students = config.episodes + single
@@ -76,9 +77,10 @@ class AgentTraining:
         say(f"{first}{begins.lines}", quiet=config.quiet)
         with (
             progress(students * env.distillation.steps, f"train ({config.algorithm})", quiet=config.quiet) as bar,
-            closing(Recorder(self.folder.path, env.knowledge)) as recorder,
+            curves_of(config, self.folder, policy=config.algorithm) as curves,  # a resumed run draws them anew
+            closing(Recorder(self.folder.path, env.knowledge, curves)) as recorder,
         ):
-            learner, costs = self._learn(env, recorder, replay_log, bar)
+            learner, costs = self._learn(env, recorder, replay_log, bar, curves)
             cost = {
                 "episodes": config.episodes,
                 "student_steps": costs.steps * config.at_once,
@@ -86,18 +88,20 @@ class AgentTraining:
                 "seconds": round(sum(costs.seconds.values()), 3),
             }
             if single:
-                self._distil(learner, env, recorder, replay_log, bar, cost, costs)
+                curves.result(self._distil(learner, env, recorder, replay_log, bar, cost, costs))
             else:
                 self._save(learner, env, instances, {"episodes": config.episodes}, cost)
                 self.folder.write_json("ledger.json", costs.as_dict())
                 names = [one.name for one in instances]
                 self.folder.write_json("result.json", {"policy": config.algorithm, "instances": names} | cost)
+                curves.result(cost)
         replay_log.finish()
         return self.folder.path / "policy"
 
     def _check(self) -> str:
         """Refuses what cannot work; the device."""
         config = self.config
+        config.trackers()
         if not self.given and (config.instances is None) == (config.task is None):
             raise InputError("say what to learn on: --task and --teacher, or --instances, and not both")
         if config.task is not None and not config.teacher:
@@ -133,6 +137,7 @@ class AgentTraining:
         recorder: Recorder,
         replay_log: ReplayLog,
         bar: Bar,
+        curves: Curves,
     ) -> tuple[Learner, CostTracker]:
         """The agent after its episodes, and what they took."""
         with self._venv(env, recorder, replay_log, bar) as (watch, venv):
@@ -143,7 +148,7 @@ class AgentTraining:
                 decisions=env.decisions,
                 episodes=self.config.episodes,
                 seed=self.config.seed,
-                tensorboard_log=str(self.folder.path / "tensorboard"),
+                curves=curves,
                 settings=self.config.settings,
                 instances=len(getattr(env, "instances", ())) or 1,
             )
@@ -187,8 +192,8 @@ class AgentTraining:
         bar: Bar,
         cost: dict[str, Any],
         costs: CostTracker,
-    ) -> None:
-        """One student with what was learned; saves it and the policy."""
+    ) -> dict[str, Any]:
+        """One student with what was learned, whose result this is; saves it and the policy."""
         assert isinstance(env, DistillationEnv)
         env.replay(replay_log)
         recording = Recording(env, recorder, on_phase=bar.phase)
@@ -203,6 +208,7 @@ class AgentTraining:
         result, compared = finish(self.folder, recording, **how, seconds=seconds, timed=not self.config.quiet)
         columns, student = self.config.text_columns, self.folder.path / "student"
         self.told = said(result, recording.costs, student, compared, columns)
+        return result
 
     def _save(
         self,

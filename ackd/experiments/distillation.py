@@ -17,7 +17,7 @@ from ackd.config import DistillationConfig
 from ackd.costs import CostTracker
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
-from ackd.envs.recorder import BufferedRecorder, Notes
+from ackd.envs.recorder import BufferedRecorder, Drawing, Notes
 from ackd.envs.recording import Recording
 from ackd.errors import InputError
 from ackd.experiments.beginning import Beginning
@@ -26,8 +26,10 @@ from ackd.experiments.episodes import run_episode
 from ackd.experiments.policies import REFINE, Arm, arm, name_of, of_object
 from ackd.experiments.progress import progress, say
 from ackd.experiments.results import check_converged, episode_result, origin_of, save_student
+from ackd.experiments.tracking import plain
 from ackd.mdp.rewards import Reward
 from ackd.models import Model, Tokenizer
+from ackd.runs.trackers import NONE, check_trackers, opened
 from ackd.tasks import ComputeMetrics
 from ackd.tasks.data_sets import Data, is_named
 from ackd.training.replay_log import ReplayLog
@@ -164,6 +166,8 @@ class DistillationTrainer:
         reward: what a decision earns, if not what `args` says; for a policy that learns in the run.
         compute_metrics: as `ackd.prepare` takes it.
         args: everything else.
+        report_to: who draws the curves while it trains: tensorboard, wandb, mlflow, trackio, or several of these.
+        logging_dir: folder for TensorBoard's files; its last part is what other trackers call the run.
         seed: of the student's initialisation, data order and dropout.
         quiet: say nothing of what is about to happen, how far it is, and what came of it; no answer is timed.
 
@@ -192,13 +196,17 @@ class DistillationTrainer:
         reward: str | Reward | None = None,
         compute_metrics: ComputeMetrics | None = None,
         args: DistillationConfig | None = None,
+        report_to: str | Sequence[str] = NONE,
+        logging_dir: str | Path = "runs/distill",
         seed: int = 0,
         quiet: bool = False,
     ) -> None:
         if args is not None and not isinstance(args, DistillationConfig):
             raise InputError(f"args is a {type(args).__name__}: give an ackd.DistillationConfig")
         self.args, self.seed, self.quiet = args or DistillationConfig(), seed, quiet
-        self._sources, self._start, self._data = several(teacher), student, train_dataset
+        self._trackers = check_trackers([report_to] if isinstance(report_to, str) else report_to)
+        self._logging_dir = Path(logging_dir)
+        self._sources, self._start, self._data, self._task = several(teacher), student, train_dataset, task
         own = {"student": student, "data": train_dataset, "dev_data": eval_dataset, "reward": reward}
         own["compute_metrics"] = compute_metrics
         settings = asdict(self.args) | {name: value for name, value in own.items() if value is not None}
@@ -221,11 +229,15 @@ class DistillationTrainer:
         Raises:
             FloatingPointError: if the training diverges.
         """
-        tape = BufferedRecorder(0)
         self._env, policy = acting(self._made, self._arm, self.seed)  # a policy that learns begins anew
-        self._recording, seconds = distil_one(self._env, policy, self._arm, tape, seed=self.seed, quiet=self.quiet)
-        self._result = episode_result(self._recording, policy=self._arm.name, seconds=round(seconds, 3))
-        check_converged(self._result, self._env.distillation)
+        asked = {**asdict(self.args), "policy": self._arm.name, "task": self._task, "seed": self.seed}
+        options = {"command": "distill"} | plain(asked)
+        with opened(self._trackers, self._logging_dir, self._logging_dir.resolve().name, options) as curves:
+            tape = BufferedRecorder(0, drawing=Drawing(curves, self._env.knowledge))
+            self._recording, seconds = distil_one(self._env, policy, self._arm, tape, seed=self.seed, quiet=self.quiet)
+            self._result = episode_result(self._recording, policy=self._arm.name, seconds=round(seconds, 3))
+            check_converged(self._result, self._env.distillation)
+            curves.result(self._result)
         decisions = [note.row for note in tape.take() if note.row]
         spent = self._recording.costs
         compared = compare(self._env.distillation, self._result, spent, timed=not self.quiet)

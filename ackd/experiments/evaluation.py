@@ -24,9 +24,11 @@ from ackd.experiments.objects import placed, shared
 from ackd.experiments.options import EvaluationConfig
 from ackd.experiments.policies import SEARCHED, called, name_of
 from ackd.experiments.progress import Bar, progress, say
+from ackd.experiments.tracking import curves_of, means
 from ackd.experiments.workers import GROWING as FREE
 from ackd.experiments.workers import OnItsDevice
 from ackd.reporting.tables import tables
+from ackd.runs.curves import Curves
 from ackd.runs.folder import group_folder
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ class Evaluation:
         say("\n".join(said), quiet=self.config.quiet)
 
     def _check(self, *, given: bool) -> None:
-
+        self.config.trackers()
         policies = [called(policy)[0] for policy in self.config.policies]
         if not given and bool(self.config.tasks) == (self.config.instances is not None):
             raise InputError("say what to evaluate on: --tasks and --teachers, or --instances, and not both")
@@ -225,14 +227,28 @@ class Evaluation:
             for job, filled in do(jobs):
                 if not job.place:
                     stack.close()
-                    place = group_folder(self.folder.path, job.task, called(job.policy)[0])
-                    place.mkdir(parents=True, exist_ok=True)
-                    recorder = stack.enter_context(
-                        closing(Recorder(place, self.cells.env(job.task, job.policy).knowledge))
-                    )
+                    rows, (curves, recorder) = [], stack.enter_context(self._recorded(job))
                 for note in filled.notes:
                     recorder.write(note)
+                rows.append(filled.row)
+                if len(rows) == self.config.seeds:
+                    curves.result(means(rows))
                 yield filled
+
+    @contextmanager
+    def _recorded(self, job: Cell) -> Iterator[tuple[Curves, Recorder]]:
+        """Where a task and policy are recorded."""
+        name = called(job.policy)[0]
+        place = group_folder(self.folder.path, job.task, name)
+        place.mkdir(parents=True, exist_ok=True)
+        knowledge = self.cells.env(job.task, job.policy).knowledge
+        with (
+            curves_of(
+                self.config, self.folder, place / "tensorboard", f"{job.task}/{name}", task=job.task, policy=name
+            ) as curves,
+            closing(Recorder(place, knowledge, curves)) as recorder,
+        ):
+            yield curves, recorder
 
     @contextmanager
     def _doing(self, bar: Bar) -> Iterator[Do]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from ackd.building.checks import check_device
 from ackd.building.students import students
@@ -26,6 +25,7 @@ from ackd.experiments.progress import progress, say
 from ackd.experiments.results import rewarded
 from ackd.experiments.student_card import Origin, write_student
 from ackd.experiments.student_options import FederateConfig
+from ackd.experiments.tracking import curves_of
 from ackd.experiments.trained import Trained, leave, left
 from ackd.federation.clients import ClientSplit
 from ackd.federation.federated import Federation, Weights
@@ -154,17 +154,18 @@ class FederatedTraining:
     @contextmanager
     def _curves(self, start: str, bar: tqdm[Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         """Draws each round of a start, and moves the bar by it."""
-        place = self.folder.path / "tensorboard" / start
-        shutil.rmtree(place, ignore_errors=True)
-        with SummaryWriter(str(place)) as writer:
+        with curves_of(
+            self.config, self.folder, self.folder.path / "tensorboard" / start, start, start=start
+        ) as curves:
 
             def draw(row: Mapping[str, Any]) -> None:
-                for name in ("score", "loss", "bytes"):
-                    writer.add_scalar(f"federation/{name}", row[name], row["round"])
+                numbers = {f"federation/{name}": row[name] for name in ("score", "loss", "bytes")}
+                curves.write("round", row["round"], numbers)
                 if row["round"]:
                     bar.update(self.config.clients * self.config.local_steps)
 
             yield draw
+            curves.result({})
 
     def _best(
         self,
@@ -189,6 +190,7 @@ class FederatedTraining:
 def _check(config: FederateConfig) -> None:
     """Refuses what cannot be before anything is read."""
     ClientSplit.parse(config.split)
+    config.trackers()
     for name in ("public_examples", "rounds", "local_steps", "own_steps", "distil_steps"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: at least 1 is needed")

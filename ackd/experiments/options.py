@@ -112,7 +112,33 @@ class RunConfig(ResumableConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, RunConfig):
+class TrackingConfig:
+    """Who draws a run's curves."""
+
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Who draws the curves: tensorboard (files in the run's folder), wandb, mlflow, trackio, several of these, or
+    none."""
+
+    def shown(self, folder: object) -> str:
+        """The line that says how to look at the curves of a run in a folder; empty if nobody draws them."""
+        names = self.trackers()
+        if "tensorboard" in names:
+            return f"curves:  tensorboard --logdir {folder}"
+        return f"curves:  in {', '.join(names)}" if names else ""
+
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers, each once.
+
+        Raises:
+            InputError: if one is not known or not installed.
+        """
+        from ackd.runs.trackers import check_trackers
+
+        return check_trackers(self.report_to)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, TrackingConfig, RunConfig):
     """Distil a student for each task, policy and seed, and tabulate what came out.
 
     With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
@@ -146,7 +172,7 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, R
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentConfig(DistillationConfig, WorkerConfig, RunConfig):
+class AgentConfig(DistillationConfig, WorkerConfig, TrackingConfig, RunConfig):
     """Train a selection agent over several students' trainings, then distil one student with what it learned."""
 
     task: Common[str | None] = None

@@ -15,7 +15,7 @@ from ackd.config import (
     TextConfig,
     TrainingConfig,
 )
-from ackd.experiments.options import OutputConfig, RunConfig
+from ackd.experiments.options import OutputConfig, RunConfig, TrackingConfig
 
 EPOCHS = 3.0  # of fine-tuning, where nobody says how long
 
@@ -82,7 +82,7 @@ class MutualConfig(DataConfig, TrainingConfig, RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FederateConfig(DataConfig, ModelConfig, RecipeConfig, RunConfig):
+class FederateConfig(DataConfig, ModelConfig, RecipeConfig, TrackingConfig, RunConfig):
     """A simulated federation, and what it starts from."""
 
     task: Common[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +15,24 @@ STYLE = """
   :root { --ink: #e6e6e6; --soft: #a3a3a3; --paper: #181818; --line: #3a3a3a; }
   img { filter: brightness(.92); }
 }
-body { max-width: 44rem; margin: 0 auto; padding: 1rem 1rem 3rem; background: var(--paper); color: var(--ink);
+body { max-width: 58rem; margin: 0 auto; padding: 1rem 1rem 3rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
+h1, h2, p, figure { max-width: 44rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 p { margin: .4rem 0; } .note { border-left: 3px solid var(--line); padding-left: .8rem; }
 figure { margin: 0; } figcaption { color: var(--soft); margin-bottom: .5rem; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); }
-td { overflow-wrap: anywhere; } thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-tbody th { font-weight: 400; white-space: nowrap; }
+th, td { text-align: left; vertical-align: top; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--line); }
+th:last-child, td:last-child { padding-right: 0; } td { max-width: 40rem; overflow-wrap: break-word; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+tbody th { font-weight: 400; white-space: nowrap; } .figure { white-space: nowrap; }
 summary { cursor: pointer; font-size: 1.15rem; font-weight: 600; margin-top: 2.2rem; }
 """
+
+
+BREAKS = r"(?<=[,+/_])(?=[\w.-])"  # where a name may go on in the next line
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,7 @@ def _table(table: Table) -> str:
         return ""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     body = "\n".join(
-        f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
-        for first, *rest in table.rows
+        f'<tr><th scope="row">{escape(first)}</th>' + "".join(map(_cell, rest)) + "</tr>" for first, *rest in table.rows
     )
     content = (
         f'<div class="wide"><table>{f"<thead><tr>{head}</tr></thead>" if head else ""}'
@@ -93,3 +98,10 @@ def _table(table: Table) -> str:
     if table.folded:
         return f"<details><summary>{escape(table.title)}</summary>\n{content}\n</details>"
     return f"<h2>{escape(table.title)}</h2>\n{content}"
+
+
+def _cell(text: str) -> str:
+    """A cell: what begins with a digit stays on its line, and names break after , + / and _ alone."""
+    if text[:1].isdigit() and len(text) < 32:
+        return f'<td class="figure">{escape(text)}</td>'
+    return f"<td>{re.sub(BREAKS, '<wbr>', escape(text))}</td>"

@@ -105,7 +105,12 @@ def shortened(names: Sequence[str], length: int = 26) -> list[str]:
 
 @styled
 def reward_curve(
-    returns: Sequence[float], diverged: Sequence[bool], band: Band, final: float | None = None, label: str = "return"
+    returns: Sequence[float],
+    diverged: Sequence[bool],
+    band: Band,
+    final: float | None = None,
+    label: str = "return",
+    trained: str = "trained policy",
 ) -> Figure:
     """The return of each episode, their running mean with its band, and that of the trained policy."""
     figure = figure_of(3.1)
@@ -119,7 +124,7 @@ def reward_curve(
         axes.plot(numbers[~ended], values[~ended], "x", color=COLOURS[1], label="diverged")
     axes.plot(band.x + 1, band.middle, color=COLOURS[0], label="running mean")
     if final is not None:
-        axes.plot([len(returns) + 1], [final], "*", color=COLOURS[1], markersize=10, label="trained policy")
+        axes.plot([len(returns) + 1], [final], "*", color=COLOURS[1], markersize=10, label=trained)
     axes.set(xlabel="episode", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
@@ -242,15 +247,17 @@ def reward_split(score: Mapping[str, Band], loss: Mapping[str, Band]) -> Figure:
 
 
 @styled
-def reward_split_ends(panels: Mapping[str, tuple[Sequence[float], float | None]], window: int) -> Figure:
-    """Side by side what each episode ended at, its running mean over a window, and the trained policy's, if known."""
+def reward_split_ends(
+    panels: Mapping[str, tuple[Sequence[float], float | None]], window: int, trained: str = "trained policy"
+) -> Figure:
+    """Side by side what each episode ended at, its running mean over a window, and the `trained` policy's, if known."""
     figure = figure_of(2.9)
     for axes, (label, (values, final)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         numbers = np.arange(1, len(values) + 1)
         axes.plot(numbers, values, "o", color=GREY, markersize=3.5, alpha=0.8, label="an episode")
         axes.plot(numbers, running(values, window).middle, color=COLOURS[0], label="running mean")
         if final is not None:
-            axes.plot([len(values) + 1], [final], "*", color=COLOURS[1], markersize=10, label="trained policy")
+            axes.plot([len(values) + 1], [final], "*", color=COLOURS[1], markersize=10, label=trained)
         axes.set_title(label)
         axes.set_xlabel("episode")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -30,7 +30,7 @@ from ackd.files.yaml_file import yaml_text
 logger = logging.getLogger("ackd")
 
 CONFIG, REPEAT, RESULT, LOCK = "config.json", "config.yaml", "result.json", ".lock"
-FREE = {"output", "overwrite", "resume", "quiet"}  # settings that change nothing of what comes of a run
+FREE = {"output", "overwrite", "resume", "quiet", "report_to"}  # settings that change nothing of what comes of a run
 OWN = ("output", "overwrite", "resume", "quiet", "ray_address")  # settings that do not belong to what is repeated
 ANEW = "start the run anew with --overwrite"
 
@@ -68,7 +68,7 @@ class RunFolder:
         resume: bool | None = None,
     ) -> None:
         self.path = Path(path)
-        self.settings: dict[str, Any] = {}  # of the run, once it begins
+        self.command, self.settings = "", dict[str, Any]()  # of the run, once it begins
         self._replace = self._locked = False
         self._found = self._state()
         self.resumed = bool(resume) and CONFIG in self._found
@@ -129,7 +129,7 @@ class RunFolder:
         Raises:
             InputError: if the run that is to be resumed is another one, or another process is at work here.
         """
-        self.settings = _plain(settings)
+        self.command, self.settings = command, _plain(settings)
         config = Config(command, self.settings, _versions())
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._locked:

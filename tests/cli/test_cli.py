@@ -93,6 +93,22 @@ def test_distill_leaves_a_run(tmp_path: Path, teacher: Path, policy: str, capsys
     assert models.load_tokenizer(folder).get_vocab()
 
 
+def test_curves_go_where_they_are_asked_for(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ackd.runs.trackers.find_spec", lambda name: None)
+    arguments = ["distill", "--task", "polarity", "--teacher", str(teacher), *SHORT, "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--report-to", "tensorboard", "wandb"]) == 2
+    said = "ackd: --report-to wandb needs the package wandb, which is not installed: pip install wandb\n"
+    assert capsys.readouterr().err == said
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--report-to", "none"]) == 0
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert (tmp_path / "run" / "decisions.csv").stat().st_size > 0
+    assert "tensorboard" not in capsys.readouterr().out
+    assert main([*arguments, "--resume"]) == 0  # another tracker is no other run
+
+
 def test_the_same_command_gives_the_same_student(tmp_path: Path, teacher: Path) -> None:
     weights = []
     for name in ("one", "other"):
@@ -219,10 +235,11 @@ def test_train_leaves_curves_and_a_policy(trained: Path) -> None:
     assert card["metrics"]["episodes"] == 4  # type: ignore[index]
     assert str(trained.parent) not in json.dumps(card)  # no path of this machine travels with it
     assert [path.name for path in (trained / "checkpoint").iterdir()] == ["journal.jsonl"]
-    search = EventAccumulator(str(trained / "tensorboard" / "agent"))
+    search = EventAccumulator(str(trained / "tensorboard"))
     search.Reload()
-    assert search.Scalars("cem/labels/knot_0")
-    assert not (trained / "tensorboard" / "agent_1").exists()  # so few students leave none to learn corrections from
+    assert search.Scalars("train/schedule/labels/knot_0")
+    # so few students leave none to learn corrections from
+    assert not [tag for tag in search.Tags()["scalars"] if tag.startswith(("rollout/", "time/"))]
     with (trained / "decisions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == (4 + 1) * 4  # the learned policy's own episode comes last
     assert read(trained / "result.json")["episodes"] == 4

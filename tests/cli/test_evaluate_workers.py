@@ -45,11 +45,13 @@ def left(folder: Path) -> dict[str, object]:
     files: dict[str, object] = {}
     for path in sorted(folder.rglob("decisions.csv")):
         files[str(path.relative_to(folder))] = path.read_bytes()
-    for path in sorted(folder.rglob("tensorboard/env")):
+    for path in sorted(folder.rglob("tensorboard")):
         events = EventAccumulator(str(path))
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            if not tag.startswith(("cost/seconds", "cost/time_share", "cost/flops/re", "cost/flops/probe")):
+            if not tag.startswith(
+                ("spent/seconds", "spent/time_share", "spent/flops/re", "spent/flops/probe", "result/sec")
+            ):
                 files[f"{path.relative_to(folder)}: {tag}"] = [(one.step, one.value) for one in events.Scalars(tag)]
     cells = json.loads((folder / "result.json").read_text())["cells"]
     files["cells"] = [{name: value for name, value in cell.items() if name != "seconds"} for cell in cells]

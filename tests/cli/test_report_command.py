@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+import ackd
 from ackd.cli import main
 from ackd.experiments.evaluation import COLUMNS
 from ackd.reporting import comparison, pictures
+from ackd.reporting.html_report import Table, page
 from ackd.reporting.statistics import stratified_bootstrap
 
 FIXED = ["episode", "seed", "decision", "steps_done", "selection", "reward", "improvement", "cost", "bonus"]
@@ -27,7 +29,7 @@ FIXED += ["reward_loss", "reward_score", "label_loss", "grad_norm", "learning_ra
 TYPES = ("logits", "hidden")
 EVIL = '<script>alert("1")</script>'
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "figure", "figcaption", "img"}
-TAGS |= {"table", "thead", "tbody", "tr", "th", "td", "details", "summary"}
+TAGS |= {"table", "thead", "tbody", "tr", "th", "td", "details", "summary", "wbr"}
 LEDGER = {"seconds": {"student": 3.0, "agent": 1.0}, "flops": {"student": 3e12, "agent": 0.0}, "steps": 40}
 
 
@@ -250,11 +252,49 @@ def test_an_evaluation_is_reported(tmp_path: Path) -> None:
     check_pngs(run / "report", *names)
     page = check_page(run / "report.html", pictures=9)
     text = (run / "report.html").read_text()
-    assert '<tr><th scope="row">sst2</th><td>labels</td><td>accuracy</td><td>71.00 (70.00 to 72.00)</td>' in text
+    row = '<tr><th scope="row">sst2</th><td>labels</td><td>accuracy</td><td class="figure">71.00 (70.00 to 72.00)</td>'
+    assert row in text
+    assert '<th scope="row">sst2</th><td>train</td>' in text  # runs/train/policy
     assert EVIL in page.text
     assert "<script" not in text
     alts = [tag["alt"] or "" for name, tag in page.tags if name == "img"]
     assert any("all -3 [-3, -3]" in alt for alt in alts)  # the gap to the oracle
+
+
+def test_a_page_opens_without_a_network_in_light_and_in_dark(tmp_path: Path) -> None:
+    """Nothing in it names a place to load from; attributes, styles and what browsers fetch by themselves included."""
+    run = write_evaluation(tmp_path / "run")
+    assert main(["report", str(run)]) == 0
+    page = check_page(run / "report.html", pictures=9)
+    loading = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background", "style", "onload"}
+    for tag, attributes in page.tags:
+        named = loading & attributes.keys()
+        assert named <= {"src"}, tag
+        assert all((attributes[name] or "").startswith("data:image/png;base64,") for name in named)
+    (style,) = re.findall(r"<style>(.*?)</style>", (run / "report.html").read_text(), re.DOTALL)
+    assert not re.findall(r"url|@import|@font-face|expression|//", style)
+    assert "@media (prefers-color-scheme: dark)" in style
+    assert "color-scheme: light dark" in style
+
+
+def test_names_break_after_signs_and_numbers_do_not() -> None:
+    rule = "hidden+attention,labels:0.25,then,all"
+    table = Table("Policies", [("sst2", rule, "88.50 (88.20 to 88.90)", "a <b>, c", "runs/some_agent")], "abcde")
+    text = page("t", [], Table("", []), [], [table])
+    assert "<td>hidden+<wbr>attention,<wbr>labels:0.25,<wbr>then,<wbr>all</td>" in text
+    assert '<td class="figure">88.50 (88.20 to 88.90)</td>' in text
+    assert "<td>a &lt;b&gt;, c</td>" in text
+    assert "<td>runs/<wbr>some_<wbr>agent</td>" in text
+
+
+def test_an_agent_is_called_by_its_name(tmp_path: Path) -> None:
+    run = write_training(tmp_path / "run", agent="cem", policy_name="policy")
+    reported = ackd.report(run)
+    assert (reported.page, reported.note) == (run / "report.html", "")
+    alts = " ".join(tag["alt"] or "" for name, tag in Page(reported.page).tags if name == "img")
+    assert "that of the trained cem is 0.400" in alts
+    write_training(tmp_path / "other", agent="cem", policy_name="mine")
+    assert "that of the trained mine is" in ackd.report(tmp_path / "other", output=tmp_path / "o").page.read_text()
 
 
 def test_a_killed_evaluation_shows_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,11 +52,11 @@ def left(folder: Path) -> dict[str, object]:
         name = str(path.relative_to(folder))
         if path.suffix in (".safetensors", ".csv") and name != "table.csv":
             files[name] = path.read_bytes()
-        elif path.is_dir() and path.parent.name == "tensorboard":
+        elif path.is_dir() and path.name == "tensorboard":
             events = EventAccumulator(str(path))
             events.Reload()
             for tag in events.Tags()["scalars"]:
-                if not tag.startswith(("cost/seconds", "cost/time_share", "time/", "cost/flops/re")):
+                if not tag.startswith(("spent/seconds", "spent/time", "time/", "spent/flops/re", "result/seconds")):
                     files[f"{name}: {tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
     result = json.loads((folder / "result.json").read_text())
     cells = result.pop("cells", [])

@@ -34,7 +34,7 @@ def record(folder: Path, *, episodes: int = 2, lr: float = 1e-3) -> tuple[Record
 
 
 def curves(folder: Path) -> dict[str, list[float]]:
-    events = EventAccumulator(str(folder / "tensorboard" / "env"))
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -42,18 +42,20 @@ def curves(folder: Path) -> dict[str, list[float]]:
 def test_the_files_hold_what_happened(tmp_path: Path) -> None:
     recording, rewards, actions = record(tmp_path)
     seen = curves(tmp_path)
-    assert seen["env/reward/total"] == pytest.approx(rewards, rel=1e-5)
-    parts = zip(seen["env/reward/improvement"], seen["env/reward/cost"], seen["env/reward/bonus"], strict=True)
-    assert [a - b + c for a, b, c in parts] == pytest.approx(rewards, abs=1e-6)
+    assert seen["phase/reward"] == pytest.approx(rewards, rel=1e-5)
+    assert seen["reward/improvement"] == pytest.approx(rewards, abs=1e-6)
+    assert not {"reward/cost", "reward/bonus"} & seen.keys()  # neither is asked for
     for k, name in enumerate(("logits", "hidden", "attention"), 1):
-        assert seen[f"env/select/{name}"] == [float(action[k]) for action in actions]
-        assert len(seen[f"env/loss/{name}"]) == sum(int(action[k]) for action in actions)
+        assert seen[f"phase/weight/{name}"] == [float(action[k]) for action in actions]
+        assert len(seen[f"phase/loss/{name}"]) == sum(int(action[k]) for action in actions)
         per_episode = [float(np.mean([a[k] for a in actions[i : i + 6]])) for i in (0, 6)]
-        assert seen[f"episode/select/{name}"] == pytest.approx(per_episode)
+        assert seen[f"episode/selected/{name}"] == pytest.approx(per_episode)
     assert seen["episode/return"] == pytest.approx([sum(rewards[:6]), sum(rewards[6:])], abs=1e-6)
     assert seen["episode/dev/validation/accuracy"][-1] == pytest.approx(recording.standings["validation"].score)
-    assert sum(seen[f"cost/time_share/{part}"][-1] for part in recording.costs.seconds) == pytest.approx(1.0)
-    assert seen["cost/flops/agent"] == [60.0, 60.0]
+    spent = [value[-1] for tag, value in seen.items() if tag.startswith("spent/time_share/")]
+    assert sum(spent) == pytest.approx(1.0)
+    assert len(spent) == len(PARTS) - 1  # there is no cache
+    assert seen["spent/flops/agent"] == [60.0, 60.0]
     with (tmp_path / "decisions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["reward"]) for row in rows] == pytest.approx(rewards)
@@ -63,7 +65,7 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
     losses = [phase.report.labels for phase in recording.inner.episode.phases]
     assert min(losses) > 0
     assert [float(row["label_loss"]) for row in rows][6:] == losses
-    assert seen["env/loss/labels"][6:] == pytest.approx(losses)
+    assert seen["phase/loss/labels"][6:] == pytest.approx(losses)
 
 
 def test_the_ledger_adds_up(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_every_tag_is_explained(tmp_path: Path) -> None:
     types = ("logits", "hidden", "attention")
     for tag in curves(tmp_path):
         general = "/".join(
-            "TYPE" if piece in types else "PART" if piece in PARTS and "cost" in tag and i == 2 else piece
+            "TYPE" if piece in types else "PART" if piece in PARTS and "spent" in tag and i == 2 else piece
             for i, piece in enumerate(tag.split("/"))
         ).replace("validation/accuracy", "SPLIT/METRIC")
         assert f"`{general}`" in explained, f"docs/metrics.md does not explain {tag} as {general}"

@@ -13,6 +13,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from safetensors.torch import load_file
 from stable_baselines3 import A2C
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -313,9 +314,18 @@ def test_policies_are_handed_over(teacher: Path, data: DatasetDict, tmp_path: Pa
         train_dataset=data,
         policy=ackd.Selection.of("logits", "hidden", "attention"),
         args=ackd.DistillationConfig(**HOW),
+        report_to="tensorboard",
+        logging_dir=tmp_path / "curves",
         seed=1000,
     )
-    assert own.train().score == scores["all"][0][0]
+    result = own.train()
+    assert result.score == scores["all"][0][0]
+    drawn = EventAccumulator(str(tmp_path / "curves"))
+    drawn.Reload()
+    assert [one.value for one in drawn.Scalars("phase/loss/labels")] == pytest.approx(
+        [row["label_loss"] for row in result.decisions]
+    )
+    assert [one.value for one in drawn.Scalars("result/dev_score")] == pytest.approx([result.score])
 
 
 def test_an_agent_learns_on_objects_what_it_learns_on_their_names(
@@ -360,6 +370,9 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda o: ackd.prepare(**o, student_layers=1, types=["logits"], knowledge=["hidden"]), "earlier name"),
     (lambda o: ackd.DistillationTrainer(args={"steps": 3}), "args is a dict: give an ackd.DistillationConfig"),  # type: ignore[arg-type]
     (lambda o: ackd.DistillationTrainer(train_dataset=o["data"]), "no teacher was named"),
+    (lambda o: ackd.DistillationTrainer(report_to="wand"), "unknown tracker 'wand': did you mean 'wandb'"),
+    (lambda o: ackd.train_agent("cem", settings=[{**o, **HOW}], report_to=["wand"]), "unknown tracker 'wand'"),
+    (lambda o: ackd.evaluate(["all"], settings=[{**o, **HOW}], report_to=["wand"]), "unknown tracker 'wand'"),
     (lambda o: ackd.evaluate("all", settings=[o]), "give a list of them"),
     (lambda o: ackd.evaluate([3], settings=[{**o, **HOW}]), "give a name, a folder, a Selection"),
     (lambda o: ackd.evaluate(["all"], settings=[]), "no setting to evaluate on"),

@@ -681,8 +681,8 @@ def _read_federated(folder: Path) -> None:
         assert state["rows"][-1]["bytes"] + 2
 
 
-REPORTED = ("ackd.runs.log", "ackd.reporting.trends", "ackd.reporting.run_figures", "ackd.cli.report")
-COMPARED = ("ackd.runs.log", "ackd.reporting.comparison", "ackd.reporting.run_figures")
+REPORTED = ("ackd.runs.log", "ackd.reporting.trends", "ackd.reporting.run_figures", "ackd.reporting.report")
+COMPARED = ("ackd.runs.log", "ackd.reporting.comparison", "ackd.reporting.evaluation_figures")
 READERS: dict[str, Reader] = {
     "policy": Reader(
         _save_policy, _read_policy, ("ackd.agents.store", "ackd.agents.card", "ackd.agents.weights"), seal=_seal_policy
