@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ from ackd.types import Batch
 from tests.processes import Forked, workers_of
 
 SHARED = Path(os.environ.get("ACKD_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through millions of objects for garbage took a seventh of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ class Task:
         train, reward = self.train.beside(name, other.train), self.reward.beside(name, other.reward)
         return replace(self, train=train, reward=reward, dev=dev)
 
-    def compute_metrics(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
+    def metrics(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
         """Each of the task's metrics, from a model's outputs [N, C] and the labels [N].
 
         Of a language model the outputs are what `token_sums` says of each text, [N, 3]: `neg_loss` is minus the mean

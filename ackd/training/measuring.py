@@ -73,7 +73,7 @@ def eval_result(
     """
     if not np.isfinite(given).all():
         return EvalResult(loss=float("nan"), score=float("nan"))
-    scores = task.compute_metrics(given, split.labels)
+    scores = task.metrics(given, split.labels)
     score = scores[task.spec.metrics[0]]
     if task.spec.language:
         return EvalResult(-scores["neg_loss"], score, scores)

@@ -104,5 +104,5 @@ def test_the_reward_split_has_as_many_as_asked(classes: int, reward: int, mine: 
 @pytest.mark.parametrize("answers", [[1, 1 + 1e-14, 1, 1], [np.nan] * 4, [1, np.inf, 2, 3]])
 def test_answers_without_a_correlation_warn_of_nothing(answers: list[float]) -> None:
     nothing = Split({}, np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), {})
-    found = Task(GLUE["stsb"], nothing, nothing, {}).compute_metrics(np.array(answers)[:, None], np.arange(4.0))
+    found = Task(GLUE["stsb"], nothing, nothing, {}).metrics(np.array(answers)[:, None], np.arange(4.0))
     assert all(np.isfinite(value) for value in found.values())
