@@ -162,7 +162,7 @@ def tiny(
 @lru_cache(maxsize=1)
 def _tiny_parts() -> tuple[tasks.Task, ModelTeacher]:
     tokenizer = tasks.embedded_tokenizer("polarity")
-    task = tasks.load("polarity", tokenizer, max_examples=600)
+    task = tasks.load("polarity", tokenizer, max_examples=600, reward_examples=64)
     with fork_rng(0):
         teacher = models.from_config(models.small_config(len(tokenizer), 2, layers=4, width=16, heads=2, dropout=0.1))()
     return task, ModelTeacher(teacher)
