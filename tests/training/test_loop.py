@@ -170,7 +170,7 @@ def test_accumulated_batches_are_those_of_the_order(monkeypatch: pytest.MonkeyPa
 
 def test_half_precision_trains_and_keeps_float32_weights() -> None:
     distillation = make(precision="bf16", teachers=tuple(half(tiny().distillation.teachers)), steps=20, lr=3e-3)
-    losses = [report.labels for report in distill(distillation, ALL, interval=5)]
+    losses = [report.loss for report in distill(distillation, ALL, interval=5)]
     assert losses[-1] < losses[0]
     assert all(value.dtype == torch.float32 for value in distillation.student.model.state_dict().values())
     standing = distillation.evaluate(distillation.task.reward, "reward")
