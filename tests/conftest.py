@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 SHARED = Path(os.environ.get("ACKD_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through millions of objects for garbage took a seventh of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

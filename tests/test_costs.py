@@ -228,11 +228,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lengths
 
 
-def test_models_that_are_built_alike_are_counted_once(make_model: Callable[..., Model], counted: list[int]) -> None:
+@pytest.mark.parametrize("small", [True, False])
+def test_models_that_are_built_alike_are_counted_once(
+    small: bool, make_model: Callable[..., Model], counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not small:
+        monkeypatch.setattr(cost, "SMALL", 0)
     model, others = make_model(seed=0), (make_model(layers=3), make_model(width=32), make_model(classes=5))
     known = Meter(model)(OutputRequest(logits=True))
     assert Meter(make_model(seed=1))(OutputRequest(logits=True)) == known
-    once = [LENGTHS[0], *LENGTHS]  # the first to see whether it runs without values
+    once = [*LENGTHS] if small else [LENGTHS[0], *LENGTHS]  # the first to see whether it runs without values
     assert counted == once
     assert len({known, *(Meter(other)(OutputRequest(logits=True)) for other in others)}) == 4
     assert counted == once * 4

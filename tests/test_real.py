@@ -16,7 +16,7 @@ from ackd.training.distillation import Distillation
 from ackd.types import OutputRequest
 
 SHORT = ["--student-layers", "3", "--max-examples", "600", "--steps", "4"]
-SHORT += ["--decision-interval", "2", "--batch-size", "8"]
+SHORT += ["--decision-interval", "2", "--batch-size", "8", "--reward-examples", "32"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -168,20 +169,26 @@ def test_returns_over_several_decisions_end_with_their_episode() -> None:
         assert sample.next_observations["globals"][row, 0] == t + steps
 
 
-def trained(name: str, seed: int) -> Any:
+def train(name: str, seed: int) -> Any:
     return make_agent(name, DummyVecEnv([toy] * 2), seed=seed, n_steps=10, episodes=8).learn(60)
+
+
+@lru_cache
+def trained(name: str) -> Any:
+    """For tests that leave it as it is."""
+    return train(name, 1)
 
 
 @pytest.mark.parametrize("name", SOFT)
 def test_the_same_seed_gives_the_same_run(name: str) -> None:
-    first, again, other = (trained(name, seed).policy.state_dict() for seed in (1, 1, 2))
+    first, again, other = (one.policy.state_dict() for one in (trained(name), train(name, 1), train(name, 2)))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", SOFT)
 def test_what_is_saved_acts_like_the_agent(name: str) -> None:
-    agent = trained(name, 3)
+    agent = trained(name)
     observation, _ = toy().reset(seed=0)
     batch = {key: torch.as_tensor(part)[None] for key, part in observation.items()}
     weights, _ = agent.predict(observation, deterministic=True)
@@ -192,7 +199,7 @@ def test_what_is_saved_acts_like_the_agent(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOFT)
 def test_an_agent_can_be_saved_and_go_on(name: str, tmp_path: Any) -> None:
-    agent = trained(name, 3)
+    agent = trained(name)
     agent.save(tmp_path / "agent.zip")
     twin = type(agent).load(tmp_path / "agent.zip", env=DummyVecEnv([toy] * 2), device="cpu")
     for key, part in agent.policy.state_dict().items():

@@ -12,6 +12,7 @@ from ackd import models, tasks
 from ackd.cli import main
 
 SHORT = ["--max-examples", "300", "--steps", "6", "--decision-interval", "3", "--batch-size", "8", "--lr", "1e-3"]
+SHORT += ["--reward-examples", "40"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 

@@ -30,13 +30,6 @@ def policy(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
     return folder
 
 
-def finished(arguments: list[str]) -> None:
-    """Runs the command to its end."""
-    process = processes.command(arguments)
-    process.join(300)
-    assert process.exitcode == 0
-
-
 def entries(run: Path) -> int:
     """The lines in all journals of a run: it is killed in the midst of what they tell, not while it prepares."""
     try:
@@ -75,7 +68,7 @@ def left(folder: Path) -> dict[str, object]:
         (["train", "--episodes", "4", "--agent", "ppo", "--students", "2"], 3),
         (["distill", "--policy", "random"], 3),
         (["distill", "--refine", "--policy"], 2),
-        (["evaluate", "--seeds", "2", "--policies", "labels", "best-static", "ucb"], 4),
+        (["evaluate", "--seeds", "2", "--search-tries", "3", "--policies", "labels", "best-static", "ucb"], 4),
     ],
     ids=["a2c", "residual", "td3", "cohort", "distill", "refine", "evaluate"],
 )
@@ -84,7 +77,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
 ) -> None:
     task = ["--tasks", "polarity", "--teachers"] if command[0] == "evaluate" else ["--task", "polarity", "--teacher"]
     arguments = [*command, *([str(policy)] if command[-1] == "--policy" else []), *task, str(teacher), *SHORT]
-    finished([*arguments, "--output", str(tmp_path / "whole")])
+    assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
     total, killed = entries(tmp_path / "whole"), 0
     again = [*arguments, "--output", str(tmp_path / "killed"), "--resume"]
     for reached in sorted(random.Random(str(command)).sample(range(2, total), kills)):
@@ -95,7 +88,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
             process.kill()
             killed += 1
         process.join()
-    finished(again)
+    assert main(again) == 0
     whole, resumed = left(tmp_path / "whole"), left(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():

@@ -12,7 +12,7 @@ from ackd.agents.store import load
 from ackd.cli import main
 
 SHORT = ["--student-layers", "2", "--max-examples", "300", "--steps", "8", "--decision-interval", "4"]
-SHORT += ["--lr", "5e-4", "--batch-size", "8", "--task", "polarity"]
+SHORT += ["--lr", "5e-4", "--batch-size", "8", "--task", "polarity", "--reward-examples", "40"]
 
 
 @pytest.mark.parametrize(

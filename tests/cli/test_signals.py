@@ -18,7 +18,8 @@ from tests import processes
 from tests.words import last_said
 
 SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval", "2", "--lr", "5e-4"]
-SHORT += ["--batch-size", "8", "--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
+SHORT += ["--batch-size", "8", "--reward-examples", "40"]
+SHORT += ["--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
 COMMANDS = {
     "distill": ["distill", "--policy", "random", "--steps", "80"],
     "train": ["train", "--episodes", "2", "--steps", "40"],

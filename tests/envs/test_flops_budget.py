@@ -33,6 +33,7 @@ from tests.learned import weights
 
 STEPS = 60
 SHAPE: dict[str, Any] = {"steps": STEPS, "decision_interval": 8, "decisions": 4}  # the last phase has 4 steps
+BRIEF: dict[str, Any] = {"steps": 30, "decision_interval": 4, "decisions": 4}  # as many phases, of half the steps
 POLICIES = ("all", "scheduled", "random", "random-weights")
 
 
@@ -103,14 +104,14 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> DistillationEnv:
         folder, models.from_config(models.small_config(len(tokenizer), 2, layers=2, width=16, heads=2))(), tokenizer
     )
     return distill(
-        task="polarity", teacher=str(folder), student_layers=1, max_examples=300, reward_examples=40, steps=40,
+        task="polarity", teacher=str(folder), student_layers=1, max_examples=300, reward_examples=40, steps=20,
         batch_size=4, accumulate=2, decision_interval=7, types=("logits", "hidden"), flops_budget=0.8,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("budget", "seed"), [(0.7, 0), (0.8, 1), (0.9, 2)])
 def test_the_last_step_that_fits_is_the_last_with_knowledge(real: DistillationEnv, budget: float, seed: int) -> None:
-    for made in (tiny(**SHAPE, reward_every=None), real.variant(reward_every=None)):
+    for made in (tiny(**BRIEF, reward_every=None), real.variant(reward_every=None)):
         env = made.variant(flops_budget=budget)
         labels, everything = (step_prices(env, name, seed) for name in ("labels", "all"))
         allowed = budget * everything.sum()
@@ -153,7 +154,7 @@ def test_the_labels_go_on_with_the_weight_that_was_selected_or_1(given: float, l
 def test_the_whole_as_a_budget_changes_nothing(name: str) -> None:
     found = []
     for budget in (None, 1.0):
-        env = tiny(**SHAPE, flops_budget=budget)
+        env = tiny(**BRIEF, flops_budget=budget)
         rewards = play(env, rule(name, env.choice.names), 4)
         found.append((rewards, [(p.selection, p.steps, p.flops) for p in phases(env)], weights(env.distillation)))
     assert found[0][:2] == found[1][:2]
@@ -184,11 +185,11 @@ def test_a_score_at_the_end_is_earned_once_where_the_last_phase_is_cut() -> None
 
 
 def test_records_forks_and_variants_keep_to_the_budget() -> None:
-    env = tiny(**SHAPE, flops_budget=0.8)
+    env = tiny(**BRIEF, flops_budget=0.8)
     assert env.variant(choice="weights").timetable.flops_budget == 0.8
     env.reset(seed=5)
     env.step(ones(env))
-    state, twin, other = env.state_dict(), env.fork(), tiny(**SHAPE, flops_budget=0.8)
+    state, twin, other = env.state_dict(), env.fork(), tiny(**BRIEF, flops_budget=0.8)
     other.load_state_dict(state)
     for one in (env, twin, other):
         for _ in range(3):
@@ -219,7 +220,7 @@ def play_cohort(env: DistillationEnv, values: Sequence[Sequence[int]], seeds: Se
 
 
 def test_a_cohort_of_one_is_the_single_student() -> None:
-    env = tiny(**SHAPE, flops_budget=0.7)
+    env = tiny(**BRIEF, flops_budget=0.7)
     (episode,) = play_cohort(env, [[1]] * 4, [3]).kept
     assert episode is not None
     play(env, rule("all", env.choice.names), 3)
@@ -227,7 +228,7 @@ def test_a_cohort_of_one_is_the_single_student() -> None:
 
 
 def test_each_student_of_a_cohort_keeps_to_its_budget_as_it_would_alone() -> None:
-    env = tiny(**SHAPE, flops_budget=0.8)
+    env = tiny(**BRIEF, flops_budget=0.8)
     plans = {"all": (1, 1, 1, 1), "late": (0, 1, 1, 1), "labels": (0, 0, 0, 0), "turns": (1, 0, 1, 1)}
     kept = play_cohort(env, list(zip(*plans.values(), strict=True)), [3] * len(plans)).kept
     for episode, plan in zip(kept, plans.values(), strict=True):
@@ -248,7 +249,7 @@ def test_cuts_of_others_leave_a_student_of_a_cohort_alone() -> None:
     """What the second one measures is the same whether the first, who selects everything, is cut or not."""
     both = []
     for budget in (0.7, None):
-        env = tiny(**SHAPE, cost_weight=0.0, flops_budget=budget)
+        env = tiny(**BRIEF, cost_weight=0.0, flops_budget=budget)
         _, episode = play_cohort(env, [[1, 0]] * 4, [3, 4]).kept
         assert episode is not None
         both.append([(p.steps, p.report.numbers) for p in episode.phases])
@@ -258,7 +259,7 @@ def test_cuts_of_others_leave_a_student_of_a_cohort_alone() -> None:
 
 
 def test_what_was_done_is_written_down(tmp_path: Path) -> None:
-    env = tiny(**SHAPE, flops_budget=0.75)
+    env = tiny(**BRIEF, flops_budget=0.75)
     recorder = Recorder(tmp_path, env.knowledge)
     play_cohort(env, [[1, 0]] * 4, [0, 0], watch=CohortRecording(recorder))
     recorder.close()
@@ -269,7 +270,7 @@ def test_what_was_done_is_written_down(tmp_path: Path) -> None:
     names = [row["selection"] for row in mine]
     assert names == ["logits+hidden+attention"] * names.index("labels") + ["labels"] * (9 - names.index("labels"))
     assert {row["selection"] for row in other} == {"labels"}
-    assert mine[-1]["steps_done"] == other[-1]["steps_done"] == str(STEPS)
+    assert mine[-1]["steps_done"] == other[-1]["steps_done"] == str(BRIEF["steps"])
 
 
 @pytest.mark.parametrize("students", [None, 3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ackd
 from ackd import models
 from ackd.errors import InputError
-from ackd.models import Meter, Model
+from ackd.models import Meter, Model, cost
 from ackd.types import EMBEDDINGS, Batch, OutputRequest, Selection
 from tests.models.families import ALL, LAYERS, can_cut, config_of, gives
 from tests.models.small import SPECIAL, VOCABULARY, save, settings, tokenizer, write_sentences
@@ -126,7 +127,10 @@ def test_answers_are_the_librarys_own_however_texts_are_padded(kind: str, outcom
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_costs_are_what_torch_counts_of_the_model_itself(kind: str, outcomes: Mapping[str, Outcome]) -> None:
+def test_costs_are_what_torch_counts_of_the_model_itself(
+    kind: str, outcomes: Mapping[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a twin with zeros, as of small models, and of one without values, as of large ones."""
     model, asked = works(kind, outcomes), batch((32,))
     if hasattr(model.config, "_experts_implementation"):
         model.set_experts_implementation("eager")  # products that the counter knows
@@ -134,7 +138,12 @@ def test_costs_are_what_torch_counts_of_the_model_itself(kind: str, outcomes: Ma
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         models.run(model, asked, OutputRequest(logits=True))
     near = 1e-2 if kind == "longformer" else 1e-6  # whose windows overlap: no polynomial of the length
-    assert Meter(model)(OutputRequest(logits=True)).forward(1, 32) == pytest.approx(counter.get_total_flops(), rel=near)
+    small = Meter(model)(OutputRequest(logits=True))
+    assert small.forward(1, 32) == pytest.approx(counter.get_total_flops(), rel=near)
+    monkeypatch.setattr(cost, "SMALL", 0)
+    monkeypatch.setattr(cost, "_KNOWN", defaultdict(dict))
+    large = cost._count(Meter(model)._twin, OutputRequest(logits=True), 32)
+    assert large == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ALL)

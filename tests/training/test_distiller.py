@@ -45,10 +45,11 @@ def make_distiller(
     clip: float = 1.0,
     precision: Precision = "fp32",
     compiled: bool = False,
+    layers: int = 2,
     teacher_weights: Sequence[float] = (),
 ) -> Distiller:
-    """A student of two layers, and a teacher of each depth with the named types; of several, `logits@1` and so on."""
-    model = small(2, seed=9, width=width)
+    """A student of these layers, and a teacher of each depth with the named types; of several, `logits@1` and so on."""
+    model = small(layers, seed=9, width=width)
     teachers = [Watched(ModelTeacher(small(depth, seed=k))) for k, depth in enumerate(depths)]
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -318,7 +319,7 @@ def test_half_precision_is_close_and_keeps_float32_where_it_learns(make_batch: C
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of the compiler's own imports
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at every tensor's
 def test_compiled_steps_equal_eager_ones(make_batch: Callable[..., Batch]) -> None:
-    eager, compiled = make_distiller(), make_distiller(compiled=True)
+    eager, compiled = (make_distiller(depths=(2,), layers=1, compiled=compiled) for compiled in (False, True))
     selections = [Selection.of(*DEFAULT), Selection(), Selection.of(*DEFAULT)]
     for seed, selection in enumerate(selections):
         batch = make_batch((7, 5, 4), seed=seed, extra=seed)

@@ -30,9 +30,16 @@ def play(env: DistillationEnv, seeds: tuple[int, ...] = (3, 4), *, policy: str =
             observation, reward, over, _, info = env.step(action)
             info = {key: value.tolist() if key == "action_mask" else value for key, value in info.items()}
             said.append([{key: value.tolist() for key, value in observation.items()}, reward, info])
-        said.append(env.distillation.evaluate(env.distillation.task.dev["validation"], "validation"))
+        few = env.distillation.task.dev["validation"].select(range(100))
+        said.append(env.distillation.evaluate(few, "validation"))
     said.append({name: value.tolist() for name, value in env.distillation.student.model.state_dict().items()})
     return said
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[Any]:
+    """What an undisturbed run says, without a journal."""
+    return play(tiny())
 
 
 def journaled(folder: Path, *, seconds: float = 0.0, **setting: Any) -> DistillationEnv:
@@ -69,24 +76,25 @@ def cut_off(folder: Path, after: int, monkeypatch: pytest.MonkeyPatch, seconds: 
     ("after", "seconds"), [(0, 0.0), (2, 0.0), (4, 0.0), (7, 0.0), (15, 0.0), (16, 0.0), (20, 0.0), (7, 1e9), (20, 1e9)]
 )
 def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, seconds: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[Any], after: int, seconds: float
 ) -> None:
-    expected = play(tiny())
     cut_off(tmp_path, after, monkeypatch, seconds)
     assert play(journaled(tmp_path, seconds=seconds)) == expected
 
 
-def test_being_cut_off_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_being_cut_off_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[Any]) -> None:
     for _ in range(5):
         cut_off(tmp_path, 7, monkeypatch, 0.0)  # 7 more lines each time
     env = journaled(tmp_path)
     assert env.distillation.replay_log is not None
     assert env.distillation.replay_log.replaying
-    assert play(env) == play(tiny())
+    assert play(env) == expected
 
 
-def test_what_the_journal_has_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = play(journaled(tmp_path))
+def test_what_the_journal_has_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[Any]
+) -> None:
+    assert play(journaled(tmp_path)) == expected
     env = journaled(tmp_path)
     steps = 0
     step = type(env.distillation.distiller).step
@@ -117,23 +125,27 @@ def test_the_ledger_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
-def test_a_torn_line_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_line_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[Any]) -> None:
     cut_off(tmp_path, 9, monkeypatch, 0.0)
     with (tmp_path / ENTRIES).open("a") as file:
         file.write('{"verb": "advance", "asked": [{"wei')
-    assert play(journaled(tmp_path)) == play(tiny())
+    assert play(journaled(tmp_path)) == expected
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x04K\x01.", b"garbage" * 100])
 def test_a_damaged_state_costs_the_episode_under_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: bytes
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    expected: list[Any],
+    damage: bytes,
 ) -> None:
     cut_off(tmp_path, 20, monkeypatch, 0.0)
     (tmp_path / STATE).write_bytes(damage)
     with caplog.at_level(logging.WARNING, "ackd"):
         env = journaled(tmp_path)
     assert "begins again" in caplog.text
-    assert play(env) == play(tiny())
+    assert play(env) == expected
 
 
 class Trap:
@@ -187,7 +199,7 @@ def test_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_full_disk_keeps_the_last_good_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, expected: list[Any]
 ) -> None:
     env = journaled(tmp_path)
     replay_log = env.distillation.replay_log
@@ -204,7 +216,7 @@ def test_a_full_disk_keeps_the_last_good_state(
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "ackd"):
         patch.setattr(torch, "save", full)
         said = play(env)
-    assert said == play(tiny())  # the run itself goes on
+    assert said == expected  # the run itself goes on
     assert caplog.text.count("cannot be written") == 1
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert torch.load(tmp_path / STATE, weights_only=True)["entries"] > 0
