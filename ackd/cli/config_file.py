@@ -31,7 +31,7 @@ def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, A
         InputError: if it cannot be read, or a key or a value is wrong.
     """
     options, lines, found = options_of(commands()[command]), dict[str, int](), dict[str, Any]()
-    displaced = {*said, *(INSTEAD if INSTEAD & {*said} else ())}
+    displaced = _displaced(said)
     try:
         entries = read_entries(Path(path))
     except InputError as error:
@@ -49,6 +49,37 @@ def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, A
         if name not in displaced:
             found[name] = value
     return found
+
+
+def resumed_settings(command: str, folder: str, said: Collection[str]) -> dict[str, Any]:
+    """The options that a run began with, where the call that resumes it does not give them.
+
+    Args:
+        command: its words, such as `distill`.
+        folder: the run's.
+        said: the names of the options that are given; one of `INSTEAD` displaces the others.
+
+    Raises:
+        InputError: if what the folder has of them cannot be read.
+    """
+    from ackd.runs.folder import CONFIG, FREE, settings_of
+
+    options, path = options_of(commands()[command]), Path(folder)
+    kept = {name: option for name, option in options.items() if name not in {*_displaced(said), *FREE}}
+    begun = {EARLIER.get(name, name): value for name, value in settings_of(path, command).items()}
+    return {
+        name: _value(kept[name], Entry(name, value, 0), str(path / CONFIG))
+        for name, value in begun.items()
+        if name in kept and value != _as_json(kept[name].default)
+    }
+
+
+def _as_json(default: Any) -> Any:
+    return [*default] if isinstance(default, tuple) else default
+
+
+def _displaced(said: Collection[str]) -> set[str]:
+    return {*said, *(INSTEAD if INSTEAD & {*said} else ())}
 
 
 def _value(option: Option, entry: Entry, where: str) -> Any:

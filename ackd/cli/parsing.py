@@ -11,7 +11,7 @@ import tyro
 
 import ackd
 from ackd.cli.commands import CONFIG, Command, commands, options_of
-from ackd.cli.config_file import read_settings, with_settings
+from ackd.cli.config_file import read_settings, resumed_settings, with_settings
 from ackd.cli.help import help_of, overview
 from ackd.cli.words import check_complete, read
 from ackd.errors import InputError, unknown
@@ -75,13 +75,16 @@ def parse(words: Sequence[str]) -> Any:
     kind, given = commands()[command], read(command, rest)
     path = given.words.get(CONFIG.name)
     values = {} if path is None else read_settings(command, path[0], given.words)
+    said: dict[str, Any] = {**values, **{name: words[0] if words else True for name, words in given.words.items()}}
+    if said.get("resume") is True and given.written.get("resume") != "--no-resume" and "output" in said:
+        values = resumed_settings(command, said["output"], said) | values
     check_complete(command, {**values, **given.words})
-    default: dict[str, Any] = {} if path is None else {"default": with_settings(kind, values)}
-    said = io.StringIO()
+    default: dict[str, Any] = {"default": with_settings(kind, values)} if values else {}
+    complaint = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(complaint):
             return tyro.cli(kind, args=given.again(options_of(kind)), prog=f"ackd {command}", **default)
     except SystemExit:  # of what only tyro sees
-        text = " ".join(said.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─•"), " ")).split())
+        text = " ".join(complaint.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─•"), " ")).split())
         text = text.partition(" For full helptext")[0]
         raise InputError(f"{text}: ackd {command} --help explains") from None

@@ -20,8 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ackd.errors import InputError
 from ackd.files.schema import Object, read
 from ackd.files.writing import write_whole
@@ -207,6 +205,22 @@ class RunFolder:
         self.write_text(name, file.getvalue())
 
 
+def settings_of(path: Path, command: str) -> dict[str, Any]:
+    """The settings that a run began with; none if there is no run of this command.
+
+    Args:
+        path: the run's folder.
+        command: as on the command line.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    if not (path / CONFIG).is_file():
+        return {}
+    begun = read(path / CONFIG, Config, ANEW, extra="ignore")
+    return dict(begun.settings) if begun.command == command else {}
+
+
 def group_folder(folder: Path, task: str, policy: str) -> Path:
     """Where an evaluation in `folder` keeps the curves, decisions and journals of a task and policy."""
     return folder / task / policy.strip("/.").replace("/", "_").replace(":", "_")
@@ -214,6 +228,8 @@ def group_folder(folder: Path, task: str, policy: str) -> Path:
 
 def _versions() -> dict[str, Any]:
     """What a run's numbers depend on besides its settings."""
+    import torch  # here alone, so that a folder can be looked at without
+
     return {"python": sys.version.split()[0], **_packages(), "threads": torch.get_num_threads()}
 
 

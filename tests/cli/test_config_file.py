@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,43 @@ def test_a_run_of_objects_leaves_none(teacher: Path, tmp_path: Path) -> None:
     ackd.finetune(model, tokenizer=tokenizer, task="polarity", **settings, output=tmp_path / "run")
     assert (tmp_path / "run" / "config.json").is_file()
     assert not (tmp_path / "run" / REPEAT).exists()
+
+
+def test_a_run_is_resumed_with_the_options_that_it_began_with(run: Path, tmp_path: Path) -> None:
+    """Those that are not given again; the state is gone here, so that it begins anew."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "result.json").unlink()
+    for name in ("student", "checkpoint"):
+        shutil.rmtree(folder / name)
+    assert main(["distill", "--output", str(folder), "--resume"]) == 0
+    assert bits(folder) == bits(run)
+
+
+def test_options_of_another_default_are_taken_from_the_run(run: Path, tmp_path: Path) -> None:
+    begun = json.loads((run / "config.json").read_text())
+    begun["settings"] |= {"device": "cpu", "reward_examples": 30}
+    (tmp_path / "config.json").write_text(json.dumps(begun))
+    command = parse(["distill", "--output", str(tmp_path), "--resume", "--seed", "9", "--epochs", "2"])
+    assert (command.device, command.reward_examples, command.seed) == ("cpu", 30, 9)
+    assert (command.epochs, command.steps) == (2.0, None)
+    anew = parse(["distill", "--task", "polarity", "--teacher", "t", "--output", str(tmp_path)])
+    assert (anew.device, anew.reward_examples) == ("auto", None)
+
+
+def test_what_a_resumed_run_is_given_again_has_to_be_the_same(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "distill", "--output", run, "--resume", "--lr", "0.25")
+    assert "lr" in said
+    assert "0.25" in said
+
+
+def test_a_damaged_record_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("{", '{"command": "distill", "settings": {"lr": "much"}}', '{"command": "distill", "settings": []}'):
+        (tmp_path / "config.json").write_text(text)
+        assert "config.json" in refused(capsys, "distill", "--output", tmp_path, "--resume")
+
+
+def test_without_a_run_the_call_has_to_be_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"command": "train", "settings": {"task": "sst2"}}')
+    for folder in (tmp_path, tmp_path / "none"):
+        assert "--task" in refused(capsys, "distill", "--output", folder, "--resume")
