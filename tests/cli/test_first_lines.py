@@ -48,7 +48,7 @@ def test_what_is_about_to_happen_is_said_before_anything_is_loaded() -> None:
 import sys, json
 from ackd import cli
 for line in json.loads(sys.argv[1]):
-    command = cli.tyro.cli(cli.Command, args=line)
+    command = cli.parse(line)
     cli._say(command)
 print([name for name in json.loads(sys.argv[2]) if name in sys.modules])
 """
