@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import reprlib
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -44,8 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file may have a name that no terminal can show
             stream.reconfigure(errors="backslashreplace")
-    with _notes():
-        return _answer(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with _notes():
+            status = _answer(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the lines has seen enough of them, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 def _answer(words: list[str]) -> int:
@@ -65,6 +72,8 @@ def _answer(words: list[str]) -> int:
         print(f"ackd: {_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a name that is too long, a place that is closed
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         about = f"{error.filename!s:.200} cannot be used: " if error.filename else ""
         print(f"ackd: {_line(about)}{error.strerror or _line(error)}", file=sys.stderr)
         return 2
@@ -75,6 +84,16 @@ def _answer(words: list[str]) -> int:
         print(f"ackd: stopped{_goes_on(command)}", file=sys.stderr)
         return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether it is standard output that is a broken pipe, rather than one of ours."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except io.UnsupportedOperation:  # it is no file
+        return False
+    return bool(poll.poll(0))
 
 
 @contextmanager

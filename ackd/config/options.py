@@ -22,7 +22,7 @@ class TextConfig:
     """GLUE as a folder in the hub's layout, from the Hugging Face hub if not given; or data of your own: a CSV, TSV,
     JSON or Parquet file, a folder that save_to_disk wrote, or USER/NAME or USER/NAME:CONFIG on the hub."""
     text_columns: Common[tuple[str, ...]] = ()
-    """One or two text columns of data of your own."""
+    """One or two text columns of data of your own; text, sentence, or its only ones of text, if not given."""
     max_length: int = 128
     """Tokens of an example; longer ones are cut."""
 
@@ -32,7 +32,7 @@ class DataConfig(TextConfig):
     """Examples with labels, and what is held out of them."""
 
     label_column: Common[str | None] = None
-    """The label column of data of your own."""
+    """The label column of data of your own; label or labels, if not given."""
     dev_data: str | None = None
     """File to report on, of data of your own; if not given, its validation split, or one like it, or a fifth of it."""
     max_examples: Common[int | None] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ from ackd.tasks.read import ENDINGS, Columns, library
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+logger = logging.getLogger("ackd")
+
 T = TypeVar("T")
 Data: TypeAlias = Union[str, Path, "Dataset", "DatasetDict"]  # a name, or the data itself
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 LABELS = ("label", "labels")  # what a column of labels is usually called
+TEXTS = ("text", "sentence")  # and one of text that stands alone
 TOKENS = "input_ids"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[^\s:/]+)?")
 MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
@@ -83,23 +87,41 @@ def given_splits(data: Dataset | DatasetDict) -> tuple[Columns | None, dict[str,
 
 
 def columns_of(
-    data: Dataset | DatasetDict, split: str | None, text_columns: Sequence[str], label_column: str | None
+    table: Columns, source: str, text_columns: Sequence[str], label_column: str | None
 ) -> tuple[Sequence[str], str | None]:
-    """The columns of a data set in memory; where none are named, one or two of text, and `label` or `labels`.
+    """The columns of a table: where none are named, `label` or `labels`, and `text`, `sentence`, or all of text.
+
+    Args:
+        table: the data.
+        source: what to call it.
+        text_columns: those that are named; what is taken instead is told.
+        label_column: likewise.
+
+    Returns:
+        One or two of text, or none where it is unclear which; and that of labels, or None.
 
     Raises:
         InputError: if it holds tokens instead of texts.
     """
-    features = (data if split is None else data[split]).features
     if label_column is None:
-        label_column = next((name for name in LABELS if name in features), None)
-    texts = [name for name, kind in features.items() if str(getattr(kind, "dtype", "")) in ("string", "large_string")]
-    texts = [name for name in texts if name != label_column]
-    if not (texts or text_columns) and TOKENS in features:
-        raise InputError(
-            f"the data set holds tokens ({TOKENS}) and no text: give the texts, which every model tokenises"
-        )
-    return text_columns or (texts if len(texts) <= 2 else ()), label_column
+        label_column = next((name for name in LABELS if name in table), None)
+    if text_columns:
+        return text_columns, label_column
+    texts = [name for name in table if name != label_column and _is_text(table[name])]
+    if not texts and TOKENS in table:
+        raise InputError(f"{source} holds tokens ({TOKENS}) and no text: give the texts, which every model tokenises")
+    texts = next(([name] for name in TEXTS if name in texts), texts)
+    if len(texts) > 2:
+        return (), label_column
+    if texts:
+        logger.info("the text of %s is %s", source, " and ".join(texts))
+    return texts, label_column
+
+
+def _is_text(values: Sequence[object]) -> bool:
+    """Whether a column has texts, some of which may be missing, and nothing else."""
+    some = not values or any(value is not None for value in values)
+    return some and all(isinstance(value, str) or value is None for value in values)
 
 
 def splits_of(data: str) -> dict[str, Columns]:

@@ -74,9 +74,8 @@ def _read(
     table, splits, first = *_splits(data), None
     if table is None:
         first, table = _train(splits, _name(data))
-    if not is_named(data):
-        text_columns, label_column = columns_of(data, first, text_columns, label_column)
-    spec, train = own_rows(name, table, _called(first, data), text_columns, label_column)
+    source = _called(first, data)
+    spec, train = own_rows(name, table, source, *columns_of(table, source, text_columns, label_column))
     return spec, train, splits, first
 
 
@@ -120,8 +119,7 @@ def own_texts(name: str, data: Data, text_columns: Sequence[str], split: str | N
         what = "a file" if is_named(data) else "a Dataset"
         raise InputError(f"{_name(data)} is {what}, which has no split {split!r}: leave --split away")
     source = _called(chosen, data)
-    if not is_named(data):
-        text_columns, _ = columns_of(data, chosen, text_columns, None)
+    text_columns, _ = columns_of(table, source, text_columns, None)
     if not 1 <= len(text_columns) <= 2:
         raise InputError(f"name the columns of {source} with --text-columns (one or two): it has {', '.join(table)}")
     return texts_alone(TaskSpec(name, tuple(text_columns), "", ("0", "1"), ()), table, source)

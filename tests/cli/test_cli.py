@@ -529,3 +529,15 @@ def test_a_signal_leaves_no_half_made_bar(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Stopped), stoppable(), progress.progress(4, "distill"):
         pytest.fail("it went on")
     gc.collect()  # a complaint would be a warning, and that an error
+
+
+@pytest.mark.parametrize("words", [["presets"], ["--help"], ["policies", "list"]])
+def test_who_reads_only_the_first_lines_sees_no_error(words: list[str]) -> None:
+    """Python's buffer makes the last lines fail at the exit alone, unless they are brought out before."""
+    program = [sys.executable, "-m", "ackd", *words]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE

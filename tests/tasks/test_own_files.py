@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,28 @@ def test_spec_of_a_file(write: Write) -> None:
     assert (spec.name, spec.classes, spec.text_columns) == ("mine", ("glad", "sad"), ("words",))
 
 
-@pytest.mark.parametrize(("columns", "label"), [([], "mood"), (["words"], None), (["words", "words", "words"], "mood")])
+@pytest.mark.parametrize("columns", [{"sentence": 0}, {"text": 1, "sentence": 2}, {"a": 0}, {"premise": 0, "b": 1}])
+@pytest.mark.parametrize("label", ["label", "labels"])
+def test_columns_need_no_names_where_it_is_clear_which_they_are(
+    columns: dict[str, int], label: str, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = [{name: f"a text {k + i}" for name, k in columns.items()} | {label: i % 2, "place": i} for i in range(40)]
+    path = write("a.jsonl", content)
+    with caplog.at_level(logging.INFO, "ackd"):
+        spec = spec_of("mine", data=path)
+    assert spec.text_columns == (("text",) if "text" in columns else tuple(columns))
+    assert (spec.label_column, spec.classes) == (label, ("0", "1"))
+    assert " and ".join(spec.text_columns) in caplog.text
+
+
+def test_three_columns_of_text_must_be_named(write: Write) -> None:
+    content = [{"one": "a", "two": "b", "three": "c", "label": i % 2} for i in range(40)]
+    path = write("a.jsonl", content)
+    with pytest.raises(InputError, match=r"--text-columns.*one, two, three"):
+        spec_of("mine", data=path)
+
+
+@pytest.mark.parametrize(("columns", "label"), [(["words"], None), (["words", "words", "words"], "mood")])
 def test_columns_must_be_named(
     columns: list[str], label: str | None, write: Write, tokenizer: PreTrainedTokenizerBase
 ) -> None:
