@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
     from ackd.experiments.tuning import tune as tune
+    from ackd.loops.balancer import Balancer as Balancer
     from ackd.mdp.action_spaces import Choice as Choice
     from ackd.mdp.episode import Episode as Episode
     from ackd.mdp.rewards import Reward as Reward
@@ -48,6 +49,7 @@ register("ACKD/Tiny-v0", entry_point="ackd.envs.make:tiny")
 register("ACKD/Toy-v0", entry_point="ackd.envs.toy:ToyEnv")
 
 _HOMES = {
+    "Balancer": "ackd.loops.balancer",
     "Batch": "ackd.types",
     "Choice": "ackd.mdp.action_spaces",
     "Distillation": "ackd.training.distillation",

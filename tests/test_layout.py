@@ -21,7 +21,7 @@ corpora presets training
 agents building cohort federation
 envs reporting
 experiments
-cli
+cli loops
 __main__
 """
 RANK = {package: rank for rank, row in enumerate(ROWS.strip().splitlines()) for package in row.split()}

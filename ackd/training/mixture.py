@@ -45,7 +45,11 @@ class Scales:
         if not self.steps:
             return loss
         self._count(name, raw, rows, chosen)
-        if not rows:
+        return self.scaled(name, loss) if rows else loss
+
+    def scaled(self, name: str, loss: Tensor) -> Tensor:
+        """The losses of a type by the scale that is known so far; as they are where none is."""
+        if name not in self._seen:
             return loss
         seen = self._seen[name].clip(min=1)
         shared = (seen == seen.flat[0]).all()

@@ -1,0 +1,404 @@
+"""A policy in a training loop of one's own: it weighs named losses by what the loop reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ackd.agents.policy import State
+from ackd.distributed.process_group import ALONE, Group, Processes
+from ackd.envs.distillation import DECISIONS, DistillationEnv
+from ackd.errors import InputError
+from ackd.experiments.policies import Arm, arm, name_of, of_object
+from ackd.loops.terms import families_of
+from ackd.mdp.action_spaces import Choice, make_choice
+from ackd.mdp.episode import Episode, Phase, ends
+from ackd.mdp.observations import Signals
+from ackd.training.mixture import Scales
+from ackd.training.recipe import Recipe
+from ackd.types import LABELS, Selection, StepMetrics
+
+VERSION = 1  # of a `state_dict`
+K_MAX = 8  # entries of an action, as of the environments that policies learn in
+LABEL_COST = 0.6  # of a step with the labels alone, as a share of one with everything, where nobody says it
+MEASURED = ("grad_norm", "uncertainty", "accuracy", "flops", "flops_all")
+
+
+@dataclass
+class Sums:
+    """What the calls of a phase have reported so far."""
+
+    calls: int = 0
+    losses: dict[str, Tensor] = field(default_factory=dict)  # on the device
+    reported: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 0.0  # at the first call, as a share of its peak
+
+
+@dataclass
+class Loop:
+    """Where a policy decides: what it may ask of a `DistillationEnv`."""
+
+    signals: Signals
+    choice: Choice
+    knowledge: Sequence[str]
+    episode: Episode
+
+
+class Balancer:
+    """Weighs the losses of a training loop with a policy: a learned one, a rule, a schedule or loss balancing.
+
+        loss = w_0 L_labels + sum_k w_k c_k L_k
+
+    w are the policy's weights, decided anew `decisions` times in the training. c_k = 1 / (mean of L_k over the first
+    `scale_steps` calls that computed it) brings the knowledge losses to one size, as
+    `ackd.training.distiller.Distiller` does, so that weights mean the same in both.
+
+    It is called once for each batch, in evaluation too: without gradients it weighs and counts nothing. Under
+    `torch.distributed` all processes decide alike, from means over all of them.
+
+    Args:
+        policy: a policy's name or folder, a `Selection`, a function from the `Episode` so far to one, what
+            `ackd.train_agent` returns, or an object with stable-baselines3's `predict`.
+        total_steps: optimizer steps of the whole training.
+        losses: the names of the losses, where `wanted` is asked before the first call; else those of the first call.
+        labels: the name of the label loss; None if there is none.
+        families: what a loss transfers, by its name: logits, hidden, attention or relation; read off the name where it
+            is not given.
+        decisions: in the whole training; 4, or as many as there are intervals for loss balancing, if None.
+        decision_interval: optimizer steps whose mean numbers are one point in what the policy sees.
+        accumulate: calls that make one optimizer step; None where the loop says it, by `end_step`.
+        scale_steps: 0 leaves every c_k at 1.
+        costs: of a step with one loss alone, as a share of a step with everything; .6 for the labels and 1 for others
+            where it is not given.
+        peak_learning_rate: of the `learning_rate` that calls report; the largest so far if None.
+        seed: of a policy that draws.
+
+    Raises:
+        InputError: if the policy cannot decide here, or a number is out of range.
+
+    Example:
+        balancer = ackd.Balancer("default", total_steps=3000)
+        loss = balancer({"labels": ce, "logits": kd, "hidden": mse})
+    """
+
+    def __init__(
+        self,
+        policy: object = "default",
+        *,
+        total_steps: int,
+        losses: Sequence[str] = (),
+        labels: str | None = LABELS,
+        families: Mapping[str, str] | None = None,
+        decisions: int | None = None,
+        decision_interval: int = 20,
+        accumulate: int | None = 1,
+        scale_steps: int = 10,
+        costs: Mapping[str, float] | None = None,
+        peak_learning_rate: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        numbers = {"total_steps": total_steps, "decision_interval": decision_interval}
+        numbers |= {} if decisions is None else {"decisions": decisions}
+        numbers |= {} if accumulate is None else {"accumulate": accumulate}
+        for name, value in numbers.items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}: give a whole number from 1 up")
+        self.policy = policy if isinstance(policy, str) else name_of(policy)
+        self.total_steps, self.labels, self.families = total_steps, labels, dict(families or {})
+        self._given, self._decisions, self._interval = policy, decisions, decision_interval
+        self._accumulate, self._scale_steps, self._costs = accumulate, scale_steps, dict(costs or {})
+        self._peak, self._seed = peak_learning_rate, seed
+        self._terms: dict[str, str] = {}  # of each loss, labels first, what policies call it
+        self.steps_done = 0  # optimizer steps
+        self._calls, self._sums, self._selection = 0, Sums(), Selection()  # calls of the step under way
+        self._scales: Scales | None = None  # made where the losses are
+        self._begun_with: dict[str, Any] | None = None  # scales of an earlier process
+        self._state: State | None = None  # of the policy
+        if losses:
+            self._begin(losses)
+
+    # -- what is decided --------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight w of each loss in the next step.
+
+        Raises:
+            InputError: before the losses have names.
+        """
+        self._named()
+        there = {LABELS: self._selection.labels, **self._selection.weights}
+        return {name: there.get(term, 0.0) for name, term in self._terms.items()}
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The losses with a weight above 0 in the next step; no other needs to be computed.
+
+        Raises:
+            InputError: before the losses have names.
+        """
+        return frozenset(name for name, weight in self.weights.items() if weight > 0)
+
+    def log(self) -> dict[str, float]:
+        """Plain numbers for a logger: `weight/NAME`, and `loss/NAME` as it was in the last complete interval."""
+        said = {f"weight/{name}": weight for name, weight in self.weights.items()}
+        if self._loop.episode.phases:
+            report = self._loop.episode.phases[-1].report
+            there = {LABELS: report.labels, **report.losses}
+            said |= {f"loss/{name}": there[term] for name, term in self._terms.items() if term in there}
+        return said
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on, in plain values and tensors."""
+        self._named()
+        return {
+            "version": VERSION,
+            "policy": self.policy,
+            "losses": list(self._terms),
+            "steps_done": self.steps_done,
+            "calls": self._calls,
+            "phases": [asdict(phase) for phase in self._loop.episode.phases],
+            "sums": {**asdict(self._sums), "losses": dict(self._sums.losses)},
+            "scales": self._scales.state_dict() if self._scales is not None else self._begun_with,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict` of a balancer with the same arguments: its decisions are taken again.
+
+        Raises:
+            InputError: if it is of another policy or training.
+        """
+        if state.get("version") != VERSION or state.get("policy") != self.policy:
+            raise InputError(
+                f"the balancer's state is of the policy {state.get('policy')!r} and version {state.get('version')!r}, "
+                f"and here these are {self.policy!r} and {VERSION}"
+            )
+        self._state = self._scales = None
+        self._begin(state["losses"])
+        for row in state["phases"]:
+            phase = Phase(**row | {"selection": Selection(**row["selection"]), "report": StepMetrics(**row["report"])})
+            if phase.selection != self._selection:
+                raise InputError(
+                    f"after {self._loop.episode.steps_done} steps the state of the balancer has other weights than the "
+                    f"policy {self.policy} gives here: make it with the same arguments"
+                )
+            self._then(phase)
+        self.steps_done, self._calls = state["steps_done"], state["calls"]
+        self._sums, self._begun_with = Sums(**state["sums"]), state["scales"]
+
+    # -- what a loop calls ------------------------------------------------------------------------------------------
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(
+        self,
+        losses: Mapping[str, Tensor],
+        *,
+        learning_rate: float | None = None,
+        grad_norm: float | None = None,
+        accuracy: float | None = None,
+        uncertainty: float | None = None,
+        flops: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """The weighted sum of a batch's losses.
+
+        Args:
+            losses: scalars by their names, each the mean over the batch; those that are not in `wanted` may be absent.
+            learning_rate: of this step; a linear fall after 6 % of warm-up is assumed if it is never given.
+            grad_norm: before clipping, of the step before.
+            accuracy: share of the batch that the student answers right.
+            uncertainty: mean entropy of the student's answers over the logarithm of the number of classes.
+            flops: of this step, and of a step that computes every loss.
+
+        Raises:
+            InputError: if a wanted loss is absent, a loss has no name known here, is no scalar, or is negative or NaN.
+        """
+        if not self._terms:
+            self._begin(list(losses))
+        self._check(losses)
+        counted = torch.is_grad_enabled() and not self._over()
+        named = {self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in self._chosen}
+        total = self._total(named, counted=counted)
+        if counted:
+            told = {"grad_norm": grad_norm, "accuracy": accuracy, "uncertainty": uncertainty}
+            told |= dict(zip(MEASURED[3:], flops or (), strict=False))
+            self._note(losses, {name: value for name, value in told.items() if value is not None}, learning_rate)
+        return total
+
+    def end_step(self) -> None:
+        """An optimizer step is done: for a loop whose steps take differently many calls."""
+        if not self._calls:
+            return
+        self._calls = 0
+        self.steps_done += 1
+        if self.steps_done % self._interval == 0 or self._over():
+            self._end_phase()
+
+    def _check(self, losses: Mapping[str, Tensor]) -> None:
+        if unknown := losses.keys() - self._terms.keys():
+            raise InputError(
+                f"the loss {sorted(unknown)[0]!r} is new: the losses are {', '.join(self._terms)}; name all of them in "
+                "the first call, or with losses="
+            )
+        if missing := self.wanted - losses.keys():
+            raise InputError(
+                f"the loss {sorted(missing)[0]!r} has the weight {self.weights[sorted(missing)[0]]:g} and is absent: "
+                "compute all losses in balancer.wanted"
+            )
+        for name, loss in losses.items():
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                what = (
+                    f"has the shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"is a {type(loss).__name__}"
+                )
+                raise InputError(f"the loss {name!r} {what}: give the mean over the batch, as a tensor")
+            if loss.device.type == "cpu":
+                self._check_value(name, float(loss.detach()))
+
+    def _check_value(self, name: str, value: float) -> None:
+        if not 0 <= value < float("inf"):
+            what = "negative" if value < 0 else "not finite"
+            raise InputError(
+                f"the loss {name!r} is {what} ({value:g}) in step {self.steps_done + 1}: "
+                + ("policies read logarithms of losses, so give one from 0 up" if value < 0 else "it cannot be weighed")
+            )
+
+    @property
+    def _chosen(self) -> tuple[str, ...]:
+        return ((LABELS,) if self._selection.labels else ()) + self._selection.chosen
+
+    def _total(self, losses: Mapping[str, Tensor], *, counted: bool) -> Tensor:
+        """Weighs losses, by what policies call them."""
+        parts = []
+        for term in self._chosen:
+            loss = losses[term].reshape(())
+            if term != LABELS:
+                loss = self._scaled(term, loss, counted=counted)
+            parts.append((self._selection.labels if term == LABELS else self._selection.weights[term]) * loss)
+        return sum(parts[1:], parts[0])
+
+    def _scaled(self, term: str, loss: Tensor, *, counted: bool) -> Tensor:
+        if self._scales is None:
+            self._scales = Scales(self._scale_steps, (), loss.device, self._group())
+            if self._begun_with is not None:
+                self._scales.load_state_dict(self._begun_with)
+        return self._scales(term, loss.detach().float(), loss, 1, None) if counted else self._scales.scaled(term, loss)
+
+    # -- what the policy sees ---------------------------------------------------------------------------------------
+
+    def _begin(self, names: Sequence[str]) -> None:
+        """Takes the losses' names, and decides for the first time."""
+        families = families_of(names, self.families, self.labels)
+        self._terms = {name: LABELS if name == self.labels else name for name in families}
+        seen = {self._terms[name]: family for name, family in families.items()}
+        knowledge = [term for term in seen if term != LABELS]
+        one = (
+            arm(self._given, knowledge)
+            if isinstance(self._given, str)
+            else of_object(self.policy, self._given, knowledge)
+        )
+        _check_arm(one)
+        decisions = self._decisions or one.settings.get("decisions", DECISIONS)
+        k_max = max(K_MAX, len(seen))
+        choice = make_choice(one.settings.get("choice", "subset"), tuple(seen), k_max)
+        self._prices = {term: LABEL_COST if term == LABELS else 1.0 for term in seen}
+        self._prices |= {self._terms[name]: cost for name, cost in self._costs.items() if name in self._terms}
+        self._ends = set(ends(self.total_steps, self._interval, decisions))
+        episode = Episode(None, None, self.total_steps, self._interval, decisions=decisions)
+        self._loop = Loop(Signals(seen, self._prices, k_max), choice, knowledge, episode)
+        self._policy = one.make(cast(DistillationEnv, self._loop), self._seed)
+        self._decide()
+
+    def _named(self) -> None:
+        if not self._terms:
+            raise InputError("the losses have no names yet: call the balancer first, or name them with losses=")
+
+    def _decide(self) -> None:
+        seen = self._loop.signals.observe(self._loop.episode)
+        action, self._state = self._policy.predict(seen, self._state, deterministic=True)
+        self._selection = self._loop.choice.selection(action)
+        if self.labels is None:
+            if not self._selection.chosen:
+                raise InputError(
+                    f"the policy {self.policy} transfers nothing, and there is no label loss to learn from"
+                )
+            self._selection = replace(self._selection, labels=0.0)
+
+    def _over(self) -> bool:
+        return self.steps_done >= self.total_steps
+
+    def _note(self, losses: Mapping[str, Tensor], reported: Mapping[str, float], learning_rate: float | None) -> None:
+        """Adds a call to its phase, and ends the phase where it is due."""
+        sums = self._sums
+        if not sums.calls:
+            sums.learning_rate = self._share(learning_rate)
+        for name, loss in losses.items():
+            term = self._terms[name]
+            if term in self._chosen or term == LABELS:
+                value = loss.detach().reshape(()).double()
+                sums.losses[term] = sums.losses[term] + value if term in sums.losses else value
+        for name, number in reported.items():
+            sums.reported[name] = sums.reported.get(name, 0.0) + float(number)
+        sums.calls += 1
+        self._calls += 1
+        if self._calls == self._accumulate:
+            self.end_step()
+
+    def _share(self, learning_rate: float | None) -> float:
+        """The learning rate as a share of its peak."""
+        if learning_rate is None:
+            return Recipe().rate(self.steps_done, self.total_steps)
+        self._peak = max(self._peak or 0.0, learning_rate)
+        return learning_rate / self._peak if self._peak else 0.0
+
+    def _end_phase(self) -> None:
+        sums, self._sums = self._sums, Sums()
+        terms = [term for term in self._loop.signals.families if term in sums.losses]
+        numbers = [sums.losses[term] for term in terms]
+        told = torch.tensor([sums.reported.get(name, 0.0) for name in MEASURED], dtype=torch.float64)
+        means = torch.cat([torch.stack(numbers).cpu() if numbers else told[:0], told]) / sums.calls
+        means, _ = self._group().mean(means, sums.calls)
+        found = dict(zip((*terms, *MEASURED), means.tolist(), strict=True))
+        for name, term in self._terms.items():
+            if term in found:
+                self._check_value(name, found[term])
+        steps = self.steps_done - self._loop.episode.steps_done
+        share, whole = max(self._prices[term] for term in self._chosen), 1.0
+        if "flops" in sums.reported:
+            share, whole = found["flops"], found["flops_all"]
+        report = StepMetrics(
+            0.0,
+            found.get(LABELS, 0.0),
+            found["grad_norm"],
+            found["uncertainty"],
+            found["accuracy"],
+            {term: found[term] for term in terms if term != LABELS},
+        )
+        self._then(Phase(self._selection, report, None, steps, sums.learning_rate, steps * share, steps * whole))
+
+    def _then(self, phase: Phase) -> None:
+        episode = self._loop.episode = self._loop.episode.then(phase)
+        if len(episode.phases) in self._ends and episode.decisions_left:
+            self._decide()
+
+    def _group(self) -> Group:
+        if not (dist.is_available() and dist.is_initialized()):
+            return ALONE
+        self._processes = getattr(self, "_processes", None) or Processes()
+        return self._processes
+
+
+def _check_arm(one: Arm) -> None:
+    """Refuses what needs more than a loop reports."""
+    what = ""
+    if one.method:
+        what = "is a published method with losses of its own"
+    elif one.forks or one.online:
+        what = "learns from rewards while the student trains"
+    elif one.settings.get("observe_cls"):
+        what = "reads hidden states of teacher and student"
+    if what:
+        raise InputError(f"the policy {one.name} {what}: use ackd distill, or another policy here")

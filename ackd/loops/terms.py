@@ -1,0 +1,55 @@
+"""The names of losses: which is the labels', and of which family the others are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from ackd.errors import InputError
+from ackd.types import KNOWLEDGE_FAMILIES, LABELS
+
+# Parts of names, in lower case and without numbers, that say of which family a loss is.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "logits": ("logits", "logit", "kd", "kl", "kld", "jsd", "distillation", "soft", "response"),
+    "hidden": ("hidden", "hiddens", "feature", "features", "embedding", "embeddings", "mse", "cosine", "states"),
+    "attention": ("attention", "attentions", "attn", "att"),
+    "relation": ("relation", "relations", "relational", "rkd", "similarity", "pairwise", "contrastive"),
+}
+
+
+def families_of(names: Iterable[str], families: Mapping[str, str], labels: str | None) -> dict[str, str]:
+    """The family of each loss.
+
+    Args:
+        names: of the losses.
+        families: of some of them; the others' are read off their names.
+        labels: the name of the label loss, if there is one.
+
+    Returns:
+        By name, `labels` or one of `ackd.types.KNOWLEDGE_FAMILIES`; the label loss first.
+
+    Raises:
+        InputError: if a family is not known, or a name says none.
+    """
+    given = list(names)
+    if labels is not None and labels not in given:
+        raise InputError(
+            f"there is no loss {labels!r} among {', '.join(given)}: name the label loss with labels=, or give "
+            "labels=None if there is none"
+        )
+    for name, family in families.items():
+        if family not in KNOWLEDGE_FAMILIES:
+            raise InputError(f"the loss {name!r} has the family {family!r}: give {', '.join(KNOWLEDGE_FAMILIES)}")
+    found = {labels: LABELS} if labels is not None else {}
+    return found | {name: families.get(name) or _family(name) for name in given if name != labels}
+
+
+def _family(name: str) -> str:
+    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    meant = {family for family, known in WORDS.items() if {*words} & {*known}}
+    if len(meant) != 1:
+        raise InputError(
+            f"the name of the loss {name!r} does not say what it transfers: say it with families={{{name!r}: "
+            f"FAMILY}}, where FAMILY is one of {', '.join(KNOWLEDGE_FAMILIES)}"
+        )
+    return meant.pop()
