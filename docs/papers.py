@@ -38,7 +38,7 @@ TYPED = {
         "ackd score --model TEACHER --corpus text.txt --output A",
         "ackd score --model REFERENCE --corpus A --output B",
         "ackd refine-data --teacher-scores A --reference-scores B --ratio 0.5 --output refined",
-        "ackd pretrain --corpus refined --config student.json --dev-data heldout.txt --output RUN",
+        "ackd pretrain --corpus refined --student student.json --dev-data heldout.txt --output RUN",
     ),
 }
 HEAD = """\

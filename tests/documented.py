@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import tyro
-
 from ackd.cli import Command
+from ackd.cli.parsing import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -81,9 +80,12 @@ def parsed(shown: Shown) -> Any:
     """What the command line makes of it; what a document leaves out is filled in.
 
     Raises:
-        SystemExit: if there is no such command or option, or a required one is missing.
+        InputError: if there is no such command or option, or a required one is missing.
     """
-    words, partial = shown.words, shown.inline
+    words, partial = [*shown.words], shown.inline
+    if "--config" in words:  # what it gives is in a file
+        place, partial = words.index("--config"), True
+        del words[place : place + 2]
     given: list[str] = []
     for place, word in enumerate(words):
         if word not in LEFT_OUT:
@@ -94,7 +96,7 @@ def parsed(shown: Shown) -> Any:
             partial = True
     if partial:
         given = completed(given)
-    return tyro.cli(Command, args=given, prog="ackd")
+    return parse(given)
 
 
 def completed(given: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -241,6 +242,17 @@ def test_models_that_are_built_alike_are_counted_once(
     assert counted == once
     assert len({known, *(Meter(other)(OutputRequest(logits=True)) for other in others)}) == 4
     assert counted == once * 4
+
+
+def test_models_for_short_texts_cost_what_others_do(
+    make_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_KNOWN", defaultdict(dict))
+    model = make_model()
+    known = Meter(model)(OutputRequest(logits=True))
+    config = copy.deepcopy(model.config)
+    config.max_position_embeddings = LENGTHS[0]
+    assert Meter(type(model)(config))(OutputRequest(logits=True)) == known
 
 
 def test_counting_leaves_the_model_and_torchs_generator_alone(

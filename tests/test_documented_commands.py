@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ackd.config.methods import COMMANDS, PUBLISHED
+from ackd.errors import InputError
 from tests.documented import CLASSES, LEFT_OUT, PAGES, Shown, after_ackd, commands, parsed
 
 PLACEHOLDERS = {"COMMAND"}
@@ -59,7 +60,7 @@ def test_what_stands_beside_commands_is_not_taken_for_one(tmp_path: Path, monkey
     ],
 )
 def test_a_command_that_would_fail_is_noticed(typed: str) -> None:
-    with pytest.raises((SystemExit, KeyError)):
+    with pytest.raises((InputError, KeyError)):
         parsed(Shown("page", 1, typed))
 
 

@@ -157,8 +157,9 @@ def _check(config: PretrainConfig) -> None:
 
 
 def _goes_on(config: PretrainConfig, objects: Mapping[str, Any]) -> bool:
-    """Whether the student begins as a model that is there."""
-    return begins_as_model(objects.get("student", config.student))
+    """Whether the student begins as a model that is there, rather than with weights drawn for a config."""
+    source = objects.get("student", config.student)
+    return begins_as_model(source) or not (isinstance(source, (str, Path)) or models.is_config(source))
 
 
 def _tokenizer(config: PretrainConfig, folder: RunFolder, objects: Mapping[str, Any]) -> tuple[Tokenizer, str]:

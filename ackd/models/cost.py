@@ -16,6 +16,7 @@ from ackd.models.forward import Model, run
 from ackd.types import Batch, OutputRequest
 
 LENGTHS = (8, 16, 24)
+POSITIONS = 32  # more than the longest of them, for families that begin to count above 0
 SMALL = 1_000_000  # weights: up to here, arithmetic with zeros takes less time than shapes without values
 _KNOWN: dict[tuple[type[Model], str, str], dict[int | None, Cost]] = defaultdict(dict)  # of models that are built alike
 
@@ -54,11 +55,13 @@ class Meter:
         config = copy.deepcopy(self._config)
         if hasattr(config, "_experts_implementation"):
             config._experts_implementation = "eager"  # of products that torch's counter knows
+        if 0 < (getattr(config, "max_position_embeddings", None) or 0) < POSITIONS:
+            config.max_position_embeddings = POSITIONS  # they cost nothing, and what is counted needs them
         with torch.device("meta"):
             twin = self._kind(config).eval()
+        needs = OutputRequest(logits=True)
         if sum(weight.numel() for weight in twin.parameters()) <= SMALL:
             return twin._apply(lambda weight: torch.zeros(weight.shape, dtype=weight.dtype))
-        needs = OutputRequest(logits=True)
         try:
             _count(twin, needs, LENGTHS[0])
         except Exception:  # each family's way of looking at values that are not there fails in its own

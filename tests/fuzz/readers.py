@@ -340,7 +340,7 @@ def _make_table(folder: Path) -> None:
 
 def _read_report(folder: Path) -> None:
     """All that `ackd report` does, but for painting; and one of a few is drawn, since that takes longest."""
-    from ackd.cli import report
+    from ackd.reporting import report
 
     few: dict[str, Any] = {"resamples": 5}
     name = "stratified_bootstrap"
@@ -355,7 +355,7 @@ def _read_report(folder: Path) -> None:
             patch.object(report, "_hang", lambda place, album: None),
             patch("builtins.print"),
         ):
-            report.Report(folder=str(folder)).run()
+            report.report(folder)
     finally:
         for one in quick:
             one.stop()
