@@ -1,4 +1,4 @@
-"""ACKD: knowledge distillation of small transformers, with agents that select the knowledge during training.
+"""ACKD: knowledge distillation of transformers, with agents that select the knowledge during training.
 
 Importing the package registers the environments `ACKD/Distill-v0`, `ACKD/Tiny-v0` and `ACKD/Toy-v0` with Gymnasium.
 """

@@ -59,7 +59,10 @@ class Split:
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """[N], the number of labels of each text: all tokens but the first one and those after an end-of-text token."""
+        """[N], the number of labels of each text.
+
+        Labels are all tokens except the first one and tokens after an end-of-text token.
+        """
         if self.end is None:
             return self.lengths - 1
         ends = np.concatenate([[0], np.cumsum(self.inputs["input_ids"] == self.end)])

@@ -218,7 +218,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class StepMetrics(Generic[Number]):
-    """Metrics of training steps: `[Tensor]` ([] or [N], on the device) of one step, `[float]` as means over steps."""
+    """Metrics of training steps.
+
+    `StepMetrics[Tensor]` ([] or [N], on the device) are those of one step, `StepMetrics[float]` means over steps.
+    """
 
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss

@@ -83,7 +83,7 @@ def _read_by(student: StudentSource | None, tokenizers: Sequence[Tokenizer], giv
 
 
 def reading(cast: Cast, load: Callable[[Tokenizer], tasks.Task]) -> tuple[tasks.Task, list[Teacher]]:
-    """The task, tokenised for the student and for teachers with another vocabulary; and the teachers that read it."""
+    """The task, tokenised for the student and all teachers, and the teachers that read its batches."""
     task, answering = load(cast.tokenizer), list(cast.teachers)
     for m in cast.strangers:
         teacher, its = cast.teachers[m], load(cast.tokenizers[m])

@@ -153,7 +153,7 @@ def _layers_of(whole: StudentFactory, count: int, init: Init) -> StudentFactory:
 
 
 def tokenizer_of(source: Source | StudentSource, given: Tokenizer | None = None) -> Tokenizer:
-    """The tokenizer of a model: for a model object, `given` if it is not None; otherwise that of the model's folder.
+    """The tokenizer of a model: `given` for a model object, else that of the model's folder.
 
     Raises:
         InputError: if there is no tokenizer.
@@ -270,7 +270,7 @@ def model_of(teacher: Teacher) -> Model | None:
 def task_of(
     name: str, tokenizer: Tokenizer, *, data: Data | None = None, dev_data: Data | None = None, **cut: Any
 ) -> tasks.Task:
-    """A task; the arguments are those of `ackd.tasks.load`. It is shared between calls if data is given by name."""
+    """Loads a task, with the arguments of `ackd.tasks.load`; calls share it if data is given by name."""
     cut["text_columns"] = tuple(cut.get("text_columns", ()))
     if all(one is None or is_named(one) for one in (data, dev_data)):
         return _task(name, tokenizer, data=data, dev_data=dev_data, **cut)

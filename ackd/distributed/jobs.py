@@ -32,7 +32,10 @@ class _Stopped:
 
 
 def answering(do: Callable[[T, Job], R]) -> Callable[[T, Job], R]:
-    """Decorates a worker's method that does a job: a signal stops it at a safe point and is reported to the caller."""
+    """Decorator of a worker's method that does a job.
+
+    A signal stops the method at a safe point and is reported to the caller.
+    """
 
     @wraps(do)
     def call(self: T, job: Job) -> R:

@@ -23,10 +23,11 @@ def restarted() -> bool:
 
 
 def meet(patience: timedelta) -> tuple[Store, int, int]:
-    """Returns a store for a process group, this process's rank and the number of processes; all processes call this.
+    """Returns a store for a process group, this process's rank and the number of processes.
 
-    After a restart, torchrun's store still contains addresses of ended processes, so each meeting uses its own prefix
-    in the store. The restart count is no usable prefix because it can differ between machines.
+    All processes have to call this function. After a restart, torchrun's store still contains addresses of ended
+    processes, so each meeting uses its own prefix in the store. The restart count is no usable prefix because it can
+    differ between machines.
 
     Raises:
         RuntimeError: if a process does not arrive, or the launcher has ended.

@@ -138,9 +138,10 @@ def padding_with(make: StudentFactory, token: int | None) -> StudentFactory:
 
 
 def from_checkpoint(source: str | Path, num_labels: int | None = None) -> StudentFactory:
-    """Students that are initialised from a saved model; a missing or differently sized head gets random weights.
+    """Students that are initialised from a saved model.
 
-    Without `num_labels` they are causal language models.
+    A head that is missing or has another size gets random weights. Without `num_labels`, the students are causal
+    language models.
     """
 
     def make() -> Model:

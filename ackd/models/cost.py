@@ -34,11 +34,11 @@ class Cost:
 
 
 class Meter:
-    """Counts the FLOPs of a model's passes: matrix products at three lengths determine the cost at every length.
+    """Counts the FLOPs of a model's passes.
 
-    It runs a copy of the model on the meta device, which needs neither memory nor arithmetic. Small models are counted
-    faster with zeros as weights, and families that read tensor values need them. Models of the same type and config are
-    counted once per process.
+    The matrix products at three lengths determine the FLOPs at every length. The meter runs a copy of the model on the
+    meta device, which needs neither memory nor arithmetic. Small models are counted faster with zeros as weights, and
+    families that read tensor values need them. Models of the same type and config are counted once per process.
 
     Args:
         model: the model; only its type and config matter.

@@ -50,9 +50,10 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def layer_lists(model: PreTrainedModel) -> list[tuple[str, nn.ModuleList]]:
-    """The module lists of a model's layers, with names: one, none, or several if a layer's parts are separate (XLM).
+    """The module lists of a model's layers, with their names.
 
-    For ALBERT, the list of the groups that share weights.
+    There is one list, none, or several if the parts of a layer are in separate lists (XLM). For ALBERT, it is the list
+    of the groups that share weights.
     """
     length = getattr(model.config, "num_hidden_groups", model.config.num_hidden_layers)
     found = [

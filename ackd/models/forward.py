@@ -138,7 +138,10 @@ def _causal(module: nn.Module, kwargs: dict[str, Any]) -> bool:
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """The library's mask, without padding if the batch has none; the library's own check would synchronise the GPU."""
+    """The library's mask, without the padding mask if nothing is padded.
+
+    The library itself would check the padding mask's values, which synchronises the GPU.
+    """
     if _passes:
         if _passes[-1].padded:
             kwargs["allow_is_bidirectional_skip"] = False

@@ -54,7 +54,9 @@ def read_settings(path: Path) -> Object:
 
 @contextmanager
 def limited(most: int, refusal: str) -> Iterator[None]:
-    """Context manager that stops the construction of a model with more than `most` numbers, before it takes memory.
+    """Context manager that stops the construction of too large models before they take memory.
+
+    The limit is `most` numbers in all parameters and buffers.
 
     Raises:
         InputError: with the text `refusal`, if the model is too large.

@@ -154,7 +154,10 @@ def load_tokenizer(source: str | Path, *, padding: bool = False) -> Tokenizer:
 
 @contextmanager
 def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
-    """Restores a tokenizer's truncation and padding settings, because calls change them and saving would write them."""
+    """Context manager that restores a tokenizer's truncation and padding settings.
+
+    Calls of the tokenizer change these settings, and saving would write the changed ones.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         yield
@@ -179,7 +182,9 @@ def padded(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def model_folder(source: str | Path) -> str:
-    """The folder of a model: `source`, or `model/` or `student/` in a run's folder; a hub id is returned unchanged.
+    """The folder of a model: `source`, or its subfolder `model/` or `student/`.
+
+    A hub id is returned unchanged.
 
     Raises:
         InputError: if `source` is empty, a folder without a model, or a path that does not exist.

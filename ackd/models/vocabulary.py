@@ -29,7 +29,9 @@ OPENED = (("[", "]"), ("(", ")"), ("\\", "{"), ("<", ">"))  # a token with the f
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
-    """Trains a byte-level BPE tokenizer of at most `size` tokens; it encodes every text and has an end-of-text token.
+    """Trains a byte-level BPE tokenizer of at most `size` tokens, with an end-of-text token.
+
+    It can encode every text.
 
     Raises:
         InputError: if `size` is less than `SMALLEST`.

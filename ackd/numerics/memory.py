@@ -8,7 +8,7 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
 def reuse_memory() -> None:
-    """Keeps freed memory in the process for the next step, which needs the same amount; has an effect only with glibc.
+    """Keeps freed memory in the process for the next step, which needs the same amount (only with glibc).
 
     Otherwise large tensors, such as the gradient of the word embeddings, are returned to the kernel and allocated again
     in every step, and the kernel clears all their pages.

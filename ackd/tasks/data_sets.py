@@ -1,4 +1,4 @@
-"""Loads splits of data sets as columns: from the Hugging Face hub, from `save_to_disk` folders, from memory."""
+"""Loads splits of data sets as columns: from the hub, from `save_to_disk` folders, from memory."""
 
 from __future__ import annotations
 

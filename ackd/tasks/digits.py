@@ -1,4 +1,4 @@
-"""Handwritten digits as sentences: an image task for text models, with data that is included in scikit-learn.
+"""Handwritten digits as sentences: an image task for text models, with data from scikit-learn.
 
 1,797 images of 8 x 8 pixels with grey levels from 0 (paper) to 16 (ink). An image becomes a sentence of 64 words, row
 by row; each word is a grey level: `p0` to `p16`.

@@ -202,7 +202,7 @@ def _source(
     label_column: str | None,
     dev_data: Data | None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
-    """The task's specification, whole training data, and dev data (None if dev must be cut from the training data)."""
+    """The task's specification, whole training data, and dev data (None if train must provide dev)."""
     if data is not None and is_own(data, text_columns, label_column):
         return own_task(name, data, text_columns, label_column, dev_data)
     assert data is None or is_named(data)

@@ -15,7 +15,7 @@ Values = NDArray[Any]
 
 
 def _correlation(measure: Callable[[Values, Values], Any]) -> Callable[[Values, Values], float]:
-    """Wraps a correlation such that it is 0 if it is undefined: one side is constant, or a prediction is not finite."""
+    """Wraps a correlation: the result is 0 if one side is constant or a prediction is not finite."""
 
     def correlate(predicted: Values, labels: Values) -> float:
         if not np.isfinite(predicted).all() or np.ptp(predicted) == 0 or np.ptp(labels) == 0:

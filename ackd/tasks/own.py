@@ -45,8 +45,9 @@ def own_task(
     label_column: str | None,
     dev_data: Data | None = None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
-    """The task's specification, training data, and dev data by split name (None if dev must be cut from train).
+    """The task's specification, training data, and dev data by split name.
 
+    Dev data is None if it must be cut from the training data.
     The training data of a data set is the split `train`, or the only split. Dev is `dev_data`, or else the first of
     `DEV` with labels; a warning is logged if this is not `validation`.
 
@@ -70,7 +71,10 @@ def own_task(
 def _read(
     name: str, data: Data, text_columns: Sequence[str], label_column: str | None
 ) -> tuple[TaskSpec, Rows, Mapping[str, Columns], str | None]:
-    """The task's specification, training data, all splits (may be empty), and the training split's name (or None)."""
+    """The task's specification, training data, all splits, and the training split's name.
+
+    If the data has no splits, they are empty and the name is None.
+    """
     table, splits, first = *_splits(data), None
     if table is None:
         first, table = _train(splits, _name(data))

@@ -150,7 +150,7 @@ def texts_alone(spec: TaskSpec, table: Columns, source: str) -> Rows:
 
 
 def has_labels(table: Columns, column: str, source: str) -> bool:
-    """Whether a column exists and has a label in any row; -1 means no label, as in test splits with hidden labels."""
+    """Whether a column exists and has a label in any row (-1 means no label, as in hidden test labels)."""
     return column in table and any(value is not None and value != -1 for value in _values(table, column, source))
 
 

@@ -38,7 +38,7 @@ class ModelTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the weights, the config and the precision: everything that outputs depend on, except the batch."""
+        """SHA-256 of weights, config and precision: everything that outputs depend on, except the batch."""
         ignored = {"_name_or_path", "transformers_version", "dtype", "architectures"}
         config = {name: value for name, value in self.model.config.to_dict().items() if name not in ignored}
         digest = hashlib.sha256(json.dumps([config, self.precision], sort_keys=True, default=str).encode())

@@ -13,7 +13,9 @@ from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 
 class Revised(TeacherWrapper):
-    """A teacher with revised logits, in which the label's class is the largest: log p', p' = beta p + (1 - beta) e_y.
+    """A teacher with revised logits, in which the label's class is the largest.
+
+        logits = log p',  p' = beta p + (1 - beta) e_y
 
     Temperatures apply afterwards. All other outputs are those of the inner teacher. Wrap it around a cache, not the
     other way round, because its logits depend on the labels, which a cache does not check.

@@ -16,7 +16,7 @@ from ackd.types import LABELS, Selection
 
 
 def afford(training: Distillation, chosen: Selection, flops: float | None, seed: int) -> tuple[int, float, int]:
-    """Computes a training's optimizer steps, their FLOPs and their predicted tokens, before the training starts.
+    """Computes a training's optimizer steps, FLOPs and predicted tokens, before the training starts.
 
     Args:
         training: the training; `training.steps` applies if `flops` is None.

@@ -50,7 +50,7 @@ class Counts:
         return self._known[names, shape]
 
     def shown(self, ago: float = 0.0) -> None:
-        """Notes that an agent got an observation `ago` seconds ago; the time until `decided` counts as the agent's."""
+        """Notes that an agent got an observation `ago` seconds ago; starts the agent's time until `decided`."""
         self._shown = time.perf_counter() - ago
 
     def decided(self, flops: float = 0.0) -> None:

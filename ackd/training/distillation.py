@@ -173,7 +173,9 @@ class Distillation(Trained):
 
     @replayable("advance")
     def advance(self, selection: Selection, steps: int) -> StepMetrics[float]:
-        """Takes up to `steps` optimizer steps under one selection, within the budget; synchronises the device once.
+        """Takes up to `steps` optimizer steps under one selection, within the budget.
+
+        The device is synchronised once.
 
         Raises:
             ValueError: if the budget is used up.
@@ -188,7 +190,7 @@ class Distillation(Trained):
 
     @replayable("represent", collective=False)
     def represent(self) -> tuple[list[float], list[float]]:
-        """The mean first-token output of the last layer over the last batch, for the student and the first teacher.
+        """The mean first-token output of the last layer over the last batch: (student, first teacher).
 
         Before the first step, the batch consists of the first training examples.
 

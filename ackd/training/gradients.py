@@ -27,7 +27,9 @@ class Pulls:
 
 
 class Compass:
-    """Compares gradients at the last layer that a knowledge type uses (for most types, the student's last layer).
+    """Compares each knowledge loss's gradient with the labels' gradient, at one layer.
+
+    The layer is the last one that the knowledge type uses: for most types the student's last layer.
 
         cos_k = <g_k, g_0> / (|g_k| |g_0|),  g_k = dL_k / d(parameters of that layer), g_0 that of the labels
 

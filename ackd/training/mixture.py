@@ -141,7 +141,7 @@ class Mixture:
     def total(
         self, raw: Mapping[str, Tensor], losses: Mapping[str, Tensor], rows: Mapping[str, int], scales: Scales
     ) -> Tensor:
-        """Each student's weighted sum of its terms; terms that it did not select add nothing, even if they are NaN.
+        """Each student's weighted sum of its terms; other terms add nothing, even if they are NaN.
 
         Args:
             raw: the plain mean losses of each term, without gradient.

@@ -41,7 +41,10 @@ def sampled(split: Split) -> Split:
 
 
 def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
-    """Returns a function that computes features instead of logits: mean and first token of `last_states`, [B, 2d]."""
+    """Returns a function that computes features in place of logits, for the probe.
+
+    Features are the mean over tokens and the first token of `last_states`, [B, 2d].
+    """
     needs = last_states(model)
     (field,) = needs.fields
 

@@ -54,7 +54,7 @@ class Recipe:
 
     @classmethod
     def of(cls, *told: Mapping[str, Any]) -> Recipe:
-        """Builds a recipe from several mappings of fields; the first value that is not None wins, else the default.
+        """Builds a recipe from mappings of fields; the first value that is not None applies, else the default.
 
         Example:
             Recipe.of({"warmup": None, "weight_decay": 0.1}, published)

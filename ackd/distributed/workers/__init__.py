@@ -146,7 +146,7 @@ def device_of(backend: str, worker: int, device: str) -> str:
 
 
 def _check_gpus(device: str, count: int) -> None:
-    """Raises `InputError` if the device is a GPU and there are fewer GPUs than workers on this machine."""
+    """Raises `InputError` if the device is a GPU and this machine has GPUs, but fewer than workers."""
     if not device.startswith("cuda"):
         return
     there = 1 if ":" in device else torch.cuda.device_count()

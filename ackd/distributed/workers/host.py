@@ -22,7 +22,9 @@ END = b""  # instead of a request
 
 
 class Host:
-    """Holds an object and executes requests to call its methods; before `begin`, requests call the host's methods.
+    """Holds an object and executes requests to call its methods.
+
+    Before `begin`, requests call the host's own methods.
 
     Args:
         worker: the worker's number.

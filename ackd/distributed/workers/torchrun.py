@@ -132,7 +132,7 @@ def part() -> None:
 
 
 def opener() -> Callable[[int], Channel]:
-    """Returns a function that opens each rank once; only torchrun can restart a lost rank, together with all others."""
+    """Returns a function that opens each rank once; only torchrun can restart a rank, with all others."""
     opened: set[int] = set()
 
     def open(worker: int) -> Channel:
