@@ -1,6 +1,6 @@
-"""ACKD: distil small transformers, and let an agent decide while the student trains which knowledge to transfer.
+"""ACKD: knowledge distillation of transformers, with agents that select the knowledge during training.
 
-Importing it registers the environments `ACKD/Distill-v0`, `ACKD/Tiny-v0` and `ACKD/Toy-v0` with Gymnasium.
+Importing the package registers the environments `ACKD/Distill-v0`, `ACKD/Tiny-v0` and `ACKD/Toy-v0` with Gymnasium.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    # lazy: a command's --help need not wait for torch
+    # lazy, so that a command's --help does not wait for torch
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ackd' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m ackd`."""
+"""Entry point of `python -m ackd`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a run spent, by part."""
+"""Costs of a run, by part."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ ACCOUNTS = ("as_run", "as_in_paper")
 
 @dataclass
 class CostTracker:
-    """FLOPs, seconds and bytes by part, and how often the teacher and the reward split were used.
+    """FLOPs, seconds and bytes by part, and the use of the teacher and the reward split.
 
-    `student` is forward, backward and optimizer; `teacher` the answers that were computed, and `cache` those that were
-    read and the writing of them; `knowledge` the losses; `reward` the passes over the reward split; `report` those
-    over dev, which steer nothing; `agent` its decisions and updates; `probe` what was asked about the setting before
-    the first step. FLOPs are matrix products and seconds are wall
-    time; on a GPU those of the host, which does not wait for the device inside a phase: they tell where the host was,
-    not what the device did. Bytes are what a part handed over: the teacher its answers, the cache what it read and
-    wrote. `accounts` are FLOPs of the learning steps once more, in the two ways of `account`.
+    Parts: `student` is forward, backward and optimizer; `teacher` the computed outputs; `cache` reading and writing
+    cached outputs; `knowledge` the losses; `reward` the passes over the reward split; `report` the passes over dev,
+    which influence nothing; `agent` its decisions and updates; `probe` the facts before the first step.
+
+    FLOPs are those of matrix products. Seconds are wall time of the host; on a GPU the host does not wait for the
+    device inside a phase, so they do not measure the device's work. Bytes are the teacher's outputs, and the data that
+    the cache read and wrote. `accounts` are the FLOPs of the training steps in the two ways of `account`.
     """
 
     flops: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     bytes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     steps: int = 0
-    teacher_queries: int = 0  # examples that a teacher computed an answer for
-    cached_queries: int = 0  # examples whose answer came from the cache alone
-    reward_passes: float = 0.0  # over the reward split, in parts of it where only a part was measured
+    teacher_queries: int = 0  # examples with outputs computed by a teacher
+    cached_queries: int = 0  # examples with outputs from the cache only
+    reward_passes: float = 0.0  # passes over the reward split; a pass over a part counts as its share
     accounts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0.0))
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
-        """Adds the time inside to a part, less what parts inside it count for themselves."""
+        """Adds the time of a block to a part, without the time of nested blocks."""
         start, counted = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
@@ -53,20 +53,20 @@ class CostTracker:
         self.bytes[part] += size
 
     def account(self, forward: float, taught: float, *, scored: float = 0.0, picked: float | None = None) -> None:
-        """Adds a batch to both accounts of dynamic distillation, where a backward pass counts as one forward pass.
+        """Adds a batch to both accounts of dynamic distillation; a backward pass counts as one forward pass.
 
             as_run        scored + 2 forward + taught
             as_in_paper   (scored or forward) + picked + taught
 
-        The first is what ran: 2 F_S + r F_T where every example is learned from and the share r of them is asked
-        about. The second is how the paper counts, F_S + r (F_T + F_S), as if the backward pass ran on what was picked
-        alone and a pass that only scores were the forward pass too.
+        `as_run` is what the program ran: 2 F_S + r F_T, if the student learns from every example and the teacher runs
+        on the share r of them. `as_in_paper` is the paper's count, F_S + r (F_T + F_S): it assumes that the backward
+        pass runs on the selected examples only, and that a scoring pass is also the forward pass.
 
         Args:
-            forward: FLOPs of the student's forward pass over the examples that it learned from.
-            taught: FLOPs of the teachers' answers.
+            forward: FLOPs of the student's forward pass over its training examples.
+            taught: FLOPs of the teachers.
             scored: FLOPs of a forward pass that only scored examples.
-            picked: FLOPs of a forward pass over the examples that a teacher taught; all that were learned from if None.
+            picked: FLOPs of a forward pass over the examples with teacher targets; None: all training examples.
 
         References:
             Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
@@ -80,7 +80,7 @@ class CostTracker:
         return asdict(self)
 
     def add(self, other: CostTracker) -> None:
-        """Adds the costs of another."""
+        """Adds the costs of another tracker."""
         for part in PARTS:
             self.flops[part] += other.flops[part]
             self.seconds[part] += other.seconds[part]
@@ -93,7 +93,7 @@ class CostTracker:
         self.reward_passes += other.reward_passes
 
     def share(self, of: int) -> CostTracker:
-        """One of so many equal parts of what was counted; counts are rounded."""
+        """The costs divided by `of`; counts are rounded."""
         flops, seconds, sizes, accounts = (
             {part: value / of for part, value in column.items()}
             for column in (self.flops, self.seconds, self.bytes, self.accounts)

@@ -1,4 +1,4 @@
-"""The one exception for input that a person can mend, and notes that are made once."""
+"""The exception for invalid input, helpers for messages, and a filter for repeated log lines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what, with which value, and what to do.
+    """Invalid input of the user; the message contains the problem, the value and a remedy.
 
-    The command line prints the message alone and exits with code 2.
+    The command line prints only the message and exits with code 2.
     """
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
-    """An `InputError` for a name that is not known, which names the nearest known ones first.
+    """An `InputError` for an unknown name; its message lists the most similar known names first.
 
     Example:
         >>> str(unknown("task", "sst", ["sst2", "mrpc"]))
@@ -30,7 +30,7 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> InputError:
 
 
 def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) -> str:
-    """The sentence about a teacher whose answers are no numbers, or too large for float16."""
+    """The error message for teacher outputs that are not finite, or too large for float16."""
     named = ", ".join(str(example) for example in examples[:5]) + (", ..." if len(examples) > 5 else "")
     if overflow:
         return (
@@ -43,25 +43,25 @@ def not_finite(kind: str, examples: Sequence[int], *, overflow: bool = False) ->
 
 
 def short(value: object) -> str:
-    """A value as a sentence shows it: as JSON, in 60 characters that a terminal can print."""
+    """A value for messages: as JSON, at most 60 printable characters."""
     text = json.dumps(value, default=repr).replace("\x7f", "\\u007f")
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, or the kind of its error where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class Once(logging.Filter):
-    """Lets each line through once: many students of one run have the same thing to say."""
+    """Log filter that passes each line once, because many students of one run log the same lines."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is new."""
+        """Whether the line is new."""
         line = record.getMessage()
         new = line not in self._said
         self._said.add(line)

@@ -1,4 +1,4 @@
-"""Tokenised examples, ragged, and the batches made of them."""
+"""Tokenised examples without padding, and batches of them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MASK = "attention_mask"
 
 
 class Split:
-    """Some of a task's examples, tokenised once and kept at their true lengths.
+    """Examples of a task, tokenised once and stored without padding.
 
     Args:
-        inputs: for each of the model's inputs but the mask, the tokens of all examples, one after the other.
-        offsets: [N + 1], where each example begins.
+        inputs: for each of the model's inputs except the mask, the tokens of all examples, one after the other.
+        offsets: [N + 1], the start of each example in `inputs`.
         labels: [N], int64 classes or float32 values.
-        ids: [N], what each example is called in its source, whatever it is selected into.
-        padding: what each input is padded with.
-        language: whether examples are texts to go on with: a batch has all tokens of each but the last, and as labels,
-            [B, n], those that follow them; `labels` are not used.
-        end: the token that ends a text, behind which no label is; there are labels behind every token if None.
-        others: the same examples in the tokens of other tokenizers, by a name; a batch has them too.
+        ids: [N], row numbers in the source; `select` keeps them.
+        padding: the padding value of each input.
+        language: whether the task is next-token prediction. A batch then has all tokens but the last of each text, and
+            the following tokens as labels, [B, n]; `labels` is not used.
+        end: the end-of-text token; the token after it is no label. None: the token after every token is a label.
+        others: the same examples in the tokens of other tokenizers, by name; batches contain them too.
     """
 
     def __init__(
@@ -54,12 +54,15 @@ class Split:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[N], the tokens of each example."""
+        """[N], the number of tokens of each example."""
         return np.diff(self.offsets)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """[N], the tokens of each text that are labels: all but the first, and those behind the end of another."""
+        """[N], the number of labels of each text.
+
+        Labels are all tokens except the first one and tokens after an end-of-text token.
+        """
         if self.end is None:
             return self.lengths - 1
         ends = np.concatenate([[0], np.cumsum(self.inputs["input_ids"] == self.end)])
@@ -68,7 +71,7 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the ids and tokens: of the data, the tokenizer and the length at which examples are cut."""
+        """SHA-256 of ids and tokens; it depends on the data, the tokenizer and the maximum length."""
         digest = hashlib.sha256()
         for name, values in (("ids", self.ids), ("offsets", self.offsets), *sorted(self.inputs.items())):
             digest.update(f"{name} {len(values)}".encode())
@@ -76,7 +79,7 @@ class Split:
         return digest.hexdigest()
 
     def batch(self, indices: Indices) -> Batch:
-        """The examples at `indices`, padded to the longest of them."""
+        """The examples at `indices` as a batch, padded to the longest one."""
         chosen = np.asarray(indices, np.int64)
         starts = self.offsets[chosen]
         lengths = self.offsets[chosen + 1] - starts - int(self.language)
@@ -109,10 +112,10 @@ class Split:
         return Split(inputs, offsets, labels, ids, self.padding, language=self.language, end=self.end, others=others)
 
     def beside(self, name: str, other: Split) -> Split:
-        """These examples, of which batches also have another tokenizer's tokens.
+        """The same split with another tokenizer's tokens in its batches, under `name`.
 
         Raises:
-            ValueError: if those are other examples.
+            ValueError: if `other` contains other examples.
         """
         if not np.array_equal(self.ids, other.ids):
             raise ValueError("the other tokens are of other examples")
@@ -121,7 +124,7 @@ class Split:
         return both
 
     def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
-        """Groups of at most `size` places, those of similar length together: little padding, each example once."""
+        """Yields indices in groups of at most `size`, sorted by length to reduce padding; each example once."""
         order = np.argsort(self.lengths, kind="stable")
         for start in range(0, len(order), size):
             yield order[start : start + size]

@@ -1,4 +1,4 @@
-"""Parts of a training, each with a selection of its own."""
+"""Stages of a training, each with its own selection."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ackd.types import Selection
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training, and what is transferred in it."""
+    """A part of a training with one selection."""
 
     share: float  # of the budget
     selection: Selection
 
 
 def stage_at(stages: Sequence[Stage], progress: float) -> int:
-    """Which stage has come when `progress`, from 0 to 1, of the budget is used."""
+    """The index of the stage after `progress` (0 to 1) of the budget."""
     ends = list(accumulate(stage.share for stage in stages))[:-1]
-    return sum(progress > end - 1e-6 for end in ends)  # progress may come as float32
+    return sum(progress > end - 1e-6 for end in ends)  # tolerance, because progress may be float32
 
 
 def check_stages(stages: Sequence[Stage], steps: int, interval: int) -> None:
-    """Refuses choices that come too seldom for every stage to have its turn.
+    """Checks that decisions are frequent enough for every stage.
 
     Args:
-        stages: none if the selection is left open.
+        stages: the stages; empty if there are none.
         steps: the budget in optimizer steps.
-        interval: optimizer steps between two choices.
+        interval: optimizer steps between two decisions.
 
     Raises:
-        InputError: if a stage is left out.
+        InputError: if a stage would be skipped.
     """
     turns = {stage_at(stages, done / steps) for done in range(0, steps, max(interval, 1))}
     if len(turns) < len(stages):

@@ -1,7 +1,7 @@
-"""The shared data types: plain and frozen; of the project they import `CostTracker` alone.
+"""Shared data types, plain and frozen; the only project import is `CostTracker`.
 
 Shapes: `B` examples, `n` tokens, `C` classes (1 for regression), `d` hidden width, `A` attention heads.
-Layers count from 0, the first transformer layer; `EMBEDDINGS` is what enters it.
+Layers count from 0, the first transformer layer; `EMBEDDINGS` is its input.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ackd.costs import CostTracker
 Number = TypeVar("Number", float, Tensor)
 
 EMBEDDINGS = -1
-NO_TOKEN = -100  # the label where no token follows; what torch's cross-entropy leaves out
-LABELS = "labels"  # the term of the gold labels, beside those of the knowledge types
+NO_TOKEN = -100  # label if no token follows; torch's cross-entropy ignores it
+LABELS = "labels"  # name of the label loss among the losses
 KNOWLEDGE_FAMILIES = ("logits", "hidden", "attention", "relation")
 LAYERED = ("cls", "hidden", "attention", "queries", "keys", "values")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some tokenised examples, padded to one length."""
+    """Tokenised examples, padded to one length."""
 
-    ids: Tensor  # [B] int64, the example's place in its task's split: stable over epochs and runs; on the host
-    inputs: Mapping[str, Tensor]  # each [B, n] int64, as the model takes them: input_ids, attention_mask, ...
-    labels: Tensor  # [B] int64 classes, float32 values for regression, or [B, n] int64 next tokens, else `NO_TOKEN`
+    ids: Tensor  # [B] int64, the example's row number in its source: stable over epochs and runs; on the host
+    inputs: Mapping[str, Tensor]  # each [B, n] int64, the model's inputs: input_ids, attention_mask, ...
+    labels: Tensor  # [B] int64 classes, [B] float32 values for regression, or [B, n] int64 next tokens (or `NO_TOKEN`)
     lengths: Tensor = None  # type: ignore[assignment]  # [B] int64, tokens of each; counted if not given; on the host
     others: Mapping[str, Batch] = field(default_factory=dict)  # the same examples in the tokens of other tokenizers
 
@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """`(B, n)`; known on the host, so reading it never waits for a device."""
+        """`(B, n)`; known on the host, so reading it does not synchronise the device."""
         size, length = self.mask.shape
         return size, length
 
@@ -58,7 +58,7 @@ class Batch:
         return int(self.lengths.min()) < self.shape[1]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; the copy to a GPU does not hold up the host."""
+        """The same batch on `device`; copies to a GPU are asynchronous."""
         if device == self.mask.device:
             return self
 
@@ -71,7 +71,7 @@ class Batch:
         return replace(self, inputs=inputs, labels=sent(self.labels), others=others)
 
     def rows(self, indices: Sequence[int]) -> Batch:
-        """The examples at `indices`, cut to the longest of them."""
+        """The examples at `indices`, with padding only up to the longest one."""
         chosen = torch.tensor(indices, dtype=torch.int64)
         lengths = self.lengths[chosen]
         longest = int(lengths.max())
@@ -84,7 +84,7 @@ class Batch:
 
 
 class OutputKey(NamedTuple):
-    """One tensor that a model can be asked for."""
+    """The key of one output tensor of a model."""
 
     kind: str  # logits, or one of LAYERED
     layer: int = 0  # 0 for logits
@@ -92,10 +92,10 @@ class OutputKey(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """Which outputs of a model somebody asks for; nothing else is computed."""
+    """The requested outputs of a model; nothing else is computed."""
 
     logits: bool = False
-    cls: frozenset[int] = frozenset()  # layers, in all that follow
+    cls: frozenset[int] = frozenset()  # layers; also in the fields below
     hidden: frozenset[int] = frozenset()
     attention: frozenset[int] = frozenset()
     queries: frozenset[int] = frozenset()
@@ -103,13 +103,13 @@ class OutputRequest:
     values: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        for kind in LAYERED:  # a set or a list of layers will do
+        for kind in LAYERED:  # a set or list of layers is accepted too
             if not isinstance(layers := getattr(self, kind), frozenset):
                 object.__setattr__(self, kind, frozenset(layers))
 
     @classmethod
     def of(cls, fields: Iterable[OutputKey]) -> OutputRequest:
-        """Just these fields."""
+        """A request for the given fields."""
         layers: dict[str, set[int]] = {}
         for kind, layer in fields:
             layers.setdefault(kind, set()).add(layer)
@@ -118,13 +118,13 @@ class OutputRequest:
 
     @property
     def fields(self) -> tuple[OutputKey, ...]:
-        """Each tensor asked for, in one fixed order."""
+        """The keys of all requested tensors, in a fixed order."""
         layered = (OutputKey(kind, layer) for kind in LAYERED for layer in sorted(getattr(self, kind)))
         return ((OutputKey("logits"),) if self.logits else ()) + tuple(layered)
 
     @property
     def last_layer(self) -> int | None:
-        """The last layer that has to run; None if all of the model has to."""
+        """The last layer that has to run; None if the whole model has to run."""
         return None if self.logits else max((layer for _, layer in self.fields), default=EMBEDDINGS)
 
     def __or__(self, other: OutputRequest) -> OutputRequest:
@@ -138,19 +138,19 @@ class OutputRequest:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model answered: what was asked for, and nothing else. At padding it may say anything that is finite."""
+    """The requested outputs of a model. Values at padding are arbitrary, but finite."""
 
     logits: Tensor | None = None  # [B, C], or [B, n, V] of a language model
     cls: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, d], the first token of the layer's output
     hidden: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, n, d], the layer's output
     attention: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, A, n, n], scores before softmax
     queries: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, n, d], all heads side by side
-    keys: Mapping[int, Tensor] = field(default_factory=dict)  # as queries
-    values: Mapping[int, Tensor] = field(default_factory=dict)  # as queries
+    keys: Mapping[int, Tensor] = field(default_factory=dict)  # like queries
+    values: Mapping[int, Tensor] = field(default_factory=dict)  # like queries
 
     @classmethod
     def of(cls, tensors: Mapping[OutputKey, Tensor]) -> Outputs:
-        """From one tensor a field."""
+        """Builds outputs from tensors by key."""
         layered: dict[str, dict[int, Tensor]] = {kind: {} for kind in LAYERED}
         for (kind, layer), value in tensors.items():
             if kind != "logits":
@@ -159,12 +159,12 @@ class Outputs:
 
     @property
     def tensors(self) -> dict[OutputKey, Tensor]:
-        """One tensor a field, as `of` takes them."""
+        """The tensors by key: the inverse of `of`."""
         layered = {OutputKey(kind, layer): one for kind in LAYERED for layer, one in getattr(self, kind).items()}
         return layered if self.logits is None else {OutputKey("logits"): self.logits, **layered}
 
     def rows(self, indices: Tensor, length: int) -> Outputs:
-        """Those of the examples at `indices`, [R] on the device, cut to `length` tokens."""
+        """The outputs of the examples at `indices`, [R] on the device, cut to `length` tokens."""
 
         def cut(kind: str, value: Tensor) -> Tensor:
             chosen = value.index_select(0, indices)
@@ -187,12 +187,12 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which knowledge to transfer, with which weight, for the next optimizer steps.
+    """The weights of the knowledge types and the labels in the next optimizer steps.
 
-    A type that is missing or has weight 0 is not computed and not paid for; no type at all means labels only.
+    A type that is missing or has weight 0 is not computed and costs nothing; without any type, only labels are used.
 
     Raises:
-        ValueError: if a weight is negative, infinite or NaN, or all of them are 0.
+        ValueError: if a weight is negative, infinite or NaN, or all weights are 0.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -207,7 +207,7 @@ class Selection:
 
     @classmethod
     def of(cls, *names: str) -> Selection:
-        """The named types, each with weight 1."""
+        """A selection of the named types, each with weight 1."""
         return cls(dict.fromkeys(names, 1.0))
 
     @property
@@ -218,36 +218,39 @@ class Selection:
 
 @dataclass(frozen=True)
 class StepMetrics(Generic[Number]):
-    """What optimizer steps measured: `StepMetrics[Tensor]` ([] or [N], on the device) of one, `[float]` of many."""
+    """Metrics of training steps.
+
+    `StepMetrics[Tensor]` ([] or [N], on the device) are those of one step, `StepMetrics[float]` means over steps.
+    """
 
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss
     grad_norm: Number  # before clipping
-    uncertainty: Number  # of the student: mean entropy of its answers over log C; 0 for regression
-    accuracy: Number  # share of the examples whose likeliest class is the label's; 0 for regression
+    uncertainty: Number  # mean entropy of the student's predictions, divided by log C; 0 for regression
+    accuracy: Number  # share of the examples with a correct prediction; 0 for regression
     losses: Mapping[str, Number]  # per selected knowledge type, before weight and scale
-    # where they are compared, on the first batch alone: of the gradients of the labels and the selected types
-    cosines: Mapping[str, Number] = field(default_factory=dict)  # of each type's with the labels'
-    norms: Mapping[str, Number] = field(default_factory=dict)  # of each type's, and of the labels'
+    # comparison of gradients, on the first batch only; empty if it is off
+    cosines: Mapping[str, Number] = field(default_factory=dict)  # cosine of each type's gradient with the labels'
+    norms: Mapping[str, Number] = field(default_factory=dict)  # norm of each type's and the labels' gradient
 
     @property
     def finite(self: StepMetrics[float]) -> bool:
-        """Whether nothing diverged."""
+        """Whether all numbers are finite (the training has not diverged)."""
         return all(map(math.isfinite, self.numbers))
 
     @property
     def numbers(self) -> list[Number]:
-        """All of them, in their order."""
+        """All numbers, in a fixed order."""
         return self._of_steps + list(self.cosines.values()) + list(self.norms.values())
 
     @property
     def _of_steps(self) -> list[Number]:
-        """Those that every step measures."""
+        """The numbers that every step has (all but cosines and norms)."""
         first = [self.loss, self.labels, self.grad_norm, self.uncertainty, self.accuracy]
         return first + list(self.losses.values())
 
     def of(self, numbers: Iterable[float]) -> StepMetrics[float]:
-        """Such a report with other numbers."""
+        """Metrics of the same structure with other numbers."""
         loss, labels, grad_norm, uncertainty, accuracy, *rest = numbers
         left = iter(rest)
         losses, cosines, norms = (
@@ -257,9 +260,9 @@ class StepMetrics(Generic[Number]):
 
 
 def means(reports: Sequence[StepMetrics[Tensor]]) -> list[StepMetrics[float]]:
-    """Of each student the mean of some steps under one selection, read from the device in a single transfer.
+    """The mean metrics of each student over steps under one selection, read from the device in one transfer.
 
-    Cosines and norms are those of the first, which alone has them.
+    Cosines and norms are those of the first step, because only the first step has them.
 
     Raises:
         ValueError: if `reports` is empty.
@@ -275,32 +278,32 @@ def means(reports: Sequence[StepMetrics[Tensor]]) -> list[StepMetrics[float]]:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """How a model does on one split."""
+    """Metrics of a model on one split."""
 
     loss: float  # mean label loss
     score: float  # the task's main metric, higher is better
     scores: Mapping[str, float] = field(default_factory=dict)  # every metric of the task
-    # what follows is 0 for language models; what compares with a teacher is 0 without one, and on dev
+    # the numbers below are 0 for language models; comparisons with a teacher are 0 without a teacher, and on dev
     probability: float = 0.0  # mean probability of the label; 0 for regression
-    divergence: float = 0.0  # mean KL(teacher || student) in nats; of regression, mean squared difference of answers
-    teacher_correlation: float = 0.0  # of the logits, each less its mean over classes, or of regression the answers
-    label_correlation: float = 0.0  # the same with one-hot labels, or of regression the labels
+    divergence: float = 0.0  # mean KL(teacher || student) in nats; regression: mean squared difference of predictions
+    teacher_correlation: float = 0.0  # of the logits, centred over classes; regression: of the predictions
+    label_correlation: float = 0.0  # the same with one-hot labels; regression: with the labels
 
     @property
     def agreement(self) -> float:
-        """`(teacher_correlation + label_correlation) / 2`: with the teacher and the labels alike."""
+        """`(teacher_correlation + label_correlation) / 2`: agreement with teacher and labels, equally weighted."""
         return 0.5 * (self.teacher_correlation + self.label_correlation)
 
     @property
     def finite(self) -> bool:
-        """Whether all but the metrics of `scores` are numbers to reckon with."""
+        """Whether all numbers are finite, apart from the metrics of `scores`."""
         compared = (self.divergence, self.teacher_correlation, self.label_correlation)
         return all(map(math.isfinite, (self.loss, self.score, self.probability, *compared)))
 
 
 @dataclass(frozen=True)
 class ModelDims:
-    """The sizes of a transformer that knowledge and cost depend on."""
+    """The sizes of a transformer; knowledge types and costs depend on them."""
 
     layers: int
     width: int
@@ -310,37 +313,37 @@ class ModelDims:
 
 
 class Teacher(Protocol):
-    """Anything that answers a batch with outputs."""
+    """An object that returns outputs for a batch."""
 
     @property
     def shape(self) -> ModelDims:
-        """The sizes of what it answers with."""
+        """The sizes of its outputs."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Names all that its answers depend on but the question: equal fingerprints, equal answers."""
+        """Identifies the teacher: teachers with equal fingerprints return equal outputs for equal batches."""
         ...
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for, without gradient; `costs` is told what that took."""
+        """The requested outputs, without gradient; adds its costs to `costs`."""
         ...
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """FLOPs of one answer that is computed, for a padded batch."""
+        """FLOPs of computing the outputs of a padded batch."""
         ...
 
 
 class Knowledge(nn.Module, ABC):
     """One kind of loss between a student's and a teacher's outputs.
 
-    A module, so that projections move, train and save like any other weights; they belong to the distiller and never
-    to the student. `forward` returns one loss per example, `[B]`, in which padding has no part.
+    It is a module, so that its projections are moved, trained and saved like other weights; they are not part of the
+    student. `forward` returns one loss per example, `[B]`, that does not depend on padding.
     """
 
-    name: str  # what selections, policies and curves call it
+    name: str  # name in selections, policies and curves
     family: ClassVar[str]  # one of KNOWLEDGE_FAMILIES
-    teacher: int = 0  # the place, among the distiller's teachers, of the one it learns from
+    teacher: int = 0  # index of its teacher among the distiller's teachers
 
     student_needs: OutputRequest
     teacher_needs: OutputRequest
@@ -355,7 +358,7 @@ class Knowledge(nn.Module, ABC):
 
 
 def union(needs: Iterable[OutputRequest]) -> OutputRequest:
-    """Everything that any of them asks for."""
+    """The union of several requests."""
     result = OutputRequest()
     for need in needs:
         result = result | need

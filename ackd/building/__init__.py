@@ -1,1 +1,1 @@
-"""From names and paths to a checked, ready distillation."""
+"""Builds a checked distillation from names, paths or objects."""

@@ -1,4 +1,4 @@
-"""Who teaches and who learns, and the tokens that each of them reads."""
+"""The teachers and the student of a distillation, with their tokenizers."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ackd.types import ModelDims, Teacher
 
 
 class Cast(NamedTuple):
-    """Who teaches and who learns."""
+    """The teachers and the student of a distillation."""
 
     teachers: list[Teacher]
-    tokenizers: list[Tokenizer]  # of each teacher
+    tokenizers: list[Tokenizer]  # one per teacher
     tokenizer: Tokenizer  # of the student
     make_student: models.StudentFactory
     shape: ModelDims  # of the student
 
     @property
     def strangers(self) -> list[int]:
-        """The places of teachers that read other tokens than the student."""
+        """The indices of teachers with another vocabulary than the student."""
         return [m for m, its in enumerate(self.tokenizers) if not models.same_vocabulary(its, self.tokenizer)]
 
 
@@ -49,10 +49,10 @@ def cast_of(
     data: Data | None,
     config: SettingConfig,
 ) -> Cast:
-    """The models of a distillation.
+    """Loads the models of a distillation.
 
     Raises:
-        InputError: if there is no such model, or it does not fit the task or the others.
+        InputError: if a model does not exist, or does not fit the task or the other models.
     """
     columns = config.text_columns, config.label_column
     spec = tasks.spec_of(task, data=data, text_columns=columns[0], label_column=columns[1])
@@ -75,7 +75,7 @@ def cast_of(
 
 
 def _read_by(student: StudentSource | None, tokenizers: Sequence[Tokenizer], given: Tokenizer | None) -> Tokenizer:
-    """What the student reads: its own tokenizer's tokens where it has one, or else the first teacher's."""
+    """The student's tokenizer: its own if it has one, else the first teacher's."""
     if student is None or not begins_as_model(student):
         return tokenizers[0]
     own = tokenizer_of(student, given)
@@ -83,7 +83,7 @@ def _read_by(student: StudentSource | None, tokenizers: Sequence[Tokenizer], giv
 
 
 def reading(cast: Cast, load: Callable[[Tokenizer], tasks.Task]) -> tuple[tasks.Task, list[Teacher]]:
-    """The task in the tokens of the student and of each teacher that has its own, and the teachers that read it."""
+    """The task, tokenised for the student and all teachers, and the teachers that read its batches."""
     task, answering = load(cast.tokenizer), list(cast.teachers)
     for m in cast.strangers:
         teacher, its = cast.teachers[m], load(cast.tokenizers[m])

@@ -1,4 +1,4 @@
-"""Whether what the user named fits together; every refusal says what to do."""
+"""Checks that the user's models, data and options fit together; each error message gives a remedy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger("ackd")
 
 
 def check_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU if there is one.
+    """The device called `name`; `auto` is a GPU if there is one, else the CPU.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,7 +37,7 @@ def check_device(name: str) -> torch.device:
 
 
 def unused_gpus(device: torch.device) -> int:
-    """How many GPUs stand by while models are on a device."""
+    """The number of idle GPUs while the models are on `device`."""
     return torch.cuda.device_count() if device.type == "cpu" and torch.cuda.is_available() else 0
 
 
@@ -45,7 +45,7 @@ def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: 
     """Compares a model's classes with a task's.
 
     Raises:
-        InputError: if they differ in number, in order, or (for a user's own data) in name.
+        InputError: if they differ in number, in order, or (for the user's own data) in name.
     """
     _check_number(spec, model, f"the teacher {source}")
     names = [name.lower() for name in models.class_names(model)]
@@ -66,10 +66,10 @@ def check_classes(spec: tasks.TaskSpec, model: Model, source: str, *, own_data: 
 
 
 def class_order(spec: tasks.TaskSpec, model: Model, source: str) -> list[int]:
-    """Which of the task's classes each output of a model stands for, by their names where these are the task's.
+    """The task's class of each of a model's outputs; matched by name if the names are those of the task.
 
     Raises:
-        InputError: if there are more or fewer outputs than the task has classes.
+        InputError: if the number of outputs differs from the task's number of classes.
     """
     _check_number(spec, model, f"the model {source}")
     if spec.regression:
@@ -83,7 +83,7 @@ def class_order(spec: tasks.TaskSpec, model: Model, source: str) -> list[int]:
 
 
 def _plain(name: str) -> str:
-    """As models that name their classes otherwise than the hub's GLUE may mean it: `Not entailment`."""
+    """Normalises a class name, because models may use other forms than the hub's GLUE: `Not entailment`."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
@@ -97,10 +97,10 @@ def _check_number(spec: tasks.TaskSpec, model: Model, who: str) -> None:
 
 
 def check_whole(source: str, knowledge: Sequence[Knowledge]) -> None:
-    """Whether what a teacher with a tokenizer of its own is asked for is of whole examples.
+    """Checks that a teacher with its own tokenizer is used only for outputs per example.
 
     Raises:
-        InputError: if something is of tokens.
+        InputError: if a knowledge type needs outputs per token.
     """
     for one in knowledge:
         if any(field.kind not in ("logits", "cls") for field in one.teacher_needs.fields):
@@ -114,18 +114,18 @@ def check_whole(source: str, knowledge: Sequence[Knowledge]) -> None:
 def check_outputs(
     teachers: Sequence[Model | None], student: Model, knowledge: Sequence[Knowledge], preset: str | None = None
 ) -> None:
-    """Asks each model, once, for what each knowledge type will need of it.
+    """Tries for each model and knowledge type whether the model can return the needed outputs.
 
-    A teacher behind those that are named is a method's own, made to answer what it is asked.
+    A teacher index beyond `teachers` belongs to a teacher that the method adds; it is not checked.
 
     Args:
-        teachers: those that were named; None for what is no model, which is not asked.
-        student: as it begins.
+        teachers: the models of the teachers; None if a teacher is no model (not checked).
+        student: the initial student.
         knowledge: all types that can be selected.
-        preset: the published method whose own types they are, if they are one's.
+        preset: the published method of the types, or None.
 
     Raises:
-        InputError: if one cannot give it, or a knowledge type of the user's own makes something else of it than losses.
+        InputError: if a model cannot return an output, or a user-defined type does not return losses.
     """
     failing: dict[str, str] = {}
     for one in knowledge:
@@ -149,7 +149,7 @@ def check_outputs(
 
 
 def _check_own(one: Knowledge, teacher: Model, student: Model) -> None:
-    """Tries a user's own knowledge type on three examples of four tokens."""
+    """Tries a user-defined knowledge type on three examples of four tokens."""
     ids = torch.zeros(3, 4, dtype=torch.int64)
     labels = ids[:, 0].float() if student.config.num_labels == 1 else ids[:, 0]
     batch = Batch(ids[:, 0], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)
@@ -158,7 +158,7 @@ def _check_own(one: Knowledge, teacher: Model, student: Model) -> None:
 
 
 def _answer(model: Model, batch: Batch, needs: OutputRequest) -> Outputs:
-    """What a model answers to it, where the knowledge types are as they are made."""
+    """A model's requested outputs on a batch, on the CPU, where new knowledge types are."""
     with torch.no_grad():
         found = models.run(model, batch.to(model.device), needs)
     return Outputs.of({field: value.cpu() for field, value in found.tensors.items()})

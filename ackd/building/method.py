@@ -1,4 +1,4 @@
-"""What can be selected, or what a published method transfers when, made anew for each student."""
+"""Creates the knowledge types, or the parts of a published method, for each student."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Types: TypeAlias = Sequence[str | Knowledge | knowledge.NewKnowledge]
 def method_of(
     types: Types, options: Mapping[str, Any], student: ModelDims, teachers: Sequence[ModelDims], config: SettingConfig
 ) -> Callable[[], presets.Preset]:
-    """What makes the losses, and what else a method has, anew for each student.
+    """Returns a function that creates the losses and other parts of a method; it is called for each student.
 
     Args:
-        types: what can be selected; for a preset with losses of its own, none.
-        options: of the preset.
-        student: its sizes.
-        teachers: the sizes of each that was named.
+        types: the types that can be selected; empty for a preset with its own losses.
+        options: options of the preset.
+        student: the student's sizes.
+        teachers: the sizes of each teacher.
         config: preset, layer map and temperature.
 
     Raises:
-        InputError: if the options, or the types, go with no preset, or not with this one.
+        InputError: if the options need a preset, or options or types do not fit the preset.
     """
     types, preset, layers = knowledge.listed(types), config.preset, config.layer_map
     if preset is None:
@@ -63,10 +63,10 @@ def method_of(
 
 
 def preset_options(config: SettingConfig, given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """The options of the preset: `keep` and `score`, and those that are given by name or as NAME=VALUE.
+    """The options of the preset: `keep` and `score`, and others given by name or as NAME=VALUE.
 
     Raises:
-        InputError: if one is not written as NAME=VALUE, is named twice, or has a value that cannot be read.
+        InputError: if an option is not written as NAME=VALUE, is given twice, or has an invalid value.
     """
     found = {name: value for name in ("keep", "score") if (value := getattr(config, name)) is not None}
     for name, value in (given if isinstance(given, Mapping) else pairs(given)).items():
@@ -77,10 +77,10 @@ def preset_options(config: SettingConfig, given: Mapping[str, Any] | Sequence[st
 
 
 def pairs(texts: Iterable[str]) -> dict[str, Any]:
-    """What was written as NAME=VALUE.
+    """Parses texts of the form NAME=VALUE.
 
     Raises:
-        InputError: if one is not, or a name is given twice.
+        InputError: if a text has another form, or a name is given twice.
     """
     given: dict[str, Any] = {}
     for text in texts:
@@ -98,7 +98,7 @@ def _name(one: str | Knowledge | knowledge.NewKnowledge) -> str:
 
 
 def _by_teacher(types: Types, teachers: int) -> list[list[str | Knowledge | knowledge.NewKnowledge]]:
-    """The types of each teacher: `logits@2` is the second's, `logits` everyone's."""
+    """The types of each teacher: `logits@2` belongs to the second teacher, `logits` to all teachers."""
     wanted: list[list[str | Knowledge | knowledge.NewKnowledge]] = [[] for _ in range(teachers)]
     for one in types:
         kind, place = one, ""

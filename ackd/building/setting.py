@@ -1,4 +1,4 @@
-"""From names or objects to a distillation that is ready to run, with everything checked before anything starts."""
+"""Builds a distillation from names or objects, with all checks before the start."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ackd.training.recipe import Recipe, check_length, length
 from ackd.types import Teacher
 from ackd.weighting.weighting import Weighting, together
 
-OWN = "data"  # what data of one's own is called, if nobody names it
-# of what `prepare` takes besides settings
+OWN = "data"  # default task name for the user's own data
+# arguments of `prepare` other than settings
 NAMES = "task teacher student tokenizer data dev_data knowledge options scale_steps compute_metrics".split()
 
 
@@ -44,35 +44,35 @@ def prepare(
     compute_metrics: tasks.ComputeMetrics | None = None,
     **settings: Any,
 ) -> Distillation:
-    """A distillation from names and plain values, each of them as on the command line, or from objects.
+    """Builds a distillation from names and plain values (as on the command line), or from objects.
 
     Args:
-        task: a GLUE task, a generated one, or what to call data of your own.
-        teacher: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; a transformers model,
-            which is frozen from then on and in float32, or any `Teacher`; or several; or none, for a preset that needs
-            none.
-        student: a folder or hub id to start from, a JSON config to draw weights for, a transformers model or config,
-            or a function that makes a new model; if None, `student_layers` of the first teacher.
-        tokenizer: of teachers and student that are handed over; that of the model's folder if None.
-        data: a folder in the hub's layout; your own, which is a CSV, JSON lines or Parquet file, a folder that
-            `save_to_disk` wrote, USER/NAME[:CONFIG] on the hub, or a `datasets.Dataset` or `DatasetDict`; GLUE on the
-            hub if None.
-        dev_data: what to report on, where `data` is your own: a file or a `Dataset`; if None, the data set's own split
-            for it, or else a part of `data`.
-        knowledge: what can be selected, by names, as `Knowledge`, or as functions of the shapes of student and teacher
-            that make one; logits, hidden and attention if there is none. Of several teachers `logits@2` is the
-            second's, and `logits` stands for everyone's. With a preset whose own losses give way, these take their
-            place.
-        options: of the preset, by their names, or as NAME=VALUE.
-        scale_steps: batches over which the knowledge losses are brought to one size; 0 leaves them as they are, as
-            every preset does.
-        compute_metrics: metrics of your own, as transformers' `Trainer` takes them: from an `EvalPrediction` with
-            predictions [N, C], of regression [N, 1], and label_ids [N] to a dict of numbers, of which more is better;
-            the first is the score.
+        task: a GLUE task, a generated task, or a name for your own data.
+        teacher: a folder with a fine-tuned model, a run's folder with a model, or a hub id; a transformers model, which
+            is frozen and converted to float32; any `Teacher`; or a list of these. May be empty for a preset that needs
+            no teacher.
+        student: a folder or hub id to start from, a JSON config (random weights), a transformers model or config, or a
+            function that returns a new model. None: `student_layers` of the first teacher.
+        tokenizer: the tokenizer of teachers and student that are given as objects. None: that of the model's folder.
+        data: a folder of GLUE in the hub's layout; or your own data: a CSV, JSON lines or Parquet file, a folder
+            written by `save_to_disk`, USER/NAME[:CONFIG] on the hub, a `datasets.Dataset` or a `DatasetDict`. None:
+            GLUE from the hub, or a generated task.
+        dev_data: a file or a `Dataset` to report on, for your own data. None: the dev split of the data set, or else a
+            part of `data`.
+        knowledge: the types that can be selected: names, `Knowledge` objects, or functions that create one from the
+            shapes of student and teacher. Default: logits, hidden and attention. With several teachers, `logits@2`
+            belongs to the second one and `logits` to all. For a preset with replaceable losses, they replace its
+            losses.
+        options: options of the preset, by name or as NAME=VALUE.
+        scale_steps: batches over which the scales of the knowledge losses are estimated; 0 disables scaling. Presets
+            with their own losses always use 0.
+        compute_metrics: your own metrics, as for transformers' `Trainer`: a function from an `EvalPrediction` with
+            predictions [N, C] (regression: [N, 1]) and label_ids [N] to a dict of numbers. Higher is better; the first
+            one is the score.
         **settings: the other fields of `ackd.config.SettingConfig`.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: if an argument is invalid, or the arguments do not fit together.
 
     Example:
         prepare(task="sst2", teacher="runs/teacher", student_layers=3, epochs=1)
@@ -84,7 +84,7 @@ def prepare(
     knowledge = settings.pop("knowledge", ())
     config = checked(SettingConfig, settings, others=NAMES)
     check_length(config.steps, config.epochs)
-    Recipe.of(part(config, RecipeConfig))  # refuses what cannot be before anything is read
+    Recipe.of(part(config, RecipeConfig))  # checks the settings before any data is read
     reuse_memory()
     place = check_device(config.device)
     sources = several(teacher)
@@ -111,7 +111,7 @@ def prepare(
 def _cached(
     teachers: Sequence[Teacher], method: presets.Preset, its_task: tasks.Task, name: str, config: SettingConfig
 ) -> list[Teacher]:
-    """The teachers with the answers that are kept of them."""
+    """The teachers, each behind a cache."""
     assert config.cache is not None
     return [
         with_cache(
@@ -136,7 +136,7 @@ def _built(
     config: SettingConfig,
     scale_steps: int,
 ) -> Distillation:
-    """The distillation, with what a method has of its own around or beside the teachers."""
+    """The distillation, with the method's own teachers, weighting and filter."""
     place = check_device(config.device)
     images = tasks.images(task.train, cast.tokenizer)
     material = presets.Material(task.train, task.spec.num_labels, cast.make_student, place, images=images)
@@ -148,7 +148,7 @@ def _built(
         own = make().weighting
         return together([*([own] if own is not None else []), *weighs])
 
-    weights = config.teacher_weights  # a method's own teachers come behind those that were named
+    weights = config.teacher_weights  # a method's own teachers follow the user's teachers
     batch = config.batch_size * config.accumulate
     return Distillation(
         task,

@@ -1,4 +1,4 @@
-"""Where models, tokenizers and data are found by their names, and what is taken where they are handed over."""
+"""Finds models, tokenizers and data by name, or takes them as objects."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ackd.types import ModelDims, Teacher
 
 logger = logging.getLogger("ackd")
 
-Source: TypeAlias = str | Path | Model | Teacher  # of a teacher
+Source: TypeAlias = str | Path | Model | Teacher  # a teacher, or the name of one
 StudentSource: TypeAlias = str | Path | Model | models.Config | Callable[[], Model]
 
 
 def several(teacher: Source | Sequence[Source]) -> list[Source]:
-    """The teachers as a list; one stands for itself.
+    """The teachers as a list, from one or several.
 
     Raises:
-        InputError: if one is nothing that can teach.
+        InputError: if an element is no valid teacher.
     """
     found = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
     for one in found:
@@ -43,7 +43,7 @@ def several(teacher: Source | Sequence[Source]) -> list[Source]:
 
 
 def _check_head(given: object, who: str) -> None:
-    """Refuses a model without a classifier, as `AutoModel` reads it."""
+    """Refuses a model without a classifier, as loaded by `AutoModel`."""
     if models.is_model(given) and type(given).__name__.endswith("Model"):
         raise InputError(
             f"the {who} is a {type(given).__name__}, which has no classifier: load it with "
@@ -56,7 +56,7 @@ def _answers(one: object) -> bool:
 
 
 def shown(source: object) -> str:
-    """What a sentence calls a model."""
+    """The name of a model in messages."""
     if isinstance(source, (str, Path)):
         return str(source)
     named = getattr(source, "name_or_path", "")
@@ -64,7 +64,7 @@ def shown(source: object) -> str:
 
 
 def folder_of(source: object) -> str | None:
-    """Where a model was read from, as far as it says so; the folder of a config has none."""
+    """The folder or hub id that a model was loaded from; None if unknown, or for a JSON config."""
     if isinstance(source, (str, Path)):
         return None if str(source).endswith(".json") else str(source)
     return getattr(source, "name_or_path", "") or None
@@ -78,10 +78,10 @@ def student_of(
     num_labels: int,
     init: Init = "even",
 ) -> tuple[StudentFactory, ModelDims]:
-    """The student's factory and sizes; `teacher` is the first that was named, and its name.
+    """The student's factory and sizes; `teacher` is the first teacher's model and name.
 
     Raises:
-        InputError: if there can be no such student.
+        InputError: if the student cannot be created, or does not fit the task or tokenizer.
     """
     if layers is None and init != "even":
         raise InputError("--student-init says which layers a student starts as: give --student-layers with it")
@@ -117,17 +117,17 @@ def student_of(
 
 
 def begins_as_model(source: StudentSource | None) -> bool:
-    """Whether a student starts as a model that is there, with what that has learned and its tokenizer."""
+    """Whether a student starts from an existing model, with its weights and tokenizer."""
     if isinstance(source, (str, Path)):
         return not str(source).endswith(".json")
     return models.is_model(source)
 
 
 def _factory(source: StudentSource, num_labels: int) -> StudentFactory:
-    """What makes students of a model, a config or a function."""
+    """The factory of students from a model, config, folder, hub id or function."""
     _check_head(source, "student")
     if models.is_model(source):
-        template = models.whole(copy.deepcopy(source))  # it may be the teacher as well, which is frozen
+        template = models.whole(copy.deepcopy(source))  # a copy, because the model may also be the frozen teacher
         if not any(one.requires_grad for one in template.parameters()):
             template.requires_grad_(True)
         return lambda: copy.deepcopy(template)
@@ -148,15 +148,15 @@ def _factory(source: StudentSource, num_labels: int) -> StudentFactory:
 
 
 def _layers_of(whole: StudentFactory, count: int, init: Init) -> StudentFactory:
-    """Students cut from a checkpoint that is read for each, since it may have a head to draw anew."""
+    """Students with layers of a checkpoint, which is loaded for each student because its head may be random."""
     return lambda: models.from_layers(whole(), count, init)()
 
 
 def tokenizer_of(source: Source | StudentSource, given: Tokenizer | None = None) -> Tokenizer:
-    """The tokenizer of a model: that of its folder, or else the one that was handed over.
+    """The tokenizer of a model: `given` for a model object, else that of the model's folder.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no tokenizer.
     """
     if given is not None and not isinstance(source, (str, Path)):
         return models.padded(given)
@@ -169,10 +169,10 @@ def tokenizer_of(source: Source | StudentSource, given: Tokenizer | None = None)
 def find_tokenizer(
     task: str, teachers: Sequence[Source], student: StudentSource | None, given: Tokenizer | None = None
 ) -> Tokenizer:
-    """The first teacher's; without a teacher the student's, or that of a generated task where this is a config alone.
+    """The tokenizer of the first teacher, else of the student, else `given`, else of the generated task.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no tokenizer.
     """
     if teachers:
         return tokenizer_of(teachers[0], given)
@@ -189,15 +189,15 @@ def find_tokenizer(
 
 
 def seen_by(teachers: Sequence[Source], starts: Sequence[StudentSource | None], reward_from: str) -> tasks.Seen:
-    """What the models of a run have been trained on, together; tells of those that do not say.
+    """The training data of all models of a run; logs a warning for models without a complete record.
 
     Args:
-        teachers: who answer, or whose layers students start from.
-        starts: models that students start from; those that have no classifier have learned no task yet.
-        reward_from: as `prepare` takes it.
+        teachers: the teachers, including those that only provide layers for students.
+        starts: models that students start from; a saved model without a classifier has learned no task yet.
+        reward_from: the setting `reward_from`.
 
     Raises:
-        InputError: if what one says is damaged.
+        InputError: if a model's record of its training data is damaged.
     """
     found = []
     begun: dict[str, tuple[object, bool]] = {shown(one): (one, True) for one in teachers}
@@ -220,7 +220,7 @@ def seen_by(teachers: Sequence[Source], starts: Sequence[StudentSource | None], 
 
 
 def _said(source: object) -> tasks.Seen | None:
-    """What a model says that it has seen, if it does."""
+    """A model's record of its training data, or None."""
     if isinstance(source, (str, Path)):
         return tasks.read_seen(source)
     if models.is_model(source) and (noted := tasks.noted_seen(source)) is not None:
@@ -233,16 +233,16 @@ def _said(source: object) -> tasks.Seen | None:
 def teacher_of(
     source: Source, device: str, precision: Precision, tokenizer: Tokenizer | None = None
 ) -> tuple[Teacher, Tokenizer]:
-    """A teacher and its tokenizer; those who name the same share it, since it never changes.
+    """A teacher and its tokenizer; a loaded teacher is shared between calls, because it never changes.
 
     Args:
-        source: where it is read from, or the teacher itself.
-        device: where it computes.
-        precision: what it computes in.
-        tokenizer: of a teacher that is handed over.
+        source: the teacher's folder or hub id, or the teacher itself.
+        device: the teacher's device.
+        precision: of the teacher's passes.
+        tokenizer: the tokenizer of a teacher that is given as an object.
 
     Raises:
-        InputError: if there is no such model, or no tokenizer for it.
+        InputError: if there is no such model, or it has no tokenizer.
     """
     if isinstance(source, (str, Path)):
         return _loaded(str(source), device, precision)
@@ -263,14 +263,14 @@ def _loaded(source: str, device: str, precision: Precision) -> tuple[ModelTeache
 
 
 def model_of(teacher: Teacher) -> Model | None:
-    """The model that answers, where it is one."""
+    """The model of a `ModelTeacher`; None for other teachers."""
     return teacher.model if isinstance(teacher, ModelTeacher) else None
 
 
 def task_of(
     name: str, tokenizer: Tokenizer, *, data: Data | None = None, dev_data: Data | None = None, **cut: Any
 ) -> tasks.Task:
-    """A task, as `ackd.tasks.load` takes it; those who name the same share it, since it never changes."""
+    """Loads a task, with the arguments of `ackd.tasks.load`; calls share it if data is given by name."""
     cut["text_columns"] = tuple(cut.get("text_columns", ()))
     if all(one is None or is_named(one) for one in (data, dev_data)):
         return _task(name, tokenizer, data=data, dev_data=dev_data, **cut)

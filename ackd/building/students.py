@@ -1,4 +1,4 @@
-"""Students for a task where nobody else answers."""
+"""Builds students for a task without teachers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ackd.tasks.data_sets import Data
 
 @dataclass(frozen=True, kw_only=True)
 class _Config(DataConfig, ModelConfig):
-    """What can be set of it."""
+    """The settings of `students`."""
 
 
 def students(
@@ -44,20 +44,20 @@ def students(
     compute_metrics: tasks.ComputeMetrics | None = None,
     **settings: Any,
 ) -> tuple[tasks.Task, list[StudentFactory]]:
-    """A task, and what makes students for it; all of them share its tokenizer.
+    """A task and factories of students for it; all students share one tokenizer.
 
     Args:
-        task: as `prepare` takes it, and the rest likewise.
-        students: one for each student.
-        teacher: whose layers and tokenizer a student takes; it answers nothing.
-        tokenizer: of models that are handed over.
-        data: as the rest.
-        dev_data: as the rest.
-        compute_metrics: as the rest.
+        task: see `prepare`.
+        students: one source per student.
+        teacher: a model that provides layers and tokenizer; it gives no targets.
+        tokenizer: the tokenizer of models that are given as objects.
+        data: see `prepare`.
+        dev_data: see `prepare`.
+        compute_metrics: see `prepare`.
         **settings: fields of `DataConfig` and `ModelConfig`.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: if an argument is invalid, or the arguments do not fit together.
     """
     config = checked(_Config, settings)
     reuse_memory()

@@ -1,1 +1,1 @@
-"""N students in one batched step."""
+"""Trains N students in one batched step."""

@@ -1,4 +1,4 @@
-"""Many students at once: each batch and each teacher's answer serves them all."""
+"""Training of many students at once, with shared batches and teacher outputs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ackd.types import EvalResult, Selection, StepMetrics
 
 
 class Cohort(Trained):
-    """N students, each as a `Distillation` of its own would train it on the same batches, in one batched step.
+    """Trains N students in one batched step, each as a separate `Distillation` on the same batches would.
 
-    Each has its own initialisation, selection, dropout masks, scales and moments. What anybody selects is computed for
-    everybody, and weighted by each one's own weight. The students' passes are not compiled.
+    Each student has its own initialisation, selection, dropout masks, scales and moments. A type that one student
+    selects is computed for all, and weighted per student. The students' passes are not compiled.
 
-    Costs count a teacher's answer once a batch, and the students' passes and losses N times; a step and a pass
-    over a split count as one.
+    Costs count teacher outputs once per batch, and the students' passes and losses N times. A step, and a pass over a
+    split, count as one.
 
     Args:
-        distillation: what to train, with which teachers and numbers; it is left alone.
+        distillation: provides data, teachers and settings; it is not changed.
         students: N.
 
     Raises:
-        InputError: if there is no student, the students pick or weigh examples, or gradients are to be compared.
+        InputError: if N is below 1, examples are filtered or weighted, or gradients are compared.
     """
 
     def __init__(self, distillation: Distillation, students: int) -> None:
@@ -51,10 +51,10 @@ class Cohort(Trained):
 
     @replayable("reset")
     def reset(self, seeds: Sequence[int]) -> None:
-        """New students before their first step, one a seed; order and dropout follow from the first seed.
+        """Starts new students, one per seed; data order and dropout follow from the first seed.
 
         Raises:
-            InputError: if there are not as many seeds as students.
+            InputError: if the number of seeds is not N.
         """
         self._begin(seeds)
 
@@ -68,7 +68,7 @@ class Cohort(Trained):
 
     @property
     def stacked(self) -> Stacked:
-        """The students."""
+        """The stacked students."""
         assert isinstance(self.trainer.student, Stacked)
         return self.trainer.student
 
@@ -77,31 +77,31 @@ class Cohort(Trained):
         return self.stacked.students[student].model
 
     def projections(self, student: int) -> nn.ModuleList:
-        """One student's projections, in the order of the knowledge types; they share the cohort's weights likewise."""
+        """One student's projections, in the order of the knowledge types; they share the cohort's weights too."""
         return self.stacked.students[student].projections
 
     @replayable("advance", each=True)
     def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:
-        """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
+        """Takes up to `steps` optimizer steps, each student under its own selection; synchronises the device once.
 
         Raises:
             ValueError: if the budget is used up.
-            InputError: if there are not as many selections as students, or a teacher answered NaN or infinity.
-            KeyError: if a selection names a type that there is not.
+            InputError: if the number of selections is not N, or a teacher answered NaN or infinity.
+            KeyError: if a selection contains an unknown knowledge type.
         """
         self._check(selections, "selection")
         return self.trainer.advance(selections, steps)
 
     @replayable("inherit")
     def inherit(self, parents: Sequence[int]) -> None:
-        """Makes each student what another is now, or itself: weights, moments, scales, and what it has cost so far.
+        """Replaces each student by a copy of its parent: weights, moments, scales and costs.
 
         Args:
-            parents: the place of each one's parent; a student that is its own stays as it is.
+            parents: the index of each student's parent; a student that is its own parent stays unchanged.
 
         Raises:
-            InputError: if there are not as many parents as students.
-            IndexError: if there is no such student.
+            InputError: if the number of parents is not N.
+            IndexError: if a parent does not exist.
         """
         self._check(parents, "parent")
         if wrong := [parent for parent in parents if not 0 <= parent < self.size]:
@@ -111,14 +111,14 @@ class Cohort(Trained):
 
     @replayable("measure", each=True)
     def evaluate(self, split: Split, name: str) -> list[EvalResult]:
-        """How each student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
+        """Evaluates each student on a split; `name` identifies the split, and 'reward' is the reward split."""
         return self.evaluator.evaluate(split, name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        """The complete state of the training: tensors, numbers and names in dicts and lists."""
         return self.trainer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of a cohort of as many students with the same arguments."""
+        """Restores a `state_dict` of a cohort with the same arguments and number of students."""
         self._begin(state["counters"]["seeds"])
         self.trainer.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""N students as one: their weights stacked, moved by one optimizer."""
+"""N students with stacked weights and one optimizer."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ T = TypeVar("T")
 
 
 class Stacked(Student):
-    """Students of one shape and one setting, each of whose parameters is one tensor `[N, ...]` for all of them.
+    """Students of one shape and one setting; each parameter is one tensor `[N, ...]` for all students.
 
-    One step moves them all, and each as it would move alone: by its own gradient, clipped by its own norm, with its
-    own moments. The students' own modules stay: their weights become views of the stacked ones.
+    One optimizer step updates all students, each as if it were alone: with its own gradient, clipped by its own norm,
+    and its own moments. The students' modules remain; their weights become views of the stacked tensors.
 
     Args:
-        students: before their first step.
+        students: the students before their first step.
     """
 
     def __init__(self, students: Sequence[Student]) -> None:
         first = students[0]
         self.students, self.shape = tuple(students), (len(students),)
-        self.group, self.model, self.projections = first.group, first.model, first.projections  # which run for all
+        self.group, self.model, self.projections = first.group, first.model, first.projections  # used for all students
         self.clip, self.steps = first.clip, first.steps
         self.parameters: list[Tensor] = []  # [N, ...] each, in the order of `Student.parameters`
-        self._own: list[tuple[nn.Parameter, ...]] = []  # the students' views of each
+        self._own: list[tuple[nn.Parameter, ...]] = []  # the students' views of each parameter
         self._weights = self._stack([student.model for student in students])
         projections = zip(*(student.projections for student in students), strict=True)
         self._companions = [self._stack(those) for those in projections]
@@ -51,10 +51,10 @@ class Stacked(Student):
             [{**group, "params": [stacked[id(p)] for p in group["params"]]} for group in groups], fused=True
         )
         self.schedule = LambdaLR(self.optimizer, first.schedule.lr_lambdas)
-        self._reached: dict[str, frozenset[int]] = {}  # by term: the places of the parameters that it reaches
-        self._moving: NDArray[np.bool_] | None = None  # [P, N], which parameters each student's loss reaches
-        self._split: set[int] = set()  # places of the parameters that are moved student by student
-        self._dense: dict[int, Tensor] = {}  # by place: a gradient that is 0 but for the rows of the present step
+        self._reached: dict[str, frozenset[int]] = {}  # by term: indices of the parameters that have a gradient
+        self._moving: NDArray[np.bool_] | None = None  # [P, N], True if the student's loss depends on the parameter
+        self._split: set[int] = set()  # indices of the parameters that are updated student by student
+        self._dense: dict[int, Tensor] = {}  # by parameter: a gradient buffer, 0 except in the current step's rows
 
     def _stack(self, modules: Sequence[nn.Module]) -> dict[str, Tensor]:
         """The modules' parameters by name, [N, ...] each."""
@@ -70,7 +70,7 @@ class Stacked(Student):
         return weights
 
     def forward(self, batch: Batch, needs: OutputRequest) -> Outputs:
-        """What is asked for of a batch, [N, ...] each."""
+        """The requested outputs of a batch, [N, ...] each."""
 
         def one(weights: Weights) -> dict[OutputKey, Tensor]:
             return run(self.model, batch, needs, weights, stacked=self.size > 1).tensors
@@ -78,7 +78,7 @@ class Stacked(Student):
         return Outputs.of(self._together(one, self._weights))
 
     def each(self, one: Callable[..., T], outputs: Outputs, *others: Any) -> T:
-        """What `one`, a companion or a function, says of each student's outputs, [N, ...]."""
+        """Applies `one` (a projection or function) to each student's outputs; the result is [N, ...]."""
         own = next((w for module, w in zip(self.projections, self._companions, strict=True) if module is one), {})
 
         def call(tensors: dict[OutputKey, Tensor], weights: Weights) -> Any:
@@ -89,17 +89,17 @@ class Stacked(Student):
         return said
 
     def _together(self, one: Callable[..., T], *tensors: dict[Any, Tensor]) -> Any:
-        """What `one` says of each student's tensors, which are [N, ...]."""
+        """Applies `one` to each student's part of the tensors [N, ...]."""
         if self.size > 1:
             return torch.vmap(one, randomness="different")(*tensors)
-        # as it is, so that a cohort of one has the very bits of a single student
+        # without vmap, so that a cohort of one equals a single student bit for bit
         said = one(*({name: value.squeeze(0) for name, value in those.items()} for those in tensors))
         return tree_map(lambda value: value.unsqueeze(0), said)
 
     def meets(self, losses: Mapping[str, Tensor], mixture: Mixture) -> None:
-        """Finds out which parameters each student's loss, [N], reaches.
+        """Finds the parameters that each student's loss, [N], depends on.
 
-        Alone, it would have no gradient for the others, so these neither decay nor count a step.
+        All other parameters would have no gradient if the student were alone, so they must not decay or count a step.
         """
         if mixture.uniform:
             self._moving = None
@@ -112,7 +112,7 @@ class Stacked(Student):
             self._moving[sorted(self._reached[term])] |= chosen
 
     def update(self) -> Tensor:
-        """Takes the optimizer step; each student's gradient norm before clipping, [N], on the device."""
+        """Takes the optimizer step; returns each student's gradient norm before clipping, [N], on the device."""
         moving = self._moving
         gradients = {place: p.grad for place, p in enumerate(self.parameters) if p.grad is not None}
         rows = {place: grad.coalesce() for place, grad in gradients.items() if grad.is_sparse}
@@ -140,7 +140,7 @@ class Stacked(Student):
         return norm
 
     def _lay_out(self, place: int, rows: Tensor, shares: Tensor) -> None:
-        """Makes the clipped gradient of some rows the parameter's dense one, in memory that is 0 everywhere else."""
+        """Writes the clipped gradient of some rows into the parameter's dense buffer, which is 0 elsewhere."""
         stacked = self.parameters[place]
         if place not in self._dense:
             self._dense[place] = torch.zeros_like(stacked, requires_grad=False)
@@ -149,7 +149,7 @@ class Stacked(Student):
         stacked.grad = self._dense[place]
 
     def split(self, place: int) -> None:
-        """From now on a parameter is moved student by student, since what some of them do not reach stays as it is."""
+        """Makes the optimizer update a parameter student by student, because it is unchanged for some students."""
         if place in self._split:
             return
         self._split.add(place)
@@ -164,7 +164,7 @@ class Stacked(Student):
 
     @torch.no_grad()
     def inherit(self, parents: Sequence[int]) -> None:
-        """Makes each student what another is now, or itself: weights and moments, to the bit; [N] places."""
+        """Gives student i an exact copy of the weights and moments of student `parents[i]`; [N] indices."""
         heirs = [i for i, parent in enumerate(parents) if parent != i]
         theirs = [parents[i] for i in heirs]
         if not heirs:
@@ -177,7 +177,7 @@ class Stacked(Student):
             own = self._own[place]
             if place not in self._split:
                 for value in states.get(stacked, {}).values():
-                    if value.dim():  # the count of steps is everybody's
+                    if value.dim():  # all students share the step count
                         value[heirs] = value[theirs]
                 continue
             given = [{name: value.clone() for name, value in states.get(own[i], {}).items()} for i in theirs]
@@ -187,7 +187,7 @@ class Stacked(Student):
                     states[own[i]] = state
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, moments and schedule, as copies that later steps leave alone."""
+        """Copies of weights, optimizer moments and schedule; later steps do not change them."""
         return {
             "parameters": [one.detach().clone() for one in self.parameters],
             "split": sorted(self._split),
@@ -196,10 +196,10 @@ class Stacked(Student):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`, which stays untouched, before the first step.
+        """Restores a `state_dict`, which is not modified; call it before the first step.
 
         Raises:
-            ValueError: if it is of other students.
+            ValueError: if it belongs to other students.
         """
         with torch.no_grad():
             for one, saved in zip(self.parameters, state["parameters"], strict=True):
@@ -213,7 +213,7 @@ class Stacked(Student):
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:
-    """`values`, [N], as [N, 1, ...] with as many dimensions as `like`."""
+    """Reshapes `values`, [N], to [N, 1, ...] with as many dimensions as `like`."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 

@@ -1,1 +1,1 @@
-"""Other processes and machines: those that train one student together, and those that do jobs."""
+"""Work with several processes and machines: data-parallel training of one student, and workers for jobs."""

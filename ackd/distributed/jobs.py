@@ -1,4 +1,4 @@
-"""Many jobs, a few workers, and answers in the order of the jobs, whoever is lost on the way."""
+"""Runs many jobs on a few workers; results come in the order of the jobs, and lost jobs are repeated."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ Job = TypeVar("Job")
 T = TypeVar("T")
 R = TypeVar("R")
 
-TRIES = 3  # of a job whose worker is lost
-PATIENCE = 4.0  # seconds that workers have to save, when this process is asked to end
+TRIES = 3  # attempts at a job if its worker is lost
+PATIENCE = 4.0  # seconds for workers to save when this process has to end
 
 
 class _Stopped:
-    """The answer of a worker that was asked to end."""
+    """The result of a worker that a signal has stopped."""
 
 
 def answering(do: Callable[[T, Job], R]) -> Callable[[T, Job], R]:
-    """A method that does a job in a worker: a signal ends it where it can save, and is told to who waits."""
+    """Decorator of a worker's method that does a job.
+
+    A signal stops the method at a safe point and is reported to the caller.
+    """
 
     @wraps(do)
     def call(self: T, job: Job) -> R:
-        if listening():  # in the process that waits
+        if listening():  # in the calling process
             return do(self, job)
         try:
             with stoppable():
                 return do(self, job)
         except Stopped:
-            return _Stopped()  # type: ignore[return-value]  # `run_jobs` knows it
+            return _Stopped()  # type: ignore[return-value]  # `run_jobs` handles it
 
     return call
 
 
 def this_worker() -> str:
-    """How people can find the process that asks."""
+    """Describes this process by its id and host."""
     return f"the worker in process {os.getpid()} on {socket.gethostname()}"
 
 
-_Done = tuple[int, Any]  # the number of a job, and its answer or what was raised
+_Done = tuple[int, Any]  # the index of a job, and its result or exception
 
 
 def run_jobs(
@@ -62,17 +65,18 @@ def run_jobs(
     seconds: float | None = None,
     on_answer: Callable[[Job, Any], object] = lambda job, answer: None,
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with its answer, in the order of the jobs; an answer waits for those of the jobs before it.
+    """Yields each job with its result, in the order of the jobs.
 
     Args:
-        workers: each holds an object whose method `do`, `answering`, takes a job; a job that was begun before goes on.
-        jobs: which travel by pickle.
-        seconds: that a worker may take over a job before it counts as lost.
-        on_answer: is told of each as it comes, as for a progress bar.
+        workers: each has an object with a method `do(job)`, decorated with `answering`. A job that was started before
+            is continued.
+        jobs: the jobs; they are pickled.
+        seconds: time limit of a job; after that its worker counts as lost.
+        on_answer: called with each job and result as soon as it arrives, e.g. for a progress bar.
 
     Raises:
-        InputError: if a job raised one, or was lost with its worker 3 times.
-        WorkerFailed: if a job raised something else.
+        InputError: if a job raised one, or its worker was lost 3 times.
+        WorkerFailed: if a job raised another exception.
     """
     crew = _Crew(workers, len(jobs), seconds)
     answers: dict[int, Any] = {}
@@ -94,7 +98,7 @@ def run_jobs(
 
 
 class _Crew:
-    """A thread for each worker, which waits for its answers and gives it the next job."""
+    """One thread per worker: it sends the worker a job, waits for the result, and sends the next job."""
 
     def __init__(self, workers: Workers, count: int, seconds: float | None) -> None:
         self.workers, self.seconds = workers, seconds
@@ -104,12 +108,12 @@ class _Crew:
         self._busy: set[int] = set()  # workers with a job
 
     def start(self, jobs: Sequence[Any]) -> None:
-        """All of them begin."""
+        """Starts the threads."""
         for worker in range(min(len(self.workers), len(jobs))):
             threading.Thread(target=self._work, args=(worker, jobs), daemon=True).start()
 
     def interrupt(self) -> None:
-        """Asks the workers of this machine to save what they do, and kills those that take too long, or just begin."""
+        """Sends SIGTERM to this machine's busy workers so that they save; then kills all child processes."""
         self.over.set()
         until, here = time.monotonic() + PATIENCE, socket.gethostname()
         for worker in list(self._busy):
@@ -119,7 +123,7 @@ class _Crew:
                     os.kill(int(about["pid"]), signal.SIGTERM)
         while self._busy and time.monotonic() < until:
             time.sleep(0.02)
-        for child in multiprocessing.active_children():  # whose end would be waited for otherwise
+        for child in multiprocessing.active_children():  # otherwise this process would wait for their end
             child.kill()
 
     def _work(self, worker: int, jobs: Sequence[Any]) -> None:
@@ -129,7 +133,7 @@ class _Crew:
             except IndexError:
                 return
             try:
-                with self.workers.turns[worker]:  # after the job that it may still be at for another call
+                with self.workers.turns[worker]:  # the worker may still be busy with a job of another call
                     answer = self._do(worker, jobs[number])
                 self.done.put((number, answer))
             except BaseException as error:
@@ -137,7 +141,7 @@ class _Crew:
                 return
 
     def _do(self, worker: int, job: Any) -> Any:
-        """The answer, from as many workers of that number as it takes."""
+        """Returns a job's result; restarts a lost worker, up to `TRIES` attempts."""
         lost = ""
         for attempt in range(TRIES):
             if self.over.is_set():

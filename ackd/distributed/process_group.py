@@ -21,13 +21,13 @@ from ackd.distributed.rendezvous import meet
 from ackd.errors import InputError
 from ackd.runs.stopping import hold
 
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what launchers call it
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # by launcher
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
-PATIENCE = timedelta(minutes=30)  # with a process that is alive and does not answer
+PATIENCE = timedelta(minutes=30)  # timeout for a process that is alive but does not respond
 logger = logging.getLogger("ackd")
 
-ENDED = "ackd/ended"  # how many processes have ended before their time
+ENDED = "ackd/ended"  # key of the number of processes that have failed
 
 V = TypeVar("V")
 
@@ -37,21 +37,21 @@ class ProcessLost(Exception):  # noqa: N818 - what happened, told in the past te
 
 
 class Group(Protocol):
-    """Processes in lockstep: each calls the same of these methods in the same order."""
+    """Processes in lockstep: all of them call the same methods in the same order."""
 
-    rank: int  # of this process, from 0; the first one decides, and writes what is written
-    size: int  # how many they are
+    rank: int  # of this process, from 0; rank 0 decides and writes all files
+    size: int  # number of processes
 
     def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """This rank's shard of a batch: every `size`-th example, so that lengths are spread evenly."""
         ...
 
     def average(self, parameters: Sequence[nn.Parameter]) -> None:
-        """All-reduces gradients to their mean over the processes; one that is None on all ranks stays None."""
+        """All-reduces gradients to their mean over the processes; a gradient that is None on all ranks stays None."""
         ...
 
     def mean(self, value: Tensor, rows: int) -> tuple[Tensor, int]:
-        """The mean over the rows of all ranks, given the mean over `rows` here; and the number of all rows."""
+        """The mean over the rows of all ranks, from the mean over this rank's `rows`; and the total number of rows."""
         ...
 
     def gather(self, value: V) -> list[V]:
@@ -64,27 +64,27 @@ class Group(Protocol):
 
 
 class Alone:
-    """A process without others."""
+    """The group of a single process."""
 
     rank, size = 0, 1
 
     def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """All of it."""
+        """Returns the whole batch."""
         return indices
 
     def average(self, parameters: Sequence[nn.Parameter]) -> None:
-        """The gradients as they are."""
+        """Leaves the gradients unchanged."""
 
     def mean(self, value: Tensor, rows: int) -> tuple[Tensor, int]:
-        """The mean as it is."""
+        """Returns the arguments."""
         return value, rows
 
     def gather(self, value: V) -> list[V]:
-        """Its own."""
+        """Returns a list with the value."""
         return [value]
 
     def broadcast(self, value: V) -> V:
-        """Its own."""
+        """Returns the value."""
         return value
 
 
@@ -92,10 +92,10 @@ ALONE = Alone()
 
 
 class Processes:
-    """Those of `torch.distributed`: tensors travel by its backend, everything else between the hosts by gloo.
+    """The processes of `torch.distributed`: its backend transfers tensors, gloo transfers everything else.
 
     Raises:
-        ProcessLost: by any method.
+        ProcessLost: from any method.
     """
 
     def __init__(self) -> None:
@@ -107,8 +107,8 @@ class Processes:
         return indices[self.rank :: self.size]
 
     def average(self, parameters: Sequence[nn.Parameter]) -> None:
-        """In one piece, after the backward pass."""
-        # a term that was taken on no example of one process has no gradient there
+        """All-reduces all gradients as one tensor, after the backward pass."""
+        # a loss without examples on one process has no gradient there
         reached = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
         with _listening():
             dist.all_reduce(reached, dist.ReduceOp.MAX, group=self._hosts)
@@ -124,7 +124,7 @@ class Processes:
             parameter.grad = part.view_as(parameter)
 
     def mean(self, value: Tensor, rows: int) -> tuple[Tensor, int]:
-        """By two sums."""
+        """Computes the mean with two all-reduces."""
         count = torch.tensor(rows)
         with _listening():
             dist.all_reduce(count, group=self._hosts)
@@ -134,14 +134,14 @@ class Processes:
         return weighted, everywhere
 
     def gather(self, value: V) -> list[V]:
-        """By pickle."""
+        """Gathers pickled values."""
         values: list[Any] = [None] * self.size
         with _listening():
             dist.all_gather_object(values, value, group=self._hosts)
         return values
 
     def broadcast(self, value: V) -> V:
-        """By pickle."""
+        """Broadcasts a pickled value."""
         values = [value]
         with _listening():
             dist.broadcast_object_list(values, group=self._hosts, device=torch.device("cpu"))
@@ -155,10 +155,10 @@ def announce(group: Group, name: str, args: Sequence[Any], kwargs: Mapping[str, 
 
 
 def follow(training: Any) -> None:
-    """Executes the calls that rank 0 broadcasts, until rank 0 calls this, too."""
+    """Executes the calls that rank 0 broadcasts, until rank 0 calls this function as well."""
     group: Group = training.group
     if group.rank:
-        hold()  # a signal is for the first process to answer, which needs the others to save
+        hold()  # rank 0 handles signals, and needs the other ranks to save
     methods = {getattr(method, "told_as", None): name for name, method in inspect.getmembers(type(training))}
     while (told := group.broadcast(None)) is not None:
         name, args, kwargs = told
@@ -169,7 +169,7 @@ def launched() -> int:
     """The number of processes that a launcher (accelerate, torchrun, mpirun) started; 1 without one.
 
     Raises:
-        InputError: if accelerate was asked for several on CPUs and started one.
+        InputError: if accelerate started one process on CPUs although several were requested.
     """
     size = next((int(os.environ[name]) for name in SIZES if os.environ.get(name, "").isdigit()), 1)
     if size == 1 and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ:
@@ -181,11 +181,11 @@ def launched() -> int:
 
 
 def refuse_copies() -> None:
-    """Refuses a launcher's copies of a command that works in one process.
+    """Refuses to run a single-process command several times under a launcher.
 
     Raises:
-        InputError: if a launcher started several of it.
-        SystemExit: in all of these but the first.
+        InputError: on the first process, if a launcher started several.
+        SystemExit: on all other processes.
     """
     if launched() > 1:
         _refuse(
@@ -197,19 +197,19 @@ def refuse_copies() -> None:
 
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
-    """The group of processes that a launcher started; this one computes on a device of that kind.
+    """Joins the group of processes that a launcher started, each on its own device of the given kind.
 
-    An exception in any of them ends all of them: it is raised where it came first, and the others end without a word.
+    An exception in one process ends all processes; only the first process to fail reports it.
 
     Raises:
-        InputError: if there is no such device for each process.
+        InputError: if there are fewer devices than processes.
     """
     if launched() == 1:
         yield ALONE
         return
     group = _processes(device)
     if group.rank:
-        logging.getLogger("ackd").setLevel(logging.ERROR)  # the first one says it already
+        logging.getLogger("ackd").setLevel(logging.ERROR)  # rank 0 logs the same messages
     try:
         yield group
     except BaseException as error:
@@ -223,7 +223,7 @@ def joined(device: str) -> Iterator[Group]:
 
 
 def automatic(device: str) -> str:
-    """What `auto` is where a launcher started several: cuda if there is a GPU for each of this machine, or else cpu."""
+    """Resolves `auto` under a launcher: cuda if each process of this machine can have a GPU, else cpu."""
     if device != "auto" or launched() == 1:
         return device
     local = next((int(os.environ[name]) for name in LOCAL_SIZES if os.environ.get(name, "").isdigit()), launched())
@@ -238,12 +238,12 @@ def automatic(device: str) -> str:
 
 
 def device_of(device: str) -> str:
-    """The device of this rank, where each has its own."""
+    """The device of this rank; under a launcher, `cuda` becomes the rank's own GPU."""
     return f"cuda:{torch.cuda.current_device()}" if device == "cuda" and launched() > 1 else device
 
 
 def _processes(device: str) -> Processes:
-    from accelerate import PartialState  # takes its time to import
+    from accelerate import PartialState  # slow to import
 
     size, local = launched(), int(os.environ.get("LOCAL_RANK", 0))
     if device not in ("cpu", "cuda"):
@@ -254,7 +254,7 @@ def _processes(device: str) -> Processes:
             f"process {local} of this machine has no GPU of its own, since torch sees {torch.cuda.device_count()}: "
             "start fewer processes, or give --device cpu",
         )
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun or accelerate, which may start the processes again
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun or accelerate, which can restart the processes
         store, rank, _ = meet(PATIENCE)
         backend = "gloo" if device == "cpu" else "nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -266,7 +266,7 @@ def _processes(device: str) -> Processes:
 
 
 def _share_threads(size: int) -> None:
-    """Divides the threads among the processes unless OMP_NUM_THREADS is set; accelerate would warn."""
+    """Divides the threads among the processes unless OMP_NUM_THREADS is set; otherwise accelerate would warn."""
     if os.environ.get("OMP_NUM_THREADS", "0") != "0":
         return
     local = next((int(os.environ[name]) for name in LOCAL_SIZES if os.environ.get(name, "").isdigit()), size)
@@ -275,9 +275,9 @@ def _share_threads(size: int) -> None:
 
 
 def _refuse(first: bool, sentence: str) -> NoReturn:
-    """Raises the error on one rank only, before there is a group."""
+    """Raises the error on the first process only; used before the group exists."""
     if not first:
-        raise SystemExit(0)  # to fail would end the first one before it has spoken
+        raise SystemExit(0)  # an error code would end the first process before it prints its message
     raise InputError(sentence)
 
 
@@ -305,5 +305,5 @@ def _first_to_end() -> bool:
     """Whether this process is the first to fail."""
     try:
         return bool(dist.distributed_c10d._get_default_store().add(ENDED, 1) == 1)
-    except RuntimeError:  # the store went with the process that held it
+    except RuntimeError:  # the process with the store has ended
         return False

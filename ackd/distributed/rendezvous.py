@@ -1,4 +1,4 @@
-"""How the processes of a launcher meet, also when it has started them once more, and that they end with it."""
+"""Rendezvous of a launcher's processes, also after a restart; the processes end when the launcher ends."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from functools import cache
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-REACH = 15.0  # seconds until the launcher answers, which was there before its processes
+REACH = 15.0  # seconds to wait for the launcher, which started before its processes
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this group once more, after one of its processes was lost."""
+    """Whether torchrun has restarted this group after the loss of a process."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def meet(patience: timedelta) -> tuple[Store, int, int]:
-    """A store for a process group, this process's rank, and how many they are; all of them call this.
+    """Returns a store for a process group, this process's rank and the number of processes.
 
-    torchrun keeps what its store holds when it restarts the processes, and so addresses of those that are no more: each
-    meeting has a part of the store to itself. Its count of restarts would not do as a name, since machines may differ
-    in it.
+    All processes have to call this function. After a restart, torchrun's store still contains addresses of ended
+    processes, so each meeting uses its own prefix in the store. The restart count is no usable prefix because it can
+    differ between machines.
 
     Raises:
-        RuntimeError: if they do not all come, or the launcher is gone.
+        RuntimeError: if a process does not arrive, or the launcher has ended.
         ValueError: if no launcher started this process.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -41,12 +41,12 @@ def meet(patience: timedelta) -> tuple[Store, int, int]:
     return PrefixStore(_meeting(store, own, size, patience), store), own, size
 
 
-@cache  # one watch is enough
+@cache  # one watching thread is enough
 def _end_with_launcher() -> None:
-    """Ends this process once its launcher is gone.
+    """Ends this process when its launcher has ended.
 
-    Nobody would start it again after a loss, its output folder would stay locked, and while it meets the others it
-    would look for the launcher's store as long as its patience lasts.
+    Otherwise nothing would restart it after a loss, its output folder would stay locked, and a meeting would search for
+    the launcher's store until its timeout.
     """
     launcher = os.getppid()
 
@@ -55,14 +55,14 @@ def _end_with_launcher() -> None:
             time.sleep(0.5)
         try:
             print("ackd: the launcher is gone, and so this process ends: --resume goes on", file=sys.stderr, flush=True)
-        finally:  # whatever became of its output
+        finally:  # even if printing fails
             os._exit(1)
 
     threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
 def _reach(address: str, port: int) -> None:
-    """Waits a little for the launcher's store, whose own client would wait as long as it does for the others."""
+    """Waits up to `REACH` seconds for the launcher's store; the store's own client would wait the full timeout."""
     until = time.monotonic() + REACH
     while True:
         try:
@@ -76,7 +76,7 @@ def _reach(address: str, port: int) -> None:
 
 
 def _meeting(store: Store, own: int, size: int, patience: timedelta) -> str:
-    """A name for this meeting that no earlier one had: rank 0 finds it, and all agree on who has come."""
+    """Returns a new name for this meeting: rank 0 chooses it, and all ranks confirm who has arrived."""
     me, until = secrets.token_hex(8), time.monotonic() + patience.total_seconds()
     if own == 0:
         store.set("ackd", me)

@@ -1,4 +1,4 @@
-"""Work that is split without anybody who hands it out: each process knows its own part."""
+"""Splits work into shards without a coordinator: each process computes its own part."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ackd.errors import InputError
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Which part, from 0, and of how many: (1, 4) from `2/4`.
+    """Parses a shard into its index (from 0) and the number of shards: `2/4` gives (1, 4).
 
     Raises:
-        InputError: if it is not written so.
+        InputError: if the text has another form.
     """
     place, sign, count = text.partition("/")
     if not (sign and _whole(place) and _whole(count) and 1 <= int(place) <= int(count)):
@@ -20,13 +20,13 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def own_shard() -> str:
-    """The part of this process among those that torchrun or accelerate started together; 1/1 without them."""
+    """The shard of this process among the processes that torchrun or accelerate started; 1/1 without a launcher."""
     rank, count = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     return f"{int(rank) + 1}/{count}" if _whole(rank) and _whole(count) else "1/1"
 
 
 def own_device(device: str) -> str:
-    """The GPU of this process among those, where all of them are to take `cuda`, or `auto` and each can have one."""
+    """The device of this process under a launcher: its own GPU for `cuda`, or for `auto` if each can have one."""
     local = os.environ.get("LOCAL_RANK", "")
     if not _whole(local):
         return device

@@ -1,4 +1,4 @@
-"""Transformers as this project sees them. Only here and in `ackd.tasks` is the library imported."""
+"""Models of the library transformers, which is imported only here and in `ackd.tasks`."""
 
 from ackd.models.build import (
     StudentFactory,

@@ -1,4 +1,4 @@
-"""Students: from a teacher's layers, from a config, from a checkpoint."""
+"""Builds students from a teacher's layers, from a config, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ StudentFactory: TypeAlias = Callable[[], Model]
 
 
 def from_layers(teacher: Model, count: int, init: Init = "even") -> StudentFactory:
-    """Students that begin as `count` of the teacher's layers, with its embeddings and head.
+    """Students that are initialised with `count` of the teacher's layers, its embeddings and its head.
 
     Args:
-        teacher: whose layers they are.
-        count: how many.
-        init: those at `even` distances, or the `first` ones.
+        teacher: the source of the layers.
+        count: number of layers.
+        init: layers at `even` distances, or the `first` ones.
 
     Raises:
-        InputError: if the teacher has fewer layers, or keeps them where they cannot be found.
+        InputError: if the teacher has fewer layers, or its layers cannot be found.
     """
     if init not in get_args(Init):
         raise unknown("start of a student", init, get_args(Init))
@@ -51,11 +51,11 @@ def from_layers(teacher: Model, count: int, init: Init = "even") -> StudentFacto
             "give --student instead"
         )
     names = () if shared else [name for name, _ in lists]
-    first = (0, *(1 + layer for layer in evenly(count - 1, depth - 1)))  # the first layer may be of its own kind
+    first = (0, *(1 + layer for layer in evenly(count - 1, depth - 1)))  # the first layer may be of another kind
     for kept in (evenly(count, depth), first) if init == "even" else (tuple(range(count)),):
         try:
             template = _cut(teacher, names, kept)
-        except Exception as error:  # as where a config allows no other depth, or layers differ in kind
+        except Exception as error:  # e.g. the config allows no other depth, or layers differ in kind
             failed = error
         else:
             return lambda: copy.deepcopy(template)
@@ -63,17 +63,17 @@ def from_layers(teacher: Model, count: int, init: Init = "even") -> StudentFacto
 
 
 def _cut(teacher: Model, lists: Iterable[str], kept: Sequence[int]) -> Model:
-    """The teacher with these layers alone, which its config has to allow."""
+    """The teacher with only the layers `kept`; raises an error if its config does not allow that."""
     config = copy.deepcopy(teacher.config)
     cut_config(config, kept)
-    with torch.random.fork_rng(devices=[]):  # its weights are replaced, and whoever calls may be an agent that draws
+    with torch.random.fork_rng(devices=[]):  # the weights are replaced, so the caller's random state must not change
         template = from_config(config)()
     template.load_state_dict(_thinned(teacher.state_dict(), lists, kept))
     return template
 
 
 def _thinned(weights: Mapping[str, Tensor], lists: Iterable[str], kept: Sequence[int]) -> dict[str, Tensor]:
-    """A model's weights without those of the layers that are not kept, the others numbered anew."""
+    """A model's weights with only the layers `kept`, which are renumbered."""
     thinned = {}
     for name, value in weights.items():
         prefix = next((f"{one}." for one in lists if name.startswith(f"{one}.")), None)
@@ -87,15 +87,15 @@ def _thinned(weights: Mapping[str, Tensor], lists: Iterable[str], kept: Sequence
 
 
 def from_config(config: Any, *, language: bool = False) -> StudentFactory:
-    """Students with random weights, drawn from torch's generator when they are made; classifiers, or causal models.
+    """Classifiers or causal language models with random weights from torch's generator.
 
     Raises:
-        InputError: if there can be no such model, or this machine's memory cannot train one.
+        InputError: if the config is invalid, or this machine has too little memory to train the model.
     """
     family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
     if not language:
         check_family(config)
-    most = memory() // 16  # float32 weights, as many gradients and twice as many moments
+    most = memory() // 16  # 16 bytes a weight: float32 weight, gradient and two moments
     refusal = f"a student of that config has more than {most:.2g} weights, which this machine has no memory to train"
     with _refusing(config), torch.device("meta"), torch.random.fork_rng(devices=[]), limited(most, refusal):
         family.from_config(copy.deepcopy(config))
@@ -111,12 +111,12 @@ def from_config(config: Any, *, language: bool = False) -> StudentFactory:
 
 @contextmanager
 def _refusing(config: Any) -> Iterator[None]:
-    """Says in a sentence why there can be no model of a config."""
+    """Turns the errors of an invalid config into `InputError`."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # as many kinds as there are model families
+    except Exception as error:  # model families raise many kinds of errors
         kind = getattr(config, "model_type", "unknown")
         if isinstance(error, ImportError):
             lacking = reason(error).partition(". ")[0]
@@ -125,7 +125,7 @@ def _refusing(config: Any) -> Iterator[None]:
 
 
 def padding_with(make: StudentFactory, token: int | None) -> StudentFactory:
-    """The same students, whose configs name that token as padding; None leaves them as they are."""
+    """The same students with `token` as padding token in their configs; None changes nothing."""
     if token is None:
         return make
 
@@ -138,9 +138,10 @@ def padding_with(make: StudentFactory, token: int | None) -> StudentFactory:
 
 
 def from_checkpoint(source: str | Path, num_labels: int | None = None) -> StudentFactory:
-    """Students that begin as a saved model; a head that is missing or of another size is drawn anew for each.
+    """Students that are initialised from a saved model.
 
-    Without a number of labels they are causal language models.
+    A head that is missing or has another size gets random weights. Without `num_labels`, the students are causal
+    language models.
     """
 
     def make() -> Model:
@@ -152,15 +153,15 @@ def from_checkpoint(source: str | Path, num_labels: int | None = None) -> Studen
 
 
 def read_config(path: str | Path, num_labels: int) -> Any:
-    """A model config from a JSON file.
+    """Reads a model config from a JSON file.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if the file cannot be read.
     """
     settings = read_settings(Path(path))
     try:
         return AutoConfig.for_model(**{**settings, "num_labels": num_labels})
-    except Exception as error:  # the configs of a hundred families check their values in many ways
+    except Exception as error:  # configs raise many kinds of errors
         raise InputError(
             f"{path} is not a model config ({reason(error)}): it needs a 'model_type' and its sizes"
         ) from error
@@ -169,7 +170,7 @@ def read_config(path: str | Path, num_labels: int) -> Any:
 def small_config(
     vocabulary: int, num_labels: int, *, layers: int = 4, width: int = 64, heads: int = 4, dropout: float = 0.0
 ) -> BertConfig:
-    """A small BERT that learns from scratch: for generated tasks and tests."""
+    """Config of a small BERT for training from scratch, for generated tasks and tests."""
     return BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
@@ -177,7 +178,7 @@ def small_config(
         num_attention_heads=heads,
         intermediate_size=2 * width,
         max_position_embeddings=128,
-        initializer_range=0.1,  # about 1 / sqrt(width): with BERT's 0.02 a narrow model takes long to get going
+        initializer_range=0.1,  # about 1 / sqrt(width); with BERT's 0.02 a narrow model learns slowly at first
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         num_labels=num_labels,

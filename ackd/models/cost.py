@@ -1,4 +1,4 @@
-"""What a model's passes cost, counted."""
+"""Counts the FLOPs of a model's passes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ackd.models.forward import Model, run
 from ackd.types import Batch, OutputRequest
 
 LENGTHS = (8, 16, 24)
-POSITIONS = 32  # more than the longest of them, for families that begin to count above 0
-SMALL = 1_000_000  # weights: up to here, arithmetic with zeros takes less time than shapes without values
-_KNOWN: dict[tuple[type[Model], str, str], dict[int | None, Cost]] = defaultdict(dict)  # of models that are built alike
+POSITIONS = 32  # at least; more than the longest length, as some families number positions from 2
+SMALL = 1_000_000  # weights; for smaller models, computing with zeros is faster than meta tensors
+_KNOWN: dict[tuple[type[Model], str, str], dict[int | None, Cost]] = defaultdict(dict)  # by type and config
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,28 @@ class Cost:
 
 
 class Meter:
-    """Counts what a model's answers cost: its matrix products at three lengths, which fix the cost at every length.
+    """Counts the FLOPs of a model's passes.
 
-    What is counted is a twin without weights, so counting takes neither memory nor, as a rule, arithmetic: a family
-    that looks at its values cannot run without any, and gets zeros. So do small models, which are counted faster with
-    them. Models that are built alike are counted once a process.
+    The matrix products at three lengths determine the FLOPs at every length. The meter runs a copy of the model on the
+    meta device, which needs neither memory nor arithmetic. Small models are counted faster with zeros as weights, and
+    families that read tensor values need them. Models of the same type and config are counted once per process.
 
     Args:
-        model: whose sizes count.
+        model: the model; only its type and config matter.
     """
 
     def __init__(self, model: Model) -> None:
         self._kind, self._config = type(model), copy.deepcopy(model.config)
         built = self._kind, str(model.config._attn_implementation), model.config.to_json_string(use_diff=False)
-        self._known = _KNOWN[built]  # by the last layer that runs
+        self._known = _KNOWN[built]  # by the last computed layer
 
     @cached_property
     def _twin(self) -> Model:
         config = copy.deepcopy(self._config)
         if hasattr(config, "_experts_implementation"):
-            config._experts_implementation = "eager"  # of products that torch's counter knows
+            config._experts_implementation = "eager"  # torch's counter supports its products
         if 0 < (getattr(config, "max_position_embeddings", None) or 0) < POSITIONS:
-            config.max_position_embeddings = POSITIONS  # they cost nothing, and what is counted needs them
+            config.max_position_embeddings = POSITIONS  # positions cost nothing, and the longest length needs them
         with torch.device("meta"):
             twin = self._kind(config).eval()
         needs = OutputRequest(logits=True)
@@ -64,12 +64,12 @@ class Meter:
             return twin._apply(lambda weight: torch.zeros(weight.shape, dtype=weight.dtype))
         try:
             _count(twin, needs, LENGTHS[0])
-        except Exception:  # each family's way of looking at values that are not there fails in its own
+        except Exception:  # families that read tensor values raise many kinds of errors
             twin._apply(lambda weight: torch.zeros((), dtype=weight.dtype).expand(weight.shape))
         return twin
 
     def __call__(self, needs: OutputRequest) -> Cost:
-        """The cost of a forward pass that gives `needs`: of all up to the last layer needed, for keeping is free."""
+        """The cost of a forward pass that computes `needs`: all layers up to the last needed one."""
         last = needs.last_layer
         if last not in self._known:
             powers = np.array([[1.0, n, n**2] for n in LENGTHS])
@@ -80,7 +80,7 @@ class Meter:
 
 
 def _count(model: Model, needs: OutputRequest, length: int) -> float:
-    """FLOPs of an answer about one text."""
+    """FLOPs of a forward pass over one text."""
     ids = torch.ones(1, length, dtype=torch.int64, device=model.device)
     batch = Batch(torch.zeros(1), {"input_ids": ids, "attention_mask": ids}, ids[:, 0], torch.tensor([length]))
     counter = FlopCounterMode(display=False)

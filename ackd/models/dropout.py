@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STEPS = 2**16  # what a mask's 16 bits can tell apart
+STEPS = 2**16  # values of a 16-bit random number
 
 
 def dropout(values: Tensor, p: float) -> Tensor:
     """Zeroes each entry with probability `p` and scales the others by `1 / (1 - p)`.
 
-    On a CPU most of dropout's time goes into one random number an entry; here 64 random bits make four of them, so `p`
-    is rounded to 1 / 65536 there. Elsewhere, and in compiled code, this is torch's own. Either way `torch.vmap` with
-    `randomness="different"` draws anew for each.
+    On a CPU, most of dropout's time is spent on one random number per entry. Here 64 random bits give four of them, so
+    `p` is rounded to a multiple of 1 / 65536. On other devices and in compiled code, this is torch's dropout. Under
+    `torch.vmap` with `randomness="different"`, each student gets its own random numbers in both cases.
     """
     dropped = round(p * STEPS)
     if values.device.type != "cpu" or not 0 < dropped < STEPS or torch.compiler.is_compiling():
@@ -25,8 +25,8 @@ def dropout(values: Tensor, p: float) -> Tensor:
 
 
 class CheapDropout(nn.Dropout):
-    """`nn.Dropout` by `dropout`."""
+    """`nn.Dropout` that uses `dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The values, some of them zeroed while training."""
+        """Applies dropout in training mode."""
         return dropout(input, self.p) if self.training and self.p > 0 else input

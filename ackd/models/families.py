@@ -1,4 +1,4 @@
-"""What differs between the model families of transformers, and which of them cannot be distilled."""
+"""Differences between the model families of transformers, and checks for unsupported families."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from ackd.errors import InputError, reason
 
-# Of a config: lists with an entry for each layer, which are cut along with the layers.
+# Fields of a config with one entry per layer; they are cut together with the layers.
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "attention_window")
-LEAK, ROUNDING = 1e-3, 1e-5  # shares of what another text changes in the answer, and of the answer itself
-LENGTHS = 5, 75  # tokens of a text, and of one beside it: more than a block of those families that cut texts in blocks
+LEAK, ROUNDING = 1e-3, 1e-5  # tolerances of `_leaks`, relative to the effect of another text and to the logits
+LENGTHS = 5, 75  # tokens of a short and a long text; 75 is more than a block of families that split texts in blocks
 
 
 def check_family(config: Any) -> None:
-    """Refuses the families that no student and no teacher can be of.
+    """Refuses model families that are not supported.
 
     Raises:
-        InputError: if transformers has no classifier of it, or it is no encoder or decoder of text.
+        InputError: if transformers has no classifier of the family, or it is no text encoder or text decoder.
     """
     kind = config.model_type
     if config.is_encoder_decoder:
@@ -40,7 +40,7 @@ def check_family(config: Any) -> None:
 
 
 def takes(model: PreTrainedModel) -> frozenset[str]:
-    """The inputs that a model's forward pass names."""
+    """The names of the arguments of a model's forward pass."""
     return _parameters(type(model).forward)
 
 
@@ -50,9 +50,10 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def layer_lists(model: PreTrainedModel) -> list[tuple[str, nn.ModuleList]]:
-    """The names and lists of a model's layers: one list, none, or several where a layer's parts lie apart (XLM).
+    """The module lists of a model's layers, with their names.
 
-    Of ALBERT, the list of the groups that share weights.
+    There is one list, none, or several if the parts of a layer are in separate lists (XLM). For ALBERT, it is the list
+    of the groups that share weights.
     """
     length = getattr(model.config, "num_hidden_groups", model.config.num_hidden_layers)
     found = [
@@ -60,38 +61,38 @@ def layer_lists(model: PreTrainedModel) -> list[tuple[str, nn.ModuleList]]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
         and len(module) == length
-        and not any(isinstance(one, nn.ModuleList) for one in module)  # a funnel's blocks of layers
+        and not any(isinstance(one, nn.ModuleList) for one in module)  # Funnel's blocks of layers
     ]
     parent = found[0][0].rpartition(".")[0] if found else ""
     return [(name, module) for name, module in found if name.rpartition(".")[0] == parent]
 
 
 def cut_config(config: Any, kept: Sequence[int]) -> None:
-    """Leaves only these layers in a config."""
+    """Removes all layers but `kept` from a config."""
     for name in PER_LAYER:
         entries = getattr(config, name, None)
         if isinstance(entries, list) and len(entries) == config.num_hidden_layers:
             setattr(config, name, [entries[layer] for layer in kept])
-    if config.model_type == "gpt_neo":  # its kinds of layers stand in pairs of a list and how often it comes
+    if config.model_type == "gpt_neo":  # `attention_types` contains pairs of a list and its number of repeats
         config.attention_layers = [config.attention_layers[layer] for layer in kept]
         config.attention_types = [[config.attention_layers, 1]]
     config.num_hidden_layers = len(kept)
 
 
 def settle(model: PreTrainedModel) -> None:
-    """Has BigBird attend in full from the start: it goes over to that at the first short text, and stays with it."""
+    """Sets BigBird to full attention from the start; otherwise it switches permanently at the first short text."""
     for module in model.modules():
         if hasattr(module, "set_attention_type"):
             module.set_attention_type("original_full")
 
 
 def padding_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that a classifier's config has to name as padding; None if that makes no difference to it.
+    """The padding token that a classifier's config must have; None if the model does not need one.
 
-    A decoder answers from the last token that is none.
+    A decoder needs it, because it classifies from the last token that is no padding.
 
     Raises:
-        InputError: if it answers a text otherwise beside a longer one, or cannot.
+        InputError: if padding changes the model's logits of a text, or the model cannot run.
     """
     config: Any = model.config
     padding: int | None = tokenizer.pad_token_id
@@ -118,10 +119,10 @@ def padding_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
 
 
 def _leaks(model: PreTrainedModel, padding: int) -> bool:
-    """Asks about a text alone and beside a longer one, and whether the answers differ.
+    """Whether the logits of a text change if it is padded next to a longer text.
 
     Raises:
-        InputError: if it cannot answer.
+        InputError: if the model cannot run.
     """
     most = getattr(model.config, "max_position_embeddings", None)
     short, long = LENGTHS[0], min(LENGTHS[1], most - 4 if isinstance(most, int) and most > 0 else LENGTHS[1])
@@ -129,7 +130,7 @@ def _leaks(model: PreTrainedModel, padding: int) -> bool:
         return False
     size = model.config.vocab_size
     tokens = torch.arange(2 * long, device=model.device).reshape(2, long) * 7 % max(size - 1, 1)
-    tokens += (tokens >= padding).long()  # every token but that one
+    tokens += (tokens >= padding).long()  # skips the padding token
     mask = torch.ones_like(tokens)
     mask[0, short:] = 0
     tokens = tokens.where(mask.bool(), padding)
@@ -137,7 +138,7 @@ def _leaks(model: PreTrainedModel, padding: int) -> bool:
         alone, padded = (answers_to(model, tokens[:1, :short], mask[:1, :short]), answers_to(model, tokens, mask))
         with torch.random.fork_rng():
             answers_to(model, tokens, mask, learning=True)
-    except Exception as error:  # hundreds of families refuse texts in many ways
+    except Exception as error:  # model families raise many kinds of errors
         raise InputError(
             f"a {model.config.model_type} of that config cannot read texts of {short} and {long} tokens side by side "
             f"({reason(error)}), and is not supported: take another family, such as bert"
@@ -147,7 +148,7 @@ def _leaks(model: PreTrainedModel, padding: int) -> bool:
 
 
 def answers_to(model: PreTrainedModel, ids: Tensor, mask: Tensor, *, learning: bool = False) -> Tensor:
-    """What a model answers to tokens, [B, n], outside any pass of ours; it is left in the mode that it was in."""
+    """A model's logits of tokens, [B, n], from a plain forward pass; the model's mode is restored afterwards."""
     before, known = model.training, takes(model)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     if "use_cache" in known:

@@ -1,4 +1,4 @@
-"""A model's outputs by request: what is not asked for is neither computed nor kept."""
+"""Computes a model's outputs by request; outputs that are not requested are neither computed nor stored."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ Model: TypeAlias = PreTrainedModel
 
 CAPTURE = "ackd_capture"
 INSIDE_ATTENTION = ("attention", "queries", "keys", "values")
-CALLED_INSIDE = {"squeezebert"}  # families whose layers' `forward` is called as it is, so that nobody can look on
+CALLED_INSIDE = {"squeezebert"}  # families that call their layers' `forward` directly, so hooks do not run
 
 
 class _Finished(Exception):  # noqa: N818 - no error: the way out of a library's forward pass
-    """The last layer that anybody asked for has answered."""
+    """Stops a forward pass after the last requested layer."""
 
 
 class _Recorder:
-    """What one forward pass keeps, layer by layer."""
+    """Stores the requested outputs of one forward pass, layer by layer."""
 
     def __init__(self, needs: OutputRequest, shape: tuple[int, int], *, padded: bool, stacked: bool) -> None:
         self.needs, self.shape, self.padded, self.stacked = needs, shape, padded, stacked
         self.last = needs.last_layer
         self.layer = EMBEDDINGS
-        self.inside: frozenset[str] = frozenset()  # the kinds that the present layer's attention is to catch
+        self.inside: frozenset[str] = frozenset()  # requested outputs inside the current layer's attention
         self.caught: dict[str, Tensor] = {}
         self.tensors: dict[OutputKey, Tensor] = {}
 
     def enter(self, states: Tensor) -> None:
-        """Another layer begins with these states."""
+        """Called at the start of each layer with its input states."""
         if self.layer == EMBEDDINGS:
             self.keep(states)
         self.layer += 1
@@ -51,7 +51,7 @@ class _Recorder:
         self.caught = {}
 
     def keep(self, states: Tensor) -> None:
-        """The states that leave the present layer; stops the pass behind the last one that is needed."""
+        """Stores the current layer's output states; stops the pass after the last needed layer."""
         for kind, value in self.caught.items():
             self.tensors[OutputKey(kind, self.layer)] = value
         self.keep_states(self.layer, states)
@@ -59,7 +59,7 @@ class _Recorder:
             raise _Finished
 
     def keep_states(self, layer: int, states: Tensor) -> None:
-        """The states of a layer that are asked for, if there is one for each token."""
+        """Stores a layer's requested states, if they have one vector per token."""
         size, length = self.shape
         if not isinstance(states, Tensor) or states.dim() != 3 or len(states) != size or states.shape[1] < length:
             return
@@ -69,12 +69,12 @@ class _Recorder:
             self.tensors[OutputKey("cls", layer)] = states[:, 0]
 
     def keep_library(self, states: Sequence[Tensor], layers: int) -> None:
-        """The states that the library hands out, those that enter the first layer first."""
+        """Stores requested states from the library's `hidden_states`; the first ones are the embeddings."""
         for place, one in enumerate(states if len(states) == layers + 1 else ()):
             self.keep_states(place + EMBEDDINGS, one)
 
 
-# The pass under way, innermost last. Not a context variable: torch.compile cannot look into those.
+# The current passes, innermost last. Not a context variable, because torch.compile does not support them.
 _passes: list[_Recorder] = []
 
 
@@ -98,11 +98,11 @@ def _attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention that also keeps what is asked of the present layer, and only of that.
+    """Scaled dot-product attention that also stores the current layer's requested outputs.
 
-    A fused kernel has no scores to show, so a layer whose scores are asked for computes its attention step by step:
-    the scores are those before mask and dropout. Switching the model to eager attention would pay for every layer.
-    With dropout a CPU has no fused kernel either, and under `torch.vmap` there is none to rely on.
+    A fused kernel does not return scores, so a layer with requested scores computes its attention step by step; the
+    scores are those before mask and dropout. (Eager attention of the whole model would slow down every layer.) The
+    step-by-step path also runs for dropout on a CPU, which has no fused kernel, and under `torch.vmap`.
     """
     stacked = bool(_passes) and _passes[-1].stacked
     wanted = _passes[-1].inside if _passes else frozenset()
@@ -114,14 +114,14 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return fused
-    if key.shape[1] < query.shape[1]:  # several heads share their keys and values
+    if key.shape[1] < query.shape[1]:  # several heads share keys and values
         key, value = (heads.repeat_interleave(query.shape[1] // key.shape[1], 1) for heads in (key, value))
     scores = query @ key.transpose(-1, -2) * (scaling or query.shape[-1] ** -0.5)
     if "attention" in wanted:
         _passes[-1].caught["attention"] = scores
-    if attention_mask is None and _causal(module, kwargs):  # the library leaves out a mask that is only causal
+    if attention_mask is None and _causal(module, kwargs):  # the library omits a purely causal mask
         attention_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attention_mask is not None and attention_mask.dtype != torch.bool:  # a family's own, which is added
+    if attention_mask is not None and attention_mask.dtype != torch.bool:  # an additive mask of some families
         scores = scores + attention_mask
     elif attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
@@ -132,13 +132,16 @@ def _attend(
 
 
 def _causal(module: nn.Module, kwargs: dict[str, Any]) -> bool:
-    """Whether a layer's tokens see only those before them, by the rule of the library's fused attention."""
+    """Whether a layer's attention is causal, by the rule of the library's fused attention."""
     given = kwargs.get("is_causal")
     return bool(getattr(module, "is_causal", True) if given is None else given)
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """The library's mask, left out where nothing is padded; the library would look at it, and a host wait for that."""
+    """The library's mask, without the padding mask if nothing is padded.
+
+    The library itself would check the padding mask's values, which synchronises the GPU.
+    """
     if _passes:
         if _passes[-1].padded:
             kwargs["allow_is_bidirectional_skip"] = False
@@ -149,10 +152,10 @@ def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Te
 
 
 class StackableEmbedding(nn.Embedding):
-    """`nn.Embedding` that many students can look up at once."""
+    """`nn.Embedding` that supports a lookup for many students at once."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The rows of `input`, [..., d]."""
+        """The embeddings of the ids `input`, [..., d]."""
         if not (_passes and _passes[-1].stacked):
             return super().forward(input)
         return look_up(self.weight, input, self.padding_idx)
@@ -165,17 +168,17 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(CAPTURE, _mask)
 def run(
     model: Model, batch: Batch, needs: OutputRequest, weights: dict[str, Tensor] | None = None, *, stacked: bool = False
 ) -> Outputs:
-    """The outputs of `model` that are asked for; the layers behind the last one needed do not run.
+    """Runs `model` on a batch and returns the requested outputs; layers after the last needed one do not run.
 
     Args:
-        model: what answers.
-        batch: what it is asked.
-        needs: what for.
-        weights: these, by their names, instead of the model's own.
+        model: the model.
+        batch: the examples.
+        needs: the requested outputs.
+        weights: weights by name, to be used instead of the model's own.
         stacked: whether `weights` are those of many students, under `torch.vmap`.
 
     Raises:
-        InputError: if the model's family cannot give one of them.
+        InputError: if the model's family cannot return one of the outputs.
     """
     capturing(model)
     recorder = _Recorder(needs, batch.shape, padded=batch.padded, stacked=stacked)
@@ -197,21 +200,21 @@ def run(
 
 
 def _inputs(model: Model, batch: Batch, needs: OutputRequest) -> dict[str, Any]:
-    """What a model is handed of a batch, and how it is to answer."""
+    """The arguments of a model's forward pass on a batch."""
     inputs: dict[str, Any] = dict(batch.inputs)
     known = takes(model)
-    # the tokenizer of another family may tell two sentences apart
+    # a tokenizer of another family may return token types
     if "token_type_ids" not in known or getattr(model.config, "type_vocab_size", 2) < 2:
         inputs.pop("token_type_ids", None)
     if "use_cache" in known:
-        inputs["use_cache"] = False  # keys and values are kept for a text that goes on, and none does
+        inputs["use_cache"] = False  # the cache is for generation only
     if not model._ackd_hooked and (needs.hidden or needs.cls):
-        inputs["output_hidden_states"] = True  # of all layers, from the library, where a layer is no module of its own
+        inputs["output_hidden_states"] = True  # of all layers, from the library, if the layers have no hooks
     return inputs
 
 
 def cannot_give(model: Model, needs: OutputRequest) -> str:
-    """Why a model cannot give what is asked for, found by trying; empty if it can."""
+    """Tries to compute the requested outputs; returns the error message, or an empty text on success."""
     ids = torch.zeros(1, 4, dtype=torch.int64, device=model.device)
     batch = Batch(ids[:, 0], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, ids[:, 0])
     try:
@@ -226,7 +229,7 @@ def shape_of(model: Model) -> ModelDims:
     """The sizes of a model.
 
     Raises:
-        InputError: if its config does not say them.
+        InputError: if its config does not contain them.
     """
     config = model.config
     try:
@@ -245,15 +248,15 @@ def shape_of(model: Model) -> ModelDims:
 
 
 def layer_stack(model: Model) -> tuple[str, nn.ModuleList] | None:
-    """The name and the list of a model's layers, or of the groups that share weights, if it keeps them in one."""
+    """The name and module list of a model's layers (or weight-sharing groups); None if it is not a single list."""
     lists = layer_lists(model)
     return lists[0] if len(lists) == 1 and model.config.model_type not in CALLED_INSIDE else None
 
 
 def capturing(model: Model) -> Model:
-    """The model, changed once so that a pass can keep what is asked for; what it answers stays the same.
+    """Prepares a model, once, so that `run` can store requested outputs; the model's outputs stay the same.
 
-    Its dropout draws other numbers, more cheaply.
+    Its dropout becomes faster and uses other random numbers.
     """
     if getattr(model, "_ackd_capturing", False):
         return model
@@ -275,9 +278,9 @@ def capturing(model: Model) -> Model:
 
 
 def compiled(model: Model) -> Model:
-    """The model with compiled layers, which all share what is compiled once for each selection.
+    """Compiles a model's layers; all layers share the code, which is compiled once per selection.
 
-    Not the model as a whole: what is kept between the layers would break it into pieces.
+    The model is not compiled as a whole, because the hooks between the layers would break its graph.
     """
     found = layer_stack(capturing(model))
     for layer in found[1] if found else ():

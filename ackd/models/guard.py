@@ -1,4 +1,4 @@
-"""Models of sizes that stand in a file: no more memory than is justified, and a sentence where they fail."""
+"""Protects against config files with wrong sizes: limits memory and checks that a model runs."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from ackd.files.schema import Object, read
 from ackd.models.families import answers_to
 from ackd.models.forward import Model
 
-SLACK = 1 << 24  # numbers that a model may have besides those in its file: a new head, tables of positions
-TENSORS = 8192  # of a model: 500 layers
-SETTINGS, CLASSES = 1 << 22, 1 << 16  # bytes of a config, and outputs of a model
+SLACK = 1 << 24  # numbers that a model may have in addition to its file: a new head, position tables
+TENSORS = 8192  # most tensors of a model (500 layers)
+SETTINGS, CLASSES = 1 << 22, 1 << 16  # most bytes of a config, most outputs of a model
 
 Classes: TypeAlias = Annotated[int, Field(ge=0, le=CLASSES)]
 
 
 @with_config(ConfigDict(extra="allow"))
 class Settings(TypedDict, total=False):
-    """What is looked at of a model's `config.json`."""
+    """The checked fields of a model's `config.json`."""
 
     num_labels: Classes
     _num_labels: Classes
 
 
 def memory() -> int:
-    """Bytes of this machine's memory."""
+    """This machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def read_settings(path: Path) -> Object:
-    """The settings in a model's `config.json`.
+    """Reads a model's `config.json`.
 
     Raises:
-        InputError: if it is no JSON object, or has a number of outputs that no model has.
+        InputError: if it is no JSON object, or its number of outputs is out of range.
     """
     settings = read(path, Settings, "it is not a model config, so give a whole one", most=SETTINGS, extra=None)
     return cast(Object, settings)
@@ -54,10 +54,12 @@ def read_settings(path: Path) -> Object:
 
 @contextmanager
 def limited(most: int, refusal: str) -> Iterator[None]:
-    """Ends the making of a model, before memory is taken, when its tensors come to more than `most` numbers.
+    """Context manager that stops the construction of too large models before they take memory.
+
+    The limit is `most` numbers in all parameters and buffers.
 
     Raises:
-        InputError: then, with the refusal.
+        InputError: with the text `refusal`, if the model is too large.
     """
     sizes: dict[tuple[int, str], int] = {}
     total = 0
@@ -84,10 +86,10 @@ def limited(most: int, refusal: str) -> Iterator[None]:
 
 
 def check_runs(model: Model) -> None:
-    """Asks a model about four tokens.
+    """Runs a model on four tokens.
 
     Raises:
-        Exception: whatever a model of such a config raises.
+        Exception: any error of the model.
     """
     ids = torch.zeros(1, 4, dtype=torch.int64, device=model.device)
     answers_to(model, ids, torch.ones_like(ids))

@@ -1,4 +1,4 @@
-"""Models and tokenizers from folders and from the hub."""
+"""Loads and saves models and tokenizers (folders and Hugging Face hub)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Config: TypeAlias = PretrainedConfig
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TRIAL = "a bc, d-e. \u2603"  # a word, signs, and what few vocabularies have
+TRIAL = "a bc, d-e. \u2603"  # words, punctuation, and a character that few vocabularies contain
 
 
 def load_model(
@@ -41,17 +41,17 @@ def load_model(
     new_head: bool = False,
     **config: Any,
 ) -> Model:
-    """A sequence classifier, or a causal language model, from a folder or the hub, in float32.
+    """Loads a sequence classifier or a causal language model from a folder or the hub, in float32.
 
     Args:
-        source: a Hugging Face folder, a run's folder that holds a model, or a hub id.
-        device: where to put it.
-        language: a causal language model rather than a classifier.
-        new_head: a head, and a pooler, that are missing or of another size are drawn anew.
-        **config: settings of the model's config to change, as `num_labels`.
+        source: a Hugging Face folder, a run's folder with a model, or a hub id.
+        device: the model's device.
+        language: whether to load a causal language model instead of a classifier.
+        new_head: whether a head and pooler that are missing or of another size get random weights.
+        **config: changed settings of the model's config, e.g. `num_labels`.
 
     Raises:
-        InputError: if there is no such model, it is damaged, or weights of it are missing.
+        InputError: if the model does not exist, is damaged, or lacks weights.
     """
     folder = model_folder(source)
     quieten()
@@ -59,10 +59,10 @@ def load_model(
     weights = Path(folder) / WEIGHTS
     if weights.is_file():
         read_settings(Path(folder) / CONFIG)
-        # what is 8 bits in the file, and named there once, may be two tensors of 32 in memory
+        # a number needs at least 8 bits in the file and may belong to two tied tensors
         most = 2 * weights.stat().st_size + SLACK
     else:
-        most = sys.maxsize  # of a hub id
+        most = sys.maxsize  # hub id: the file size is not known
     refusal = f"the model in {folder} cannot be read: its {CONFIG} has larger sizes than {WEIGHTS} holds weights for"
     try:
         if not language:
@@ -81,13 +81,13 @@ def load_model(
         check_runs(model)
     except InputError:
         raise
-    except Exception as error:  # hundreds of model families check their configs and weights in many ways
+    except Exception as error:  # model families raise many kinds of errors
         raise InputError(_cannot_load("model", folder, error)) from error
     return model.to(device)
 
 
 def _check_whole(folder: str, model: Model, found: Mapping[str, Any], new_head: bool) -> None:
-    """Refuses a model of which weights were drawn, where they should have been read."""
+    """Refuses a model with random weights that should have been in the file."""
     drawn = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
     body = [name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
     if body:
@@ -102,38 +102,38 @@ def _check_whole(folder: str, model: Model, found: Mapping[str, Any], new_head: 
 
 
 def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
-    """Writes a model and its tokenizer as any Hugging Face tool reads them."""
+    """Writes a model and its tokenizer in Hugging Face format."""
     quieten()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
-    """Writes a tokenizer alone, as any Hugging Face tool reads it."""
+    """Writes a tokenizer in Hugging Face format."""
     quieten()
     tokenizer.save_pretrained(folder)
 
 
 def quieten() -> None:
-    """Stops the library's own bars and notes, which would run into ours."""
+    """Turns off the library's progress bars and messages, which would mix with those of ackd."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 def load_tokenizer(source: str | Path, *, padding: bool = False) -> Tokenizer:
-    """The tokenizer of a folder or a hub id.
+    """Loads the tokenizer of a folder or a hub id.
 
     Args:
         source: the folder or the id.
-        padding: whether it has to pad texts; the end of a text stands for padding where it names none, as GPT-2's.
+        padding: whether it has to pad texts; without a padding token (e.g. GPT-2), the end-of-text token is used.
 
     Raises:
-        InputError: if there is none, or it is damaged.
+        InputError: if the tokenizer does not exist or is damaged.
     """
     folder = str(source) if (Path(source) / "tokenizer_config.json").is_file() else model_folder(source)
     quieten()
     if (Path(folder) / CONFIG).is_file():
-        read_settings(Path(folder) / CONFIG)  # the library looks there as well
+        read_settings(Path(folder) / CONFIG)  # the library reads this file as well
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         length = tokenizer.model_max_length
@@ -145,7 +145,7 @@ def load_tokenizer(source: str | Path, *, padding: bool = False) -> Tokenizer:
             raise ValueError("its tokens are no numbers")
         if padding:
             padded(tokenizer)
-    except BaseException as error:  # the library below raises bare exceptions, and panics, which are none
+    except BaseException as error:  # the tokenizers library raises plain exceptions, and panics (no `Exception`)
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InputError(_cannot_load("tokenizer", folder, error)) from error
@@ -154,7 +154,10 @@ def load_tokenizer(source: str | Path, *, padding: bool = False) -> Tokenizer:
 
 @contextmanager
 def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
-    """Keeps how a tokenizer cuts and pads as its file has it: each call sets that anew, and saving would write it."""
+    """Context manager that restores a tokenizer's truncation and padding settings.
+
+    Calls of the tokenizer change these settings, and saving would write the changed ones.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         yield
@@ -172,17 +175,19 @@ def unchanged(tokenizer: Tokenizer) -> Iterator[None]:
 
 
 def padded(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer, able to pad: the end of a text stands for padding where it names none, as GPT-2's."""
+    """The tokenizer with a padding token; if it has none (e.g. GPT-2), the end-of-text token is used."""
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def model_folder(source: str | Path) -> str:
-    """Where a model lies: `source`, its `model/` or `student/` if it is a run's folder, or a hub id as it is.
+    """The folder of a model: `source`, or its subfolder `model/` or `student/`.
+
+    A hub id is returned unchanged.
 
     Raises:
-        InputError: if `source` is empty, a folder without a model, or looks like a path and does not exist.
+        InputError: if `source` is empty, a folder without a model, or a path that does not exist.
     """
     if not str(source):
         raise InputError("the name of a model is empty: give a folder or a hub id")
@@ -198,17 +203,17 @@ def model_folder(source: str | Path) -> str:
 
 
 def is_model(given: object) -> TypeGuard[Model]:
-    """Whether it is a transformers model."""
+    """Whether the object is a transformers model."""
     return isinstance(given, PreTrainedModel)
 
 
 def is_config(given: object) -> TypeGuard[Config]:
-    """Whether it is a transformers config."""
+    """Whether the object is a transformers config."""
     return isinstance(given, PretrainedConfig)
 
 
 def as_saved(model: Model, folder: str | Path) -> bool:
-    """Whether a model's weights are those in a folder, so that what is said there is said of it."""
+    """Whether a model's weights equal those in a folder, so that the folder's description applies to it."""
     if not (Path(folder) / WEIGHTS).is_file():
         return False
     state = model.state_dict()
@@ -218,26 +223,26 @@ def as_saved(model: Model, folder: str | Path) -> bool:
                 name in state and torch.equal(state[name].cpu().float(), file.get_tensor(name).float())
                 for name in file.keys()  # noqa: SIM118 - it is no mapping
             )
-    except (OSError, SafetensorError):  # it has changed since the model was read
+    except (OSError, SafetensorError):  # the file has changed since the model was read
         return False
 
 
 def whole(model: Model, device: torch.device | str = "cpu") -> Model:
-    """A model as one is read from a folder: on its device, in float32, which its config says as well."""
+    """Moves a model to a device, in float32 (also in its config), as if it were loaded from a folder."""
     model = model.to(device=device, dtype=torch.float32)
     model.config.dtype = torch.float32
     return model
 
 
 def is_classifier(source: str | Path) -> bool:
-    """Whether a model was saved with a classifier, so that it may have learned a task."""
+    """Whether a model was saved as a sequence classifier, so that it may have learned a task."""
     folder = model_folder(source)
     if (Path(folder) / CONFIG).is_file():
         saved = read_settings(Path(folder) / CONFIG).get("architectures")
     else:
         try:
             saved = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures
-        except Exception:  # whoever loads the model will hear of it
+        except Exception:  # loading the model will report the error
             return False
     return isinstance(saved, list) and any("ForSequenceClassification" in str(one) for one in saved)
 
@@ -252,11 +257,11 @@ def _cannot_load(what: str, source: str, error: BaseException) -> str:
 
 
 def same_vocabulary(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether two tokenizers give the same ids the same meaning."""
+    """Whether two tokenizers have the same vocabulary."""
     return bool(one.get_vocab() == other.get_vocab())
 
 
 def class_names(model: Model) -> Sequence[str]:
-    """The names a model gives its classes, by id; empty if it only numbers them."""
+    """A model's class names, by id; empty if they are only numbered."""
     names = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     return [] if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names

@@ -1,4 +1,4 @@
-"""Embeddings of many students in one gather."""
+"""Embedding lookup for many students in one gather."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 
 def look_up(weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
-    """`F.embedding` for use under `torch.vmap`, where torch's own rule copies all of the weight.
+    """`F.embedding` for use under `torch.vmap`, where torch's own rule copies the whole weight.
 
     Args:
-        weight: of each student, [V, d].
+        weight: embedding matrix of each student, [V, d].
         ids: [...] int64.
-        padding: the row that has no gradient, if there is one.
+        padding: a row without gradient, or None.
 
     Returns:
         [..., d].
@@ -25,7 +25,7 @@ def look_up(weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
 
 
 class _Lookup(torch.autograd.Function):
-    """`F.embedding` that under `torch.vmap` is one gather; torch's own rule copies all of the weight there."""
+    """`F.embedding` with a `torch.vmap` rule that is a single gather."""
 
     @staticmethod
     def forward(weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
@@ -33,7 +33,7 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        """Nothing to keep: under `torch.vmap` the gradient is that of `_Rows`."""
+        """Saves nothing: under `torch.vmap`, `_Rows` computes the gradient."""
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], weight: Tensor, ids: Tensor, padding: int | None) -> Any:
@@ -46,7 +46,7 @@ class _Lookup(torch.autograd.Function):
 class _Rows(torch.autograd.Function):
     """The rows `ids` of each student's weight, [N, V, d] and [N, ...] -> [N, ..., d].
 
-    On a CPU the gradient is sparse: dense, a batch's few rows would cost a pass over all the vocabulary of everybody.
+    On a CPU the gradient is sparse, because a dense one would need a pass over the vocabulary of every student.
     """
 
     @staticmethod

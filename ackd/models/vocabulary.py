@@ -1,4 +1,4 @@
-"""What a causal language model's tokenizer and config have to say to each other."""
+"""Tokenizers and configs of causal language models."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from ackd.models.guard import read_settings
 from ackd.models.load import Config, Tokenizer, quieten
 
 END = "<|endoftext|>"
-SMALLEST = 257  # every byte, and the end of a text
-ENDING = ".!?;\n"  # what ends a sentence or a line, wherever in a token it is
-OPENED = (("[", "]"), ("(", ")"), ("\\", "{"), ("<", ">"))  # a token with the first and not the second ends nothing
+SMALLEST = 257  # all bytes, and the end of a text
+ENDING = ".!?;\n"  # signs that end a sentence or a line, anywhere in a token
+OPENED = (("[", "]"), ("(", ")"), ("\\", "{"), ("<", ">"))  # a token with the first sign but not the second is no end
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of at most `size` tokens, with an end-of-text token: it can say every text.
+    """Trains a byte-level BPE tokenizer of at most `size` tokens, with an end-of-text token.
+
+    It can encode every text.
 
     Raises:
-        InputError: if `size` has no room for the bytes themselves.
+        InputError: if `size` is less than `SMALLEST`.
 
     References:
         Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016,
@@ -50,21 +52,21 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """One more than the largest id."""
+    """The largest token id plus one."""
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
-    """SHA-256 of the vocabulary and the end-of-text token: equal fingerprints, ids of equal meaning."""
+    """SHA-256 of the vocabulary and the end-of-text token; equal if all ids have the same meaning."""
     vocabulary = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps([vocabulary, end_token(tokenizer)]).encode()).hexdigest()
 
 
 def end_token(tokenizer: Tokenizer) -> int:
-    """The id of the token that ends a text.
+    """The id of the end-of-text token.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the tokenizer has none.
     """
     if tokenizer.eos_token_id is None:
         raise InputError(
@@ -76,22 +78,26 @@ def end_token(tokenizer: Tokenizer) -> int:
 
 @dataclass(frozen=True)
 class SentenceEnds:
-    """Behind which tokens a text may be cut.
+    """The tokens after which a text may be cut.
 
-    A token that ends a text or holds the end of a line always ends one; a token that holds the end of a sentence does
-    if it and the next one, decoded together, hold a space: there is none within `D.A.`, `3.14` or `www.a.org`.
+    A text may always be cut after the end-of-text token and after a token with a line end. It may be cut after a token
+    with a sentence end if this token and the next one, decoded together, contain a space. This excludes `D.A.`, `3.14`
+    and `www.a.org`.
 
     References:
-        Gu et al., MiniPLM, 2025, whose code has these rules: https://github.com/thu-coai/MiniPLM,
-        `tools/process_data/tokenize_pile.py` and `get_end_sent_tokens.py`, the odd pair of `OPENED` among them
+        Gu et al., MiniPLM, 2025; the rules (with the odd pair of `OPENED`) come from its code:
+        https://github.com/thu-coai/MiniPLM, `tools/process_data/tokenize_pile.py` and `get_end_sent_tokens.py`
     """
 
     always: NDArray[np.bool_]  # [V]
     perhaps: NDArray[np.bool_]  # [V]
-    spaced: Callable[[int, int], bool]  # whether two tokens hold a space together
+    spaced: Callable[[int, int], bool]  # whether two tokens, decoded together, contain a space
 
     def last(self, tokens: NDArray[np.int64], first: int) -> int | None:
-        """The place of the last token but one, from `first` on, behind which the text may be cut; None if none."""
+        """The index of the last token after which the text may be cut; None if there is none.
+
+        Only tokens from index `first` on are considered, without the text's last token.
+        """
         ends = self.always | self.perhaps
         for place in first + np.flatnonzero(ends[tokens[first:-1]])[::-1]:
             if self.always[tokens[place]] or self.spaced(int(tokens[place]), int(tokens[place + 1])):
@@ -100,7 +106,7 @@ class SentenceEnds:
 
 
 def sentence_ends(tokenizer: Tokenizer) -> SentenceEnds:
-    """Where the texts of a tokenizer may be cut."""
+    """The tokens of a tokenizer after which a text may be cut."""
     always, perhaps = np.zeros((2, vocabulary_size(tokenizer)), np.bool_)
 
     def said(*tokens: int) -> str:
@@ -116,23 +122,23 @@ def sentence_ends(tokenizer: Tokenizer) -> SentenceEnds:
 
 
 def first_tokens(tokenizer: Tokenizer) -> list[int]:
-    """What the tokenizer, left to itself, puts in front of each text: its beginning-of-text token, or nothing."""
+    """The tokens that the tokenizer puts before each text: its beginning-of-text token, or none."""
     bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     begins = tokenizer.bos_token_id is not None and len(whole) > len(bare) and whole[0] == tokenizer.bos_token_id
     return [int(whole[0])] if begins else []
 
 
 def language_config(path: str | Path | Config, tokenizer: Tokenizer, vocabulary: int | None = None) -> Any:
-    """A causal language model's config from a JSON file, for the tokens of `tokenizer`.
+    """Reads a causal language model's config from a JSON file and adapts it to a tokenizer.
 
     Args:
         path: the file, with a `model_type` and its sizes; or a config, which is copied.
-        tokenizer: whose special tokens are the model's.
-        vocabulary: tokens that the model answers with; as many as the tokenizer has, if neither this nor the file
-            says.
+        tokenizer: provides the ids of the special tokens.
+        vocabulary: smallest vocabulary size; by default that of the tokenizer. It is also the size if the file has
+            none.
 
     Raises:
-        InputError: if it cannot be read, or has fewer tokens than the tokenizer.
+        InputError: if the file cannot be read, or its vocabulary is too small.
     """
     wanted = vocabulary or vocabulary_size(tokenizer)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
@@ -142,7 +148,7 @@ def language_config(path: str | Path | Config, tokenizer: Tokenizer, vocabulary:
     try:
         config = AutoConfig.for_model(**{"vocab_size": wanted, **given, **special})
         too_small = bool(config.vocab_size < wanted)
-    except Exception as error:  # the configs of a hundred families check their values in many ways
+    except Exception as error:  # configs raise many kinds of errors
         raise InputError(
             f"{path} is not a model config ({reason(error)}): it needs a 'model_type' and its sizes"
         ) from error
@@ -154,10 +160,10 @@ def language_config(path: str | Path | Config, tokenizer: Tokenizer, vocabulary:
 
 
 def check_length(model: Model, length: int, source: str) -> None:
-    """Compares the tokens that a model can read at once with those that it will have to.
+    """Checks that a model can read texts of `length` tokens.
 
     Raises:
-        InputError: if they are too many.
+        InputError: if the texts are too long.
     """
     most = getattr(model.config, "max_position_embeddings", None)
     if most is not None and length > most:

@@ -1,4 +1,4 @@
-"""How a causal language model goes on with a text."""
+"""Text generation with causal language models."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ Draws = NDArray[np.float64]
 
 
 class Choice:
-    """A processor of logits that leaves one token each time, and sees whether the model's answers are numbers.
+    """A logits processor that selects one token per step, and checks the logits for NaN and infinity.
 
-    It is the one at which the chances, added up in the vocabulary's order, pass a draw; the likeliest at temperature 0.
+    The token is sampled by inverse transform: the first one with a cumulative probability above the draw. Temperature
+    0 selects the most likely token.
 
     Args:
-        vocabulary: tokens there are; a model may have outputs beyond them.
+        vocabulary: number of tokens; a model may have more outputs.
         temperature: of the distribution.
-        draws: [B, T], in [0, 1): one for each token that is written.
+        draws: [B, T], in [0, 1): one random number per generated token.
     """
 
     def __init__(self, vocabulary: int, temperature: float, draws: Tensor) -> None:
@@ -33,7 +34,7 @@ class Choice:
         self.sound = torch.tensor(True, device=draws.device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """0 for the token, and minus infinity for all others, [B, V]."""
+        """Returns 0 for the selected token and minus infinity for all others, [B, V]."""
         known = scores[:, : self._vocabulary]
         self.sound &= ~(known.isnan() | known.isposinf()).any()
         chosen = known.argmax(-1, keepdim=True)
@@ -53,22 +54,22 @@ def generate_tokens(
     temperature: float = 1.0,
     no_repeat: int = 0,
 ) -> list[Tokens]:
-    """What a model writes behind each text; the end of a text stops nothing, as in what such models are trained on.
+    """Generates a continuation of each text; an end-of-text token does not stop it, as in the training data.
 
     Args:
-        model: a causal language model in eval mode; its own settings of how to generate are replaced.
-        texts: the tokens of each, one at least.
-        draws: for each as many numbers in [0, 1) as tokens are to be written: all that is random.
-        vocabulary: the tokenizer's tokens; the model writes no other.
-        temperature: of the distribution that is drawn from; 0 takes the likeliest token each time.
-        no_repeat: no run of so many tokens comes twice; 0 lets any.
+        model: a causal language model in eval mode; its generation config is replaced.
+        texts: the tokens of each text, at least one.
+        draws: for each text, one random number in [0, 1) per token to generate.
+        vocabulary: size of the tokenizer's vocabulary; the model generates no other tokens.
+        temperature: of the distribution; 0 selects the most likely token.
+        no_repeat: n-grams of this length do not repeat; 0 allows all.
 
     Raises:
-        InputError: if the model answers what is no number.
+        InputError: if a logit is NaN or infinite.
     """
     longest, most = max(map(len, texts)), max(map(len, draws))
     ids, mask = torch.zeros(2, len(texts), longest, dtype=torch.int64)
-    for row, text in enumerate(texts):  # on the left, so that all of them end together
+    for row, text in enumerate(texts):  # padding on the left, so that all texts end at the same place
         ids[row, longest - len(text) :] = torch.from_numpy(text)
         mask[row, longest - len(text) :] = 1
     padded = np.stack([np.pad(row, (0, most - len(row))) for row in draws])
@@ -89,10 +90,10 @@ def generate_tokens(
 
 
 def check_causal(model: Model, source: str) -> None:
-    """Refuses a model whose tokens see what follows them, as an encoder's do: it would know the next one.
+    """Refuses a model that is not causal: its tokens attend to later tokens, as in an encoder.
 
     Raises:
-        InputError: if another last token changes what is said of the ones before.
+        InputError: if a change of the last token changes the logits of earlier tokens.
     """
     texts = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=model.device)
     learning = model.training

@@ -1,1 +1,1 @@
-"""Random numbers, bfloat16, memory."""
+"""Random streams, precision and memory."""

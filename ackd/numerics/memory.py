@@ -1,4 +1,4 @@
-"""How the process keeps its memory."""
+"""Memory settings of the process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
 def reuse_memory() -> None:
-    """Keeps the process's freed memory for the next step, which takes the same again; only glibc has such a switch.
+    """Keeps freed memory in the process for the next step, which needs the same amount (only with glibc).
 
-    Otherwise large tensors, such as the gradient of the word embeddings, are given back and asked for anew every step,
-    and the kernel clears every page of them.
+    Otherwise large tensors, such as the gradient of the word embeddings, are returned to the kernel and allocated again
+    in every step, and the kernel clears all their pages.
     """
     glibc = ctypes.CDLL(None)
     if hasattr(glibc, "mallopt"):

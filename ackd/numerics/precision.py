@@ -1,4 +1,4 @@
-"""What is computed in: float32, or bfloat16 where that is safe."""
+"""Precision of computations: float32, or bfloat16 where that is safe."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def computing(precision: str, device: torch.device) -> torch.autocast:
-    """A context in which matrix products take `precision`; weights, optimizer and losses stay in float32."""
+    """A context in which matrix products use `precision`; weights, optimizer and losses stay in float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,10 +1,10 @@
-"""Numbers that are evenly spread."""
+"""Evenly spaced numbers."""
 
 from __future__ import annotations
 
 
 def evenly(count: int, layers: int) -> tuple[int, ...]:
-    """`count` of `layers` layers at even distances, the last one included.
+    """Chooses `count` of `layers` layers at even distances, including the last one.
 
     Example:
         >>> evenly(3, 6)

@@ -1,4 +1,4 @@
-"""The random streams of one run, apart from each other and from everybody else's."""
+"""Independent random streams of a run."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 
 @contextmanager
 def fork_rng(seed: int) -> Iterator[None]:
-    """Torch draws from a stream of this seed on the CPU, and afterwards from where it was; no GPU is seeded."""
+    """Context manager: torch's CPU generator uses `seed`, and is restored afterwards; GPUs are not seeded."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 class RngStreams:
-    """Student initialisation, data order and dropout, each with a generator derived from the seed.
+    """Separate generators for student initialisation, data order and dropout, derived from the seed.
 
-    What one of them draws never depends on the others or on an agent, so policies are compared on the same student,
-    data and dropout, and a run gives the same weights in any process. Of processes that train one student together each
-    has its own dropout.
+    The streams do not depend on each other or on an agent. So policies are compared on the same student, data and
+    dropout, and a run gives the same weights in any process. In data-parallel training, each process has its own
+    dropout.
 
     Args:
         seed: of the run.
-        device: where the dropout masks are drawn.
+        device: device of the dropout masks.
         rank: of the process.
     """
 
@@ -46,14 +46,14 @@ class RngStreams:
 
     @contextmanager
     def initialising(self) -> Iterator[None]:
-        """Torch draws from the stream of the student's initialisation, from its beginning."""
+        """Context manager: torch draws from the start of the initialisation stream."""
         with self._forked():
             self._seed(self._init_seed)
             yield
 
     @contextmanager
     def dropping(self) -> Iterator[None]:
-        """Torch draws from the dropout stream, and goes on there the next time."""
+        """Context manager: torch draws from the dropout stream, which continues at the next use."""
         with self._forked():
             self._restore(self._dropout)
             try:
@@ -62,16 +62,16 @@ class RngStreams:
                 self._dropout = self._states()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where each stream stands."""
+        """The state of each stream."""
         return {"order": self.order.bit_generator.state, "dropout": list(self._dropout), "init": self._init_seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores a `state_dict`."""
         self.order.bit_generator.state = state["order"]
         self._dropout = list(state["dropout"])
         self._init_seed = operator.index(state["init"])
         with self._forked():
-            self._restore(self._dropout)  # refuses now what it would refuse later
+            self._restore(self._dropout)  # raises errors of an invalid state now
 
     @contextmanager
     def _forked(self) -> Iterator[None]:
@@ -79,7 +79,7 @@ class RngStreams:
             yield
 
     def _seed(self, seed: int) -> None:
-        """As `torch.manual_seed`, but for the generators of other GPUs, which are not forked and may be an agent's."""
+        """Like `torch.manual_seed`, without other GPUs: their generators are not forked and may belong to an agent."""
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):

@@ -1,1 +1,1 @@
-"""A run's folder, what it tells, and ending when asked."""
+"""A run's folder, its files, its metrics, and handling of stop signals."""

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: TensorBoard and other trackers, all under the same names and steps."""
+"""Writes a run's metrics to TensorBoard and other trackers, with the same names and steps for all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol, TypeAlias
 
 Plain: TypeAlias = bool | int | float | str
 RESULTS = ("dev_score", "teacher_score", "reward", "flops_share", "seconds")  # fields of a result.json
-RUN = "run"  # the axis of what there is once in a run
-# A score, a loss, a return or a learned weight of 0 is a finding; any other number that is always 0 says that something
-# did not happen.
+RUN = "run"  # the axis of values that are written once per run
+# A score, loss, return or learned weight of 0 is a result. Any other value that is always 0 belongs to a feature that
+# the run does not use.
 FINDINGS = (
     "episode/return",
     "episode/dev/",
@@ -23,48 +23,48 @@ FINDINGS = (
 
 
 class Tracker(Protocol):
-    """Who keeps a run's numbers."""
+    """A destination of a run's metrics."""
 
     def options(self, values: Mapping[str, Plain]) -> None:
-        """What the run was asked for."""
+        """Stores the run's options."""
         ...
 
     def log(self, axis: str, step: int, values: Mapping[str, float]) -> None:
-        """Numbers at a step, which counts what the axis says: phases, episodes, decisions."""
+        """Writes values at a step; the axis names the unit of the step: phase, episode, decision, ..."""
         ...
 
     def close(self, *, finished: bool) -> None:
-        """Nothing more will come; `finished` says whether the run came to its end."""
+        """Closes the tracker; `finished`: whether the run is complete."""
         ...
 
 
 class Curves:
-    """Hands a run's numbers to its trackers.
+    """Writes a run's metrics to its trackers.
 
-    A number that has always been 0 is held back, findings aside. Once it is another, its first and last 0 are handed
-    over ahead of it, so that the curve begins where it began; where that never happens, there is no curve.
+    A metric that has always been 0 is not written, except for `FINDINGS`. At its first other value, its first and last
+    0 are written first, so that the curve starts at the right step. A metric that is always 0 has no curve.
 
     Args:
-        trackers: who keeps them; none is fine.
+        trackers: the trackers; may be empty.
     """
 
     def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
         self._trackers = tuple(trackers)
-        self._zeros: dict[str, tuple[int, int] | None] = {}  # first and last step of what is held back; None once shown
+        self._zeros: dict[str, tuple[int, int] | None] = {}  # first and last step of unwritten zeros; None once written
         self._finished = False
 
     def options(self, values: Mapping[str, Plain]) -> None:
-        """What the run was asked for, by which trackers tell runs apart."""
+        """Writes the run's options; trackers use them to compare runs."""
         for tracker in self._trackers:
             tracker.options(values)
 
     def write(self, axis: str, step: int, values: Mapping[str, float]) -> None:
-        """Numbers at a step.
+        """Writes values at a step.
 
         Args:
-            axis: what the step counts: phase, episode, decision, generation, round or run.
-            step: from 0 or 1 on.
-            values: by their tags. What trackers do not all take in a name becomes _, as the @ of logits@2.
+            axis: the unit of the step: phase, episode, decision, generation, round or run.
+            step: counted from 0 or 1.
+            values: by tag. Characters that some tracker does not accept become _, e.g. the @ of logits@2.
         """
         shown: dict[str, float] = {}
         late: dict[int, dict[str, float]] = {}
@@ -85,13 +85,13 @@ class Curves:
             self._log(axis, step, shown)
 
     def result(self, values: Mapping[str, object]) -> None:
-        """What the run came to, which is finished: `RESULTS`, those of them that there are, as `result/NAME`."""
+        """Writes the available `RESULTS` of a complete run as `result/NAME`, and marks the run as finished."""
         numbers = {f"result/{name}": values.get(name) for name in RESULTS}
         self.write(RUN, 0, {tag: value for tag, value in numbers.items() if isinstance(value, int | float)})
         self._finished = True
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Closes the trackers."""
         for tracker in self._trackers:
             tracker.close(finished=self._finished)
         self._trackers = ()

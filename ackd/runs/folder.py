@@ -1,4 +1,4 @@
-"""The folder that a run leaves."""
+"""The output folder of a run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ackd.files.yaml_file import yaml_text
 logger = logging.getLogger("ackd")
 
 CONFIG, REPEAT, RESULT, LOCK = "config.json", "config.yaml", "result.json", ".lock"
-FREE = {"output", "overwrite", "resume", "quiet", "report_to"}  # settings that change nothing of what comes of a run
-OWN = ("output", "overwrite", "resume", "quiet", "ray_address")  # settings that do not belong to what is repeated
+FREE = {"output", "overwrite", "resume", "quiet", "report_to"}  # settings without effect on a run's results
+OWN = ("output", "overwrite", "resume", "quiet", "ray_address")  # settings that config.yaml leaves out
 ANEW = "start the run anew with --overwrite"
 
 
 @dataclass(frozen=True)
 class Config:
-    """The content of `config.json`: what was run, with what settings, on what."""
+    """The content of `config.json`: command, settings and package versions."""
 
     command: str
     settings: Object = field(default_factory=dict)
@@ -43,18 +43,18 @@ class Config:
 
 
 class RunFolder:
-    """A folder that holds one run: checked when made, written only once `begin` is called.
+    """The folder of one run: checked at construction, written to from `begin` on.
 
-    From then on, and for as long as this object lives, no other process can begin there.
+    From `begin` on, no other process can begin in the folder while this object exists.
 
     Args:
-        path: where.
-        overwrite: replace a run that is already there.
-        inputs: what the run reads, names that are no paths included; none of it may lie in what is replaced.
-        resume: go on with the run that is there, if there is one; None where a command cannot.
+        path: the folder.
+        overwrite: whether to replace an existing run.
+        inputs: paths (and other names) that the run reads; none of them may be inside a replaced folder.
+        resume: whether to continue an existing run; None if the command cannot resume.
 
     Raises:
-        InputError: if there is something already, or the place cannot be written.
+        InputError: if the folder is in use, or cannot be written.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RunFolder:
         self.resumed = bool(resume) and CONFIG in self._found
         if overwrite and resume:
             raise InputError("--resume goes on with a run and --overwrite replaces it: choose one")
-        # a run that was killed at its very beginning may have left its lock and the half of its config
+        # a run that was killed at its start may have left its lock and an incomplete config
         if self.path.is_dir() and any(
             not there.name.startswith((LOCK, f".{CONFIG}.")) for there in self.path.iterdir()
         ):
@@ -95,37 +95,37 @@ class RunFolder:
         return self.path.resolve() in (path.resolve(), *path.resolve().parents)
 
     def _state(self) -> set[str]:
-        """How far a run has come here."""
+        """The existing ones of `config.json` (begun) and `result.json` (finished)."""
         return {name for name in (CONFIG, RESULT) if (self.path / name).is_file()}
 
     def finished(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> bool:
-        """Whether the run that is resumed, which is this one, had come to its end; arguments as of `begin`.
+        """Whether the resumed run is already finished; the arguments are those of `begin`.
 
         Raises:
-            InputError: if it is another run, or its result is damaged.
+            InputError: if the folder contains another run, or its result is damaged.
         """
         if not (self.resumed and (self.path / RESULT).is_file()):
             return False
-        config = Config(command, _plain(settings))  # nothing goes on with other versions
+        config = Config(command, _plain(settings))  # versions do not matter, because nothing is trained any more
         self._compare(config, {*FREE, *growing})
-        read(self.path / RESULT, Object, ANEW)  # a finished run keeps no state that its student could be written from
+        read(self.path / RESULT, Object, ANEW)  # a finished run has no checkpoint to rewrite its results from
         return True
 
     def begin(
         self, command: str, settings: dict[str, Any], *, growing: Collection[str] = (), by_names: bool = True
     ) -> None:
-        """Makes the folder and writes `config.json`; a replaced run goes now, when all input has been checked.
+        """Creates the folder and writes `config.json`; a replaced run is deleted now, after all input is checked.
 
-        What repeats the run, `ackd COMMAND --config config.yaml`, is written as well.
+        Also writes `config.yaml`, which repeats the run: `ackd COMMAND --config config.yaml`.
 
         Args:
             command: as on the command line.
-            settings: all of it that matters.
-            growing: settings that may have changed since, where a run is resumed.
-            by_names: whether the settings name all that the run reads; one that was handed objects is not repeated so.
+            settings: the run's settings.
+            growing: names of settings that may differ in a resumed run.
+            by_names: whether the settings name all inputs; a run with inputs given as objects gets no `config.yaml`.
 
         Raises:
-            InputError: if the run that is to be resumed is another one, or another process is at work here.
+            InputError: if the folder contains another run than the resumed one, or another process uses it.
         """
         self.command, self.settings = command, _plain(settings)
         config = Config(command, self.settings, _versions())
@@ -142,7 +142,7 @@ class RunFolder:
             self.write_text(REPEAT, f"# ackd {command} --config THIS_FILE --output FOLDER\n{yaml_text(again)}")
 
     def _lock(self) -> None:
-        """Keeps other processes out; when this one dies, however it does, the kernel lets them in."""
+        """Locks the folder against other processes; the kernel releases the lock when this process ends."""
         handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         weakref.finalize(self, os.close, handle)
         try:
@@ -161,7 +161,7 @@ class RunFolder:
         self._locked = True
 
     def _empty(self) -> None:
-        """Removes what is replaced, the config last: a kill in between leaves a run that can be replaced."""
+        """Deletes the replaced run, the config last: if killed in between, the folder can still be replaced."""
         for there in sorted(self.path.iterdir(), key=lambda path: path.name == CONFIG):
             if there.is_dir() and not there.is_symlink():
                 shutil.rmtree(there)
@@ -189,15 +189,15 @@ class RunFolder:
                 )
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a JSON file, whole or not at all."""
+        """Writes a JSON file atomically."""
         self.write_text(name, json.dumps(content, indent=2, default=str) + "\n")
 
     def write_text(self, name: str, content: str) -> None:
-        """Writes a text file, whole or not at all."""
+        """Writes a text file atomically."""
         write_whole(self.path / name, content.encode())
 
     def write_rows(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes these columns of rows as CSV, whole or not at all."""
+        """Writes the given columns of rows as CSV, atomically."""
         file = io.StringIO(newline="")
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
@@ -206,14 +206,14 @@ class RunFolder:
 
 
 def settings_of(path: Path, command: str) -> dict[str, Any]:
-    """The settings that a run began with; none if there is no run of this command.
+    """The saved settings of a run; empty if the folder contains no run of this command.
 
     Args:
         path: the run's folder.
         command: as on the command line.
 
     Raises:
-        InputError: if they cannot be read.
+        InputError: if the settings cannot be read.
     """
     if not (path / CONFIG).is_file():
         return {}
@@ -222,13 +222,13 @@ def settings_of(path: Path, command: str) -> dict[str, Any]:
 
 
 def group_folder(folder: Path, task: str, policy: str) -> Path:
-    """Where an evaluation in `folder` keeps the curves, decisions and journals of a task and policy."""
+    """The subfolder of an evaluation for the curves, decisions and replay logs of a task and policy."""
     return folder / task / policy.strip("/.").replace("/", "_").replace(":", "_")
 
 
 def _versions() -> dict[str, Any]:
-    """What a run's numbers depend on besides its settings."""
-    import torch  # here alone, so that a folder can be looked at without
+    """Package versions and number of threads: the results depend on them too."""
+    import torch  # imported here, so that reading a folder does not need torch
 
     return {"python": sys.version.split()[0], **_packages(), "threads": torch.get_num_threads()}
 
@@ -241,6 +241,6 @@ def _packages() -> dict[str, str]:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back."""
+    """The settings after a round trip through JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return plain

@@ -1,4 +1,4 @@
-"""What a run's folder tells, read with checks: its settings, its result, its decisions, its table of scores."""
+"""Reads and checks the files of a run's folder: settings, result, decisions and table of scores."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Finite: TypeAlias = Annotated[FiniteFloat | None, BeforeValidator(lambda text: t
 
 SELECT, LOSS = "select/", "loss/"
 DECISION_COLUMNS = ("episode", "steps_done", "selection", "reward", "reward_loss", "reward_score", "label_loss")
-FIGURES = ("reward", "flops_share", "seconds")  # of a result, beside scores and losses
+FIGURES = ("reward", "flops_share", "seconds")  # numbers of a result, in addition to scores and losses
 CELL_COLUMNS = ("task", "policy", "seed", "metric", "dev_score", "teacher_score", "reward", "flops_share", "seconds")
 ANEW = "run it again"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A row of decisions.csv, which is a phase; None or a missing type is what was not measured."""
+    """A row of decisions.csv: one phase; None or a missing type means not measured."""
 
     episode: Count
     seed: int
@@ -38,14 +38,14 @@ class Decision:
     reward_loss: Measured
     reward_score: Measured
     label_loss: float
-    weights: Mapping[str, FiniteFloat]  # of the labels, first, and of every knowledge type; 0 if it was not selected
-    losses: Mapping[str, float]  # of the types that were computed
+    weights: Mapping[str, FiniteFloat]  # weights of the labels (first) and of every knowledge type; 0: not selected
+    losses: Mapping[str, float]  # losses of the computed types
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of table.csv: one student; without a score if its training diverged."""
+    """A row of table.csv: one student; the score is None if its training diverged."""
 
     task: str
     policy: str
@@ -53,14 +53,14 @@ class Cell:
     metric: str
     score: Annotated[Finite, Field(alias="dev_score")]  # percent
     teacher: Annotated[FiniteFloat, Field(alias="teacher_score")]  # percent
-    reward: Finite  # None where a part of the reward split was measured
+    reward: Finite  # None if only a part of the reward split was measured
     flops_share: FiniteFloat
     seconds: FiniteFloat
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder; what an unfinished run has not written yet is empty."""
+    """The content of a run's folder; files that an unfinished run has not written yet are empty."""
 
     path: Path
     command: str
@@ -71,15 +71,15 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is complete."""
         return bool(self.result)
 
 
 def open_run(path: Path) -> Run:
-    """What the JSON files of a run's folder say.
+    """Reads the JSON files of a run's folder.
 
     Raises:
-        InputError: if the folder holds no run, or a file of it is damaged.
+        InputError: if the folder contains no run, or a file is damaged.
     """
     if not os.path.isdir(path):
         raise InputError(f"there is no folder {path}: name the folder of a run")
@@ -95,7 +95,7 @@ def open_run(path: Path) -> Run:
 
 
 def _figures(result: Object) -> Iterator[tuple[str, Any]]:
-    """What of a result is a number, by its name, or None where there is none."""
+    """The numeric entries of a result (number or None), by name."""
     yield from (
         (name, value) for name, value in result.items() if name in FIGURES or name.endswith(("_score", "_loss"))
     )
@@ -105,13 +105,14 @@ def _figures(result: Object) -> Iterator[tuple[str, Any]]:
 
 
 def _json(path: Path) -> Object:
-    """The content of a JSON file; nothing if there is no such file."""
+    """The content of a JSON file; empty if the file does not exist."""
     return read(path, Object, ANEW) if os.path.isfile(path) else {}
 
 
 def read_decisions(path: Path) -> list[Decision]:
-    """The rows of a decisions.csv in their order; those of earlier versions, without columns for each type or for the
-    labels, as well.
+    """The rows of a decisions.csv, in order.
+
+    Also reads files of earlier versions, which have no columns for single types or for the labels.
 
     Raises:
         InputError: if a line cannot be read; it names the file and the line.
@@ -132,12 +133,12 @@ def _named(selection: str) -> list[str]:
 
 
 def _cut(row: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """The columns that begin so and are not empty, by the rest of their names."""
+    """The non-empty columns with a prefix, by their names without it."""
     return {name.removeprefix(prefix): value for name, value in row.items() if value and name.startswith(prefix)}
 
 
 def read_table(path: Path) -> list[Cell]:
-    """The rows of a table.csv in their order.
+    """The rows of a table.csv, in order.
 
     Raises:
         InputError: if a line cannot be read; it names the file and the line.
@@ -148,7 +149,13 @@ def read_table(path: Path) -> list[Cell]:
 def read_columns(
     path: Path, *, names: tuple[str, ...] = (), numbers: tuple[str, ...] = (), perhaps: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    """Some columns of a CSV file, line by line: words, numbers, and numbers or None where there is none.
+    """Reads some columns of a CSV file, row by row.
+
+    Args:
+        path: the file.
+        names: columns of text.
+        numbers: columns of numbers.
+        perhaps: columns of numbers that may be empty or nan, which gives None.
 
     Raises:
         InputError: if a line cannot be read; it names the file and the line.
@@ -162,7 +169,7 @@ def read_columns(
 
 
 def _row(path: Path, line: int, kind: type[T], values: Mapping[str, Any]) -> T:
-    """What a line of a CSV file says."""
+    """Parses a line of a CSV file."""
     try:
         found: T = adapter(kind).validate_python(values, extra="ignore")
     except ValidationError as error:
@@ -171,7 +178,7 @@ def _row(path: Path, line: int, kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a CSV file with their numbers; a last one without its end, as a killed run leaves it, is none."""
+    """The rows of a CSV file with their line numbers; an incomplete last line (of a killed run) is dropped."""
     if not os.path.isfile(path):
         return
     content = read_bytes(path, MOST)

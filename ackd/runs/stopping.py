@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: held back while a training learns, so that it can save what it has learned first."""
+"""Handles stop signals: they are deferred during training, so that the run can save a checkpoint first."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 6.0  # seconds that a training has to come to a point where it can save
-LAST = 3.0  # and after those, to end at all
-SAME = 0.5  # seconds in which another signal is taken for the same one, sent by a launcher as well
+PATIENCE = 6.0  # seconds for a training to reach a point where it can save
+LAST = 3.0  # further seconds for the process to end
+SAME = 0.5  # a second signal within so many seconds counts as the same one (a launcher may repeat it)
 
-END = 0  # no signal: the block is over
+END = 0  # no signal: the block has ended
 
-_asked: int | None = None  # the signal that came
-_since = 0.0  # when the first one came
+_asked: int | None = None  # the received signal
+_since = 0.0  # time of the first signal
 _holding = False
-_masks: dict[int, set[int | signal.Signals]] = {}  # of the threads that fork right now
+_masks: dict[int, set[int | signal.Signals]] = {}  # signal masks of the threads that are forking
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end; raised where nothing is lost, or else after some seconds wherever it is."""
+    """A signal stopped this process; raised at a safe point, or after some seconds wherever the process is."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -34,26 +34,26 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_asked() -> bool:
-    """Whether a signal is held back: save, and call `stop`."""
+    """Whether a signal is deferred; if so, the caller saves and calls `stop`."""
     return _asked is not None
 
 
 def seconds_left() -> float:
-    """How long the signal that is held back will be, from now."""
+    """Seconds until the deferred signal ends the process."""
     return max(_since + PATIENCE - time.monotonic(), 0.0)
 
 
 def hold() -> None:
-    """From now on signals wait for somebody who looks at `stop_asked`."""
+    """Defers signals from now on; the caller has to check `stop_asked`."""
     global _holding
     _holding = True
 
 
 def release() -> None:
-    """Nobody looks any more: a signal that waits ends the run here, and later ones at once.
+    """Stops deferring: a deferred signal ends the run now, and later signals end it at once.
 
     Raises:
-        Stopped: if one waits.
+        Stopped: if a signal is deferred.
     """
     global _holding
     _holding = False
@@ -63,10 +63,10 @@ def release() -> None:
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Around what must not be left half made: a signal waits for its end.
+    """Context manager that defers signals until the end of its block, so that the block is not left half done.
 
     Raises:
-        Stopped: then, if one has come and nothing else holds it back.
+        Stopped: at the end of the block, if a signal has arrived and no outer block defers it.
     """
     global _holding
     held, _holding = _holding, True
@@ -89,13 +89,13 @@ def stop() -> None:
 
 
 def listening() -> bool:
-    """Whether signals come as `Stopped` now."""
+    """Whether this module handles signals now."""
     return signal.getsignal(signal.SIGTERM) is _handle
 
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Around a library that sets handlers of its own: those from before come back."""
+    """Context manager that restores the signal handlers after a call of a library that sets its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,11 +110,10 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block by `Stopped`, at a good moment if they can, and within 10 seconds at any rate.
+    """SIGTERM and Ctrl-C end the block with `Stopped`, at a safe point if possible, but within 10 seconds.
 
-    A second signal, a moment later, does not wait. Where the process is deaf, in the middle of a long call of a
-    library, it ends as if killed. In other threads than the first, which get no signals, and within another such block
-    this does nothing.
+    A second signal, more than `SAME` seconds later, ends the block at once. If the process cannot react (e.g. in a long
+    library call), it exits as if killed. Outside the main thread and inside another such block, this does nothing.
     """
     global _asked, _holding
     if threading.current_thread() is not threading.main_thread() or listening():
@@ -153,7 +152,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(reading: int) -> None:
-    """Sees to the end from the first signal on, which arrives here even where the main thread is deaf."""
+    """Ends the process after the first signal; this thread receives it even if the main thread cannot react."""
     number = _next(reading, None)
     if number in (None, END) or _over(reading, PATIENCE):
         return
@@ -165,7 +164,7 @@ def _watch(reading: int) -> None:
 
 
 def _over(reading: int, seconds: float) -> bool:
-    """Whether the block ends within some seconds."""
+    """Whether the block ends within `seconds`."""
     until = time.monotonic() + seconds
     while (number := _next(reading, until)) not in (None, END):
         pass
@@ -173,7 +172,7 @@ def _over(reading: int, seconds: float) -> bool:
 
 
 def _next(reading: int, until: float | None) -> int | None:
-    """The next of our signals, or END; None if neither comes by then."""
+    """The next signal of `SIGNALS`, or END; None if neither arrives before the deadline."""
     while True:
         left = None if until is None else max(until - time.monotonic(), 0.0)
         if not select.select([reading], [], [], left)[0]:
@@ -184,7 +183,7 @@ def _next(reading: int, until: float | None) -> int | None:
 
 
 def _before_fork() -> None:
-    """A signal to the child must not be taken for the parent's, though the two share the handlers at first."""
+    """Blocks signals during a fork: the child shares the parent's handlers, and must not report its signals there."""
     _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 

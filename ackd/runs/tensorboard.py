@@ -1,4 +1,4 @@
-"""Curves as files that TensorBoard reads, with a layout of its own and what its page HPARAMS compares runs by."""
+"""Writes metrics for TensorBoard, with a layout of charts and the options for its page HPARAMS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from ackd.runs.curves import RESULTS, Plain
 
-# The page CUSTOM SCALARS: categories of charts, each of all tags that match.
+# The page CUSTOM SCALARS: categories of charts; a chart shows all tags that match its pattern.
 LAYOUT: Mapping[str, Mapping[str, str]] = {
     "How well": {
         "return of each student": r"^episode/return$",
@@ -35,15 +35,15 @@ LAYOUT: Mapping[str, Mapping[str, str]] = {
         "share of the FLOPs of transferring everything": r"^spent/flops_share$",
     },
 }
-FIRST = {"command", "lr", "policy", "student_layers", "task"}  # the options that HPARAMS begins with; it shows five
+FIRST = {"command", "lr", "policy", "student_layers", "task"}  # first options on HPARAMS, which shows five
 
 
 class TensorBoard:
     """Writes event files.
 
     Args:
-        folder: for them; what an earlier run left there goes.
-        seconds: between two times that they are brought to disk.
+        folder: folder of the event files; it is emptied first.
+        seconds: interval between two writes to disk.
     """
 
     def __init__(self, folder: Path, seconds: int = 5) -> None:
@@ -55,23 +55,23 @@ class TensorBoard:
                 for category, charts in LAYOUT.items()
             }
         )
-        self._ended: Any = None  # says on the page HPARAMS that the run came to its end
+        self._ended: Any = None  # marks the run as complete on the page HPARAMS
 
     def options(self, values: Mapping[str, Plain]) -> None:
-        """What the run was asked for: the columns of the page HPARAMS, beside `RESULTS`."""
+        """Writes the run's options; with `RESULTS` they are the columns of the page HPARAMS."""
         described, begun, self._ended = hparams(dict(values), {f"result/{name}": 0.0 for name in RESULTS})
         _begin_with(described, FIRST)
         self._add(described)
         self._add(begun)
 
     def log(self, axis: str, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve."""
-        del axis  # a curve has one alone
+        """Writes a point of each curve."""
+        del axis  # each curve has only one axis
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, step)
 
     def close(self, *, finished: bool) -> None:
-        """Finishes the file."""
+        """Closes the file."""
         if self._ended is not None and finished:
             self._add(self._ended)
         self._writer.close()
@@ -83,7 +83,7 @@ class TensorBoard:
 
 
 def _begin_with(described: Any, names: Collection[str]) -> None:
-    """Puts some options first on the page HPARAMS, which begins with those that are said to differ between runs."""
+    """Puts some options first on the page HPARAMS, by marking them as different between runs."""
     data = described.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(data.content)
     for option in content.experiment.hparam_infos:

@@ -1,4 +1,4 @@
-"""Trackers by their names: TensorBoard's files, and what accelerate hands on to wandb, mlflow and trackio."""
+"""Trackers by name: TensorBoard, and wandb, mlflow and trackio through accelerate."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ logger = logging.getLogger("ackd")
 TENSORBOARD, NONE = "tensorboard", "none"
 ELSEWHERE = ("wandb", "mlflow", "trackio")  # each a package of the same name
 TRACKERS = (TENSORBOARD, *ELSEWHERE)
-PROJECT = "ackd"  # where neither WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME nor TRACKIO_PROJECT names another
+PROJECT = "ackd"  # default of WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME and TRACKIO_PROJECT
 
 
 def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
-    """The trackers of these names, each once; `none` is no tracker.
+    """Checks names of trackers and removes duplicates; `none` gives an empty tuple.
 
     Raises:
-        InputError: if one is not known or not installed, or `none` is not alone.
+        InputError: if a tracker is unknown or not installed, or `none` is combined with others.
     """
     for name in names:
         if name not in (*TRACKERS, NONE):
@@ -45,16 +45,16 @@ def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
 
 @contextmanager
 def opened(names: Sequence[str], folder: Path, name: str, options: Mapping[str, Plain]) -> Iterator[Curves]:
-    """The curves of a run, until it ends.
+    """Context manager that opens a run's trackers and closes them at the end.
 
     Args:
-        names: of trackers, as `check_trackers` has them.
-        folder: for TensorBoard's files; what is there goes.
-        name: of the run, in trackers that keep theirs elsewhere.
-        options: what the run was asked for.
+        names: names of trackers, as returned by `check_trackers`.
+        folder: folder of TensorBoard's files; it is emptied first.
+        name: name of the run in the other trackers.
+        options: the run's options.
 
     Raises:
-        InputError: if a tracker cannot begin.
+        InputError: if a tracker cannot start.
     """
     trackers: list[Tracker] = []
     with _state(any(one in ELSEWHERE for one in names)):
@@ -77,7 +77,7 @@ def _tensorboard(folder: Path) -> Tracker:
 
 @contextmanager
 def _state(needed: bool) -> Iterator[None]:
-    """The state that accelerate wants before it logs: of one process, whatever a launcher has set, and for now."""
+    """Sets accelerate's state, which its trackers need, temporarily to a single process (ignoring a launcher)."""
     if not needed:
         yield
         return
@@ -96,23 +96,23 @@ def _state(needed: bool) -> Iterator[None]:
 
 
 class Elsewhere:
-    """A tracker of accelerate. It may fail in the midst of a run: that is said once, and the run goes on without it.
+    """A tracker of accelerate. If it fails during a run, a warning is logged and the run continues without it.
 
     Args:
         kind: one of `ELSEWHERE`.
-        name: of the run.
+        name: name of the run.
 
     Raises:
-        InputError: if it cannot begin.
+        InputError: if the tracker cannot start.
     """
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
-        self._axes: set[str] = set()  # names that wandb knows the axis of
+        self._axes: set[str] = set()  # tags with an axis defined in wandb
         self._lost = False
         try:
             self._tracker = _made(kind, name)
-            self._tracker.main_process_only = False  # who begins one is the first process
+            self._tracker.main_process_only = False  # only the first process creates trackers
             self._tracker.start()
         except Exception as error:
             raise InputError(
@@ -120,11 +120,11 @@ class Elsewhere:
             ) from error
 
     def options(self, values: Mapping[str, Plain]) -> None:
-        """What the run was asked for, as its configuration."""
+        """Stores the run's options as its configuration."""
         self._try("store_init_configuration", dict(values))
 
     def log(self, axis: str, step: int, values: Mapping[str, float]) -> None:
-        """Numbers at a step. Steps of wandb only grow, so there the axis is a number too, which charts are over."""
+        """Writes values at a step; for wandb the axis is a value too, because wandb's own steps can only grow."""
         if self.kind != "wandb":
             self._try("log", dict(values), step=step)
         elif axis == RUN:
@@ -134,8 +134,8 @@ class Elsewhere:
             self._try("log", {**values, axis: step})
 
     def close(self, *, finished: bool) -> None:
-        """Finishes the run there."""
-        del finished  # what came to its end has its result/…
+        """Finishes the run in the tracker."""
+        del finished  # a complete run has values `result/…`
         self._try("finish")
 
     def _define(self, axis: str, tags: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Tasks: what they are, their examples in three splits, and their metrics."""
+"""Tasks: specifications, examples in three splits, and metrics."""
 
 from ackd.split import Split
 from ackd.tasks.digits import images

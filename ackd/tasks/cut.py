@@ -1,4 +1,4 @@
-"""Splits that are held out in fact: what is left beside them shares no text with them."""
+"""Cuts held-out splits such that the remaining examples share no text with them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ackd.tasks.seen import NOTHING, Seen, fingerprint
 
 logger = logging.getLogger("ackd")
 
-LEAST = 50  # examples that say anything
-LEFT = 4  # one of so many rows is left to learn from, at least
+LEAST = 50  # smallest useful number of examples
+LEFT = 4  # at least 1 / LEFT of the rows stay for training
 
 Indices = NDArray[np.int64]
 
 
 class Pool:
-    """The training rows of a source, from which splits are cut before anything else.
+    """The training rows of a source, from which splits are held out first.
 
     Args:
-        rows: all of them.
-        name: of the task.
-        seen: what the models of the run have been trained on.
+        rows: all training rows.
+        name: the task's name.
+        seen: training data of the run's models.
     """
 
     def __init__(self, rows: Rows, name: str, seen: Seen = NOTHING) -> None:
@@ -40,25 +40,25 @@ class Pool:
 
     @property
     def left(self) -> Indices:
-        """What shares no text with anything that was held out."""
+        """The rows that share no text with held-out rows."""
         return np.flatnonzero(self._left)
 
     def hold_out(self, split: str, count: int, seed: np.random.SeedSequence, instead: str) -> Indices:
-        """Places to hold out, in each class the same share to within one: drawn from all that is left, or if one of
-        those shares text with what was seen, from those that do not.
+        """Holds out random rows, with (to within one) the same share of each class, and returns their indices.
 
-        Rows that belong together are not drawn together: what shares text with a row that is held out is left out. Only
-        where that would be more than three quarters fewer are drawn, and filled up with what shares no text with
-        the rest.
+        The rows are drawn from all that are left. If one of them shares text with seen rows, the draw is repeated among
+        rows that share no text with seen rows. Rows that share text with a held-out row are removed from the pool. If
+        that would remove more than three quarters of it, fewer rows are drawn, and rows that share no text with the
+        rest are added.
 
         Args:
-            split: what they are for.
-            count: how many.
+            split: name of the split, for messages.
+            count: number of rows.
             seed: of the draw.
-            instead: what to do where there are too few.
+            instead: advice for the error message if there are too few rows.
 
         Raises:
-            InputError: if there are fewer than 50, and fewer than `count`.
+            InputError: if there are fewer than 50 rows, and fewer than `count`.
         """
         held = self._drawn(self.left, count, np.random.default_rng(seed))
         if not self._new[held].all():
@@ -74,7 +74,7 @@ class Pool:
         return held
 
     def _drawn(self, indices: Indices, count: int, rng: np.random.Generator) -> Indices:
-        """So many of `indices`, or fewer where too little would be left."""
+        """Draws `count` of `indices`, or fewer if too few rows would be left for training."""
         labels, wanted = self.rows.labels, min(count, len(indices))
         few = wanted
         while True:
@@ -83,7 +83,7 @@ class Pool:
             if self._left.sum() - near.sum() >= self._left.sum() / LEFT:
                 break
             few //= 2
-            if not few:  # this one row shares text with nearly all
+            if not few:  # a single row shares text with nearly all rows
                 indices = indices[~near[indices]]
                 few = wanted = min(count, len(indices))
         if few < wanted:
@@ -109,9 +109,10 @@ class Pool:
 
 
 def stratified(labels: NDArray[Any], count: int, rng: np.random.Generator) -> Indices:
-    """Places of `count` of the labels, in order, in each class the same share to within one.
+    """Draws the sorted indices of `count` labels, with (to within one) the same share of each class.
 
-    Systematic sampling: shuffle, sort by label, take every so-manyth from a random start. Regression needs no bins.
+    Systematic sampling: shuffle, sort by label, take labels at equal distances from a random start. Regression needs no
+    bins.
     """
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -120,7 +121,7 @@ def stratified(labels: NDArray[Any], count: int, rng: np.random.Generator) -> In
 
 
 def part_of(rows: Rows, share: float, rng: np.random.Generator) -> Indices:
-    """Places of a share of the rows, such that no text is in it and in the rest; in each class about the same share."""
+    """Draws the indices of a share of the rows that has no text in common with the rest; stratified by label."""
     _, firsts, group = np.unique(Overlap(rows.texts).groups(), return_index=True, return_inverse=True)
     chosen = np.zeros(len(firsts), np.bool_)
     chosen[stratified(rows.labels[firsts], round(share * len(firsts)), rng)] = True

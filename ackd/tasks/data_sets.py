@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, of folders that `save_to_disk` wrote, and in memory: their splits, as columns."""
+"""Loads splits of data sets as columns: from the hub, from `save_to_disk` folders, from memory."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ logger = logging.getLogger("ackd")
 T = TypeVar("T")
 Data: TypeAlias = Union[str, Path, "Dataset", "DatasetDict"]  # a name, or the data itself
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
-LABELS = ("label", "labels")  # what a column of labels is usually called
-TEXTS = ("text", "sentence")  # and one of text that stands alone
+LABELS = ("label", "labels")  # usual names of a column of labels
+TEXTS = ("text", "sentence")  # usual names of a single column of text
 TOKENS = "input_ids"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[^\s:/]+)?")
-MAX_BYTES = 1 << 24  # of a JSON file: some thousand classes with long names
+MAX_BYTES = 1 << 24  # largest JSON file: room for some thousand classes with long names
 
 
-FileName: TypeAlias = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # which leads to no other folder
+FileName: TypeAlias = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # cannot point to another folder
 
 
 class Splits(TypedDict):
-    """What is read of `dataset_dict.json`."""
+    """The used fields of `dataset_dict.json`."""
 
     splits: list[FileName]
 
 
 class DataFile(TypedDict):
-    """A file with rows."""
+    """A file of rows."""
 
     filename: FileName
 
 
 class State(TypedDict):
-    """What is read of a split's `state.json`."""
+    """The used fields of a split's `state.json`."""
 
     _data_files: list[DataFile]
     _indices_data_files: NotRequired[list[Any] | None]
 
 
 class Info(TypedDict):
-    """What is read of its `dataset_info.json`."""
+    """The used fields of a split's `dataset_info.json`."""
 
     features: Object | None
 
@@ -65,15 +65,15 @@ def is_saved(folder: Path) -> bool:
 
 
 def is_named(data: Data) -> TypeGuard[str | Path]:
-    """Whether it is the name of a file, a folder or a data set of the hub, rather than the data."""
+    """Whether `data` is the name of a file, folder or hub data set, instead of the data itself."""
     return isinstance(data, (str, Path))
 
 
 def given_splits(data: Dataset | DatasetDict) -> tuple[Columns | None, dict[str, Columns]]:
-    """A `Dataset`, which has no splits, or else the splits of a `DatasetDict` by their names.
+    """A table for a `Dataset`, or the splits by name for a `DatasetDict`.
 
     Raises:
-        InputError: if it is something else.
+        InputError: if `data` is something else.
     """
     tables = library()
     if isinstance(data, tables.Dataset):
@@ -89,19 +89,21 @@ def given_splits(data: Dataset | DatasetDict) -> tuple[Columns | None, dict[str,
 def columns_of(
     table: Columns, source: str, text_columns: Sequence[str], label_column: str | None
 ) -> tuple[Sequence[str], str | None]:
-    """The columns of a table: where none are named, `label` or `labels`, and `text`, `sentence`, or all of text.
+    """The text columns and the label column of a table.
+
+    If no columns are named: the labels are `label` or `labels`; the text is `text`, `sentence`, or all text columns.
 
     Args:
         table: the data.
-        source: what to call it.
-        text_columns: those that are named; what is taken instead is told.
-        label_column: likewise.
+        source: name of the data in messages.
+        text_columns: text columns named by the user; if empty, the chosen ones are logged.
+        label_column: label column named by the user, or None.
 
     Returns:
-        One or two of text, or none where it is unclear which; and that of labels, or None.
+        One or two text columns (none if the choice is unclear), and the label column or None.
 
     Raises:
-        InputError: if it holds tokens instead of texts.
+        InputError: if the table contains tokens instead of texts.
     """
     if label_column is None:
         label_column = next((name for name in LABELS if name in table), None)
@@ -119,20 +121,20 @@ def columns_of(
 
 
 def _is_text(values: Sequence[object]) -> bool:
-    """Whether a column has texts, some of which may be missing, and nothing else."""
+    """Whether a column contains only texts; some may be missing."""
     some = not values or any(value is not None for value in values)
     return some and all(isinstance(value, str) or value is None for value in values)
 
 
 def splits_of(data: str) -> dict[str, Columns]:
-    """The splits of a data set, by their names.
+    """The splits of a data set, by name.
 
     Args:
-        data: a folder that `save_to_disk` wrote, where a single split is called train; or a name on the hub, USER/NAME
-            or USER/NAME:CONFIG. What is only a script is refused: nothing is executed.
+        data: a folder written by `save_to_disk` (a single split is called train), or a name on the hub: USER/NAME or
+            USER/NAME:CONFIG. Data sets that need a script are refused, because no code is executed.
 
     Raises:
-        InputError: if there is none, it is damaged, or the hub cannot be reached.
+        InputError: if the data set does not exist or is damaged, or the hub cannot be reached.
     """
     folder = Path(data)
     if (folder / SPLITS).is_file():
@@ -156,8 +158,8 @@ def _from_hub(data: str) -> dict[str, Columns]:
     try:
         found = library().load_dataset(name, config or None)
         return {str(split): _of_library(table) for split, table in found.items()}
-    except Exception as error:  # the hub's client raises a dozen kinds for a missing network
-        why = " ".join(str(error).split())[:300] or type(error).__name__  # names of configurations come in a later line
+    except Exception as error:  # the hub's client raises many kinds of errors without a network
+        why = " ".join(str(error).split())[:300] or type(error).__name__  # later lines name the configurations
         raise InputError(
             f"the data set {data} cannot be had from the Hugging Face hub ({why}): look at its name and configuration, "
             "connect to the network once, so that a copy is kept, or give a file or a folder that save_to_disk wrote"
@@ -175,7 +177,7 @@ def _of_library(table: Any) -> Columns:
 
 
 def _saved(folder: Path) -> Columns:
-    """One split; read here, since the library follows whatever paths the JSON files name."""
+    """Loads one split; not with the library, because it follows any path in the JSON files."""
     import pyarrow
 
     state, info = _read(folder / STATE, State), _read(folder / INFO, Info)
@@ -185,26 +187,26 @@ def _saved(folder: Path) -> Columns:
         files = [folder / one["filename"] for one in state["_data_files"]]
         features = info["features"] or {}
         classes = _classes(features)
-        if not files:  # as the library saves a split without rows
+        if not files:  # the library saves a split without rows like this
             return Columns(features, lambda name: [], classes)
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
         table = pyarrow.concat_tables(tables)
         table.validate()
         if len(set(table.column_names)) < len(table.column_names):
             raise ValueError("two columns have one name")
-    except Exception as error:  # the library raises a dozen kinds for a damaged file
+    except Exception as error:  # the library raises many kinds of errors for damaged files
         raise _damaged(folder, error) from error
 
     def column(name: str) -> list[Any]:
         values = table.column(name)
-        values.validate(full=True)  # offsets that lead out of the file too
+        values.validate(full=True)  # also finds offsets outside the file
         return list(values.to_pylist())
 
     return Columns(table.column_names, column, classes)
 
 
 def _classes(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The names of classes, by column."""
+    """The class names, by column."""
     kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
     found = {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     for name, classes in found.items():

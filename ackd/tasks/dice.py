@@ -1,4 +1,4 @@
-"""Many small random choices, quickly."""
+"""Fast random choices in large numbers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Dice:
         self._draws = _draws(generator)
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of `options`, each as likely as the others."""
+        """One of `options`, uniformly at random."""
         return options[int(next(self._draws) * len(options))]
 
     def some(self, options: Sequence[T], count: int) -> list[T]:
-        """`count` different ones of `options`, in random order."""
+        """`count` of `options` without replacement, in random order."""
         rest = list(options)
         return [rest.pop(int(next(self._draws) * len(rest))) for _ in range(count)]
 

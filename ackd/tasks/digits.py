@@ -1,7 +1,7 @@
-"""Handwritten digits as sentences: a task of images for models of text, from data that scikit-learn brings along.
+"""Handwritten digits as sentences: an image task for text models, with data from scikit-learn.
 
-1,797 images of 8 x 8 pixels with grey levels from 0 (paper) to 16 (ink). An image is a sentence of 64 words, row by
-row, each word a grey level: `p0` to `p16`.
+1,797 images of 8 x 8 pixels with grey levels from 0 (paper) to 16 (ink). An image becomes a sentence of 64 words, row
+by row; each word is a grey level: `p0` to `p16`.
 
 References:
     Alpaydin, Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
@@ -28,7 +28,7 @@ DEV_SHARE = 0.2
 
 def digits(split: str, seed: int) -> Rows:
     """The `train` or `validation` images; validation is a fifth of each class, drawn by `seed`."""
-    from sklearn.datasets import load_digits  # it takes its time to import
+    from sklearn.datasets import load_digits  # slow to import
 
     levels, labels = load_digits(return_X_y=True)
     rng = np.random.default_rng(seed)
@@ -43,9 +43,9 @@ def digits(split: str, seed: int) -> Rows:
 
 
 def images(split: Split, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
-    """The images behind tokenised sentences of grey levels, [N, 1, 8, 8] in [0, 1]; None if not all of them are whole.
+    """Converts tokenised sentences back to images, [N, 1, 8, 8] in [0, 1]; None if an image is incomplete.
 
-    They are not where the tokenizer takes words apart, or examples were cut.
+    Images are incomplete if the tokenizer splits words, or the examples were truncated.
     """
     vocabulary = tokenizer.get_vocab()
     if not vocabulary.keys() >= set(WORDS):
@@ -53,7 +53,7 @@ def images(split: Split, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
     levels = np.full(max(vocabulary.values()) + 1, -1)
     levels[[vocabulary[word] for word in WORDS]] = np.arange(len(WORDS))
     pixels = levels[split.inputs["input_ids"]]
-    marks = np.add.reduceat(pixels < 0, split.offsets[:-1])  # tokens of each example that are no grey level
+    marks = np.add.reduceat(pixels < 0, split.offsets[:-1])  # number of each example's tokens that are no grey level
     if ((split.lengths - marks) != SIDE**2).any():
         return None
     whole = pixels[pixels >= 0].reshape(-1, 1, SIDE, SIDE)

@@ -1,4 +1,4 @@
-"""Tasks that need no files and no network, generated or brought along by a library: the same on every machine."""
+"""Tasks that need no files and no network: generated, or included in a library; the same on every machine."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ _DRAW: dict[str, Callable[[Dice], tuple[tuple[str, ...], int]]] = {"polarity": p
 def generate(name: str, split: str) -> Rows:
     """The task's `train` or `validation` examples.
 
-    Where they are generated, the classes are balanced, and a tenth of the training labels, but none of the validation
-    labels, are turned round: it is what makes a teacher that saw all of them worth listening to for a student that
-    sees a few.
+    Generated tasks have balanced classes. A tenth of their training labels are flipped, but no validation labels;
+    because of this noise, a student with few examples benefits from a teacher that saw all of them.
     """
     if name == "digits":
         return digits.digits(split, SEED)
@@ -60,8 +59,9 @@ def generate(name: str, split: str) -> Rows:
 
 
 def embedded_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The word-level tokenizer of a generated task: one for all that are sentences, so that a teacher of one can read
-    another, and one for images.
+    """The word-level tokenizer of a generated task.
+
+    All sentence tasks share one tokenizer, so that a teacher of one task can read the others; images have their own.
 
     Raises:
         InputError: if there is no such task.

@@ -1,4 +1,4 @@
-"""The nine GLUE tasks, as the hub's `nyu-mll/glue` names columns and classes."""
+"""The nine GLUE tasks, with the names of columns and classes of the hub's `nyu-mll/glue`."""
 
 from __future__ import annotations
 

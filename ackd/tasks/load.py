@@ -1,4 +1,4 @@
-"""A task by its name, with its three splits."""
+"""Loads a task with its three splits by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ackd.tasks.tokenise import tokenise
 
 logger = logging.getLogger("ackd")
 
-REWARD_EXAMPLES, REWARD_SHARE = 256, 8  # so many, or one of so many rows where those are fewer
+REWARD_EXAMPLES, REWARD_SHARE = 256, 8  # default size of the reward split: min(256, rows / 8)
 DEV_EXAMPLES, DEV_SHARE = 2000, 0.2
 OWN = "give --data with a file, a folder that save_to_disk wrote, or a name on the hub (USER/NAME)"
 INSTEAD = (
@@ -36,10 +36,10 @@ INSTEAD = (
 def spec_of(
     name: str, *, data: Data | None = None, text_columns: Sequence[str] = (), label_column: str | None = None
 ) -> TaskSpec:
-    """What the task is, without tokenising it.
+    """The specification of a task, without tokenising its data.
 
     Raises:
-        InputError: if it is not known, or `data` is a user's own and cannot be one.
+        InputError: if the task is unknown, or the user's own data is invalid.
     """
     if data is not None and is_own(data, text_columns, label_column):
         return own_spec(name, data, text_columns, label_column)
@@ -70,34 +70,33 @@ def load(
     seed: int = 0,
     seen: Seen = NOTHING,
 ) -> Task:
-    """The task, tokenised, with its train, reward and dev splits.
+    """Loads and tokenises a task with its train, reward and dev splits.
 
-    What is held out is cut from all of the training data, before `max_examples` and whatever that is, from rows that
-    nobody in the run has learned from; what shares text with it is in no other split of that data.
+    Held-out splits are drawn from the whole training data, before `max_examples` is applied, among rows that no model
+    of the run has learned from. Rows that share text with them are left out of the other splits.
 
     Args:
-        name: a GLUE task, a generated one, or any name for a user's own data.
-        tokenizer: of the teacher and the student.
-        data: a folder in the hub's layout; a user's own, which is a file, a folder that `save_to_disk` wrote, or
-            USER/NAME[:CONFIG] on the hub, or a `Dataset` or `DatasetDict`; GLUE on the hub if None, unless the task is
-            generated.
-        text_columns: one or two, of a user's own data.
-        label_column: of a user's own data.
-        dev_data: a file or a `Dataset` to report on, where `data` is a user's own; otherwise what `data` has for it, or
-            a fifth of it, drawn by `seed`.
-        max_examples: of the training data, drawn by `seed` from what the reward split leaves.
-        reward_examples: how many the reward split takes of the training data, half of it at most, and none if 0; 256,
-            or an eighth of it where that is less, if None.
-        reward_from: train, or dev:PART, as dev:0.5: the reward split is that part of the first dev split, drawn by
-            `seed`, and `dev` has the rest of it.
-        wrong_labels: share of the labels of train and reward split that are turned into another class, drawn by
-            `seed`, to see what noise does; dev keeps its own.
-        max_length: tokens of an example.
-        seed: of every cut.
-        seen: what the teachers, and the models that students start from, have been trained on.
+        name: a GLUE task, a generated task, or any name for the user's own data.
+        tokenizer: of teacher and student.
+        data: a folder of GLUE in the hub's layout; or the user's own data: a file, a folder written by `save_to_disk`,
+            USER/NAME[:CONFIG] on the hub, a `Dataset` or a `DatasetDict`. None: GLUE from the hub, or a generated task.
+        text_columns: one or two text columns of the user's own data.
+        label_column: label column of the user's own data.
+        dev_data: a file or a `Dataset` to report on, for the user's own data. None: the dev split of `data`, or a
+            random fifth of it.
+        max_examples: number of training examples, drawn from the rows that the held-out splits leave.
+        reward_examples: size of the reward split, at most half of the training data; 0: none. None: 256, or an eighth
+            of the training data if that is less.
+        reward_from: train, or dev:PART (e.g. dev:0.5): a random part of the first dev split becomes the reward split,
+            and dev keeps the rest.
+        wrong_labels: share of labels in the train and reward splits that are changed to a random other class, to study
+            label noise; dev is not changed.
+        max_length: most tokens of an example.
+        seed: of all random choices above.
+        seen: training data of the teachers and of the models that students start from.
 
     Raises:
-        InputError: if any of it is missing or unfit, in one sentence.
+        InputError: if an argument or the data is missing or invalid.
     """
     share = _share(reward_from)
     _check(tokenizer, reward_examples, max_length, seed)
@@ -137,7 +136,7 @@ def load(
 
 
 def _count(wanted: int | None, there: int, name: str) -> int:
-    """The examples of the reward split, of so many that are there."""
+    """The size of the reward split, from the wanted size and the available rows."""
     if wanted is None:
         return max(min(REWARD_EXAMPLES, there // REWARD_SHARE), 1)
     if wanted > there // 2:
@@ -148,7 +147,7 @@ def _count(wanted: int | None, there: int, name: str) -> int:
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int | None, max_length: int, seed: int) -> None:
-    """Refuses numbers that cannot be."""
+    """Refuses numbers that are out of range."""
     if seed < 0:
         raise InputError(f"the seed of the data must be 0 or more, got {seed}")
     if reward_examples is not None and reward_examples < 0:
@@ -157,10 +156,10 @@ def _check(tokenizer: PreTrainedTokenizerBase, reward_examples: int | None, max_
 
 
 def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """Compares the tokens at which texts are cut with those that a model takes.
+    """Checks the maximum length of texts against the model's limit.
 
     Raises:
-        InputError: if they are too few, or too many.
+        InputError: if it is too small or too large.
     """
     longest = min(tokenizer.model_max_length, 10**6)
     if not 4 <= max_length <= longest:
@@ -168,7 +167,7 @@ def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Non
 
 
 def _wrong(spec: TaskSpec, rows: Rows, share: float, rng: np.random.Generator) -> Rows:
-    """The rows with that share of the labels turned into another class."""
+    """The rows with a random share of the labels changed to another class."""
     if spec.regression or not 0 <= share < 1:
         raise InputError(
             f"--wrong-labels is {share} on {spec.name}: give a share from 0 up and below 1, of a task with classes"
@@ -180,7 +179,7 @@ def _wrong(spec: TaskSpec, rows: Rows, share: float, rng: np.random.Generator) -
 
 
 def _share(reward_from: str) -> float | None:
-    """The part of dev that rewards are measured on; None if they are measured on a part of the training data."""
+    """The share of dev that becomes the reward split; None if the reward split comes from the training data."""
     if reward_from == TRAIN:
         return None
     start, _, part = reward_from.partition(":")
@@ -203,7 +202,7 @@ def _source(
     label_column: str | None,
     dev_data: Data | None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
-    """The task, its training data before any cut, and what is reported on; None if that has to be cut from it."""
+    """The task's specification, whole training data, and dev data (None if train must provide dev)."""
     if data is not None and is_own(data, text_columns, label_column):
         return own_task(name, data, text_columns, label_column, dev_data)
     assert data is None or is_named(data)
@@ -217,7 +216,7 @@ def _source(
 
 
 def _divided(dev: Mapping[str, Rows], share: float, seed: np.random.SeedSequence) -> tuple[Rows, dict[str, Rows]]:
-    """A share of the first dev split for rewards, and what is left to report on."""
+    """Splits the first dev split into a share for rewards and the rest for reports."""
     (name, first), *others = dev.items()
     held = part_of(first, share, np.random.default_rng(seed))
     rest = np.setdiff1d(np.arange(len(first)), held)

@@ -15,7 +15,7 @@ Values = NDArray[Any]
 
 
 def _correlation(measure: Callable[[Values, Values], Any]) -> Callable[[Values, Values], float]:
-    """A correlation that is 0 where there is none: one side is constant, or a prediction is not a number."""
+    """Wraps a correlation: the result is 0 if one side is constant or a prediction is not finite."""
 
     def correlate(predicted: Values, labels: Values) -> float:
         if not np.isfinite(predicted).all() or np.ptp(predicted) == 0 or np.ptp(labels) == 0:
@@ -28,7 +28,7 @@ def _correlation(measure: Callable[[Values, Values], Any]) -> Callable[[Values, 
     return correlate
 
 
-# Each takes predictions and labels, [N], and is higher where they agree more.
+# Each takes predictions and labels, [N]; higher is better.
 METRICS: dict[str, Callable[[Values, Values], float]] = {
     "accuracy": lambda predicted, labels: float((predicted == labels).mean()),
     "f1": lambda predicted, labels: float(metrics.f1_score(labels, predicted, zero_division=0.0)),

@@ -1,4 +1,4 @@
-"""Which examples share text: a phrase of another, a passage, a premise, a question."""
+"""Finds examples that share text: a phrase of another, a passage, a premise, a question."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-WORDS = 4  # of a text that counts when it lies inside another
-HEADING_ROWS, HEADING_SHARE = 50, 0.01  # rows that have a short text in more than so many is no passage
+WORDS = 4  # fewest words of a text that counts as a phrase inside another text
+HEADING_ROWS, HEADING_SHARE = 50, 0.01  # a short text in more than so many rows is a heading
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
-PAIRS = 2**22  # compared at a time
+PAIRS = 2**22  # pairs that are compared at a time
 
 
 class Overlap:
-    """Which rows belong together, lower case and white space aside.
+    """Finds rows that share text, ignoring case and white space.
 
-    Rows do that have a text in common, in whatever columns. Where there is one column, rows do as well of which one's
-    text lies inside the other's, word after word, and has at least 4 words. Where there are two, a text of fewer words
-    in more than 50 rows, and more than one of a hundred, is a heading ("food", "yes") that joins only rows whose texts
-    are all the same.
+    Two rows share text if they have a text in common, in any columns. With one column, they also share text if one
+    text is a phrase inside the other and has at least 4 words. With two columns, a text of fewer than 4 words in more
+    than 50 rows and more than 1 % of the rows is a heading ("food", "yes"). A heading joins only rows with all texts
+    equal.
 
     Args:
         texts: the columns, each with N texts.
@@ -47,14 +47,14 @@ class Overlap:
         self._keys, self._joins = keys, joins
 
     def touching(self, rows: Mask) -> Mask:
-        """[N], the rows that belong to one of `rows`, these included."""
+        """[N], True for rows that share text with one of `rows`, and for `rows` themselves."""
         marked = np.zeros(len(self._joins), np.bool_)
         marked[self._keys[:, rows]] = True
         found: Mask = rows | (marked & self._joins)[self._keys].any(0)
         return found if self._phrases is None else found | self._phrases.touching(rows)
 
     def groups(self) -> Indices:
-        """[N], the number of each row's group: rows that have a text in common, directly or through others."""
+        """[N], the group number of each row; a group's rows have texts in common, directly or through other rows."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -72,12 +72,12 @@ class Overlap:
 
 
 class _Phrases:
-    """Texts that lie inside each other, found by the hashes of their words.
+    """Finds texts inside other texts, by hashes of their words.
 
-    `H(i, n) = sum_j x_{i+j} b^j` modulo 2^64 of n words from place i on, with a random number x for each word: the
-    difference of two running sums. Equal texts have equal hashes, so nothing is missed; two different ones have with a
-    chance of about 2^-64 (Karp and Rabin, Efficient randomized pattern-matching algorithms, 1987,
-    https://doi.org/10.1147/rd.312.0249).
+    The hash of n words from index i on is `H(i, n) = sum_j x_{i+j} b^j` modulo 2^64, with a random number x for each
+    word; it is a difference of two cumulative sums. Equal texts have equal hashes, so none is missed. Different texts
+    have equal hashes with a probability of about 2^-64 (Karp and Rabin, Efficient randomized pattern-matching
+    algorithms, 1987, https://doi.org/10.1147/rd.312.0249).
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -95,12 +95,12 @@ class _Phrases:
         self._whole[self._long] = self._hash(self.starts[self._long], self.lengths[self._long])
 
     def _hash(self, indices: Indices, lengths: Indices | int) -> NDArray[np.uint64]:
-        """H of so many words from each place on."""
+        """H(i, n) for each index and length."""
         hashes: NDArray[np.uint64] = (self._sums[indices + lengths] - self._sums[indices]) * self._back[indices]
         return hashes
 
     def touching(self, rows: Mask) -> Mask:
-        """[N], the rows that lie inside one of `rows`, or around one."""
+        """[N], True for rows that are inside one of `rows`, or contain one."""
         everything, mine = np.flatnonzero(self._long), np.flatnonzero(self._long & rows)
         found = np.zeros(len(rows), np.bool_)
         if len(mine):
@@ -109,9 +109,9 @@ class _Phrases:
         return found
 
     def _found(self, needles: Indices, hay: Indices) -> tuple[Indices, NDArray[np.uint64]]:
-        """The rows of `hay` with a text of `needles` inside, and the hashes of the texts found so.
+        """The rows of `hay` that contain a text of `needles`, and the hashes of the found texts.
 
-        Words are compared only where the first four of a needle stand, and once for each length of such a needle.
+        Only places with a needle's first four words are compared, once for each length of such needles.
         """
         wholes = np.unique(self._whole[needles])
         starts = np.stack([self._hash(self.starts[needles], WORDS), self.lengths[needles].astype(np.uint64)])
@@ -146,6 +146,6 @@ def _powers(base: int, count: int) -> NDArray[np.uint64]:
 
 
 def _among(values: NDArray[Any], known: NDArray[Any]) -> Mask:
-    """Whether each of `values` is one of the sorted `known`, of which there is at least one."""
+    """Whether each of `values` is in `known`, which is sorted and not empty."""
     same: Mask = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
     return same

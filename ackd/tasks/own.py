@@ -1,4 +1,4 @@
-"""A user's own data: a file, a folder that `save_to_disk` wrote, a data set of the hub, or one that is handed over."""
+"""The user's own data: a file, a folder written by `save_to_disk`, a data set of the hub, or an object."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ackd.tasks.task import TRAIN
 
 logger = logging.getLogger("ackd")
 
-DEV = ("validation", "valid", "val", "dev", "eval", "test")  # what a split to report on is called, the best one first
+DEV = ("validation", "valid", "val", "dev", "eval", "test")  # names of splits to report on, by preference
 TEST = "test"
 
 
 def is_own(data: Data | None, text_columns: Sequence[str] = (), label_column: str | None = None) -> bool:
-    """Whether data is a user's own, rather than GLUE or generated: it says itself what its columns are."""
+    """Whether data is the user's own, not GLUE and not generated."""
     if data is None:
         return False
     if not is_named(data):
@@ -30,10 +30,10 @@ def is_own(data: Data | None, text_columns: Sequence[str] = (), label_column: st
 
 
 def own_spec(name: str, data: Data, text_columns: Sequence[str], label_column: str | None) -> TaskSpec:
-    """The task that a user's own data is.
+    """The specification of a task on the user's own data.
 
     Raises:
-        InputError: as `own_task`.
+        InputError: see `own_task`.
     """
     return _read(name, data, text_columns, label_column)[0]
 
@@ -45,13 +45,14 @@ def own_task(
     label_column: str | None,
     dev_data: Data | None = None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
-    """The task, its training data, and what is reported on by its split's name; None if that has to be cut.
+    """The task's specification, training data, and dev data by split name.
 
-    Of a data set, train is `train` or the only split; dev is `dev_data`, or else the first of `DEV` that has labels,
-    and what was taken is told where it is not `validation`.
+    Dev data is None if it must be cut from the training data.
+    The training data of a data set is the split `train`, or the only split. Dev is `dev_data`, or else the first of
+    `DEV` with labels; a warning is logged if this is not `validation`.
 
     Raises:
-        InputError: if data, a split or a column is missing, or labels or texts are unfit.
+        InputError: if data, a split or a column is missing, or labels or texts are invalid.
     """
     spec, train, splits, first = _read(name, data, text_columns, label_column)
     if dev_data is not None:
@@ -70,7 +71,10 @@ def own_task(
 def _read(
     name: str, data: Data, text_columns: Sequence[str], label_column: str | None
 ) -> tuple[TaskSpec, Rows, Mapping[str, Columns], str | None]:
-    """The task, its training data, the other splits if it has any, and what the first of them is called."""
+    """The task's specification, training data, all splits, and the training split's name.
+
+    If the data has no splits, they are empty and the name is None.
+    """
     table, splits, first = *_splits(data), None
     if table is None:
         first, table = _train(splits, _name(data))
@@ -80,7 +84,7 @@ def _read(
 
 
 def _splits(data: Data) -> tuple[Columns | None, Mapping[str, Columns]]:
-    """What has no splits, or else its splits by their names."""
+    """Loads data as a single table without splits, or as splits by name."""
     if not is_named(data):
         return given_splits(data)
     if Path(data).is_file():
@@ -89,7 +93,7 @@ def _splits(data: Data) -> tuple[Columns | None, Mapping[str, Columns]]:
 
 
 def _alone(data: Data) -> Columns:
-    """What has one split alone, as a file."""
+    """Loads data that must be a single table or have a single split."""
     if is_named(data):
         return from_file(Path(data))
     table, splits = given_splits(data)
@@ -99,16 +103,16 @@ def _alone(data: Data) -> Columns:
 
 
 def own_texts(name: str, data: Data, text_columns: Sequence[str], split: str | None) -> Rows:
-    """The texts alone, of a file or of a data set's split.
+    """The texts, without labels, of a file or of a data set's split.
 
     Args:
-        name: of the task.
-        data: as `own_task` takes it.
-        text_columns: one or two; of a data set in memory, those of text if none is named.
-        split: of a data set; `test`, or the only one, if None.
+        name: the task's name.
+        data: see `own_task`.
+        text_columns: one or two; if empty, see `columns_of`.
+        split: split of a data set; None: `test`, or the only split.
 
     Raises:
-        InputError: if data, a split or a column is missing, or it holds anything but text.
+        InputError: if data, a split or a column is missing, or a column contains values that are no text.
     """
     table, splits = _splits(data)
     chosen = None
@@ -131,7 +135,7 @@ def _train(splits: Mapping[str, Columns], data: str) -> tuple[str, Columns]:
 
 
 def _split(splits: Mapping[str, Columns], name: str, data: str, instead: str) -> Columns:
-    """The split of that name."""
+    """The split called `name`."""
     if name not in splits:
         raise InputError(f"{data} has no split {name}: it has {', '.join(splits) or 'none'}; {instead}")
     return splits[name]

@@ -1,4 +1,4 @@
-"""Metrics of one's own, as transformers' `Trainer` takes them."""
+"""User-defined metrics: functions `compute_metrics` as for transformers' `Trainer`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from transformers import EvalPrediction
 
 from ackd.errors import InputError
 
-# From predictions [N, C], of regression [N, 1], and labels [N] to numbers by their names. The first is the main one;
-# of each more is better.
+# Maps predictions [N, C] (regression: [N, 1]) and labels [N] to numbers by name. The first one is the main metric;
+# for all metrics, higher is better.
 ComputeMetrics: TypeAlias = Callable[[EvalPrediction], Mapping[str, float]]
 
 
 def metrics_of(compute: ComputeMetrics, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
-    """What a function of the user's makes of a model's outputs.
+    """Computes the user's metrics from a model's outputs.
 
     Args:
-        compute: the function.
-        outputs: [N, C]: logits, or of regression the answers.
+        compute: the user's function.
+        outputs: [N, C]: logits, or predictions for regression.
         labels: [N].
 
     Raises:
-        InputError: if it answers anything but finite numbers by their names.
+        InputError: if the function does not return finite numbers by name.
     """
     found = compute(EvalPrediction(predictions=outputs, label_ids=labels))
     if not isinstance(found, Mapping) or not found:
@@ -43,10 +43,10 @@ def metrics_of(compute: ComputeMetrics, outputs: NDArray[np.float64], labels: ND
 
 
 def metric_names(compute: ComputeMetrics, labels: NDArray[Any], classes: int) -> tuple[str, ...]:
-    """What a function of the user's measures, found by trying it on perfect predictions of `labels`, [N].
+    """The names of the user's metrics, from a call with perfect predictions of `labels`, [N].
 
     Raises:
-        InputError: if it is no such function.
+        InputError: if `compute` is no valid function.
     """
     if not callable(compute) or isinstance(compute, type):
         raise InputError(

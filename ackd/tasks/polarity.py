@@ -1,4 +1,4 @@
-"""Sentences of an artificial English whose verdict needs composition."""
+"""Generated sentences in artificial English; their class depends on how clauses are combined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORDS = {
     1: "good charming clever funny lovely superb brilliant perfect".split(),
     -1: "bad boring dull ugly tedious awful terrible dreadful".split(),
 }
-# (after a person, the same after "did not")
+# (form after a person, form after "did not")
 VERBS = {
     1: [("liked", "like"), ("enjoyed", "enjoy"), ("praised", "praise"), ("loved", "love")],
     -1: [("disliked", "dislike"), ("regretted", "regret"), ("avoided", "avoid"), ("hated", "hate")],
@@ -30,7 +30,7 @@ Clause = tuple[str, int]  # words, verdict: 1 or -1
 
 
 def _described(dice: Dice) -> Clause:
-    """`the soup was not very good`: negation turns a word round."""
+    """`the soup was not very good`: negation flips the verdict of a word."""
     verdict = dice.pick((-1, 1))
     words = f"{dice.pick(DEGREES)}{dice.pick(WORDS[verdict])}"
     if dice.chance(0.4):
@@ -60,8 +60,8 @@ def _dated(dice: Dice, text: str) -> str:
 def polarity(dice: Dice) -> tuple[tuple[str, ...], int]:
     """One sentence and its class, 0 negative or 1 positive.
 
-    The verdict is that of the clause that has the last word: the one after `but` and `yet`, the one that `although`
-    does not introduce; what others claim, when it was, and what else went on decide nothing.
+    The class is the verdict of the main clause: the one after `but` or `yet`, or the one not introduced by `although`.
+    Claims of others, times and fillers have no influence.
     """
     (clause, verdict), (other, _) = _clause(dice), _clause(dice)
     text = dice.pick(

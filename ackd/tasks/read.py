@@ -1,4 +1,4 @@
-"""Columns from the hub, from a folder in its layout, and from a user's own file."""
+"""Reads columns from the hub, from a folder in the hub's layout, and from the user's own files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 class Columns(Mapping[str, list[Any]]):
-    """A table's columns, each as a list of what Python has for its values, made when it is asked for.
+    """A table's columns as lists of Python values, converted on access.
 
     Args:
-        names: of the columns.
-        column: makes one.
-        classes: of the columns that hold numbers of classes, the names of these.
+        names: the column names.
+        column: returns the values of a column.
+        classes: class names of the columns that contain class ids.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ def from_hub(spec: TaskSpec, split: str) -> Columns:
     """A split of a GLUE task from the Hugging Face hub.
 
     Raises:
-        InputError: if it cannot be had.
+        InputError: if the split cannot be loaded.
     """
     try:
         table = library().load_dataset(HUB, spec.name, split=split)
-    except Exception as error:  # the hub's client raises a dozen kinds for a missing network
+    except Exception as error:  # the hub's client raises many kinds of errors without a network
         raise InputError(
             f"{spec.name} cannot be fetched from the Hugging Face hub ({type(error).__name__}): connect to the network "
             "once, so that a copy is kept, or give --data with a local folder in the hub's layout"
@@ -87,10 +87,10 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
 
 
 def from_file(path: Path) -> Columns:
-    """What a CSV, TSV, JSON lines or Parquet file holds.
+    """Reads a CSV, TSV, JSON lines or Parquet file.
 
     Raises:
-        InputError: if it is missing, of another kind, cannot be read or has no rows.
+        InputError: if the file is missing, of another kind, unreadable or without rows.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -111,7 +111,7 @@ def _read(reader: Callable[[Sequence[Path]], Columns | None], files: Sequence[Pa
         table = reader(files)
     except InputError:
         raise
-    except Exception as error:  # the libraries raise a dozen kinds for a damaged file
+    except Exception as error:  # the libraries raise many kinds of errors for damaged files
         raise InputError(f"{files[0]} cannot be read as {files[0].suffix[1:]} ({reason(error)})") from error
     if table is None:
         raise InputError(f"{files[0]} has no rows")
@@ -144,11 +144,11 @@ def _json(files: Sequence[Path]) -> Columns | None:
 
 
 def library() -> Any:
-    """`datasets`, without its bars and notes."""
+    """Imports `datasets` and turns off its progress bars and messages."""
     import datasets
     from datasets.utils.logging import disable_progress_bar, set_verbosity
 
-    set_verbosity(logging.CRITICAL)  # what it would tell of a damaged file, ours tells
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each of its five tries
+    set_verbosity(logging.CRITICAL)  # ackd reports damaged files itself
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log each of its five attempts
     disable_progress_bar()
     return datasets

@@ -19,13 +19,13 @@ from ackd.tasks.spec import TaskSpec
 
 logger = logging.getLogger("ackd")
 
-DIGITS = 300  # of a whole number, so that it has a float
+DIGITS = 300  # most digits of a whole number that fits into a float
 LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some examples; `ids` are their places in the source."""
+    """Examples as texts and labels; `ids` are their row numbers in the source."""
 
     texts: tuple[Sequence[str], ...]  # one sequence for each text column
     labels: NDArray[Any]  # [N], int64 classes or float32 values
@@ -35,7 +35,7 @@ class Rows:
         return len(self.labels)
 
     def select(self, indices: NDArray[np.int64]) -> Rows:
-        """Those at `indices`."""
+        """The examples at `indices`."""
         texts = tuple([column[i] for i in indices.tolist()] for column in self.texts)
         return Rows(texts, self.labels[indices], self.ids[indices])
 
@@ -44,7 +44,7 @@ def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
     """A split of a GLUE task.
 
     Raises:
-        InputError: if it cannot be had, or its labels are hidden.
+        InputError: if the split cannot be loaded, or its labels are hidden.
     """
     table = from_hub(spec, split) if data is None else from_folder(Path(data), spec, split)
     source = f"the {split} split of {spec.name}"
@@ -60,10 +60,10 @@ def glue_rows(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
 
 
 def glue_texts(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
-    """A split of a GLUE task of which nobody says the labels, called by what the column `idx` says, if there is one.
+    """A split of a GLUE task without labels; the ids come from the column `idx`, if it exists.
 
     Raises:
-        InputError: if it cannot be had.
+        InputError: if the split cannot be loaded, or the column `idx` is damaged.
     """
     table = from_hub(spec, split) if data is None else from_folder(Path(data), spec, split)
     source = f"the {split} split of {spec.name}"
@@ -80,20 +80,20 @@ def glue_texts(spec: TaskSpec, data: str | Path | None, split: str) -> Rows:
 def own_rows(
     name: str, table: Columns, source: str, text_columns: Sequence[str], label_column: str | None
 ) -> tuple[TaskSpec, Rows]:
-    """A user's own data, and the task that it is.
+    """The specification and rows of the user's own training data.
 
-    Classes that have names keep them and their order, and rows without a class are left out. Other labels that are
-    strings or whole numbers are classes, in sorted order; other numbers are regression.
+    Named classes keep their names and order; rows without a class are left out. Other labels are classes in sorted
+    order if they are strings or whole numbers, and regression values otherwise.
 
     Args:
-        name: of the task.
+        name: the task's name.
         table: the data.
-        source: what to call it.
+        source: name of the data in messages.
         text_columns: one or two.
-        label_column: which column holds the labels.
+        label_column: the column of labels.
 
     Raises:
-        InputError: if columns are not named or missing, or labels or texts are unfit.
+        InputError: if columns are not named or missing, or labels or texts are invalid.
     """
     if not 1 <= len(text_columns) <= 2 or label_column is None:
         raise InputError(
@@ -124,10 +124,10 @@ def own_rows(
 
 
 def own_dev(spec: TaskSpec, table: Columns, source: str) -> Rows:
-    """A user's own data to report on, with the columns of the training data.
+    """The rows of the user's own dev data, with the columns of the training data.
 
     Raises:
-        InputError: if a column is missing or a label is none of the task's.
+        InputError: if a column is missing, or a label is not in the training data.
     """
     values = _values(table, spec.label_column, source)
     if spec.regression:
@@ -138,10 +138,10 @@ def own_dev(spec: TaskSpec, table: Columns, source: str) -> Rows:
 
 
 def texts_alone(spec: TaskSpec, table: Columns, source: str) -> Rows:
-    """Rows of which nobody says the labels; those of the result are 0.
+    """Rows without labels; the labels of the result are 0.
 
     Raises:
-        InputError: if a column is missing or holds anything but text.
+        InputError: if a column is missing or contains values that are no text.
     """
     count = len(_values(table, spec.text_columns[0], source))
     if not count:
@@ -150,18 +150,18 @@ def texts_alone(spec: TaskSpec, table: Columns, source: str) -> Rows:
 
 
 def has_labels(table: Columns, column: str, source: str) -> bool:
-    """Whether a column is there and labels any row: -1 stands for none, as in test splits whose labels are hidden."""
+    """Whether a column exists and has a label in any row (-1 means no label, as in hidden test labels)."""
     return column in table and any(value is not None and value != -1 for value in _values(table, column, source))
 
 
 def _check_number(classes: Sequence[str], column: str, source: str) -> None:
-    """Refuses a single class."""
+    """Refuses labels with a single class."""
     if len(classes) < 2:
         raise InputError(f"{source} has only the label {classes[0]!r} in {column!r}: two classes are needed")
 
 
 def _named(spec: TaskSpec, table: Columns, values: Sequence[Any], source: str) -> NDArray[np.int64]:
-    """[N], the task's classes of labels that have names in the table; -1 where a row has none."""
+    """[N], the task's class ids of labels with names in the table; -1 for rows without a label."""
     names = table.classes[spec.label_column]
     known = np.asarray([value is not None and value != -1 for value in values], np.bool_)
     labels = [value for value, its in zip(values, known, strict=True) if its]
@@ -177,7 +177,7 @@ def _named(spec: TaskSpec, table: Columns, values: Sequence[Any], source: str) -
 
 
 def _labelled(rows: Rows, source: str) -> Rows:
-    """Those that have a class."""
+    """The rows that have a class."""
     kept = np.flatnonzero(rows.labels >= 0)
     if not len(kept):
         raise InputError(f"{source} has no labels: they are hidden")
@@ -188,7 +188,7 @@ def _labelled(rows: Rows, source: str) -> Rows:
 
 
 def _in_order(values: Sequence[Any]) -> Callable[[Any], Any]:
-    """Whole numbers by size, also where a format keeps them as strings; other strings by their letters."""
+    """The sort key of labels: numeric if all are whole numbers (also as strings), else alphabetic."""
     whole = all(
         not isinstance(value, str) or (len(value) <= DIGITS and value.removeprefix("-").isdecimal()) for value in values
     )
@@ -208,12 +208,12 @@ def _class_ids(spec: TaskSpec, values: Sequence[Any], source: str) -> NDArray[np
 
 
 def _values(table: Columns, column: str, source: str) -> list[Any]:
-    """A column's values, as Python has them."""
+    """A column's values as Python objects."""
     if column not in table:
         raise InputError(f"{source} has no column {column!r}: it has {', '.join(table)}")
     try:
         return table[column]
-    except Exception as error:  # text that is no UTF-8, dates that no calendar has
+    except Exception as error:  # e.g. invalid UTF-8, invalid dates
         raise InputError(f"{source} has values in {column!r} that cannot be read ({error!s:.200})") from error
 
 

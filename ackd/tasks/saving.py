@@ -1,4 +1,4 @@
-"""A classifier in a folder, as whoever has never heard of the task can use it."""
+"""Saves a classifier such that it can be used without knowing the task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ackd.tasks.task import Task
 
 
 def name_outputs(model: Model, spec: TaskSpec) -> None:
-    """Writes into a model's config what its outputs are: the task's classes, or one number."""
+    """Sets the names of the outputs in a model's config: the task's classes, or the label column of regression."""
     names = spec.classes or (spec.label_column,)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: i for i, name in enumerate(names)}
@@ -19,7 +19,7 @@ def name_outputs(model: Model, spec: TaskSpec) -> None:
 
 
 def save_classifier(folder: str | Path, model: Model, task: Task) -> None:
-    """Writes a model that learned a task: weights, a config with the task's classes, tokenizer, and `seen.json`."""
+    """Saves a model trained on a task: weights, config with the task's classes, tokenizer, and `seen.json`."""
     assert task.tokenizer is not None
     name_outputs(model, task.spec)
     save_model(folder, model, task.tokenizer)

@@ -1,4 +1,4 @@
-"""What a model has been trained on, in a file beside it."""
+"""Records a model's training examples in a file in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ackd.models import Model, model_folder
 from ackd.tasks.rows import Rows
 
 FILE, FORMAT = "seen.json", 1
-MAX_BYTES, MAX_PARTS = 1 << 26, 256  # of a file: 400,000 rows take 67 kB
+MAX_BYTES, MAX_PARTS = 1 << 26, 256  # limits of a file; 400,000 rows take 67 kB
 
 Mask = NDArray[np.bool_]
 _NOTED: WeakKeyDictionary[Model, tuple[str, Seen]] = WeakKeyDictionary()
@@ -32,31 +32,31 @@ class Part(NamedTuple):
     """Some rows of one source of training data."""
 
     data: str  # the fingerprint of the source
-    size: int  # rows that it has
-    bits: bytes  # of which those are, a bit for each, the first row's the highest of the first byte
+    size: int  # number of rows of the source
+    bits: bytes  # one bit per row of the source: 1 if seen; the first row is the highest bit of the first byte
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model, or several, have been trained on.
+    """The training data of one or several models.
 
     Args:
-        parts: one for each source, in the order of fingerprints.
-        complete: whether that is all. It is not, where a model they come from does not say what it has seen.
+        parts: one per source, ordered by fingerprint.
+        complete: whether this is all training data; False if a model has no record of its training data.
     """
 
     parts: tuple[Part, ...] = ()
     complete: bool = True
 
     def rows(self, data: str, count: int) -> Mask:
-        """[count], which rows of the source with the fingerprint `data` were seen."""
+        """[count], True for seen rows of the source with the fingerprint `data`."""
         for part in self.parts:
             if (part.data, part.size) == (data, count):
                 return np.unpackbits(np.frombuffer(part.bits, np.uint8), count=count).astype(np.bool_)
         return np.zeros(count, np.bool_)
 
     def plus(self, data: str, rows: Mask) -> Seen:
-        """With these rows as well."""
+        """This record together with further rows of the source `data`."""
         return together([self, Seen((Part(data, len(rows), np.packbits(rows).tobytes()),))])
 
 
@@ -64,7 +64,7 @@ NOTHING, UNKNOWN = Seen(), Seen(complete=False)
 
 
 def together(several: Iterable[Seen]) -> Seen:
-    """What any of them has seen."""
+    """The union of several records."""
     found: dict[tuple[str, int], bytes] = {}
     complete = True
     for seen in several:
@@ -76,7 +76,7 @@ def together(several: Iterable[Seen]) -> Seen:
 
 
 def fingerprint(rows: Rows) -> str:
-    """SHA-256 of texts and labels, in their order: of the data as it came, whatever is cut from it later."""
+    """SHA-256 of texts and labels, in order; computed for a whole source, before any split is cut from it."""
     digest = hashlib.sha256()
     for column in rows.texts:
         encoded = [text.encode() for text in column]
@@ -89,14 +89,14 @@ def fingerprint(rows: Rows) -> str:
 
 @dataclass(frozen=True)
 class PartOfFile:
-    """What `seen.json` says of a source: the bits in base64."""
+    """A source in `seen.json`, with the bits in base64."""
 
     data: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     count: Annotated[int, Field(ge=1, le=8 * MAX_BYTES)]
     rows: str
 
     def part(self) -> Part:
-        """The same with bits."""
+        """Converts the source to a `Part`."""
         bits = base64.b64decode(self.rows.encode("ascii", "replace"), validate=True)
         if len(bits) != -(-self.count // 8) or (self.count % 8 and bits[-1] & (0xFF >> self.count % 8)):
             raise ValueError("a source has rows beyond its number")
@@ -113,19 +113,19 @@ class SeenFile:
 
 
 def write_seen(folder: str | Path, seen: Seen) -> None:
-    """Writes `seen.json` into a model's folder, whole or not at all."""
+    """Writes `seen.json` into a model's folder, atomically."""
     parts = [PartOfFile(part.data, part.size, base64.b64encode(part.bits).decode()) for part in seen.parts]
     content = asdict(SeenFile(FORMAT, seen.complete, parts))
     write_whole(Path(folder) / FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def note_seen(model: Model, seen: Seen) -> None:
-    """Keeps in mind what a model in memory has been trained on, as long as its weights stay what they are."""
+    """Notes the training data of a model in memory; the note is valid until its weights change."""
     _NOTED[model] = _weights(model), seen
 
 
 def noted_seen(model: Model) -> Seen | None:
-    """What was noted of a model; None if nothing was, or it has learned since."""
+    """The noted training data of a model; None if there is no note, or the weights have changed since."""
     weights, seen = _NOTED.get(model, ("", None))
     return seen if seen is not None and weights == _weights(model) else None
 
@@ -140,10 +140,10 @@ def _weights(model: Model) -> str:
 
 
 def read_seen(source: str | Path) -> Seen | None:
-    """What a model says it has seen; None if it says nothing, as one from the hub.
+    """Reads a model's record of its training data; None if it has none, e.g. a model from the hub.
 
     Raises:
-        InputError: if there is no such model, or what it says is damaged.
+        InputError: if there is no such model, or its record is damaged.
     """
     path = Path(model_folder(source)) / FILE
     if not path.is_file():

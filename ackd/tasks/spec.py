@@ -1,4 +1,4 @@
-"""What a task is, apart from any data."""
+"""The specification of a task, without its data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class TaskSpec:
     """A task's columns, classes and metrics.
 
     Args:
-        name: what it is called.
-        text_columns: one or two columns that hold the text.
-        label_column: the column that holds the label.
-        classes: names of the classes in the order of their ids; none means regression, or a language model.
-        metrics: the first is the main one.
+        name: the task's name.
+        text_columns: one or two columns of text.
+        label_column: the column of labels.
+        classes: class names in the order of their ids; empty for regression and language models.
+        metrics: names of the metrics; the first is the main metric.
         validation: names of the splits to report on.
-        language: whether the text itself is what is learned, token after token.
+        language: whether the task is language modelling (next-token prediction).
     """
 
     name: str
@@ -29,7 +29,7 @@ class TaskSpec:
 
     @property
     def regression(self) -> bool:
-        """Whether labels are numbers rather than classes."""
+        """Whether labels are numbers instead of classes."""
         return not self.classes and not self.language
 
     @property

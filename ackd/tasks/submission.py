@@ -1,4 +1,4 @@
-"""What GLUE's leaderboard takes: a file for each test split, with an index and a prediction a row.
+"""Files for GLUE's leaderboard: one per test split, with an index and a prediction in each row.
 
 Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, 2019,
 https://openreview.net/forum?id=rJ4km2R5t7; names of files and predictions: https://gluebenchmark.com/faq.
@@ -20,13 +20,13 @@ from ackd.tasks.spec import TaskSpec
 
 @dataclass(frozen=True)
 class Submission:
-    """What one task's model hands in.
+    """The files of one task.
 
     Args:
         spec: the task.
-        splits: of each file, without its ending, the test split that it is of.
-        words: how a prediction is written, in the order of the classes; none for a number.
-        limits: between which a number is cut.
+        splits: the test split of each file; file names have no ending.
+        words: the text of each class, in the order of the classes; empty for regression.
+        limits: range to which regression predictions are clipped.
     """
 
     spec: TaskSpec
@@ -35,10 +35,10 @@ class Submission:
     limits: tuple[float, float] = (-np.inf, np.inf)
 
     def rows(self, data: str | Path | None, split: str) -> Rows:
-        """A test split, whose labels nobody reads, in the order of its index.
+        """A test split without labels, in the order of its index.
 
         Raises:
-            InputError: if it cannot be had, or its index is damaged.
+            InputError: if the split cannot be loaded, or its index is damaged.
         """
         rows = glue_texts(self.spec, data, split)
         if len(set(rows.ids.tolist())) < len(rows):
@@ -47,7 +47,7 @@ class Submission:
 
 
 def _submission(task: str, splits: str, *, numbered: bool = True) -> Submission:
-    """Of files written as FILE:SPLIT; a task whose predictions are `numbered` wants 0 and 1, others want names."""
+    """The submission for files given as FILE:SPLIT; predictions are class ids if `numbered`, else class names."""
     spec = replace(GLUE["mnli"], name=task, validation=()) if task == "ax" else GLUE[task]
     words = tuple(map(str, range(len(spec.classes)))) if numbered else spec.classes
     files = dict(one.split(":") for one in splits.split())

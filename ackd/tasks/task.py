@@ -1,4 +1,4 @@
-"""A task that is ready to train on."""
+"""A tokenised task, ready for training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class Task:
-    """Three splits: what the student learns from, what the reward is measured on, and what is reported.
+    """A task with three splits: training data, reward split and dev.
 
-    `reward` is cut from the training data, or from dev where that is what `reward_from` says, and seen by the reward
-    alone; `dev` is seen by reports alone.
+    `reward` is a part of the training data, or of dev (see `reward_from`), and used only for rewards; `dev` is used
+    only for reports.
     """
 
     spec: TaskSpec
@@ -32,26 +32,26 @@ class Task:
     reward: Split
     dev: Mapping[str, Split]  # by the validation split's name
     reward_from: str = TRAIN  # or dev:PART
-    seen: Seen = NOTHING  # what has been learned from by who learns from `train`, and by the models of the run
-    tokenizer: PreTrainedTokenizerBase | None = None  # whose tokens the student reads, where one made them
-    compute_metrics: ComputeMetrics | None = None  # in the place of the metrics that `spec` names
+    seen: Seen = NOTHING  # training data of the run's models, and `train`
+    tokenizer: PreTrainedTokenizerBase | None = None  # the student's tokenizer; None if there is none
+    compute_metrics: ComputeMetrics | None = None  # replaces the metrics of `spec`
 
     @property
     def dev_examples(self) -> int:
-        """Examples that the main score is of."""
+        """The number of examples of the main score."""
         return len(next(iter(self.dev.values())))
 
     def beside(self, name: str, other: Task) -> Task:
-        """The same task, of whose batches another tokenizer's tokens are a part."""
+        """The same task with another tokenizer's tokens in its batches, under `name`."""
         dev = {split: those.beside(name, other.dev[split]) for split, those in self.dev.items()}
         train, reward = self.train.beside(name, other.train), self.reward.beside(name, other.reward)
         return replace(self, train=train, reward=reward, dev=dev)
 
     def judged_by(self, compute_metrics: ComputeMetrics | None) -> Task:
-        """The same task with metrics of one's own, if there are any.
+        """The same task with the user's metrics; None changes nothing.
 
         Raises:
-            InputError: if they are none.
+            InputError: if `compute_metrics` is no valid function.
         """
         if compute_metrics is None:
             return self
@@ -59,13 +59,13 @@ class Task:
         return replace(self, spec=replace(self.spec, metrics=names), compute_metrics=compute_metrics)
 
     def metrics(self, outputs: NDArray[np.float64], labels: NDArray[Any]) -> dict[str, float]:
-        """Each of the task's metrics, from a model's outputs [N, C] and the labels [N].
+        """Computes the task's metrics from a model's outputs [N, C] and the labels [N].
 
-        Of a language model the outputs are what `token_sums` says of each text, [N, 3]: `neg_loss` is minus the mean
-        loss of a token over all texts, and `accuracy` the share of tokens that were the likeliest.
+        For a language model the outputs are the `token_sums` of each text, [N, 3]. `neg_loss` is minus the mean loss
+        per token over all texts, and `accuracy` the share of tokens that were predicted as most likely.
 
         Raises:
-            InputError: if metrics of one's own answer no numbers.
+            InputError: if the user's metrics do not return numbers.
         """
         if self.spec.language:
             loss, right, tokens = outputs.sum(0)
@@ -75,7 +75,7 @@ class Task:
             if (main := self.spec.metrics[0]) not in found:
                 raise InputError(f"compute_metrics answers {', '.join(found)} and not {main}: let it answer it always")
             return found
-        from ackd.tasks.metrics import METRICS  # scikit-learn takes its time to import
+        from ackd.tasks.metrics import METRICS  # importing scikit-learn is slow
 
         predicted = outputs[:, 0] if self.spec.regression else outputs.argmax(1)
         return {name: METRICS[name](predicted, labels) for name in self.spec.metrics}
@@ -85,7 +85,7 @@ def check_rewards(task: Task) -> None:
     """Refuses a task without a reward split.
 
     Raises:
-        InputError: if nothing was set aside for it.
+        InputError: if the reward split is empty.
     """
     if not len(task.reward):
         raise InputError(

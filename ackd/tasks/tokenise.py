@@ -1,4 +1,4 @@
-"""Texts as tokens."""
+"""Tokenises texts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def tokenise(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> Split:
-    """The examples whose text columns are `texts`, cut at `max_length` tokens.
+    """Tokenises the examples with the text columns `texts`, truncated to `max_length` tokens.
 
     Raises:
-        InputError: if one has no token, as an empty text where the tokenizer adds none of its own.
+        InputError: if an example has no token (e.g. an empty text, if the tokenizer adds no special tokens).
     """
     columns = [list(column) for column in texts]
     with unchanged(tokenizer):

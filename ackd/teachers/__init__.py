@@ -1,4 +1,4 @@
-"""Whoever answers a batch with outputs."""
+"""Teachers: objects that return outputs for a batch."""
 
 from ackd.teachers.cached import Cached
 from ackd.teachers.labels import LabelTeacher

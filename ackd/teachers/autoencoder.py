@@ -1,9 +1,9 @@
-"""Soft labels without a teacher, from what an autoencoder of the training data holds to be alike.
+"""Soft labels without a teacher, from class similarities in an autoencoder's codes.
 
-    Sim[a][b] = mean over pairs of examples of a and of b, each of them once, of cos(code, code)
+    Sim[a][b] = mean of cos(code, code) over all pairs of different examples, one of class a and one of class b
     q_a       = softmax over b of (Sim[a][b] + boost [a = b]) / temperature
 
-The autoencoder sees no labels; they only sort the codes into classes.
+The autoencoder is trained without labels; labels only sort the codes into classes.
 
 References:
     Doshi, Kim, ReffAKD: Resource-efficient Autoencoder-based Knowledge Distillation, 2023,
@@ -29,22 +29,22 @@ from ackd.numerics.streams import fork_rng
 from ackd.teachers.labels import LabelTeacher
 
 Indices: TypeAlias = NDArray[np.int64]
-Inputs: TypeAlias = Callable[[Indices], Tensor]  # the examples at some places, [R, ...]
+Inputs: TypeAlias = Callable[[Indices], Tensor]  # returns the examples at given indices, [R, ...]
 
 STEPS, BATCH, LR = 600, 128, 3e-3
 CHANNELS = (12, 24, 48)
-MARGIN = 1e-4  # by which the own class leads after the least boost: enough to outlast rounding to float32
-EPS = 1e-8  # of a cosine, as the authors have it
+MARGIN = 1e-4  # lead of the own class after the smallest boost; survives rounding to float32
+EPS = 1e-8  # smallest norm in a cosine, as in the authors' code
 
 
 class Autoencoder(nn.Module):
-    """Codes of examples, and the examples from their codes.
+    """Encodes examples to codes and decodes them.
 
     Args:
-        encode: [R, ...] to codes, [R, k].
-        decode: back.
-        mean: what is taken from an example before it is encoded.
-        spread: what it is then divided by.
+        encode: maps examples [R, ...] to codes [R, k].
+        decode: maps codes to examples.
+        mean: subtracted from an example before encoding.
+        spread: divisor of the centred example.
     """
 
     mean: Tensor
@@ -57,21 +57,21 @@ class Autoencoder(nn.Module):
         self.register_buffer("spread", spread)
 
     def codes(self, examples: Tensor) -> Tensor:
-        """[R, k], none below 0."""
+        """The codes, [R, k], at least 0."""
         codes: Tensor = self.encode((examples - self.mean) / self.spread)
         return codes
 
     def forward(self, examples: Tensor) -> Tensor:
-        """The squared error of what comes back, a mean over all of it: 0-d."""
+        """The mean squared error of the reconstruction, 0-d."""
         sought = (examples - self.mean) / self.spread
         return F.mse_loss(self.decode(self.encode(sought)), sought)
 
 
 def of_images(side: int) -> Autoencoder:
-    """The published one: three convolutions, each halving the side, and their mirror image with a sigmoid at its end.
+    """The published autoencoder: three convolutions that halve the side, and the reverse with a final sigmoid.
 
-    Images are [R, 1, side, side] in [0, 1], which a sigmoid can give back; the authors' are normalised, which it
-    cannot.
+    Images are [R, 1, side, side] in [0, 1], the range of a sigmoid. (The authors' images are normalised, which a
+    sigmoid cannot reconstruct.)
 
     Raises:
         InputError: if `side` cannot be halved three times.
@@ -97,9 +97,9 @@ def of_images(side: int) -> Autoencoder:
 
 
 def of_vectors(sample: Tensor) -> Autoencoder:
-    """One of dense layers, d -> d/2 -> d/4 and back, for vectors like those of `sample`, [R, d].
+    """An autoencoder of dense layers, d -> d/2 -> d/4 and back, for vectors like those of `sample`, [R, d].
 
-    They are brought to mean 0 and spread 1 in each direction, and the code is rectified, as that of images is.
+    Vectors are standardised to mean 0 and spread 1 in each dimension. Codes are rectified, as for images.
     """
     width = sample.shape[1]
     half, quarter = max(width // 2, 2), max(width // 4, 2)
@@ -109,10 +109,10 @@ def of_vectors(sample: Tensor) -> Autoencoder:
 
 
 def fit(autoencoder: Autoencoder, inputs: Inputs, count: int, *, steps: int, rng: np.random.Generator) -> float:
-    """Learns to give the examples back, by Adam on batches of the places 0 to `count` in random order, over and over.
+    """Trains the autoencoder with Adam on batches of the examples 0 to `count` - 1, in random order.
 
     Returns:
-        FLOPs, of which those of the first step are counted, since counting takes longer than the step.
+        FLOPs: those of the first step times the steps, because counting is slower than a step.
     """
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=LR)
     size, counter = min(BATCH, count), FlopCounterMode(display=False)
@@ -129,14 +129,14 @@ def fit(autoencoder: Autoencoder, inputs: Inputs, count: int, *, steps: int, rng
 
 
 def similarity(codes: Sequence[Tensor]) -> Tensor:
-    """Mean cosines by pair of classes, [C, C] in float64: between classes, of all pairs; within, of different examples.
+    """Mean cosines by pair of classes, [C, C] in float64; within a class, over pairs of different examples.
 
         Sim[a][b] = mean(u_a)^T mean(u_b)     Sim[a][a] = (|sum u_a|^2 - sum |u_a|^2) / (m (m - 1))
 
-    with `u` the codes over their lengths and `m` the examples of a class; no pair has to be looked at.
+    with `u` the codes divided by their norms and `m` the number of examples of a class; no pair is computed by itself.
 
     Args:
-        codes: of each class, [m, k] with at least two examples.
+        codes: the codes of each class, [m, k], with at least two examples.
     """
     units = [code.double() / code.double().norm(dim=1, keepdim=True).clamp_min(EPS) for code in codes]
     means = torch.stack([unit.mean(0) for unit in units])
@@ -147,7 +147,7 @@ def similarity(codes: Sequence[Tensor]) -> Tensor:
 
 
 def least_boost(similarities: Tensor) -> float:
-    """What has to be added to the diagonal for each row to be largest there, by a hair; 0 if each is."""
+    """The smallest boost of the diagonal that makes it the largest entry of each row, by `MARGIN`; at least 0."""
     others = similarities.clone().fill_diagonal_(-torch.inf).amax(1)
     return max(float((others - similarities.diagonal()).max()) + MARGIN, 0.0)
 
@@ -165,21 +165,21 @@ def soft_labels(
     seed: int = 42,
     costs: CostTracker | None = None,
 ) -> LabelTeacher:
-    """The teacher whose soft labels an autoencoder of these examples gives.
+    """Trains an autoencoder on the examples and returns a teacher with its soft labels.
 
-    Everything random about it follows from `seed`, and nothing else is drawn from or changed.
+    All random numbers follow from `seed`; no other random state is used or changed.
 
     Args:
-        inputs: the examples at some places: images [R, 1, s, s] in [0, 1], or vectors [R, d].
-        labels: [N], of all of them.
+        inputs: returns the examples at given indices: images [R, 1, s, s] in [0, 1], or vectors [R, d].
+        labels: [N], labels of all examples.
         classes: C.
-        images: whether they are images.
-        per_class: examples of each class whose codes are compared; all of a class that has fewer.
-        boost: what is added to the diagonal; the least that makes each row's largest its own class, if None.
+        images: whether the examples are images.
+        per_class: number of compared examples of each class, or all if the class has fewer.
+        boost: added to the diagonal of the similarities. None: the smallest one that makes it the maximum of each row.
         temperature: of the softmax over similarities.
-        steps: of the fitting.
-        seed: of the weights, the batches and the examples that are compared.
-        costs: is told what fitting and comparing took.
+        steps: training steps of the autoencoder.
+        seed: of the weights, the batches and the choice of compared examples.
+        costs: the FLOPs of training and comparison are added to it.
 
     Raises:
         InputError: for fewer than two classes, a class with fewer than two examples, or a number out of range.

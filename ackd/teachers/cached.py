@@ -1,4 +1,4 @@
-"""A teacher whose answers are kept."""
+"""A teacher with a cache of its outputs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Teacher
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is on its way into the cache."""
+    """Outputs that wait to be written to the cache."""
 
-    rows: Rows  # -1 for an example that the cache does not know
+    rows: Rows  # rows in the cache; -1 for an example that the cache does not contain
     tensors: Mapping[OutputKey, Tensor]  # on the host
-    arrived: torch.cuda.Event | None  # when a GPU has sent them
+    arrived: torch.cuda.Event | None  # recorded after the copy from the GPU
 
 
 class Cached(TeacherWrapper):
-    """Any teacher, asked only once about each example for what its cache keeps.
+    """A teacher with a cache: cached outputs are computed only once per example.
 
-    Answers come in float32, rounded to the cache's own numbers whether they are read or new, so what was kept before a
-    run changes no more in it than the last bits, in which an answer depends on the batch that it was asked in. What the
-    cache does not keep is asked live. Its price is that of an answer that nobody has kept.
+    Outputs are float32, rounded to the cache's dtype whether they are new or read. A cache from an earlier run
+    therefore changes only the last bits, which depend on the batch of the teacher's pass. Outputs that are not cached
+    are computed every time. `flops` is the cost without a cache.
 
     Args:
-        inner: who is asked.
-        cache: for its answers, and for the examples of the batches.
-        fields: what of the answers is kept; all that the cache keeps at this moment if None. Others in the process that
-            share the cache may make it keep more later.
+        inner: the teacher.
+        cache: the cache; it must contain the examples of the batches.
+        fields: the cached outputs; None: all fields of the cache at this moment. Others that share the cache may add
+            fields to it later.
     """
 
     def __init__(self, inner: Teacher, cache: Cache, fields: Iterable[OutputKey] | None = None) -> None:
@@ -49,11 +49,11 @@ class Cached(TeacherWrapper):
 
     @property
     def fingerprint(self) -> str:
-        """The inner teacher's, and the numbers that its answers are rounded to."""
+        """The inner teacher's fingerprint and the cache's dtype."""
         return f"{self.inner.fingerprint}-{self.cache.dtype}"
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for: read where they are kept, asked and kept where they are not."""
+        """The requested outputs: read from the cache, or computed and written to it."""
         with costs.timing("cache"):
             self._write(costs)
             kept = tuple(field for field in needs.fields if field in self.fields)
@@ -71,7 +71,7 @@ class Cached(TeacherWrapper):
             return Outputs.of(tensors)
 
     def fill(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> int:
-        """Asks for what is missing of a batch and keeps it, reading nothing; how many examples that were."""
+        """Computes and caches the missing outputs of a batch; returns the number of missing examples."""
         with costs.timing("cache"):
             rows = self._rows(batch)
             there = {field: self.cache.has((field,), rows) for field in needs.fields}
@@ -80,7 +80,7 @@ class Cached(TeacherWrapper):
         return len(missing)
 
     def flush(self, costs: CostTracker) -> None:
-        """Keeps what a GPU has sent since."""
+        """Writes pending outputs to the cache, after their copies from the GPU have finished."""
         with costs.timing("cache"):
             self._write(costs, wait=True)
 
@@ -92,11 +92,11 @@ class Cached(TeacherWrapper):
         live: OutputRequest,
         costs: CostTracker,
     ) -> tuple[Rows, Outputs, Mapping[OutputKey, Tensor]]:
-        """Asks for the live fields, and for those that are not there for every example; keeps these.
+        """Computes the live fields and the fields that are not cached for every example; caches the latter.
 
         Returns:
-            The places that miss any of these, one for each example; the answer; and of it what was missing, for those
-            places and in the cache's dtype.
+            The batch indices of examples with missing fields, without repeats; the teacher's outputs; and the missing
+            fields at these indices in the cache's dtype.
         """
         absent = [field for field, found in there.items() if not found.all()]
         missing = _first_of_each(batch, _whole(there, len(rows)))
@@ -104,7 +104,7 @@ class Cached(TeacherWrapper):
         if not needs:
             return missing, Outputs(), {}
         if live or len(missing) == len(rows):
-            # the teacher runs on every example anyway, and what is missing comes with it
+            # the teacher runs on every example anyway, so the missing fields come from the same pass
             answer = self.inner(batch, needs, costs)
             new = {field: _at(answer[field], missing) for field in absent}
         else:
@@ -127,12 +127,12 @@ class Cached(TeacherWrapper):
         if not new:
             return
         if not (rows >= 0).any() or not self.cache.writing:
-            if batch.mask.device.type == "cpu":  # looking at a GPU's answers would wait for them
+            if batch.mask.device.type == "cpu":  # checking outputs on a GPU would synchronise it
                 self.cache.check(batch.ids.numpy()[indices], batch.lengths.numpy()[indices], new)
             return
         arrived = None
         if next(iter(new.values())).is_cuda:
-            # the host goes on at once, and writes when it finds that they have come
+            # the copy is asynchronous; the host writes the outputs after it has finished
             new = {
                 f: torch.empty_like(v, device="cpu", pin_memory=True).copy_(v, non_blocking=True)
                 for f, v in new.items()
@@ -143,7 +143,7 @@ class Cached(TeacherWrapper):
         self._write(costs)
 
     def _write(self, costs: CostTracker, *, wait: bool = False) -> None:
-        """Writes what has come."""
+        """Writes pending outputs that have arrived on the host; `wait` waits for all of them."""
         while self._on_their_way:
             answer = self._on_their_way[0]
             if answer.arrived is not None:
@@ -162,7 +162,7 @@ class Cached(TeacherWrapper):
 
 
 def _whole(there: Mapping[OutputKey, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
-    """Which of the examples are there in every field."""
+    """[size], True for examples that are cached in every field."""
     whole = np.ones(size, np.bool_)
     for found in there.values():
         whole &= found
@@ -170,7 +170,7 @@ def _whole(there: Mapping[OutputKey, NDArray[np.bool_]], size: int) -> NDArray[n
 
 
 def _first_of_each(batch: Batch, there: NDArray[np.bool_]) -> Rows:
-    """The places of the examples that are not there, one for each example."""
+    """The batch indices of examples that are not cached, without repeats."""
     missing = np.flatnonzero(~there)
     _, first = np.unique(batch.ids.numpy()[missing], return_index=True)
     return np.sort(missing[first])
@@ -183,7 +183,7 @@ def _at(value: Tensor, indices: Rows) -> Tensor:
 def _merged(
     field: OutputKey, batch: Batch, there: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
 ) -> Tensor:
-    """One tensor for the batch, of what was read and what is new, each example of the new standing for its twins."""
+    """Merges read and new values into one tensor for the batch; repeated examples share the new value."""
     if new is None:
         assert read is not None
         return read

@@ -1,4 +1,4 @@
-"""A teacher that knows the label and nothing else."""
+"""A teacher with fixed soft labels for each class."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 
 class LabelTeacher:
-    """Answers an example with its label's row of a class table: logits `log q_y`, whose softmax is `q_y` itself.
+    """Returns for each example the table row of its label, as logits `log q_y` with softmax `q_y`.
 
-    It reads labels, so it is nobody to compare a student with.
+    It reads labels, so students are not compared with it.
 
     Args:
-        log_table: `log q`, [C, C]: of each class by its row, a distribution over the classes, none of them at 0.
+        log_table: `log q`, [C, C]: row y is the log of class y's distribution over the classes, without zeros.
 
     Raises:
         InputError: if there are fewer than two classes, or a row is no such distribution.
@@ -34,7 +34,7 @@ class LabelTeacher:
         sums = log_table.logsumexp(-1)
         if log_table.shape != (classes, classes) or not log_table.isfinite().all() or (sums.abs() > 1e-4).any():
             raise InputError("a table of soft labels has a row for each class, of numbers above 0 that sum to 1")
-        self._log = log_table.detach().float()  # where it was asked for last
+        self._log = log_table.detach().float()  # on the device of the last batch
 
     @property
     def table(self) -> Tensor:
@@ -43,7 +43,7 @@ class LabelTeacher:
 
     @property
     def shape(self) -> ModelDims:
-        """No layers: only classes."""
+        """Sizes with classes only, without layers."""
         return ModelDims(layers=0, width=0, heads=0, classes=len(self._log), vocabulary=0)
 
     @property
@@ -52,10 +52,10 @@ class LabelTeacher:
         return hashlib.sha256(b"labels" + self._log.cpu().contiguous().numpy().tobytes()).hexdigest()
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The rows of the labels, [B, C].
+        """The table rows of the labels, [B, C].
 
         Raises:
-            InputError: if more than logits is asked for.
+            InputError: if other outputs than logits are requested.
         """
         for kind, _ in needs.fields:
             if kind != "logits":
@@ -68,12 +68,12 @@ class LabelTeacher:
         return Outputs(logits)
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """0: an answer is looked up."""
+        """0, because the table is only looked up."""
         return 0.0
 
 
 def smooth_labels(classes: int) -> LabelTeacher:
-    """The same for every label: all classes equally likely.
+    """Soft labels with all classes equally likely, the same for every label.
 
     References:
         Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016,

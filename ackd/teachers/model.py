@@ -1,4 +1,4 @@
-"""A frozen model as teacher."""
+"""A frozen model as a teacher."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from ackd.types import Batch, ModelDims, OutputRequest, Outputs
 
 
 class ModelTeacher:
-    """A model that answers in eval mode and without gradient, outside the student's state dict and optimizer.
+    """A frozen model that computes outputs in eval mode and without gradient.
+
+    It is not part of the student's state dict or optimizer.
 
     Args:
-        model: what answers; frozen from now on.
-        precision: what it computes in; its answers come in the same.
+        model: the model; it is frozen from now on.
+        precision: of its passes and outputs.
     """
 
     def __init__(self, model: Model, *, precision: Precision = "fp32") -> None:
@@ -36,7 +38,7 @@ class ModelTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the weights, the config and the precision: of all that an answer depends on but the question."""
+        """SHA-256 of weights, config and precision: everything that outputs depend on, except the batch."""
         ignored = {"_name_or_path", "transformers_version", "dtype", "architectures"}
         config = {name: value for name, value in self.model.config.to_dict().items() if name not in ignored}
         digest = hashlib.sha256(json.dumps([config, self.precision], sort_keys=True, default=str).encode())
@@ -46,7 +48,7 @@ class ModelTeacher:
         return digest.hexdigest()
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for, without gradient; no layer behind the last one needed runs."""
+        """The requested outputs, without gradient; layers after the last needed one do not run."""
         size, length = batch.shape
         # not inference_mode: its tensors cannot be saved for the student's backward pass
         with costs.timing("teacher"), torch.no_grad(), computing(self.precision, self.model.device):
@@ -57,5 +59,5 @@ class ModelTeacher:
         return outputs
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """FLOPs of one answer, for a padded batch."""
+        """FLOPs of one pass over a padded batch."""
         return self._meter(needs).forward(size, length)

@@ -1,4 +1,4 @@
-"""A teacher that reads the examples in tokens of its own."""
+"""A teacher with its own tokenizer."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from ackd.types import Batch, ModelDims, OutputRequest, Outputs, Teacher
 
 
 class OwnTokens:
-    """A model with another tokenizer than the student's, asked about the same examples.
+    """A teacher that reads the same examples with another tokenizer than the student.
 
-    What it says of whole examples, logits and first-token vectors, compares with the student's; what it says of tokens
-    does not.
+    Its outputs per example (logits, first-token vectors) can be compared with the student's, but not its outputs per
+    token.
 
     Args:
-        model: who answers.
-        tokens: the name of its tokens in `Batch.others`, which tells them apart from any others'.
-        longer: how many of its tokens there are for each of the student's, on average.
+        model: the teacher.
+        tokens: the key of its tokens in `Batch.others`.
+        longer: mean ratio of its number of tokens to the student's.
     """
 
     def __init__(self, model: Teacher, tokens: str, longer: float) -> None:
@@ -28,13 +28,13 @@ class OwnTokens:
 
     @property
     def fingerprint(self) -> str:
-        """The model's, and what it reads."""
+        """The teacher's fingerprint and the key of its tokens."""
         return f"{self.model.fingerprint}-reading-{self.tokens}"
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for, of the batch in the model's own tokens."""
+        """The requested outputs, for the batch in the teacher's own tokens."""
         return self.model(batch.others[self.tokens], needs, costs)
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """FLOPs of one answer, for a batch that is padded to `length` of the student's tokens."""
+        """FLOPs of one pass over a batch that is padded to `length` student tokens."""
         return self.model.flops(needs, size, max(round(self.longer * length), 1))

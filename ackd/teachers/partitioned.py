@@ -1,4 +1,4 @@
-"""A teacher and a student as it began, each for the examples on which it is the better one."""
+"""Combines a teacher and the initial student; each one teaches the examples on which it is better."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ By: TypeAlias = Literal["label", "confidence"]
 
 
 class Partitioned(TeacherWrapper):
-    """Answers each example with the logits of the teacher or of the initial student, whoever does better on it.
+    """Returns the logits of the teacher or of the initial student, whichever is better on the example.
 
         z = z_T where p_T,y > p_S0,y (by label), or where max p_T > max p_S0 (by confidence); z_S0 elsewhere
 
-    Only logits are partitioned: everything else that is asked for is the teacher's own. Both are asked about every
-    example, which count as two queries.
+    Only logits are combined; all other outputs come from the teacher. Both models run on every example, which counts as
+    two queries.
 
     Args:
         inner: the teacher.
         initial: the student before its first step, frozen.
-        by: what is compared; `confidence` reads no labels.
+        by: the criterion of the comparison; `confidence` does not use labels.
 
     References:
         Roth et al., Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge
@@ -53,16 +53,16 @@ class Partitioned(TeacherWrapper):
 
     @property
     def fingerprint(self) -> str:
-        """Both models' and what is compared."""
+        """Fingerprints of both models, and the criterion."""
         return f"{self.inner.fingerprint}-partitioned-{self.by}-{self.initial.fingerprint}"
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """FLOPs of the teacher's answer, and of the initial student's where it is asked for logits."""
+        """FLOPs of the teacher, plus those of the initial student if logits are requested."""
         price = self.inner.flops(needs, size, length)
         return price + self.initial.flops(OutputRequest(logits=True), size, length) if needs.logits else price
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for; logits from whoever is the better one on each example."""
+        """The requested outputs; each example's logits come from the better model."""
         outputs = self.inner(batch, needs, costs)
         if outputs.logits is None:
             return outputs
@@ -74,6 +74,6 @@ class Partitioned(TeacherWrapper):
             return replace(outputs, logits=torch.where(better, theirs, ours))
 
     def _height(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[B, 1], the log of what is compared: probabilities that are near 1 would all be the same."""
+        """[B, 1], the log of the compared probability; probabilities near 1 would all round to 1."""
         log_p = logits.log_softmax(-1)
         return log_p.gather(-1, labels[:, None]) if self.by == "label" else log_p.amax(-1, keepdim=True)

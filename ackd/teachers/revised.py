@@ -1,4 +1,4 @@
-"""Teachers whose mistakes the labels put right."""
+"""Teachers with logits that are corrected by the labels."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 
 class Revised(TeacherWrapper):
-    """A teacher whose answers the label's class leads: logits = log p', p' = beta p + (1 - beta) e_y.
+    """A teacher with revised logits, in which the label's class is the largest.
 
-    Temperatures, if any, come afterwards. Everything but logits is as the inner teacher answers it. Put it around a
-    cache, not into one: answers depend on the labels, which a cache does not look at.
+        logits = log p',  p' = beta p + (1 - beta) e_y
+
+    Temperatures apply afterwards. All other outputs are those of the inner teacher. Wrap it around a cache, not the
+    other way round, because its logits depend on the labels, which a cache does not check.
 
     Args:
-        inner: who is asked.
-        eta: as in `ackd.knowledge.revision.revised`.
-        where: revise the answers that are wrong, or all.
+        inner: the teacher.
+        eta: see `ackd.knowledge.revision.revised`.
+        where: revise wrong predictions, or all.
 
     Raises:
         InputError: for regression (C = 1), an `eta` outside (0, 1), or an unknown `where`.
@@ -34,11 +36,11 @@ class Revised(TeacherWrapper):
 
     @property
     def fingerprint(self) -> str:
-        """The inner teacher's, and what is done to its answers."""
+        """The inner teacher's fingerprint and the parameters of the revision."""
         return f"{self.inner.fingerprint}-revised-{self.where}-{self.eta!r}"
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for, with revised logits."""
+        """The requested outputs, with revised logits."""
         outputs = self.inner(batch, needs, costs)
         if outputs.logits is None:
             return outputs
@@ -47,12 +49,12 @@ class Revised(TeacherWrapper):
 
 
 class Swapped(TeacherWrapper):
-    """A teacher that gives the label's class what it gave its likeliest, and the other way round (probability shift).
+    """A teacher that swaps the logits of the label's class and of its most likely class (probability shift).
 
-    Everything but logits is as the inner teacher answers it.
+    All other outputs are those of the inner teacher.
 
     Args:
-        inner: who is asked.
+        inner: the teacher.
 
     References:
         Wen et al., Preparing Lessons: Improve Knowledge Distillation with Better Supervision, 2019,
@@ -68,11 +70,11 @@ class Swapped(TeacherWrapper):
 
     @property
     def fingerprint(self) -> str:
-        """The inner teacher's, and what is done to its answers."""
+        """The inner teacher's fingerprint with the suffix `-swapped`."""
         return f"{self.inner.fingerprint}-swapped"
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for, with swapped logits."""
+        """The requested outputs, with swapped logits."""
         outputs = self.inner(batch, needs, costs)
         if outputs.logits is None:
             return outputs
@@ -81,7 +83,7 @@ class Swapped(TeacherWrapper):
 
 
 def swapped(logits: Tensor, labels: Tensor) -> Tensor:
-    """`z_y` and `max z` exchanged, [B, C] from [B, C] and [B] classes."""
+    """Swaps `z_y` and `max z`: [B, C] logits and [B] classes to [B, C]."""
     best, place = logits.max(-1, keepdim=True)
     own = logits.gather(-1, labels[:, None])
     return logits.scatter(-1, place, own).scatter(-1, labels[:, None], best)

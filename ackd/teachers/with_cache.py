@@ -1,4 +1,4 @@
-"""Teachers whose answers are kept as far as a budget goes."""
+"""Puts a teacher behind a cache of limited size."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ackd.types import Knowledge, Teacher
 
 logger = logging.getLogger("ackd")
 
-# Environments of one process that name the same cache share it.
+# Environments of one process share a cache with the same key.
 _caches: dict[tuple[str, ...], Cache] = {}
 
 
 def with_cache(
     teacher: Teacher, losses: Sequence[Knowledge], split: Split, *, folder: str, name: str, budget: int, dtype: str
 ) -> Teacher:
-    """The teacher behind a cache, whose plan is told before anything starts.
+    """Returns the teacher behind a cache, and logs the plan of the cache.
 
     Args:
-        teacher: who is asked.
-        losses: what the answers are for; without any nothing is kept.
-        split: the examples that it is asked about.
-        folder: of the cache.
-        name: of the entry, for people.
-        budget: bytes.
+        teacher: the teacher.
+        losses: the knowledge types that use its outputs; if empty, there is no cache.
+        split: the examples of the cache.
+        folder: the cache's folder.
+        name: readable part of the entry's name.
+        budget: size limit in bytes.
         dtype: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if the budget holds none of the types, or the cache cannot be used.
+        InputError: if the budget is too small for every type, or the cache cannot be used.
     """
     if not losses:
         return teacher

@@ -1,4 +1,4 @@
-"""A teacher that wraps another."""
+"""Base class of teachers that wrap another teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ackd.types import ModelDims, OutputRequest, Teacher
 class TeacherWrapper:
     """Caches or changes the outputs of an inner teacher.
 
-    Rewards and reports compare with the innermost one: a changed output may contain the labels.
+    Rewards and reports compare with the innermost teacher, because changed outputs may contain the labels.
     """
 
     inner: Teacher
@@ -22,7 +22,7 @@ class TeacherWrapper:
         return self.inner.shape
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """FLOPs of the inner teacher's answer."""
+        """FLOPs of the inner teacher."""
         return self.inner.flops(needs, size, length)
 
     def flush(self, costs: CostTracker) -> None:
@@ -30,7 +30,7 @@ class TeacherWrapper:
 
 
 def flush(teachers: Iterable[Teacher], costs: CostTracker) -> None:
-    """Flushes each teacher and all that it wraps."""
+    """Flushes each teacher and all teachers inside it."""
     for teacher in teachers:
         while isinstance(teacher, TeacherWrapper):
             teacher.flush(costs)
@@ -38,5 +38,5 @@ def flush(teachers: Iterable[Teacher], costs: CostTracker) -> None:
 
 
 def unwrap(teacher: Teacher) -> Teacher:
-    """The innermost teacher, which answers about any example."""
+    """The innermost teacher, which can run on any example."""
     return unwrap(teacher.inner) if isinstance(teacher, TeacherWrapper) else teacher

@@ -1,1 +1,1 @@
-"""One student's training: model and optimizer, the step, the loop, what is measured."""
+"""One student's training: model, optimizer, training step, loop and evaluation."""

@@ -1,4 +1,4 @@
-"""How many steps a budget of FLOPs buys."""
+"""Computes how many steps fit into a budget of FLOPs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ackd.types import LABELS, Selection
 
 
 def afford(training: Distillation, chosen: Selection, flops: float | None, seed: int) -> tuple[int, float, int]:
-    """The optimizer steps of a training, what they cost, and the tokens that they predict, before any is taken.
+    """Computes a training's optimizer steps, FLOPs and predicted tokens, before the training starts.
 
     Args:
-        training: with its number of steps.
-        chosen: what it transfers.
-        flops: as many steps as cost at most so much, instead of its own number.
-        seed: of its order of batches.
+        training: the training; `training.steps` applies if `flops` is None.
+        chosen: the selection of all steps.
+        flops: budget; the result is the largest number of steps that fits into it.
+        seed: determines the order of the batches.
 
     Raises:
-        InputError: if not even one step can be had.
+        InputError: if the budget is smaller than the first step's FLOPs.
     """
     train = training.task.train
     lengths = train.lengths - 1  # the last token of a chunk is only predicted
@@ -45,7 +45,7 @@ def afford(training: Distillation, chosen: Selection, flops: float | None, seed:
 
 
 def type_prices(training: Distillation) -> dict[str, float]:
-    """FLOPs of a step with only this type, as a share of a step with every type; of `LABELS`, with no type."""
+    """FLOPs of a step with one type only, as a share of a step with all types; `LABELS`: a step without types."""
     step = training.distiller
     shape = (training.batch_size, round(float(training.task.train.lengths.mean())))
     everything = list(step.knowledge.values())
@@ -55,22 +55,22 @@ def type_prices(training: Distillation) -> dict[str, float]:
 
 
 class Allowance:
-    """What knowledge a run may still pay for, where its FLOPs are limited to a share of what everything would take.
+    """Limits a run's FLOPs to a share of the FLOPs of transferring everything in every step.
 
-    `n` steps may transfer a selection s, with labels alone in all that follow them, if
+    `n` steps may transfer a selection s, if labels alone in all later steps still fit into the budget:
 
         spent + sum_{t < n} price_t(s) + sum_{t >= n} price_t(labels) <= share * sum_t price_t(everything)
 
     where t counts the run's steps, the price is that of `Distiller.flops`, and the first two sums begin at the present
-    step. The batches that are to come follow from the seed, so all of it is known ahead: a run never spends more than
-    its share, and one that always selects more than it may ends less than one step short of it.
+    step. The seed determines all later batches, so their prices are known in advance. A run never exceeds its share; a
+    run that always selects more than allowed stays less than one step below it.
 
     Args:
-        training: what is trained.
-        share: above 0 and at most 1, which is no limit.
+        training: the training.
+        share: above 0 and at most 1; 1 means no limit.
 
     Raises:
-        InputError: if the share is out of range, or labels alone take more.
+        InputError: if the share is out of range, or too small for labels alone.
     """
 
     def __init__(self, training: Distillation, share: float) -> None:
@@ -80,9 +80,9 @@ class Allowance:
                 "and at most 1"
             )
         self.training, self.share = training, share
-        self._run: tuple[int, int] | None = None  # seed and processes of the run that is known
-        self._lengths: NDArray[np.int64] = np.empty((0, 0, 0), np.int64)  # as `_padded` gives them
-        self._known: dict[tuple[str, ...] | None, NDArray[np.float64]] = {}  # prices of its steps
+        self._run: tuple[int, int] | None = None  # (seed, processes) of the run in `_lengths` and `_known`
+        self._lengths: NDArray[np.int64] = np.empty((0, 0, 0), np.int64)  # result of `_padded`
+        self._known: dict[tuple[str, ...] | None, NDArray[np.float64]] = {}  # prices of each step, by types
         least = 0.0 if share == 1 else float(self._prices(0, ()).sum() / self._prices(0, None).sum())
         if least > share:
             raise InputError(
@@ -91,29 +91,29 @@ class Allowance:
             )
 
     def steps(self, chosen: Sequence[str], steps: int, *, seed: int, done: int, spent: float) -> int:
-        """How many of the next `steps` may transfer the chosen types.
+        """Returns how many of the next `steps` may transfer the chosen types.
 
-        Types are not begun with where less is left than they take in a step on average.
+        The result is 0 if the remaining budget is less than the types' mean extra FLOPs of a step.
 
         Args:
             chosen: names of knowledge types.
-            steps: at most so many.
-            seed: of the run, whose order of batches follows from it.
+            steps: largest result.
+            seed: of the run; determines the order of the batches.
             done: the run's steps so far.
-            spent: their FLOPs.
+            spent: the run's FLOPs so far.
         """
         if not chosen or self.share == 1:
             return steps
         labels, everything = self._prices(seed, ()), self._prices(seed, None)
         extra = (self._prices(seed, tuple(chosen)) - labels)[done:]
         left = self.share * everything.sum() - spent - labels[done:].sum()
-        left += 1e-9 * everything.sum()  # sums of floats
+        left += 1e-9 * everything.sum()  # tolerance for rounding
         if not len(extra) or left < extra.mean():
             return 0
         return int(np.searchsorted(extra[:steps].cumsum(), left, side="right"))
 
     def _prices(self, seed: int, names: tuple[str, ...] | None) -> NDArray[np.float64]:
-        """[steps], FLOPs of each step of the run of that seed with these types; None is everything, on all examples."""
+        """[steps], FLOPs of each step of the seed's run with these types; None: all types on all examples."""
         training = self.training
         if self._run != (seed, training.group.size):
             self._run, self._known = (seed, training.group.size), {}
@@ -132,10 +132,10 @@ class Allowance:
 
 
 def _padded(training: Distillation, seed: int) -> NDArray[np.int64]:
-    """[steps, batches of a step, processes], the tokens that each part of a run's batches is padded to."""
+    """[steps, batches of a step, processes], the padded length of each process's part of a batch."""
     train = training.task.train
     lengths, size = train.lengths - int(train.language), training.group.size
     order = LengthGroupedSampler(train.lengths, training.batch_size, RngStreams(seed).order)
     batches = (lengths[order.next()] for _ in range(training.steps * training.accumulate))
-    parts = [[part[rank::size].max() for rank in range(size)] for part in batches]  # as `Group.share` has them
+    parts = [[part[rank::size].max() for rank in range(size)] for part in batches]  # split as in `Group.share`
     return np.array(parts, np.int64).reshape(training.steps, training.accumulate, size)

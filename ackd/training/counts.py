@@ -14,26 +14,26 @@ from ackd.types import Batch, Selection
 
 
 class Counts:
-    """Counters of a training, of one student or of several side by side.
+    """Counters of a training of one student or of several side by side.
 
     Args:
-        seeds: one a student.
-        spent: costs before the first step, as of choosing examples.
-        listed: whether `counters` holds lists over students, or the numbers of the only one.
+        seeds: one per student.
+        spent: costs before the first step, e.g. of choosing examples.
+        listed: whether `counters` contains lists over students, or plain numbers of a single student.
     """
 
     def __init__(self, seeds: Sequence[int], spent: CostTracker, *, listed: bool) -> None:
         self.seeds, self.steps_done, self.listed = tuple(seeds), 0, listed
         self.costs = CostTracker()
         self.costs.add(spent)
-        self.prices = [0.0] * len(seeds)  # FLOPs of what each student's selections transferred, all answers computed
-        self.price_of_all = 0.0  # and of transferring everything, for one student
-        self._shown: float | None = None  # when an agent was handed what it decides from
+        self.prices = [0.0] * len(seeds)  # FLOPs of each student's selections, without a cache
+        self.price_of_all = 0.0  # FLOPs of transferring everything, for one student
+        self._shown: float | None = None  # time of the agent's last observation
         self._known: dict[tuple[tuple[str, ...] | None, tuple[int, int]], float] = {}
 
     @property
     def price(self) -> float:
-        """FLOPs of the (first) student's selections if every teacher output had been computed."""
+        """FLOPs of the first student's selections if every teacher output had been computed (no cache)."""
         return self.prices[0]
 
     def count(self, batches: Sequence[Batch], selections: Sequence[Selection], step: Distiller) -> None:
@@ -50,11 +50,11 @@ class Counts:
         return self._known[names, shape]
 
     def shown(self, ago: float = 0.0) -> None:
-        """An agent got an observation, `ago` seconds ago; the time until `decided` is counted as its."""
+        """Notes that an agent got an observation `ago` seconds ago; starts the agent's time until `decided`."""
         self._shown = time.perf_counter() - ago
 
     def decided(self, flops: float = 0.0) -> None:
-        """An agent has decided or learned, with these FLOPs."""
+        """Notes that an agent has decided or learned, and adds its FLOPs."""
         if self._shown is not None:
             self.costs.seconds["agent"] += time.perf_counter() - self._shown
             self._shown = None
@@ -67,12 +67,12 @@ class Counts:
             self.clear()
             return
         for costs, prices, price_of_all in counted[1:]:
-            self.costs.add(replace(costs, steps=0, reward_passes=0.0))  # these they take together
+            self.costs.add(replace(costs, steps=0, reward_passes=0.0))  # all ranks share steps and reward passes
             self.prices = [mine + theirs for mine, theirs in zip(self.prices, prices, strict=True)]
             self.price_of_all += price_of_all
 
     def clear(self) -> None:
-        """Resets all counters but the steps."""
+        """Resets all counters except `steps_done`."""
         vars(self.costs).update(vars(CostTracker()))
         self.prices, self.price_of_all = [0.0] * len(self.prices), 0.0
 
@@ -85,10 +85,10 @@ class Counts:
         return own | rest
 
     def load_counters(self, counters: dict[str, Any], steps: int) -> None:
-        """Goes on from `counters`, where there are so many steps.
+        """Restores `counters` of a training with a budget of `steps`.
 
         Raises:
-            ValueError: if they are of more steps than there are, or of another number of students.
+            ValueError: if they count more than `steps` steps, or another number of students.
         """
         seeds, prices = (
             (counters["seeds"], counters["prices"]) if self.listed else ([counters["seed"]], [counters["price"]])

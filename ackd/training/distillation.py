@@ -38,24 +38,24 @@ class Distillation(Trained):
         task: the data.
         teachers: sources of targets; empty means labels only. The first non-label teacher is the reference of
             rewards and reports.
-        make_student: a new student, drawn from torch's generator.
-        make_knowledge: the knowledge types, with new projections, drawn from torch's generator.
+        make_student: returns a new student, initialised from torch's generator.
+        make_knowledge: returns the knowledge types; their new projections are initialised from torch's generator.
         stages: a published method's schedule of transfers; empty if a policy selects.
         steps: the budget in optimizer steps.
         batch_size: examples in a batch.
         accumulate: batches whose gradients make one optimizer step.
         lr: peak learning rate.
-        recipe: the rest of how a student learns.
+        recipe: the other settings of the optimizer and the learning rate schedule.
         teacher_weights: weight of each teacher's losses; 1 if not given.
         scale_steps: batches over which the scales of the knowledge losses are estimated; 0 disables scaling.
-        make_weighting: which examples each loss is taken on, and how much each counts, anew for each student, drawn
-            from torch's generator; all of them, each 1, if None.
-        example_filter: the part of each batch that the student learns from at all; all of it if None.
-        prepared: costs before the first step, as of choosing examples; added to every student's costs.
+        make_weighting: returns a new weighting of examples for each student, initialised from torch's generator. It
+            selects the examples of each loss and their weights. None: all examples, each with weight 1.
+        example_filter: selects the part of each batch that the student learns from. None: the whole batch.
+        prepared: costs before the first step (e.g. choosing examples); added to every student's costs.
         device: of student and teachers.
         precision: of the student's passes.
-        compiled: compile the student's passes.
-        cosines: compare the gradients of types and labels at the first step of each `advance`.
+        compiled: whether to compile the student's passes.
+        cosines: whether to compare the gradients of knowledge types and labels at the first step of each `advance`.
 
     Raises:
         InputError: if a number is not above 0, or gradients cannot be compared.
@@ -94,7 +94,7 @@ class Distillation(Trained):
             raise InputError("compiled passes keep nothing to compare gradients with: leave one of the two away")
         self.cosines = cosines
         self.task, self.teachers = task, tuple(teachers)
-        # whose results rewards and reports compare with; it is asked about splits that no cache knows
+        # without its cache, because it is evaluated on splits that no cache contains
         asked = [unwrap(one) for one in self.teachers]
         self.reference = next((one for one in asked if not isinstance(one, LabelTeacher)), None)
         self._make_student, self._make_knowledge = make_student, make_knowledge
@@ -112,7 +112,7 @@ class Distillation(Trained):
 
     @replayable("reset")
     def reset(self, seed: int) -> None:
-        """A new student before its first step; everything random about its training follows from `seed`."""
+        """Starts a new student; `seed` determines all random numbers of its training."""
         self._begin(seed)
 
     def _begin(self, seed: int) -> None:
@@ -120,11 +120,11 @@ class Distillation(Trained):
         self.student, self.distiller = self.trainer.student, self.trainer.distiller
 
     def begun(self, seeds: Sequence[int], stack: Callable[[Sequence[Student]], Student] | None = None) -> Trainer:
-        """New students before their first step, one a seed; order and dropout follow from the first seed.
+        """Creates new students, one per seed; data order and dropout follow from the first seed.
 
         Args:
-            seeds: one, or several to be stacked.
-            stack: makes one of several, whose passes are not compiled then.
+            seeds: one seed, or several if the students are stacked.
+            stack: combines several students into one; their passes are not compiled.
         """
         streams = [RngStreams(seed, self.device, self.group.rank) for seed in seeds]
         made = [self._made(one, compiled=self.compiled and stack is None) for one in streams]
@@ -168,12 +168,14 @@ class Distillation(Trained):
         return Student(model, knowledge, compiled=compiled, **how), knowledge, weighting
 
     def staged(self, steps_done: int) -> Selection:
-        """What the stages select after so many steps, as `distill` takes it."""
+        """The selection of the current stage after `steps_done` steps; can be passed to `distill`."""
         return self.stages[stage_at(self.stages, steps_done / self.steps)].selection
 
     @replayable("advance")
     def advance(self, selection: Selection, steps: int) -> StepMetrics[float]:
-        """Takes up to `steps` optimizer steps under one selection, within the budget; one wait for the device.
+        """Takes up to `steps` optimizer steps under one selection, within the budget.
+
+        The device is synchronised once.
 
         Raises:
             ValueError: if the budget is used up.
@@ -183,14 +185,14 @@ class Distillation(Trained):
 
     @replayable("measure")
     def evaluate(self, split: Split, name: str) -> EvalResult:
-        """How the student does on a split; `name` tells the splits apart, and 'reward' is the agent's."""
+        """Evaluates the student on a split; `name` identifies the split, and 'reward' is the reward split."""
         return self.evaluator.evaluate(split, name)[0]
 
     @replayable("represent", collective=False)
     def represent(self) -> tuple[list[float], list[float]]:
-        """The mean first-token output of the student's and the (first) teacher's last layer, over the last batch.
+        """The mean first-token output of the last layer over the last batch: (student, first teacher).
 
-        Before the first step that is the first batch of the training data.
+        Before the first step, the batch consists of the first training examples.
 
         Raises:
             InputError: if there is no teacher.
@@ -199,7 +201,7 @@ class Distillation(Trained):
 
     @replayable("state_dict", logged=False)
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        """The complete state of the training: tensors, numbers and names in dicts and lists."""
         state = self.trainer.state_dict()
         if self.group.size > 1:
             state["dropout"] = self.group.gather(state["streams"]["dropout"])
@@ -207,10 +209,10 @@ class Distillation(Trained):
 
     @replayable("load_state_dict", logged=False)
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of a distillation with the same arguments.
+        """Restores a `state_dict` of a distillation with the same arguments.
 
         Raises:
-            InputError: if it is of another number of processes.
+            InputError: if it was saved with another number of processes.
         """
         dropout = state.get("dropout", [state["streams"]["dropout"]])
         if len(dropout) != self.group.size:
@@ -224,11 +226,10 @@ class Distillation(Trained):
             self.counts.clear()
 
     def fork(self) -> Distillation:
-        """An independent copy of the training as it stands; data and teacher, which never change, are shared.
+        """An independent copy of the training in its present state; data and teachers are shared.
 
         Raises:
-            ValueError: while a log is replayed, since there is no student to copy then, and where several processes
-                train it.
+            ValueError: if a log is being replayed (there is no student to copy), or if several processes train it.
         """
         if self.group.size > 1:
             raise ValueError("a training that several processes share cannot be forked")

@@ -1,4 +1,4 @@
-"""One learning step: ask only for what is selected, mix the losses, learn."""
+"""One training step: computes only the selected outputs, combines the losses, updates the student."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from ackd.weighting.weighting import Answers, Weighting
 
 
 class Distiller:
-    """A student, or several side by side, teachers, and the knowledge that can pass between them.
+    """Training step of one student, or of several side by side, from labels and teachers.
 
         L = 1/B sum_i [ w_0 v_i CE_i + sum_m g_m sum_k a_k c_k v_ik L_k(x_i, teacher m) ]
 
-    w_0 and a are the selection's weights, g the teachers', v the weighting's; a term that is taken on some of the
-    examples alone is a mean over those. c brings the knowledge losses to one size: 1 / (mean of
-    L_k over the first `scale_steps` batches that computed it), fixed from then on. What is not selected is not
-    computed; what any of several students selected is computed for all.
+    w_0 and a are the selection's weights, g the teachers', v the weighting's. A loss that is computed on a part of the
+    examples is the mean over that part. The scale c_k brings the knowledge losses to similar size: it is 1 / (mean of
+    L_k over the first `scale_steps` batches with L_k) and then stays fixed. Losses that no student selects are not
+    computed; losses that one student selects are computed for all.
 
     Args:
-        student: what learns; it trains the knowledge types' projections as well.
-        teachers: sources of targets; each knowledge type names its teacher by its index here.
-        knowledge: the types that a selection may name.
-        meter: counts what the student's passes cost.
+        student: the student, or several side by side; its projections are trained too.
+        teachers: sources of targets; each knowledge type contains the index of its teacher.
+        knowledge: the types that a selection can contain.
+        meter: counts the FLOPs of the student's passes.
         costs: tracks FLOPs, time, bytes and teacher queries.
         teacher_weights: g; 1 for each if not given.
-        scale_steps: 0 leaves every c_k at 1.
-        weighting: which examples each loss is taken on and how much each counts; all of them, each 1, if None.
-        example_filter: the part of each batch that is learned from at all, scored in a pass of its own; all if None.
+        scale_steps: batches over which c_k is estimated; 0 keeps every c_k at 1.
+        weighting: selects the examples of each loss and their weights v. None: all examples, each with weight 1.
+        example_filter: selects the part of each batch to learn from, in a separate forward pass. None: all of it.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
-        cosines: whether gradients are compared after each `begin_phase`.
+        cosines: whether to compare gradients after each `begin_phase`.
     """
 
     def __init__(
@@ -75,27 +75,27 @@ class Distiller:
 
     @property
     def picks(self) -> bool:
-        """Whether examples are selected or weighted per student."""
+        """Whether examples are filtered or weighted."""
         return self.example_filter is not None or self.weighting is not None
 
     def begin_phase(self) -> None:
-        """The first batch of the next step compares gradients, if this distiller does."""
+        """Makes the first batch of the next step compare gradients, if `cosines` is set."""
         self._comparing = self._compass is not None
 
     def mixture(self, selections: Sequence[Selection]) -> Mixture:
-        """The weights of all students' selections.
+        """Combines the selections of all students.
 
         Raises:
-            KeyError: if a selection names a type that this distiller does not have.
+            KeyError: if a selection contains an unknown knowledge type.
         """
         shares = {name: self.teacher_weights[one.teacher] for name, one in self.knowledge.items()}
         return Mixture.of(selections, shares, self.student.parameters[0].device)
 
     def step(self, batches: Sequence[Batch], selection: Selection | Mixture) -> StepMetrics[Tensor]:
-        """One optimizer step on the mean loss of the batches; the report stays on the device.
+        """Takes one optimizer step on the mean loss of the batches; the metrics stay on the device.
 
         Raises:
-            KeyError: if the selection names a type that this distiller does not have.
+            KeyError: if the selection contains an unknown knowledge type.
         """
         if not self.student.model.training:  # the call goes through every module
             self.student.model.train()
@@ -106,7 +106,7 @@ class Distiller:
             loss, told = self._loss(batch, mixture)
             figures.append(told)
             with self.costs.timing("student"):
-                # no student has a part in another's loss, so each gets its own gradient
+                # each student's loss depends on its own parameters only, so each gets its own gradient
                 (1 / len(batches) * loss).backward(torch.ones_like(loss))
         with self.costs.timing("student"):
             norm = self.student.update()
@@ -116,7 +116,7 @@ class Distiller:
         return StepMetrics(total, labels, norm, uncertainty, accuracy, known, self._pulls.cosines, self._pulls.norms)
 
     def _loss(self, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and [loss, labels, uncertainty, accuracy, *losses] without gradient."""
+        """The loss of a batch, and detached [loss, label loss, uncertainty, accuracy, *knowledge losses]."""
         chosen = [self.knowledge[name] for name in mixture.names]
         size, scored, taught = self.student.size, 0.0, self.costs.flops["teacher"]
         with computing(self.precision, batch.mask.device):
@@ -154,7 +154,7 @@ class Distiller:
     def _taught(
         self, batch: Batch, outputs: Outputs, chosen: Sequence[Knowledge], rows: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Outputs], set[int]]:
-        """Per type, the losses and the teacher's outputs of its rows; and the union of all rows."""
+        """Per type, the losses and the teacher's outputs on its rows; and the union of all rows."""
         losses: dict[str, Tensor] = {}
         answers: dict[str, Outputs] = {}
         picked: set[int] = set()
@@ -181,7 +181,7 @@ class Distiller:
             return batch.rows(example_filter(logits, batch.labels).tolist())
 
     def _read(self, chosen: Sequence[Knowledge]) -> OutputRequest:
-        """The outputs that are read from the student."""
+        """The student outputs that the losses and the weighting need."""
         weighting = self.weighting.reads() if self.weighting is not None else OutputRequest()
         return union([OutputRequest(logits=True), weighting, *(one.student_needs for one in chosen)])
 
@@ -194,7 +194,7 @@ class Distiller:
         """Repeats the teacher's forward passes of a phase that failed, to find the cause.
 
         Raises:
-            InputError: with the examples whose answers are no numbers, if there are any.
+            InputError: if some outputs are NaN or infinite; it names their examples.
         """
         for batch in batches:
             for m, needs in self.asked(chosen).items():
@@ -207,7 +207,7 @@ class Distiller:
     def flops(self, chosen: Sequence[Knowledge], size: int, length: int, *, whole: bool = False) -> float:
         """FLOPs of transferring `chosen` from a padded batch without a cache.
 
-        With `whole`, as if every example were learned from and asked about.
+        With `whole`, filter and weighting are ignored: all examples count.
         """
         needs = self._read(chosen)
         scored = 0.0
@@ -224,15 +224,15 @@ class Distiller:
         return scored + 3 * self.meter(needs).forward(size, length) + teachers + losses
 
     def state_dict(self) -> dict[str, Any]:
-        """The student's state, the scales, and what a weighting has learned."""
+        """The state of the student, the scales and the weighting."""
         weighting = self.weighting.state_dict() if self.weighting is not None else {}
         return {"student": self.student.state_dict(), **self.scales.state_dict(), "weighting": weighting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`.
+        """Restores a `state_dict`.
 
         Raises:
-            ValueError: if it is of another training.
+            ValueError: if it belongs to another training.
         """
         self.student.load_state_dict(state["student"])
         self.scales.load_state_dict(state)
@@ -241,10 +241,10 @@ class Distiller:
 
 
 def _means(losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Each term's plain mean, without gradient, and its mean under the weights of the examples, with it."""
+    """Each loss's plain mean (detached) and its mean weighted by example (with gradient)."""
     raw, parts = {}, {}
     for name, each in losses.items():
-        mean = each.mean(-1) if each.shape[-1] else 0.0 * losses[LABELS].mean(-1)  # a pick may be empty
+        mean = each.mean(-1) if each.shape[-1] else 0.0 * losses[LABELS].mean(-1)  # no examples may be selected
         raw[name] = mean.detach()
         parts[name] = (weights[name] * each).mean(-1) if name in weights and each.shape[-1] else mean
     return raw, parts
@@ -257,12 +257,12 @@ def _judged(outputs: Outputs, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _covering(batch: Batch, indices: set[int]) -> tuple[int, int]:
-    """The shape of a batch of the examples at these places."""
+    """The padded shape of a batch with only the examples at `indices`."""
     return (len(indices), int(batch.lengths[list(indices)].max())) if indices else (0, 0)
 
 
 def _by_rows(terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> list[tuple[Tensor | None, list[Knowledge]]]:
-    """The terms that are taken on the same rows, with those; None where it is all of them."""
+    """Groups the types by the rows that their losses use: (rows, types); None means all rows."""
     groups: dict[int, tuple[Tensor | None, list[Knowledge]]] = {}
     for one in terms:
         indices = rows.get(one.name)

@@ -1,4 +1,4 @@
-"""Evaluation of students and their teacher on splits, and the facts about a setting before the first step."""
+"""Evaluation of students and their teacher on splits, and facts about a setting before the first step."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Teacher
 
 @dataclass
 class Remembered:
-    """Results that never change, computed once; shared by all students of a setting, forks and cohorts included.
+    """Constant results, computed once and shared by all students of a setting, including forks and cohorts.
 
-    A resumed run asks the teacher again without counting it: its costs contain that pass already.
+    A resumed run repeats the teacher's pass over the reward split but does not count it again, because its restored
+    costs include that pass.
     """
 
-    answers: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)  # the teacher's, to splits
-    counted: bool = False  # the pass over the reward split, by an earlier process
-    facts: list[Facts | None] = field(default_factory=list)  # empty until somebody asks
-    parts: dict[float, Split] = field(default_factory=dict)  # of the reward split, by their shares of it
+    answers: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)  # teacher logits by split
+    counted: bool = False  # True if the costs include the teacher's pass over the reward split
+    facts: list[Facts | None] = field(default_factory=list)  # empty until computed
+    parts: dict[float, Split] = field(default_factory=dict)  # parts of the reward split, by share
 
     def resume(self, costs: CostTracker) -> None:
-        """Notes what restored costs contain already."""
+        """Reads from restored costs whether the teacher's pass is counted."""
         self.counted |= costs.reward_passes > 0
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates students, and the teacher that they are compared with, on splits."""
+    """Evaluates students and their reference teacher on splits."""
 
     task: Task
     student: Student
-    reference: Teacher | None  # the teacher; None if there is none to compare with
+    reference: Teacher | None  # the teacher to compare with; None if there is none
     remembered: Remembered
-    meter: Meter  # counts what the student's passes cost
+    meter: Meter  # FLOPs of the student's passes
     costs: CostTracker
     precision: Precision  # of the student's passes
     device: torch.device
@@ -63,7 +64,7 @@ class Evaluator:
         return parts[share]
 
     def evaluate(self, split: Split, name: str) -> list[EvalResult]:
-        """Evaluates each student on a split; `name` identifies the split, and 'reward' is the agent's."""
+        """Evaluates each student on a split; `name` identifies the split, and 'reward' is the reward split."""
         part = "reward" if name == "reward" else "report"
         with self.costs.timing(part):
             self.student.model.eval()
@@ -74,29 +75,29 @@ class Evaluator:
             return [eval_result(self.task, found[:, i], split, theirs) for i in range(self.student.size)]
 
     def measure_teacher(self, split: Split, name: str) -> EvalResult:
-        """Evaluates the teacher on a split; the result is kept."""
+        """Evaluates the teacher on a split; its logits are computed once."""
         return eval_result(self.task, self._teacher_answers(split, name), split, self.compared(split, name))
 
     def compared(self, split: Split, name: str) -> NDArray[np.float64] | None:
-        """The teacher's logits, [N, C], on the reward split, the only one where students are compared with it.
+        """The teacher's logits, [N, C], on the reward split; students are compared with it on no other split.
 
-        None without a teacher, and for language models, whose logits are not kept.
+        None for other splits, without a teacher, and for language models (their logits are not kept).
         """
         if name != "reward" or self.reference is None or self.task.spec.language:
             return None
         return self._teacher_answers(split, name)
 
     def answers(self, ask: Ask, split: Split, part: str) -> NDArray[np.float64]:
-        """Logits on a split, as of `measuring.answers`; the FLOPs are added to `part`."""
+        """Logits on a split (see `measuring.answers`); the FLOPs are added to `part`."""
         found, flops = self._answers(ask, split)
         self.costs.add_flops(part, flops)
         return found
 
     def represent(self, batch: Batch, teacher: Teacher) -> tuple[list[float], list[float]]:
-        """The mean first-token output of the student's and a teacher's last layer, over a batch.
+        """The mean first-token output of the last layer over a batch, for the student and a teacher.
 
         Raises:
-            InputError: if there is no teacher to compare with.
+            InputError: if there is no reference teacher.
         """
         if self.reference is None:
             raise InputError("there is no teacher to represent examples: name one")
@@ -109,10 +110,10 @@ class Evaluator:
         return mine, other
 
     def probe(self) -> Facts | None:
-        """Computes the facts about the setting, with the student that seed 0 initialises.
+        """Computes the facts about the setting, with a student initialised from seed 0.
 
-        None without a teacher or a reward split, for a language model, for a student that shows no states, and in all
-        processes but the first.
+        None without a teacher or a reward split, for language models, for students without readable hidden states, and
+        on all ranks except 0.
         """
         task = self.task
         if self.reference is None or task.spec.language or not len(task.reward):
@@ -125,7 +126,7 @@ class Evaluator:
             ask, sample = reading(model, self.meter, self.precision), sampled(task.train)
             seen, unseen = (self.answers(ask, split, "probe") for split in (sample, task.reward))
             theirs = self._teacher_answers(task.reward, "reward", "probe")
-            if self.student.group.rank:  # the first one has all of their answers
+            if self.student.group.rank:  # rank 0 has the answers of all ranks
                 return None
             self.costs.add_flops("probe", fit_flops(*seen.shape))
             classes = theirs.shape[1]
@@ -139,7 +140,7 @@ class Evaluator:
             )
 
     def remember(self, facts: Facts | None) -> Facts | None:
-        """Keeps the facts of the first call, and warns where they call for it."""
+        """Keeps the facts of the first call and logs a warning if they show a problem."""
         known = self.remembered.facts
         if not known:
             known.append(facts)
@@ -150,7 +151,10 @@ class Evaluator:
         return known[0]
 
     def _teacher_answers(self, split: Split, name: str, part: str = "") -> NDArray[np.float64]:
-        """The reference teacher's logits on a split, computed once; costs go to `part`, or to the part of that name."""
+        """The reference teacher's logits on a split, computed once.
+
+        Costs go to `part`; if `part` is empty, to "reward" for the reward split and to "report" for others.
+        """
         known, key = self.remembered.answers, (name, len(split))
         if key not in known:
             assert self.reference is not None
@@ -167,7 +171,7 @@ class Evaluator:
             return self.student.forward(batch, needs)
 
     def _side_by_side(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The students' logits, [B, N C]."""
+        """The logits of all students, [B, N C]."""
         outputs = self._ask(batch, needs, costs)
         if not self.student.shape:
             return outputs

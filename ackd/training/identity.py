@@ -1,4 +1,4 @@
-"""What has to be the same wherever a part of one piece of work is done: software, data, models."""
+"""Checks that all machines of a run have the same software, data and models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("ackd", "torch", "transformers")
 
 
 def identity(training: Distillation) -> dict[str, str]:
-    """Versions, and fingerprints of data, teachers and the student's first weights, by what they are of."""
+    """Package versions and fingerprints of splits, teachers and the student's initial weights, by name."""
     task, model = training.task, training.student.model
     splits = {"training data": task.train, "reward split": task.reward, **task.dev}
     return {
@@ -30,10 +30,10 @@ def identity(training: Distillation) -> dict[str, str]:
 
 
 def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str], who: str) -> None:
-    """Refuses a worker that would do something else than the learner would.
+    """Checks that a worker has the same software, data and models as the learner.
 
     Raises:
-        InputError: which names what differs.
+        InputError: if something differs; it names the difference.
     """
     for name, mine in ours.items():
         if theirs.get(name) != mine:

@@ -1,4 +1,4 @@
-"""The plain loop over a training, without any reinforcement learning."""
+"""The plain training loop, without reinforcement learning."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ def distill(
     interval: int = 20,
     on_phase: Callable[[int, StepMetrics[float]], None] | None = None,
 ) -> list[StepMetrics[float]]:
-    """Trains one student to the end of its budget; the plain loop, without agent, reward or environment.
+    """Trains one student until its budget is used, without agent, reward or environment.
 
     Args:
-        distillation: what to train; it is reset first, and holds the student afterwards.
-        selection: what to transfer, always or as a function of the steps done.
+        distillation: the training; it is reset first and contains the trained student afterwards.
+        selection: what to transfer: constant, or a function of the steps done.
         seed: of the run.
-        interval: optimizer steps between two choices.
-        on_phase: is told the steps done and what they measured, as for a progress bar.
+        interval: optimizer steps of a phase; a function is called once per phase.
+        on_phase: called after each phase with the steps done and the metrics, e.g. for a progress bar.
 
     Returns:
-        The report of each phase.
+        The metrics of each phase.
 
     Raises:
-        InputError: if a selection that changes is asked for too seldom for every stage of a published method.
+        InputError: if `selection` is a function and the interval is so long that a stage of a published method is
+            skipped.
         FloatingPointError: if the training diverges.
 
     Example:

@@ -1,4 +1,4 @@
-"""What a model answers to a split, and how good that is."""
+"""Computes a model's logits on a split, and the metrics of logits."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ackd.types import Batch, EvalResult, OutputRequest, Outputs
 
 Ask = Callable[[Batch, OutputRequest, CostTracker], Outputs]
 
-ROUNDING = 1e-12  # what differs by less, relative to the largest number, is equal
-LOGITS = 2**25  # of a language model's next tokens, at most so many are computed at a time to measure it
+ROUNDING = 1e-12  # smaller differences, relative to the largest number, count as equal
+LOGITS = 2**25  # most logits of a language model in one batch of an evaluation
 
 
 def answers(
     ask: Ask, split: Split, device: torch.device, vocabulary: int, group: Group = ALONE
 ) -> tuple[NDArray[np.float64], float]:
-    """[N, C] logits in the split's order, read from the device once, and the FLOPs that this process spent on them.
+    """[N, C] logits in the split's order, read from the device once, and the FLOPs of this process.
 
-    Of a language model [N, 3] `token_sums`: its logits are too many to keep.
+    For a language model, [N, 3] `token_sums`, because its logits are too many to keep.
     """
-    most = 256 if device.type == "cuda" else 32  # small ones waste little padding
+    most = 256 if device.type == "cuda" else 32  # small batches need less padding
     if split.language:
         most = max(min(most, LOGITS // int(split.lengths.max() * vocabulary)), 1)
     groups = list(split.by_length(most))[group.rank :: group.size]
@@ -47,7 +47,7 @@ def answers(
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64], axis: int) -> float:
-    """Pearson's correlation of all entries of two [N, C], each less its mean over `axis`; 0 where one is constant."""
+    """Pearson's correlation of all entries of two [N, C], centred over `axis`; 0 if one of them is constant."""
     return float((_unit(one, axis) * _unit(other, axis)).sum().clip(-1.0, 1.0))
 
 
@@ -63,13 +63,13 @@ def _unit(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 def eval_result(
     task: Task, given: NDArray[np.float64], split: Split, theirs: NDArray[np.float64] | None = None
 ) -> EvalResult:
-    """How good answers to a split are.
+    """Computes the metrics of a student's logits on a split.
 
     Args:
-        task: whose split it is.
-        given: as `answers` gives them.
-        split: what they answer to.
-        theirs: the teacher's; without them, or if they are no numbers, what compares with it is 0.
+        task: the task of the split.
+        given: logits as returned by `answers`.
+        split: the examples.
+        theirs: the teacher's logits; if None or not finite, the comparisons with the teacher are 0.
     """
     if not np.isfinite(given).all():
         return EvalResult(loss=float("nan"), score=float("nan"))
@@ -105,5 +105,5 @@ def _divergence(log_q: NDArray[np.float64], log_p: NDArray[np.float64]) -> float
 def _correlations(
     given: NDArray[np.float64], theirs: NDArray[np.float64] | None, labels: NDArray[np.float64], *, axis: int
 ) -> tuple[float, float]:
-    """Of answers with the teacher's, 0 if there are none, and with the labels, all of them [N, C]."""
+    """Correlations of logits with the teacher's (0 if None) and with the labels; all arrays are [N, C]."""
     return 0.0 if theirs is None else correlation(given, theirs, axis), correlation(given, labels, axis)

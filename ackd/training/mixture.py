@@ -1,4 +1,4 @@
-"""Which losses count how much, for one student or for many side by side."""
+"""Weights and scales of the losses, for one student or for several side by side."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from ackd.types import LABELS, Selection
 
 
 class Scales:
-    """`c_k` of each student: one over the mean of its first losses of a type, fixed from then on.
+    """Loss scales c_k of each student: 1 / (mean of its first losses of type k), then fixed.
 
     Args:
-        steps: how many losses that is, of those batches in which the student selected the type; 0 scales nothing.
-        shape: of a loss: (N,), or () for that of one student.
-        device: where they are.
-        group: the processes that each see a part of a batch.
+        steps: number of first losses; only batches in which the student selected the type count. 0 disables scaling.
+        shape: shape of a loss: (N,) for N students, or () for a single student.
+        device: device of the losses.
+        group: the processes; each sees a part of every batch.
     """
 
     def __init__(self, steps: int, shape: tuple[int, ...], device: torch.device, group: Group = ALONE) -> None:
         self.steps, self.device, self.group = steps, device, group
         self._shape = shape
-        self._sums: dict[str, Tensor] = {}  # of each type's first losses, on the device
-        self._seen: dict[str, NDArray[np.int64]] = {}  # how many those are, on the host
+        self._sums: dict[str, Tensor] = {}  # sum of each type's first losses, on the device
+        self._seen: dict[str, NDArray[np.int64]] = {}  # number of summed losses, on the host
 
     def __call__(self, name: str, raw: Tensor, loss: Tensor, rows: int, chosen: NDArray[np.bool_] | None) -> Tensor:
-        """The losses of a type, scaled.
+        """Returns the scaled losses of a type.
 
         Args:
             name: the type.
-            raw: its plain means, without gradient.
-            loss: what is scaled, like `raw`.
-            rows: how many examples it was taken on here.
-            chosen: the students whose losses count, [N]; None: all of them.
+            raw: the plain mean losses, without gradient.
+            loss: the losses to scale, of the same shape as `raw`.
+            rows: number of examples of the loss on this process.
+            chosen: the students that selected the type, [N]; None: all students.
         """
         if not self.steps:
             return loss
@@ -54,7 +54,7 @@ class Scales:
         seen = self._seen[name].clip(min=1)
         shared = (seen == seen.flat[0]).all()
         count = int(seen.flat[0]) if shared else torch.from_numpy(seen).to(loss, non_blocking=True)
-        # the clamp keeps a loss that starts at 0, as between equal models, from dividing by 0
+        # the clamp avoids a division by 0 if a loss starts at 0 (equal models)
         return loss / (self._sums[name] / count).clamp_min(1e-6)
 
     def _count(self, name: str, raw: Tensor, rows: int, chosen: NDArray[np.bool_] | None) -> None:
@@ -63,7 +63,7 @@ class Scales:
         if not counted.any():
             return
         raw, everywhere = self.group.mean(raw, rows)
-        if not everywhere:  # a pick that came out empty says nothing of the type's size
+        if not everywhere:  # no process has examples for this loss
             return
         if not counted.all():
             raw = raw.where(torch.from_numpy(counted).to(raw.device, non_blocking=True), 0.0)
@@ -71,55 +71,55 @@ class Scales:
         self._seen[name] = np.asarray(seen + counted)
 
     def inherit(self, parents: Sequence[int]) -> None:
-        """Gives each student another's scales, or its own; [N] places."""
+        """Gives student i the scales of student `parents[i]`; [N] indices."""
         self._sums = {name: one[list(parents)] for name, one in self._sums.items()}
         self._seen = {name: one[list(parents)] for name, one in self._seen.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was summed so far."""
+        """The sums and the numbers of summed losses."""
         seen = {name: torch.from_numpy(one).float() if one.ndim else int(one) for name, one in self._seen.items()}
         return {"sums": dict(self._sums), "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there.
+        """Restores a `state_dict`.
 
         Raises:
-            ValueError: if it is of another training.
+            ValueError: if it belongs to another training.
         """
         sums, seen = state["sums"], state["seen"]
         zeros = torch.zeros(self._shape)
         counts = dict.fromkeys(seen, zeros if self._shape else 0)
         if not (matches_schema(sums, dict.fromkeys(seen, zeros)) and matches_schema(seen, counts)):
             raise ValueError("the scales are those of another training")
-        # another process may have sent the state
+        # the state may come from another process
         self._sums = {name: one.to(self.device) for name, one in sums.items()}
         self._seen = {name: torch.as_tensor(one).long().cpu().numpy() for name, one in seen.items()}
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The selections of N students at once. A term is a knowledge type, or the labels, that anybody learns from."""
+    """The combined selections of N students. A term is the labels or a knowledge type that a student selected."""
 
-    names: tuple[str, ...]  # of the knowledge types among the terms
-    weights: Mapping[str, float | Tensor]  # of each term: of all students, or [N] float64
-    chosen: Mapping[str, NDArray[np.bool_]]  # [N], who selected each term
-    masks: Mapping[str, Tensor]  # the same on the device, of the terms that not all of them selected
+    names: tuple[str, ...]  # names of the terms that are knowledge types
+    weights: Mapping[str, float | Tensor]  # weight of each term: one number for all students, or [N] float64
+    chosen: Mapping[str, NDArray[np.bool_]]  # [N], the students that selected each term
+    masks: Mapping[str, Tensor]  # `chosen` on the device, only for terms that not all students selected
 
     @classmethod
     def of(cls, selections: Sequence[Selection], shares: Mapping[str, float], device: torch.device) -> Mixture:
-        """What these selections come to.
+        """Combines the selections.
 
         Args:
-            selections: one a student.
-            shares: what the losses of each knowledge type's teacher count.
-            device: where the students are.
+            selections: one per student.
+            shares: the teacher weight of each knowledge type.
+            device: the students' device.
 
         Raises:
-            KeyError: if a selection names a type that there is not.
+            KeyError: if a selection contains an unknown knowledge type.
         """
         names = tuple(dict.fromkeys(name for one in selections for name in one.chosen))
         given: dict[str, list[float]] = {}
-        # a label loss that nobody learns from is left out: its gradient of zeros would let the head's weights decay
+        # a label loss that no student selects is left out, because with a gradient of zeros the head's weights decay
         if any(one.labels for one in selections):
             given[LABELS] = [one.labels for one in selections]
         given |= {name: [shares[name] * one.weights.get(name, 0.0) for one in selections] for name in names}
@@ -145,13 +145,13 @@ class Mixture:
     def total(
         self, raw: Mapping[str, Tensor], losses: Mapping[str, Tensor], rows: Mapping[str, int], scales: Scales
     ) -> Tensor:
-        """Each student's weighted sum of its terms; what it did not select has no part in it, not even a NaN.
+        """Each student's weighted sum of its terms; other terms add nothing, even if they are NaN.
 
         Args:
-            raw: of each term the plain means, without gradient.
-            losses: what is summed, like `raw`.
-            rows: how many examples each was taken on.
-            scales: of the knowledge types.
+            raw: the plain mean losses of each term, without gradient.
+            losses: the losses to sum, of the same shapes as `raw`.
+            rows: number of examples of each loss.
+            scales: scales of the knowledge losses.
         """
         parts = []
         for term, weight in self.weights.items():

@@ -1,4 +1,4 @@
-"""What tells settings apart before the first step: what the teacher knows of the labels, and what the student does."""
+"""Facts about a setting before the first step: how well teacher and initial student predict the labels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ackd.types import Batch, OutputRequest, Outputs
 
 logger = logging.getLogger("ackd")
 
-SAMPLE = 500  # training examples that the probe is fitted on; on four times as many it was right .01 more often
-STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # of the penalty, among which leaving out one example at a time chooses
+SAMPLE = 500  # training examples of the probe's fit; four times as many raised its accuracy by .01
+STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # ridge penalties; leave-one-out error selects one
 
 SURE = 3.0  # standard errors by which another order of classes has to be better
-USELESS = 0.05  # of agreement above chance: as much as a reward split of 256 examples has by accident
+USELESS = 0.05  # agreement above chance that a reward split of 256 examples can reach by accident
 
 
 def last_states(model: Model) -> OutputRequest:
@@ -35,13 +35,16 @@ def last_states(model: Model) -> OutputRequest:
 
 
 def sampled(split: Split) -> Split:
-    """At most `SAMPLE` of a split's examples, evenly spread over it: always the same ones."""
+    """At most `SAMPLE` examples of a split, evenly spaced and always the same."""
     count = min(SAMPLE, len(split))
     return split.select(np.arange(count) * len(split) // count)
 
 
 def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
-    """Who answers with states for logits: the mean over tokens and the first token of `last_states`, [B, 2d]."""
+    """Returns a function that computes features in place of logits, for the probe.
+
+    Features are the mean over tokens and the first token of `last_states`, [B, 2d].
+    """
     needs = last_states(model)
     (field,) = needs.fields
 
@@ -59,25 +62,25 @@ def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
 def probed(
     states: NDArray[np.float64], labels: NDArray[Any], unseen: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64]:
-    """What a linear probe answers, [R, C] (or [R, 1] for regression): ridge regression on standardised states.
+    """Predictions of a linear probe, [R, C] ([R, 1] for regression): ridge regression on standardised states.
 
         W = argmin sum_i |y_i - W x_i - b|^2 + a |W|^2,  y one-hot classes, or the labels themselves where C = 1
 
-    a is the one of `STRENGTHS` with the least squared error on examples that are left out one at a time, which has a
-    closed form. States that are no numbers tell nothing: NaN. It is as often right as logistic regression with a
-    cross-validated strength, in a tenth of the time.
+    The penalty a is the one of `STRENGTHS` with the smallest leave-one-out squared error, which has a closed form. If
+    the states are not finite, the predictions are NaN. The probe is as accurate as logistic regression with a
+    cross-validated penalty, in a tenth of the time.
 
     Args:
-        states: [N, D], of the examples that it is fitted on.
-        labels: [N], of these.
-        unseen: [R, D], of those that it answers.
+        states: [N, D], states of the examples to fit.
+        labels: [N], labels of the examples to fit.
+        unseen: [R, D], states of the examples to predict.
         classes: C.
 
     References:
         Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016,
         https://arxiv.org/abs/1610.01644
     """
-    from sklearn.linear_model import RidgeCV  # scikit-learn takes its time to import
+    from sklearn.linear_model import RidgeCV  # importing scikit-learn is slow
 
     if not (np.isfinite(states).all() and np.isfinite(unseen).all()):
         return np.full((len(unseen), classes), np.nan)
@@ -89,7 +92,7 @@ def probed(
 
 
 def fit_flops(examples: int, features: int) -> float:
-    """FLOPs of fitting the probe: products of N x D states, and the eigenvectors of the smaller one.
+    """FLOPs of fitting the probe: a product of the N x D states, and an eigendecomposition of size m.
 
         2 N D m + 9 m^3,  m = min(N, D)
 
@@ -101,9 +104,9 @@ def fit_flops(examples: int, features: int) -> float:
 
 
 def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """The share of [R, C] answers whose likeliest class is the label's; for C = 1 their correlation, at least 0.
+    """The accuracy of [R, C] answers; for C = 1, Pearson's correlation with the labels, at least 0.
 
-    Answers that are no numbers agree with nothing.
+    0 if an answer is not finite.
     """
     from ackd.tasks.metrics import METRICS
 
@@ -115,26 +118,26 @@ def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
 
 
 def confidence(logits: NDArray[np.float64]) -> float:
-    """The mean probability of the likeliest class, of [R, C] logits; 0 for C = 1, and where they are no numbers."""
+    """The mean probability of the most likely class, from [R, C] logits; 0 if C = 1 or a logit is not finite."""
     if logits.shape[1] == 1 or not np.isfinite(logits).all():
         return 0.0
     return float(np.exp(logits.max(1) - np.logaddexp.reduce(logits, axis=1)).mean())
 
 
 def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64] | None:
-    """The order of its classes in which a teacher's answers are the labels', where that is not the task's own.
+    """The teacher's order of classes, if it clearly differs from the task's order.
 
-    Half of the examples choose the order that is right most often, it answers for the other half, and the other way
-    round. Both have to choose the same, and its answers have to be right more often than those as they are, and than
-    the larger class, by `SURE` standard errors: (n - m) / sqrt(n + m), where n are right in its way alone, and m in the
-    other alone.
+    Each half of the examples gives the order with the highest accuracy, which is then tested on the other half. Both
+    halves have to give the same order. It has to be more accurate than the task's order, and than always predicting
+    the largest class, by `SURE` standard errors: (n - m) / sqrt(n + m), where n examples are correct in this order
+    only, and m with the alternative only.
 
     Args:
         answers: [R, C], C above 1.
         labels: [R], classes.
 
     Returns:
-        [C], the task's class that each of the teacher's classes stands for; None where none is clearly better.
+        [C], the task's class of each of the teacher's classes; None if no other order is clearly better.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -146,7 +149,7 @@ def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[
         counts = np.zeros((classes, classes))
         np.add.at(counts, (said[indices], labels[indices]), 1)
         order: NDArray[np.int64] = linear_sum_assignment(counts + np.eye(classes) / 2, maximize=True)[1]
-        return order  # a tie leaves a class as it is
+        return order  # on a tie a class keeps its place
 
     halves = slice(0, None, 2), slice(1, None, 2)
     orders = [chosen(half) for half in halves]
@@ -159,19 +162,19 @@ def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[
 
 
 def _surely(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether one, [R], is true more often than the other by `SURE` standard errors of a sign test."""
+    """Whether `one`, [R], is true more often than `other` by `SURE` standard errors of a sign test."""
     gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
     return bool(gained - lost > SURE * np.sqrt(gained + lost))
 
 
 def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any], classes: Sequence[str]) -> None:
-    """Says of a setting in which a teacher may do harm, or no good.
+    """Logs a warning if the teacher may harm the student or be of no use.
 
     Args:
-        facts: what is known of it.
-        answers: the teacher's, [R, C], to the reward split; None where nobody has them.
-        labels: [R], of that split.
-        classes: the names of the task's; none where it has no classes.
+        facts: facts about the setting.
+        answers: the teacher's logits on the reward split, [R, C]; None if they are not known.
+        labels: [R], labels of the reward split.
+        classes: names of the task's classes; empty if the task has no classes.
     """
     order = better_order(answers, labels) if answers is not None and classes else None
     most = np.bincount(labels).max() / len(labels) if classes else 0.0

@@ -1,4 +1,4 @@
-"""How a student learns, whatever it learns."""
+"""Optimizer settings and learning rate schedule of a student."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, get_args
 from ackd.config import STEPS, Schedule
 from ackd.errors import InputError, unknown
 
-FLOOR = 0.1  # of the peak, where a cosine ends
+FLOOR = 0.1  # final learning rate of a cosine schedule, as a share of the peak
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """AdamW's settings, and the course of the learning rate: a linear rise, then the schedule.
+    """AdamW's settings and the learning rate schedule after a linear warm-up.
 
     Args:
         warmup: share of the budget in which the learning rate rises.
-        schedule: what follows: a `linear` fall to 0, half a `cosine` to a tenth of the peak, or a `constant` rate.
+        schedule: after the warm-up: a `linear` fall to 0, half a `cosine` to a tenth of the peak, or a `constant` rate.
         weight_decay: of the matrices; biases and norms have none.
-        adam_betas: how much of the means of gradients and of their squares stays at each step.
-        gradient_clipping: largest norm of a step's gradient; 0: none.
+        adam_betas: AdamW's decay rates of the running means of gradients and squared gradients.
+        gradient_clipping: largest norm of a step's gradient; 0 disables clipping.
 
     Raises:
-        InputError: if a number is out of range, or there is no such schedule.
+        InputError: if a number is out of range or the schedule is unknown.
 
     References:
         Loshchilov, Hutter, Decoupled Weight Decay Regularization, 2019, https://arxiv.org/abs/1711.05101
@@ -48,13 +48,13 @@ class Recipe:
             raise InputError(f"Adam's betas are {self.adam_betas}: give two numbers from 0 to below 1")
         if not self.gradient_clipping >= 0:
             raise InputError(f"gradients are clipped at {self.gradient_clipping}: give a norm above 0, or 0 for none")
-        for name in ("warmup", "weight_decay", "gradient_clipping"):  # a checkpoint tells 0 from 0.0
+        for name in ("warmup", "weight_decay", "gradient_clipping"):  # 0 and 0.0 differ in a checkpoint
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "adam_betas", tuple(map(float, self.adam_betas)))
 
     @classmethod
     def of(cls, *told: Mapping[str, Any]) -> Recipe:
-        """From fields by their names: of each, what is told first and is not None, or else the default.
+        """Builds a recipe from mappings of fields; the first value that is not None applies, else the default.
 
         Example:
             Recipe.of({"warmup": None, "weight_decay": 0.1}, published)
@@ -68,9 +68,9 @@ class Recipe:
         return cls(**values)
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate after so many of `steps` steps, as a share of its peak."""
+        """The learning rate after `step` of `steps` steps, as a share of its peak."""
         rise = max(round(self.warmup * steps), 1)
-        left = max(steps - step, 0) / max(steps - rise, 1)  # share of what follows the rise
+        left = max(steps - step, 0) / max(steps - rise, 1)  # remaining share of the steps after the warm-up
         risen = min((step + 1) / rise, 1.0)
         if self.schedule == "constant":
             return risen
@@ -80,7 +80,7 @@ class Recipe:
 
 
 def check_length(steps: int | None, epochs: float | None) -> None:
-    """Refuses what cannot be the length of a training.
+    """Checks the length of a training.
 
     Raises:
         InputError: if both are given, or one is not above 0.
@@ -94,16 +94,16 @@ def check_length(steps: int | None, epochs: float | None) -> None:
 
 
 def length(steps: int | None, epochs: float | None, *, examples: int, batch: int) -> int:
-    """The optimizer steps of a training: those that are named, or round(E N / B) and at least 1, or else `STEPS`.
+    """The number of optimizer steps: `steps`, or max(round(E N / B), 1), or `STEPS` if neither is given.
 
     Args:
-        steps: as named, or None.
+        steps: optimizer steps, or None.
         epochs: E, passes over the training data, or None.
-        examples: N, of the training data.
+        examples: N, number of training examples.
         batch: B, examples of an optimizer step.
 
     Raises:
-        InputError: as `check_length`.
+        InputError: see `check_length`.
     """
     check_length(steps, epochs)
     if epochs is not None:

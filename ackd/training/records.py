@@ -1,6 +1,6 @@
-"""What trainings are asked and answer, as JSON: its names are those of files.
+"""JSON form of a training's calls and results, as stored in files.
 
-Where an attribute is renamed, an alias keeps its name in files: `Annotated[float, pydantic.Field(alias="before")]`.
+If an attribute is renamed, an alias keeps its name in files: `Annotated[float, pydantic.Field(alias="before")]`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ KINDS: Mapping[str, Any] = {"report": StepMetrics[float], "standing": EvalResult
 
 
 TOLD = {kind: TYPED(kind, {kind: made}) for kind, made in KINDS.items()}
-# what the answers to some calls are; to others, None
+# result types by call; other calls return None
 ANSWERS: Mapping[str, Any] = {
     "advance": TOLD["report"],
     "measure": TOLD["standing"],
     "measure_teacher": TOLD["standing"],
-    "inspect": TOLD["facts"] | None,  # nothing is known where there is no teacher
+    "inspect": TOLD["facts"] | None,  # None without a teacher
     "represent": tuple[list[float], list[float]],
 }
 
@@ -46,12 +46,12 @@ class Line(Generic[A]):
 
 @cache
 def line_of(method: str, students: int | None = None, *, by_steps: bool = False) -> Any:
-    """The type of the line of a call.
+    """The `Line` type of a call.
 
     Args:
-        method: its name.
-        students: how many the answer is a list for; None: it is no list.
-        by_steps: it is a list of such lists.
+        method: the name of the call.
+        students: length of the result's list, one item per student; None if the result is no list.
+        by_steps: True if the result is a list of such lists, one per step.
     """
     line: Any = Line
     answer: Any = ANSWERS.get(method)
@@ -62,7 +62,7 @@ def line_of(method: str, students: int | None = None, *, by_steps: bool = False)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it."""
+    """Converts a value to its JSON form."""
     if isinstance(value, Selection):
         return {"weights": dict(value.weights), "labels": value.labels}
     if isinstance(value, Split):
@@ -76,7 +76,7 @@ def plain(value: Any) -> Any:
 
 
 def answer(given: Any) -> Any:
-    """What `plain` made the answer of a line of."""
+    """Converts the result in a parsed line back: the inverse of `plain`."""
     if isinstance(given, list):
         return [answer(one) for one in given]
     return next(iter(given.values())) if isinstance(given, dict) else given

@@ -1,4 +1,4 @@
-"""Calls that a replay log may answer, and that all processes of a group execute."""
+"""Calls that a replay log can answer and that all processes of a group execute."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ class Training(ABC):
     size: int = 1  # students
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """From now on the log answers the calls that it has, and records the others; None: no log."""
+        """Sets the log: it answers the calls that it contains and records all others. None removes the log."""
         self.replay_log = replay_log
 
     def join(self, group: Group) -> None:
-        """From the next reset on, rank 0 broadcasts each call and all ranks execute it."""
+        """Joins a group: from the next reset on, rank 0 broadcasts each call and all ranks execute it."""
         self.group = group
 
-    def reduce_costs(self) -> None:  # noqa: B027 - there is nothing to add where one process counts
+    def reduce_costs(self) -> None:  # noqa: B027 - a training of one process has nothing to add
         """Adds the costs of all ranks to those of rank 0."""
 
     @abstractmethod
     def counters(self) -> dict[str, Any]:
-        """The counters that are read between two calls."""
+        """The counters that callers read between two calls."""
 
     @abstractmethod
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them."""
+        """Restores the counters."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        """The complete state of the training: tensors, numbers and names in dicts and lists."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Restores a `state_dict`."""
 
 
 def replayable(
     name: str, *, logged: bool = True, collective: bool = True, each: bool = False
 ) -> Callable[[Callable[Concatenate[T, P], R]], Callable[Concatenate[T, P], R]]:
-    """Decorates a method: it is answered from the replay log, or executed by all processes of the group.
+    """Decorator: a call is answered from the replay log or executed by all processes of the group.
 
     Args:
-        name: of the method in logs and between processes; stays when the method is renamed.
-        logged: whether the log has its results.
-        collective: the first process broadcasts the call, and all execute it.
-        each: it answers with a list of one answer a student, or with such a list for each step.
+        name: the method's name in logs and between processes; it stays if the method is renamed.
+        logged: whether the log records the results.
+        collective: whether rank 0 broadcasts the call and all ranks execute it.
+        each: whether the result is a list with one item per student, or a list of such lists, one per step.
     """
 
     def around(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
@@ -81,7 +81,7 @@ def replayable(
                 replay_log.after(self, name, asked, given)
             return given
 
-        call.told_as = name  # type: ignore[attr-defined]  # by which `follow` finds it
+        call.told_as = name  # type: ignore[attr-defined]  # `follow` looks the method up by this name
         return cast(Callable[Concatenate[T, P], R], call)
 
     return around

@@ -1,8 +1,8 @@
 """Resume by replay: calls and results are logged; a restart replays them, then loads the last checkpoint.
 
-Environment, agent, curves and tables follow from a training's results and from seeds, so none of them is saved: a
-resumed run starts from the beginning, gets the logged results at once, and trains on from the last checkpoint. Agents
-of any kind resume so, bit for bit.
+Environment, agent, curves and tables follow from a training's results and from seeds, so they are not saved. A resumed
+run starts from the beginning, reads the logged results, and continues training from the last checkpoint. This resumes
+agents of any kind, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ackd")
 
 ENTRIES, STATE = "journal.jsonl", "state.pt"
-END = "end"  # of a run that is finished
+END = "end"  # last line of a finished run
 
 
 class Entry(NamedTuple):
-    """A line that was read, its answer not yet."""
+    """A line of the log; its result is parsed later."""
 
     method: str
     asked: list[Any]
-    by_steps: bool  # whether the answer is a list of lists
+    by_steps: bool  # whether the result is a list of lists
     line: bytes
 
 
 class ReplayLog:
-    """The calls of a training and their answers, one JSON line each, and from time to time the training's state.
+    """Log of a training's calls and results, one JSON line each, with a checkpoint from time to time.
 
     Args:
-        folder: where; what is there is taken up.
-        seconds: of training between two saved states; 0 saves after every phase.
+        folder: the log's folder; an existing log in it is continued.
+        seconds: training time between two checkpoints; 0 saves one after every phase.
 
-    A line or a state that cannot be written, as on a full disk, costs no more than the work since the last good state.
-    Nothing that is read is executed: lines are JSON, the state is read as plain tensors and numbers.
+    If a line or a checkpoint cannot be written (e.g. the disk is full), only the work since the last good checkpoint
+    is lost. Reading never executes code: lines are JSON, the checkpoint is read as plain tensors and numbers.
 
     Raises:
-        InputError: if the folder holds something else.
+        InputError: if the folder contains something else.
     """
 
     def __init__(self, folder: Path, *, seconds: float = 60.0) -> None:
@@ -64,7 +64,7 @@ class ReplayLog:
         self._state = self._load_state(len(entries), resets[-1] if resets else 0)
         self._whole = bool(entries) and entries[-1].method == END
         if not self._whole:
-            last = resets[-1] if resets else 0  # without a state the episode under way begins again
+            last = resets[-1] if resets else 0  # without a checkpoint the current episode starts again
             entries = entries[: self._state["entries"] if self._state else last]
         self._write_all(entries)
         kept = entries[:-1] if self._whole else entries
@@ -79,16 +79,16 @@ class ReplayLog:
         return bool(self._ahead)
 
     def answer(self, training: Training, method: str, asked: list[Any], students: int | None) -> Any:
-        """What it has for the next call while it is `replaying`, and the training as it was then.
+        """Returns the logged result of the next call while `replaying`, and restores the training's counters.
 
         Args:
-            training: of which it is kept.
+            training: the training that this log belongs to.
             method: the call's name.
-            asked: what it was given.
-            students: how many of them the answer is a list for; None: it is no list.
+            asked: the call's arguments.
+            students: length of the result's list, one item per student; None if the result is no list.
 
         Raises:
-            InputError: if it has another call here, or what it has cannot be read.
+            InputError: if the log contains another call at this place, or its result cannot be read.
         """
         entry = self._ahead.popleft()
         if (entry.method, entry.asked) != (method, asked):
@@ -111,25 +111,25 @@ class ReplayLog:
             ) from error
 
     def before(self, training: Training, method: str, asked: list[Any]) -> None:
-        """Gets ready for a call that it has no answer to.
+        """Prepares for a call without a logged result.
 
         Raises:
             InputError: if the run is finished.
-            Stopped: if a signal has come; the state is saved then.
+            Stopped: if a signal has arrived; a checkpoint is saved first.
         """
         if self._whole:
             raise InputError(
                 f"{self.folder} is of a run that is finished, and has no answer to {method} {_short(asked)}"
             )
         hold()
-        if stop_asked() and method != "reset":  # before a reset there may be another training here than was saved
+        if stop_asked() and method != "reset":  # before a reset, `training` may differ from the saved one
             self._stop(training)
 
     def after(self, training: Training, method: str, asked: list[Any], given: Any) -> None:
-        """Writes down what was answered to a call.
+        """Records the result of a call.
 
         Raises:
-            Stopped: if a signal has come; the state is saved then.
+            Stopped: if a signal has arrived; a checkpoint is saved first.
         """
         self._append({"verb": method, "asked": asked, "answer": plain(given), "counters": training.counters()})
         if stop_asked():
@@ -138,10 +138,10 @@ class ReplayLog:
             self.save(training)
 
     def finish(self) -> None:
-        """Marks the run as finished: all that it answered stays, and its state is not needed any more.
+        """Marks the run as finished: keeps its results and deletes its checkpoint.
 
         Raises:
-            Stopped: if a signal has come.
+            Stopped: if a signal has arrived.
         """
         if not self._ahead and not self._whole:
             self._append({"verb": END, "asked": [], "answer": None, "counters": {}})
@@ -156,7 +156,7 @@ class ReplayLog:
         assert self._state is not None
         try:
             training.load_state_dict(self._state["state"])
-        except Exception as error:  # of every part that has a state
+        except Exception as error:  # each part raises its own kind
             raise InputError(
                 f"{self.folder / STATE} does not fit this training ({reason(error)}): delete it, and the episode "
                 "under way begins again"
@@ -199,7 +199,7 @@ class ReplayLog:
         )
 
     def _load_state(self, entries: int, last_reset: int) -> dict[str, Any] | None:
-        """The saved state, if it is of the present episode; an episode that has none begins again at its reset."""
+        """The checkpoint, if it belongs to the current episode; otherwise the episode starts again at its reset."""
         path = self.folder / STATE
         if not path.is_file():
             return None
@@ -226,7 +226,7 @@ class ReplayLog:
 
 
 def _read(path: Path) -> list[Entry]:
-    """The lines of a log; an incomplete last line, as a killed run may leave, is dropped."""
+    """The lines of a log; an incomplete last line (e.g. of a killed run) is dropped."""
     if not path.exists():
         return []
     *lines, _ = path.read_bytes().split(b"\n")

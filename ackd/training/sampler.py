@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 
 class LengthGroupedSampler:
-    """Training batches without end: each pass over the data in a new order from the run's stream.
+    """Endless sequence of training batches; each epoch has a new random order.
 
-    Examples of similar length come together, so that little is padded: a pass is drawn at random, sorted by length
-    within pools, cut into batches, and these are shuffled. A pool holds `POOL` batches, but at most a quarter of the
-    pass, so that a small task is not sorted as a whole. What is left over begins the next pass.
+    A batch contains examples of similar length, so padding is short. An epoch is shuffled, sorted by length within
+    pools, and cut into batches; then the batches are shuffled. A pool has `POOL` batches, but at most a quarter of the
+    epoch, so that a small task is not sorted as a whole. Left-over examples start the next epoch.
 
     Args:
         lengths: tokens of each example.
         size: examples in a batch.
-        generator: what the order is drawn from.
+        generator: source of the random order.
     """
 
     POOL = 8
@@ -30,7 +30,7 @@ class LengthGroupedSampler:
         self._left: NDArray[np.int64] = np.empty(0, np.int64)
 
     def next(self) -> NDArray[np.int64]:
-        """The places of the next batch's examples."""
+        """The indices of the next batch's examples."""
         if not len(self._batches):
             self._draw()
         batch: NDArray[np.int64] = self._batches[0]
@@ -49,23 +49,23 @@ class LengthGroupedSampler:
         self._batches = self.generator.permutation(ordered.reshape(-1, self.size))
 
     def state_dict(self) -> dict[str, Any]:
-        """What is left of the present pass; the generator's state belongs to its stream."""
+        """The remaining batches of the current epoch; the generator's state is saved with its stream."""
         return {"batches": torch.from_numpy(self._batches.copy()), "left": torch.from_numpy(self._left.copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there.
+        """Restores a `state_dict`.
 
         Raises:
-            ValueError: if it is of other examples or batches.
+            ValueError: if it belongs to other examples or batches.
         """
         batches, left = self.indices(state["batches"], (-1, self.size)), self.indices(state["left"])
         self._batches, self._left = batches.copy(), left.copy()
 
     def indices(self, saved: torch.Tensor, shape: tuple[int, ...] = (-1,)) -> NDArray[np.int64]:
-        """Places of examples, read back.
+        """Checks and converts saved indices of examples.
 
         Raises:
-            ValueError: if they are of other examples or batches.
+            ValueError: if they belong to other examples or batches.
         """
         if saved.dtype != torch.int64 or saved.reshape(shape).shape != saved.shape:
             raise ValueError("the order of the examples is that of other batches")

@@ -1,4 +1,4 @@
-"""A student that learns: model, optimizer and schedule."""
+"""A student in training: model, optimizer and learning rate schedule."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ T = TypeVar("T")
 
 
 class Student:
-    """A model with AdamW and a schedule of the learning rate; or several as one, whose numbers are [N, ...] then.
+    """A model with AdamW and a learning rate schedule; or N stacked models, with numbers of shape [N, ...].
 
     Args:
-        model: what learns.
-        projections: other modules that learn with it and are no part of it, such as projections.
+        model: the student's model.
+        projections: modules outside the model that are trained with it, such as the projections of losses.
         steps: the budget.
         lr: peak learning rate.
-        recipe: the rest of how it learns; gradients are clipped over the model and the projections together.
-        compiled: compile the model's layers; the first steps take long.
-        group: the processes that train it, each from a part of the loss.
+        recipe: the other settings of the optimizer; gradients are clipped over model and projections together.
+        compiled: whether to compile the model's layers; the first steps are then slow.
+        group: the processes that train it; each computes a part of the loss.
     """
 
-    shape: tuple[int, ...] = ()  # of a number that each student has; (N,) of several
+    shape: tuple[int, ...] = ()  # shape of a number per student: () for one, (N,) for several
 
     def __init__(
         self,
@@ -63,27 +63,27 @@ class Student:
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is used."""
+        """The used share of the budget."""
         return self.schedule.last_epoch / self.steps
 
     def forward(self, batch: Batch, needs: OutputRequest) -> Outputs:
-        """What is asked for of a batch."""
+        """The requested outputs of a batch."""
         return run(self.model, batch, needs)
 
     def each(self, one: Callable[..., T], outputs: Outputs, *others: Any) -> T:
-        """What `one`, a companion or a function, says of a student's outputs and of what is everybody's."""
+        """Applies `one` (a projection or function) to each student's outputs and to the shared arguments."""
         return one(outputs, *others)
 
     @property
     def size(self) -> int:
-        """How many students there are."""
+        """The number of students."""
         return math.prod(self.shape)
 
     def meets(self, losses: Mapping[str, Tensor], mixture: Mixture) -> None:
-        """Takes note of the terms of a step's loss, before their gradients are taken."""
+        """Called with the terms of a step's loss before the backward pass; does nothing for a single student."""
 
     def update(self) -> Tensor:
-        """Takes the optimizer step; the gradient's norm before clipping, 0-d, on the device."""
+        """Takes the optimizer step; returns the gradient's norm before clipping, 0-d, on the device."""
         self.group.average(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
@@ -92,7 +92,7 @@ class Student:
         return norm.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, moments and schedule, as copies that later steps leave alone."""
+        """Copies of weights, optimizer moments and schedule; later steps do not change them."""
         state = {
             "model": self.model.state_dict(),
             "companions": self.projections.state_dict(),
@@ -102,10 +102,10 @@ class Student:
         return {name: _copied(value) for name, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`, which stays untouched.
+        """Restores a `state_dict`, which is not modified.
 
         Raises:
-            ValueError: if it is of another training.
+            ValueError: if it belongs to another training.
         """
         self.model.load_state_dict(state["model"])
         self.projections.load_state_dict(state["companions"])

@@ -1,4 +1,4 @@
-"""The steps of a training, of one student or of several side by side."""
+"""Runs the training steps of one student or of several side by side."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from ackd.types import Batch, EvalResult, Selection, StepMetrics, means
 
 @dataclass
 class Trainer:
-    """Students under way: each batch and each teacher's answer serve all of them."""
+    """Trains one or several students; they share each batch and each teacher output."""
 
     distiller: Distiller  # takes the steps
-    evaluator: Evaluator  # measures the same students
+    evaluator: Evaluator  # evaluates the same students
     counts: Counts
-    streams: RngStreams  # of their dropout and order
-    order: LengthGroupedSampler  # in which the examples come
+    streams: RngStreams  # random numbers of dropout and order
+    order: LengthGroupedSampler  # order of the examples
     steps: int  # the budget
     accumulate: int  # batches whose gradients make one optimizer step
 
     def __post_init__(self) -> None:
         self.student, self._group = self.distiller.student, self.distiller.student.group
-        self._last = np.arange(min(self.order.size, len(self.order.lengths)))  # the places learned from last
-        self._lost: set[int] = set()  # students that diverged, for which the teachers have been looked at
+        self._last = np.arange(min(self.order.size, len(self.order.lengths)))  # indices of the last batch
+        self._lost: set[int] = set()  # diverged students for which the teachers' outputs have been checked
 
     def inherit(self, parents: Sequence[int]) -> None:
-        """Makes each student what another is now, or itself, in scales and costs; [N] places."""
+        """Gives student i the scales and costs of student `parents[i]`; [N] indices."""
         self.distiller.scales.inherit(parents)
         self.counts.prices = [self.counts.prices[parent] for parent in parents]
         self._lost = {i for i, parent in enumerate(parents) if parent in self._lost}
 
     @property
     def last(self) -> Batch:
-        """The batch that was learned from last, or the first examples before the first step."""
+        """The last training batch; before the first step, the first training examples."""
         return self._batch(self._last)
 
     def _batch(self, indices: Any) -> Batch:
         return self.evaluator.task.train.batch(indices).to(self.streams.device)
 
     def advance(self, selections: Sequence[Selection], steps: int) -> list[StepMetrics[float]]:
-        """Takes up to `steps` optimizer steps, each student under its own selection; one wait for the device.
+        """Takes up to `steps` optimizer steps, each student under its own selection; synchronises the device once.
 
         Raises:
             ValueError: if the budget is used up.
             InputError: if a teacher answered NaN or infinity.
-            KeyError: if a selection names a type that there is not.
+            KeyError: if a selection contains an unknown knowledge type.
         """
         steps = min(steps, self.steps - self.counts.steps_done)
         if steps < 1:
@@ -77,7 +77,7 @@ class Trainer:
                 asked += indices
                 self._last = drawn[-1]
         self.counts.steps_done += len(reports)
-        shares = zip(*self._group.gather(means(reports)), strict=True)  # of each student what each process has
+        shares = zip(*self._group.gather(means(reports)), strict=True)  # by student, then by process
         found = [_alone(_averaged(those), selection) for those, selection in zip(shares, selections, strict=True)]
         flush(self.distiller.teachers, self.counts.costs)
         self._blame(found, selections, asked)
@@ -86,7 +86,7 @@ class Trainer:
     def _blame(
         self, reports: Sequence[StepMetrics[float]], selections: Sequence[Selection], asked: Sequence[Any]
     ) -> None:
-        """Looks at the teachers' answers where a student has just diverged."""
+        """If a student has just diverged, checks the teachers' outputs for NaN or infinity."""
         lost = {i for i, report in enumerate(reports) if not report.finite}
         if lost - self._lost:
             names = {name for i in lost - self._lost for name in selections[i].chosen}
@@ -95,16 +95,16 @@ class Trainer:
         self._lost |= lost
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them.
+        """Restores the counters.
 
         Raises:
-            ValueError: if they are of more steps than there are, or of other students.
+            ValueError: if they count more steps than the budget, or other students.
         """
         self.counts.load_counters(counters, self.steps)
         self.evaluator.remembered.resume(self.counts.costs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on: tensors, numbers and names in dicts and lists."""
+        """The complete state of the training: tensors, numbers and names in dicts and lists."""
         return {
             "counters": self.counts.counters(),
             "streams": self.streams.state_dict(),
@@ -115,7 +115,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`, before the first step."""
+        """Restores a `state_dict`; call it before the first step."""
         self.load_counters(copy.deepcopy(state["counters"]))
         self.streams.load_state_dict(state["streams"])
         self.order.load_state_dict(state["order"])
@@ -125,18 +125,18 @@ class Trainer:
 
 
 def _averaged(shares: Sequence[StepMetrics[float]]) -> StepMetrics[float]:
-    """The mean of what each process has seen of a step."""
+    """The mean of the processes' metrics."""
     columns = zip(*(share.numbers for share in shares), strict=True)
     return shares[0].of(sum(column) / len(column) for column in columns)
 
 
 def _alone(report: StepMetrics[float], selection: Selection) -> StepMetrics[float]:
-    """The report without the losses that others selected."""
+    """The metrics without the losses that only other students selected."""
     return replace(report, losses={name: report.losses[name] for name in selection.chosen})
 
 
 class Trained(Training):
-    """A training as people and environments have it, which a trainer carries out."""
+    """A training that a `Trainer` executes: the interface for callers and environments."""
 
     def _take(self, trainer: Trainer) -> None:
         self.trainer, self.evaluator = trainer, trainer.evaluator
@@ -149,13 +149,13 @@ class Trained(Training):
 
     @replayable("measure_teacher")
     def measure_teacher(self, split: Split, name: str) -> EvalResult:
-        """How the teacher does on a split: one pass, then remembered."""
+        """Evaluates the teacher on a split; its logits are computed once."""
         return self.evaluator.measure_teacher(split, name)
 
     def facts(self) -> Facts | None:
-        """What is known of the setting before the first step: asked about once, then remembered, forks included.
+        """Facts about the setting before the first step; computed once and shared with forks.
 
-        None without a teacher, for a language model, and for a student that shows no states.
+        None without a teacher, for a language model, and for a student without readable hidden states.
         """
         return self.evaluator.remember(self._inspect())
 
@@ -166,21 +166,21 @@ class Trained(Training):
 
     @replayable("probe", logged=False)
     def probe(self) -> Facts | None:
-        """The facts, asked about anew, of the student that seed 0 initialises: every seed has the same."""
+        """Computes the facts again, with a student initialised from seed 0; they are the same for every seed."""
         return self.evaluator.probe()
 
     def reduce_costs(self) -> None:
-        """Adds what the other processes counted to the counts of the first one."""
+        """Adds the counters of all ranks to those of rank 0."""
         self.counts.reduce_costs(self.group)
 
     def counters(self) -> dict[str, Any]:
-        """The plain numbers that are read between two calls."""
+        """The counters that callers read between two calls."""
         return self.counts.counters()
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them.
+        """Restores the counters.
 
         Raises:
-            ValueError: if they are of more steps than there are, or of other students.
+            ValueError: if they count more steps than the budget, or other students.
         """
         self.trainer.load_counters(counters)

@@ -1,4 +1,4 @@
-"""Objects that live and work elsewhere: in other processes, on other machines; called by name, answered in turn."""
+"""Objects in other processes or on other machines, with methods that are called by name."""
 
 from __future__ import annotations
 
@@ -40,24 +40,25 @@ def start(
     share_gpu: bool = False,
     seconds: float | None = 1800.0,
 ) -> Workers:
-    """Workers of a backend, each with an object that `make` makes there from its number.
+    """Starts the workers of a backend; each creates its object with `make(worker number)`.
 
     Args:
-        backend: `dummy`, in this process, one call after the other; `subproc`, processes of this machine; `torchrun`,
-            the ranks of its process group, of which this is rank 0 and the others are in `serve`; `ray`, actors.
-        make: what each worker holds; travels by pickle, so it is a function of a module or an object of a class of one.
-        count: how many; under torchrun as many as there are ranks.
-        address: of a Ray cluster, HOST:PORT; one on this machine for this run alone if None.
-        threads: torch's in each worker; None divides those of this process among them, and leaves them as they are
-            where workers have a process that was started by others (torchrun) or none (dummy).
-        device: where they compute; `device_of` tells each which GPU is its own.
-        share_gpu: that several may compute on the same.
-        seconds: that a worker may take to begin.
+        backend: `dummy` (in this process, one call after the other), `subproc` (processes of this machine), `torchrun`
+            (the ranks of its process group: this is rank 0, the others run `serve`), or `ray` (actors).
+        make: creates each worker's object. It is pickled, so it must be a module-level function or an object of a
+            module-level class.
+        count: number of workers; under torchrun the number of ranks.
+        address: HOST:PORT of a Ray cluster; None starts one on this machine for this run.
+        threads: torch threads of each worker. None divides this process's threads among the workers; with torchrun and
+            dummy it leaves them unchanged.
+        device: the workers' device; `device_of` returns each worker's own GPU.
+        share_gpu: whether several workers may use one GPU.
+        seconds: time limit for a worker's start.
 
     Raises:
-        InputError: if the backend is not known or not to be had, there are too few GPUs, or a worker runs other
+        InputError: if the backend is unknown or unavailable, there are too few GPUs, or a worker has other package
             versions.
-        WorkerFailed: if an object cannot be made.
+        WorkerFailed: if an object cannot be created.
         WorkerLost: if a worker cannot be started.
     """
     check(backend, count, address=address, device=device, share_gpu=share_gpu)
@@ -88,10 +89,10 @@ def start(
 def check(
     backend: str, count: int, *, address: str | None = None, device: str = "cpu", share_gpu: bool = False
 ) -> None:
-    """Refuses what `start` would, as far as it can be known before there are workers; arguments are those of `start`.
+    """Checks the arguments of `start` before any worker is started.
 
     Raises:
-        InputError: if the backend is not known or not to be had, or there are too few GPUs or processes.
+        InputError: if the backend is unknown or unavailable, or there are too few GPUs or processes.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
@@ -115,9 +116,9 @@ def check(
 
 
 def automatic(backend: str, count: int, *, address: str | None = None, share_gpu: bool = False) -> str:
-    """What the device `auto` is of so many workers: cuda where each has a GPU, of its own or shared, and cpu elsewhere.
+    """Resolves the device `auto` for `count` workers: cuda if each has a GPU (its own or shared), else cpu.
 
-    Where GPUs are left unused a line says why; of a Ray cluster nobody here knows what it has.
+    If GPUs stay unused, a warning gives the reason. On a Ray cluster the result is cpu, because its GPUs are unknown.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if backend == "ray" and (address or os.environ.get("RAY_ADDRESS")):
@@ -135,17 +136,17 @@ def automatic(backend: str, count: int, *, address: str | None = None, share_gpu
 
 
 def device_of(backend: str, worker: int, device: str) -> str:
-    """Asked in a worker: where it computes, if the device of all of them is `cuda`."""
+    """The device of one worker, called in the worker; `cuda` becomes its own GPU."""
     if device != "cuda":
         return device
     if backend == "ray":
-        return "cuda:0"  # an actor sees no other than its own
+        return "cuda:0"  # an actor sees only its own GPU
     own = int(os.environ["LOCAL_RANK"]) if backend == "torchrun" else worker
     return f"cuda:{own % max(torch.cuda.device_count(), 1)}"
 
 
 def _check_gpus(device: str, count: int) -> None:
-    """Whether each worker of this machine has a GPU of its own, if it wants one."""
+    """Raises `InputError` if the device is a GPU and this machine has GPUs, but fewer than workers."""
     if not device.startswith("cuda"):
         return
     there = 1 if ":" in device else torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""`ray`: an actor for each worker, wherever Ray finds room."""
+"""Backend `ray`: one actor per worker, on any node with free resources."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ackd.runs.stopping import handlers_kept
 logger = logging.getLogger("ackd")
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-PATIENCE = 10.0  # seconds for a cluster to answer
-CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # that the head of every cluster answers
+PATIENCE = 10.0  # seconds for a cluster to respond
+CALL = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # every cluster's head node responds to this call
 
 
 class Actor:
-    """A host in an actor of Ray.
+    """A `Host` in a Ray actor.
 
     Args:
         ray: the library.
-        worker: its number.
-        cpus: that Ray keeps for it.
-        gpus: likewise.
+        worker: the worker's number.
+        cpus: CPUs that Ray reserves for the worker.
+        gpus: GPUs that Ray reserves for the worker.
     """
 
     def __init__(self, ray: Any, worker: int, cpus: int, gpus: float) -> None:
@@ -35,7 +35,7 @@ class Actor:
         self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Host).remote(worker)
 
     def put(self, request: bytes) -> None:
-        """Calls the actor; a lost one is noticed when its answer is waited for."""
+        """Calls the actor; `get` notices if it is lost."""
         self._answer = self._actor.do.remote(request)
 
     def get(self, seconds: float | None) -> bytes:
@@ -49,29 +49,31 @@ class Actor:
         return content
 
     def end(self) -> None:
-        """It has nothing to save."""
+        """Does nothing: an actor has nothing to save."""
 
     def kill(self) -> None:
-        """Its process ends."""
+        """Kills the actor's process."""
         self._ray.kill(self._actor, no_restart=True)
 
 
 def connect(
     address: str | None, count: int, *, cpus: int, gpus: bool = False, share_gpus: bool = False
 ) -> tuple[Any, bool, float]:
-    """Ray, whether it was begun here, and how much of a GPU each worker has; after `check_address`.
+    """Connects to Ray; call `check_address` first.
+
+    Returns the module `ray`, whether this call started Ray, and the GPUs (or fraction of one) of each worker.
 
     Args:
-        address: of a cluster, HOST:PORT; one of this machine alone if None.
-        count: of workers.
-        cpus: that each wants.
-        gpus: whether each wants one.
-        share_gpus: or a part of one.
+        address: HOST:PORT of a cluster; None starts one on this machine.
+        count: number of workers.
+        cpus: CPUs of each worker.
+        gpus: whether each worker needs a GPU.
+        share_gpus: whether workers may share a GPU.
 
     Raises:
-        InputError: if nobody answers, or the cluster is too small.
+        InputError: if no cluster responds, or it is too small.
     """
-    import ray  # not before `check_address`, which finds out whether it needs a token
+    import ray  # after `check_address`, which finds out whether the cluster needs a token
 
     address = _address(address)
     begun = not ray.is_initialized()
@@ -83,7 +85,7 @@ def connect(
                 ray.init(address=address or "local", **quiet, **({} if address else local))
         except (RuntimeError, ValueError, OSError) as error:
             raise InputError(_silent(address, error)) from None
-    library: Any = ray  # parts of it have no types
+    library: Any = ray  # not fully typed
     nodes: list[Mapping[str, float]] = [node["Resources"] for node in library.nodes() if node["Alive"]]
     every = sum(node.get("GPU", 0.0) for node in nodes)
     part = min(every / count // 0.01 * 0.01, 1.0) if gpus and share_gpus else float(gpus)
@@ -102,7 +104,7 @@ def connect(
 
 
 def check_address(address: str | None) -> None:
-    """Whether Ray is there, and somebody who might be a cluster of it.
+    """Checks that Ray is installed and that a cluster responds at the address.
 
     Raises:
         InputError: if not.
@@ -116,7 +118,7 @@ def check_address(address: str | None) -> None:
 
 
 def _address(given: str | None) -> str | None:
-    """Of the cluster: what was given, or else what Ray's own variable says."""
+    """The cluster's address: the argument, or else RAY_ADDRESS."""
     return given or os.environ.get("RAY_ADDRESS") or None
 
 
@@ -130,7 +132,7 @@ def _check_room(nodes: Sequence[Mapping[str, float]], what: str, count: int, eac
 
 
 def _knock(address: str) -> None:
-    """Whether a cluster listens there, before Ray tries for minutes; whether it wants a token, Ray has to be told."""
+    """Checks that a cluster responds, because Ray itself would try for minutes; sets RAY_AUTH_MODE if required."""
     import grpc  # Ray's protocol
 
     host, _, port = address.rpartition(":")

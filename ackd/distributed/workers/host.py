@@ -1,4 +1,4 @@
-"""What runs in a worker, whichever process or machine that is."""
+"""The part of every backend that runs in a worker."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ END = b""  # instead of a request
 
 
 class Host:
-    """Holds an object and calls its methods as it is asked to; before it holds one, it is asked for its own.
+    """Holds an object and executes requests to call its methods.
+
+    Before `begin`, requests call the host's own methods.
 
     Args:
-        worker: the number under which others know this one.
+        worker: the worker's number.
     """
 
     def __init__(self, worker: int) -> None:
@@ -33,18 +35,18 @@ class Host:
         self._object: object = self
 
     def about(self) -> dict[str, str]:
-        """What runs here, and where."""
+        """Package versions, host name and process id."""
         return versions() | {"host": socket.gethostname(), "pid": str(os.getpid())}
 
     def begin(self, make: Make, threads: int | None) -> None:
-        """Makes the object; from now on requests are for it."""
+        """Creates the object; all later requests call its methods."""
         if threads is not None:
-            os.environ["OMP_NUM_THREADS"] = str(threads)  # for what the object may start itself
+            os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes that the object starts
             torch.set_num_threads(threads)
         self._object = make(self._worker)
 
     def do(self, request: bytes) -> bytes:
-        """The answer to a request, or what was raised instead."""
+        """Executes a request; returns the pickled result or error."""
         try:
             method, args, kwargs = pickle.loads(request)
             return pickle.dumps((ANSWER, getattr(self._object, method)(*args, **kwargs)))
@@ -57,9 +59,9 @@ class Host:
 
 
 def live(worker: int, receive: Callable[[], bytes], send: Callable[[bytes], object]) -> None:
-    """A process that does nothing but what it is asked, until it is told to end."""
+    """Main loop of a worker process: executes requests until `END` arrives."""
     logging.getLogger("ackd").addFilter(Once())
-    if worker:  # they would all say the same
+    if worker:  # all workers would log the same messages
         logging.getLogger("ackd").setLevel(logging.ERROR)
     host = Host(worker)
     while (request := receive()) != END:
@@ -67,17 +69,17 @@ def live(worker: int, receive: Callable[[], bytes], send: Callable[[bytes], obje
 
 
 def request(method: str, *args: Any, **kwargs: Any) -> bytes:
-    """A call, as `Host.do` takes it."""
+    """Pickles a call for `Host.do`."""
     return pickle.dumps((method, args, kwargs))
 
 
 def answer(content: bytes, who: str) -> Any:
-    """What `Host.do` said.
+    """Unpickles a result of `Host.do`.
 
     Raises:
-        InputError: if that is what was raised there.
-        AttributeMissing: if it was an AttributeError.
-        WorkerFailed: if something else was.
+        InputError: if the call raised one.
+        AttributeMissing: if the call raised an AttributeError.
+        WorkerFailed: if the call raised another exception.
     """
     kind, value = pickle.loads(content)
     if kind == INPUT_ERROR:
@@ -88,7 +90,7 @@ def answer(content: bytes, who: str) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """What has to be the same everywhere for results to be."""
+    """The versions that must be equal on all workers for reproducible results."""
     return {
         "ackd": version("ackd"),
         "torch": str(torch.__version__),

@@ -1,4 +1,4 @@
-"""`dummy`: workers that are no others; this process does each call when its answer is waited for."""
+"""Backend `dummy`: workers inside this process; each call is executed when its result is read."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from ackd.distributed.workers.host import Host
 
 
 class Inline:
-    """A host in this process."""
+    """A `Host` in this process."""
 
     def __init__(self, worker: int) -> None:
         self._host = Host(worker)
         self._request = b""
 
     def put(self, request: bytes) -> None:
-        """Remembers it."""
+        """Stores the request."""
         self._request = request
 
     def get(self, seconds: float | None) -> bytes:
-        """Does it; nobody can look at the clock meanwhile."""
+        """Executes the stored request; the time limit is ignored."""
         return self._host.do(self._request)
 
     def end(self) -> None:
-        """There is nothing to end."""
+        """Does nothing."""
 
     def kill(self) -> None:
-        """There is nothing to end."""
+        """Does nothing."""

@@ -1,48 +1,49 @@
-"""What a backend brings: a channel to each worker."""
+"""The interface of a backend: a channel to each worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-Make = Callable[[int], object]  # from a worker's number to the object that it holds; travels by pickle
+Make = Callable[[int], object]  # creates a worker's object from the worker's number; it is pickled
 
 
 class WorkerFailed(RuntimeError):  # noqa: N818 - what happened, told in the past tense
-    """The object raised; the message ends with the traceback as it was where it happened."""
+    """The object raised an exception; the message ends with the worker's traceback."""
 
 
 class AttributeMissing(WorkerFailed, AttributeError):  # noqa: N818
-    """The object raised an AttributeError, as where an attribute or a method is missing."""
+    """The object raised an AttributeError, e.g. for a missing method."""
 
 
 class WorkerLost(RuntimeError):  # noqa: N818
-    """The worker died, or did not answer in time; `Workers.restart` brings back another with a new object."""
+    """The worker died or did not respond in time; `Workers.restart` starts a new one with a new object."""
 
 
 class Channel(Protocol):
-    """The way to a `Host` that runs in a worker: a request goes there, its answer comes back, then the next."""
+    """A connection to a `Host` in a worker; each request is answered before the next one is sent."""
 
     def put(self, request: bytes) -> None:
         """Sends a request.
 
         Raises:
-            WorkerLost: if the worker is no more.
+            WorkerLost: if the worker has died.
         """
         ...
 
     def get(self, seconds: float | None) -> bytes:
-        """The answer; waits `seconds` at most.
+        """Returns the answer; waits at most `seconds`.
 
         Raises:
-            WorkerLost: if the worker died or did not answer in time; the message goes on after its name.
+            WorkerLost: if the worker died or did not answer in time; the message has no subject, and `Workers` puts
+                the worker's name before it.
         """
         ...
 
     def end(self) -> None:
-        """Asks the worker to end; `kill` comes after that."""
+        """Requests that the worker end; `kill` is called afterwards."""
         ...
 
     def kill(self) -> None:
-        """Ends it at once, whatever it does."""
+        """Ends the worker at once."""
         ...

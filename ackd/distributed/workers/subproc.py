@@ -1,4 +1,4 @@
-"""`subproc`: a process for each worker, on this machine."""
+"""Backend `subproc`: one process per worker, on this machine."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from multiprocessing.connection import Connection
 from ackd.distributed.workers.host import END, live
 from ackd.distributed.workers.protocol import WorkerLost
 
-PATIENCE = 5.0  # seconds to end by itself
+PATIENCE = 5.0  # seconds for a process to end by itself
 
 
 class Process:
-    """A host in a process of its own, spawned afresh; it ends when this process does, however that happens.
+    """A `Host` in a new (spawned) process, which always ends when this process ends.
 
     Args:
-        worker: its number.
-        threads: that the libraries it loads start with.
+        worker: the worker's number.
+        threads: OMP_NUM_THREADS of the process.
     """
 
     def __init__(self, worker: int, threads: int) -> None:
@@ -32,18 +32,18 @@ class Process:
         self._process = spawn.Process(target=_live, args=(worker, theirs), name=f"ackd-worker-{worker}", daemon=True)
         with _environment(OMP_NUM_THREADS=str(threads)):
             self._process.start()
-        theirs.close()  # so that its end is seen here when the process is no more
-        self._until = 0.0  # by when it should have ended
+        theirs.close()  # so that the pipe closes when the worker process ends
+        self._until = 0.0  # deadline for the process to end by itself
 
     def put(self, request: bytes) -> None:
-        """Sends it through the pipe."""
+        """Sends the request through the pipe."""
         try:
             self._connection.send_bytes(request)
         except OSError:
             raise WorkerLost(self._end()) from None
 
     def get(self, seconds: float | None) -> bytes:
-        """Waits for it at the pipe."""
+        """Waits for the answer in the pipe."""
         try:
             if not self._connection.poll(seconds):
                 raise WorkerLost(f"did not answer within {seconds:g} s")
@@ -52,13 +52,13 @@ class Process:
             raise WorkerLost(self._end()) from None
 
     def end(self) -> None:
-        """Asks it to end by itself."""
+        """Requests that the process end by itself."""
         with suppress(OSError):
             self._connection.send_bytes(END)
             self._until = time.monotonic() + PATIENCE
 
     def kill(self) -> None:
-        """By SIGKILL, which it cannot refuse, after the time that it has if it was asked to end."""
+        """Kills the process with SIGKILL; after `end`, waits up to `PATIENCE` seconds first."""
         self._process.join(max(self._until - time.monotonic(), 0.0))
         self._process.kill()
         self._process.join()
@@ -73,12 +73,12 @@ class Process:
 
 
 def _live(worker: int, connection: Connection) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # are for the parent, whose end is the end of this
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles signals; this process ends with it
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         live(worker, connection.recv_bytes, connection.send_bytes)
-    except (EOFError, OSError):  # the parent is no more
+    except (EOFError, OSError):  # the parent has ended
         os._exit(1)
 
 
@@ -86,7 +86,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)  # at once: what is half done must not be written beside a run that was resumed
+    os._exit(1)  # at once: unfinished work must not write into the folder of a resumed run
 
 
 @contextmanager

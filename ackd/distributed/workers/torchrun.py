@@ -1,4 +1,4 @@
-"""`torchrun`: a worker for each rank of a process group; rank 0 is the learner, and worker 0 beside that."""
+"""Backend `torchrun`: one worker per rank of a process group; rank 0 is the learner and also worker 0."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from ackd.distributed.workers.protocol import Channel, WorkerLost
 from ackd.errors import InputError, reason
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-MEETING = 600.0  # seconds that ranks have to come together, at least
-ALWAYS = timedelta(days=365)  # a rank waits for its next request as long as rank 0 lives
-PARTING = 2.0  # seconds for a rank to hear that this is all
+MEETING = 600.0  # smallest timeout of the rendezvous, in seconds
+ALWAYS = timedelta(days=365)  # a rank waits for its next request until rank 0 ends
+PARTING = 2.0  # seconds to send a rank the request to end
 
 
 class Rank:
-    """The host in another rank.
+    """The `Host` in another rank.
 
     Args:
-        rank: which.
+        rank: the other rank.
     """
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
 
     def put(self, request: bytes) -> None:
-        """Sends its size, then itself."""
+        """Sends the size of the request, then the request."""
         try:
             _send(self._rank, request)
         except RuntimeError:
             raise WorkerLost("is gone") from None
 
     def get(self, seconds: float | None) -> bytes:
-        """Waits for the two."""
+        """Waits for the size of the answer, then for the answer."""
         try:
             return _receive(self._rank, seconds)
         except RuntimeError as error:
@@ -48,21 +48,21 @@ class Rank:
             raise WorkerLost(f"did not answer within {seconds:g} s" if late else "is gone") from None
 
     def end(self) -> None:
-        """Tells it that this is all."""
-        with suppress(RuntimeError):  # one that is busy learns of it by the end of rank 0
+        """Sends the rank `END`."""
+        with suppress(RuntimeError):  # a busy rank ends when rank 0 ends
             work = dist.isend(torch.tensor([len(END)]), self._rank)
             assert work is not None
             work.wait(timedelta(seconds=PARTING))
 
     def kill(self) -> None:
-        """It is torchrun that ends a group, when one of its processes ends with an error."""
+        """Does nothing: torchrun ends all processes when one of them fails."""
 
 
 def rank() -> int:
     """This process's rank.
 
     Raises:
-        InputError: if it has none, since torchrun did not start it.
+        InputError: if torchrun did not start this process.
     """
     if any(name not in os.environ for name in VARIABLES):
         raise InputError(
@@ -73,23 +73,23 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many ranks there are.
+    """The number of ranks.
 
     Raises:
-        InputError: as `rank`.
+        InputError: if torchrun did not start this process.
     """
     rank()
     return int(os.environ["WORLD_SIZE"])
 
 
 def serve(seconds: float | None = None) -> None:
-    """What ranks above 0 do: whatever rank 0 asks for, until that ends.
+    """Executes rank 0's requests until rank 0 ends; called on all other ranks.
 
     Args:
-        seconds: that all have to come together.
+        seconds: timeout of the rendezvous.
 
     Raises:
-        InputError: if rank 0 does not come, or is gone.
+        InputError: if rank 0 does not arrive or ends with an error.
     """
     join(seconds)
     own = rank()
@@ -101,10 +101,10 @@ def serve(seconds: float | None = None) -> None:
 
 
 def dismiss(seconds: float | None = None) -> None:
-    """What rank 0 does where it has nothing to ask of the others, which wait for it; they end.
+    """Ends the waiting ranks without requests; called on rank 0.
 
     Raises:
-        InputError: if they do not all come.
+        InputError: if a rank does not arrive.
     """
     join(seconds)
     for other in range(1, world_size()):
@@ -113,10 +113,10 @@ def dismiss(seconds: float | None = None) -> None:
 
 
 def join(seconds: float | None) -> None:
-    """Meets the other ranks.
+    """Joins the process group of all ranks.
 
     Raises:
-        InputError: if they do not all come.
+        InputError: if a rank does not arrive.
     """
     own, patience = rank(), timedelta(seconds=max(seconds or 0.0, MEETING))
     try:
@@ -127,12 +127,12 @@ def join(seconds: float | None) -> None:
 
 
 def part() -> None:
-    """Leaves the others."""
+    """Leaves the process group."""
     dist.destroy_process_group()
 
 
 def opener() -> Callable[[int], Channel]:
-    """Opens each rank once: what is lost is brought back by torchrun, with all the others."""
+    """Returns a function that opens each rank once; only torchrun can restart a rank, with all others."""
     opened: set[int] = set()
 
     def open(worker: int) -> Channel:

@@ -1,4 +1,4 @@
-"""Some objects, each in a worker of its own."""
+"""A set of workers with one object each."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ackd.distributed.workers.host import answer, request, versions
 from ackd.distributed.workers.protocol import Channel, Make, WorkerLost
 from ackd.errors import InputError
 
-LONGEST = 2e6  # seconds that can be waited for: some backends count them in milliseconds and 31 bits
+LONGEST = 2e6  # longest timeout in seconds: some backends count milliseconds in 31 bits
 
 
 class Workers:
-    """Objects that live and work elsewhere, numbered from 0; `send` and `receive` take turns for each of them.
+    """Workers numbered from 0, each with one object; for each worker, `send` and `receive` alternate.
 
     Args:
-        open: a channel to a new worker of that number.
-        make: makes the object of each.
-        count: how many.
-        threads: torch's, in each of them; None leaves it as it is.
-        seconds: that a worker may take to begin.
-        closing: ends what all of them share.
+        open: opens a channel to a new worker with the given number.
+        make: creates a worker's object.
+        count: number of workers.
+        threads: torch threads of each worker; None leaves them unchanged.
+        seconds: time limit for a worker's start.
+        closing: releases resources that all workers share.
 
     Raises:
-        InputError: if a worker runs other versions than this process.
-        WorkerFailed: if an object cannot be made.
-        WorkerLost: if a worker is lost before it has begun, again and again.
+        InputError: if a worker has other package versions than this process.
+        WorkerFailed: if an object cannot be created.
+        WorkerLost: if a worker is lost repeatedly during its start.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Workers:
         self._seconds, self._closing = seconds, closing
         self._channels: list[Channel] = []
         self.about: list[dict[str, str]] = [{} for _ in range(count)]  # versions, host and pid of each
-        self.turns = [threading.Lock() for _ in range(count)]  # held from a call to its answer, where threads call
+        self.turns = [threading.Lock() for _ in range(count)]  # for threads: held from a call until its answer
         try:
             for worker in range(count):
                 self._channels.append(open(worker))
@@ -56,7 +56,7 @@ class Workers:
             raise
 
     def _start(self, workers: Iterable[int]) -> None:
-        """Has them begin side by side; one that is lost on the way has another two tries."""
+        """Starts the workers in parallel; a lost worker gets two more attempts."""
         lost: list[int] = []
         for step in (self._greet, self._meet, self._commission, self._await):
             for worker in [worker for worker in workers if worker not in lost]:
@@ -86,10 +86,10 @@ class Workers:
         return len(self._channels)
 
     def send(self, worker: int, method: str, *args: Any, **kwargs: Any) -> None:
-        """Begins a call of a method of a worker's object.
+        """Starts a call of a method of a worker's object.
 
         Raises:
-            WorkerLost: if the worker is no more.
+            WorkerLost: if the worker has died.
         """
         try:
             self._channels[worker].put(request(method, *args, **kwargs))
@@ -97,32 +97,32 @@ class Workers:
             raise WorkerLost(f"{self.name(worker)} {lost}") from None
 
     def receive(self, worker: int, seconds: float | None = None) -> Any:
-        """What the call that was begun last came to; waits `seconds` at most.
+        """Returns the result of the last call; waits at most `seconds`.
 
         Raises:
             InputError: if the method raised one.
-            WorkerFailed: if it raised something else; `AttributeMissing`, which is an AttributeError, if it was one.
-            WorkerLost: if the worker died, or did not answer in time and was ended for that.
+            WorkerFailed: if it raised another exception; `AttributeMissing` if that was an AttributeError.
+            WorkerLost: if the worker died, or did not answer in time and was killed.
         """
         try:
             content = self._channels[worker].get(None if seconds is None else min(seconds, LONGEST))
         except WorkerLost as lost:
-            self._channels[worker].kill()  # or an answer that comes too late would be taken for the next
+            self._channels[worker].kill()  # otherwise a late answer would be read as the next one
             raise WorkerLost(f"{self.name(worker)} {lost}") from None
         return answer(content, self.name(worker))
 
     def name(self, worker: int) -> str:
-        """How people can find it."""
+        """Describes a worker by its number, process id and host."""
         if not self.about[worker]:
             return f"worker {worker}"
         return f"worker {worker} (process {self.about[worker]['pid']} on {self.about[worker]['host']})"
 
     def restart(self, worker: int) -> None:
-        """A new worker with a new object under that number; what was left of the old one is killed.
+        """Kills a worker and starts a new one with the same number and a new object.
 
         Raises:
-            InputError: if this backend cannot, and the whole run has to be started again.
-            WorkerLost: if the new one is lost as well.
+            InputError: if the backend cannot restart single workers; the whole run has to be started again.
+            WorkerLost: if the new worker is lost as well.
         """
         self._channels[worker].kill()
         self._channels[worker] = self._open(worker)
@@ -130,7 +130,7 @@ class Workers:
             step(worker)
 
     def close(self) -> None:
-        """Ends all workers, once."""
+        """Ends all workers; further calls do nothing."""
         if not self._channels:
             return
         for channel in self._channels:
@@ -142,7 +142,7 @@ class Workers:
 
 
 def _same(worker: int, about: dict[str, str]) -> dict[str, str]:
-    """What a worker says of itself, if it runs what this process runs."""
+    """Returns a worker's `about` if its package versions equal those of this process."""
     for name, ours in versions().items():
         if about[name] != ours:
             raise InputError(

@@ -1,1 +1,1 @@
-"""Teachers' answers on disk, and what of them a budget keeps."""
+"""Caches of teachers' outputs on disk, limited by a budget."""

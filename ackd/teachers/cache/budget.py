@@ -1,4 +1,4 @@
-"""What a cache takes on disk, and what of it a budget keeps."""
+"""Computes the size of a cache on disk, and which outputs fit into a budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 
 def row_sizes(field: OutputKey, shape: ModelDims, lengths: Rows) -> Rows:
-    """Numbers in each example's row of a field."""
+    """The number of values in each example's row of a field."""
     if field.kind == "logits":
         return np.full_like(lengths, shape.classes)
     if field.kind == "cls":
@@ -30,11 +30,11 @@ def row_sizes(field: OutputKey, shape: ModelDims, lengths: Rows) -> Rows:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which knowledge types' answers are kept."""
+    """The knowledge types with cached outputs."""
 
-    types: Mapping[str, tuple[int, bool]]  # by name: bytes of all that the type needs, and whether that is kept
-    fields: frozenset[OutputKey]  # everything kept; types share what they have in common
-    size: int  # bytes of it
+    types: Mapping[str, tuple[int, bool]]  # by name: bytes of the type's outputs, and whether they are cached
+    fields: frozenset[OutputKey]  # all cached fields; types share common fields
+    size: int  # bytes of all cached fields
 
     def __str__(self) -> str:
         width = max(map(len, self.types), default=0)
@@ -46,17 +46,17 @@ class Plan:
 
 
 def make_plan(types: Mapping[str, OutputRequest], shape: ModelDims, lengths: Rows, *, budget: int, dtype: str) -> Plan:
-    """The types that fit a budget, the smallest first; what they share is counted once.
+    """Chooses the types that fit into a budget, smallest first; shared fields count once.
 
     Args:
-        types: what each knowledge type needs of the teacher.
-        shape: the teacher's.
+        types: the teacher outputs of each knowledge type.
+        shape: the teacher's sizes.
         lengths: tokens of each example.
-        budget: bytes.
+        budget: size limit in bytes.
         dtype: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if not even one type fits, or the number format is not known.
+        InputError: if no type fits, or the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise unknown("number format", dtype, DTYPES)
@@ -81,10 +81,10 @@ def make_plan(types: Mapping[str, OutputRequest], shape: ModelDims, lengths: Row
 
 
 def parse_size(text: str) -> int:
-    """Bytes, from `2GB`, `500 MB`, `1.5GiB` or a plain number.
+    """Parses a size in bytes: `2GB`, `500 MB`, `1.5GiB` or a plain number.
 
     Raises:
-        InputError: if it is no size.
+        InputError: if the text is no size.
     """
     units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20}
     units |= {"GIB": 2**30, "TIB": 2**40}
@@ -99,7 +99,7 @@ def parse_size(text: str) -> int:
 
 
 def readable(size: float) -> str:
-    """Bytes as people write them."""
+    """Formats a number of bytes, e.g. 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         shown = f"{size:.0f}" if unit == "B" else f"{size:.1f}"
         if float(shown) < 1000:

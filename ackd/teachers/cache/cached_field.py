@@ -1,4 +1,4 @@
-"""One field of a cache: its rows on disk, each with a checksum."""
+"""One field of a cache: rows on disk, each with a checksum."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class CachedField:
     """The rows of one field, memory-mapped, and their checksums.
 
     Args:
-        path: the rows, one after the other.
-        sums: a checksum for each, 0 for one that is not written.
-        sizes: numbers in each row.
-        dtype: of the numbers.
+        path: file of the rows, one after the other.
+        sums: file of the checksums, one per row; 0 if the row is not written.
+        sizes: number of values in each row.
+        dtype: of the values.
     """
 
     def __init__(self, path: Path, sums: Path, sizes: Rows, dtype: torch.dtype) -> None:
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         self._path, self._sums_path, self._size = path, sums, dtype.itemsize
-        # copy-on-write: torch wants memory that it could write to, and nobody does
+        # copy-on-write, because torch needs writable memory; nothing writes to it
         self.rows = torch.from_numpy(np.asarray(np.memmap(path, _SAME_SIZE[dtype], mode="c"))).view(dtype)
         self._sums = np.asarray(np.memmap(sums, np.uint32, mode="r"))
         self._checked = np.zeros(len(sizes), np.bool_)
@@ -36,11 +36,11 @@ class CachedField:
         self._handles: tuple[int, int] | None = None
 
     def sound(self, rows: Rows) -> tuple[NDArray[np.bool_], int]:
-        """Which rows are written and fit their checksums, each compared once, and how many turn out to be damaged."""
+        """[R], True for rows with a correct checksum (compared once), and the number of newly found damaged rows."""
         found = 0
         new = rows[~self._checked[rows] & (self._sums[rows] != 0)].tolist()
         if new:
-            # not through the map: what is only compared would stay in this process's memory
+            # not through the memory map, because compared rows would stay in this process's memory
             with self._path.open("rb", buffering=0) as file:
                 for row in new:
                     start, end = (self.starts[row : row + 2] * self._size).tolist()
@@ -50,7 +50,7 @@ class CachedField:
         return self._checked[rows], found
 
     def write(self, row: int, data: memoryview) -> None:
-        """Writes a row, then its checksum: a process that dies in between leaves a row that does not count."""
+        """Writes a row, then its checksum; if the process dies in between, the row does not count as written."""
         start, end = (self.starts[row : row + 2] * self._size).tolist()
         if len(data) != end - start:
             raise ValueError(f"an answer of {len(data)} bytes came for a row of {end - start} in {self._path}")
@@ -71,9 +71,9 @@ class CachedField:
 
 def _write_all(handle: int, data: bytes | memoryview, offset: int) -> None:
     done = 0
-    while done < len(data):  # a disk that fills up may take a part first
+    while done < len(data):  # a disk that is nearly full may write only a part
         done += os.pwrite(handle, data[done:], offset + done)
 
 
 def _checksum(data: bytes | memoryview) -> int:
-    return zlib.crc32(data) or 1  # 0 says that nothing is written
+    return zlib.crc32(data) or 1  # 0 means not written

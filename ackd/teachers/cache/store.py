@@ -1,17 +1,16 @@
-"""A teacher's answers on disk: memory-mapped, one ragged row per example, shared by everybody who asks the same.
+"""A teacher's outputs on disk: memory-mapped, one ragged row per example, shared between processes.
 
-A cache is a folder of entries, one for each teacher, data and number format:
+A cache is a folder of entries, one for each combination of teacher, data and dtype:
 
     CACHE/sst2-6f3a91c2d4e50b18/
-        manifest.json           what the entry belongs to
-        hidden-3.rows           the rows of all examples one after the other, each at its true length
-        hidden-3.sums           a checksum for each row, 0 for one that is not written
-        lock                    empty; whoever writes a row holds the byte of its number meanwhile
+        manifest.json           identity of the entry
+        hidden-3.rows           the rows of all examples one after the other, without padding
+        hidden-3.sums           a checksum for each row, 0 if the row is not written
+        lock                    empty; a process that writes a row locks the byte with the row's number
 
-A row's place follows from the lengths alone, so rows are written in any order, by any number of processes at a time,
-and read by everybody while that goes on. A row counts from the moment that its checksum stands, and stays as it is from
-then on; the checksum is compared with the row when a process first reads it, so a torn or damaged row is asked again
-instead of trained on.
+A row's offset follows from the lengths alone. So several processes can write rows at the same time, in any order, while
+others read. A row is valid once its checksum is written, and does not change afterwards. A process compares the
+checksum when it first reads the row; a damaged row is computed again.
 """
 
 from __future__ import annotations
@@ -50,14 +49,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Examples:
-    """Which examples an entry holds: their ids, and how many tokens each has."""
+    """The examples of an entry: their ids and numbers of tokens."""
 
     ids: Rows
     lengths: Rows
-    fingerprint: str  # of all that the teacher sees of them
+    fingerprint: str  # of the teacher's inputs
 
     def indices(self, ids: Rows) -> Rows:
-        """The row of each id; -1 where there is none."""
+        """The row of each id; -1 for unknown ids."""
         found = self._order[np.searchsorted(self.ids, ids, sorter=self._order).clip(max=len(self.ids) - 1)]
         return np.where(self.ids[found] == ids, found, -1)
 
@@ -67,20 +66,19 @@ class Examples:
 
 
 class Cache:
-    """One entry: a teacher's answers for some examples.
+    """One entry: a teacher's outputs for some examples.
 
     Args:
-        folder: the cache; the entry's own folder is made in it.
-        name: what the entry is called, before the key; for people.
+        folder: the cache's folder; the entry gets a subfolder.
+        name: readable part of the subfolder's name, before the key.
         teacher: fingerprint of the teacher.
-        shape: of the teacher.
-        examples: what it can be asked about.
-        fields: the tensors that are kept.
+        shape: sizes of the teacher.
+        examples: the examples.
+        fields: the cached tensors.
         dtype: float16, bfloat16 or float32.
 
     Raises:
-        InputError: if the entry belongs to something else or is damaged, if there is none and it cannot be made, or if
-            the disk is too small.
+        InputError: if the entry belongs to something else, is damaged or cannot be created, or the disk is too small.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class Cache:
     ) -> None:
         self.shape, self.examples, self.fields = shape, examples, frozenset[OutputKey]()
         self.dtype = DTYPES[dtype]
-        self.damaged = 0  # rows that did not fit their checksum
+        self.damaged = 0  # number of rows with a wrong checksum
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{name}-{key}"
@@ -112,18 +110,18 @@ class Cache:
 
     @property
     def writing(self) -> bool:
-        """Whether this process may write: not where the folder is read-only, and not in a fork."""
-        if os.getpid() != self._owner:  # a fork would share its parent's locks without knowing it
+        """Whether this process may write: False if the folder is read-only, or in a forked process."""
+        if os.getpid() != self._owner:  # a forked process would share its parent's locks
             return False
         if self._lock is None and os.access(self.folder, os.W_OK):
             try:
                 self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            except OSError:  # somebody else's, in a folder of many
+            except OSError:  # the file of another user, in a shared folder
                 return False
         return self._lock is not None
 
     def has(self, fields: Iterable[OutputKey], rows: Rows) -> NDArray[np.bool_]:
-        """Which of the rows can be read whole, for all of the fields."""
+        """[R], True for rows that are complete and valid in all fields."""
         there = rows >= 0
         for field in fields:
             column = self._column(field)
@@ -136,13 +134,13 @@ class Cache:
         return there
 
     def read(self, field: OutputKey, rows: Rows, length: int, *, pinned: bool = False) -> Tensor:
-        """Some rows of a field that `has` found, padded to `length` with finite numbers, in the cache's dtype.
+        """Reads rows of a field, padded to `length` with finite numbers, in the cache's dtype.
 
         Args:
-            field: what of the answers.
-            rows: of the examples.
-            length: of the batch.
-            pinned: read into memory that a GPU takes it from without holding up the host.
+            field: the field.
+            rows: rows for which `has` is True.
+            length: padded length of the batch.
+            pinned: whether to read into pinned memory, for asynchronous copies to a GPU.
         """
         column = self._column(field)
         assert column is not None
@@ -156,23 +154,22 @@ class Cache:
             return padded
         if field.kind in ("logits", "cls"):
             return _chosen(flat.view(len(self.examples.ids), -1), rows, pinned)
-        # what lies behind an example's last token repeats it: always finite, and no place for zeros has to be made
+        # padding repeats an example's last token: always finite, and no zeros have to be written
         width = self.shape.width
         tokens = np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // width)[:, None]
         return _chosen(flat.view(-1, width), tokens.reshape(-1), pinned).view(len(rows), length, width)
 
     def write(self, rows: Rows, answers: Mapping[OutputKey, Tensor]) -> int:
-        """Writes those rows that are not there yet, and says how many bytes that were.
+        """Writes the rows that are not cached yet; returns the number of written bytes.
 
-        What another process writes at this moment is left to it.
+        Rows that another process is writing are skipped.
 
         Args:
-            rows: -1 where there is none, which is left out.
+            rows: the row of each example; -1 (unknown examples) is skipped.
             answers: for each field a padded batch on the host, [B, ...] in the cache's dtype.
 
         Raises:
-            InputError: if an answer is not finite, then none is written; or the disk is full, then what was written
-                before stays valid.
+            InputError: if an output is not finite (no row is written), or the disk is full (earlier rows stay valid).
         """
         if (rows < 0).any():
             known = rows >= 0
@@ -185,13 +182,13 @@ class Cache:
             return sum(self._write(int(rows[place]), place, answers) for place in missing)
 
     def _write(self, row: int, place: int, answers: Mapping[OutputKey, Tensor]) -> int:
-        """Writes what is missing of a row, unless another process does; the bytes that it took."""
+        """Writes the missing fields of a row, unless another process is writing it; returns the written bytes."""
         written = 0
         with self._holding(row) as mine:
             for field, batch in answers.items() if mine else ():
                 column = self._column(field)
                 assert column is not None
-                if self.has((field,), np.array([row])).all():  # another one has been faster
+                if self.has((field,), np.array([row])).all():  # another process was faster
                     continue
                 valid = _unpadded(field, batch[place], int(self.examples.lengths[row]))
                 data = valid.contiguous().view(-1).view(torch.uint8).numpy().data
@@ -201,7 +198,7 @@ class Cache:
 
     @contextmanager
     def _holding(self, row: int) -> Iterator[bool]:
-        """Locks a row, if nobody has; a process that dies lets go of it."""
+        """Locks a row unless it is locked, and yields whether it did; the kernel releases a dead process's locks."""
         if not self.writing:
             raise ValueError(f"{self.folder} is not written from here")
         assert self._lock is not None
@@ -218,10 +215,10 @@ class Cache:
             fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _range(fcntl.F_UNLCK, row))
 
     def check(self, ids: Rows, lengths: Rows, answers: Mapping[OutputKey, Tensor]) -> None:
-        """Looks whether answers in the cache's dtype are numbers.
+        """Checks that outputs in the cache's dtype are finite.
 
         Raises:
-            InputError: if any is not, padding apart.
+            InputError: if any value outside the padding is not finite.
         """
         for field, batch in answers.items():
             if torch.isfinite(batch).all():
@@ -235,10 +232,10 @@ class Cache:
                 )
 
     def widen(self, fields: Iterable[OutputKey]) -> None:
-        """Keeps these as well.
+        """Adds fields to the cache.
 
         Raises:
-            InputError: if the disk cannot hold them.
+            InputError: if the disk is too small for them.
         """
         wider = self.fields | frozenset(fields)
         if self.writing:
@@ -281,10 +278,10 @@ class Cache:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=2)
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)  # others that make it at this moment write the same
+        os.replace(temporary, path)  # other processes that create it at the same time write the same content
 
     def _reserve(self, fields: Iterable[OutputKey]) -> None:
-        """Makes the files of fields that have none yet, if the disk can hold them."""
+        """Creates the missing files of fields, if the disk has enough space."""
         new = [field for field in fields if not self._complete(field)]
         needed, free = sum(self._bytes(field) for field in new), shutil.disk_usage(self.folder).free
         if needed > free:
@@ -300,7 +297,7 @@ class Cache:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """Says in a sentence what the disk refuses."""
+        """Turns the disk's errors into `InputError`."""
         try:
             yield
         except OSError as error:
@@ -314,7 +311,7 @@ class Cache:
             ) from error
 
     def _files(self, field: OutputKey) -> tuple[tuple[Path, int], tuple[Path, int]]:
-        """A field's rows and their checksums, with their sizes."""
+        """The files of a field's rows and checksums, with their sizes in bytes."""
         stem = self.folder / f"{field.kind}-{field.layer}"
         return (
             (stem.with_suffix(".rows"), self._bytes(field)),
@@ -338,18 +335,18 @@ class Cache:
 
 
 def _chosen(flat: Tensor, rows: Rows, pinned: bool) -> Tensor:
-    """Some rows of a matrix, copied once."""
+    """Some rows of a matrix, in a single copy."""
     place = torch.empty(len(rows), flat.shape[1], dtype=flat.dtype, pin_memory=pinned)
     return torch.index_select(flat, 0, torch.from_numpy(rows), out=place)
 
 
 def _range(kind: int, row: int) -> bytes:
-    """One byte of a file, as `struct flock` says it."""
+    """A `struct flock` for one byte of a file."""
     return struct.pack("@hhqqi0q", kind, os.SEEK_SET, row, 1, 0)
 
 
 def _unpadded(field: OutputKey, value: Tensor, length: int) -> Tensor:
-    """One example's answer without padding."""
+    """One example's output without padding."""
     if field.kind in ("logits", "cls"):
         return value
     return value[:, :length, :length] if field.kind == "attention" else value[:length]
