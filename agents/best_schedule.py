@@ -92,7 +92,7 @@ class _Search:
         self.study.enqueue_trial({self._name(knot, family): 0.0 for knot in range(knots) for family in families})
 
     def attempt(self, count: int, students: int) -> None:
-        """Tries new schedules, through as many rungs as they pass and students are left for."""
+        """Tries new schedules on the rungs, until they fail one or no students are left."""
         trials = [self.study.ask() for _ in range(count)]
         for trial in trials:
             self.schedules[trial.number], self.rewards[trial.number] = self._proposed(trial), []

@@ -30,7 +30,7 @@ class Distribution:
         w_i proportional to log(n + 1/2) - log(i), for the n best samples x_1, x_2, ...
 
     Args:
-        size: how many numbers there are.
+        size: how many numbers.
         spread: standard deviation at the start, in doublings of a weight.
         least: lower bound of the standard deviation.
         elite: share of the samples that count as the best.

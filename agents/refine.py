@@ -22,7 +22,7 @@ from ackd.types import LABELS
 
 BOUND = 1.0  # doublings that a weight may be shifted
 STEP = 0.25  # of a direction; the exploring step to either side
-MIN_GROUPS = 3  # the least evidence for a stop of the exploration
+MIN_GROUPS = 3  # needed before exploration may be stopped
 OFF = -DOUBLINGS + 2 * DOUBLINGS * LEAST  # log2 of the least weight that is transferred
 TYPES = [family != LABELS for family in FAMILIES]
 # [directions, families]: the types' weights against the labels', then each family by itself, half as far.
@@ -117,7 +117,7 @@ class OnlineFinetuning:
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """[directions], u: how far the evidence goes along each."""
+        """[directions], u: the shift along each direction that the evidence supports."""
         return _evident(self.groups)
 
     @property

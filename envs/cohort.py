@@ -104,7 +104,7 @@ class CohortEnv(SharedEnv):
         return super().seed(seed)
 
     def reset(self) -> Observation:
-        """Begins N new students in the setting whose turn it is.
+        """Begins N new students in the next setting.
 
         Raises:
             InputError: if options have been set; there are none.

@@ -78,7 +78,7 @@ class EnvServer:
         watch: tracks the costs.
         course: the running episodes.
         replay_log: log of their trainings.
-        fingerprints: identify what they train on; they must be the same in every worker.
+        fingerprints: of data, models and versions; they must be the same in every worker.
     """
 
     def __init__(

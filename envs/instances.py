@@ -183,7 +183,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return observation, reward, terminated, truncated, {**info, "instance": self.instance.name}
 
     def use_next_instance(self, instance: Instance | str | None = None, instance_id: str | None = None) -> None:
-        """Switches to an instance, by default the one whose turn it is; the next `reset` begins in it.
+        """Switches to an instance, by default the next in order; the next `reset` begins in it.
 
         Raises:
             InputError: if there is no such instance.

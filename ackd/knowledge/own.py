@@ -42,7 +42,7 @@ def name_of(given: str | Knowledge | NewKnowledge) -> str:
 
 
 def own(given: Knowledge | NewKnowledge, student: ModelDims, teacher: ModelDims) -> Knowledge:
-    """A user's own knowledge type, made anew for each student.
+    """A user's own knowledge type, made separately for each student.
 
     Args:
         given: the type, which is copied, or a function that makes it from the sizes of student and teacher.
