@@ -1,6 +1,6 @@
-"""Policies: rules, actor-critic agents, and the store of learned ones.
+"""Policies: rules, actor-critic agents, and the store of learned policies.
 
-Rules come without stable-baselines3, which is imported when something that needs it is asked for.
+Rules do not need stable-baselines3; it is imported when a name that needs it is first used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,52 @@
-"""stable-baselines3's algorithms with defaults for short episodes whose return is what counts.
+"""stable-baselines3's algorithms with defaults for short episodes, in which only the return matters.
 
-A2C and PPO choose subsets, DDPG, TD3 and SAC give weights.
+A2C and PPO choose subsets; DDPG, TD3 and SAC give weights. The defaults were chosen on the toy:
+
+====================  ==========  ==========  =========================================================================
+default               a2c         ppo         why
+====================  ==========  ==========  =========================================================================
+rollout               4 episodes  8 episodes  whole episodes, so that no episode is cut and bootstrapped; several of
+                                              them, because advantages are normalised within a rollout
+gamma                 1           1           only the return matters, because rewards telescope, and episodes are
+                                              short
+gae_lambda            0.95        0.95        hidden states pay off only some decisions later; 0.85 learns more slowly
+normalize_advantage   yes         yes         rewards differ in size between tasks, but ent_coef must fit all of them
+ent_coef              0.3         0.02        with 0.1 or less, A2C stays at hidden+logits followed by logits, a local
+                                              optimum; with 0.4 it stays too random. PPO's clipping has the same
+                                              effect, so it needs less
+optimizer             Adam        Adam        its steps do not depend on the size of the gradient
+learning_rate         4e-3 -> 0   3e-3 -> 0   falls linearly over the decisions of `learn`: a constant 4e-3 oscillates
+                                              around the optimum, and a constant 2e-3 takes longer to reach it
+n_epochs              1           8           PPO reuses decisions, which are expensive, and needs a third of them
+batch_size            all         half        share of the rollout; all of it if it cannot be halved or its half is 1
+device                cpu         cpu         the network is small
+====================  ==========  ==========  =========================================================================
+
+====================  ============================  =================================================================
+default               ddpg, td3, sac                why
+====================  ============================  =================================================================
+gamma                 1                             as above
+learning_starts       20 episodes of random         the critic sees every weight at every time before it is used; a
+                      weights, or 1/8 of all        short run cannot afford as many
+gradient_steps        1 for each decision           decisions cost more than gradient steps
+learning_rate         3e-3 -> 0                     as above
+optimizer             Adam, eps 1e-4                as long as the critic knows little, gradients are tiny and all
+                                                    have the same direction; eps 1e-8 scales them up, so that an
+                                                    actor gives the same weights everywhere: for 5 of 16 seeds after
+                                                    400 decisions, for 1 seed with 1e-4
+batch_size, tau       64, 0.05                      episodes are short, and a slow target delays the bootstrapping
+replay                returns over 4 decisions      later observations do not show the effect of the first decision,
+                                                    because losses are relative to their first value: with returns
+                                                    over 1 decision, a critic loses this effect, and DDPG stays near
+                                                    95 %
+buffer_size           1,000                         such returns are right only for actions like the present ones;
+                                                    10,000 is slower
+action_noise          normal, 0.6                   with 0.2, TD3 is slow to leave hidden+logits for the switch to
+                                                    logits; so is SAC with only its own randomness
+ent_coef              3e-4 (sac)                    with 5e-3, weights stay far from 0 and 1, and 11 % are lost; not
+                                                    adapted, because the target entropy depends on the mask
+device                cpu                           the network is small
+====================  ============================  =================================================================
 """
 
 from __future__ import annotations
@@ -32,12 +78,12 @@ POLICIES: Mapping[str, type[BasePolicy]] = {
     "td3": WeightsPolicy,
     "sac": GaussianPolicy,
 }
-LOG_INTERVAL = 1  # for learn(): A2C's own is 100 rollouts, with which a short run logs nothing
-UPDATES = 8  # at least so many, if there are episodes enough
+LOG_INTERVAL = 1  # for learn(); with A2C's own 100 rollouts, a short run logs nothing
+UPDATES = 8  # at least this many, if there are enough episodes
 EPISODES = {"a2c": 4, "ppo": 8}  # in a rollout, over all environments
-RETURN = 4  # decisions in the returns of the others
-RANDOM = 20  # episodes of random weights before the others learn, or an eighth of all if that is less
-NOISE = 0.6  # standard deviation of what is added to an action, in stable-baselines3's scale from -1 to 1
+RETURN = 4  # decisions in the returns of DDPG, TD3 and SAC
+RANDOM = 20  # episodes of random weights before DDPG, TD3 and SAC learn; at most an eighth of all
+NOISE = 0.6  # standard deviation of the action noise, on stable-baselines3's scale from -1 to 1
 COMMON: dict[str, Any] = {"gamma": 1.0, "gae_lambda": 0.95, "normalize_advantage": True, "device": "cpu"}
 REPLAY: dict[str, Any] = {
     "gamma": 1.0,
@@ -59,20 +105,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that `make_agent` does not know, before anything costly happens.
+    """Rejects a name that `make_agent` does not know, before anything expensive starts.
 
     Raises:
-        InputError: if it is not known.
+        InputError: if the name is unknown.
     """
     if name not in AGENTS:
         raise unknown("agent", name, AGENTS)
 
 
 def choice_of(name: str) -> str:
-    """The action space that an agent acts in: `subset` or `weights`.
+    """The action space of an agent: `subset` or `weights`.
 
     Raises:
-        InputError: if the name is not known.
+        InputError: if the name is unknown.
     """
     check_name(name)
     return "subset" if POLICIES[name] is SetPolicy else "weights"
@@ -90,62 +136,20 @@ def make_agent(
 ) -> BaseAlgorithm:
     """An agent over sets of knowledge types, ready to `learn(decisions, log_interval=LOG_INTERVAL)`.
 
-    The defaults were chosen on the toy:
-
-    ====================  ========  ========  =========================================================================
-    default               a2c       ppo       why
-    ====================  ========  ========  =========================================================================
-    rollout               4         8         whole episodes, so that no episode is cut and bootstrapped, and several,
-                          episodes  episodes  since advantages are normalised within a rollout
-    gamma                 1         1         rewards telescope: the return is what counts, and episodes are short
-    gae_lambda            0.95      0.95      hidden states pay only decisions later; 0.85 learns more slowly
-    normalize_advantage   yes       yes       rewards differ in size between tasks, and ent_coef has to fit them all
-    ent_coef              0.3       0.02      with 0.1 or less A2C stays at hidden+logits giving way to logits, a local
-                                              optimum; with 0.4 it stays too random. PPO's clipping does the same
-    optimizer             Adam      Adam      its steps do not depend on the size of the gradient
-    learning_rate         4e-3 -> 0 3e-3 -> 0 falls in a line over what `learn` is asked for: constant, 4e-3 wavers at
-                                              the optimum, and 2e-3 takes longer to get there
-    n_epochs              1         8         PPO reuses what was expensive to get, and needs a third of the decisions
-    batch_size            all       half      of the rollout; all of it where it has no half, or a half of 1
-    device                cpu       cpu       the network is small
-    ====================  ========  ========  =========================================================================
-
-    ====================  ===========================  ================================================================
-    default               ddpg, td3, sac               why
-    ====================  ===========================  ================================================================
-    gamma                 1                            as above
-    learning_starts       20 episodes of random        every weight at every time is seen before a critic is believed;
-                          weights, or 1/8 of all       a short run cannot spare so many
-    gradient_steps        1 for each decision          decisions cost more than gradient steps
-    learning_rate         3e-3 -> 0                    as above
-    optimizer             Adam, eps 1e-4               while the critic knows little, gradients are tiny and all point
-                                                       one way; scaled up, as with 1e-8, they bring an actor to say the
-                                                       same everywhere: 5 of 16 seeds after 400 decisions, 1 with this
-    batch_size, tau       64, 0.05                     episodes are short: a target that lags holds up the bootstrapping
-    replay                returns over 4 decisions     what the first decision did shows in no later observation, since
-                                                       losses are told against their first value: with 1, what a critic
-                                                       learns of it is lost, and DDPG stays near 95 %
-    buffer_size           1,000                        such returns are only right for actions like today's: 10,000 is
-                                                       slower
-    action_noise          normal, 0.6                  with 0.2 TD3 is slow to leave hidden+logits for the switch, and
-                                                       so is SAC with its own randomness alone
-    ent_coef              3e-4 (sac)                   with 5e-3 weights keep far from 0 and 1, and 11 % are lost; not
-                                                       adapted, since the entropy to aim at depends on the mask
-    device                cpu                          the network is small
-    ====================  ===========================  ================================================================
+    The module's docstring explains the defaults.
 
     Args:
         name: `a2c` or `ppo`, which choose subsets; `ddpg`, `td3` or `sac`, which give weights.
         env: one environment, or several as a `VecEnv`.
-        seed: of the weights and the draws; it also seeds the environments.
-        n_steps: decisions in an episode; a rollout takes a whole number of them from each environment.
-        episodes: how many there will be in all; where they are few, rollouts are shorter, so that there are at least
-            `UPDATES` of them, and of a length that divides them; and fewer are random.
+        seed: seed of the weights and of random draws; it also seeds the environments.
+        n_steps: decisions in an episode; a rollout takes whole episodes from each environment.
+        episodes: the total number of episodes. If it is small, rollouts are shorter, so that there are at least
+            `UPDATES` of them and their length divides `episodes`; and fewer episodes are random.
         tensorboard_log: the folder for curves.
         **overrides: arguments of the algorithm itself that replace defaults.
 
     Raises:
-        InputError: if the name or an argument is not known, or the environment has other spaces.
+        InputError: if the name or an argument is unknown, or the environment has other spaces.
 
     References:
         Asynchronous Methods for Deep Reinforcement Learning, 2016, https://arxiv.org/abs/1602.01783 (a2c)
@@ -167,14 +171,14 @@ def make_agent(
         own: dict[str, Any] = {"n_steps": rollout}
         if name == "ppo":
             all_of_it = rollout * envs
-            # stable-baselines3 wants batches of one size, and more than 1, since it compares advantages within them
+            # stable-baselines3 needs batches of equal size above 1, because it normalises advantages within them
             own["batch_size"] = all_of_it if all_of_it % 2 or all_of_it == 2 else all_of_it // 2
     else:
         sizes(env.observation_space, env.action_space)  # stable-baselines3 only asserts it
         random = RANDOM if episodes is None else min(RANDOM, max(1, episodes // UPDATES))
         noise = NormalActionNoise(*(np.full(env.action_space.shape or (), value) for value in (0.0, NOISE)))
         own = {"learning_starts": n_steps * random, "gradient_steps": envs, "action_noise": noise}
-        own["policy_kwargs"] = {"optimizer_kwargs": {"eps": 1e-4}}  # its own, since stable-baselines3 writes into it
+        own["policy_kwargs"] = {"optimizer_kwargs": {"eps": 1e-4}}  # a new dict, since stable-baselines3 writes into it
         if "replay_buffer_class" not in overrides:
             own["replay_buffer_kwargs"] = {"n_steps": RETURN, "gamma": overrides.get("gamma", REPLAY["gamma"])}
     arguments = DEFAULTS[name] | own | overrides
@@ -190,8 +194,8 @@ def _episodes_in_rollout(name: str, episodes: int | None) -> int:
 def flops_per_decision(agent: BaseAlgorithm) -> float:
     """Floating-point operations that the agent spends on a decision: a pass to act, and its share of the learning.
 
-    A pass backwards counts twice a pass forwards. A2C and PPO pass each decision forwards and backwards once for each
-    epoch; the others spend gradient steps on batches from their buffer.
+    A backward pass counts as two forward passes. A2C and PPO run one forward and one backward pass over each decision
+    in each epoch; the others take gradient steps on batches from their buffer.
 
     Raises:
         InputError: if the agent has a policy of another kind.
@@ -205,7 +209,7 @@ def flops_per_decision(agent: BaseAlgorithm) -> float:
         assert policy.action_space.shape is not None
         types = policy.action_space.shape[0]
         actor, critic = policy.network.flops(types), policy.critics.flops(types)
-        if isinstance(agent, TD3):  # DDPG too: the actor learns from the first critic, every so many steps
+        if isinstance(agent, TD3):  # DDPG too: the actor learns from the first critic, every `policy_delay` steps
             learning = (1 + 3 / agent.policy_delay) * actor + (
                 4 * policy.critics.n_critics + 3 / agent.policy_delay
             ) * critic

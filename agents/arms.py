@@ -1,7 +1,7 @@
-"""What bandits choose between, and what they have learned, as a file can hold it.
+"""The arms of bandits, and a module that stores what a bandit has learned.
 
-Arms are places in the action: what is learned holds for the knowledge types of the training in their order, whose names
-`policy.json` keeps, and for no others.
+Arms are positions in the action. So a learned bandit is valid only for the knowledge types of its training, in their
+order; `policy.json` stores their names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Subsets:
         return 1 << self.types
 
     def allowed(self, mask: Tensor) -> Tensor:
-        """[B, 1, 2^K], which subsets hold no masked type, from mask [B, K]."""
+        """[B, 1, 2^K], True for subsets without a masked type, from mask [B, K]."""
         return ~(self._bits & (mask == 0).unsqueeze(1)).any(-1).unsqueeze(1)
 
     def bits(self, arms: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Subsets:
 
 @dataclass(frozen=True)
 class PerType:
-    """A bandit for each of K types, whose arms are leaving (0) and taking (1); all of them are paid the same reward."""
+    """A bandit for each of K types, with the arms leave (0) and take (1); all bandits get the same reward."""
 
     types: int
     arms = 2
@@ -69,11 +69,11 @@ class PerType:
 
     @property
     def slots(self) -> int:
-        """Bandits side by side."""
+        """The number of bandits side by side."""
         return self.types
 
     def allowed(self, mask: Tensor) -> Tensor:
-        """[B, K, 2], which arms are possible, from mask [B, K]: leaving always is."""
+        """[B, K, 2], True for possible arms, from mask [B, K]; leaving is always possible."""
         return torch.stack([torch.ones_like(mask, dtype=torch.bool), mask != 0], dim=-1)
 
     def bits(self, arms: Tensor) -> Tensor:
@@ -86,11 +86,11 @@ class PerType:
 
 
 class BanditActor(nn.Module):
-    """What a bandit has learned, without the learning.
+    """The learned tables of a bandit, without its learning rule.
 
     Args:
         stages: bins of the progress, each with arms of its own.
-        types: knowledge types, the first bits of the action; further ones are never chosen.
+        types: number of knowledge types, the first bits of the action; further bits are never chosen.
         subsets: 1 for arms over `Subsets`, 0 for `PerType`.
 
     Raises:
@@ -99,7 +99,7 @@ class BanditActor(nn.Module):
 
     kind = "bandit"
     values: Tensor  # [stages, slots, arms]: mean reward, or the log of a weight
-    counts: Tensor  # the same: times played, less what is forgotten
+    counts: Tensor  # same shape: times played, minus what is forgotten
     spread: Tensor  # [stages, slots, 1]: standard deviation of one reward about its arm's mean; 1 for logs of weights
 
     def __init__(self, stages: int, types: int, subsets: int) -> None:
@@ -116,28 +116,28 @@ class BanditActor(nn.Module):
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Bits [B, K] from globals [B, G] and mask [B, K]: the best arm, or a draw by softmax(value / spread).
 
-        Arms that were never played have no part in it; where there are no others, nothing is chosen.
+        Arms that were never played are excluded; if there are no others, nothing is chosen.
         """
         stage, allowed = self.read(batch)
         tried = allowed & (self.counts[stage] > 0)
-        tried[..., 0] |= ~tried.any(-1)  # arm 0 is to choose nothing, with either arms
+        tried[..., 0] |= ~tried.any(-1)  # arm 0 chooses nothing, for both kinds of arms
         scores = self.values[stage]
         if not deterministic:
             scores = scores / self.spread[stage].clamp(min=1e-6) + gumbel(scores.shape, generator)
         return self.wide(scores.masked_fill(~tried, -math.inf).argmax(-1), batch["mask"])
 
     def flops(self, types: int) -> float:
-        """None: it looks up what it knows."""
+        """0, since it only reads a table."""
         return 0.0
 
     def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Stages [B] and which arms are allowed, [B, slots, arms]."""
-        # progress is float32: a boundary may come as 2.9999998 of 10
+        """Stages [B] and allowed arms [B, slots, arms]."""
+        # progress is float32: a boundary such as 3 of 10 may be 2.9999998
         stage = (batch["globals"][:, PROGRESS] * self.stages + 1e-4).long().clamp(0, self.stages - 1)
         return stage, self.arms.allowed(self.narrow(batch["mask"]))
 
     def narrow(self, bits: Tensor) -> Tensor:
-        """[B, types] from [B, K], where K may be less or more."""
+        """[B, types] from [B, K]; K may be smaller or larger."""
         return _sized(bits, self.arms.types)
 
     def wide(self, arms: Tensor, mask: Tensor) -> Tensor:
@@ -146,10 +146,10 @@ class BanditActor(nn.Module):
 
 
 def gumbel(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-    """Noise with which the largest of logits + noise is a draw from their softmax."""
+    """Gumbel noise: argmax(logits + noise) is a draw from the softmax of the logits."""
     return -torch.empty(shape).exponential_(generator=generator).log()
 
 
 def _sized(bits: Tensor, size: int) -> Tensor:
-    """[B, size]: cut, or filled up with zeros."""
+    """[B, size]: truncated, or padded with zeros."""
     return nn.functional.pad(bits, (0, max(size - bits.shape[1], 0)))[:, :size]

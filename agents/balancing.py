@@ -1,10 +1,10 @@
-"""Loss balancing inside one run, which costs next to nothing: what a learned selection has to beat.
+"""Loss balancing within one run: cheap methods that a learned selection has to beat.
 
-Each method is a policy over the terms that can be chosen, the labels among them, in actions of
-`ackd.mdp.action_spaces.Weights`. The originals weigh anew in every optimizer step. Here they decide once a phase, by
-its mean losses, and each loss is taken relative to its first, so that all terms begin at one size: L_k below is
-exp(feature "loss"), K the number of terms. A weight that would leave the range of the action space is taken to its end:
-a term that was dropped would not be measured again, so none is but where a method says so.
+Each method is a policy over the terms that can be chosen, labels included, with actions of
+`ackd.mdp.action_spaces.Weights`. The original methods compute weights in every optimizer step. Here they compute them
+once a phase, from its mean losses. Each loss is relative to its first value, so that all terms begin at the same size:
+L_k below is exp(feature "loss"), K the number of terms. Weights are clipped to the range of the action space and do not
+become 0 unless a method needs it, because a dropped term is not measured again.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Values = NDArray[np.float64]  # [..., K], one for each entry of the action
 Memory = tuple[Values, ...]
 
 LOSS, SLOPE, SELECTED, COSINE, NORM = (FEATURES.index(name) for name in ("loss", "slope", "selected", "cosine", "norm"))
-SMALLEST, LARGEST = 2.0 ** (2 * DOUBLINGS * LEAST - DOUBLINGS), 2.0**DOUBLINGS  # of the weights that an action can name
-TEMPERATURE = 2.0  # of DWA, as its authors have it
-NOTHING = 1e-100  # in the place of 0, where something is divided by it
+SMALLEST, LARGEST = 2.0 ** (2 * DOUBLINGS * LEAST - DOUBLINGS), 2.0**DOUBLINGS  # of the weights in an action
+TEMPERATURE = 2.0  # of DWA, as in its paper
+NOTHING = 1e-100  # replaces 0 as a divisor
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is seen of the terms, [..., K] each; entries that stand for none are 0."""
+    """The observed features of the terms, [..., K] each; entries without a term are 0."""
 
     mask: Bits
-    begins: NDArray[np.bool_]  # [..., 1], nothing has been learned yet
+    begins: NDArray[np.bool_]  # [..., 1], True before the first step
     loss: Values  # log(last loss / first loss)
     slope: Values  # log(last loss / the one before)
     selected: NDArray[np.bool_]  # in the last phase
@@ -46,7 +46,7 @@ class Terms:
 
     @classmethod
     def of(cls, observation: Observations, mask: Bits) -> Terms:
-        """What an observation says of them."""
+        """Reads the features of the terms from an observation."""
         features = np.asarray(observation["knowledge"], np.float64).reshape(*mask.shape, len(FEATURES))
         loss, slope, selected, cosine, norm, labels = (
             features[..., place] * mask for place in (LOSS, SLOPE, SELECTED, COSINE, NORM, IS_LABELS)
@@ -55,10 +55,10 @@ class Terms:
         return cls(mask, begins, loss, slope, selected > 0, cosine, norm, labels > 0)
 
     def measured(self, method: str) -> Terms:
-        """These.
+        """Returns these terms if their gradients were measured.
 
         Raises:
-            InputError: if a training under way has said nothing of its gradients.
+            InputError: if the training does not measure gradients.
         """
         types = self.selected & ~self.labels & ~self.begins
         if (types.any(-1) & ~(types & ((self.cosine != 0) | (self.norm != 0))).any(-1)).any():
@@ -70,14 +70,14 @@ class Terms:
 
 
 class Remembering:
-    """A method that carries numbers from one decision to the next, for each environment and term.
+    """A method with memory: it keeps numbers between decisions, for each environment and term.
 
-    They are `first` where an episode begins: where `episode_start` says so, and where progress is 0. They travel in
-    `state`; for a caller that passes none back, they are what the last call left.
+    The numbers are `first` at the start of an episode: if `episode_start` is True, or progress is 0. They are passed on
+    in `state`; for a caller that does not pass it back, they are kept from the last call.
 
     Args:
-        first: what each of the numbers begins with.
-        weigh: from what is seen and the numbers to the weights and the next numbers.
+        first: the initial value of each number.
+        weigh: computes the weights and the next numbers from terms and numbers.
     """
 
     choice = "weights"
@@ -93,7 +93,7 @@ class Remembering:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.float32], State | None]:
-        """The weights as actions, and what is remembered."""
+        """The weights as actions, and the memory as state."""
         mask = mask_of(observation)
         terms, memory = Terms.of(observation, mask), self._memory if state is None else state
         fresh = tuple(np.full(mask.shape, value) for value in self.first)
@@ -108,24 +108,24 @@ class Remembering:
 
 
 def magnitude() -> Policy:
-    """Weights that bring all terms to one size: w_k proportional to 1 / L_k, of mean 1.
+    """Weights that give all terms the same size: w_k proportional to 1 / L_k, with mean 1.
 
-    `ackd.training.distiller.Distiller` does it to the knowledge types in their first batches; here it is done in every
-    phase.
+    `ackd.training.distiller.Distiller` does the same to knowledge types in their first batches; this method does it in
+    every phase.
     """
     return _rule(lambda terms: _averaging_one(np.exp(-terms.loss), terms.mask))
 
 
 def uncertainty(rate: float = 0.1, steps: int = 10) -> Policy:
-    """Weights learned as the noise of each term.
+    """Weights from the learned noise of each term.
 
-        w_k = exp(-s_k)        s goes down the gradient of sum_k exp(-s_k) L_k + s_k
+        w_k = exp(-s_k)        s descends the gradient of sum_k exp(-s_k) L_k + s_k
 
-    s_k is the log of the variance, 0 at first and log L_k at the optimum. The paper has 1/2 of both parts for
-    regression and of the second alone for classification; here both have 1, which moves all optima alike.
+    s_k is the log of the variance, 0 at first and log L_k at the optimum. The paper multiplies both parts by 1/2
+    for regression, and only the second part for classification. Here both factors are 1, which moves all optima alike.
 
     Args:
-        rate: of a gradient step.
+        rate: size of a gradient step.
         steps: gradient steps in a decision, all on the losses of the last phase.
 
     References:
@@ -145,8 +145,7 @@ def uncertainty(rate: float = 0.1, steps: int = 10) -> Policy:
 def rlw(seed: int = 0) -> Policy:
     """Random loss weights: w = K softmax(x) with x standard normal, drawn anew in each decision.
 
-    Draws are of the seed, the environment's row and the number of the call, so that what one environment gets depends
-    on nothing that the others do.
+    Draws depend on the seed, the environment's row and the number of the call, but not on the other environments.
 
     References:
         Lin et al., Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning, TMLR 2022,
@@ -164,7 +163,7 @@ def rlw(seed: int = 0) -> Policy:
 
 
 def dwa() -> Policy:
-    """Dynamic weight average: more for the terms whose losses fall more slowly.
+    """Dynamic weight average: larger weights for terms with losses that fall more slowly.
 
         w = K softmax(r / T)        r_k = L_k(t - 1) / L_k(t - 2), T = 2; r = 1 in the first two phases
 
@@ -175,18 +174,18 @@ def dwa() -> Policy:
 
 
 def famo(rate: float = 5.0, decay: float = 0.001) -> Policy:
-    """Weights under which all log-losses fall alike.
+    """Weights that make all log-losses fall at the same rate.
 
         z = softmax(xi)        w_k = K c z_k / L_k, c = 1 / sum_k z_k / L_k
         xi <- xi - rate (J^T (log L(t) - log L(t + 1)) + decay xi)        J = diag(z) - z z^T, xi = 0 at first
 
-    In the paper L(t + 1) are the losses of the same batch after the step; here they are those of the next phase. The
-    authors' program takes its steps by Adam, at .025 in each optimizer step: `rate` is larger, for there is one step a
-    phase, and of plain descent.
+    In the paper, L(t + 1) are the losses of the same batch after the step; here they are the losses of the next phase.
+    The authors' program uses Adam with a rate of .025 in each optimizer step. `rate` is larger here, because there is
+    one step of plain gradient descent a phase.
 
     Args:
-        rate: of the logits xi.
-        decay: of the logits.
+        rate: learning rate of the logits xi.
+        decay: weight decay of the logits.
 
     References:
         Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, https://arxiv.org/abs/2306.03792
@@ -204,20 +203,20 @@ def famo(rate: float = 5.0, decay: float = 0.001) -> Policy:
 
 
 def gradnorm(alpha: float = 1.5, rate: float = 0.025, steps: int = 10) -> Policy:
-    """Weights under which gradients have one size, but larger ones where the loss has fallen less.
+    """Weights that make gradient norms equal, but larger for terms that have improved less.
 
-        G_k = w_k n_k        r_k = L_k / mean(L)        w goes down the gradient of sum_k |G_k - mean(G) r_k^alpha|
+        G_k = w_k n_k        r_k = L_k / mean(L)        w descends the gradient of sum_k |G_k - mean(G) r_k^alpha|
 
-    n_k is the gradient's norm at weight 1, relative to the labels'; the targets count as constant, and w has mean 1
-    after every step. The paper takes the norm on the last layer that the terms share.
+    n_k is the gradient's norm at weight 1, relative to the labels'; the targets are constants, and w has mean 1 after
+    every step. The paper takes the norm on the last layer that the terms share.
 
     Args:
-        alpha: how much the terms that lag behind get; the paper's, between .12 and 1.5.
-        rate: of a gradient step.
+        alpha: how much slower terms are favoured; between .12 and 1.5 in the paper.
+        rate: size of a gradient step.
         steps: gradient steps in a decision, all on the losses and norms of the last phase.
 
     Raises:
-        InputError: in the decision after the first phase, if nobody measured gradients.
+        InputError: in the decision after the first phase, if gradients were not measured.
 
     References:
         Chen et al., GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks, ICML 2018,
@@ -238,13 +237,13 @@ def gradnorm(alpha: float = 1.5, rate: float = 0.025, steps: int = 10) -> Policy
 
 
 def gradient_similarity() -> Policy:
-    """A type counts as far as its gradient points where the labels' does: w_k = max(0, cos(g_k, g_labels)).
+    """Weights by the similarity of gradients to the labels': w_k = max(0, cos(g_k, g_labels)).
 
-    The labels have weight 1, and so has every type in the first phase. A type with a cosine that is not positive is
-    dropped for a phase; it is then taken up at the least weight there is, 2^-2.5, to be measured anew.
+    The labels have weight 1, and so has every type in the first phase. A type without a positive cosine is dropped for
+    a phase; then it gets the smallest weight, 2^-2.5, so that it is measured again.
 
     Raises:
-        InputError: in the decision after the first phase, if nobody measured gradients.
+        InputError: in the decision after the first phase, if gradients were not measured.
 
     References:
         Du et al., Adapting Auxiliary Losses Using Gradient Similarity, 2018, https://arxiv.org/abs/1812.02224
@@ -271,10 +270,10 @@ BALANCERS: Mapping[str, Callable[[int], Policy]] = {  # each from a seed
 
 
 def balancer(name: str, *, seed: int = 0) -> Policy:
-    """The method of that name; `seed` is of the random one.
+    """The method with this name; only `rlw` uses the seed.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the name is unknown.
     """
     if name not in BALANCERS:
         raise unknown("policy", name, BALANCERS)
@@ -282,17 +281,17 @@ def balancer(name: str, *, seed: int = 0) -> Policy:
 
 
 def _rule(weigh: Callable[[Terms], Values]) -> Rule:
-    """A method that carries nothing from one decision to the next."""
+    """A method without memory."""
     return Rule(lambda observation, mask: _within(weigh(Terms.of(observation, mask))), "weights")
 
 
 def _within(weights: Values) -> Values:
-    """The nearest weights that an action can name and that keep their terms in the loss."""
+    """Clips weights to the range that an action can express without dropping a term."""
     return np.clip(weights, SMALLEST, LARGEST)
 
 
 def _mean(values: Values, mask: Bits) -> Values:
-    """[..., 1], of positive values over the terms that there are; next to nothing where there are none."""
+    """[..., 1], mean of positive values over the present terms; `NOTHING` if there are none."""
     mean: Values = (values * mask).sum(-1, keepdims=True) / np.maximum(mask.sum(-1, keepdims=True), 1)
     return np.maximum(mean, NOTHING)
 
@@ -302,7 +301,7 @@ def _averaging_one(weights: Values, mask: Bits) -> Values:
 
 
 def _softmax(values: Values, mask: Bits) -> Values:
-    """Over the terms that there are; 0 elsewhere."""
+    """Softmax over the present terms; 0 elsewhere."""
     there = np.where(mask > 0, values, -np.inf)
     top = there.max(-1, keepdims=True)
     exponentials = np.exp(there - np.where(np.isfinite(top), top, 0.0))

@@ -1,7 +1,7 @@
-"""Bandits: learners without a network, for which a decision is an arm and nothing else.
+"""Bandits: learners without a network, which choose an arm in each decision.
 
-A bandit is arms (`Subsets`, `PerType`) and a rule (`Ucb`, `Thompson`, `Exp3`). Of an observation it reads the mask and,
-if it has several stages, the progress.
+A bandit combines arms (`Subsets`, `PerType`) with a rule (`Ucb`, `Thompson`, `Exp3`). From an observation it reads only
+the mask and, if it has several stages, the progress.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ CREDITS = ("decision", "return")
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the arms of B stages."""
+    """The statistics of the arms in B stages."""
 
     values: Tensor  # [B, slots, arms]
-    counts: Tensor  # the same
+    counts: Tensor  # same shape
     squares: Tensor  # [B, slots, 1]: sum of squared deviations of rewards from their arm's mean
     spread: Tensor  # [B, slots, 1], see `BanditActor`
-    low: Tensor  # [B, 1, 1]: the least reward so far
-    high: Tensor  # the greatest
+    low: Tensor  # [B, 1, 1]: the lowest reward so far
+    high: Tensor  # the highest
 
     @property
     def span(self) -> Tensor:
-        """[B, 1, 1], between the least and the greatest reward; 1 as long as they are one."""
+        """[B, 1, 1], the highest reward minus the lowest; 1 as long as they are equal."""
         return torch.where(self.high > self.low, self.high - self.low, 1.0)
 
 
 @dataclass(frozen=True)
 class Pull:
-    """One decision of one environment, as long as it waits for its reward."""
+    """One decision of one environment, until its reward is known."""
 
     stage: int
     played: Tensor  # [slots, arms], 1 where played
     allowed: Tensor  # [slots, arms]
-    chance: Tensor  # [slots, 1], with which the played arm was played
+    chance: Tensor  # [slots, 1], probability of the played arm
     reward: float
 
 
 class BanditRule(Protocol):
-    """A rule: which arm to play, and what to make of its reward."""
+    """A rule that chooses the arm to play and learns from its reward."""
 
     def scores(self, known: Known, allowed: Tensor, generator: torch.Generator) -> Tensor:
-        """[B, slots, arms]; the allowed arm with the highest is played."""
+        """[B, slots, arms]; the allowed arm with the highest score is played."""
         ...
 
     def chances(self, known: Known, allowed: Tensor) -> Tensor:
@@ -64,18 +64,18 @@ class BanditRule(Protocol):
         ...
 
     def learn(self, known: Known, pull: Pull, gain: float) -> None:
-        """Changes what is known of the pull's stage, in place."""
+        """Updates the statistics of the pull's stage in place."""
         ...
 
 
 @dataclass(frozen=True)
 class _Means:
-    """Means of what arms have earned; every allowed arm is played once before any is played twice.
+    """Mean rewards of arms; every allowed arm is played once before any is played twice.
 
-    A mean forgets: with each reward in its stage and slot, the weight of every earlier one is multiplied by `memory`.
+    Means forget: each reward multiplies the weights of all earlier rewards in its stage and slot by `memory`.
 
     Args:
-        width: how much uncertainty counts.
+        width: factor of the uncertainty.
         memory: 1 forgets nothing.
     """
 
@@ -87,14 +87,14 @@ class _Means:
             raise InputError(f"width is {self.width} and memory {self.memory}: give width > 0 and 0 < memory <= 1")
 
     def chances(self, known: Known, allowed: Tensor) -> Tensor:
-        """1: nothing is learned from them."""
+        """1, because this rule does not learn from probabilities."""
         return torch.ones_like(known.values)
 
     def learn(self, known: Known, pull: Pull, gain: float) -> None:
-        """Takes the gain into the mean of the played arm, and into the spread of all."""
+        """Updates the mean of the played arm, and the spread of all arms."""
         known.counts.mul_(self.memory).add_(pull.played)
         error = (gain - known.values) * pull.played
-        known.values.add_(error / known.counts.clamp(min=1.0))  # a played arm counts 1 at least
+        known.values.add_(error / known.counts.clamp(min=1.0))  # a played arm has a count of at least 1
         again = (gain - known.values) * pull.played
         known.squares.mul_(self.memory).add_((error * again).sum(-1, keepdim=True))
         freedom = known.counts.sum(-1, keepdim=True) - (known.counts > 0).sum(-1, keepdim=True)
@@ -106,8 +106,8 @@ class Ucb(_Means):
     """Upper confidence bounds: the arm with the highest mean + width * span * sqrt(2 ln N / n).
 
     n is how often the arm was played, N the sum over arms, span the range of the rewards so far. With width 1, memory
-    1 and rewards from 0 to 1 it is UCB1; the default looks around for longer, since what an arm of one stage earns
-    depends on what the others still try.
+    1 and rewards from 0 to 1 it is UCB1; the default explores for longer, because the reward of an arm in one
+    stage depends on the exploration in the other stages.
 
     References:
         Auer, Cesa-Bianchi, Fischer, Finite-time Analysis of the Multiarmed Bandit Problem, Machine Learning 47, 2002,
@@ -135,7 +135,7 @@ class Thompson(_Means):
     References:
         Agrawal, Goyal, Further Optimal Regret Bounds for Thompson Sampling, AISTATS 2013,
         https://arxiv.org/abs/1209.3353; Russo et al., A Tutorial on Thompson Sampling, 2018,
-        https://arxiv.org/abs/1707.02038, whose section on nonstationary systems forgets likewise
+        https://arxiv.org/abs/1707.02038, with forgetting in its section on nonstationary systems
     """
 
     width: float = 2.0
@@ -154,7 +154,7 @@ class Exp3:
 
         w_i <- w_i * exp(gamma * x / (p_i K)) for the arm that was played, K the number of allowed arms
 
-    x is the reward between the least and the greatest of its stage so far, from 0 to 1; 1/2 as long as they are one.
+    x is the reward, scaled to [0, 1] by the lowest and highest of its stage so far; 1/2 as long as these are equal.
     Values are ln w, up to a constant.
 
     References:
@@ -169,7 +169,7 @@ class Exp3:
             raise InputError(f"gamma is {self.gamma}: give more than 0 and at most 1")
 
     def scores(self, known: Known, allowed: Tensor, generator: torch.Generator) -> Tensor:
-        """[B, slots, arms], ln p and noise, so that the highest is a draw from p."""
+        """[B, slots, arms], ln p plus noise, so that the highest is a draw from p."""
         return self.chances(known, allowed).log() + gumbel(known.values.shape, generator)
 
     def chances(self, known: Known, allowed: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class Exp3:
         return (1.0 - self.gamma) * weights + self.gamma * allowed / allowed.sum(-1, keepdim=True)
 
     def learn(self, known: Known, pull: Pull, gain: float) -> None:
-        """Raises the weight of the played arm; the largest is made 1, which changes no chance."""
+        """Raises the weight of the played arm; scales the largest weight to 1, which changes no probability."""
         share = torch.where(known.high > known.low, ((gain - known.low) / known.span).clamp(0.0, 1.0), 0.5)
         known.counts.add_(pull.played)
         known.values.add_(self.gamma * pull.played * share / (pull.chance * pull.allowed.sum(-1, keepdim=True)))
@@ -189,15 +189,15 @@ class Bandit:
     """A bandit as an `OnlinePolicy`, for actions that are subsets.
 
     Args:
-        arms: what there is to choose between.
+        arms: the arms to choose from.
         rule: how it chooses and learns.
         stages: equal bins of the episode's progress, each with arms of its own; 1 makes a plain bandit.
-        credit: what an arm is paid: the reward of its decision (`decision`), or that and all that comes after it in its
-            episode (`return`), which arms that only prepare something need.
-        seed: of its own generator.
+        credit: the reward of an arm: that of its decision (`decision`), or the sum from its decision to the end of the
+            episode (`return`). Arms that only prepare later gains need `return`.
+        seed: seed of its own generator.
 
     Raises:
-        InputError: if the credit is not known or the number of stages out of range.
+        InputError: if the credit is unknown or the number of stages is out of range.
     """
 
     def __init__(
@@ -209,11 +209,11 @@ class Bandit:
         self.network = BanditActor(stages, arms.types, isinstance(arms, Subsets))
         self._squares = torch.zeros(stages, arms.slots, 1)
         self._low, self._high = torch.full((stages, 1, 1), math.inf), torch.full((stages, 1, 1), -math.inf)
-        self._waiting: list[list[Pull]] = []  # of each environment, what waits for the end of its episode
+        self._waiting: list[list[Pull]] = []  # of each environment, until its episode ends
         self._generator = torch.Generator().manual_seed(seed)
 
     def actor(self) -> BanditActor:
-        """What it has learned so far, as a copy."""
+        """A copy of what it has learned so far."""
         return copy.deepcopy(self.network)
 
     def predict(
@@ -223,7 +223,7 @@ class Bandit:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int8], State | None]:
-        """Actions [K_max] or [n, K_max]: the best arms so far, or what the rule plays."""
+        """Actions [K_max] or [n, K_max]: the best arms so far if `deterministic`, else the rule's."""
         batch = batch_of(observation)
         if deterministic:
             bits = self.network.act(batch, True)
@@ -234,10 +234,10 @@ class Bandit:
         return bits.numpy().astype(np.int8).reshape(np.shape(observation["mask"])), state
 
     def update(self, transition: Transition) -> None:
-        """Learns at once, or at the end of an episode, as the credit says.
+        """Learns at once with the credit `decision`, at the end of an episode with `return`.
 
         Raises:
-            InputError: if a reward is NaN or infinite, or environments come or go.
+            InputError: if a reward is NaN or infinite, or the number of environments changes.
         """
         rewards, over = (np.atleast_1d(part) for part in (transition.reward, transition.over))
         if not np.isfinite(rewards).all():
@@ -259,7 +259,7 @@ class Bandit:
         stage, allowed = self.network.read(batch)
         bits = torch.as_tensor(np.asarray(transition.action).reshape(batch["mask"].shape) > 0)
         arms = self.network.arms.of(self.network.narrow(bits & (batch["mask"] != 0))).unsqueeze(-1)
-        # before anything is learned from this transition: the chances are those of the choice
+        # the probabilities at the time of the choice, before learning from this transition
         chances = self.rule.chances(self._known(stage), allowed).gather(-1, arms)
         played = torch.zeros(allowed.shape).scatter_(-1, arms, 1.0)
         parts = zip(stage.tolist(), played, allowed, chances, rewards.tolist(), strict=True)
@@ -271,12 +271,12 @@ class Bandit:
         self.rule.learn(self._known(slice(pull.stage, pull.stage + 1)), pull, gain)
 
     def _known(self, stage: Tensor | slice) -> Known:
-        """A copy of the tables at those stages, or, for a slice, a view."""
+        """A copy of the tables at these stages; for a slice, a view."""
         tables = (self.network.values, self.network.counts, self._squares, self.network.spread, self._low, self._high)
         return Known(*(table[stage] for table in tables))
 
 
 def _untried_first(scores: Tensor, known: Known, generator: torch.Generator) -> Tensor:
-    """Above all others, and in random order, the arms that were never played."""
+    """Scores that put the arms that were never played first, in random order."""
     order = torch.rand(scores.shape, generator=generator)
     return torch.where(known.counts > 0, scores, 1e9 + 1e6 * order)

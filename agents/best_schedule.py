@@ -1,7 +1,7 @@
-"""The best open-loop schedule that a given number of students finds: Optuna's TPE with successive halving.
+"""Searches for the best open-loop schedule with Optuna's TPE and successive halving.
 
-A schedule has a weight for each family of terms, as its log2, at some knots spread evenly over the run; in between it
-is linear. Below `OFF` the family is not transferred. How students are trained is the caller's affair.
+A schedule has the log2 of a weight for each family of terms at some knots, which are spread evenly over the run;
+between knots it is linear. Below `OFF` the family is not transferred. The caller trains the students.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ackd.errors import InputError
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-LOGS = (-3.0, 3.0)  # where the log2 of a weight is searched
+LOGS = (-3.0, 3.0)  # range of the log2 of a weight
 OFF = -2.5  # below it a family is off
-HALVING = 3  # one in so many goes on
-RUNGS = (1, HALVING)  # students that a schedule has had when it is compared with the others
+HALVING = 3  # one in this many continues
+RUNGS = (1, HALVING)  # numbers of students after which a schedule is compared with the others
 
 Knots = NDArray[np.float64]  # [knots, families], log2 of weights
 Run = Callable[[Sequence[Knots], Sequence[int]], Sequence[float]]
@@ -37,29 +37,29 @@ def best_schedule(
     knots: int = 3,
     side_by_side: int = 4,
 ) -> Knots:
-    """The schedule with the highest mean reward, of those that went through every rung.
+    """Returns the schedule with the highest mean reward among those that passed every rung.
 
-    Budgets grow in seeds, not in steps: half-way through a run its reward says little of its end. Each schedule that
-    TPE proposes trains one student; those among the best third so far train two more. The first to be tried is weight
-    1 throughout. Every schedule has the same seeds.
+    Budgets grow in seeds, not in steps, because the reward halfway through a run predicts little about its end. Each
+    schedule that TPE proposes trains one student; the best third so far train two more. The first schedule is weight 1
+    throughout. All schedules have the same seeds.
 
     Args:
-        run: trains students side by side, each under a schedule of its own, from a seed of its own, and answers what
-            each earned; called with as many seeds as schedules.
-        families: what the columns stand for.
-        students: the most to train.
-        seed: of the search; its students have the seeds `seed`, `seed + 1`, ...
+        run: trains students side by side, each with its own schedule and seed, and returns each student's reward;
+            called with as many seeds as schedules.
+        families: names of the columns.
+        students: maximum number of students.
+        seed: seed of the search; its students have the seeds `seed`, `seed + 1`, ...
         knots: rows of a schedule.
-        side_by_side: the most schedules that are tried at once; the more, the less TPE knows of the last ones.
+        side_by_side: maximum number of schedules at once; with more, TPE knows less about the latest ones.
 
     Raises:
-        InputError: if a number is too small, or Optuna is not there.
-        ValueError: if `run` answers other than a finite number for each student.
+        InputError: if a number is too small, or Optuna is not installed.
+        ValueError: if `run` does not return a finite number for each student.
 
     References:
         Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Li et al., A System for Massively
-        Parallel Hyperparameter Tuning, MLSys 2020, https://arxiv.org/abs/1810.05934: successive halving as Optuna has
-        it, https://optuna.readthedocs.io/en/stable/reference/generated/optuna.pruners.SuccessiveHalvingPruner.html
+        Parallel Hyperparameter Tuning, MLSys 2020, https://arxiv.org/abs/1810.05934: successive halving as in
+        Optuna, https://optuna.readthedocs.io/en/stable/reference/generated/optuna.pruners.SuccessiveHalvingPruner.html
     """
     if min(students, knots, side_by_side, len(families)) < 1:
         raise InputError(
@@ -79,7 +79,7 @@ class _Search:
         optuna = find_optuna()
         self.run, self.families, self.knots, self.seed = run, families, knots, seed
         self.trained = 0
-        self.rewards: dict[int, list[float]] = {}  # of each schedule by its number, one for each seed so far
+        self.rewards: dict[int, list[float]] = {}  # by the number of a schedule; one reward for each seed so far
         self.schedules: dict[int, Knots] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -92,7 +92,7 @@ class _Search:
         self.study.enqueue_trial({self._name(knot, family): 0.0 for knot in range(knots) for family in families})
 
     def attempt(self, count: int, students: int) -> None:
-        """New schedules, as far up the rungs as they get and there are students left."""
+        """Tries new schedules on the rungs, until they fail one or no students are left."""
         trials = [self.study.ask() for _ in range(count)]
         for trial in trials:
             self.schedules[trial.number], self.rewards[trial.number] = self._proposed(trial), []
@@ -100,13 +100,13 @@ class _Search:
             trials = self._climb(trials, rung, students)
 
     def best(self) -> Knots:
-        """Of those that had the most students, the one with the highest mean."""
+        """The schedule with the highest mean reward among those with the most students."""
         most = max(map(len, self.rewards.values()))
         means = {number: np.mean(those) for number, those in self.rewards.items() if len(those) == most}
         return self.schedules[max(means, key=lambda number: means[number])]
 
     def _climb(self, trials: Sequence[Trial], rung: int, students: int) -> list[Trial]:
-        """Trains each until it has had so many students, as far as there are any left; those that go on."""
+        """Trains schedules up to `rung` students each, while any are left; returns those that continue."""
         pairs = [(one, place) for one in trials for place in range(len(self.rewards[one.number]), rung)]
         pairs = pairs[: students - self.trained]
         if pairs:
@@ -120,7 +120,7 @@ class _Search:
         return [one for one in trials if self._goes_on(one, rung)]
 
     def _goes_on(self, trial: Trial, rung: int) -> bool:
-        """Tells the study what a schedule has earned; whether it gets further students."""
+        """Reports a schedule's reward to the study; True if the schedule gets more students."""
         rewards = self.rewards[trial.number]
         if len(rewards) == rung:
             trial.report(float(np.mean(rewards)), rung)
@@ -129,7 +129,7 @@ class _Search:
                 return False
             if not trial.should_prune():
                 return True
-        self.study.tell(trial, state=self.pruned)  # it counts with what it was last reported to have earned
+        self.study.tell(trial, state=self.pruned)  # TPE uses its last reported reward
         return False
 
     def _proposed(self, trial: Trial) -> Knots:
@@ -144,10 +144,10 @@ class _Search:
 
 
 def find_optuna() -> Any:
-    """The package, which says nothing but warnings.
+    """Imports Optuna and limits its log to warnings.
 
     Raises:
-        InputError: if it is not there.
+        InputError: if Optuna is not installed.
     """
     try:
         import optuna

@@ -1,4 +1,4 @@
-"""What a policy's JSON says of it. The file may be anything: each field is checked, and none is ever executed."""
+"""The content of a policy's JSON file. The file is untrusted: all fields are checked, none is executed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def check_name(name: str) -> str:
-    """Refuse what cannot be a policy's name: it becomes a folder's.
+    """Rejects an invalid name of a policy; the name is also that of its folder.
 
     Raises:
-        InputError: if it is none.
+        InputError: if the name is invalid.
     """
     if not NAME.fullmatch(name):
         raise InputError(
@@ -50,7 +50,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _plain(content: Any, levels: int = MAX_DEPTH) -> Any:
-    """Refuses what a page could not show: NaN, infinity, numbers without a float, and what is nested deeply."""
+    """Rejects values that a page cannot show: NaN, infinity, numbers too large for a float, deep nesting."""
     if isinstance(content, dict | list):
         if not levels:
             raise ValueError(f"it has more than {MAX_DEPTH} objects or lists inside one another")
@@ -68,7 +68,7 @@ def _cost(value: Any) -> Any:
 
 
 def _these(known: Sequence[str]) -> AfterValidator:
-    """Refuses a policy that reads other observations, and says which."""
+    """Rejects a policy that reads other observations; the error names them."""
 
     def check(has: list[str]) -> list[str]:
         ours, theirs = [name for name in known if name not in has], [name for name in has if name not in known]
@@ -88,26 +88,26 @@ Plain: TypeAlias = Annotated[Object, AfterValidator(lambda content: _plain(conte
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Where a policy comes from, and for what it was made: the content of `policy.json`.
+    """The origin and the purpose of a policy: the content of `policy.json`.
 
     Args:
-        format: of the file.
-        name: what the store calls it, unless it is told another name.
-        kind: what network it is, one of `ackd.agents.store.KINDS`.
-        choice: the action space that it acts in, one of `ackd.mdp.action_spaces.CHOICES`.
-        schema: of the observations that it reads.
-        globals: the names of what it observes of the training,
-        features: and of each knowledge type.
+        format: version of the file format.
+        name: name in the store, unless another one is given there.
+        kind: kind of the network, one of `ackd.agents.store.KINDS`.
+        choice: action space, one of `ackd.mdp.action_spaces.CHOICES`.
+        schema: version of the observations that it reads.
+        globals: names of the observed numbers of the training.
+        features: names of the observed numbers of each knowledge type.
         knowledge: names of the knowledge types of its training, in the order of the action's entries.
         k_max: entries of the action it is meant for; a set network takes any number.
-        sizes: what rebuilds the network.
-        algorithm: what trained it, as in `a2c`.
-        instances: what it was trained on.
-        metrics: how well it did.
-        cost: what its learning took: episodes, student_steps, flops, seconds.
-        license: under which it may be used, as in SPDX.
-        versions: of the packages that saved it.
-        sha256: of the weights' file.
+        sizes: arguments that rebuild the network.
+        algorithm: algorithm of its training, such as `a2c`.
+        instances: instances of its training.
+        metrics: measured results.
+        cost: costs of its training: episodes, student_steps, flops, seconds.
+        license: license for its use, as in SPDX.
+        versions: versions of the packages that saved it.
+        sha256: hash of the weights' file.
     """
 
     format: Annotated[int, only(FORMAT)]
@@ -130,10 +130,10 @@ class Card:
 
 
 def read_card(data: bytes, where: object) -> Card:
-    """The card in a JSON's bytes; kind, choice and sizes are for the kind to judge.
+    """Parses a card from the bytes of a JSON file; kind, choice and sizes are checked later.
 
     Raises:
-        InputError: if it is no policy's, was made for other observations, or has something of a wrong type.
+        InputError: if it is not a policy's card, is for other observations, or a field has a wrong type.
     """
     try:
         return parse(data, Card)

@@ -1,4 +1,4 @@
-"""A schedule learned by the cross-entropy method: few numbers, whole students as samples."""
+"""Learns a schedule by the cross-entropy method; every sample is a student's whole training."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ackd.runs.curves import Curves
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-FARTHEST = 3.0 * DOUBLINGS  # doublings: a weight is cut at 3 of them, so a line that goes farther is steeper in between
+FARTHEST = 3.0 * DOUBLINGS  # doublings: weights are clipped at 3, so a line that goes farther is steeper in between
 SPREAD = 3.0  # doublings: the standard deviation at the start
-SEVERAL = 0.5  # of the way: of a quadratic it keeps 3/4 of the gain, and loses nothing where the best is at weight 1
+SEVERAL = 0.5  # share of the way; on a quadratic it keeps 3/4 of the gain, and loses nothing if weight 1 is best
 
 
 class Distribution:
-    """Independent normal distributions over a schedule's numbers, which move towards the best of what was tried.
+    """Independent normal distributions over a schedule's numbers, which move towards the best samples.
 
         mean <- sum_i w_i x_i        std <- max(sqrt(sum_i w_i (x_i - mean)^2), least)
-        w_i proportional to log(n + 1/2) - log(i), of the n best x_1, x_2, ... of what was tried
+        w_i proportional to log(n + 1/2) - log(i), for the n best samples x_1, x_2, ...
 
     Args:
         size: how many numbers.
         spread: standard deviation at the start, in doublings of a weight.
-        least: it never falls below.
-        elite: share of the samples that are the best.
-        seed: of the draws.
+        least: lower bound of the standard deviation.
+        elite: share of the samples that count as the best.
+        seed: seed of the draws.
 
     References:
         Rubinstein, The Cross-Entropy Method for Combinatorial and Continuous Optimization, 1999,
-        https://doi.org/10.1023/A:1010091220143; the least deviation against a collapse is that of Szita, Lorincz,
+        https://doi.org/10.1023/A:1010091220143; the least deviation, against a collapse, is that of Szita, Lorincz,
         Learning Tetris Using the Noisy Cross-Entropy Method, 2006, https://doi.org/10.1162/neco.2006.18.12.2936; the
         weights are those of Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772
     """
@@ -57,16 +57,16 @@ class Distribution:
         self._rng = np.random.default_rng(seed)
 
     def draw(self, count: int) -> Array:
-        """[count, size]; the first is the mean itself, so that what is known now is always among what is tried."""
+        """Samples [count, size]; the first is the mean, so that the present best guess is always tried."""
         drawn = self.mean + self.std * self._rng.standard_normal((count, len(self.mean)))
         if count > 1:
             drawn[0] = self.mean
         return np.clip(drawn, -FARTHEST, FARTHEST)
 
     def learn(self, samples: Array, earned: Array) -> None:
-        """Moves towards the best of the samples [count, size], which earned so much, [count]; NaN is the worst.
+        """Moves towards the best of the samples [count, size] by `earned` [count]; NaN is the worst.
 
-        Samples that all earned the same teach nothing.
+        If all samples earned the same, nothing changes.
         """
         worth = np.where(np.isfinite(earned), earned, -np.inf)
         if (worth == worth[0]).all():
@@ -80,24 +80,24 @@ class Distribution:
 
 
 class Cem(Scheduled):
-    """Learns a `Schedule` from whole students: each trains under a schedule of its own from beginning to end.
+    """Learns a `Schedule`; each student trains with its own schedule from beginning to end.
 
-    A generation tries as many schedules as there are students side by side, at least `LEAST_POPULATION`; what counts
-    is how each did beside the others of its round, since they learn from the same batches. Over several settings, which
-    come in turn, a generation tries the same schedules in some of them, and the policy goes half as far from weight 1
-    as the search has gone: where what is best differs, that keeps most of the gains and loses less elsewhere.
+    A generation tries as many schedules as there are students side by side, at least `LEAST_POPULATION`. Each one is
+    compared with the others of its round, because these learn from the same batches. Several settings come in turn; a
+    generation then tries the same schedules in some of them, and the policy moves only half as far from weight 1 as the
+    search. If the best schedules of settings differ, this keeps most of the gains and loses less elsewhere.
 
     Args:
         env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
-        decisions: in an episode.
+        decisions: number of decisions in an episode.
         episodes: students in all.
-        settings: how many there are.
-        knots: of the schedule.
+        settings: number of settings.
+        knots: number of knots of the schedule.
         start: a schedule to begin from; all weights 1 if None.
         spread: standard deviation at the start, in doublings.
-        guarded: learn a `ProbeRule`; where its probe leaves the labels alone, nothing is learned of the schedule.
-        seed: of the draws; it also seeds the environments.
-        curves: where it draws what it has learned.
+        guarded: learn a `ProbeRule`; if its probe selects the labels alone, the schedule learns nothing.
+        seed: seed of the draws; it also seeds the environments.
+        curves: where the learned schedule is drawn.
     """
 
     def __init__(
@@ -120,15 +120,15 @@ class Cem(Scheduled):
         self.actor = start or self.made(knots)
         self.spread, self.seed = spread, seed
         rounds = max(episodes // env.num_envs, 1)
-        # of the same schedules in several settings, and of different ones where few students train side by side
+        # rounds in a generation: repeats of the same schedules in several settings, parts with different schedules
         self.repeats = 1 if settings == 1 else max(min(settings, rounds // MOST_GENERATIONS), 1)
         self.parts = max(-(-LEAST_POPULATION // env.num_envs), 1)
         self._curves = curves or Curves()
         self.seen: set[str] = set()  # families
-        self.history: list[tuple[Array, Array]] = []  # of each generation, what was tried and what it earned
+        self.history: list[tuple[Array, Array]] = []  # samples and their rewards in each generation
 
     def learn(self, decisions: int) -> None:
-        """Trains students for so many decisions, counted over all environments, and learns after each generation."""
+        """Trains students for `decisions` decisions, counted over all environments; learns after each generation."""
         observation = self.env.reset()
         assert isinstance(observation, dict)
         search = Distribution(self.knots * len(FAMILIES), spread=self.spread, seed=self.seed)
@@ -150,7 +150,7 @@ class Cem(Scheduled):
             self._draw(search)
 
     def _episode(self, observation: Observations, samples: Array) -> tuple[Array, Observations]:
-        """What a student under each schedule earned over its training, [N], and the next first observation."""
+        """The return of a student under each schedule, [N], and the first observation of the next episode."""
         self.seen |= set(families_in(observation))
         schedules = [self.made(self.knots, row.reshape(self.knots, -1)) for row in samples]
         useless = self.made is ProbeRule and bool(ProbeRule.alone(batch_of(observation)).all())
@@ -167,10 +167,10 @@ class Cem(Scheduled):
 
 
 LEAST_POPULATION = 8  # schedules in a generation
-MOST_GENERATIONS = 8  # settings are repeated within a generation only as far as so many are left
+MOST_GENERATIONS = 8  # a generation repeats settings only as long as this many generations are possible
 
 
 def _standard(returns: Array) -> Array:
-    """Returns less their mean, in standard deviations: settings differ in how far apart their students end."""
+    """Standardised returns, because settings differ in the spread of their students' returns."""
     spread = float(returns.std())
     return (returns - returns.mean()) / spread if spread > 0 else np.zeros_like(returns)

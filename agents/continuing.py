@@ -1,4 +1,4 @@
-"""Several learners one after the other in the same environments, without passing over students in between."""
+"""Runs several learners one after the other in the same environments, without skipping students."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 
 class Continuing(VecEnvWrapper):
-    """Environments that go on with the episodes that have just begun, where they are asked to begin others.
+    """A wrapper that continues episodes that have just begun, instead of beginning others.
 
-    Environments begin an episode by themselves when one ends, so whoever resets them next would pass over a student
-    each. They are seeded before their first episode alone: seeds begin the order of instances anew.
+    Environments begin a new episode automatically when one ends, so another reset would skip a student in each. They
+    are seeded only before their first episode, because a seed restarts the order of instances.
     """
 
-    _begun: VecEnvObs | None = None  # what was observed first, where no step has been taken since
+    _begun: VecEnvObs | None = None  # the first observations, if no step has followed
     _started = False
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -30,11 +30,11 @@ class Continuing(VecEnvWrapper):
         return begun
 
     def step_wait(self) -> VecEnvStepReturn:
-        """The environment's answer."""
+        """The result of the environments' step."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self._begun = observations if dones.all() else None
         return observations, rewards, dones, infos
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The environment's."""
+        """An attribute of the environments."""
         return self.venv.get_attr(attr_name, indices)

@@ -25,18 +25,18 @@ from ackd.runs.curves import Curves
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-SEARCH = 0.75  # of the students, where no schedule is given to begin from
+SEARCH = 0.75  # share of the students that search, if no schedule is given
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the rounds are for, in each of which every environment trains a student.
+    """The division of the rounds; in each round every environment trains a student.
 
     Args:
-        searching: rounds for a schedule.
-        rollouts: of PPO, which never stops within one.
-        rollout: rounds in each.
-        checking: rounds at the end.
+        searching: rounds of the search for a schedule.
+        rollouts: number of PPO's rollouts; PPO never stops within one.
+        rollout: rounds in each rollout.
+        checking: rounds of the comparison at the end.
     """
 
     searching: int
@@ -46,12 +46,12 @@ class Plan:
 
     @property
     def rounds(self) -> int:
-        """In all."""
+        """The total number of rounds."""
         return self.searching + self.rollouts * self.rollout + self.checking
 
 
 def planned(rounds: int, students: int, settings: int, *, search: bool) -> Plan:
-    """What so many rounds of so many students are for; what makes up no whole rollout is searched, or left out."""
+    """Divides rounds of students; rounds that do not fill a rollout join the search or are left out."""
     searching = 0 if not search else rounds if rounds < LEAST_ROUNDS else max(round(SEARCH * rounds), 1)
     wanted = min(settings, MOST_CHECKS) if students >= LEAST_CHECKED else 0
     checking = min(wanted, max(rounds - searching - 1, 0))
@@ -63,23 +63,23 @@ def planned(rounds: int, students: int, settings: int, *, search: bool) -> Plan:
 
 
 class Correcting:
-    """A schedule by `Cem`, then stable-baselines3's PPO over corrections of it, then a look at which is better.
+    """Learns a schedule by `Cem`, then corrections of it by PPO, then keeps the better of both.
 
-    In the last round some students follow the schedule alone, some its likeliest corrections and some drawn ones, all
-    on the same batches; the corrections are kept only if their students earned more than the schedule's.
-    Credit is the return: neither discounted (gamma 1) nor cut short (lambda 1).
+    In the last rounds some students follow the schedule alone, some its likeliest corrections and some drawn ones, all
+    on the same batches. The corrections are kept only if the likeliest ones earned more than the schedule alone.
+    Credit is the full return: not discounted (gamma 1) and not bootstrapped (lambda 1). PPO is stable-baselines3's.
 
     Args:
         env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
-        decisions: in an episode.
+        decisions: number of decisions in an episode.
         episodes: students in all.
-        settings: how many there are.
+        settings: number of settings.
         start: a schedule to begin from, instead of searching for one.
-        seed: of weights and draws; it also seeds the environments.
-        curves: where search and PPO draw what they log.
+        seed: seed of weights and draws; it also seeds the environments.
+        curves: where the search and PPO draw their logs.
 
     Raises:
-        InputError: if the action space is another.
+        InputError: if the action space is of another kind.
 
     References:
         Schulman et al., Proximal Policy Optimization Algorithms, 2017, https://arxiv.org/abs/1707.06347
@@ -100,7 +100,7 @@ class Correcting:
         self.env = env = Continuing(env)
         self.decisions, self.seed, self._curves = decisions, seed, curves
         self.mean: list[list[float]] = []  # [decisions, families] log2 of the weights that it gave in the last round
-        self.checked: dict[str, float] = {}  # what the students of the last round earned, beside the others
+        self.checked: dict[str, float] = {}  # mean return of each kind of student in the last rounds
         self._plan = plan = planned(max(episodes // env.num_envs, 1), env.num_envs, settings, search=start is None)
         self._search = Cem(
             env,
@@ -134,12 +134,12 @@ class Correcting:
 
     @property
     def policy(self) -> Policy:
-        """PPO, whose `predict` all policies have."""
+        """The PPO agent, which has the `predict` of a policy."""
         return cast(Policy, self._agent)
 
     @property
     def actor(self) -> ResidualNetwork:
-        """The schedule and what corrects it."""
+        """The network of the schedule and its corrections."""
         return cast(ResidualPolicy, self._agent.policy).network
 
     @property
@@ -151,11 +151,11 @@ class Correcting:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What a policy's card tells of the last round."""
+        """The results of the last rounds, for a policy's card."""
         return {"checked": self.checked, **({MEAN: self.mean} if self.mean else {})}
 
     def learn(self, decisions: int) -> None:
-        """Trains students for so many decisions, counted over all environments."""
+        """Trains students for `decisions` decisions, counted over all environments."""
         each = self.decisions * self.env.num_envs
         plan = self._plan
         if decisions < plan.rounds * each:
@@ -199,7 +199,7 @@ class Correcting:
             self.mean = []
 
 
-LEAST_ROUNDS = 6  # with fewer, all of them search
-LEAST_STUDENTS = 8  # in a rollout, where there are so many to correct for
+LEAST_ROUNDS = 6  # with fewer rounds, all of them search
+LEAST_STUDENTS = 8  # students in a rollout, if as many are left
 LEAST_CHECKED = 6  # students side by side, so that there are two of each kind
-MOST_CHECKS = 4  # rounds, over several settings
+MOST_CHECKS = 4  # rounds of the comparison, if there are several settings

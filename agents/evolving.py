@@ -22,34 +22,34 @@ from ackd.types import LABELS, Selection
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
-MOST_DECISIONS = MOST_KNOTS // 2 - 1  # whose weights a schedule can hold one by one
+MOST_DECISIONS = MOST_KNOTS // 2 - 1  # the most that a schedule can represent one by one
 
 
 class Copying(Protocol):
-    """Environments in which a student can become another, as `ackd.envs.cohort.CohortEnv`."""
+    """Environments that can copy students, such as `ackd.envs.cohort.CohortEnv`."""
 
     def inherit(self, parents: Sequence[int]) -> object:
-        """Makes each student what another is now, or itself."""
+        """Replaces each student by a copy of its parent, which may be itself."""
         ...
 
 
 class Pbt(Scheduled):
     """Trains one population by `evolve`, and keeps the best student's weights, decision by decision, as a `Schedule`.
 
-    A student's score is what it has earned so far, with what its ancestors earned: by the default reward that is the
-    measure of the reward split, which has to be taken after each decision. Students are exchanged between decisions.
+    A student's score is its reward so far, including its ancestors' rewards. By the default reward this is the measure
+    on the reward split, which must be taken after each decision. Students are copied between decisions.
 
     Args:
         env: the population; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
-        decisions: in an episode.
-        episodes: students in all, as many as there are side by side.
-        settings: how many there are.
-        seed: of weights and exchanges; it also seeds the environments.
+        decisions: number of decisions in an episode.
+        episodes: students in all; it must be the number of students side by side.
+        settings: number of settings.
+        seed: seed of weights and copies; it also seeds the environments.
         curves: not used.
 
     Raises:
-        InputError: if students cannot be copied there, there are several settings or too many decisions, or not all
-            students are side by side.
+        InputError: if the environments cannot copy students, there are several settings or too many decisions, or not
+            all students are side by side.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Pbt(Scheduled):
 
 
 class Students:
-    """Environments as a `ackd.agents.pbt.Population`, whose steps are decisions.
+    """Environments as a `ackd.agents.pbt.Population`; a step of it is a decision.
 
     Args:
-        env: which has begun an episode.
-        observation: its first one.
+        env: environments that have begun an episode.
+        observation: first observation of the episode.
         steps: decisions in an episode.
     """
 
@@ -123,14 +123,14 @@ class Students:
             for entry, family in zip(self._entries, found, strict=True)
         }
         self._width = len(mask)
-        self.scores: NDArray[np.float64] = np.zeros(env.num_envs)  # NaN of one that has diverged
+        self.scores: NDArray[np.float64] = np.zeros(env.num_envs)  # NaN after divergence
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Leaves the students that have just begun, whose seed is the environments' affair."""
+        """Keeps the students that have just begun; the environments choose their seeds."""
         self.scores = np.zeros(len(seeds))
 
     def advance(self, selections: Sequence[Selection], steps: int) -> None:
-        """One decision of each student."""
+        """Makes one decision for each student."""
         actions = np.zeros((len(selections), self._width), np.float32)
         for row, one in zip(actions, selections, strict=True):
             weights = {LABELS: one.labels, **one.weights}
@@ -140,6 +140,6 @@ class Students:
         self.scores = np.where(lost, np.nan, self.scores + rewards)
 
     def inherit(self, parents: Sequence[int]) -> None:
-        """Copies students, and what they have earned."""
+        """Copies students and their scores."""
         cast(Copying, cast(Any, self._env.unwrapped)).inherit(list(parents))
         self.scores = self.scores[list(parents)]

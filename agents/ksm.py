@@ -32,29 +32,29 @@ OPEN: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the selector leaves open. All of it is unknown to us but the first two, which the paper names.
+    """Settings of the selector. The paper names only the first two; the others are unknown to us.
 
-    The defaults work on the toy, are ours, and not the paper's.
+    The defaults work on the toy; they are ours, not the paper's.
     """
 
     hard: bool = False  # bits instead of weights
-    phase: int = 1  # decisions from one update to the next; their number is unknown
+    phase: int = 1  # decisions between updates; the paper's number is unknown
     threshold: float = 0.5  # lambda, of the hard form
     feature: int = 64  # width of each v
     width: int = 64  # hidden width of actor and critic
-    encoders: Literal["critic", "actor", "both"] = "critic"  # whose loss teaches v
-    credit: Literal["all", "last"] = "all"  # which decisions of a phase earn its reward
+    encoders: Literal["critic", "actor", "both"] = "critic"  # the loss that trains v
+    credit: Literal["all", "last"] = "all"  # decisions of a phase that get its reward
     target: Literal["sarsa", "printed"] = "sarsa"  # r + gamma Q', or gamma r + Q'
-    following: Literal["actor", "taken"] = "actor"  # a' in Q(s', a'): the target actor's, or the one that was taken
+    following: Literal["actor", "taken"] = "actor"  # a' in Q(s', a'): of the target actor, or the action taken
     gamma: float = 1.0
-    actor_rate: float = 1e-3  # learning rates, of Adam
+    actor_rate: float = 1e-3  # learning rates of Adam
     critic_rate: float = 1e-3
-    tau: float = 0.05  # of the target networks; 1 does without
-    buffer: int = 10_000  # transitions to draw from; 0 learns from those of the phase only
+    tau: float = 0.05  # update rate of the target networks; 1 means none
+    buffer: int = 10_000  # size of the replay buffer; 0 learns only from the phase
     batch: int = 64
-    updates: int = 1  # for each transition
+    updates: int = 1  # gradient updates for each transition
     noise: float = 0.3  # standard deviation added to each weight
-    warmup: int = 200  # decisions drawn uniformly before
+    warmup: int = 200  # random decisions at the start
     inverting: bool = True  # whether the actor's gradient is inverted, see `ackd.agents.soft.Invertible`
 
 
@@ -64,16 +64,16 @@ class Ksm:
         y = r + gamma Q(s', a')    critic: min (Q(s, a) - y)^2    actor: max Q(s, mu(s))
 
     The paper's action is [FinK, ResK, FeaK, RelK], labels first. Here its entries are the environment's knowledge
-    types in their order, and the labels always stay on with weight 1. How often [CLS] vectors are averaged, and over
-    what, is the environment's affair and unknown too; so is the paper's exploration beyond its reward, which is
-    `ackd.mdp.rewards.Exploring`. See `Settings` for what else is unknown. Replay, target networks, noise on actions and
-    inverted gradients are our choices.
+    types in their order, and the labels always have weight 1. The paper's averaging of [CLS] vectors is unknown; here
+    the environment averages them. Its exploration reward is `ackd.mdp.rewards.Exploring`; other exploration is unknown.
+    `Settings` lists what else is unknown. Replay, target networks, noise on actions and inverted gradients are our
+    choices.
 
     Args:
         observation_space: a Dict with `mask` and the parts of the state.
-        settings: what is open.
+        settings: settings of the selector; the defaults if None.
         state: `cls` (`student_cls`, `teacher_cls`), as published, or `signals` (`globals`, `knowledge`).
-        seed: of weights, noise and draws.
+        seed: seed of weights, noise and draws.
 
     Raises:
         InputError: if the space lacks a part, or a setting is out of range.
@@ -107,18 +107,18 @@ class Ksm:
         self._actor_step = torch.optim.Adam([p for part in by_actor for p in part], settings.actor_rate)
         self._critic_step = torch.optim.Adam([p for part in by_critic for p in part], settings.critic_rate)
         self._rng = np.random.default_rng(seed)
-        self._trails: dict[int, list[dict[str, Any]]] = {}  # of each environment, what still lacks reward or a'
+        self._trails: dict[int, list[dict[str, Any]]] = {}  # of each environment, until reward and a' are known
         self._replay: deque[dict[str, Any]] = deque(maxlen=settings.buffer or None)
         self._decisions = 0
 
     @property
     def choice(self) -> str:
-        """The action space it acts in."""
+        """The action space of its actions."""
         return "type-subset" if self.settings.hard else "type-shares"
 
     @property
     def network(self) -> KsmActor:
-        """What acts, as it can be saved."""
+        """The actor, which can be saved."""
         return self.actor
 
     def predict(
@@ -138,7 +138,7 @@ class Ksm:
             weights = KsmActor.act(self.actor, batch | {"mask": torch.as_tensor(rows)}, True).numpy()
         if not deterministic:
             for env in np.flatnonzero(episode_start if episode_start is not None else ()):
-                self._trails.pop(int(env), None)  # of an episode that was broken off
+                self._trails.pop(int(env), None)  # of an interrupted episode
             weights = np.clip(weights + self._rng.normal(0.0, self.settings.noise, weights.shape), 0.0, 1.0)
             if self._decisions < self.settings.warmup:
                 weights = self._rng.random(weights.shape)
@@ -147,7 +147,7 @@ class Ksm:
         return bits.astype(np.int8) if self.settings.hard else weights.astype(np.float32), state
 
     def update(self, transition: Transition) -> None:
-        """Keeps the decision, and learns if it was the last of a phase or an episode."""
+        """Stores the decision, and learns if it was the last of a phase or an episode."""
         count = len(transition.reward)
         self._decisions += count
         fresh = [row for env in range(count) for row in self._kept(env, transition)]
@@ -159,7 +159,7 @@ class Ksm:
             self._replay.clear()
 
     def _kept(self, env: int, transition: Transition) -> list[dict[str, Any]]:
-        """Adds a decision to its environment's trail, and takes off what is complete."""
+        """Adds a decision to its environment's trail; removes and returns the complete decisions."""
         trail, settings = self._trails.setdefault(env, []), self.settings
         if trail and "next_action" not in trail[-1]:
             trail[-1]["next_action"] = transition.action[env]
@@ -201,7 +201,7 @@ class Ksm:
         return cast(Tensor, self.critic(torch.cat([state, actions], dim=1))).squeeze(1)
 
     def targets(self, batch: Batch) -> Tensor:
-        """The y [B]: r + gamma Q(s', a'), or gamma r + Q(s', a') as printed; Q is 0 where the episode is over."""
+        """The targets y [B]: r + gamma Q(s', a'), or gamma r + Q(s', a') as printed; Q is 0 after an episode's end."""
         actor, critic = self._targets
         with torch.no_grad():
             state = actor.state([batch["next_left"], batch["next_right"]])
@@ -216,20 +216,20 @@ class Ksm:
         return now * batch["reward"] + later * cast(Tensor, ahead)
 
     def actor_loss(self, batch: Batch) -> Tensor:
-        """Minus the mean Q of the weights that the actor gives, in the hard form too: bits have no gradient."""
+        """Minus the mean Q of the actor's weights; also in the hard form, because bits have no gradient."""
         state = self._state(batch, "actor")
         logits = self.actor.mu(state)
         weights = invertible(logits) if self.settings.inverting else logits.sigmoid()
         return -self.value(state.detach(), weights * batch["mask"]).mean()
 
     def _state(self, batch: Batch, learner: str) -> Tensor:
-        """With a gradient for the encoders if this learner teaches them."""
+        """The state, with a gradient for the encoders if this learner trains them."""
         state = self.actor.state([batch["left"], batch["right"]])
         return state if self.settings.encoders in (learner, "both") else state.detach()
 
 
 def _sizes(space: spaces.Space[Any], state: str) -> dict[str, int]:
-    """What the observation fixes of a `KsmActor`."""
+    """The sizes of a `KsmActor` that the observation determines."""
     if state not in PARTS:
         raise unknown("state", state, PARTS)
     parts = space.spaces if isinstance(space, spaces.Dict) else {}
@@ -243,10 +243,10 @@ def _sizes(space: spaces.Space[Any], state: str) -> dict[str, int]:
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuses settings that cannot work.
+    """Rejects invalid settings.
 
     Raises:
-        InputError: if one is out of range or not known.
+        InputError: if a setting is out of range or unknown.
     """
     for name in ("phase", "feature", "width", "batch", "updates"):
         if getattr(settings, name) < 1:

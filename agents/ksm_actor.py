@@ -1,4 +1,4 @@
-"""What acts for `ackd.agents.ksm`: a network over two parts of an observation."""
+"""The actor of `ackd.agents.ksm`: a network over two parts of an observation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Batch = Mapping[str, Tensor]
 
 
 class KsmActor(nn.Module):
-    """Two parts of an observation in, a weight for each knowledge type out.
+    """A network from two parts of an observation to a weight for each knowledge type.
 
         s = [v_1(part_1), v_2(part_2)]    w = sigmoid(mu(s)), 0 where masked
 
-    v_1 and v_2 are two-layer perceptrons, mu is a three-layer one. Unlike a `SetNetwork` it knows a type by its place.
+    v_1 and v_2 are two-layer perceptrons, mu is a three-layer one. Unlike a `SetNetwork` it identifies a type by its
+    position.
 
     Args:
         left: numbers in the first part, `student_cls` or `globals`.
@@ -49,7 +50,7 @@ class KsmActor(nn.Module):
         return torch.cat([encoder(part.float().flatten(1)).relu() for encoder, part in pairs], dim=1)
 
     def act(self, batch: Batch, deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
-        """Weights [B, K] from 0 to 1, 0 where masked; it draws nothing."""
+        """Weights [B, K] from 0 to 1, 0 where masked; they are never random."""
         sizes = {name: batch[name].shape[1] if name in batch else 0 for name in (*self.parts, "mask")}
         reads = (self.sizes["left"], self.sizes["right"], self.sizes["types"])
         if tuple(sizes.values()) != reads:

@@ -1,4 +1,4 @@
-"""A learned policy that acts: a network and a generator, without any training machinery."""
+"""A learned policy that can act: a network and a random generator, without training code."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DTYPES: Mapping[str, type[np.generic]] = {
 
 
 class Actor(Protocol):
-    """An `nn.Module` that decides, and that a file can hold: all its state is float32 and in `state_dict`."""
+    """An `nn.Module` that decides and can be saved: all its state is float32 and in `state_dict`."""
 
     @property
     def kind(self) -> str:
-        """Its name in `ackd.agents.store.KINDS`; a class attribute will do."""
+        """Its name in `ackd.agents.store.KINDS`; may be a class attribute."""
         ...
 
     @property
@@ -42,17 +42,17 @@ class Actor(Protocol):
         """Actions [B, K].
 
         Args:
-            batch: float32 globals [B, G] and knowledge [B, K * F], mask [B, K], and what else the observation has.
-            deterministic: the likeliest action rather than a draw.
-            generator: where draws come from.
+            batch: float32 globals [B, G] and knowledge [B, K * F], mask [B, K], and the other parts of the observation.
+            deterministic: give the likeliest action instead of a draw.
+            generator: generator of the draws.
         """
         ...
 
     def flops(self, types: int) -> float:
-        """Floating-point operations of a decision over so many types."""
+        """Floating-point operations of a decision over `types` types."""
         ...
 
-    def eval(self) -> Self: ...  # noqa: D102  # this and what follows is nn.Module's
+    def eval(self) -> Self: ...  # noqa: D102  # this and the next methods are nn.Module's
 
     def requires_grad_(self, requires_grad: bool = True) -> Self: ...  # noqa: D102
 
@@ -67,9 +67,9 @@ class LearnedPolicy:
     """A trained network with stable-baselines3's `predict`.
 
     Args:
-        network: the weights.
-        card: where they come from.
-        seed: of its own generator, from which the draws come.
+        network: the network with its weights.
+        card: description of the policy.
+        seed: seed of its own generator of draws.
     """
 
     def __init__(self, network: Actor, card: Card, *, seed: int = 0) -> None:
@@ -86,7 +86,7 @@ class LearnedPolicy:
         """Actions [K_max] or [n, K_max], int8 bits or float32 weights; a masked type is never chosen.
 
         Raises:
-            InputError: if the observation has other sizes than the policy reads, or the action than it decides over.
+            InputError: if the sizes of the observation or of the action do not fit the policy.
         """
         mask = np.asarray(observation["mask"])
         rows = mask.reshape(-1, mask.shape[-1])
@@ -106,12 +106,12 @@ class LearnedPolicy:
         return chosen.astype(DTYPES[self.card.choice]).reshape(mask.shape), state
 
     def flops(self, types: int) -> float:
-        """Floating-point operations of a decision over so many types."""
+        """Floating-point operations of a decision over `types` types."""
         return self.network.flops(types)
 
 
 def batch_of(observation: Observations) -> dict[str, Tensor]:
-    """The observation of one environment or of n as tensors [n, ...]: the mask as it is, all else in float32.
+    """The observation of one or n environments as tensors [n, ...]: the mask unchanged, the rest float32.
 
     Raises:
         InputError: if a part has another number of rows than the mask.

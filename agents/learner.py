@@ -1,4 +1,4 @@
-"""Everything that can be trained over episodes, under one name and three verbs."""
+"""All learners that train over episodes, with one interface."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ SCHEDULED: Mapping[str, Callable[..., Cem | Correcting | BestSchedule | Pbt]] = 
     "best-schedule": BestSchedule,
     "pbt": Pbt,
 }
-COMPARING = ("best-schedule", "pbt")  # students with each other, so that all have to be at one place in one setting
+COMPARING = ("best-schedule", "pbt")  # they compare students, which need one process and setting
 LEARNERS = (*SCHEDULED, *actor_critic.AGENTS, "ksm", *BANDITS)
-MAX_SUBSETS = 4  # types, beyond which a bandit has an arm a type instead of an arm a subset
+MAX_SUBSETS = 4  # with more types, a bandit has arms for each type instead of each subset
 
 
 class Learner(Protocol):
@@ -44,21 +44,21 @@ class Learner(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """What acts, at any time of its training."""
+        """The policy at present, at any time of the training."""
         ...
 
     def learn(self, decisions: int) -> None:
-        """Decides so often, counted over all environments, and learns from it."""
+        """Makes `decisions` decisions, counted over all environments, and learns from them."""
         ...
 
     @property
     def actor(self) -> Actor:
-        """What it has learned, as the store saves it."""
+        """The learned network, which the store can save."""
         ...
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of a decision and its part in learning, as far as they are known."""
+        """Floating-point operations of a decision and its share of the learning, as far as they are known."""
         ...
 
 
@@ -70,11 +70,11 @@ class FromStableBaselines:
 
     @property
     def policy(self) -> Policy:
-        """The agent, whose `predict` all policies have."""
+        """The agent, which has the `predict` of a policy."""
         return cast(Policy, self.agent)
 
     def learn(self, decisions: int) -> None:
-        """As the agent does."""
+        """Calls the agent's own `learn`."""
         self.agent.learn(decisions, log_interval=actor_critic.LOG_INTERVAL)
 
     @property
@@ -84,12 +84,12 @@ class FromStableBaselines:
 
     @property
     def flops(self) -> float:
-        """As `flops_per_decision` counts them."""
+        """Floating-point operations of a decision, by `flops_per_decision`."""
         return actor_critic.flops_per_decision(self.agent)
 
 
 class FromOnline:
-    """An `OnlinePolicy` in its environments; what it computes is no more than a few small products, and not counted."""
+    """An `OnlinePolicy` in its environments; its few small products are not counted as FLOPs."""
 
     flops = 0.0
 
@@ -97,20 +97,20 @@ class FromOnline:
         self.policy, self.env = policy, env
 
     def learn(self, decisions: int) -> None:
-        """Acts, and tells the policy what came of it."""
+        """Lets the policy act and learn from the results."""
         online.learn(self.policy, self.env, decisions)
 
     @property
     def actor(self) -> Actor:
-        """What the policy has learned."""
+        """The learned network of the policy."""
         return self.policy.network
 
 
 def settings_of(name: str, options: Mapping[str, Any]) -> Settings | None:
-    """A learner's settings from values as they were written; None of one that has none.
+    """Parses a learner's settings from their text; None for a learner without settings.
 
     Raises:
-        InputError: if the learner does not have one of them, or its value cannot be read.
+        InputError: if the learner has no such setting, or a value cannot be read.
     """
     if name != "ksm":
         if options:
@@ -126,10 +126,10 @@ def settings_of(name: str, options: Mapping[str, Any]) -> Settings | None:
 
 
 def choice_of(name: str, settings: Settings | None = None) -> str:
-    """The action space that a learner acts in; bandits and `ksm` leave the labels alone.
+    """The action space of a learner; bandits and `ksm` do not weight the labels.
 
     Raises:
-        InputError: if there is no learner of that name.
+        InputError: if there is no learner with this name.
     """
     if name not in LEARNERS:
         raise unknown("agent", name, LEARNERS)
@@ -141,26 +141,26 @@ def choice_of(name: str, settings: Settings | None = None) -> str:
 
 
 def by_return(name: str) -> bool:
-    """Whether a learner goes by what an episode earned as a whole, so that its end alone has to be measured."""
+    """Whether a learner uses only the return of an episode, so that only its end must be measured."""
     return name in SCHEDULED and name != "pbt"
 
 
 def side_by_side(name: str, students: int, episodes: int) -> int:
-    """How many train side by side, where so many may: for `pbt` all of them, which are one population."""
+    """The number of students side by side; for `pbt` all of them, since they are one population."""
     return episodes if name == "pbt" else students
 
 
 def check_learner(name: str, *, episodes: int, remote: bool, settings: int = 1) -> None:
-    """Refuses what a learner cannot do, before anything is begun.
+    """Rejects a training that the learner cannot do, before it begins.
 
     Args:
         name: one of `LEARNERS`.
         episodes: students in all.
         remote: whether students train in workers.
-        settings: how many there are.
+        settings: number of settings.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if the learner cannot do it.
     """
     if name in COMPARING and settings > 1:
         raise in_one_setting(name, settings)
@@ -175,7 +175,7 @@ def check_learner(name: str, *, episodes: int, remote: bool, settings: int = 1) 
 
 
 def by_place(name: str) -> bool:
-    """Whether a learner knows a knowledge type by its place in the action."""
+    """Whether a learner identifies a knowledge type by its position in the action."""
     return name == "ksm" or name in BANDITS
 
 
@@ -196,21 +196,21 @@ def make_learner(
     settings: Settings | None = None,
     instances: int = 1,
 ) -> Learner:
-    """A learner with this project's defaults.
+    """Makes a learner with the defaults of ackd.
 
     Args:
         name: one of `LEARNERS`.
-        env: where it learns.
-        types: how many knowledge types there are.
-        decisions: in an episode.
-        episodes: how many there will be in all.
-        seed: of weights and draws; it also seeds the environments.
-        curves: where it draws what it logs, where it logs anything.
-        settings: of ksm; its own if None.
-        instances: how many settings there are, which come in turn.
+        env: environments in which it learns.
+        types: number of knowledge types.
+        decisions: number of decisions in an episode.
+        episodes: total number of episodes.
+        seed: seed of weights and draws; it also seeds the environments.
+        curves: where it draws its log, if it has one.
+        settings: settings of ksm; the defaults if None.
+        instances: number of settings, which come in turn.
 
     Raises:
-        InputError: if the name is not known or the environment is not one for it.
+        InputError: if the name is unknown or the environments do not fit the learner.
     """
     choice_of(name)
     if name in SCHEDULED:
@@ -233,17 +233,18 @@ def make_learner(
 
 
 def bandit(name: str, types: int, *, seed: int, decisions: int = 1) -> Bandit:
-    """A bandit over subsets where these are few, and over each type by itself otherwise.
+    """A bandit over subsets if there are few of them, otherwise over each type by itself.
 
     Args:
         name: ucb | thompson | exp3.
-        types: how many knowledge types there are.
-        seed: of its draws.
-        decisions: in an episode, where it learns over several: each has arms of its own then, which earn all that
-            comes after them. In a single run, 1: what a decision earns is all that is known of it in time.
+        types: number of knowledge types.
+        seed: seed of its draws.
+        decisions: number of decisions in an episode, for learning over several episodes: each decision then has its
+            own arms, which earn the rest of the episode. 1 in a single run, where only a decision's own reward is
+            known in time.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if there is no bandit with this name.
     """
     if name not in BANDITS:
         raise unknown("bandit", name, BANDITS)

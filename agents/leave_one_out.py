@@ -1,4 +1,4 @@
-"""Rewards of a cohort relative to each other: what all students share, as luck with a batch, cancels."""
+"""Rewards of a cohort relative to each other: shared effects, such as an easy batch, cancel."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 
 class LeaveOneOutBaseline(VecEnvWrapper):
-    """Each student's reward less the mean of the others' in the same decision.
+    """Each student's reward minus the mean reward of the others in the same decision.
 
         r_i <- r_i - 1/(N - 1) sum_{j != i} r_j
 
-    The students of a cohort stand at the same step and learn from the same batches, so the others' rewards are a
-    baseline that knows everything about the moment but the student's own choices; it does not depend on its action, so
-    what is learned stays the same, with less noise. Returns in `info["episode"]` are left as they were.
+    The students of a cohort are at the same step and learn from the same batches. So the others' rewards are a baseline
+    that includes everything except the student's own choices. The baseline does not depend on the student's action, so
+    the learning goal stays the same, with less noise. Returns in `info["episode"]` are not changed.
 
     References:
         Kool, van Hoof, Welling, Buy 4 REINFORCE Samples, Get a Baseline for Free!, ICLR 2019 workshop,
@@ -24,20 +24,20 @@ class LeaveOneOutBaseline(VecEnvWrapper):
     """
 
     def reset(self) -> VecEnvObs:
-        """As the environment does."""
+        """Resets the environments."""
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
-        """The environment's answer, with relative rewards."""
+        """The result of the environments' step, with relative rewards."""
         observations, rewards, dones, infos = self.venv.step_wait()
         return observations, relative(rewards), dones, infos
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The environment's."""
+        """An attribute of the environments."""
         return self.venv.get_attr(attr_name, indices)
 
 
 def relative(rewards: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """[N], each less the mean of the others; as it is where there are no others."""
+    """[N], each minus the mean of the others; unchanged if there are no others."""
     n = len(rewards)
     return rewards if n < 2 else ((n * rewards - rewards.sum()) / (n - 1)).astype(rewards.dtype)

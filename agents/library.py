@@ -1,4 +1,4 @@
-"""The policy store: policies by name, those that come with the package and the user's own."""
+"""The policy store: policies by name, those of the package and the user's own."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ SHIPPED = Path(str(files("ackd.agents"))) / "policies"
 
 @dataclass(frozen=True)
 class Entry:
-    """A named policy's place."""
+    """The folder of a named policy."""
 
     name: str
     folder: Path
     shipped: bool
 
     def card(self) -> Card:
-        """What it says of itself, when all of it has been checked.
+        """Reads the policy's card, after checking the whole policy.
 
         Raises:
-            InputError: if it is damaged.
+            InputError: if the policy is damaged.
         """
         check_name(self.name)
         return store.load(self.folder).card
 
 
 def home() -> Path:
-    """The folder of the user's own policies; it need not be there.
+    """The folder of the user's own policies; it may not exist yet.
 
     Raises:
-        InputError: if nothing says where it would be.
+        InputError: if there is no home folder and no `ACKD_POLICIES`.
 
     References:
-        https://specifications.freedesktop.org/basedir-spec/latest/: a relative path there does not count.
+        https://specifications.freedesktop.org/basedir-spec/latest/: a relative path there is ignored.
     """
     if own := os.environ.get("ACKD_POLICIES"):
         return Path(own)
@@ -61,7 +61,7 @@ def home() -> Path:
 
 
 def entries() -> list[Entry]:
-    """Every policy's folder by name, those of the package first; whether they can be loaded is not looked at.
+    """Every policy's folder by name, those of the package first; the policies are not loaded.
 
     Raises:
         InputError: if a folder of policies cannot be read.
@@ -77,7 +77,7 @@ def find(name: str) -> Path:
     """The folder of the policy called `name`.
 
     Raises:
-        InputError: if there is none, or one of the user's own has the name of one of the package's.
+        InputError: if there is none, or one of the user's policies has the name of one of the package.
     """
     every = entries()
     found = [entry.folder for entry in every if entry.name == name]
@@ -91,7 +91,7 @@ def find(name: str) -> Path:
 
 
 def locate(name: str) -> Path:
-    """The folder of a policy that is named by its folder, by its run's, or as in the store: the folders come first.
+    """The folder of a policy, from its folder, its run's folder or its name in the store, in this order.
 
     Raises:
         InputError: if there is none.
@@ -105,9 +105,9 @@ def export(name: str, file: str | os.PathLike[str], *, overwrite: bool = False) 
     """Write a policy as one file: its weights, with the text of `policy.json` as their metadata.
 
     Args:
-        name: the policy's, as `locate` takes it.
-        file: what to write; it ends in .safetensors.
-        overwrite: replace a file that is there.
+        name: the policy's folder or name, as for `locate`.
+        file: the file to write; its name ends in .safetensors.
+        overwrite: replace an existing file.
 
     Raises:
         InputError: if there is no such policy, it is damaged, or the file cannot be written.
@@ -123,20 +123,20 @@ def export(name: str, file: str | os.PathLike[str], *, overwrite: bool = False) 
     if unpack(packed, path) != (text, weights):
         raise InputError(f"{folder} was not saved by ackd as it is: save the policy again")
     with _writing(path.parent):
-        path.parent.stat()  # where a mistyped folder is not there, none is made
+        path.parent.stat()  # raises if the folder does not exist, as after a typo
         write_whole(path, packed)
 
 
 def import_(source: str | os.PathLike[str], name: str | None = None, *, overwrite: bool = False) -> str:
-    """Put a policy among the user's own, when all of it has been checked, and answer what it is called there.
+    """Check a policy, copy it to the user's own, and return its name there.
 
     Args:
         source: a file that `export` wrote, a policy's folder, or a run that holds one.
-        name: what to call it; its own name if not given.
-        overwrite: replace a policy of the user's own that has the name.
+        name: name of the copy; the policy's own name if not given.
+        overwrite: replace a policy of the user with the same name.
 
     Raises:
-        InputError: if it is damaged, the name cannot be taken, or the store cannot be written.
+        InputError: if the policy is damaged, the name is not available, or the store cannot be written.
     """
     path = Path(source)
     if path.is_file():
@@ -173,7 +173,7 @@ def _check_free(name: str, *, overwrite: bool) -> None:
 
 
 def _put(name: str, text: bytes, weights: bytes) -> None:
-    """The whole folder or none: it is made under another name, and renamed."""
+    """Writes the whole folder or nothing: it is made under another name and then renamed."""
     place = home()
     with _writing(place):
         place.mkdir(parents=True, exist_ok=True)

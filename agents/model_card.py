@@ -1,4 +1,4 @@
-"""A policy's model card: what `policy.json` says, for people. Nothing reads it back."""
+"""A policy's model card: the content of `policy.json` for people. ackd does not read it again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ackd.agents.residual import BOUND, ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.mdp.episode import OVERTAKEN, TRUSTED
 
-SHOWN = 20  # instances
+SHOWN = 20  # most instances on a card
 CHOICES = {
     "subset": "any subset of them and of the labels, which are left where nothing is",
     "weights": "a weight from 0.18 to 8, or 0, for each of them and for the labels",
@@ -27,20 +27,20 @@ def card_text(card: Card, network: Actor) -> str:
     """Markdown with YAML front matter, as model hubs read it.
 
     Args:
-        card: what the JSON says.
-        network: what the weights make.
+        card: content of `policy.json`.
+        network: the policy's network.
     """
     parts = (_front(card), _what(card), _weights(network), _learning(card), _use(card))
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
 def scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among a policy's metrics, those inside others under names such as `dev.validation.accuracy`."""
+    """The numbers among a policy's metrics; nested ones have names such as `dev.validation.accuracy`."""
     return {name: value for name, value in _leaves(metrics) if type(value) in (int, float)}
 
 
 def shown_cost(cost: Mapping[str, float]) -> str:
-    """What learning took, in a few words."""
+    """The costs of learning, in a few words."""
     names = {"episodes": "episodes", "student_steps": "student steps", "seconds": "s"}
     parts = [f"{cost[name]:,.0f} {unit}" for name, unit in names.items() if name in cost]
     if "flops" in cost:
@@ -49,13 +49,13 @@ def shown_cost(cost: Mapping[str, float]) -> str:
 
 
 def front(**data: Any) -> str:
-    """YAML front matter of a model card, as hubs read it; arguments as of `huggingface_hub.ModelCardData`."""
+    """YAML front matter of a model card, as hubs read it; arguments as for `huggingface_hub.ModelCardData`."""
     return f"---\n{ModelCardData(**data).to_yaml()}\n---"
 
 
 def _front(card: Card) -> Iterator[str]:
     tags = ("ackd", "knowledge-distillation", "reinforcement-learning", card.algorithm)
-    license = card.license.lower()  # the hub's names are in small letters
+    license = card.license.lower()  # the hub's names are in lower case
     yield front(license=license, library_name="ackd", tags=list(dict.fromkeys(tags)))
 
 
@@ -78,7 +78,7 @@ def _what(card: Card) -> Iterator[str]:
 
 
 def _weights(network: Actor) -> Iterator[str]:
-    """What a schedule transfers when; nothing of a policy that is none."""
+    """The weights of a schedule over time; nothing for other policies."""
     schedule = network.schedule if isinstance(network, ResidualNetwork) else network
     if not isinstance(schedule, Schedule):
         return
@@ -149,11 +149,11 @@ def _shown(value: object) -> str:
 
 
 def plain(value: object) -> str:
-    """As JSON, which leaves nothing that could reach a terminal; text without its quotes."""
+    """The value as JSON without control characters for a terminal; text without its quotes."""
     text = json.dumps(value).replace("\x7f", "\\u007f")
     return text[1:-1] if isinstance(value, str) else text
 
 
 def cell(text: str) -> str:
-    """In a column of a table."""
+    """Text for a cell of a table."""
     return text.replace("|", "\\|")

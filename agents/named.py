@@ -1,4 +1,4 @@
-"""Policies that need no learning before they are used, by their names."""
+"""Policies that need no learning before their use, by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NAMED = (*RULES, *BALANCERS)
 
 
 def named(name: str, terms: Sequence[str], *, seed: int = 0) -> Policy:
-    """A rule, weights of terms, or a method of loss balancing.
+    """Makes a rule, a policy of fixed weights, or a method of loss balancing.
 
     Args:
-        name: one of `NAMED`, or as `rule` takes it.
-        terms: the labels, where they can be weighted, and the knowledge types, in the order of the action's entries.
-        seed: of the random ones.
+        name: one of `NAMED`, or another name that `rule` accepts.
+        terms: the labels, if they can be weighted, and the knowledge types, in the order of the action's entries.
+        seed: seed of the random policies.
 
     Raises:
-        InputError: if a name is not known, or a weight cannot be.
+        InputError: if a name is unknown, or a weight is invalid.
     """
     return balancer(name, seed=seed) if name in BALANCERS else rule(name, terms, seed=seed)

@@ -1,4 +1,4 @@
-"""How a policy that learns from every decision lives in environments."""
+"""Runs a policy that learns from every decision in its environments."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def learn(
     decisions: int,
     on_step: Callable[[int, Transition], None] | None = None,
 ) -> int:
-    """Let the policy act and tell it what came of it, until that many decisions are made, counted over environments.
+    """Let the policy act and learn until `decisions` decisions are made, counted over environments.
 
     Args:
-        policy: what acts and learns.
-        env: one or more environments; begins with a reset.
-        decisions: how many at least; all environments decide together.
-        on_step: called after each update with the decisions so far and what the policy was told.
+        policy: the policy that acts and learns.
+        env: one or more environments; they are reset first.
+        decisions: least number of decisions; all environments decide together.
+        on_step: called after each update with the number of decisions so far and the transition.
 
     Returns:
-        The decisions made.
+        The number of decisions made.
     """
     observation = cast(Observations, env.reset())
     state: State | None = None
@@ -47,7 +47,7 @@ def learn(
 
 
 def _last(following: Observations, over: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]) -> Observations:
-    """The observations, and where a new episode has begun, the last one of the old."""
+    """The observations; if a new episode has begun, the last observation of the old one."""
     ended = np.flatnonzero(over).tolist()
     if not ended:
         return following

@@ -1,4 +1,4 @@
-"""What a learned policy does without looking: its mean weights over the time of a training."""
+"""Learned policies as open-loop schedules: their mean weights over the course of a training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.errors import InputError
 from ackd.mdp.observations import FAMILIES
 
-MEAN = "mean_log2_weights"  # among a policy's metrics, [decisions, families]
+MEAN = "mean_log2_weights"  # name among a policy's metrics; [decisions, families]
 
 
 def open_loop(policy: LearnedPolicy) -> Schedule:
-    """The schedule of a policy's mean actions, which sees nothing but the progress.
+    """The schedule of a policy's mean actions, which depends only on the progress.
 
     Raises:
-        InputError: if the policy is none that gives weights, or keeps no mean of them.
+        InputError: if the policy does not give weights, or stores no mean of them.
     """
     network, kept = policy.network, policy.card.metrics.get(MEAN)
     if isinstance(network, Schedule):
@@ -44,12 +44,12 @@ def open_loop(policy: LearnedPolicy) -> Schedule:
 
 
 def replayed(policy: LearnedPolicy) -> LearnedPolicy:
-    """A policy's mean actions, open loop: what it is worth that the policy sees more."""
+    """A policy's mean actions, open loop; the comparison shows what its other observations are worth."""
     return _acting(open_loop(policy), policy)
 
 
 def guarded(policy: LearnedPolicy) -> LearnedPolicy:
-    """A policy's mean actions, open loop, but for the labels alone where the teacher seems to be overtaken."""
+    """A policy's mean actions, open loop, but labels alone if the teacher seems to be overtaken."""
     schedule = open_loop(policy)
     return _acting(ProbeRule(len(schedule.values), schedule.values), policy)
 

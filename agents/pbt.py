@@ -1,13 +1,12 @@
 """Population based training of the terms' weights over a cohort, and the best lineage's schedule as a policy.
 
-N students learn side by side, each under weights of its own. After every phase the worst take over the student and the
-weights of one of the best, and change the weights a little. What comes out is the best student's history: a schedule,
-to be replayed open loop on fresh seeds, for the student itself was the luckiest of many.
+N students learn side by side, each with its own weights. After every phase the worst students are replaced by copies of
+the best, and the weights of the copies change a little. The result is the history of the best student's weights: a
+schedule for an open-loop replay on new seeds. The student itself is not used, because it was the luckiest of many.
 
-The rule is that of Ray Tune's `PopulationBasedTraining` when it is synchronous, with its numbers. Ray itself has a
-process for each student, with a teacher and data of its own, and goes through checkpoints on disk and new processes at
-every exchange: half a minute a phase for four students that learn nothing, on two cores. Here a copy is a row of a
-tensor.
+The rule and its numbers are those of Ray Tune's synchronous `PopulationBasedTraining`. Ray itself has a process for
+each student, with its own teacher and data. Every exchange needs checkpoints on disk and new processes: half a minute a
+phase for four students that learn nothing, on two cores. Here a copy is a row of a tensor.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Scores = Sequence[float]
 
 
 class Population(Protocol):
-    """What is asked of the students: what `ackd.cohort.cohort.Cohort` has."""
+    """The students' interface; `ackd.cohort.cohort.Cohort` implements it."""
 
     @property
     def steps(self) -> int:
@@ -43,29 +42,29 @@ class Population(Protocol):
         ...
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """New students, one a seed."""
+        """Begins a new student for each seed."""
         ...
 
     def advance(self, selections: Sequence[Selection], steps: int) -> Any:
-        """Trains each under its own selection."""
+        """Trains each student under its own selection."""
         ...
 
     def inherit(self, parents: Sequence[int]) -> None:
-        """Makes each student what another is now, or itself."""
+        """Replaces each student by a copy of its parent, which may be itself."""
         ...
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """Who is copied, and how weights change.
+    """The rule by which students are copied and weights change.
 
     Args:
-        quantile: share of the students that are replaced, and share that they take over from.
-        resample: probability that a copy's weight is drawn anew, log-uniform from 2^-3 to 2^3, and not multiplied.
-        factors: one of which a weight is multiplied with.
+        quantile: share of the students that are replaced, and share of those that are copied.
+        resample: probability that a copy's weight is drawn anew, log-uniform from 2^-3 to 2^3, instead of multiplied.
+        factors: a weight is multiplied by one of them.
 
     Raises:
-        InputError: if there is no such share or probability.
+        InputError: if a share, a probability or a factor is out of range.
 
     References:
         Jaderberg et al., Population Based Training of Neural Networks, 2017, https://arxiv.org/abs/1711.09846:
@@ -84,9 +83,9 @@ class Evolution:
             )
 
     def exploit(self, scores: Scores, rng: np.random.Generator) -> list[int]:
-        """The place of each student's parent: its own, or for the worst, that of one of the best.
+        """The index of each student's parent: the student itself, or for the worst ones, one of the best.
 
-        A score that is no number is the worst there is, and nobody's parent.
+        A score that is not finite is the worst; such a student is never a parent.
         """
         values = np.where(np.isfinite(scores), scores, -np.inf)
         count = min(math.ceil(len(values) * self.quantile), len(values) // 2)
@@ -97,7 +96,7 @@ class Evolution:
         return parents
 
     def explore(self, logs: Logs, rng: np.random.Generator) -> Logs:
-        """Changed weights, within `LOGS`."""
+        """Randomly changed weights, within `LOGS`."""
         changed = logs + np.log2(rng.choice(self.factors, logs.shape))
         drawn = rng.uniform(*LOGS, logs.shape)
         return np.clip(np.where(rng.random(logs.shape) < self.resample, drawn, changed), *LOGS)
@@ -107,14 +106,14 @@ class Evolution:
 class Lineage:
     """The history of the student that was best in the end."""
 
-    families: tuple[str, ...]  # what the columns stand for
+    families: tuple[str, ...]  # names of the columns
     logs: Logs  # [phases, families]
     starts: tuple[float, ...]  # the progress at which each phase begins
-    ancestors: tuple[int, ...]  # whose place it had in each phase
-    scores: tuple[tuple[float, ...], ...]  # [phases][students], of all of them after each phase
+    ancestors: tuple[int, ...]  # index of its ancestor in each phase
+    scores: tuple[tuple[float, ...], ...]  # [phases][students], after each phase
 
     def policy(self) -> Rule:
-        """The schedule open loop, as actions of `ackd.mdp.action_spaces.Weights`: a family's terms have its weight."""
+        """The open-loop schedule with actions of `ackd.mdp.action_spaces.Weights`; a family's terms have its weight."""
         table = np.zeros((len(self.starts), len(FAMILIES)))
         table[:, [FAMILIES.index(family) for family in self.families]] = np.exp2(self.logs)
 
@@ -138,19 +137,19 @@ def evolve(
     seed: int = 0,
     evolution: Evolution = Evolution(),
 ) -> Lineage:
-    """Trains the students once, and answers the schedule of the one that is best in the end.
+    """Trains the students once; returns the history of the one that is best in the end.
 
     Args:
         population: the students.
-        families: of the labels and the knowledge types by their names; terms of one family have one weight.
-        score: what each student is worth now, asked after every phase; more is better.
-        seeds: of the students.
+        families: family of each term (labels and knowledge types) by name; terms of one family have one weight.
+        score: returns each student's present score; called after every phase; more is better.
+        seeds: seeds of the students.
         interval: optimizer steps in a phase.
-        seed: of the weights that they begin with and of all changes. The first begins with weight 1 throughout.
-        evolution: who is copied, and how weights change.
+        seed: seed of the initial weights and of all changes. The first student begins with weight 1 throughout.
+        evolution: rule by which students are copied and weights change.
 
     Raises:
-        InputError: if there are fewer than 2 students, no step in a phase, or none of them has a score in the end.
+        InputError: if there are fewer than 2 students, no step in a phase, or no student has a score in the end.
     """
     if len(seeds) < 2 or interval < 1:
         raise InputError(

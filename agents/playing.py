@@ -1,4 +1,4 @@
-"""What learners of schedules share: students that play them from beginning to end, and a policy that is one."""
+"""Common parts of learners of schedules: they play schedules, and their policy is a schedule."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Array = NDArray[np.float64]
 class Scheduled:
     """A learner whose policy is the schedule `actor`."""
 
-    flops = 0.0  # a few sums
+    flops = 0.0  # only a few sums
     actor: Schedule
 
     @property
     def policy(self) -> Self:
-        """Itself: it acts as the schedule that it has learned."""
+        """The learner itself, which acts by its learned schedule."""
         return self
 
     def predict(
@@ -39,7 +39,7 @@ class Scheduled:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State | None]:
-        """What the schedule says."""
+        """The actions of the schedule."""
         with torch.no_grad():
             action = self.actor.act(batch_of(observation), deterministic=True)
         return action.numpy().reshape(np.shape(observation["mask"])), state
@@ -48,7 +48,7 @@ class Scheduled:
 def play(
     env: VecEnv, observation: Observations, schedules: Sequence[Schedule], decisions: int
 ) -> tuple[Array, Observations]:
-    """What a student under each schedule earned over its training, [N], and the next first observation."""
+    """The return of a student under each schedule, [N], and the first observation of the next episode."""
     total = np.zeros(env.num_envs)
     for _ in range(decisions):
         batch = batch_of(observation)
@@ -70,7 +70,7 @@ def families_in(observation: Observations) -> list[str]:
 
 
 def completed(table: Array, seen: Collection[str]) -> Array:
-    """[rows, families]; a family that was never there gets what those of the other types have in the mean."""
+    """[rows, families]; families of types that were never seen get the mean of the seen ones."""
     whole = table.copy()
     types = [FAMILIES.index(name) for name in sorted(set(seen) - {LABELS})]
     for place, name in enumerate(FAMILIES):

@@ -1,4 +1,4 @@
-"""What every policy can do, be it a rule, an agent in training, or one read from a file."""
+"""The interface of every policy: a rule, an agent in training, or a policy read from a file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ State = tuple[NDArray[Any], ...]
 
 
 class Policy(Protocol):
-    """Decides from what `ackd.mdp.observations` observes.
+    """Decides from the observations of `ackd.mdp.observations`.
 
-    The one method is stable-baselines3's, so its `evaluate_policy` runs rules and learned policies alike.
+    Its only method is that of stable-baselines3, so `evaluate_policy` runs rules and learned policies alike.
     """
 
     def predict(
@@ -29,9 +29,9 @@ class Policy(Protocol):
 
         Args:
             observation: of one environment (mask [K_max]) or of n (mask [n, K_max]).
-            state: what the last call answered; `None` at the start.
+            state: the state that the last call returned; `None` at the start.
             episode_start: [n], whether an episode begins here.
-            deterministic: the likeliest action rather than a draw; rules that are random by nature draw all the same.
+            deterministic: give the likeliest action instead of a draw; random rules draw nevertheless.
 
         Returns:
             Actions [K_max] or [n, K_max], and the state for the next call.
@@ -41,18 +41,18 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Transition:
-    """One decision of n environments and what came of it."""
+    """One decision of n environments and its results."""
 
     observation: Observations  # before it, each [n, ...]
     action: NDArray[Any]  # [n, K_max]
     reward: NDArray[np.float32]  # [n]
-    following: Observations  # the observation after it; where an episode ended, its last one
+    following: Observations  # the observation after it; the last one of an episode that ended
     over: NDArray[np.bool_]  # [n], whether the episode ended with it
 
 
 class OnlinePolicy(Policy, Protocol):
-    """A policy that learns from every decision that it is told of: bandits, `ksm`, a policy under refinement."""
+    """A policy that learns from every decision in `update`: bandits, `ksm`, a policy under refinement."""
 
     def update(self, transition: Transition) -> None:
-        """Learns from one decision of each environment; when, is its own affair."""
+        """Receives one decision of each environment; the policy may learn now or later."""
         ...

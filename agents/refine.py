@@ -20,9 +20,9 @@ from ackd.mdp.action_spaces import DOUBLINGS, LEAST
 from ackd.mdp.observations import FAMILIES
 from ackd.types import LABELS
 
-BOUND = 1.0  # doublings that a weight may move
-STEP = 0.25  # of a direction, to either side, where it explores
-MIN_GROUPS = 3  # before what they say of exploring is believed
+BOUND = 1.0  # doublings that a weight may be shifted
+STEP = 0.25  # of a direction; the exploring step to either side
+MIN_GROUPS = 3  # needed before exploration may be stopped
 OFF = -DOUBLINGS + 2 * DOUBLINGS * LEAST  # log2 of the least weight that is transferred
 TYPES = [family != LABELS for family in FAMILIES]
 # [directions, families]: the types' weights against the labels', then each family by itself, half as far.
@@ -31,13 +31,13 @@ DIRECTIONS = np.stack([np.where(TYPES, 1.0, -1.0), *(0.5 * np.eye(len(FAMILIES))
 
 @dataclass(frozen=True)
 class Group:
-    """What three phases came to, which take a step to either side and none.
+    """The rewards of three phases: with a step to one side, without a step, and with a step to the other side.
 
     Args:
-        signs: [directions] of the first one's step, 0 for a family that there is none of; the last has the opposite.
-        first: what the first earned.
-        kept: what the second earned, under the frozen policy.
-        last: what the last earned.
+        signs: [directions], signs of the first phase's step; 0 for absent families. The last phase has the opposite.
+        first: reward of the first phase.
+        kept: reward of the second phase, under the frozen policy.
+        last: reward of the last phase.
     """
 
     signs: NDArray[np.float64]
@@ -51,7 +51,7 @@ class Group:
 
     @property
     def difference(self) -> float:
-        """(first - last) / mean of the absolute values: groups count alike, though students learn ever more slowly."""
+        """(first - last) / mean of the absolute values; groups count equally, although students slow down."""
         return (self.first - self.last) / self._size
 
     @property
@@ -61,28 +61,27 @@ class Group:
 
 
 class OnlineFinetuning:
-    """A schedule of weights that is shifted, by as much as the run's own rewards are evidence for.
+    """A schedule of weights that is shifted within a run, as far as the run's rewards give evidence.
 
         log2 w_f(p) = schedule_f(p) + clip(sum_i u_i D_if, -1, 1)        u_i = sign(t_i) min(max(|t_i| - 1, 0) / 2, 1)
         t_i = sqrt((n - 1) / n) sum_j s_ij e_j / sqrt(sum_j e_j^2)       e_j = d_j - mean d
 
-    A phase is the decisions between two measurements of the reward. Phases come in groups j = 1..n of three: with
-    u + s/4, with the frozen policy, and with u - s/4, where s are signs drawn anew for each group; d is what the first
-    earned more than the last, relative to the size of all three, and its mean is what students learn less with time. D
-    are the directions: the types against the labels, and each family of types by itself, half as far. |t| is about 1
-    where there is nothing to be found, and the weights stay about where they were. Knots that are off stay off, and the
-    others on.
+    A phase is the decisions between two measurements of the reward. Phases form groups j = 1..n of three: with u + s/4,
+    with the frozen policy, and with u - s/4, where the signs s are drawn anew for each group. d is the reward of the
+    first phase minus that of the last, relative to the size of all three; its mean is due to students that slow down. D
+    are the directions: the types against the labels, and each family of types by itself, half as far. Without an
+    effect, |t| is about 1, and the weights hardly change. Knots that are off stay off, and the others stay on.
 
-    Exploring ends at a share of the run, for its end decides most. Where the groups' phases of exploring earned less
-    than their frozen ones by more than a standard error, after at least `MIN_GROUPS` groups, the frozen policy decides
-    for the rest of the run. Groups in which a step changed nothing, as where a gate leaves the labels alone, say
-    nothing.
+    Exploration ends at a share of the run, because the end of a run decides most. If the exploring phases earned less
+    than the frozen ones by more than a standard error, after at least `MIN_GROUPS` groups, the frozen policy decides
+    for the rest of the run. Groups in which a step changed no action are ignored, for example if a gate selects the
+    labels alone.
 
     Args:
-        policy: what was learned before: a schedule, or a network that corrects one.
+        policy: a learned policy: a schedule, or a network that corrects one.
         phase: decisions in a phase, as the environment's `reward_every`.
         explore: share of the run in which groups begin.
-        seed: of the signs.
+        seed: seed of the signs.
 
     Raises:
         InputError: if the policy has no schedule of weights, or a number is out of range.
@@ -110,24 +109,24 @@ class OnlineFinetuning:
         self._shifted = LearnedPolicy(self.network, policy.card)
         self._rng = np.random.default_rng(seed)
         self._signs = np.zeros(len(DIRECTIONS))
-        self._order: list[int] = []  # sides that are still to come in the group under way, 0 for the frozen policy
+        self._order: list[int] = []  # remaining sides of the present group; 0 is the frozen policy
         self._earned: dict[int, float] = {}
         self._changed: dict[int, bool] = {}
-        self._side: int | None = None  # of the phase under way; None where it does not explore
+        self._side: int | None = None  # of the present phase; None if it does not explore
         self._rewards: list[float] = []
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """[directions], u: how far the evidence goes along each."""
+        """[directions], u: the shift along each direction that the evidence supports."""
         return _evident(self.groups)
 
     @property
     def shift(self) -> NDArray[np.float64]:
-        """[families], what is added to log2 of the weights in the end."""
+        """[families], the present shift of the log2 weights, without exploration."""
         return np.zeros(len(FAMILIES)) if self.fallen_back else _shift(self.centre)
 
     def refined(self) -> Actor:
-        """The policy as it is now, which does not explore."""
+        """A copy of the policy at present, without exploration."""
         self._move(self.shift)
         return copy.deepcopy(self.network)
 
@@ -138,7 +137,7 @@ class OnlineFinetuning:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.float32], State | None]:
-        """Likeliest weights, after a step to a side where the phase explores and `deterministic` is not asked for."""
+        """The likeliest weights; with a step to one side if the phase explores and `deterministic` is False."""
         if not self._rewards:
             self._begin(observation)
         usual, _ = self.frozen.predict(observation, deterministic=True)
@@ -152,10 +151,10 @@ class OnlineFinetuning:
         return action, state
 
     def update(self, transition: Transition) -> None:
-        """Remembers a decision; learns when it was the last of a group.
+        """Stores a decision; learns if it was the last of a group.
 
         Raises:
-            InputError: if it is of several environments: there is one student.
+            InputError: if there are several environments; only one student can be refined.
         """
         if len(transition.reward) != 1:
             raise InputError(f"refinement has one student, got decisions of {len(transition.reward)}")
@@ -173,11 +172,11 @@ class OnlineFinetuning:
             self.fallen_back = self._worse()
 
     def flops(self, types: int) -> float:
-        """Floating-point operations of a decision over so many types: the frozen policy's, and the shifted one's."""
+        """Floating-point operations of a decision over `types` types, of the frozen and the shifted policy."""
         return 2 * self.network.flops(types)
 
     def _begin(self, observation: Observations) -> None:
-        """Says which side the next phase takes, the first of a new group where none is under way."""
+        """Chooses the side of the next phase; begins a new group if none is under way."""
         self._side = None
         if self.fallen_back:
             return
@@ -192,7 +191,7 @@ class OnlineFinetuning:
             self._side = self._order.pop(0)
 
     def _move(self, shift: NDArray[np.float64]) -> None:
-        """Shifts the schedule by so much; what was off stays off, and what was on stays on."""
+        """Shifts the schedule; weights that are off stay off, and the others stay on."""
         own, frozen = _schedule(self.network).values, _schedule(self.frozen.network).values
         moved = (frozen + torch.as_tensor(shift, dtype=frozen.dtype)).clamp(OFF, DOUBLINGS)
         own.copy_(torch.where(frozen < OFF, frozen, moved))
@@ -207,7 +206,7 @@ class OnlineFinetuning:
 
 def _schedule(network: Actor) -> Schedule:
     schedule = network if isinstance(network, Schedule) else getattr(network, "schedule", None)
-    assert isinstance(schedule, Schedule)  # the constructor has seen to it
+    assert isinstance(schedule, Schedule)  # checked in the constructor
     return schedule
 
 
@@ -216,7 +215,7 @@ def _evident(groups: list[Group]) -> NDArray[np.float64]:
     differences = np.array([group.difference for group in groups])
     differences -= differences.mean() if groups else 0.0
     size = math.sqrt(float((differences**2).sum()))
-    if size < 1e-5:  # which is what rewards in float32 are rounded to
+    if size < 1e-5:  # the rounding error of float32 rewards
         return np.zeros(len(DIRECTIONS))
     t = math.sqrt(1 - 1 / len(groups)) * differences @ np.array([group.signs for group in groups]) / size
     along: NDArray[np.float64] = np.sign(t) * np.clip((np.abs(t) - 1) / 2, 0.0, 1.0)

@@ -12,18 +12,18 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 
 class ReturnReplay(DictReplayBuffer):
-    """Transitions over `n_steps` decisions, or to the end of the episode or of what is stored.
+    """Transitions over `n_steps` decisions, or up to the end of the episode or of the stored decisions.
 
         r = sum over i < n of gamma^i r_{t+i}    s' = s_{t+n}    discount = gamma^n
 
-    stable-baselines3 has this for plain observations only. What a decision did shows in an observation only as far as
-    losses are measured against their first value, so values one decision on tell too little of it.
+    stable-baselines3 has this for plain observations only. Observations show the effect of a decision only relative to
+    the losses' first values, so values of one decision later contain too little of it.
 
     Args:
-        *args: as `DictReplayBuffer`.
-        n_steps: how many decisions at most.
-        gamma: discount of each.
-        **kwargs: as `DictReplayBuffer`.
+        *args: as for `DictReplayBuffer`.
+        n_steps: maximum number of decisions in a return.
+        gamma: discount of each decision.
+        **kwargs: as for `DictReplayBuffer`.
 
     References:
         Sutton, Learning to Predict by the Methods of Temporal Differences, Machine Learning 1988,

@@ -1,4 +1,4 @@
-"""An actor-critic that corrects a schedule, so that it begins as good as the schedule is."""
+"""An actor-critic that corrects a schedule, so that it starts as good as the schedule."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from ackd.mdp.observations import FEATURES
 from ackd.types import LABELS
 
 BOUND = 1.0  # doublings: a weight is corrected by a factor from 1/2 to 2
-SPREAD = 0.5  # doublings: standard deviation of what is drawn, at the start
+SPREAD = 0.5  # doublings: standard deviation of draws at the start
 GATE = -4.0  # the gate's logit at the start: a probability of 0.02
-OFF = -1.0  # an entry of a type that the gate has switched off: outside of the space, which makes it 0
+OFF = -1.0  # entry of a type that the gate has switched off; it is outside the space, which makes it 0
 ONE = 0.5  # the entry of weight 1
 IS_LABELS = FEATURES.index(f"is_{LABELS}")
 
 
 class ResidualNetwork(SetNetwork):
-    """A schedule, a bounded correction of each of its weights, and a gate that leaves the labels alone.
+    """A schedule, a bounded correction of each weight, and a gate that selects the labels alone.
 
-        log2 w_k = schedule_k(progress) + b tanh(f(state, k))        labels alone, with weight 1, where the gate opens
+        log2 w_k = schedule_k(progress) + b tanh(f(state, k))        labels alone, with weight 1, if the gate opens
 
-    f is that of a `SetNetwork`, and both have a last layer of zeros: at the start w is the schedule's, and the gate
-    opens with probability 0.02.
+    f is the actor of a `SetNetwork`. The last layers of f and of the gate start with zero weights: at the start w is
+    the schedule's, and the gate opens with probability 0.02.
 
     Args:
-        overview: G.
-        features: F.
+        overview: G, as in `SetNetwork`.
+        features: F, as in `SetNetwork`.
         width: hidden width.
-        knots: of the schedule.
-        values: of the schedule; all weights 1 if None.
+        knots: number of knots of the schedule.
+        values: values of the schedule; all weights 1 if None.
     """
 
     kind: ClassVar[str] = "residual"
@@ -56,7 +56,7 @@ class ResidualNetwork(SetNetwork):
         self.begin()
 
     def begin(self) -> None:
-        """Corrects nothing, as at the start."""
+        """Resets the corrections, as at the start."""
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         for layer, bias in ((last, 0.0), (self.gate, GATE)):
@@ -65,7 +65,7 @@ class ResidualNetwork(SetNetwork):
 
     @property
     def correcting(self) -> bool:
-        """Whether it may answer otherwise than its schedule."""
+        """Whether its actions may differ from its schedule."""
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         layers = (last.weight, last.bias, self.gate.weight)
@@ -73,7 +73,7 @@ class ResidualNetwork(SetNetwork):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What rebuilds it, besides the sizes of the observations."""
+        """The arguments that rebuild it, besides the sizes of the observations."""
         return {"width": self.width, **self.schedule.sizes}
 
     def corrected(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +88,7 @@ class ResidualNetwork(SetNetwork):
         return logs + BOUND * torch.tanh(logits), gate, values
 
     def distribution(self, batch: Mapping[str, Tensor]) -> tuple[Corrections, Tensor]:
-        """What actions are drawn from, and values [B]."""
+        """The distribution of actions, and values [B]."""
         logs, gate, values = self.corrected(batch)
         mask = batch["mask"].bool()
         labels = batch["knowledge"].reshape(*mask.shape, self.features)[..., IS_LABELS] > 0
@@ -106,14 +106,14 @@ class ResidualNetwork(SetNetwork):
 
 
 class Corrections(Distribution):
-    """The gate, and normal entries where it is shut: its density is p where it opened, else (1 - p) prod N(u_k).
+    """A gate, and normal entries if it is shut; the density is p if it opened, else (1 - p) prod N(u_k).
 
     Args:
-        means: [B, K] of the entries.
-        log_std: 0-d, of all of them.
+        means: [B, K], means of the entries.
+        log_std: 0-d, the same for all entries.
         gate: [B], logits.
         mask: [B, K] bool; a masked entry is 0 and adds nothing.
-        labels: [B, K] bool, where the labels are.
+        labels: [B, K] bool, True for the labels.
     """
 
     def __init__(self, means: Tensor, log_std: Tensor, gate: Tensor, mask: Tensor, labels: Tensor) -> None:
@@ -121,7 +121,7 @@ class Corrections(Distribution):
         self.means, self.log_std, self.gate, self.mask, self.labels = means, log_std, gate, mask, labels
 
     def drawn(self, deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
-        """[B, K], the means, or a draw; with the gate open 1/2 for the labels and `OFF` for the types."""
+        """[B, K], the means or a draw; if the gate opens, 1/2 for the labels and `OFF` for the types."""
         if deterministic:
             opened, each = self.gate > 0, self.means
         else:
@@ -131,7 +131,7 @@ class Corrections(Distribution):
         return torch.where(opened.unsqueeze(1), alone, each.clamp_min(OFF / 2)).masked_fill(~self.mask, 0.0)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """[B]."""
+        """The log-density of actions, [B]."""
         types = self.mask & ~self.labels
         opened = ((actions == OFF) | ~types).all(1) & types.any(1)
         scaled = (actions - self.means) * torch.exp(-self.log_std)
@@ -156,7 +156,7 @@ class Corrections(Distribution):
         raise NotImplementedError
 
     def proba_distribution(self, *args: Any, **kwargs: Any) -> Any:
-        """Not used: it is made whole."""
+        """Not used: the constructor takes all parameters."""
         raise NotImplementedError
 
     def actions_from_params(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -172,9 +172,9 @@ class ResidualPolicy(SetPolicy):
     """stable-baselines3's actor-critic policy with a `ResidualNetwork`.
 
     Args:
-        *args: as stable-baselines3 passes them.
-        values: [knots, families] of the schedule that is corrected; all weights 1 if None.
-        **kwargs: as `SetPolicy` takes them.
+        *args: arguments as passed by stable-baselines3.
+        values: [knots, families], values of the corrected schedule; all weights 1 if None.
+        **kwargs: as for `SetPolicy`.
 
     Raises:
         InputError: if the spaces are not `ackd.mdp.observations.Signals.space` and `Box(0, 1)`.

@@ -33,12 +33,11 @@ THEN = "then"
 
 @dataclass(frozen=True)
 class Rule:
-    """A policy that is a function of the observation and nothing else.
+    """A policy that depends only on the present observation.
 
     Args:
-        choose: from observations and their mask, [..., K] each, to the wanted weights, [..., K]; masked ones are
-            dropped.
-        choice: the action space that its actions are of: subset | weights | type-shares.
+        choose: computes weights [..., K] from observations and their mask [..., K]; masked weights are dropped.
+        choice: action space of its actions: subset | weights | type-shares.
     """
 
     choose: Callable[[Observations, Bits], NDArray[Any]]
@@ -51,7 +50,7 @@ class Rule:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State | None]:
-        """What the rule says, as actions; `deterministic` or not, for a random rule is random."""
+        """The rule's actions; `deterministic` has no effect, since random rules always draw."""
         mask = mask_of(observation)
         weights = np.asarray(self.choose(observation, mask)) * mask
         if self.choice == "subset":
@@ -60,13 +59,13 @@ class Rule:
 
 
 class RandomHeld:
-    """One random subset for each episode, drawn at its start: each available type with probability 1/2, and the labels.
+    """One random subset for each episode: the labels, and each available type with probability 1/2.
 
-    An episode starts where `episode_start` says so, and where progress is 0. What is held travels in `state`; for a
-    caller that passes none back, it is what the last call answered.
+    An episode starts if `episode_start` is True or progress is 0. The subset is passed on in `state`; for a caller that
+    does not pass it back, it is kept from the last call.
 
     Args:
-        seed: of its own generator.
+        seed: seed of its own generator.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -80,9 +79,9 @@ class RandomHeld:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[Bits, State | None]:
-        """What is held, or a draw at the start of an episode."""
+        """The subset of the episode; a new draw at its start."""
         mask = mask_of(observation)
-        # Drawn on every call, so that what one environment gets does not depend on where the others are.
+        # Drawn on every call, so that an environment's draw does not depend on the progress of the others.
         fresh = _draw(self._rng, mask) | _labels(observation, mask)
         held = self._held if state is None else state[0]
         if held is None or held.shape != mask.shape:
@@ -107,18 +106,18 @@ class Staged:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[np.int64], State | None]:
-        """The place of the stage that the progress is in."""
+        """The index of the stage at the present progress."""
         progress = np.asarray(observation["globals"])[..., PROGRESS]
         return np.vectorize(lambda share: stage_at(self.stages, share), otypes=[np.int64])(progress), state
 
 
 def fixed(weights: Sequence[float]) -> Rule:
-    """The same weights in every decision, in the order of the action's entries; where it has more, they are 0."""
+    """The same weights in every decision, in the order of the action's entries; surplus entries are 0."""
     return _stages([weights])
 
 
 def _stages(stages: Sequence[Sequence[float]]) -> Rule:
-    """Weights for each of some parts of the run, which are of one length."""
+    """Weights for each part of the run; all parts have the same length."""
 
     def choose(observation: Observations, mask: Bits) -> NDArray[np.float64]:
         table = np.zeros((len(stages), mask.shape[-1]))
@@ -148,12 +147,12 @@ def scheduled(observation: Observations, mask: Bits) -> Bits:
 def uncertain_hidden(observation: Observations, mask: Bits) -> Bits:
     """Hidden states, attention and relations as long as the student's uncertainty u > 1/2, logits below that.
 
-    At the start, before anything is known of it, a student counts as uncertain; for regression u is 0 ever after.
+    Before its first phase a student counts as uncertain; for regression u is always 0 afterwards.
 
     References:
         Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
-        https://arxiv.org/abs/2109.11295, adapts its objective in this spirit, though example by example: where the
-        student is unsure it learns from representations, where it is sure from answers.
+        https://arxiv.org/abs/2109.11295, adapts its objective in a similar way, but for each example: an uncertain
+        student learns from representations, a certain one from predictions.
     """
     early, late = _families(observation, mask)
     turn: Bits = np.where(_uncertainty(observation) > 0.5, early, late).astype(np.int8)
@@ -161,7 +160,7 @@ def uncertain_hidden(observation: Observations, mask: Bits) -> Bits:
 
 
 def uncertainty_weights(observation: Observations, mask: Bits) -> NDArray[np.float32]:
-    """The same with weights: u for hidden states, attention and relations, 1 - u for logits.
+    """`uncertain_hidden` with weights: u for hidden states, attention and relations, 1 - u for logits.
 
     The labels have weight 1.
     """
@@ -171,14 +170,14 @@ def uncertainty_weights(observation: Observations, mask: Bits) -> NDArray[np.flo
 
 
 def falling(observation: Observations, mask: Bits) -> Bits:
-    """Each type until its loss no longer falls by 1 % from one measurement to the next, and never again.
+    """Selects each type until its loss falls by less than 1 % between two measurements, then never again.
 
-    A slope takes two measurements, so every type is chosen at least twice.
+    A slope needs two measurements, so every type is selected at least twice.
     """
     features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
     overview = np.asarray(observation["globals"], dtype=np.float64)
     progress, left = overview[..., PROGRESS], np.expm1(overview[..., HORIZON])
-    decisions = left * progress / np.maximum(1.0 - progress, 1e-6)  # so far, from those that are left
+    decisions = left * progress / np.maximum(1.0 - progress, 1e-6)  # so far, computed from those that are left
     times = features[..., USAGE] * decisions[..., None]
     wanted: Bits = ((features[..., SLOPE] < FALLS) | (times < 1.5)).astype(np.int8)
     return wanted | _labels(observation, mask)
@@ -203,18 +202,18 @@ CHOOSERS: Mapping[str, Callable[[Observations, Bits], NDArray[Any]]] = {
 
 
 def rule(name: str, terms: Sequence[str], *, seed: int = 0) -> Policy:
-    """The rule of that name.
+    """The rule with this name.
 
     Args:
         name: one of `RULES`; or weights of terms, as in `logits+hidden`, `hidden+attention:2,labels:0.25` or
-            `hidden+attention,then,all,labels:0.25`: a weight is 1 if none is named, that of the labels too; `all` are
-            all types; the parts before and after `then` are of one length. One of the rules that go by the state may
-            be followed by a weight of the labels, as in `scheduled,labels:0.25`.
-        terms: the labels, where they can be weighted, and the knowledge types, in the order of the action's entries.
-        seed: of the random rules.
+            `hidden+attention,then,all,labels:0.25`: a weight is 1 if none is given, also for the labels; `all` means
+            all types; the parts before and after `then` have the same length. A rule in `CHOOSERS` may be followed by
+            a weight of the labels, as in `scheduled,labels:0.25`.
+        terms: the labels, if they can be weighted, and the knowledge types, in the order of the action's entries.
+        seed: seed of the random rules.
 
     Raises:
-        InputError: if a name is not known, or a weight cannot be.
+        InputError: if a name is unknown, or a weight is invalid.
     """
     match name:
         case "labels":
@@ -284,7 +283,7 @@ def _row(name: str, stage: Mapping[str, float], terms: Sequence[str]) -> list[fl
 
 
 def _reweighted(choose: Callable[[Observations, Bits], NDArray[Any]], names: Sequence[str], weight: float) -> Rule:
-    """A rule whose labels have that weight."""
+    """The rule with the given weight for the labels."""
 
     def weights(observation: Observations, mask: Bits) -> NDArray[np.float64]:
         return np.where(_labels(observation, mask) > 0, weight, choose(observation, mask))
@@ -293,10 +292,10 @@ def _reweighted(choose: Callable[[Observations, Bits], NDArray[Any]], names: Seq
 
 
 def mask_of(observation: Observations) -> Bits:
-    """[..., K], 1 for what can be chosen.
+    """[..., K], 1 for entries that can be chosen.
 
     Raises:
-        InputError: if the mask has other than one or two axes.
+        InputError: if the mask does not have one or two axes.
     """
     mask = np.asarray(observation["mask"])
     if mask.ndim not in (1, 2):
@@ -312,14 +311,14 @@ def _families(observation: Observations, mask: Bits) -> tuple[NDArray[np.bool_],
 
 
 def _labels(observation: Observations, mask: Bits) -> Bits:
-    """[..., K], 1 for the labels, where they can be weighted."""
+    """[..., K], 1 for the labels, if they can be weighted."""
     features = np.asarray(observation["knowledge"]).reshape(*mask.shape, len(FEATURES))
     there: Bits = (features[..., IS_LABELS] > 0).astype(np.int8)
     return there
 
 
 def _uncertainty(observation: Observations) -> NDArray[np.float64]:
-    """[..., 1], from 0 to 1."""
+    """The student's uncertainty, [..., 1], from 0 to 1; 1 before the first phase."""
     overview = np.asarray(observation["globals"], dtype=np.float64)
     begun = overview[..., PROGRESS] > 0
     return np.where(begun, np.clip(overview[..., UNCERTAINTY], 0.0, 1.0), 1.0)[..., None]

@@ -1,4 +1,4 @@
-"""What stable-baselines3 logs, as curves of a run."""
+"""Draws the logs of stable-baselines3 as curves of a run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ackd.runs.curves import Curves
 
 
 class Drawn(KVWriter):
-    """Draws what an agent logs, over its decisions, but for what stable-baselines3 keeps from TensorBoard.
+    """Draws an agent's log over its decisions, without the values that are excluded from TensorBoard.
 
-    `time/fps` is drawn as decisions a second since the last time, instead of whole decisions a second since the
-    beginning: students are slow, and that is 0.
+    `time/fps` is drawn as decisions a second since the last log entry. stable-baselines3's own value, an integer since
+    the beginning, would be 0, because students are slow.
 
     Args:
-        curves: where.
+        curves: where values are drawn.
     """
 
     def __init__(self, curves: Curves) -> None:
@@ -27,7 +27,7 @@ class Drawn(KVWriter):
         self._last, self._then = 0, time.monotonic()
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Draws the numbers among these."""
+        """Draws the numbers among the logged values."""
         values = {
             name: float(value)
             for name, value in sorted(key_values.items())
@@ -40,10 +40,10 @@ class Drawn(KVWriter):
         self._curves.write("decision", step, values)
 
     def close(self) -> None:
-        """The curves go on."""
+        """Does nothing, since the curves stay open."""
 
 
 def draw(agent: BaseAlgorithm, curves: Curves | None) -> None:
-    """Draws what an agent logs from now on; without curves it logs as it was made to."""
+    """Draws an agent's log from now on; without curves its logger is not changed."""
     if curves is not None:
         agent.set_logger(Logger(None, [Drawn(curves)]))

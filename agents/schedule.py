@@ -1,4 +1,4 @@
-"""Open-loop schedules: weights that depend on the progress of a training and on nothing else."""
+"""Open-loop schedules: weights that depend only on the progress of a training."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ MOST_KNOTS = 64
 class Schedule(nn.Module):
     """A weight for the labels and for each family of knowledge types, as a function of progress.
 
-        log2 w(p) = linear between knots at p = 0, 1/(n-1), ..., 1        w = 0 where it is below -2.5
+        log2 w(p) = linear between knots at p = 0, 1/(n-1), ..., 1        w = 0 where log2 w < -2.5
 
-    Between two decisions a weight is that of the middle of the time until the next. It does not depend on how many
-    types there are, nor on their order: types of one family have one weight.
+    A decision uses the weight at the middle of the time until the next decision. Weights do not depend on the number
+    of types or on their order, because types of one family have the same weight.
 
     Args:
-        knots: how many, n; with one the weights never change.
+        knots: number of knots, n; with one, the weights never change.
         values: [knots, families] log2 of the weights, in the order of `ackd.mdp.observations.FAMILIES`; all weights
             are 1 if None.
 
@@ -55,10 +55,10 @@ class Schedule(nn.Module):
 
     @classmethod
     def of(cls, weights: Mapping[str, Sequence[float]]) -> Schedule:
-        """From the weights of each family at the knots; 1 for a family that is not named.
+        """Makes a schedule from the weights of each family at the knots; other families have weight 1.
 
         Raises:
-            InputError: if there are none, a weight is negative or infinite, or a family is not known.
+            InputError: if there are no weights, a weight is negative or infinite, or a family is unknown.
         """
         counts = {len(row) for row in weights.values()}
         known = set(weights) <= set(FAMILIES)
@@ -76,15 +76,15 @@ class Schedule(nn.Module):
 
     @classmethod
     def through(cls, middles: ArrayLike) -> Schedule:
-        """The schedule whose weights are those of `middles`, [decisions, families] log2, in as many decisions."""
+        """Makes a schedule with the weights `middles`, [decisions, families] log2, one row for each decision."""
         given = np.asarray(middles, np.float64)
         at = (np.arange(len(given)) + 0.5) / len(given)
-        grid = np.linspace(0.0, 1.0, 2 * len(given) + 1)  # which has every middle among its knots
+        grid = np.linspace(0.0, 1.0, 2 * len(given) + 1)  # every middle is one of these knots
         return cls(len(grid), np.stack([np.interp(grid, at, column) for column in given.T], axis=1))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What rebuilds it."""
+        """The arguments that rebuild it."""
         return {"knots": len(self.values)}
 
     def logs(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -104,7 +104,7 @@ class Schedule(nn.Module):
         return entries(self.logs(batch), batch["mask"])
 
     def flops(self, types: int) -> float:
-        """Floating-point operations of a decision over so many types: next to none."""
+        """Floating-point operations of a decision over `types` types; they are very few."""
         return 2.0 * len(FAMILIES) * (types + 2)
 
     def weights(self) -> dict[str, NDArray[np.float64]]:
@@ -115,20 +115,20 @@ class Schedule(nn.Module):
 
 
 class ProbeRule(Schedule):
-    """The labels alone where the teacher seems to be overtaken, and otherwise a schedule.
+    """The labels alone if the teacher seems to be overtaken, otherwise a schedule.
 
         overtaken: (probe - chance) / (agreement - chance) > 0.9    and    agreement > 0.6
 
-    The probe is a linear one on the student's initial states, see `ackd.mdp.episode.Facts`: where it finds as much in
-    them as the teacher knows, the student can learn the labels better than the teacher knows them. Where nothing is
-    known of the setting, the schedule decides.
+    The probe is a linear model on the student's initial states, see `ackd.mdp.episode.Facts`. If it predicts the labels
+    as well as the teacher, the student can learn the labels better than the teacher knows them. Without facts of the
+    setting, the schedule decides.
     """
 
     kind: ClassVar[str] = "probe-rule"
 
     @staticmethod
     def alone(batch: Mapping[str, Tensor]) -> Tensor:
-        """[B], whether the labels are left alone."""
+        """[B], whether only the labels are selected."""
         overview = batch["globals"]
         return (overview[:, RATIO] > OVERTAKEN) & (overview[:, AGREEMENT] > TRUSTED)
 
@@ -140,12 +140,12 @@ class ProbeRule(Schedule):
 
 
 def by_family(logs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """[B, families], the mean of `logs` [B, K] over the types of each family; NaN for one that there is none of."""
+    """[B, families], the mean of `logs` [B, K] over the types of each family; NaN for an absent family."""
     members = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER] * batch["mask"].unsqueeze(-1)
     return (members * logs.unsqueeze(-1)).sum(1) / members.sum(1)
 
 
 def entries(logs: Tensor, mask: Tensor) -> Tensor:
-    """Entries of `ackd.mdp.action_spaces.Weights` for log2 of weights, both [B, K]: off below the least or masked."""
+    """Entries of `ackd.mdp.action_spaces.Weights` from log2 weights, [B, K]; 0 for small or masked ones."""
     each = ((logs + DOUBLINGS) / (2 * DOUBLINGS)).clamp(0.0, 1.0)
     return torch.where((each >= LEAST - 1e-6) & mask.bool(), each, torch.zeros_like(each))

@@ -1,7 +1,7 @@
-"""Policies that try things out in the environment itself: what an agent is measured against, not what it may do.
+"""Policies that search in the environment itself: references for an agent, which may not do so.
 
-`Lookahead` is the greedy oracle, `best_static` the best that one subset can do for a whole episode. Both cost many
-times the training of a student, and count what they cost.
+`Lookahead` is the greedy oracle; `best_static` finds the best constant subset for a whole episode. Both cost many times
+the training of a student, and count their costs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ackd.mdp.action_spaces import Choice
 from ackd.mdp.observations import FEATURES
 from ackd.types import LABELS, Selection
 
-MOST_ENUMERATED = 4  # types whose subsets are all tried
+MOST_ENUMERATED = 4  # most types for which all subsets are tried
 SELECTED = FEATURES.index("selected")
 SAME = 1e-9  # returns that differ by less are equal
 
@@ -30,7 +30,7 @@ Names = tuple[str, ...]
 
 
 class Forkable(Protocol):
-    """What is asked of an environment: Gymnasium's methods, and a copy in the middle of an episode."""
+    """An environment with Gymnasium's methods, and with copies in the middle of an episode."""
 
     @property
     def choice(self) -> Choice:
@@ -39,7 +39,7 @@ class Forkable(Protocol):
 
     @property
     def knowledge(self) -> Names:
-        """The names of the knowledge types; of several instances, those of all."""
+        """The names of the knowledge types, of all instances."""
         ...
 
     def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
@@ -51,26 +51,26 @@ class Forkable(Protocol):
         ...
 
     def fork(self) -> Self:
-        """An independent copy that goes on alike."""
+        """An independent copy in the same state."""
         ...
 
 
 class Lookahead:
-    """Tries each candidate on a fork for some decisions, and takes the one with the highest return: a greedy oracle.
+    """A greedy oracle: tries each candidate on a fork, and takes the one with the highest return.
 
-        a = argmax over candidates c of r_1 + ... + r_h, where c is chosen h times in a row
+        a = argmax over candidates c of r_1 + ... + r_h, with c chosen h times in a row
 
-    Equal returns go to fewer types, then to earlier ones. The best that one look ahead finds is not the best there is:
-    a type that only prepares another earns nothing within a short horizon.
+    Equal returns go to fewer types, then to earlier ones. A lookahead does not find the optimum: a type that only
+    prepares another earns nothing within a short horizon.
 
     Args:
-        env: the one that is acted in; it has to be where the observation comes from.
+        env: the environment of the observations, in which the policy acts.
         horizon: decisions to look ahead.
-        candidates: the subsets to try, by names. By default all of them if there are at most 4 types; otherwise none,
-            each alone, all but each, all, and what was selected last with one type more or less.
+        candidates: the subsets to try, by names. By default all of them if there are at most 4 types; otherwise no
+            type, each type alone, all types but one, all types, and the last selection with one type more or less.
 
     Raises:
-        InputError: if the horizon is not positive, a name is not known, or there are no candidates.
+        InputError: if the horizon is not positive, a name is unknown, or there are no candidates.
     """
 
     def __init__(self, env: Forkable, horizon: int = 1, candidates: Iterable[Sequence[str]] | None = None) -> None:
@@ -92,14 +92,14 @@ class Lookahead:
         """The action with the best return on forks; masked types are left out of every candidate.
 
         Raises:
-            InputError: if it is asked for several environments at once.
+            InputError: if there are several environments.
         """
         mask = np.asarray(observation["mask"])
         if mask.size != mask.shape[-1]:
             raise InputError(f"a lookahead forks one environment, and was asked for {mask.size // mask.shape[-1]}")
         features = np.asarray(observation["knowledge"]).reshape(mask.size, -1)
         free, last = mask.reshape(-1) != 0, features[:, SELECTED] > 0
-        names = self.env.choice.names  # the entries', which may be of one instance of many
+        names = self.env.choice.names  # of the entries; they may belong to one of several instances
         available = [name for name, there in zip(names, free, strict=False) if there and name != LABELS]
         present = [name for name, there in zip(names, free & last, strict=False) if there and name != LABELS]
         best, action = -np.inf, self._action(())
@@ -111,7 +111,7 @@ class Lookahead:
         return action.reshape(mask.shape), state
 
     def _subsets(self, available: Sequence[str], present: Sequence[str]) -> list[Names]:
-        """What to try, each once, fewer types first."""
+        """The subsets to try, without repetition, fewer types first."""
         if self._candidates is not None:
             found = {tuple(name for name in names if name in available) for names in self._candidates}
         elif len(available) <= MOST_ENUMERATED:
@@ -142,7 +142,7 @@ class Lookahead:
 
 @dataclass(frozen=True)
 class Try:
-    """A subset and what it earned."""
+    """A subset and its returns."""
 
     names: Names
     returns: tuple[float, ...]  # one for each seed
@@ -155,35 +155,35 @@ class Try:
 
 @dataclass(frozen=True)
 class Static:
-    """What a search among constant subsets has found."""
+    """The result of a search among constant subsets."""
 
     names: Names
     score: float
-    tries: tuple[Try, ...]  # in the order in which they were made
+    tries: tuple[Try, ...]  # in the order of the search
     episodes: int  # spent on all of them
     decisions: int
 
     def rule(self, knowledge: Sequence[str]) -> Rule:
-        """The best subset as a policy, for actions whose entries have that order.
+        """The best subset as a policy, for actions with entries in the order of `knowledge`.
 
         Raises:
-            InputError: if a chosen type is not among them.
+            InputError: if a chosen type is not in `knowledge`.
         """
         _known(self.names, knowledge)
         return fixed([float(name in self.names or name == LABELS) for name in knowledge])
 
 
 def best_static(env: Forkable, seeds: Sequence[int], *, tries: int = 16, seed: int = 0) -> Static:
-    """The best subset to hold for a whole episode: grid search or, where there are too many, random search.
+    """The best constant subset for a whole episode, by grid search or, if there are too many, random search.
 
     Args:
-        env: where they are tried; it is reset for every episode.
-        seeds: of the episodes, the same for every subset, so that they are compared on the same students.
-        tries: the most subsets to try. If all there are fit, each is tried; otherwise so many different ones are drawn.
-        seed: of the draw.
+        env: environment of the search; it is reset for every episode.
+        seeds: seeds of the episodes, the same for every subset, so that all train the same students.
+        tries: maximum number of subsets. If there are more subsets, this many different ones are drawn.
+        seed: seed of the draw.
 
     Raises:
-        InputError: if there is nothing to try or no episode to try it in.
+        InputError: if there are no tries or no seeds.
 
     References:
         Bergstra, Bengio, Random Search for Hyper-Parameter Optimization, JMLR 13, 2012,
@@ -206,7 +206,7 @@ def best_static(env: Forkable, seeds: Sequence[int], *, tries: int = 16, seed: i
 
 
 def _episode(env: Forkable, names: Names, seed: int) -> tuple[float, int]:
-    """The return of holding a subset, and how many decisions that took."""
+    """The return of a constant subset, and the number of decisions."""
     action = env.choice.action(Selection.of(*names))
     env.reset(seed=seed)
     total, length, over = 0.0, 0, False
@@ -221,7 +221,7 @@ def _all(names: Sequence[str]) -> Iterable[Names]:
 
 
 def _known(names: Iterable[str], knowledge: Sequence[str]) -> Names:
-    """Those names in the order of the action's bits."""
+    """The names in the order of the action's bits."""
     chosen = set(names)
     for name in sorted(chosen - set(knowledge)):
         raise unknown("knowledge type", name, knowledge)

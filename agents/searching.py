@@ -1,4 +1,4 @@
-"""Optuna's TPE and successive halving as an agent: schedules side by side, each compared with weight 1 throughout."""
+"""Optuna's TPE and successive halving as an agent: schedules are compared with weight 1 throughout."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Tried:
-    """A schedule and what its students earned."""
+    """A schedule and the gains of its students."""
 
     logs: Array  # [knots, families that are searched]
-    gains: list[float] = field(default_factory=list)  # of each student, more than one under weight 1 throughout
+    gains: list[float] = field(default_factory=list)  # of each student, over one with weight 1 throughout
 
     @property
     def worth(self) -> float:
-        """The expected gain: sum / (students + 1), as if one more had shown no difference."""
+        """The expected gain: sum / (students + 1), as if one more student had gained nothing."""
         return sum(self.gains) / (len(self.gains) + 1)
 
 
 class BestSchedule(Scheduled):
-    """Learns a `Schedule` by TPE, from whole students, with more of them for schedules that do well.
+    """Learns a `Schedule` by TPE; schedules that do well train more students.
 
-    A round has N students on the same batches: one under weight 1 throughout, with which the others are compared, so
-    that rounds on other seeds compare as well; the best third of what has been tried, until each has had 3 students;
-    new proposals for all that is left, and in the last round the next best instead. With N = 1, students are
-    compared with the first one, which has weight 1 throughout.
+    A round has N students on the same batches. One has weight 1 throughout; the others are compared with it, so that
+    rounds on different seeds are comparable. The best third of the tried schedules train again, until each has had 3
+    students. All other students try new proposals, in the last round the next best schedules instead. With N = 1,
+    students are compared with the first one, which has weight 1 throughout.
 
     Args:
         env: the students; its action space is `Box(0, 1)`, as `ackd.mdp.action_spaces.Weights`.
-        decisions: in an episode.
-        episodes: students in all; what is no whole round is left over.
-        settings: how many there are.
-        knots: of the schedule.
-        seed: of the search; it also seeds the environments.
+        decisions: number of decisions in an episode.
+        episodes: students in all; an incomplete round is left out.
+        settings: number of settings.
+        knots: number of knots of the schedule.
+        seed: seed of the search; it also seeds the environments.
         curves: not used.
 
     Raises:
         InputError: if there are several settings, or Optuna is not installed.
 
     References:
-        As `ackd.agents.best_schedule.best_schedule`, which has the same search over any function.
+        As for `ackd.agents.best_schedule.best_schedule`, the same search over any function.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class BestSchedule(Scheduled):
         self.env, self.decisions, self.knots, self.seed = env, decisions, knots, seed
         self.actor = Schedule(knots)
         self.tried: list[Tried] = []
-        self._first: float | None = None  # what the first student earned, where one trains at a time
+        self._first: float | None = None  # return of the first student, if one trains at a time
 
     def learn(self, decisions: int) -> None:
-        """Trains students for so many decisions, counted over all environments."""
+        """Trains students for `decisions` decisions, counted over all environments."""
         observation = self.env.reset()
         assert isinstance(observation, dict)
         families = families_in(observation)
@@ -111,7 +111,7 @@ class BestSchedule(Scheduled):
         return again + new
 
     def _proposals(self, count: int, number: int, families: int) -> list[Array]:
-        """New schedules, from all that has been tried so far and weight 1 throughout, which gains nothing."""
+        """New schedules, from all tried schedules and weight 1 throughout, which gains nothing."""
         if not count:
             return []
         optuna = find_optuna()
@@ -134,7 +134,7 @@ class BestSchedule(Scheduled):
 
 
 def in_one_setting(name: str, settings: int) -> InputError:
-    """What is said of a learner that compares students in one setting, where there are more."""
+    """The error for several settings with a learner that compares students in one setting."""
     return InputError(
         f"{name} compares students in one setting, and there are {settings}: name a task and its teacher, and leave "
         "--instances away"

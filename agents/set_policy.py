@@ -1,6 +1,6 @@
-"""A policy over a set of knowledge types: it does not matter how many there are, nor in which order.
+"""A policy over a set of knowledge types, independent of their number and order.
 
-Works with stable-baselines3's A2C and PPO as they are: `A2C(SetPolicy, env)`. The mask is read from the observation.
+Works with stable-baselines3's unchanged A2C and PPO: `A2C(SetPolicy, env)`. The mask is read from the observation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SetNetwork(nn.Module):
         logit_k = g([h_k, pool])          value = v([pool, globals])
 
     f, g and v are shared by all types, so the number of parameters does not depend on K; permuting the types permutes
-    the logits and leaves the value. Masked types have no part in either.
+    the logits and leaves the value. Masked types affect neither.
 
     Args:
         overview: G, numbers that describe the episode as a whole.
@@ -59,20 +59,20 @@ class SetNetwork(nn.Module):
     def forward(self, overview: Tensor, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and values [B] from globals [B, G], features [B, K, F] and mask [B, K].
 
-        The logits of masked types mean nothing: whoever draws from them has to apply the mask.
+        The logits of masked types mean nothing, so apply the mask before drawing from them.
         """
         hidden, pool = self.encode(overview, features, mask)
         return self.judge(hidden, pool, overview)
 
     def encode(self, overview: Tensor, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """H [B, K, width] and its pool [B, width]."""
+        """Hidden states h [B, K, width] and their pool [B, width]."""
         weights = mask.to(features.dtype).unsqueeze(-1)
         rows = overview.unsqueeze(1).expand(-1, features.shape[1], -1)
         hidden = self.encoder(torch.cat([rows, features], dim=-1))
         return hidden, (weights * hidden).sum(1) / weights.sum(1).clamp(min=1.0)
 
     def judge(self, hidden: Tensor, pool: Tensor, overview: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and values [B] from what `encode` says."""
+        """Logits [B, K] and values [B] from the results of `encode`."""
         logits = self.actor(torch.cat([hidden, pool.unsqueeze(1).expand_as(hidden)], dim=-1))
         values = self.critic(torch.cat([pool, overview], dim=-1))
         return logits.squeeze(-1), values.squeeze(-1)
@@ -87,7 +87,7 @@ class SetNetwork(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What rebuilds it, besides the sizes of the observations."""
+        """The arguments that rebuild it, besides the sizes of the observations."""
         return {"width": self.width}
 
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
@@ -105,7 +105,7 @@ class SetNetwork(nn.Module):
 
 
 class SetWeights(SetNetwork):
-    """The same network, whose probabilities are read as weights: it says how much of each type, and draws nothing."""
+    """A `SetNetwork` that gives its probabilities as weights of the types, without random draws."""
 
     kind: ClassVar[str] = "set-weights"
 
@@ -128,7 +128,7 @@ def likeliest(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 class MaskedBernoulli(BernoulliDistribution):
-    """Independent bits; a masked one is 0 for certain and adds nothing to log-probability or entropy."""
+    """Independent bits; a masked bit is always 0 and adds nothing to log-probability or entropy."""
 
     mask: Tensor
     logits: Tensor
@@ -164,12 +164,12 @@ class SetPolicy(ActorCriticPolicy):
     Args:
         observation_space: as `ackd.mdp.observations.Signals.space`.
         action_space: `MultiBinary(K_max)`.
-        lr_schedule: as stable-baselines3 passes it.
+        lr_schedule: as passed by stable-baselines3.
         width: hidden width of the network.
-        **kwargs: further arguments of `ActorCriticPolicy`; those about its own networks have no effect.
+        **kwargs: further arguments of `ActorCriticPolicy`; arguments of its own networks have no effect.
 
     Raises:
-        InputError: if the spaces are not of this kind.
+        InputError: if the spaces are of another kind.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class SetPolicy(ActorCriticPolicy):
         return actions.to(torch.int8) if isinstance(self.action_space, spaces.MultiBinary) else actions
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
-        """[B, 1]."""
+        """Values [B, 1]."""
         return self._read(obs)[1]
 
 
@@ -243,7 +243,7 @@ def set_sizes(observation_space: spaces.Space[Any], types: int) -> tuple[int, in
     """G, F and K of observations for actions of K entries.
 
     Raises:
-        InputError: if they lack one of globals, knowledge and mask.
+        InputError: if globals, knowledge or mask is missing.
     """
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     if not {"globals", "knowledge", "mask"} <= parts.keys():

@@ -1,7 +1,7 @@
 """Policies for stable-baselines3's DDPG, TD3 and SAC that give each knowledge type of a set a weight in [0, 1].
 
-A weight is the sigmoid of a logit. stable-baselines3 acts in [-1, 1] and stretches that to the action space, and since
-tanh(x) = 2 * sigmoid(2x) - 1, what it calls the action is 2w - 1; a masked type's is -1 exactly, which is weight 0.
+A weight w is the sigmoid of a logit. stable-baselines3 acts in [-1, 1] and scales this range to the action space. Since
+tanh(x) = 2 * sigmoid(2x) - 1, its action is 2w - 1. The action of a masked type is exactly -1, which is weight 0.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ackd.errors import InputError
 
 
 class QNetwork(nn.Module):
-    """The value of giving a set of knowledge types these weights.
+    """The value Q of the weights of a set of knowledge types.
 
         h_k = f([globals, features_k, a_k, mean of a])    pool = mean of h_k    Q = q([pool, globals])
 
-    Means are over available types, and a = 2w - 1. All types share f, so Q does not depend on their order, nor the
-    number of parameters on K. Masked types have no part in it, whatever weights a buffer holds for them.
+    Means are over available types, and a = 2w - 1. All types share f, so Q does not depend on their order, and the
+    number of parameters does not depend on K. Masked types have no effect, whatever weights a buffer stores for them.
 
     Args:
         overview: G, numbers that describe the episode as a whole.
@@ -54,27 +54,27 @@ class QNetwork(nn.Module):
         features = observation["knowledge"].float().reshape(*actions.shape, -1)
         rows = overview.unsqueeze(1).expand(-1, actions.shape[1], -1)
         each, count = actions.unsqueeze(-1), mask.sum(1).clamp(min=1.0)
-        # What is chosen together shares what the student can take in, so each type sees how much there is in all.
+        # Types that are chosen together share the student's capacity, so each type also reads the mean weight.
         mean = ((mask * each).sum(1) / count).unsqueeze(1).expand_as(each)
         pool = (mask * self.encoder(torch.cat([rows, features, each, mean], dim=-1))).sum(1) / count
         return cast(Tensor, self.value(torch.cat([pool, overview], dim=-1)))
 
 
 class SetCritic(ContinuousCritic):
-    """One or more `QNetwork`s where stable-baselines3 expects its critics."""
+    """One or more `QNetwork`s in place of stable-baselines3's critics."""
 
     def __init__(self, width: int, n_critics: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs, n_critics=0)  # none of its own
+        super().__init__(**kwargs, n_critics=0)  # no networks of stable-baselines3
         overview, features, _ = sizes(self.observation_space, self.action_space)
         self.n_critics = n_critics
         self.networks = nn.ModuleList(QNetwork(overview, features, width) for _ in range(n_critics))
 
     def forward(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, ...]:
-        """What each of them says, [B, 1]."""
+        """The value of each network, [B, 1]."""
         return tuple(network(obs, actions) for network in self.networks)
 
     def flops(self, types: int) -> float:
-        """Floating-point operations of one of them for one observation of K types: two for each weight it uses."""
+        """Floating-point operations of one network for one observation of K types: two for each weight it uses."""
         first = cast(QNetwork, self.networks[0])
         per_type, once = (
             sum(layer.weight.numel() for layer in part if isinstance(layer, nn.Linear))
@@ -83,17 +83,17 @@ class SetCritic(ContinuousCritic):
         return 2.0 * (types * per_type + once)
 
     def q1_forward(self, obs: PyTorchObs, actions: Tensor) -> Tensor:
-        """What the first one says, [B, 1]."""
+        """The value of the first network, [B, 1]."""
         return cast(Tensor, self.networks[0](obs, actions))
 
 
 class Invertible(torch.autograd.Function):
-    """The sigmoid w of logits, with a gradient that lets go of the ends of [0, 1].
+    """The sigmoid w of logits, with a gradient that does not vanish at the ends of [0, 1].
 
         d logit = d w * (1 - w) where the gradient raises w,  d w * w where it lowers w
 
-    The sigmoid's own, d w * w (1 - w), is next to nothing once a weight is near 0 or 1, be it the right end or not; so
-    a deterministic actor that ran to the wrong end early stays there.
+    The sigmoid's own gradient, d w * w (1 - w), almost vanishes when a weight is near 0 or 1, even at the wrong end. So
+    a deterministic actor that moved to the wrong end early stays there.
 
     References:
         Hausknecht and Stone, Deep Reinforcement Learning in Parameterized Action Space, ICLR 2016,
@@ -109,7 +109,7 @@ class Invertible(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        """What a loss that is to fall does to the logits."""
+        """The gradient of the logits, for a loss that is minimised."""
         (weights,) = context.saved_tensors
         return gradient * torch.where(gradient < 0, 1.0 - weights, weights)
 
@@ -134,11 +134,11 @@ class SetActor(td3.Actor):
 
 
 class SetGaussian(sac.Actor):
-    """A random actor: logits are drawn from independent normal distributions, whose means a `SetWeights` gives.
+    """A random actor: logits from independent normal distributions with the means of a `SetWeights`.
 
         logit_k ~ N(mean_k, sigma_k)    log sigma_k = linear in [globals, features_k], clamped
 
-    The density of an action is that over the available types; the masked ones add nothing to it.
+    The density of an action is over the available types; masked types add nothing to it.
     """
 
     def __init__(self, width: int, **kwargs: Any) -> None:
@@ -150,7 +150,7 @@ class SetGaussian(sac.Actor):
         nn.init.zeros_(self.spread.bias)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
-        """Actions [B, K] in [-1, 1]: those of the means, or a draw."""
+        """Actions [B, K] in [-1, 1]: of the means, or a draw."""
         if deterministic:
             return 2.0 * self.network.act(cast(Mapping[str, Tensor], obs), deterministic=True) - 1.0
         return self.action_log_prob(obs)[0]
@@ -171,13 +171,13 @@ class SetGaussian(sac.Actor):
 
 
 def _begin(actor: BasePolicy, kwargs: Mapping[str, Any]) -> None:
-    """What stable-baselines3's actors do before they build networks, whose sizes would depend on K."""
+    """Initialises an actor without stable-baselines3's networks, because their sizes depend on K."""
     names = ("observation_space", "action_space", "features_extractor", "normalize_images")
     BasePolicy.__init__(actor, **{name: kwargs[name] for name in names}, squash_output=True)
 
 
 class _OverSets:
-    """What both policies have in common: the check of the spaces, and the critics."""
+    """The common part of both policies: the check of the spaces, and the networks."""
 
     def __init__(
         self,
@@ -193,12 +193,12 @@ class _OverSets:
 
     @property
     def network(self) -> SetWeights:
-        """What acts, as it can be saved: the actor, or its means."""
+        """The network of the actor, which can be saved; for SAC it gives the means."""
         return cast(SetActor | SetGaussian, cast(Any, self).actor).network
 
     @property
     def critics(self) -> SetCritic:
-        """What judges."""
+        """The critics."""
         return cast(SetCritic, cast(Any, self).critic)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
@@ -220,8 +220,8 @@ class WeightsPolicy(_OverSets, td3.TD3Policy):
 
     Args:
         width: hidden width of the networks.
-        *args: as stable-baselines3 passes them.
-        **kwargs: likewise; those about its own networks have no effect.
+        *args: arguments as passed by stable-baselines3.
+        **kwargs: likewise; arguments of stable-baselines3's own networks have no effect.
 
     Raises:
         InputError: if the spaces are not `ackd.mdp.observations.Signals.space` and `Box(0, 1)`.
@@ -229,7 +229,7 @@ class WeightsPolicy(_OverSets, td3.TD3Policy):
 
 
 class GaussianPolicy(_OverSets, sac.SACPolicy):
-    """SAC's policy with a `SetGaussian` and a `SetCritic`; arguments as `WeightsPolicy`."""
+    """SAC's policy with a `SetGaussian` and a `SetCritic`; arguments as for `WeightsPolicy`."""
 
 
 def sizes(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[int, int, int]:

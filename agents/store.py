@@ -35,12 +35,12 @@ PACKAGES = ("ackd", "torch", "stable-baselines3", "gymnasium", "safetensors")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of network that a file can hold.
+    """A kind of network that can be saved.
 
     Args:
-        build: makes one from its sizes, as keyword arguments.
-        limits: the least and the most that each size may be; they bound the memory that a file can ask for.
-        choice: the action space it acts in, one of `ackd.mdp.action_spaces.CHOICES`.
+        build: makes a network from its sizes, as keyword arguments.
+        limits: minimum and maximum of each size; they limit the memory that a file can require.
+        choice: action space, one of `ackd.mdp.action_spaces.CHOICES`.
     """
 
     build: Callable[..., Actor]
@@ -49,7 +49,7 @@ class Kind:
 
 
 READS = (len(GLOBALS), len(FEATURES))
-STATE = (1, 1 << 16)  # the width of a part of what `ksm` reads
+STATE = (1, 1 << 16)  # limits for the width of each part that `ksm` reads
 KSM = {"left": STATE, "right": STATE, "types": (1, 1024), "feature": (1, 1024), "width": (1, 1024), "cls": (0, 1)}
 KINDS: Mapping[str, Kind] = {
     "set": Kind(partial(SetNetwork, *READS), {"width": (1, 1024)}),
@@ -76,25 +76,25 @@ def save(
     cost: Mapping[str, float] | None = None,
     license: str = LICENSE,
 ) -> None:
-    """Write a policy as the folder `path`: `policy.safetensors`, `policy.json`, and `README.md`, which tells people.
+    """Write a policy as the folder `path`: `policy.safetensors`, `policy.json`, and `README.md` for people.
 
-    Each file is written under another name and renamed; `policy.json` comes last and holds the hash of the weights, so
-    an interrupted save leaves the old policy, or one that `load` refuses, and never half a file.
+    Each file is written under another name and then renamed. `policy.json` comes last and contains the hash of the
+    weights. So an interrupted save leaves the old policy, or one that `load` rejects, and never half a file.
 
     Args:
         path: the folder.
-        network: of one of `KINDS`.
-        algorithm: what trained it.
+        network: a network of one of `KINDS`.
+        algorithm: algorithm of its training.
         knowledge: names of the knowledge types of its training, in the order of the action's entries.
         k_max: entries of the action.
-        name: what the store is to call it.
-        instances: what it was trained on.
-        metrics: how well it did.
-        cost: what its learning took: episodes, student_steps, flops, seconds.
-        license: under which others may use it.
+        name: name in the store.
+        instances: instances of its training.
+        metrics: measured results.
+        cost: costs of its training: episodes, student_steps, flops, seconds.
+        license: license for others' use.
 
     Raises:
-        InputError: if a weight is NaN or infinite, or `load` would refuse what was written.
+        InputError: if a weight is NaN or infinite, or `load` would reject the policy.
     """
     if network.kind not in KINDS:
         raise InputError(f"the policy is not saved: {network.kind!r} is no kind that can be loaded again")
@@ -133,12 +133,12 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
     """Read a policy that `save` wrote.
 
     Args:
-        path: the folder, or a run's that holds it.
-        k_max: entries of the action where it is going to act, if other than in its training.
+        path: the policy's folder, or the folder of a run with a policy.
+        k_max: entries of the action in its use, if not the same as in its training.
         seed: of the generator for its draws.
 
     Raises:
-        InputError: if it is not such a folder, was made for other observations, or is damaged.
+        InputError: if there is no policy, it was made for other observations, or it is damaged.
     """
     folder = within(path)
     policy = parse(*read(folder), folder / CARD, folder / WEIGHTS, seed=seed)
@@ -150,13 +150,13 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
 
 
 def within(path: str | os.PathLike[str]) -> Path:
-    """The policy's folder: of a run's, the one in it."""
+    """The policy's folder; for a run's folder, the policy's folder in it."""
     inner = Path(path) / "policy"
     return inner if os.path.isdir(inner) else Path(path)
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:
-    """What is in a policy's two files, still unchecked.
+    """The content of a policy's two files, unchecked.
 
     Raises:
         InputError: if one is missing or too large.
@@ -174,10 +174,10 @@ def read(folder: Path) -> tuple[bytes, bytes]:
 
 
 def parse(text: bytes, weights: bytes, where: object, weights_where: object, *, seed: int = 0) -> LearnedPolicy:
-    """The policy in the bytes of its two files.
+    """Parses a policy from the bytes of its two files.
 
     Raises:
-        InputError: if it was made for other observations, or is damaged.
+        InputError: if the policy was made for other observations, or is damaged.
     """
     if len(text) > MAX_CARD or len(weights) > MAX_WEIGHTS:
         raise InputError(f"{where}: no policy has more than {MAX_CARD} bytes of JSON and {MAX_WEIGHTS} of weights")
@@ -202,10 +202,10 @@ def parse(text: bytes, weights: bytes, where: object, weights_where: object, *, 
 
 
 def write(folder: Path, text: bytes, weights: bytes) -> Card:
-    """A policy's files in `folder`, if they can be loaded.
+    """Writes a policy's files to `folder`, after checking that they can be loaded.
 
     Raises:
-        InputError: if they could not be.
+        InputError: if they cannot be loaded.
     """
     policy = parse(text, weights, folder / CARD, folder / WEIGHTS)
     for name, data in ((WEIGHTS, weights), (README, card_text(policy.card, policy.network).encode()), (CARD, text)):

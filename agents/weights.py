@@ -1,4 +1,4 @@
-"""Tensors from bytes that may be anything: every size is checked before memory is taken for it."""
+"""Reads tensors from untrusted bytes: every size is checked before memory is allocated for it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ackd.errors import InputError
 
 MAX_WEIGHTS = 1 << 26  # bytes of the whole file
 MAX_HEADER = 1 << 16  # bytes
-MAX_PACKED_HEADER = MAX_HEADER + 3 * MAX_CARD  # a card's quotes and line ends take two bytes or more there
+MAX_PACKED_HEADER = MAX_HEADER + 3 * MAX_CARD  # escaped quotes and line ends of a card take two bytes or more
 PREFIX = 8  # bytes, the length of the header
 KEY = "ackd.policy"
 METADATA = '{"__metadata__":'
 
 
 def read_weights(data: bytes, where: object, shapes: Mapping[str, tuple[int, ...]], sha256: str) -> dict[str, Tensor]:
-    """The float32 tensors of a safetensors file's bytes, which must have just these names and shapes.
+    """The float32 tensors of a safetensors file's bytes, which must have exactly these names and shapes.
 
     Raises:
         InputError: if the file is of another kind, has other tensors, is damaged or holds NaN or infinity.
@@ -56,16 +56,16 @@ def pack(card: bytes, weights: bytes) -> bytes:
     length = int.from_bytes(weights[:PREFIX], "little")
     start = METADATA + json.dumps({KEY: card.decode()}, ensure_ascii=False, separators=(",", ":")) + ","
     begin = start.encode()
-    # Spaces in between keep the tensors at multiples of 8; the header after them stays as it is, to the byte.
+    # Spaces align the tensors to multiples of 8; the header after them is not changed by a byte.
     begin += b" " * (-(len(begin) - 1) % PREFIX)
     return (len(begin) + length - 1).to_bytes(PREFIX, "little") + begin + weights[PREFIX + 1 :]
 
 
 def unpack(data: bytes, where: object) -> tuple[bytes, bytes]:
-    """What `pack` was given: the text of `policy.json` and the weights' file.
+    """The inverse of `pack`: the text of `policy.json` and the weights' file.
 
     Raises:
-        InputError: if this is no such file.
+        InputError: if `pack` did not make this file.
     """
     header = _header(data, where, MAX_PACKED_HEADER)
     length = int.from_bytes(data[:PREFIX], "little")
@@ -84,7 +84,7 @@ def unpack(data: bytes, where: object) -> tuple[bytes, bytes]:
 def _header(data: bytes, where: object, most: int) -> bytes:
     length = int.from_bytes(data[:PREFIX], "little")
     if length > most or len(data) < PREFIX + length or data[PREFIX : PREFIX + 1] != b"{":
-        # Looked at only now: the length of a good header may happen to begin as a pickle does.
+        # Checked only now, because the length of a valid header may begin like a pickle.
         if data[:2] == b"PK" or (data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")):
             kind = "a zip archive" if data[:2] == b"PK" else "a pickle"
             raise InputError(f"{where} is {kind}, which can hold programs: ackd never executes files, so save it anew")

@@ -1,4 +1,4 @@
-"""What an environment is given, checked before anything is trained, and which parts of an action are free."""
+"""Checks of an environment's arguments and actions, and masks of actions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from ackd.errors import InputError
 from ackd.mdp.action_spaces import Action, Choice
 
-ROUNDING = 1e-6  # by which an entry of a `Box` may lie outside
+ROUNDING = 1e-6  # tolerance for entries outside the range of a `Box`
 
 
 class NothingToSee(InputError, TypeError):  # noqa: N818 - it says what is wrong
-    """There is no such render mode; as a TypeError, stable-baselines3's `make_vec_env` answers it by giving none."""
+    """An unsupported render mode; a TypeError, so that stable-baselines3's `make_vec_env` retries without one."""
 
 
 def check_render_mode(mode: str | None) -> None:
-    """Refuses every way to render.
+    """Rejects every render mode.
 
     Raises:
-        NothingToSee: if there is one.
+        NothingToSee: if a render mode is given.
     """
     if mode is not None:
         raise NothingToSee(f"there is nothing to see of a training, so render_mode cannot be {mode!r}: leave it away")
@@ -32,7 +32,7 @@ def check_action(space: spaces.Space[Any], action: Any) -> Action:
     """The action as an array of the space's shape and type.
 
     Raises:
-        InputError: if it has another shape, or an entry is no number or out of range.
+        InputError: if the shape differs, or an entry is not a number or out of range.
     """
     bounds = _bounds(space)
     if bounds is None or space.shape is None:
@@ -64,7 +64,7 @@ def check_actions(space: spaces.Space[Any], actions: Any, count: int) -> Action:
     """One action for each of several environments, [count, *shape].
 
     Raises:
-        InputError: if there are not as many, or one is malformed; it says which.
+        InputError: if the number of actions is wrong, or an action is invalid; the message names it.
     """
     try:
         given = len(actions)
@@ -83,10 +83,10 @@ def check_actions(space: spaces.Space[Any], actions: Any, count: int) -> Action:
 
 
 def action_masks(choice: Choice) -> NDArray[np.bool_]:
-    """Which values each entry of an action may take, one after the other, as sb3-contrib's MaskablePPO reads them.
+    """The allowed values of each action entry, concatenated, as sb3-contrib's MaskablePPO reads them.
 
     Returns:
-        [2 K] off and on of each bit, [sum of levels], or [actions].
+        [2 K] (off and on for each bit), [sum of levels], or [actions].
 
     Raises:
         InputError: if the action space is not discrete.
@@ -102,7 +102,7 @@ def action_masks(choice: Choice) -> NDArray[np.bool_]:
 
 
 def _bounds(space: spaces.Space[Any]) -> tuple[Any, Any, bool] | None:
-    """Least and greatest value of the entries, and whether they are whole numbers; None of other spaces."""
+    """Lowest and highest value of the entries, and whether they are integers; None for other spaces."""
     if isinstance(space, spaces.MultiBinary):
         return 0, 1, True
     if isinstance(space, spaces.MultiDiscrete):

@@ -28,23 +28,23 @@ Watch = Callable[["CohortEnv", NDArray[np.float32], Sequence[dict[str, Any]]], N
 
 
 class CohortEnv(SharedEnv):
-    """N students' trainings side by side, all on the same batches, each under its own decisions.
+    """N students that train side by side on the same batches, each under its own decisions.
 
-    Each is the `DistillationEnv` of its student; what differs is that all share the order of the data. A student that
-    diverges is out: its return is `ERROR_RETURN`, whatever it had earned, and it earns nothing until the others are
-    done, since all end together.
+    Each student behaves as in its own `DistillationEnv`, except that all share the order of the data. A student that
+    diverges drops out: its return is `ERROR_RETURN`, whatever it earned before. It then earns nothing until the others
+    finish, because all episodes end together.
 
     Args:
-        envs: what each student's environment is like, one for each setting; with several, episodes take them in turn.
-        students: N.
-        blocks: for each of them the first seed and how many that its students take in turn; drawn if not given.
-        shard: the first that is this cohort's, and from one of its turns to its next, where others take those between.
-        paired: all students of an episode take one seed, so that only their decisions, and dropout, tell them apart.
-        watch: is shown rewards and infos after every decision, before the environment resets itself at the end.
-        seed: of the episodes' seeds, where they are drawn and `seed` is not called.
+        envs: one environment for each setting; with several, episodes use them in turn.
+        students: the number of students, N.
+        blocks: first seed and number of seeds for each environment; students take them in turn. Drawn if not given.
+        shard: (first, stride): this cohort takes the turns first, first + stride, ...; other cohorts take the rest.
+        paired: all students of an episode take one seed, so that only their decisions and dropout differ.
+        watch: called with rewards and infos after every decision, before the automatic reset at an episode's end.
+        seed: of the generator that draws the episodes' seeds, unless `blocks` or a call of `seed` sets them.
 
     Raises:
-        InputError: if there is no environment or no student, or they have different spaces.
+        InputError: if there is no environment or no student, or the action spaces differ.
     """
 
     def __init__(
@@ -61,20 +61,20 @@ class CohortEnv(SharedEnv):
         if not envs or any(env.choice.space != envs[0].choice.space for env in envs):
             raise InputError("a cohort needs at least one environment, and the same action space in all of them")
         self.envs, self.blocks, self.paired, self.watch = envs, blocks, paired, watch
-        self._cohorts: dict[int, Cohort] = {}  # by the place of their environment
+        self._cohorts: dict[int, Cohort] = {}  # by the index of the environment
         self._size = students
-        self.turns, self._stride = shard  # the next one, of those that all cohorts take
-        self._journal: ReplayLog | None = None  # of all cohorts, one after the other
+        self.turns, self._stride = shard  # this cohort's next turn, counted over all cohorts
+        self._journal: ReplayLog | None = None  # shared by all cohorts, one after the other
         self._generator = np.random.default_rng(seed)
         self._started = 0.0  # when the episode began
         self._actions: NDArray[Any] = np.zeros(0)
-        self.on_phase: Callable[[Sequence[Phase], int], object] | None = None  # is told each one's, and all steps
-        self.render_mode: str | None = None  # asked for in the constructor of a VecEnv
+        self.on_phase: Callable[[Sequence[Phase], int], object] | None = None  # receives all phases, and all steps
+        self.render_mode: str | None = None  # read by the constructor of VecEnv
         self._enter(0)
         super().__init__(students, self.signals.space, self.choice.space)
 
     def _enter(self, place: int) -> None:
-        """Goes to the cohort of that environment."""
+        """Switches to the cohort of the environment with this index."""
         if place not in self._cohorts:
             self._cohorts[place] = Cohort(self.envs[place].distillation, self._size)
         self.env, self.cohort = self.envs[place], self._cohorts[place]
@@ -84,30 +84,30 @@ class CohortEnv(SharedEnv):
 
     @property
     def training(self) -> Cohort:
-        """What is trained."""
+        """The cohort that trains at present."""
         return self.cohort
 
     @property
     def decisions(self) -> int:
-        """Decisions in an episode."""
+        """The number of decisions in an episode."""
         return self.env.decisions
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """As of a `DistillationEnv`: one replay log of all cohorts, one after the other."""
+        """Sets the replay log, as in `DistillationEnv`; all cohorts share it, one after the other."""
         self._journal = replay_log
         self.cohort.replay(replay_log)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """The next episodes take the seeds `seed`, `seed + 1`, ..., those after them follow from it."""
+        """The next N students take the seeds `seed`, `seed + 1`, ...; later seeds are drawn from `seed`."""
         if seed is not None:
             self._generator = np.random.default_rng(seed)
         return super().seed(seed)
 
     def reset(self) -> Observation:
-        """Begins with N new students, in the setting whose turn it is.
+        """Begins N new students in the next setting.
 
         Raises:
-            InputError: if options have been set, since there are none.
+            InputError: if options have been set; there are none.
         """
         options = dict.fromkeys(name for one in self._options for name in one)
         self._reset_options()
@@ -128,7 +128,7 @@ class CohortEnv(SharedEnv):
         return self.begin(seeds)
 
     def begin(self, seeds: Sequence[int]) -> Observation:
-        """Begins in the present setting with a new student for each seed."""
+        """Begins a new student for each seed in the present setting."""
         self._started = time.time()
         cohort = self.cohort
         cohort.reset(seeds)
@@ -148,11 +148,11 @@ class CohortEnv(SharedEnv):
         return _stacked([observation for observation, _ in began])
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Takes the decisions, [N, K_max].
+        """Stores the decisions, [N, K_max], for `step_wait`.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset.
-            InputError: if there is not one for each student, or the action space has none such.
+            InputError: if there is not one action for each student, or an action is not in the action space.
         """
         if self.trajectories[0].episode is None:
             raise ResetNeeded("no episode has begun: call reset()")
@@ -160,7 +160,7 @@ class CohortEnv(SharedEnv):
         self.cohort.counts.decided()
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Trains for one phase; at the end of the budget all begin anew, as a VecEnv does."""
+        """Trains until the next decision; at the end of the budget resets itself, as a VecEnv does."""
         steps = self.decide(self._actions)
         observations, rewards = [step[0] for step in steps], np.array([step[1] for step in steps], dtype=np.float32)
         infos = [step[3] for step in steps]
@@ -181,7 +181,7 @@ class CohortEnv(SharedEnv):
         return following, rewards, np.full(self.num_envs, over), infos
 
     def decide(self, actions: NDArray[Any]) -> list[Answer]:
-        """Trains until the next decision; what each student is told then."""
+        """Trains until the next decision; returns each student's observation, reward, end and info."""
         out = [trajectory.over for trajectory in self.trajectories]
         selections = [
             Selection() if gone else trajectory.decide(action)
@@ -197,7 +197,7 @@ class CohortEnv(SharedEnv):
             if wanted and not left:
                 standings = cohort.evaluate(self.env.timetable.measured_split, "reward")
             for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
-                if trajectory.over:  # it is trained on, and nothing is noted of it
+                if trajectory.over:  # it trains on, but nothing is recorded
                     continue
                 for part in parts[:-1]:
                     trajectory.then(part)
@@ -211,10 +211,10 @@ class CohortEnv(SharedEnv):
         ]
 
     def inherit(self, parents: Sequence[int]) -> None:
-        """Makes each student what another is now, or itself, between two decisions; what has been earned comes along.
+        """Replaces each student by a copy of its parent, between two decisions; earned rewards are copied too.
 
         Args:
-            parents: the place of each one's parent.
+            parents: the index of each student's parent, which may be itself.
 
         Raises:
             InputError: if there are not as many parents as students.
@@ -225,18 +225,18 @@ class CohortEnv(SharedEnv):
             trajectory.load_state_dict(states[parent])
 
     def record(self) -> list[Record]:
-        """The episode so far of each student, as `validate` takes them."""
+        """Each student's episode so far, for `validate`."""
         return [trajectory.record() for trajectory in self.trajectories]
 
     def validate(self, records: Sequence[Record]) -> bool:
-        """Whether the students of one episode, replayed together in the present setting, earn what their records claim.
+        """True if the students, replayed together in the present setting, earn the rewards of their records.
 
-        A record ends before the others only where its student has diverged.
+        A record may end before the others only if its student diverged.
         """
         return replay_together(self.fork(), records)
 
     def fork(self) -> CohortEnv:
-        """An independent environment in the same state; nobody watches it, and nothing is logged."""
+        """An independent copy in the same state, without `watch` and without a replay log."""
         twin = CohortEnv(
             self.envs, self._size, blocks=self.blocks, shard=(self.turns, self._stride), paired=self.paired
         )
@@ -244,7 +244,7 @@ class CohortEnv(SharedEnv):
         return twin
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the episode, and the episodes after it, depend on."""
+        """Everything that this episode and later episodes depend on."""
         return {
             "place": next(place for place, env in enumerate(self.envs) if env is self.env),
             "turns": self.turns,
@@ -254,7 +254,7 @@ class CohortEnv(SharedEnv):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict` of a cohort environment with the same arguments."""
+        """Continues from a `state_dict` of a cohort environment with the same arguments."""
         self._enter(state["place"])
         self.turns = state["turns"]
         self._generator.bit_generator.state = state["generator"]
@@ -263,9 +263,9 @@ class CohortEnv(SharedEnv):
             trajectory.load_state_dict(one)
 
     def _phase(self, selections: Sequence[Selection]) -> list[list[Phase]]:
-        """One phase: for each student what it comes to, in two where its budget cuts the selection.
+        """Trains one phase; returns each student's phases, two where its budget cuts the selection.
 
-        All train on to the next cut of anybody's, and what belongs together is put together again.
+        All students train up to the next cut of any student; parts under the same selection are then joined.
         """
         cohort, counts = self.cohort, self.cohort.counts
         plans = [
@@ -280,7 +280,7 @@ class CohortEnv(SharedEnv):
             learning_rate = cohort.distillation.recipe.rate(done, cohort.steps)
             now = [plan[begin >= plan[0][1]][0] for plan in plans]
             reports = cohort.advance(now, end - begin)
-            counts = cohort.counts  # others where a checkpoint was loaded
+            counts = cohort.counts  # a new object if a checkpoint was loaded
             for i, parts in enumerate(found):
                 phase = Phase(
                     now[i],
@@ -293,14 +293,14 @@ class CohortEnv(SharedEnv):
                 )
                 if parts and parts[-1].selection == phase.selection:
                     parts[-1] = _joined(parts[-1], phase)
-                elif not parts or parts[-1].finite:  # nothing is noted after divergence
+                elif not parts or parts[-1].finite:  # nothing is recorded after divergence
                     parts.append(phase)
             begin = end
         return found
 
 
 def _joined(first: Phase, second: Phase) -> Phase:
-    """Two phases under one selection, one after the other, as one."""
+    """Joins two consecutive phases under the same selection."""
     steps = first.steps + second.steps
     pairs = zip(first.report.numbers, second.report.numbers, strict=True)
     return replace(

@@ -30,44 +30,43 @@ logger = logging.getLogger("ackd")
 
 __all__ = ["DECISIONS", "ERROR_RETURN", "DistillationEnv", "Record", "measured"]
 
-DECISIONS = 4  # in an episode: 64 students cannot teach many more
+DECISIONS = 4  # in an episode; 64 students are too few to learn many more
 CLS = ("student_cls", "teacher_cls")
 
 
 class DistillationEnv(gymnasium.Env[Observation, Action]):
-    """A student's training, one decision at a time.
+    """A student's training as an environment: an agent decides what is transferred in each part of it.
 
     Args:
-        distillation: what is trained.
-        decision_interval: optimizer steps in a phase, the least that a decision holds for; each is written down.
-        decisions: in an episode, spread evenly over its phases; None: one for each phase.
-        reward: what a decision earns.
+        distillation: the training of one student.
+        decision_interval: optimizer steps in a phase, the shortest duration of a decision; each phase is recorded.
+        decisions: number of decisions in an episode, spread evenly over its phases; None: one for each phase.
+        reward: computes what a decision earns.
         choice: `subset` (`MultiBinary`), `levels` (`MultiDiscrete`) or `weights` (`Box`) over labels and types,
-            `type-subset` or `type-shares` over types alone, or an action space of one's own, such as `Stages`.
+            `type-subset` or `type-shares` over types alone, or your own action space, such as `Stages`.
         k_max: length of the action; entries beyond labels and knowledge types are masked.
-        levels: of the choice `levels`.
-        reward_every: decisions from one measurement on the reward split to the next; there is always one at the end.
-            None measures nothing: rewards are minus the cost then.
-        reward_share: the part of the reward split that is measured, always the same examples.
+        levels: weights of the choice `levels`.
+        reward_every: decisions between measurements on the reward split; the end is always measured. None measures
+            nothing; rewards are then minus the cost.
+        reward_share: the share of the reward split that is measured, always the same examples.
         observe_cls: also observe `student_cls` and `teacher_cls`, the mean first-token output of the last layers over
-            the batch that was learned from last, cut to [-10, 10]; what `ksm` decides from. Two passes a decision.
-        flops_budget: what a run may spend, as a share of what transferring everything throughout takes. What of a
-            selection the rest does not allow, so that labels alone still fit after it, is
-            (`ackd.training.budget.Allowance`) trained under the labels alone, with the weight that it gives them or
-            else 1, as a phase of its own.
-        render_mode: None, as Gymnasium may say it.
+            the latest batch, clipped to [-10, 10]. `ksm` decides from them. They take two forward passes a decision.
+        flops_budget: FLOPs that a run may spend, as a share of what transferring everything throughout takes. A
+            selection is trained only as long as labels alone still fit after it (`ackd.training.budget.Allowance`).
+            The other steps use labels alone, with the selection's label weight or else 1, as a phase of their own.
+        render_mode: must be None; Gymnasium may pass it.
 
     The end of the budget and divergence are `terminated`; nothing is ever `truncated`. After divergence the last
-    reward makes the whole return `ERROR_RETURN`, and `info["error/type"]` says so.
+    reward makes the whole return `ERROR_RETURN`, and `info["error/type"]` is `divergence`.
 
     Raises:
-        InputError: if `k_max` holds fewer entries than there are knowledge types, a number is out of range, or there is
-            a render mode.
+        InputError: if `k_max` holds fewer entries than there are knowledge types, a number is out of range, or a
+            render mode is given.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own name and type
 
-    anew: Callable[[], DistillationEnv] | None = None  # makes one with the same arguments, where those are plain
+    anew: Callable[[], DistillationEnv] | None = None  # builds it again, if its arguments are plain
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.signals = Signals(seen, type_prices(distillation), k_max)
         self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
         self.observe_cls = observe_cls
-        self._warned = False  # that there is no gap to close
+        self._warned = False  # about a missing gap
         space = self.signals.space
         if observe_cls:
             if distillation.reference is None:
@@ -115,16 +114,16 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
     @property
     def reward(self) -> Reward:
-        """What a decision earns."""
+        """The reward function."""
         return self.trajectory.reward
 
     @property
     def decisions(self) -> int:
-        """Decisions in an episode."""
+        """The number of decisions in an episode."""
         return len(self.timetable.ends)
 
     def begun(self, start: EvalResult | None, teacher: EvalResult | None, facts: Facts | None) -> Episode:
-        """An episode without phases; the first that begins without a gap to close is warned of."""
+        """A new episode without phases; logs a warning the first time that there is no gap to close."""
         steps, table = self.distillation.steps, self.timetable
         episode = Episode(start, teacher, steps, table.decision_interval, decisions=table.most_decisions, facts=facts)
         if not self._warned and (warning := without_gap(self.reward, episode)):
@@ -135,10 +134,10 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins with a new student; `seed` fixes its initialisation, data order and dropout.
+        """Begins with a new student; `seed` determines its initialisation, data order and dropout.
 
         Raises:
-            InputError: for any option, since there are none.
+            InputError: if options are given; there are none.
         """
         super().reset(seed=seed)
         if options:
@@ -159,7 +158,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
-            InputError: if the action space has no such action.
+            InputError: if the action is not in the action space.
         """
         trajectory = self.trajectory
         if trajectory.over:
@@ -170,19 +169,19 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return observation | self._represent(), reward, terminated, False, info
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """From now on the log answers the trainings' calls that it has, and records the others; None: no log."""
+        """Sets the replay log: logged calls return their logged results, new calls are recorded. None: no log."""
         self.distillation.replay(replay_log)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which values of an action are free; see `Trajectory.action_masks`."""
+        """The allowed values of an action; see `Trajectory.action_masks`."""
         return self.trajectory.action_masks()
 
     def record(self) -> Record:
-        """The episode so far, as `validate` takes it."""
+        """The episode so far, for `validate`."""
         return self.trajectory.record()
 
     def validate(self, record: Record) -> bool:
-        """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
+        """True if replaying a record's actions from its seed, on a fork, earns the rewards that it claims."""
         if (claim := claim_of(record, self.action_space)) is None:
             return False
         replay = self.fork()
@@ -190,7 +189,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return replays(replay, claim)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the episode, and the episodes after it, depend on."""
+        """Everything that this episode and later episodes depend on."""
         return {
             "distillation": self.distillation.state_dict(),
             "trajectory": self.trajectory.state_dict(),
@@ -198,26 +197,26 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict` of an environment with the same arguments."""
+        """Continues from a `state_dict` of an environment with the same arguments."""
         self.distillation.load_state_dict(state["distillation"])
         self.trajectory.load_state_dict(state["trajectory"])
         self.np_random.bit_generator.state = state["np_random"]
 
     def fork(self) -> DistillationEnv:
-        """An independent environment in the same state; data and teacher, which never change, are shared."""
+        """An independent copy in the same state; data and teachers are shared because they never change."""
         twin = self.variant(distillation=self.distillation.fork())
         twin.load_state_dict(self.state_dict())
         twin.spec, twin.anew = self.spec, self.anew
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Travels as its arguments and its state, so that data and teachers are loaded where it arrives."""
+        """Pickles arguments and state only; unpickling loads data and teachers again."""
         if self.anew is None:
             return super().__reduce_ex__(protocol)
         return _restored, (self.anew, self.state_dict(), self.spec)
 
     def variant(self, **changes: Any) -> DistillationEnv:
-        """An environment with the same arguments but for `changes`; it trains the same distillation if not another."""
+        """A new environment with the same arguments except for `changes`; it shares the distillation by default."""
         arguments: dict[str, Any] = {
             "distillation": self.distillation,
             "decision_interval": self.timetable.decision_interval,
@@ -247,7 +246,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         return {name: state.clip(-LIMIT, LIMIT) for name, state in zip(CLS, states, strict=True)}
 
     def _phases(self, selection: Selection) -> Iterator[Phase]:
-        """Trains until the next decision, or until it diverges; the reward split is measured at the end, if at all."""
+        """Trains until the next decision or divergence; measures the reward split at the end if that is due."""
         distillation = self.distillation
         phases, wanted = self.timetable.until(distillation.steps_done)
         for left in reversed(range(phases)):
@@ -259,7 +258,7 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
                 done, price, price_of_all = counts.steps_done, counts.price, counts.price_of_all
                 learning_rate = distillation.recipe.rate(done, distillation.steps)
                 report, standing = distillation.advance(part, steps), None
-                counts = distillation.counts  # others where a checkpoint was loaded
+                counts = distillation.counts  # a new object if a checkpoint was loaded
                 if wanted and report.finite and not left and place == len(parts):
                     standing = distillation.evaluate(self.timetable.measured_split, "reward")
                 phase = Phase(

@@ -28,16 +28,16 @@ class Watch(Protocol):
 
     @property
     def costs(self) -> CostTracker:
-        """Of all episodes."""
+        """The costs of all episodes."""
         ...
 
 
 class Course(Protocol):
-    """The episodes under way, as `Recording` and `CohortEnv` have them."""
+    """The running episodes; `Recording` and `CohortEnv` have this attribute."""
 
     @property
     def training(self) -> Trained:
-        """What is trained."""
+        """The training under way."""
         ...
 
 
@@ -59,7 +59,7 @@ class Begun(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """What a decision comes to."""
+    """The result of a decision."""
 
     observations: VecEnvObs
     rewards: NDArray[np.float32]
@@ -70,15 +70,15 @@ class Stepped(NamedTuple):
 
 
 class EnvServer:
-    """A vector environment as a worker holds it; with its answers comes what was written down meanwhile.
+    """A worker's vector environment; its results include the notes that were recorded meanwhile.
 
     Args:
         venv: one or more environments.
-        tape: where their recording writes.
-        watch: the recording.
-        course: the episodes under way.
-        replay_log: of their trainings.
-        fingerprints: of what they train on, which has to be the same in every worker.
+        tape: buffer for the notes of the recording.
+        watch: tracks the costs.
+        course: the running episodes.
+        replay_log: log of their trainings.
+        fingerprints: of data, models and versions; they must be the same in every worker.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class EnvServer:
         self._fingerprints = fingerprints or {}
 
     def describe(self) -> Description:
-        """How many there are, and what they are like."""
+        """The number of environments, their spaces and their fingerprints."""
         venv = self._venv
         return Description(venv.num_envs, venv.observation_space, venv.action_space, self._fingerprints)
 
     def reset(self, seed: int | None, options: list[dict[str, Any]]) -> Begun:
-        """Begins anew; the first environment takes the seed, the others those that follow."""
+        """Resets all environments; the first one takes `seed`, the next `seed + 1`, and so on."""
         if seed is not None:
             self._venv.seed(seed)
         self._venv.set_options(options)
@@ -109,44 +109,44 @@ class EnvServer:
         return Begun(observations, self._venv.unwrapped.reset_infos, self._tape.take())
 
     def step(self, actions: NDArray[Any], seconds: float) -> Stepped:
-        """A decision in each, which the agent took so many seconds for."""
+        """Takes a decision in each environment; the agent needed `seconds` for them."""
         if self._course is not None:
             self._course.training.counts.shown(seconds)
         answer = self._venv.step(actions)
         return Stepped(*answer, self._venv.unwrapped.reset_infos, self._tape.take())
 
     def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
-        """As the environment does it; so do those below."""
+        """An attribute of each environment."""
         return self._venv.get_attr(name, indices)
 
     def has_attr(self, name: str) -> bool:
-        """Whether all have it."""
+        """True if all environments have the attribute."""
         return self._venv.has_attr(name)
 
     def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> list[None]:
-        """Sets it."""
+        """Sets an attribute of each environment."""
         self._venv.set_attr(name, value, indices)
         return [None for _ in indices]
 
     def env_method(self, name: str, /, *args: Any, indices: Sequence[int], **kwargs: Any) -> list[Any]:
-        """Calls it."""
+        """Calls a method of each environment."""
         return self._venv.env_method(name, *args, indices=indices, **kwargs)
 
     def env_is_wrapped(self, wrapper: type[Any], indices: Sequence[int]) -> list[bool]:
-        """Asks for it."""
+        """Whether each environment has such a wrapper."""
         return self._venv.env_is_wrapped(wrapper, indices)
 
     def get_images(self) -> list[Any]:
-        """A picture of each."""
+        """A picture of each environment."""
         return list(self._venv.get_images())
 
     def state_dict(self) -> Any:
-        """Everything that the rest of the episodes, and those after them, depend on."""
+        """Everything that these episodes and later episodes depend on."""
         inner = self._venv.unwrapped
         return inner.state_dict() if isinstance(inner, CohortEnv) else self._venv.env_method("state_dict")
 
     def load_state_dict(self, state: Any) -> None:
-        """Goes on from there."""
+        """Continues from a `state_dict`."""
         inner = self._venv.unwrapped
         if isinstance(inner, CohortEnv):
             inner.load_state_dict(state)
@@ -155,22 +155,22 @@ class EnvServer:
                 self._venv.env_method("load_state_dict", one, indices=[place])
 
     def add_flops(self, flops: float) -> None:
-        """From now on the agent spends so much on a decision."""
+        """Sets the agent's FLOPs for a decision."""
         assert self._watch is not None
         self._watch.agent_flops = flops
 
     def spent(self) -> CostTracker:
-        """Of all episodes."""
+        """The costs of all episodes."""
         assert self._watch is not None
         return self._watch.costs
 
     def save(self) -> None:
-        """Saves the trainings as they stand."""
+        """Saves the present state of the trainings."""
         if self._journal is not None and self._course is not None:
             self._journal.save(self._course.training)
 
     def finish(self) -> None:
-        """Nothing more will be asked of the trainings."""
+        """Marks the run as finished in the replay log."""
         if self._journal is not None:
             self._journal.finish()
 
@@ -184,9 +184,9 @@ class Registered:
     """Makes a worker's environments from a registered id, as in `RemoteVecEnv(start("subproc", Registered(id), 4))`.
 
     Args:
-        id: of Gymnasium.
-        arguments: of the environment.
-        count: how many each worker has.
+        id: the id in Gymnasium's registry.
+        arguments: keyword arguments of the environment.
+        count: number of environments in each worker.
     """
 
     id: str
@@ -194,12 +194,12 @@ class Registered:
     count: int = 1
 
     def __call__(self, worker: int) -> EnvServer:
-        """Those of a worker."""
+        """The environments of a worker."""
         return EnvServer(DummyVecEnv([lambda: Monitor(self.one()) for _ in range(self.count)]))
 
     def one(self) -> gymnasium.Env[Any, Any]:
-        """One of them."""
-        import ackd  # noqa: F401 - registers ours, where Gymnasium does not know them yet
+        """Makes one environment."""
+        import ackd  # noqa: F401 - registers the ids of ackd
 
         env: gymnasium.Env[Any, Any] = gymnasium.make(self.id, disable_env_checker=True, **self.arguments)
         return env

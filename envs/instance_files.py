@@ -1,4 +1,4 @@
-"""Instances, what a policy learns on and is tried on, read from JSON files."""
+"""Reads instances, the settings that policies are trained and tested in, from JSON files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ackd.training.recipe import Recipe, check_length
 SETS = Path(__file__).parent / "instance_sets"
 MAX_BYTES, MAX_INT = 1_000_000, 2**31
 MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are paths
-LENGTH = ("steps", "epochs")  # of a training, by one of them
+LENGTH = ("steps", "epochs")  # one of them sets the length of a training
 MACHINE = ("device", "cache", "cache_budget", "precision", "compile")
-# of a setting, besides what `SettingConfig` and `EpisodeConfig` declare
+# fields of a setting beyond those of `SettingConfig` and `EpisodeConfig`
 BESIDE: dict[str, Any] = {
     "task": str, "teacher": str | tuple[str, ...], "scale_steps": int, "choice": str, "observe_cls": bool,
     "levels": tuple[float, ...] | None, "reward_every": int | None,
@@ -39,7 +39,7 @@ NOT_HERE = dict.fromkeys(MACHINE, "belongs to the machine, so leave it to the ca
 
 @with_config(ConfigDict(extra="allow"))
 class Item(TypedDict):
-    """One of a file's instances, beside its settings."""
+    """One instance in a file; all other fields are its settings."""
 
     name: Annotated[str, Field(min_length=1)]
     split: Annotated[str, Field(min_length=1)]
@@ -49,7 +49,7 @@ class Item(TypedDict):
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class SetFile:
-    """What a file holds; its settings are named as in `SettingConfig` and `EpisodeConfig`."""
+    """The content of a file; settings have the names of `SettingConfig` and `EpisodeConfig`."""
 
     format: Annotated[int, only(1)]
     instances: Annotated[list[Item], Field(min_length=1)]
@@ -63,13 +63,13 @@ OWN = tuple(Item.__annotations__)
 
 @dataclass(frozen=True)
 class Instance:
-    """A setting to distil in, and the students' seeds that its episodes draw from.
+    """A setting, and the seeds of the students that are trained in it.
 
     Args:
         name: unique in its set.
         split: what the instance is for, such as train, unseen-task or longer-budget.
-        setting: as `ackd.envs.make.distill` takes it.
-        seeds: the first, and how many.
+        setting: keyword arguments of `ackd.envs.make.distill`.
+        seeds: the first seed, and the number of seeds.
 
     Raises:
         InputError: if there are no seeds, or they are out of range.
@@ -101,9 +101,9 @@ class Instance:
 
     @property
     def published(self) -> dict[str, Any]:
-        """What a policy's card may tell of it: plain JSON, without paths of this machine."""
+        """The instance as plain JSON for a policy's card, without local paths."""
         told: dict[str, Any] = {"name": self.name, "split": self.split, "seeds": list(self.seeds)}
-        written = {new: old for old, new in EARLIER.items()}  # cards keep the names that they began with
+        written = {new: old for old, new in EARLIER.items()}  # cards keep the earlier names
         for name, value in self.setting.items():
             if name in MODELS and value is not None:
                 told[name] = _named(value)
@@ -112,13 +112,13 @@ class Instance:
         return told
 
     def seed(self, episode: int) -> int:
-        """The student's seed in its episode of that number, counted from 0: round and round its block."""
+        """The student's seed in an episode (numbered from 0); after the last seed, the first follows again."""
         first, count = self.seeds
         return first + episode % count
 
 
 def _named(model: Any) -> Any:
-    """What a model is called, without the folder that it lies in; several as a list."""
+    """A model's name without its parent folder; a list of names for several models."""
     if isinstance(model, (list, tuple)):
         return [_named(one) for one in model]
     folder = model if isinstance(model, (str, Path)) else getattr(model, "name_or_path", "")
@@ -126,7 +126,7 @@ def _named(model: Any) -> Any:
 
 
 def _told(value: Any) -> Any:
-    """As JSON has it; what is an object, by its name."""
+    """The value as plain JSON; an object is replaced by its name."""
     if isinstance(value, (list, tuple)):
         return [_told(one) for one in value]
     if value is None or isinstance(value, (str, int, float, dict)):
@@ -135,30 +135,30 @@ def _told(value: Any) -> Any:
 
 
 def over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one's own over those that are given; of these, steps go with epochs of one's own, and vice versa."""
+    """Merges settings; `own` overrides `given`, and own steps also replace given epochs, or the reverse."""
     long = any(own.get(name) is not None for name in LENGTH)
     return {name: value for name, value in given.items() if not (long and name in LENGTH)} | dict(own)
 
 
 def shipped() -> tuple[str, ...]:
-    """The names of the sets that come with ackd."""
+    """The names of the instance sets that ship with ackd."""
     return tuple(sorted(path.stem for path in SETS.glob("*.json")))
 
 
 def read_instances(
     source: str | Path, *, teachers: Path | None = None, data: Path | None = None, split: str | None = None
 ) -> tuple[Instance, ...]:
-    """The instances in a JSON file, or in a set that comes with ackd.
+    """Reads the instances in a JSON file, or in a set that ships with ackd.
 
     Args:
-        source: the file, or the name of such a set.
-        teachers: where relative names of models start from; the file's own folder if None.
-        data: where relative names of data start from, likewise; and what GLUE tasks are read from that name no data,
-            instead of the hub.
-        split: only these instances.
+        source: path of the file, or name of the set.
+        teachers: folder for relative names of models; the file's own folder if None.
+        data: folder for relative names of data; the file's own folder if None. If given, GLUE tasks that name no data
+            are read from it instead of the hub.
+        split: returns only the instances of this split.
 
     Raises:
-        InputError: if any of it cannot be an instance; the sentence names file, instance and field.
+        InputError: if the content is invalid; the message names file, instance and field.
     """
     path, ours = _find(source)
     where = f"the instance set {path.stem}" if ours else str(path)
@@ -183,7 +183,7 @@ def read_instances(
 
 
 def _find(source: str | Path) -> tuple[Path, bool]:
-    """The file, and whether it came with ackd."""
+    """The path of the file, and whether it ships with ackd."""
     if source in shipped():
         return SETS / f"{source}.json", True
     path = Path(source)
@@ -195,7 +195,7 @@ def _find(source: str | Path) -> tuple[Path, bool]:
 
 
 def _parse(path: Path, where: str) -> SetFile:
-    """The fields of the file, each of its type."""
+    """Parses the file and checks the types of its fields."""
     text = read_bytes(path, MAX_BYTES)
     try:
         json.loads(text, object_pairs_hook=_once)
@@ -205,7 +205,7 @@ def _parse(path: Path, where: str) -> SetFile:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON's own rule, that the last of two equal names counts, would hide a mistake."""
+    """Rejects duplicate names, because JSON parsers silently keep the last one."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
@@ -239,7 +239,7 @@ def _hints() -> dict[str, Any]:
 
 
 def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings under the names of today, if they are known and of their types; lists become tuples."""
+    """Checks the names and types of settings; returns current names, and lists as tuples."""
     for given, value in settings.items():
         name = EARLIER.get(given, given)
         if name in NOT_HERE:
@@ -260,7 +260,7 @@ def _several(names: str | Sequence[str]) -> Sequence[str]:
 
 
 def _placed(instance: Instance, models: Path | None, data: Path | None, glue: Path | None, where: str) -> Instance:
-    """The instance with paths that hold from here, whose teachers are there."""
+    """The instance with resolved paths; checks that its teachers exist."""
     from ackd.tasks import GLUE
 
     setting = dict(instance.setting)

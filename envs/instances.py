@@ -33,28 +33,28 @@ OPTIONS = ("instance", "seed")
 
 
 class InstanceEnv(gymnasium.Env[Observation, Action]):
-    """A `DistillationEnv` for each of several instances, one of them at a time.
+    """An environment over several instances; each episode uses the `DistillationEnv` of one of them.
 
     Args:
-        instances: at least one; the first is built at once, the others when their turn comes.
-        make: builds one's environment from its setting, `k_max` and `common`, as `ackd.envs.make.distill`.
-        order: `round-robin`, or `sampled`, each with the same chance.
-        seed: of the sampling.
-        k_max: length of the action, for all of them.
-        keep: environments alive at once; the one that was used longest ago goes. An instance's episodes are the same
-            whether it was built anew or not.
-        shard: the first that is this environment's, and from one of its turns to its next, where others take those
-            between; the i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
-        render_mode: None, as Gymnasium may say it.
-        **common: settings of every instance, such as its device; none that an instance has itself.
+        instances: at least one; the first is built immediately, the others at their first turn.
+        make: builds an instance's environment from its setting, `k_max` and `common`, as `ackd.envs.make.distill` does.
+        order: `round-robin`, or `sampled` with equal probabilities.
+        seed: seed of the sampling.
+        k_max: length of the action, the same for all instances.
+        keep: environments in memory at once; the least recently used one is dropped. An instance that is built again
+            has the same episodes.
+        shard: (first, stride): this environment takes the turns first, first + stride, ...; others take the rest. The
+            i-th of several is seeded with the seed of the first plus i, as stable-baselines3 does.
+        render_mode: must be None; Gymnasium may pass it.
+        **common: settings of all instances, such as the device; an instance may not set them too.
 
-    `knowledge` names the types of all instances, as they first come. Actions, and the features and the mask that are
-    observed, follow the present instance's own order.
+    `knowledge` contains the types of all instances in the order of their first appearance. Actions, observed features
+    and the mask follow the present instance's own order.
 
-    The i-th episode of an instance trains the student with the i-th seed of its block, round and round, whatever the
-    agent does and whichever other instances there are. `reset(seed=...)` begins the order and the blocks anew. Options
-    of `reset`: `instance` takes the one of that name out of turn, `seed` that student without counting it. DACBench's
-    wrappers say the first by `use_next_instance`, and ask `get_inst_id`.
+    The i-th episode of an instance trains the student with the i-th seed of its block; after the last seed, the first
+    follows again. It does not depend on the agent or on the other instances. `reset(seed=...)` restarts the order and
+    the blocks. Options of `reset`: `instance` selects an instance by name, out of turn; `seed` selects a student
+    without counting the episode. DACBench's wrappers use the methods `use_next_instance` and `get_inst_id`.
 
     Raises:
         InputError: if the instances do not fit together, or one cannot be built.
@@ -95,27 +95,27 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self._common = {**common, "k_max": k_max}
         self.np_random = np.random.default_rng(seed)  # draws instances, and nothing else
         self._first, self._stride = shard
-        self._turns = 0  # of the order, those of others included
-        self._journal: ReplayLog | None = None  # of all trainings, one after the other
+        self._turns = 0  # turns taken so far, those of others included
+        self._journal: ReplayLog | None = None  # shared by all trainings, one after the other
         self._episodes = dict.fromkeys(self.instances, 0)
-        self._following: str | None = None  # the instance that the next episode has to be in
-        self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # used last, comes last
+        self._following: str | None = None  # the instance of the next episode, if chosen
+        self._kept: OrderedDict[str, DistillationEnv] = OrderedDict()  # the most recently used one is last
         self.instance = instances[0]
         self.present = self._kept[self.instance.name] = self._build(self.instance)
         self.observation_space, self.action_space = self.present.observation_space, self.present.action_space
 
     def every(self) -> list[DistillationEnv]:
-        """An environment of each instance, all at once and not counted among those that are kept."""
+        """Builds an environment of each instance; they do not count towards `keep`."""
         return [self._build(one) for one in self.instances.values()]
 
     @property
     def distillation(self) -> Distillation:
-        """What is trained at present."""
+        """The training under way."""
         return self.present.distillation
 
     @property
     def trajectory(self) -> Trajectory:
-        """The present episode, as the agent lives it."""
+        """The present episode from the agent's side: observations, rewards and infos."""
         return self.present.trajectory
 
     @property
@@ -125,12 +125,12 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
 
     @property
     def decisions(self) -> int:
-        """Decisions in an episode of the present instance."""
+        """The number of decisions in an episode of the present instance."""
         return self.present.decisions
 
     @property
     def signals(self) -> Signals:
-        """What is observed of the present instance."""
+        """The signals that are observed of the present instance."""
         return self.present.signals
 
     @property
@@ -140,7 +140,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
 
     @property
     def reward(self) -> Reward:
-        """What a decision earns at present."""
+        """The reward function of the present instance."""
         return self.present.reward
 
     def reset(
@@ -149,7 +149,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         """Begins with a new student in the next instance, or in the one that the options name.
 
         Raises:
-            InputError: if an option or the instance is not known, or the instance cannot be built.
+            InputError: if an option or the instance is unknown, or the instance cannot be built.
         """
         asked = options or {}
         for name in asked:
@@ -171,11 +171,11 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return observation, {**info, "instance": self.instance.name}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Trains for one phase under the action's selection.
+        """Trains under the action's selection until the next decision.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first reset and after the end of an episode.
-            InputError: if the action space has no such action.
+            InputError: if the action is not in the action space.
         """
         if self._following is not None:
             raise gymnasium.error.ResetNeeded("another instance was asked for: call reset()")
@@ -183,7 +183,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return observation, reward, terminated, truncated, {**info, "instance": self.instance.name}
 
     def use_next_instance(self, instance: Instance | str | None = None, instance_id: str | None = None) -> None:
-        """Goes to that instance, or to the one whose turn it is; the next `reset` begins in it.
+        """Switches to an instance, by default the next in order; the next `reset` begins in it.
 
         Raises:
             InputError: if there is no such instance.
@@ -198,20 +198,20 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return self.instance.name
 
     def replay(self, replay_log: ReplayLog | None) -> None:
-        """As of a `DistillationEnv`: one replay log of all trainings, one after the other."""
+        """Sets the replay log, as in `DistillationEnv`; all trainings share it, one after the other."""
         self._journal = replay_log
         self.present.replay(replay_log)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which values of an action are free in the present instance; see `Trajectory.action_masks`."""
+        """The allowed values of an action in the present instance; see `Trajectory.action_masks`."""
         return self.present.action_masks()
 
     def record(self) -> Record:
-        """The episode so far, as `validate` takes it."""
+        """The episode so far, for `validate`."""
         return replace(self.present.record(), instance=self.instance.name)
 
     def validate(self, record: Record) -> bool:
-        """Whether replaying a record in its instance earns the rewards it claims, on a fork of this environment."""
+        """True if replaying a record in its instance, on a fork, earns the rewards that it claims."""
         if record.instance not in self.instances:
             return False
         twin = self.fork()
@@ -219,7 +219,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return twin.present.validate(record)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the episode, and the episodes after it, depend on."""
+        """Everything that this episode and later episodes depend on."""
         return {
             "instance": self.instance.name,
             "turns": self._turns,
@@ -230,7 +230,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict` of an environment with the same arguments."""
+        """Continues from a `state_dict` of an environment with the same arguments."""
         self._enter(state["instance"])
         self._turns, self._episodes = state["turns"], dict(state["episodes"])
         self._following = state["following"]
@@ -238,7 +238,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         self.present.load_state_dict(state["present"])
 
     def fork(self) -> InstanceEnv:
-        """An independent environment in the same state; data and teachers, which never change, are shared."""
+        """An independent copy in the same state; data and teachers are shared because they never change."""
         twin = copy.copy(self)
         twin.present = self.present.fork()
         twin._kept = OrderedDict({self.instance.name: twin.present})
@@ -249,13 +249,13 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return twin
 
     def _own_turn(self) -> str:
-        """Whose turn it is when it is this environment's; those of others pass, with the students that they train."""
+        """Takes this environment's next turn; skips the turns of others and counts their episodes."""
         while self._turns % self._stride != self._first:
             self._episodes[self._next()] += 1
         return self._next()
 
     def _next(self) -> str:
-        """Whose turn it is; the turn is taken."""
+        """Takes the next turn and returns its instance."""
         names = list(self.instances)
         turn = self._turns if self.order == "round-robin" else int(self.np_random.integers(len(names)))
         self._turns += 1
@@ -274,7 +274,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
 
     def _build(self, instance: Instance) -> DistillationEnv:
         try:
-            with torch.random.fork_rng(devices=[]):  # an agent draws from torch's generator, here or elsewhere
+            with torch.random.fork_rng(devices=[]):  # an agent draws from torch's generator; building must not
                 env = self._make(**instance.setting, **self._common)
         except InputError as error:
             raise InputError(f"instance {instance.name!r}: {error}") from error
@@ -286,7 +286,7 @@ class InstanceEnv(gymnasium.Env[Observation, Action]):
         return env
 
     def _alike(self, env: DistillationEnv, name: str) -> DistillationEnv:
-        """The environment, if the first one's agent can act in it."""
+        """Returns the environment if its spaces equal those of the first instance."""
         if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
             raise InputError(
                 f"instance {name!r} has other observations or actions than {next(iter(self.instances))!r}: "

@@ -1,4 +1,4 @@
-"""What the registered ids build, from keyword arguments that are plain JSON."""
+"""Builds the environments of the registered ids; keyword arguments are plain JSON."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ P = ParamSpec("P")
 
 
 def _remembered(make: Callable[P, DistillationEnv]) -> Callable[P, DistillationEnv]:
-    """Environments that know how they were made, so that they can be pickled."""
+    """Stores in each environment how it was made, so that it can be pickled."""
 
     @wraps(make)
     def call(*args: P.args, **kwargs: P.kwargs) -> DistillationEnv:
-        env = make(*args, **renamed(kwargs))  # names of before are read as well
+        env = make(*args, **renamed(kwargs))  # earlier names are accepted too
         env.anew = partial(call, *args, **kwargs)
         return env
 
@@ -47,22 +47,22 @@ def distill(
     render_mode: str | None = None,
     **setting: Any,
 ) -> DistillationEnv:
-    """`ACKD/Distill-v0`: a real task.
+    """`ACKD/Distill-v0`: distillation on a real task.
 
     Args:
         reward: one of `ackd.mdp.rewards.REWARDS`, where gap is either-gap; or a `Reward`.
-        choice: subset | levels | weights | type-subset | type-shares, or a `Choice`; a preset has its own, one action
-            for each of its stages.
+        choice: subset | levels | weights | type-subset | type-shares, or a `Choice`; a preset has its own, with
+            one action for each of its stages.
         k_max: length of the action.
-        levels: of the choice levels, the weights to choose from.
-        reward_every: decisions from one measurement on the reward split to the next; None measures nothing.
+        levels: weights to choose from, for the choice levels.
+        reward_every: decisions between measurements on the reward split; None measures nothing.
         observe_cls: also observe the first-token outputs of student and teacher.
-        render_mode: None.
-        **setting: as `ackd.prepare` takes it (task, teacher, data, student_layers, steps, ...), and the other fields
+        render_mode: must be None.
+        **setting: arguments of `ackd.prepare` (task, teacher, data, student_layers, steps, ...), and the other fields
             of `ackd.config.EpisodeConfig`.
 
     Raises:
-        InputError: if any of it cannot work.
+        InputError: if an argument is invalid.
     """
     from ackd.building.setting import prepare
 
@@ -113,7 +113,7 @@ def tiny(
         decision_interval: as in `EpisodeConfig`.
         decisions: as in `EpisodeConfig`.
         knowledge: the types that can be selected.
-        student_width: a student of this width with weights of its own, instead of the teacher's layers.
+        student_width: width of a student with new weights; None: a student made from the teacher's layers.
         lr: peak learning rate.
         reward: as in `distill`.
         cost_weight: as in `EpisodeConfig`.
@@ -123,10 +123,10 @@ def tiny(
         levels: as in `distill`.
         reward_every: as in `distill`.
         observe_cls: as in `distill`.
-        render_mode: None.
+        render_mode: must be None.
 
     Raises:
-        InputError: if any of it cannot work.
+        InputError: if an argument is invalid.
     """
     check_render_mode(render_mode)
     task, teacher = _tiny_parts()

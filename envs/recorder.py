@@ -1,4 +1,4 @@
-"""What is written down of episodes: curves, and a table of every decision."""
+"""Records episodes: curves, and a table of all decisions."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Note:
-    """What is to be written down of a decision, or of an episode that is over: plain numbers, which travel."""
+    """The record of a phase or of a finished episode: plain numbers that workers can send."""
 
-    episode: int  # its number
+    episode: int  # number of the episode
     curves: Mapping[str, float]
-    row: Mapping[str, Any] = field(default_factory=dict)  # of decisions.csv; empty of an episode
-    steps: int = 0  # optimizer steps of a decision
+    row: Mapping[str, Any] = field(default_factory=dict)  # of decisions.csv; empty for an episode
+    steps: int = 0  # optimizer steps of the phase
 
 
 class Notes(Protocol):
-    """Where notes go."""
+    """A destination for notes."""
 
     @property
     def episodes(self) -> int:
-        """The number of the next episode that begins, or of the first of a cohort."""
+        """The number of the next episode, or of the first one of the next cohort."""
         ...
 
     def write(self, note: Note) -> None:
-        """Takes one."""
+        """Writes a note."""
         ...
 
 
 def phases(number: int, trajectory: Trajectory) -> list[Note]:
-    """The phases of the last decision of the episode of that number."""
+    """Notes on the phases of the last decision; `number` is the episode's number."""
     return [_phase(number, trajectory, step) for step in trajectory.latest]
 
 
@@ -108,7 +108,7 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
 def ending(
     number: int, trajectory: Trajectory, returned: float, standings: Mapping[str, EvalResult], costs: CostTracker
 ) -> Note:
-    """An episode that is over: its return, the student on dev, and what it took."""
+    """A note on a finished episode: its return, the student's dev scores and the costs."""
     episode = trajectory.episode
     assert episode is not None
     phases, seconds = episode.phases, sum(costs.seconds.values())
@@ -136,7 +136,7 @@ def ending(
 
 
 def _measured(trajectory: Trajectory, standing: EvalResult | None) -> dict[str, float]:
-    """Loss, score, and what the reward is made of, if that is another measure; nothing where nobody measured."""
+    """Loss, score and the reward's own measure, if it has another one; empty without a measurement."""
     if standing is None:
         return {}
     gap, episode = gap_of(trajectory.reward), trajectory.episode
@@ -145,11 +145,11 @@ def _measured(trajectory: Trajectory, standing: EvalResult | None) -> dict[str, 
 
 
 class Drawing:
-    """Draws notes: a point for each phase, by their number over all episodes, and one for each episode.
+    """Draws notes as curves: a point for each phase, numbered over all episodes, and one for each episode.
 
     Args:
-        curves: where.
-        knowledge: the names of the knowledge types; one that a note says nothing of was not selected.
+        curves: where points are drawn.
+        knowledge: names of the knowledge types; a type without an entry in a note was not selected.
     """
 
     def __init__(self, curves: Curves, knowledge: Sequence[str]) -> None:
@@ -157,7 +157,7 @@ class Drawing:
         self.phases = 0
 
     def draw(self, note: Note) -> None:
-        """Draws one."""
+        """Draws a note."""
         if note.row:
             self.phases += 1
             self.curves.write("phase", self.phases, {**_unselected("phase/weight/", self.knowledge), **note.curves})
@@ -167,12 +167,12 @@ class Drawing:
 
 
 class Recorder:
-    """Writes notes to `decisions.csv`, and draws them; `docs/metrics.md` explains every tag.
+    """Writes notes to `decisions.csv` and draws them as curves; `docs/metrics.md` explains every tag.
 
     Args:
-        folder: a run's folder; what an earlier recorder wrote there is replaced.
+        folder: a run's folder; files of an earlier recorder are replaced.
         knowledge: the names of the knowledge types.
-        curves: where they are drawn; TensorBoard's files in the folder if None.
+        curves: where points are drawn; TensorBoard files in the folder if None.
     """
 
     def __init__(self, folder: Path, knowledge: Sequence[str], curves: Curves | None = None) -> None:
@@ -187,7 +187,7 @@ class Recorder:
         self._rows.writeheader()
 
     def write(self, note: Note) -> None:
-        """Writes down a decision or an episode; types that it says nothing of were not selected."""
+        """Writes the note of a phase or of an episode; types without an entry were not selected."""
         self._drawing.draw(note)
         if note.row:
             self._rows.writerow({**_unselected("select/", self.knowledge), **note.row})
@@ -196,7 +196,7 @@ class Recorder:
             self.episodes = max(self.episodes, note.episode + 1)
 
     def close(self) -> None:
-        """Finishes the files."""
+        """Closes the files."""
         if self._own is not None:
             self._own.close()
         self._file.close()
@@ -207,16 +207,16 @@ def _unselected(prefix: str, knowledge: Sequence[str]) -> dict[str, float]:
 
 
 class BufferedRecorder:
-    """Notes on their way from a worker to the recorder.
+    """Buffers a worker's notes until they are sent to the recorder.
 
-    The workers' episodes are numbered in turn: the e-th of worker i of N is e N + i, and where each has S students side
-    by side, the s-th of them is (e N + i) S + s.
+    The workers' episodes are numbered in turn: the e-th episode of worker i of N has the number e N + i. If each worker
+    has S students side by side, the s-th of them has the number (e N + i) S + s.
 
     Args:
-        worker: which this is.
-        workers: how many there are.
-        students: side by side in each.
-        drawing: draws each note as it comes, if given.
+        worker: index of this worker.
+        workers: number of workers.
+        students: number of students side by side in each worker.
+        drawing: if given, draws each note at once.
     """
 
     def __init__(self, worker: int = 0, workers: int = 1, students: int = 1, *, drawing: Drawing | None = None) -> None:
@@ -227,17 +227,17 @@ class BufferedRecorder:
 
     @property
     def episodes(self) -> int:
-        """The number of the next episode that begins here, or of the first of a cohort."""
+        """The number of this worker's next episode, or of the first one of its next cohort."""
         return (self._finished // self._students * self._workers + self._worker) * self._students
 
     def write(self, note: Note) -> None:
-        """Keeps one."""
+        """Buffers a note."""
         self._notes.append(note)
         if self._drawing is not None:
             self._drawing.draw(note)
         self._finished += not note.row
 
     def take(self) -> list[Note]:
-        """What was written since this was asked last."""
+        """Removes and returns the buffered notes."""
         notes, self._notes = self._notes, []
         return notes

@@ -1,4 +1,4 @@
-"""A wrapper that writes down every decision and episode, alike for every policy."""
+"""A wrapper that records every decision and episode, in the same way for every policy."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 class Trained(Protocol):
-    """What is read of an environment that is recorded; each may be another object after a reset."""
+    """Attributes that `Recording` reads from an environment; a reset may replace each object."""
 
     @property
     def distillation(self) -> Distillation:
-        """What is trained."""
+        """The training under way."""
         ...
 
     @property
     def trajectory(self) -> Trajectory:
-        """The present episode, as the agent lives it."""
+        """The present episode from the agent's side: observations, rewards and infos."""
         ...
 
     @property
@@ -48,13 +48,13 @@ class Trained(Protocol):
 
 
 class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
-    """An environment whose decisions and episodes are written down.
+    """A wrapper that records the decisions and episodes of an environment.
 
     Args:
-        env: what is recorded.
-        folder: a run's folder, which gets a `Recorder`, or where else the notes go.
-        dev: measure dev when an episode ends; for the record only, the agent never sees it.
-        on_phase: is told each phase, as for a progress bar.
+        env: the environment to record.
+        folder: a run's folder, where a `Recorder` writes; or another destination for the notes.
+        dev: measure dev when an episode ends; for the record only, since the agent never sees it.
+        on_phase: called with each phase, as for a progress bar.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
     @property
     def training(self) -> Distillation:
-        """What is trained."""
+        """The training under way."""
         return self.inner.distillation
 
     def reset(
@@ -93,7 +93,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         return answer
 
     def step(self, action: Action) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Takes the step, then writes it down."""
+        """Takes a step and records it."""
         self.training.counts.decided(self.agent_flops)
         trajectory = self.inner.trajectory
         trajectory.on_phase = self.on_phase
@@ -110,7 +110,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Finishes the files that were begun here."""
+        """Closes the files that this wrapper opened."""
         if self._own is not None:
             self._own.close()
         super().close()
@@ -120,10 +120,10 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
 
 class CohortRecording:
-    """What a `CohortEnv` shows, written down: each student's episode as one of its own, at its share of the cost.
+    """Records a `CohortEnv`: each student's episode separately, with its share of the cost.
 
     Args:
-        notes: where they go.
+        notes: destination of the notes.
     """
 
     def __init__(self, notes: Notes) -> None:
@@ -132,7 +132,7 @@ class CohortRecording:
         self._notes = notes
 
     def __call__(self, env: CohortEnv, rewards: NDArray[np.float32], infos: Sequence[dict[str, Any]]) -> None:
-        """Writes down one decision of every student, and the episodes at their end."""
+        """Records one decision of every student, and the episodes at their end."""
         cohort, first = env.cohort, self._notes.episodes
         cohort.counts.decided(self.agent_flops * env.num_envs)
         for i, trajectory in enumerate(env.trajectories):

@@ -24,30 +24,30 @@ from ackd.training.identity import check_identity
 
 logger = logging.getLogger("ackd")
 
-LOSSES = 3  # of one worker over one decision, after which there is no point in another try
+LOSSES = 3  # of one worker during one call, before giving up
 PATIENCE = 5.0  # seconds for a worker to close its environments
-SHORT = 0.1  # for an answer, where a signal has waited long enough
+SHORT = 0.1  # least seconds for an answer after a signal
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
 class RemoteVecEnv(VecEnv):
-    """The environments of all workers, in the workers' order.
+    """A vector environment of the environments in all workers, in the workers' order.
 
-    A worker that dies, or does not answer in time, is replaced, and its successor is asked everything anew that the
-    lost one had been asked. Environments with a replay log answer from that as far as it goes and train the rest again,
-    to the same end bit for bit; so nothing is lost but time.
+    A worker that dies or exceeds its time limit is replaced, and all earlier calls are repeated on its successor.
+    Environments with a replay log read the logged results and train only the rest again, with the same result bit for
+    bit. So only time is lost.
 
     Args:
-        workers: what holds the environments, a `EnvServer` each.
-        seconds: that a decision may take; None waits for ever.
-        fingerprints: of what has to be the same in every worker, as the learner has it.
-        watch: is shown what the workers wrote down of each decision, worker by worker.
+        workers: the workers, each with an `EnvServer`.
+        seconds: time limit of a decision; None waits forever.
+        fingerprints: the learner's fingerprints; every worker's must be the same.
+        watch: called with the workers' notes on each decision, worker by worker.
 
     Raises:
-        InputError: if a worker has other spaces or fingerprints; later, if a worker is lost again and again, or if
-            something is asked after `close`.
-        WorkerFailed: if something goes wrong in a worker; where an attribute is missing, that is an AttributeError.
+        InputError: if a worker has other spaces or fingerprints; later, if a worker is lost repeatedly, or if a
+            method is called after `close`.
+        WorkerFailed: if an error occurs in a worker; if an attribute is missing, it is an AttributeError.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class RemoteVecEnv(VecEnv):
         watch: Callable[[Sequence[Note]], object] | None = None,
     ) -> None:
         self.workers, self._seconds, self._watch = workers, seconds, watch
-        self._asked: dict[int, Call] = {}  # what each is busy with
-        self._history: list[list[Call]] = [[] for _ in range(len(workers))]  # what a successor has to be asked
+        self._asked: dict[int, Call] = {}  # each worker's pending call
+        self._history: list[list[Call]] = [[] for _ in range(len(workers))]  # calls to repeat on a successor
         self._handed = 0.0  # when the agent got its last observations
         self._flops, self._closed = 0.0, False
         there: list[Description] = self._ask_all("describe")
@@ -76,7 +76,7 @@ class RemoteVecEnv(VecEnv):
             raise InputError(f"{self.workers.name(worker)} has other observations or actions than worker 0")
 
     def reset(self) -> VecEnvObs:
-        """Begins anew everywhere."""
+        """Resets all environments."""
         self._check_open()
         for worker, first in enumerate(self._firsts):
             count = self._count(worker)
@@ -93,7 +93,7 @@ class RemoteVecEnv(VecEnv):
         """Sends each worker its part of the decisions.
 
         Raises:
-            InputError: if there is not one for each environment, or the action space has none such.
+            InputError: if there is not one action for each environment, or an action is not in the action space.
         """
         self._check_open()
         actions = check_actions(self.action_space, actions, self.num_envs)
@@ -103,10 +103,10 @@ class RemoteVecEnv(VecEnv):
             self._begin(worker, "step", actions[first : first + self._count(worker)], seconds)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Waits for all of them.
+        """Waits for the results of all workers.
 
         Raises:
-            Stopped: if a signal has come; the trainings are saved then.
+            Stopped: after a signal; the trainings are saved first.
         """
         try:
             answers: list[Stepped] = self._ends()
@@ -129,7 +129,7 @@ class RemoteVecEnv(VecEnv):
         if self._closed:
             return
         self._closed = True
-        if not stop_asked():  # there is no time to lose then, and nothing to
+        if not stop_asked():  # after a signal, closing would only take time
             self._ask_idle("close", PATIENCE)
         self.workers.close()
 
@@ -138,7 +138,7 @@ class RemoteVecEnv(VecEnv):
         return self._each(indices, "get_attr", attr_name, kept=False)
 
     def has_attr(self, attr_name: str) -> bool:
-        """Whether all environments have it."""
+        """True if all environments have the attribute."""
         return all(self._ask_all("has_attr", attr_name, kept=False))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -158,11 +158,11 @@ class RemoteVecEnv(VecEnv):
         return [image for images in self._ask_all("get_images", kept=False) for image in images]
 
     def state_dict(self) -> list[Any]:
-        """What the rest of the episodes, and those after them, depend on; an entry a worker."""
+        """Everything that these episodes and later episodes depend on; one entry for each worker."""
         return self._ask_all("state_dict", kept=False)
 
     def load_state_dict(self, state: Sequence[Any]) -> None:
-        """Goes on from a `state_dict` of as many workers with the same environments."""
+        """Continues from a `state_dict` of the same number of workers with the same environments."""
         self._check_open()
         for worker, one in enumerate(state):
             self._begin(worker, "load_state_dict", one)
@@ -170,7 +170,7 @@ class RemoteVecEnv(VecEnv):
 
     @property
     def agent_flops(self) -> float:
-        """What the agent spends on a decision, its updates included."""
+        """The agent's FLOPs for a decision, its updates included."""
         return self._flops
 
     @agent_flops.setter
@@ -180,24 +180,24 @@ class RemoteVecEnv(VecEnv):
 
     @property
     def costs(self) -> CostTracker:
-        """What all episodes took in all workers."""
+        """The costs of all episodes in all workers."""
         total = CostTracker()
         for one in self._ask_all("spent", kept=False):
             total.add(one)
         return total
 
     def finish(self) -> None:
-        """Nothing more will be asked of the trainings.
+        """Marks the run as finished in the workers' replay logs.
 
         Raises:
-            Stopped: if a signal has come.
+            Stopped: after a signal.
         """
         self._ask_all("finish", kept=False)
         release()
 
     @property
     def _patience(self) -> float | None:
-        """Seconds that a decision may take; where a signal has come, those until it does not wait any longer."""
+        """Time limit of a decision in seconds; after a signal, the time that is left until the run is ended."""
         return max(seconds_left(), SHORT) if stop_asked() else self._seconds
 
     def _count(self, worker: int) -> int:
@@ -211,7 +211,7 @@ class RemoteVecEnv(VecEnv):
         self._handed = time.perf_counter()
 
     def _each(self, indices: Any, method: str, *args: Any, kept: bool = True, **kwargs: Any) -> list[Any]:
-        """What a method of `EnvServer` that goes by places comes to, in the order of the indices."""
+        """Calls a method of `EnvServer` that takes indices; returns the results in the order of `indices`."""
         self._check_open()
         wanted = [self._places[i] for i in self._get_indices(indices)]
         busy = dict.fromkeys(worker for worker, _ in wanted)
@@ -232,7 +232,7 @@ class RemoteVecEnv(VecEnv):
         return self._ends(kept=kept)
 
     def _ask_idle(self, method: str, seconds: float | None) -> None:
-        """Those that are not busy, at the end of all; who is lost now is not missed."""
+        """Calls a method on all workers without a pending call; ignores workers that are lost or fail."""
         idle = [worker for worker in range(len(self.workers)) if worker not in self._asked]
         for tell in (lambda worker: self.workers.send(worker, method), lambda one: self.workers.receive(one, seconds)):
             for worker in idle:
@@ -241,14 +241,14 @@ class RemoteVecEnv(VecEnv):
 
     def _begin(self, worker: int, method: str, *args: Any, **kwargs: Any) -> None:
         self._asked[worker] = method, args, kwargs
-        with suppress(WorkerLost):  # it is missed when its answer is waited for
+        with suppress(WorkerLost):  # receiving its answer reports the loss
             self.workers.send(worker, method, *args, **kwargs)
 
     def _ends(self, *, kept: bool = True) -> list[Any]:
-        """The answers of all that were asked, or what one of them raised; nobody's answer is left over for later.
+        """Receives all pending answers; then returns them, or raises the first error.
 
         Raises:
-            Stopped: if a signal ends the training of one; who could not answer any more is still busy.
+            Stopped: if a signal ends a worker's training; the call of a worker without an answer stays pending.
         """
         answers: list[Any] = []
         errors: list[InputError | WorkerFailed | Stopped] = []
@@ -266,7 +266,7 @@ class RemoteVecEnv(VecEnv):
         return answers
 
     def _end(self, worker: int, *, kept: bool) -> Any:
-        """The answer to what was begun; `kept` calls are those that a successor has to be asked, too."""
+        """Receives the answer to a worker's call; `kept` calls are repeated on a successor."""
         call, reason = self._asked[worker], ""
         for losses in range(LOSSES):
             try:
@@ -288,19 +288,19 @@ class RemoteVecEnv(VecEnv):
         )
 
     def _replace(self, worker: int, call: Call) -> None:
-        """Another worker in its place, as far as the lost one had come, and busy with what that was busy with."""
+        """Restarts a lost worker, repeats its earlier calls and sends the pending call again."""
         self.workers.restart(worker)
         for method, args, kwargs in self._history[worker]:
             if stop_asked():
                 stop()
             self.workers.send(worker, method, *args, **kwargs)
-            self.workers.receive(worker, self._seconds)  # known already, and so are the notes
+            self.workers.receive(worker, self._seconds)  # the answer and its notes are known already
         method, args, kwargs = call
         self.workers.send(worker, method, *args, **kwargs)
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """Observations of several vector environments as one's."""
+    """Concatenates the observations of several vector environments."""
     if isinstance(parts[0], Mapping):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if isinstance(parts[0], tuple):

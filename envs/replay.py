@@ -1,4 +1,4 @@
-"""Records of episodes, and whether replaying them earns what they claim."""
+"""Records of episodes, and checks that replaying them earns the recorded rewards."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ackd.mdp.observations import Observation
 
 @dataclass(frozen=True)
 class Record:
-    """What an episode, or its beginning, can be replayed from, and what it claims."""
+    """Seed, actions and claimed rewards of an episode, or of its beginning, for a replay."""
 
     seed: int
     actions: Sequence[Sequence[float]]
     rewards: Sequence[float]
-    instance: str = ""  # of an `InstanceEnv`
-    earlier: Sequence[int] = ()  # decisions of the episodes since the seed, where they go on drawing from it
+    instance: str = ""  # only for an `InstanceEnv`
+    earlier: Sequence[int] = ()  # decisions of earlier episodes with the same seed, if they share its generator
 
 
 class Claim(NamedTuple):
-    """A record that is well formed."""
+    """A record after its checks."""
 
     seed: int
     actions: Sequence[Action]
@@ -38,12 +38,12 @@ class Claim(NamedTuple):
     earlier: Sequence[int]
 
     def holds(self, decision: int, reward: float) -> bool:
-        """Whether that decision earned what is claimed."""
+        """True if the reward of a decision equals the claimed one, within rounding."""
         return math.isclose(reward, self.rewards[decision], rel_tol=1e-5, abs_tol=1e-6)
 
 
 class Single(Protocol):
-    """An environment that can be played."""
+    """An environment that takes actions."""
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Takes a decision."""
@@ -51,7 +51,7 @@ class Single(Protocol):
 
 
 def claim_of(record: Record, space: spaces.Space[Any]) -> Claim | None:
-    """What a record claims; None if it has no decisions, not one reward for each, or an action that cannot be."""
+    """Checks a record; None if it has no decisions, not one reward for each, or an invalid action."""
     try:
         seed, rewards = operator.index(record.seed), np.asarray(record.rewards)
         earlier = [operator.index(decisions) for decisions in record.earlier]
@@ -66,7 +66,7 @@ def claim_of(record: Record, space: spaces.Space[Any]) -> Claim | None:
 
 
 def replays(env: Single, claim: Claim) -> bool:
-    """Whether the environment, whose episode begins as the claim's did, earns what is claimed, decision by decision."""
+    """True if the environment, reset as for the claim, earns the claimed reward at every decision."""
     ended = False
     for decision, action in enumerate(claim.actions):
         if ended:
@@ -98,9 +98,9 @@ class Together(Protocol):
 
 
 def replay_together(env: Together, records: Sequence[Record]) -> bool:
-    """Whether students, which are trained anew for it, earn what their records claim.
+    """Trains students anew; True if they earn the rewards that their records claim.
 
-    A record may end before the others only where its student is out, as after divergence.
+    A record may end before the others only if its student dropped out, as after divergence.
     """
     claims = [claim for record in records if (claim := claim_of(record, env.action_space)) is not None]
     if not len(claims) == len(records) == env.num_envs:

@@ -1,4 +1,4 @@
-"""What stable-baselines3 asks of single environments, where one object is all of them."""
+"""The attribute and method access of stable-baselines3, for environments that are one object."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ WRAPPED = ("get_wrapper_attr", "has_wrapper_attr", "set_wrapper_attr")  # as Gym
 
 
 class SharedEnv(VecEnv):
-    """A vector environment whose students have nothing of their own but a trajectory each."""
+    """A vector environment in which each student has only a trajectory of its own."""
 
-    env: DistillationEnv  # what all are like at present
+    env: DistillationEnv  # the present environment, shared by all
     trajectories: list[Trajectory]
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing, since nothing is open."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of the trajectories, of this environment, or of the single one that all are like."""
+        """An attribute of each trajectory, or else of this environment, or else of the shared one."""
         return [getattr(self._holder(i, attr_name), attr_name) for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -32,7 +32,7 @@ class SharedEnv(VecEnv):
             setattr(self.trajectories[i], attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Calls a method of the trajectories, or one of those by which Gymnasium's wrappers reach attributes."""
+        """Calls a method of the trajectories, or an attribute method of Gymnasium's wrappers (`WRAPPED`)."""
         places = list(self._get_indices(indices))
         if method_name in WRAPPED:
             method = getattr(self, f"_{method_name}")
@@ -40,7 +40,7 @@ class SharedEnv(VecEnv):
         return [getattr(self.trajectories[i], method_name)(*method_args, **method_kwargs) for i in places]
 
     def _holder(self, place: int, name: str) -> object:
-        """Who has an attribute of a student; the trajectory, where nobody has it."""
+        """The object that has a student's attribute; the trajectory if none has it."""
         trajectory = self.trajectories[place]
         return next((one for one in (trajectory, self, self.env) if hasattr(one, name)), trajectory)
 
@@ -56,7 +56,7 @@ class SharedEnv(VecEnv):
         return there
 
     def get_images(self) -> Sequence[None]:
-        """There is nothing to see."""
+        """None for each student, since nothing is rendered."""
         return [None] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:

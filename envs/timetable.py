@@ -1,4 +1,4 @@
-"""What happens when in an episode: its phases and decisions, what is measured after them, and what a budget allows."""
+"""The timetable of an episode: phases, decisions, measurements, and the steps that a budget allows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ackd.types import Selection
 
 
 def measured(decision: int, decisions: int, reward_every: int | None) -> bool:
-    """Whether the reward split is measured after the decision, counted from 1."""
+    """Whether the reward split is measured after a decision; decisions are counted from 1."""
     return reward_every is not None and (decision % reward_every == 0 or decision == decisions)
 
 
 @dataclass(frozen=True)
 class Timetable:
-    """Of the episodes in which a distillation's students are trained; arguments as of `DistillationEnv`.
+    """The timetable of a distillation's episodes; arguments as in `DistillationEnv`.
 
     Raises:
         InputError: if a number is out of range.
@@ -43,7 +43,7 @@ class Timetable:
             raise InputError(f"rewards are measured every {every} decisions: give at least 1")
         if not 0 < share <= 1:
             raise InputError(f"{share} of the reward split cannot be measured: give a share above 0, at most 1")
-        _ = self._allowance  # which may refuse the budget
+        _ = self._allowance  # raises if the budget is invalid
 
     @cached_property
     def _allowance(self) -> Allowance | None:
@@ -51,7 +51,7 @@ class Timetable:
 
     @property
     def ends(self) -> list[int]:
-        """The phases that are over at the end of each decision."""
+        """The number of finished phases at the end of each decision."""
         return ends(self.distillation.steps, self.decision_interval, self.most_decisions)
 
     @property
@@ -60,22 +60,22 @@ class Timetable:
         return self.distillation.evaluator.reward_part(self.reward_share)
 
     def until(self, steps_done: int) -> tuple[int, bool]:
-        """Phases until the next decision, and whether the reward split is measured after them."""
+        """The number of phases until the next decision, and whether the reward split is measured after them."""
         over = -(-steps_done // self.decision_interval)
         decision, end = next((number, end) for number, end in enumerate(self.ends, 1) if end > over)
         return end - over, measured(decision, len(self.ends), self.reward_every)
 
     def affordable(self, selection: Selection, *, seed: int, done: int, spent: float) -> list[tuple[Selection, int]]:
-        """What a selection comes to in the next phase: itself, and labels alone where the budget allows no more of it.
+        """Divides the next phase: first the selection, as far as the budget allows it, then labels alone.
 
         Args:
-            selection: what was decided.
-            seed: of the run's order of batches.
+            selection: the selection of the decision.
+            seed: seed of the run's order of batches.
             done: the run's optimizer steps so far.
-            spent: their FLOPs.
+            spent: FLOPs of these steps.
 
         Returns:
-            One or two selections and the optimizer steps of each, which make `decision_interval` together.
+            One or two selections with their optimizer steps, which add up to `decision_interval`.
         """
         steps = self.decision_interval
         if self._allowance is None:

@@ -1,7 +1,7 @@
 """An analytic environment with a known optimum: hidden states first, logits later.
 
-It speaks the same language as the real environment (episodes, signals, subsets, rewards) and computes nothing but a
-few multiplications, so that an agent that fails here is wrong, and one that is right shows it in seconds.
+It has the interface of the real environment (episodes, signals, subsets, rewards) and computes only a few
+multiplications. A correct agent succeeds here in seconds, so an agent that fails here has a bug.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ackd.mdp.rewards import GapClosed, RewardTerms
 from ackd.types import EvalResult, Selection, StepMetrics
 
 FAMILIES = {"hidden": "hidden", "attention": "attention", "logits": "logits"}  # in the order of the action's bits
-FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss, where the student itself takes 1
-JITTER = 0.05  # each episode's rates lie within this share of the ones in `Rates`
+FLOPS = {"hidden": 0.5, "attention": 0.3, "logits": 0.2}  # of a step's loss; the student itself takes 1
+JITTER = 0.05  # each episode's rates differ from `Rates` by at most this share
 START, TEACHER = 1.0, 0.2  # losses on the reward split
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast the gaps close in one decision that has the whole capacity."""
+    """The share of a gap that one decision closes if it has the whole capacity."""
 
     hidden: float = 0.4
     logits: float = 0.4
@@ -43,7 +43,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Gaps:
-    """What the student still lacks, as shares of the start."""
+    """The remaining gaps of the student, as shares of the gaps at the start."""
 
     representation: float = 1.0
     output: float = 1.0
@@ -64,20 +64,20 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         R <- R * (1 - r_hidden * s_hidden)
         O <- O * (1 - r_labels - r_logits * s_logits * (1 - R)^2)        s_k = w_k / sum of weights
 
-    Logits teach only as far as representations are right, and what is chosen together shares the capacity; attention
-    takes capacity and gives nothing. So the best order is hidden first and logits afterwards, and no constant selection
-    comes near: with 10 decisions the optimum is 0.914 (mean over seeds), hidden+logits throughout 0.648, everything
-    throughout 0.417, a new random subset each time 0.38, labels or any single type 0.183. Giving hidden+logits way to
-    logits, where a greedy learner stays, makes 0.77. Each episode draws its r_hidden and r_logits within 5 % of 0.4.
+    Logits help only as far as the representation gap is closed. Types that are chosen together share the capacity.
+    Attention takes capacity and has no effect. So the best order is hidden first and logits afterwards, and no constant
+    selection comes close: with 10 decisions the optimum is 0.914 (mean over seeds), hidden+logits throughout 0.648,
+    everything throughout 0.417, a new random subset each time 0.38, labels or any single type 0.183. A greedy learner
+    stops at hidden+logits followed by logits, 0.77. Each episode draws its r_hidden and r_logits within 5 % of 0.4.
 
     Args:
-        decisions: the length of an episode, which ends as terminated.
-        k_max: bits of the action; those past the third stand for no type and are dropped.
+        decisions: decisions in an episode, which then ends as terminated.
+        k_max: bits of the action; bits after the third have no type and are ignored.
         noise: standard deviation of the log of a factor on each measured output gap; 0 measures exactly.
-        cost_weight: the weight of the FLOPs in the reward, as in `ackd.mdp.rewards.GapClosed`; a type is paid for in
-            full however small its weight.
+        cost_weight: the weight of the FLOPs in the reward, as in `ackd.mdp.rewards.GapClosed`; a type costs the
+            same however small its weight.
         choice: `subset` (`MultiBinary`, weights 0 or 1), `weights` or `type-shares` (`Box`).
-        render_mode: None, as Gymnasium may say it.
+        render_mode: must be None; Gymnasium may pass it.
 
     Raises:
         InputError: if an argument is out of range, or there is a render mode.
@@ -109,8 +109,8 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self.choice = make_choice(choice, self.knowledge, k_max)
         self.signals = Signals(FAMILIES, {name: (1.0 + flops) / total for name, flops in FLOPS.items()}, k_max)
         self.reward = GapClosed(cost_weight, on="loss")
-        self._seed: int | None = None  # of the episodes since it was given, or drawn
-        self._earlier: list[int] = []  # decisions of those that are over
+        self._seed: int | None = None  # the last seed that was given or drawn
+        self._earlier: list[int] = []  # decisions of the episodes that have ended since
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
         self.observation_space = self.signals.space
@@ -121,7 +121,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode with rates of its own.
+        """Starts an episode with newly drawn rates.
 
         Raises:
             InputError: if there are options; the toy has none.
@@ -138,11 +138,11 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         return self.signals.observe(self.episode), self._info("", RewardTerms(0.0))
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Spend one decision; the last one terminates the episode, and nothing truncates it.
+        """Takes one decision; the last one terminates the episode, and nothing truncates it.
 
         Raises:
             gymnasium.error.ResetNeeded: if no episode is under way.
-            InputError: if the action space has no such action.
+            InputError: if the action is not in the action space.
         """
         if not (self._ready and self.episode.decisions_left):
             raise ResetNeeded("no episode is under way: call reset() before step()")
@@ -158,10 +158,9 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
     def optimum(self, seed: int) -> float:
         """The best return of the first episode after `reset(seed=seed)` without noise, by exact dynamic programming.
 
-        After some decisions, of all ways that lead to one representation gap and one bill, only the one with the
-        smallest output gap matters, since every later decision scales that gap. What remains to search is small: the
-        representation gap depends on how often hidden states had the whole, half or a third of the capacity, not on
-        when.
+        Among all ways to the same representation gap and the same cost, only the one with the smallest output gap
+        matters, because every later decision scales that gap. The rest of the search is small: the representation gap
+        depends on how often hidden states had the whole, half or a third of the capacity, not on when.
         """
         rates = _draw(gym.utils.seeding.np_random(seed)[0])
         best: dict[tuple[float, float], tuple[Gaps, float]] = {(1.0, 0.0): (Gaps(), 0.0)}
@@ -177,16 +176,16 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         return max(1.0 - gaps.output - bill for gaps, bill in best.values())
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which values of an action are free; see `ackd.envs.checks.action_masks`."""
+        """The allowed values of an action; see `ackd.envs.checks.action_masks`."""
         return action_masks(self.choice)
 
     def record(self) -> Record:
-        """The episode so far, as `validate` takes it."""
+        """The episode so far, for `validate`."""
         played = tuple(map(tuple, self._actions)), tuple(self._rewards)
         return Record(self._seed or 0, *played, earlier=tuple(self._earlier))
 
     def validate(self, record: Record) -> bool:
-        """Whether replaying a record's actions from its seed earns the rewards it claims, on a fork of this one."""
+        """True if replaying a record's actions from its seed, on a fork, earns the rewards that it claims."""
         claim = claim_of(record, self.action_space)
         if claim is None or max(claim.earlier, default=0) > self._decisions:
             return False
@@ -199,7 +198,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         return replays(replay, claim)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the rest of the episode, and the episodes after it, depend on, as JSON-able data."""
+        """Everything that this episode and later episodes depend on, as plain JSON."""
         return {
             "config": dict(self._config),
             "ready": self._ready,
@@ -216,7 +215,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+        """Continues from a `state_dict`.
 
         Raises:
             InputError: if the state is of a toy with other arguments.
@@ -232,8 +231,8 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         self._ready = state["ready"]
 
     def fork(self) -> ToyEnv:
-        """An independent copy in the middle of the episode."""
-        copy = ToyEnv(**self._config)  # the keywords it was made with
+        """An independent copy in the same state, also in the middle of an episode."""
+        copy = ToyEnv(**self._config)
         copy.load_state_dict(self.state_dict())
         copy.spec = self.spec
         return copy
@@ -241,13 +240,13 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
     def _begin(self, rates: Rates) -> None:
         self._rates, self._gaps = rates, Gaps()
         self._actions, self._rewards = [], []
-        self._factors: list[float] = []  # what noise made of each measured output gap
+        self._factors: list[float] = []  # noise factors of the measured output gaps
         self.episode = Episode(
             start=self._standing(1.0), teacher=EvalResult(TEACHER, 1.0), steps=self._decisions, decision_interval=1
         )
 
     def _advance(self, selection: Selection, factor: float) -> None:
-        """One decision, each of one optimizer step."""
+        """Advances by one decision, which is one optimizer step."""
         flops_all = 1.0 + sum(FLOPS.values())
         self._gaps = self._gaps.after(selection, self._rates)
         self._factors.append(factor)

@@ -1,4 +1,4 @@
-"""One episode as an agent lives it: what it observes, what it earns, what it is told. It trains nothing."""
+"""One episode from the agent's side: observations, rewards and infos. It trains nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answer = tuple[Observation, float, bool, dict[str, Any]]
 class Step:
     """One phase of a decision."""
 
-    episode: Episode  # up to it
+    episode: Episode  # up to this phase
     earned: RewardTerms
     info: dict[str, Any]
 
@@ -35,9 +35,9 @@ class Trajectory:
     """Turns phases into observations, rewards and infos.
 
     Args:
-        signals: what is observed.
+        signals: computes the observations.
         choice: the action space.
-        reward: what a decision earns.
+        reward: computes what a decision earns.
     """
 
     def __init__(self, signals: Signals, choice: Choice, reward: Reward) -> None:
@@ -47,7 +47,7 @@ class Trajectory:
         self._actions: list[list[float]] = []
         self._rewards: list[float] = []
         self.latest: list[Step] = []  # the phases of the last decision
-        self.on_phase: Callable[[Phase], object] | None = None  # is told each, as for a progress bar
+        self.on_phase: Callable[[Phase], object] | None = None  # called with each phase, as for a progress bar
 
     @property
     def over(self) -> bool:
@@ -57,7 +57,7 @@ class Trajectory:
 
     @property
     def decisions(self) -> int:
-        """Decisions so far."""
+        """The number of decisions so far."""
         return len(self._actions)
 
     def begin(self, episode: Episode, seed: int) -> tuple[Observation, dict[str, Any]]:
@@ -67,10 +67,10 @@ class Trajectory:
         return self.signals.observe(episode), {"seed": seed, "action_mask": self.choice.mask}
 
     def decide(self, action: Action) -> Selection:
-        """Begins a decision; what the action selects.
+        """Begins a decision; returns the action's selection.
 
         Raises:
-            InputError: if the action space has no such action.
+            InputError: if the action is not in the action space.
         """
         action = check_action(self.choice.space, action)
         selection = self.choice.selection(action)
@@ -80,7 +80,7 @@ class Trajectory:
         return selection
 
     def then(self, phase: Phase) -> None:
-        """One more phase under the decision."""
+        """Adds a phase to the present decision."""
         assert self.episode is not None
         self.episode = self.episode.then(phase)
         earned = RewardTerms(ERROR_RETURN - math.fsum(self._rewards))
@@ -92,7 +92,7 @@ class Trajectory:
             self.on_phase(phase)
 
     def answer(self) -> Answer:
-        """Observation, reward, whether the episode is over, and info, after the phases of a decision."""
+        """The result of a decision: observation, reward, whether the episode is over, and info."""
         assert self.episode is not None
         info = dict(self.latest[-1].info)
         for part in ("improvement", "cost", "bonus"):
@@ -100,7 +100,7 @@ class Trajectory:
         return self.signals.observe(self.episode), self._rewards[-1], self.over, info
 
     def skipped(self) -> Answer:
-        """The same of a decision that came after the episode was over: nothing is learned and nothing earned."""
+        """The result of a decision after the episode's end: nothing is learned and nothing earned."""
         assert self.episode is not None
         last = self.episode.phases[-1]
         nothing = StepMetrics(0.0, 0.0, 0.0, 0.0, 0.0, {})
@@ -110,7 +110,7 @@ class Trajectory:
         return self.signals.observe(self.episode), 0.0, True, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which values of an action are free, as sb3-contrib's MaskablePPO reads them.
+        """The allowed values of an action, as sb3-contrib's MaskablePPO reads them.
 
         Raises:
             InputError: if the action space is not discrete.
@@ -122,7 +122,7 @@ class Trajectory:
         return Record(self.seed, tuple(map(tuple, self._actions)), tuple(self._rewards))
 
     def state_dict(self) -> dict[str, Any]:
-        """The episode so far, as `load_state_dict` takes it."""
+        """The episode so far, for `load_state_dict`."""
         return {
             "episode": self.episode,
             "seed": self.seed,
@@ -131,12 +131,12 @@ class Trajectory:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Continues from a `state_dict`."""
         self.episode, self.seed = state["episode"], state["seed"]
         self._actions, self._rewards = list(state["actions"]), list(state["rewards"])
 
     def _info(self, phase: Phase, earned: RewardTerms = RewardTerms(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
-        """What is told of a phase besides observation and reward: plain, finite, the same keys each time."""
+        """The info on a phase: plain finite values, the same keys each time."""
         assert self.episode is not None
         standing = self.episode.standing
         losses = {**phase.report.losses, LABELS: phase.report.labels}

@@ -1,4 +1,4 @@
-"""What can be transferred: one kind of loss a file, each per example and masked."""
+"""Knowledge types: losses for each example, with masked padding; one kind of loss in each file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Models:
-    """What the types are made from."""
+    """The models and options that knowledge types are built from."""
 
     student: ModelDims
     teacher: ModelDims
@@ -69,12 +69,12 @@ class _Models:
 
     @property
     def pairs(self) -> LayerMap:
-        """The layer map; only worked out, and only refused, for a type that needs it."""
+        """The layer map; computed and checked only for a type that needs it."""
         return layer_map(self.layers, self.student.layers, self.teacher.layers)
 
     @property
     def last(self) -> LayerMap:
-        """For the types whose paper compares one layer of each."""
+        """The layer map for types whose papers compare one layer of each model."""
         return last_pair(self.layers, self.student.layers, self.teacher.layers)
 
     @property
@@ -115,20 +115,20 @@ def build(
     teacher_place: int = 0,
     suffix: str = "",
 ) -> list[Knowledge]:
-    """The named knowledge types for this pair of models, in the order of the names.
+    """Builds the named knowledge types for a pair of models, in the order of the names.
 
     Args:
-        names: some of `NAMES`, types of one's own, which are copied, or functions of the sizes of student and teacher
-            that make one.
+        names: some of `NAMES`, your own types, which are copied, or functions that make a type from the sizes of
+            student and teacher.
         student: the student's sizes.
         teacher: the teacher's sizes.
-        layers: the layer map, a rule or pairs; of a rule, the types whose paper uses one layer get the last pair.
-        temperature: of `logits` alone.
-        teacher_place: which of several teachers it is.
-        suffix: appended to each name, which tells the same types for several teachers apart.
+        layers: the layer map, a rule or pairs. With a rule, types whose papers use one layer get the last pair.
+        temperature: temperature of `logits`; other types ignore it.
+        teacher_place: index of the teacher among several.
+        suffix: appended to each name, to distinguish the same types for several teachers.
 
     Raises:
-        InputError: for an unknown or repeated name, or a type that the pair cannot satisfy.
+        InputError: for an unknown or repeated name, or a type that does not fit the pair of models.
     """
     for name in names:
         if isinstance(name, str) and name not in _TYPES:

@@ -1,4 +1,4 @@
-"""Attention knowledge: who looks at whom in matched layers."""
+"""Attention knowledge: the attention between tokens in matched layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 def shared_heads(student: ModelDims, teacher: ModelDims, name: str) -> int:
-    """How many attention heads both models have.
+    """The number of attention heads, which both models must share.
 
     Raises:
-        InputError: if they differ.
+        InputError: if the numbers differ.
     """
     if student.heads != teacher.heads:
         raise InputError(
@@ -28,7 +28,7 @@ def shared_heads(student: ModelDims, teacher: ModelDims, name: str) -> int:
 
 
 class Attention(Knowledge):
-    """Mean squared error between the attention scores before softmax, so before dropout, of matched layers.
+    """Mean squared error between the attention scores of matched layers, before softmax and dropout.
 
         L_i = mean over pairs (l, g), heads a, valid queries q and keys k of (S_S[l] - S_T[g])^2_aqk
 
@@ -60,16 +60,16 @@ class Attention(Knowledge):
         return masked_mean(torch.stack(errors).mean(0) / self.heads, valid)
 
     def flops(self, size: int, length: int) -> float:
-        """0: the scores are counted with the models that make them."""
+        """0, because the scores are counted with the models."""
         return 0.0
 
 
 class AttentionKL(Knowledge):
-    """Kullback-Leibler divergence between the attention of matched layers, query by query.
+    """Kullback-Leibler divergence between the attention of matched layers, for each query.
 
         L_i = mean over pairs (l, g), heads a, valid queries q of KL(P_T[g]_aq || P_S[l]_aq)
 
-    P is the softmax of the scores over the valid keys, without dropout. The paper matches the last layers alone.
+    P is the softmax of the scores over the valid keys, without dropout. The paper matches only the last layers.
 
     References:
         Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
@@ -95,5 +95,5 @@ class AttentionKL(Knowledge):
         return torch.stack(each).mean(0)
 
     def flops(self, size: int, length: int) -> float:
-        """0: the scores are counted with the models that make them."""
+        """0, because the scores are counted with the models."""
         return 0.0

@@ -17,7 +17,7 @@ class HiddenCls(Knowledge):
 
         L_i = mean over pairs (l, g), entries j of (W h_S[l] / |W h_S[l]| - h_T[g] / |h_T[g]|)^2_j
 
-    W is one linear projection, there only where the widths differ.
+    W is a linear projection, used only if the widths differ.
 
     References:
         Sun et al., Patient Knowledge Distillation for BERT Model Compression, 2019, https://arxiv.org/abs/1908.09355
@@ -43,5 +43,5 @@ class HiddenCls(Knowledge):
         return torch.stack(errors).mean((0, -1))
 
     def flops(self, size: int, length: int) -> float:
-        """The projection, forward and backward."""
+        """FLOPs of the projection, forward and backward."""
         return projection_flops(self.projection, size * len(self.student_needs.cls))

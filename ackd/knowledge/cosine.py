@@ -17,12 +17,12 @@ class HiddenCosine(Knowledge):
 
         L_i = mean over pairs (l, g), tokens t of 1 - cos(W H_S[l]_t, H_T[g]_t)
 
-    W is one linear projection, there only where the widths differ. The paper matches the last layers alone, and its
-    code takes the mean over all tokens of a batch, so that a long text counts more than a short one: with `by_token`
+    W is a linear projection, used only if the widths differ. The paper matches only the last layers. Its code takes the
+    mean over all tokens of a batch, so a long text counts more than a short one. With `by_token` this is done here too:
 
         L_i = B n_i / (n_1 + ... + n_B) times that,  n_i the tokens of example i
 
-    whose mean over the batch is the mean over its tokens.
+    The mean of these losses over the batch is the mean over its tokens.
 
     References:
         Sanh et al., DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter, 2019,
@@ -51,7 +51,7 @@ class HiddenCosine(Knowledge):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
         states = projected(self.projection, student.hidden, (s for s, _ in self.pairs))
-        token = batch.mask[:, :, None].bool()  # padding becomes 0 first: a length that overflows has no gradient
+        token = batch.mask[:, :, None].bool()  # padding becomes 0 first, because an overflowing norm has no gradient
         cosines = [
             F.cosine_similarity(states[s].where(token, 0.0), wide(teacher.hidden[t]).where(token, 0.0), dim=-1)
             for s, t in self.pairs
@@ -63,5 +63,5 @@ class HiddenCosine(Knowledge):
         return losses * tokens / tokens.float().mean().clamp_min(1.0)
 
     def flops(self, size: int, length: int) -> float:
-        """The projection, forward and backward."""
+        """FLOPs of the projection, forward and backward."""
         return projection_flops(self.projection, size * length * len(self.student_needs.hidden))

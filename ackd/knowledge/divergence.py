@@ -1,4 +1,4 @@
-"""How far apart two distributions are, and two tables of who relates to whom."""
+"""Kullback-Leibler divergences between distributions, and between tables of scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         student: scores, [B, A, n, n].
-        teacher: scores, likewise.
+        teacher: scores, [B, A, n, n].
         mask: [B, n], 1 for a token and 0 for padding.
 
     Returns:
@@ -27,7 +27,7 @@ def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     padding = ~mask[:, None, None, :].bool()
 
     def log_softmax(scores: Tensor) -> Tensor:
-        # the lowest finite number: its softmax is exactly 0, and 0 times it is no NaN as 0 times infinity would be
+        # the lowest finite number: its softmax is exactly 0, and 0 times it is 0; 0 times infinity would be NaN
         return torch.log_softmax(scores.masked_fill(padding, torch.finfo(scores.dtype).min), -1)
 
     return masked_mean(kl(log_softmax(student), log_softmax(teacher)).mean(1), mask)

@@ -1,4 +1,4 @@
-"""Relation knowledge: how the entries of one layer go with the entries of the next."""
+"""Relation knowledge: products between the entries of one layer and those of the next."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Fsp(Knowledge):
         G[k, l] = 1 / |m| H[k]^T (m * H[l]), [d, d], m the mask
         L_i = mean over consecutive pairs (k, g), (l, h), entries ij of (G_S[k, l] - G_T[g, h])^2_ij
 
-    Where the widths differ, one linear projection takes the student's states to the teacher's width first. Only one
-    step's matrices are needed at a time; they are B d^2 numbers for each model.
+    If the widths differ, a linear projection first maps the student's states to the teacher's width. Only the matrices
+    of one step are needed at a time; they are B d^2 numbers for each model.
 
     References:
         Yim et al., A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer
         Learning, 2017, https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html
 
     Raises:
-        InputError: if the layer map has less than two pairs.
+        InputError: if the layer map has fewer than two pairs.
     """
 
     family = "relation"
@@ -63,13 +63,13 @@ class Fsp(Knowledge):
         return torch.stack(errors).mean(0)
 
     def flops(self, size: int, length: int) -> float:
-        """The matrices, the student's with backward, and the projection."""
+        """FLOPs of the matrices (backward only for the student's) and of the projection."""
         matrices = (3.0 + 1.0) * 2.0 * size * length * self.width**2 * (len(self.pairs) - 1)
         return matrices + projection_flops(self.projection, size * length * len(self.student_needs.hidden))
 
 
 def _flow(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    """[B, n, d] twice -> [B, d, d]."""
+    """The flow matrices [B, d, d] of two layers [B, n, d]."""
     second = wide(second)
-    share = mask.to(second.dtype) / mask.sum(1, keepdim=True).clamp_min(1)  # of a token in the mean
+    share = mask.to(second.dtype) / mask.sum(1, keepdim=True).clamp_min(1)  # weight of a token in the mean
     return product(first.mT, second * share[:, :, None])

@@ -1,4 +1,4 @@
-"""Feature knowledge: the hidden states of matched layers, token by token."""
+"""Feature knowledge: the hidden states of matched layers, for each token."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Hidden(Knowledge):
 
         L_i = mean over pairs (l, g), tokens t, entries j of (W H_S[l] - H_T[g])^2_tj
 
-    Where the widths differ, one linear projection W, shared by all pairs, takes the student's states to the
-    teacher's width; where they are equal there is none, but with `projected`. A pair may name the embeddings, layer -1.
-    With `normalise`, each token's W H_S and H_T are first divided by their lengths: directions are compared.
+    If the widths differ, a linear projection W, shared by all pairs, maps the student's states to the teacher's width.
+    At equal widths there is a projection only with `projected`. A pair may name the embeddings, layer -1. With
+    `normalise`, each token's W H_S and H_T are first divided by their lengths, so that only directions are compared.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
@@ -54,10 +54,10 @@ class Hidden(Knowledge):
         matched = [(states[s], wide(teacher.hidden[t])) for s, t in self.pairs]
         if self.normalise:
             matched = [(F.normalize(ours, dim=-1), F.normalize(theirs, dim=-1)) for ours, theirs in matched]
-        # summed over a token's entries before the mask, and divided afterwards: fewer passes over [B, n, d]
+        # sum over a token's entries before the mask, divide afterwards: fewer passes over [B, n, d]
         errors = [F.mse_loss(ours, theirs, reduction="none").sum(-1) for ours, theirs in matched]
         return masked_mean(torch.stack(errors).mean(0) / self.width, batch.mask)
 
     def flops(self, size: int, length: int) -> float:
-        """The projection, forward and backward."""
+        """FLOPs of the projection, forward and backward."""
         return projection_flops(self.projection, size * length * len(self.student_needs.hidden))

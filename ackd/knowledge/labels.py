@@ -1,4 +1,4 @@
-"""The gold labels, which every run learns from."""
+"""Losses and measures on the gold labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ackd.types import NO_TOKEN
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy `-log softmax(z)_y` per example, or `(z - y)^2` for regression (C = 1).
 
-    Of a language model it is the mean over an example's tokens that are followed by one: `-1/n sum_t log p(y_t)`.
+    For a language model it is the mean over an example's tokens with a next token: `-1/n sum_t log p(y_t)`.
 
     Args:
-        logits: [B, C], or [B, n, V] of a language model.
-        labels: [B], int64 classes or float values; or [B, n], the token that follows each, `NO_TOKEN` for none.
+        logits: [B, C], or [B, n, V] for a language model.
+        labels: [B], int64 classes or float values; or [B, n], the next token of each token, `NO_TOKEN` for none.
 
     Returns:
         [B].
@@ -33,16 +33,16 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each next token, [B, n] from [B, n, V] and [B, n]; 0 where none follows."""
+    """Cross-entropy of each next token, [B, n] from [B, n, V] and [B, n]; 0 without a next token."""
     return F.cross_entropy(wide(logits).flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
 
 
 def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of each text its summed loss, how many of its tokens were the likeliest, and how many there were, [B, 3].
+    """The summed loss, the correctly predicted tokens and the tokens of each text, [B, 3].
 
     Args:
         logits: [B, n, V].
-        labels: [B, n], the token that follows each, `NO_TOKEN` for none.
+        labels: [B, n], the next token of each token, `NO_TOKEN` for none.
     """
     right = (logits.argmax(-1) == labels).sum(1)
     sums = token_loss(logits, labels).sum(1)
@@ -50,11 +50,11 @@ def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def assess(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How sure and how right a model is: the mean of `-sum_c p_c log p_c / log C`, and the share of right answers.
+    """The mean uncertainty `-sum_c p_c log p_c / log C` of a model, and its share of correct predictions.
 
     Args:
-        logits: [B, C], or [B, n, V] of a language model, where they are means over all tokens that are followed by one.
-        labels: [B], int64 classes or float values; or [B, n], the token that follows each.
+        logits: [B, C], or [B, n, V] for a language model, with means over all tokens that have a next token.
+        labels: [B], int64 classes or float values; or [B, n], the next token of each token.
 
     Returns:
         Two 0-d tensors without gradient; both 0 for regression (C = 1).

@@ -1,4 +1,4 @@
-"""Which teacher layer each student layer learns from. Layers count from 0, the first transformer layer."""
+"""Layer maps: the teacher layer for each student layer. Layer 0 is the first transformer layer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ RULES = ("uniform", "last", "skip")
 
 
 def layer_map(rule: str, student_depth: int, teacher_depth: int) -> LayerMap:
-    """The pairs that a rule gives for these depths.
+    """The pairs of student and teacher layers that a rule gives for these depths.
 
-    `uniform` spreads the student over the whole teacher, its last layer on the teacher's last; `skip` is the same
-    without the last pair (PKD-skip); `last` matches all but the student's last layer with the layers below the
-    teacher's last (PKD-last); `0:1,1:3,2:5` names the pairs, in which a layer may come more than once.
+    `uniform` spreads the student's layers evenly over the teacher and matches the last layers of both. `skip` is the
+    same without the last pair (PKD-skip). `last` matches all but the student's last layer with the layers below the
+    teacher's last (PKD-last). `0:1,1:3,2:5` names the pairs; a layer may occur more than once.
 
     References:
         Sun et al., Patient Knowledge Distillation for BERT Model Compression, 2019, https://arxiv.org/abs/1908.09355
@@ -55,7 +55,7 @@ def layer_map(rule: str, student_depth: int, teacher_depth: int) -> LayerMap:
 
 
 def last_pair(rule: str, student_depth: int, teacher_depth: int) -> LayerMap:
-    """For what compares a single layer of each: the last layers under any rule, but all pairs that are named.
+    """The layer map for types with one pair of layers: the last layers for a rule, or all named pairs.
 
     Example:
         >>> last_pair("skip", 3, 6), last_pair("0:1,1:3", 3, 6)

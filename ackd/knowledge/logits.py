@@ -1,4 +1,4 @@
-"""Response knowledge: the teacher's answers."""
+"""Response knowledge: the teacher's logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Logits(Response):
 
         L_i = tau^2 sum_c p_c (log p_c - log q_c),  p = softmax(z_T / tau),  q = softmax(z_S / tau)
 
-    `teacher_temperature` is that of p alone, where it has another: 1 leaves the teacher's answer as it is.
+    `teacher_temperature` is a separate temperature for p; with 1, p is the teacher's own distribution.
 
     References:
         Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015, https://arxiv.org/abs/1503.02531
@@ -43,7 +43,7 @@ class Logits(Response):
 
 
 class LogitsMse(Response):
-    """Mean squared error between the outputs themselves, which no temperature flattens.
+    """Mean squared error between the logits themselves, without a temperature.
 
         L_i = mean over classes c of (z_S - z_T)^2_c
 
@@ -64,8 +64,8 @@ class LogitsSoftCrossEntropy(Response):
 
         L_i = -sum_c p_c log q_c,  p = softmax(z_T / tau),  q = softmax(z_S / tau)
 
-    Its gradient is that of the divergence, without tau^2; its least value is the entropy of p, not 0.
-    `teacher_temperature` is that of p alone, where it has another.
+    Its gradient is that of the divergence, without tau^2; its minimum is the entropy of p, not 0.
+    `teacher_temperature` is a separate temperature for p.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
@@ -91,14 +91,14 @@ class LogitsSoftCrossEntropy(Response):
 
 
 class LogitsCosine(Response):
-    """One minus the cosine between the outputs: their direction, whatever their size.
+    """One minus the cosine between the logits: only their direction counts, not their size.
 
         L_i = 1 - z_S . z_T / (|z_S| |z_T|)
 
-    Ours, as a loss of outputs; hidden states are compared so since DistilBERT, 2019, https://arxiv.org/abs/1910.01108.
+    For logits this loss is ours; DistilBERT, 2019, https://arxiv.org/abs/1910.01108 uses it for hidden states.
 
     Raises:
-        InputError: for regression (C = 1), where a cosine is a sign.
+        InputError: for regression (C = 1), where a cosine is only a sign.
     """
 
     def __init__(self, student: ModelDims, teacher: ModelDims, *, name: str = "logits-cosine") -> None:

@@ -1,4 +1,4 @@
-"""What keeps padding out of a loss, and a loss out of half precision."""
+"""Helpers that exclude padding from losses and avoid half precision."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """`sum(values * mask) / sum(mask)` over all but the first dimension: [B, ...] -> [B]; 0 where nothing is valid.
+    """`sum(values * mask) / sum(mask)` over all but the first dimension: [B, ...] -> [B]; 0 if nothing is valid.
 
-    `mask` has the shape of `values`. What it hides is left out rather than multiplied by 0, so it may even be infinite.
+    `mask` has the shape of `values`. Masked values are left out, not multiplied by 0, so they may be infinite.
     """
     valid = mask.flatten(1).bool()
     return values.flatten(1).where(valid, 0.0).sum(1) / valid.sum(1).clamp_min(1)

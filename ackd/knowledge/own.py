@@ -1,4 +1,4 @@
-"""A knowledge type that is handed over, checked before anything is trained with it."""
+"""Checks of a user's own knowledge types, before a training uses them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from ackd.errors import InputError
 from ackd.types import KNOWLEDGE_FAMILIES, LABELS, Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
-NewKnowledge: TypeAlias = Callable[[ModelDims, ModelDims], Knowledge]  # of the sizes of student and teacher
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # what a rule and a column can say; + : , and @ have meanings
+NewKnowledge: TypeAlias = Callable[[ModelDims, ModelDims], Knowledge]  # from the sizes of student and teacher
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # valid in rules and columns; + : , and @ have special meanings
 
 
 def listed(types: Any) -> Sequence[str | Knowledge | NewKnowledge]:
-    """Knowledge types as they were given.
+    """Checks that the knowledge types are given as a list.
 
     Raises:
-        InputError: if that is no list.
+        InputError: if they are not a list.
     """
     if isinstance(types, str) or not isinstance(types, Sequence):
         raise InputError(f"knowledge is {types!r}: give a list of types")
@@ -30,10 +30,10 @@ def listed(types: Any) -> Sequence[str | Knowledge | NewKnowledge]:
 
 
 def name_of(given: str | Knowledge | NewKnowledge) -> str:
-    """What a type is called, before it is made.
+    """The name of a knowledge type, before it is made.
 
     Raises:
-        InputError: if it does not say so yet, as a function.
+        InputError: if it has no name yet, such as a function.
     """
     name = given if isinstance(given, str) else getattr(given, "name", None)
     if not isinstance(name, str):
@@ -42,15 +42,15 @@ def name_of(given: str | Knowledge | NewKnowledge) -> str:
 
 
 def own(given: Knowledge | NewKnowledge, student: ModelDims, teacher: ModelDims) -> Knowledge:
-    """A knowledge type that is handed over, new for each student.
+    """A user's own knowledge type, made separately for each student.
 
     Args:
-        given: the type, which is copied, or what makes it from the sizes of student and teacher.
+        given: the type, which is copied, or a function that makes it from the sizes of student and teacher.
         student: the student's sizes.
         teacher: the teacher's sizes.
 
     Raises:
-        InputError: if it is no knowledge type, or lacks what one has.
+        InputError: if it is not a complete knowledge type.
     """
     made = copy.deepcopy(given) if isinstance(given, Knowledge) else _made(given, student, teacher)
     if not isinstance(made, Knowledge):
@@ -76,7 +76,7 @@ def own(given: Knowledge | NewKnowledge, student: ModelDims, teacher: ModelDims)
 
 
 def _made(given: Any, student: ModelDims, teacher: ModelDims) -> Any:
-    """What a class or a function makes of the sizes of student and teacher."""
+    """The result of a class or function for the sizes of student and teacher."""
     if not callable(given):
         raise InputError(
             f"{given!r} is a {type(given).__name__}: give the name of a knowledge type, or an ackd.Knowledge"
@@ -94,10 +94,10 @@ def _made(given: Any, student: ModelDims, teacher: ModelDims) -> Any:
 
 
 def check_losses(one: Knowledge, student: Outputs, teacher: Outputs, batch: Batch) -> None:
-    """Tries a knowledge type on what models answered to a batch.
+    """Tries a knowledge type on the models' outputs for a batch.
 
     Raises:
-        InputError: if it does not make a loss for each example.
+        InputError: if it does not return one loss for each example.
     """
     with torch.no_grad():
         losses = one(student, teacher, batch)

@@ -1,4 +1,4 @@
-"""From the student's width to the teacher's, where they differ."""
+"""Projections from the student's width to the teacher's, if they differ."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def projected(by: nn.Module, states: Mapping[int, Tensor], layers: Iterable[int]
 
 
 def projection_flops(by: nn.Module, vectors: int) -> float:
-    """FLOPs of projecting so many vectors, backward included."""
+    """FLOPs of projecting this number of vectors, backward included."""
     return 3 * 2.0 * vectors * by.in_features * by.out_features if isinstance(by, nn.Linear) else 0.0

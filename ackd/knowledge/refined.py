@@ -1,4 +1,4 @@
-"""Refined logits: what a teacher's answer still tells where its likeliest class is wrong."""
+"""Refined logits: losses that stay useful if the teacher's likeliest class is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ackd.types import ModelDims
 
 
 class SampleConfidence(Response):
-    """How confident the teacher is of its likeliest class, learned as confidence in the label's: SCD.
+    """SCD: transfers the teacher's confidence in its likeliest class to the student's in the label's class.
 
         L_i = tau^2 KL((p_max, 1 - p_max) || (q_y, 1 - q_y)),  p = softmax(z_T / tau),  q = softmax(z_S / tau)
 
@@ -36,11 +36,11 @@ class SampleConfidence(Response):
 
 
 class MaskedCorrelation(Response):
-    """How the classes that the teacher puts behind the label's compare with each other: MCD.
+    """MCD: divergence over the classes that the teacher ranks below the label's class.
 
         L_i = tau^2 KL(p || q) over the classes c with z_T,c < z_T,y,  p = softmax(z_T / tau),  q = softmax(z_S / tau)
 
-    both over those classes alone. Fewer than two classes have nothing to compare and give 0, as always for C = 2.
+    Both softmaxes are over these classes only. With fewer than two such classes the loss is 0, as always for C = 2.
 
     References:
         Sun et al., Knowledge Distillation with Refined Logits, 2024, https://arxiv.org/abs/2408.07703
@@ -59,7 +59,7 @@ class MaskedCorrelation(Response):
         hidden = teacher >= teacher.gather(-1, labels[:, None])
 
         def log_softmax(logits: Tensor) -> Tensor:
-            # the lowest finite number: its share is exactly 0, and 0 times it is no NaN as 0 times infinity would be
+            # the lowest finite number: its share is exactly 0, and 0 times it is 0; 0 times infinity would be NaN
             lowest = torch.finfo(logits.dtype).min
             return (logits / self.temperature).masked_fill(hidden, lowest).log_softmax(-1)
 
@@ -67,7 +67,7 @@ class MaskedCorrelation(Response):
 
 
 def _against_the_rest(logits: Tensor, classes: Tensor) -> Tensor:
-    """`(log p_c, log (1 - p_c))` of one class each, [B, 2]: 1 - p would be 0 for an answer that is sure."""
+    """`(log p_c, log (1 - p_c))` of one class for each example, [B, 2]; stable also if p is close to 1."""
     log_p = logits.log_softmax(-1)
     one = log_p.gather(-1, classes[:, None])
     rest = log_p.scatter(-1, classes[:, None], torch.finfo(log_p.dtype).min).logsumexp(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Relation knowledge: how the tokens of a layer relate to each other through their queries, keys or values."""
+"""Relation knowledge: products of the queries, keys or values between the tokens of a layer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Relations(Knowledge):
         R^X_a = softmax(X_a X_a^T / sqrt(d / A)) over the valid tokens, X_a the a-th of A slices of X, [n, d / A]
         L_i = sum over X in `of` of mean over pairs (l, g), heads a, valid tokens t of KL(R^X_T[g]_at || R^X_S[l]_at)
 
-    MiniLM's is `of=("values",)` with the models' own attention heads. MiniLMv2's is the default: queries, keys and
-    values, with heads that have nothing to do with the models' own, so that neither heads nor widths need be equal.
+    MiniLM uses `of=("values",)` with the models' own attention heads. The default is MiniLMv2's: queries, keys and
+    values, with heads that are independent of the models' own, so that neither heads nor widths need to be equal.
     Both papers match one layer of each model.
 
     Args:
         student: the student's sizes.
         teacher: the teacher's sizes.
-        pairs: which layers are compared.
+        pairs: the layers to compare.
         of: which of queries, keys and values.
         heads: A; the largest common divisor of both widths up to 48 if not given.
-        name: what selections call it.
+        name: its name in selections.
 
     References:
         Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
@@ -87,13 +87,13 @@ class Relations(Knowledge):
 
     def _scores(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """The scaled products of all tokens, [B, n, d] -> [B, A, n, n]."""
-        # padding becomes 0 first: the products of what stands there could overflow
+        # padding becomes 0 first, because its products could overflow
         clean = wide(vectors).where(mask[:, :, None].bool(), 0.0)
         heads = clean.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return product(heads, heads.mT) / math.sqrt(heads.shape[-1])
 
     def flops(self, size: int, length: int) -> float:
-        """The products: the student's forward and backward, the teacher's forward."""
+        """FLOPs of the products: the student's forward and backward, the teacher's forward."""
         layers = (len(student_layers(self.pairs)), len(teacher_layers(self.pairs)))
         width = 3.0 * self.widths[0] * layers[0] + self.widths[1] * layers[1]
         return 2.0 * size * length**2 * width * len(self.of)

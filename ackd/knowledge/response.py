@@ -1,4 +1,4 @@
-"""What all losses between answers have in common."""
+"""The common base of losses between logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ackd.types import Batch, Knowledge, OutputRequest, Outputs
 
 
 class Response(Knowledge):
-    """A loss between two answers `z`, [B, C]; C is 1 for regression."""
+    """A loss between the logits `z` of student and teacher, [B, C]; C is 1 for regression."""
 
     family = "logits"
 
@@ -23,7 +23,7 @@ class Response(Knowledge):
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`, of two `[B, C]` in float32 or wider; `labels` are the batch's."""
+        """The loss per example, `[B]`, from two `[B, C]` in float32 or wider and the batch's labels."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
@@ -32,12 +32,12 @@ class Response(Knowledge):
         return self.compare(wide(student.logits), wide(teacher.logits), batch.labels)
 
     def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
+        """0, because there is no matrix product."""
         return 0.0
 
 
 def positive(temperature: float) -> float:
-    """A temperature.
+    """Checks a temperature and returns it.
 
     Raises:
         InputError: if it is not above 0.

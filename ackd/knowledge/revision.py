@@ -1,4 +1,4 @@
-"""A teacher's mistakes, put right by the labels."""
+"""Label revision: corrects a teacher's mistakes by the labels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ackd.knowledge.response import Response
 from ackd.types import ModelDims
 
 Where: TypeAlias = Literal["wrong", "all"]
-FLOOR = -1e30  # for log 0: any temperature makes 0 of its exponential, and none makes infinity of the number
+FLOOR = -1e30  # for log 0: its exponential is 0 at any temperature, and it never becomes infinite
 
 
 def revised(logits: Tensor, labels: Tensor, *, eta: float, where: Where = "wrong") -> Tensor:
-    """The log of a distribution that the label's class leads, whatever the teacher says, [B, C] from [B, C].
+    """The log of the teacher's distribution, revised so that the label's class is the likeliest, [B, C].
 
         p' = beta p + (1 - beta) e_y,  beta = eta / (max_c p_c - p_y + 1),  p = softmax(logits)
 
-    The shares of all other classes keep their ratios. With `where` as `wrong`, p' is p where no class is ahead of the
+    The shares of all other classes keep their ratios. With `where` as `wrong`, p' is p if no class is likelier than the
     label's. No number is below `FLOOR`.
 
     Args:
         logits: [B, C].
         labels: [B], int64 classes.
-        eta: in (0, 1); the lead of the label's class over the teacher's is 1 - eta where that was wrong.
-        where: revise the answers that are wrong, or all.
+        eta: in (0, 1); if the teacher was wrong, the label's class leads the teacher's by 1 - eta.
+        where: revise the wrong predictions, or all.
 
     References:
         Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
@@ -46,12 +46,12 @@ def revised(logits: Tensor, labels: Tensor, *, eta: float, where: Where = "wrong
 
 
 def right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether no class is ahead of the label's, [B] bool from [B, C] and [B]."""
+    """True if no class is likelier than the label's, [B] bool from [B, C] and [B]."""
     return logits.gather(-1, labels[:, None])[:, 0] >= logits.amax(-1)
 
 
 def check_revision(classes: int, eta: float, where: str) -> None:
-    """Refuses what cannot be revised.
+    """Rejects arguments with which nothing can be revised.
 
     Raises:
         InputError: for regression, an `eta` outside (0, 1), or an unknown `where`.
@@ -64,7 +64,7 @@ def check_revision(classes: int, eta: float, where: str) -> None:
 
 
 def check_classes(classes: int, verb: str) -> None:
-    """Refuses a model without classes.
+    """Rejects a model without classes.
 
     Raises:
         InputError: for fewer than two outputs.
@@ -76,20 +76,20 @@ def check_classes(classes: int, verb: str) -> None:
 
 
 class Revision(Response):
-    """The whole loss of label revision as another team re-implemented it, the labels' part included.
+    """The whole loss of label revision in another team's implementation, label loss included.
 
         L = mean over right i [CE_i + lambda1 MSE(z_S, z_T)_i] + lambda2 mean over wrong i MSE(softmax z_S, p')_i
 
-    Right are the examples on which no class of the teacher's is ahead of the label's; MSE is the mean over classes, and
-    a group without examples counts 0. What is returned for an example is B over its group's size times its own part, so
-    that the mean over a batch is L. Use it with `Selection(..., labels=0)`.
+    An example is right if the teacher has no class likelier than the label's. MSE is the mean over classes; a group
+    without examples counts 0. The loss of an example is its own part times B over its group's size, so that the mean
+    over a batch is L. Use it with `Selection(..., labels=0)`.
 
     Args:
         student: the student's sizes.
         teacher: the teacher's sizes.
         eta: as in `revised`.
-        lambda1: of the logits.
-        lambda2: of the revised answers.
+        lambda1: weight of the logits' loss.
+        lambda2: weight of the loss to the revised distributions.
 
     References:
         Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,

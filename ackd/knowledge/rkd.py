@@ -1,4 +1,4 @@
-"""Relation knowledge: how the examples of a batch lie to each other. The only losses that look across examples."""
+"""Relation knowledge between the examples of a batch. No other losses compare examples."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 class RkdDistance(Knowledge):
-    """Smooth L1 between the distances of the examples, in units of the batch's mean distance.
+    """Smooth L1 between the distances of examples, relative to the batch's mean distance.
 
         D_ij = |f_i - f_j| / mean of the positive |f_k - f_l|,  L_i = mean over j of smoothL1(D_S_ij, D_T_ij)
 
-    f is the last layer's [CLS] vector, [B, d]; the widths may differ. A batch of one example loses nothing.
+    f is the last layer's [CLS] vector, [B, d]; the widths may differ. A batch of one example has loss 0.
 
     References:
         Park et al., Relational Knowledge Distillation, 2019, https://arxiv.org/abs/1904.05068
@@ -36,17 +36,17 @@ class RkdDistance(Knowledge):
         return F.smooth_l1_loss(ours, theirs, reduction="none").mean(1)
 
     def flops(self, size: int, length: int) -> float:
-        """0: no matrix product."""
+        """0, because there is no matrix product."""
         return 0.0
 
 
 class RkdAngle(Knowledge):
-    """Smooth L1 between the cosines of the angles that any three examples make.
+    """Smooth L1 between the cosines of the angles between any three examples.
 
         A_ijk = cos(f_j - f_i, f_k - f_i),  L_i = mean over j, k of smoothL1(A_S_ijk, A_T_ijk)
 
     f is the last layer's [CLS] vector, [B, d]; the widths may differ. An angle with a side of length 0 has cosine 0,
-    so a batch of one example loses nothing. Takes B^3 numbers.
+    so a batch of one example has loss 0. Takes B^3 numbers.
 
     References:
         Park et al., Relational Knowledge Distillation, 2019, https://arxiv.org/abs/1904.05068
@@ -68,7 +68,7 @@ class RkdAngle(Knowledge):
         return F.smooth_l1_loss(ours, theirs, reduction="none").mean((1, 2))
 
     def flops(self, size: int, length: int) -> float:
-        """The products of the sides: the student's forward and backward, the teacher's forward."""
+        """FLOPs of the products of sides: the student's forward and backward, the teacher's forward."""
         return 2.0 * size**3 * (3.0 * self.widths[0] + self.widths[1])
 
 
@@ -79,7 +79,7 @@ def _sides(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _distances(features: Tensor) -> Tensor:
-    """The distances in units of the mean of the positive ones, [B, d] -> [B, B]."""
+    """The distances relative to the mean of the positive ones, [B, d] -> [B, B]."""
     _, lengths = _sides(features)
     mean = lengths.sum() / (lengths > 0).sum().clamp_min(1)
     return lengths / mean.where(mean > 0, 1.0)

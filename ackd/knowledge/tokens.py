@@ -1,4 +1,4 @@
-"""What a teacher says of every next token."""
+"""Response knowledge of language models: the teacher's distribution of every next token."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ackd.types import NO_TOKEN
 
 
 class Tokens(Response):
-    """Cross-entropy of a causal language model under the teacher's distribution, mean over an example's next tokens.
+    """Cross-entropy of a causal language model to the teacher's distribution, mean over next tokens.
 
         L_i = -1/n sum_t sum_v p_tv log q_tv,  p = softmax(z_T),  q = softmax(z_S)
 
-    Over the whole vocabulary and at temperature 1; its least value is the mean entropy of p, not 0.
+    It uses the whole vocabulary and temperature 1. Its minimum is the mean entropy of p, not 0.
 
     References:
         Gu et al., MiniPLM: Knowledge Distillation for Pre-Training Language Models, 2025,
@@ -27,6 +27,6 @@ class Tokens(Response):
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss per example, `[B]` from two [B, n, V]."""
-        # a word that the student rules out costs a large number, and nothing where the teacher rules it out as well
+        # a token of student probability 0 costs a large number, or 0 if its teacher probability is 0 too
         log_q = torch.log_softmax(student, -1).clamp_min(torch.finfo(student.dtype).min)
         return masked_mean(-(torch.softmax(teacher, -1) * log_q).sum(-1), labels != NO_TOKEN)

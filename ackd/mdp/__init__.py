@@ -1,1 +1,1 @@
-"""The decision process: what happened, what an agent sees, does and earns."""
+"""The decision process of an agent: episodes, observations, action spaces and rewards."""

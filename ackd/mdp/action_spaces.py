@@ -1,7 +1,7 @@
-"""Action spaces and what their actions select.
+"""Action spaces, and the conversion between actions and selections.
 
 An action has an entry for each term of the loss that can be weighted: the labels first, then the knowledge types.
-Entries beyond them stand for nothing and are masked.
+Surplus entries have no term and are masked.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ackd.errors import InputError, unknown
 from ackd.types import LABELS, Selection
 
 Action = NDArray[Any]
-DOUBLINGS = 3  # weights reach from 2^-3 to 2^3
-LEAST = 1 / 12  # an entry below it is weight 0; 2^-2.5 is the least weight that is transferred
+DOUBLINGS = 3  # weights lie between 2^-3 and 2^3
+LEAST = 1 / 12  # smaller entries are weight 0; so the smallest positive weight is 2^-2.5
 LEVELS = (0.0, 0.25, 1.0, 4.0)
-STEP = 1 / 256  # of the logarithm: what float32 makes of an entry does not change its weight
+STEP = 1 / 256  # weights are rounded on the log scale, so that float32 rounding of entries does not change them
 LEAST_SHARE = 0.05
 
 
 def weights_of(entries: ArrayLike) -> NDArray[np.float64]:
-    """The weights that entries of `Weights` stand for: 2^(6u - 3), and 0 for u below 1/12.
+    """Converts entries u of `Weights` to weights: 2^(6u - 3), and 0 for u below 1/12.
 
-    NaN counts as 0, and what lies outside [0, 1] as the nearer end.
+    NaN counts as 0; values outside [0, 1] are clipped.
     """
     clipped = np.clip(np.nan_to_num(np.asarray(entries, np.float64)), 0.0, 1.0)
     logs = np.round((2 * DOUBLINGS * clipped - DOUBLINGS) / STEP) * STEP
@@ -37,7 +37,7 @@ def weights_of(entries: ArrayLike) -> NDArray[np.float64]:
 
 
 def entries_of(weights: ArrayLike) -> NDArray[np.float32]:
-    """The entries of `Weights` that stand for weights: (log2 w + 3) / 6 within [0, 1], and 0 below 2^-2.5."""
+    """Converts weights w to entries of `Weights`: (log2 w + 3) / 6 within [0, 1], and 0 for w below 2^-2.5."""
     given = np.asarray(weights, np.float64)
     logs = np.log2(np.maximum(given, 2.0**-DOUBLINGS))
     entries = np.clip((logs + DOUBLINGS) / (2 * DOUBLINGS), 0.0, 1.0)
@@ -45,7 +45,7 @@ def entries_of(weights: ArrayLike) -> NDArray[np.float32]:
 
 
 def selected(names: Sequence[str], weights: Sequence[float] | NDArray[np.float64]) -> Selection:
-    """What weights of terms select; labels alone, with weight 1, if all are 0; surplus weights stand for nothing."""
+    """The selection with these weights; labels with weight 1 if all are 0; surplus weights are ignored."""
     given = {name: float(weight) for name, weight in zip(names, weights, strict=False)}
     labels = given.pop(LABELS, 1.0)
     chosen = {name: weight for name, weight in given.items() if weight > 0}
@@ -53,11 +53,11 @@ def selected(names: Sequence[str], weights: Sequence[float] | NDArray[np.float64
 
 
 class Choice(Protocol):
-    """An action space, and the way between its actions and selections."""
+    """An action space, and the conversion between its actions and selections."""
 
     @property
     def names(self) -> Sequence[str]:
-        """The terms that the entries stand for; empty where an action is no row of entries."""
+        """The term of each entry; empty if an action is not a row of entries."""
         ...
 
     @property
@@ -67,15 +67,15 @@ class Choice(Protocol):
 
     @property
     def mask(self) -> Any:
-        """Which parts of an action are free, as Gymnasium's spaces take it to sample from."""
+        """The free parts of an action, in the format of `sample(mask)` of Gymnasium's spaces."""
         ...
 
     def selection(self, action: Action) -> Selection:
-        """What the action selects; entries that stand for no term are dropped."""
+        """The selection of an action; entries without a term are ignored."""
         ...
 
     def action(self, selection: Selection) -> Action:
-        """An action that selects just this, or the nearest to it that there is."""
+        """The action whose selection equals this one or is nearest to it."""
         ...
 
 
@@ -93,7 +93,7 @@ class Subset:
 
     @property
     def mask(self) -> NDArray[np.int8]:
-        """[K_max], 0 where the entry stands for nothing and 2 where it is free."""
+        """[K_max], 2 for entries with a term, which are free, and 0 for the others."""
         return _free(self.names, self.k_max)
 
     def selection(self, action: Action) -> Selection:
@@ -107,10 +107,10 @@ class Subset:
 
 @dataclass(frozen=True)
 class Levels:
-    """`MultiDiscrete`: one of some fixed weights for each term, the first of them 0.
+    """`MultiDiscrete`: one of several fixed weights for each term; the first weight is 0.
 
     Raises:
-        InputError: if the levels do not rise from 0, or are not finite.
+        InputError: if the levels do not increase from 0, or are not finite.
     """
 
     names: Sequence[str]
@@ -132,7 +132,7 @@ class Levels:
 
     @property
     def mask(self) -> tuple[NDArray[np.int8], ...]:
-        """K_max rows of [levels]: all 1, and only the first where the entry stands for nothing."""
+        """K_max rows of [levels]: all 1 for entries with a term; only the first is 1 for the others."""
         there = _free(self.names, self.k_max) > 0
         first = np.arange(len(self.levels)) == 0
         return tuple((first | free).astype(np.int8) for free in there)
@@ -149,7 +149,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Weights:
-    """`Box(0, 1)`: a weight for each term, on a logarithmic scale: 1/2 is 1, 1 is 8, and below 1/12 it is 0."""
+    """`Box(0, 1)`: a log-scale weight for each term: 1/2 means 1, 1 means 8, below 1/12 means 0."""
 
     names: Sequence[str]
     k_max: int
@@ -161,11 +161,11 @@ class Weights:
 
     @property
     def mask(self) -> NDArray[np.int8]:
-        """[K_max], 0 where the entry stands for nothing and 2 where it is free."""
+        """[K_max], 2 for entries with a term, which are free, and 0 for the others."""
         return _free(self.names, self.k_max)
 
     def selection(self, action: Action) -> Selection:
-        """Each term with the weight that `weights_of` reads."""
+        """Each term with its weight from `weights_of`."""
         return selected(self.names, weights_of(action))
 
     def action(self, selection: Selection) -> Action:
@@ -175,10 +175,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Shares(Weights):
-    """`Box(0, 1)`: the entries are the weights. What is hardly wanted, below `LEAST_SHARE`, is not paid for."""
+    """`Box(0, 1)`: the entries are the weights; entries below `LEAST_SHARE` become 0, which saves FLOPs."""
 
     def selection(self, action: Action) -> Selection:
-        """Each term with its weight; NaN counts as 0, and what lies outside [0, 1] as the nearer end."""
+        """Each term with its weight; NaN counts as 0, and values outside [0, 1] are clipped."""
         weights = np.clip(np.nan_to_num(np.asarray(action, np.float64)), 0.0, 1.0)
         return selected(self.names, np.where(weights >= LEAST_SHARE, weights, 0.0))
 
@@ -189,7 +189,7 @@ class Shares(Weights):
 
 @dataclass(frozen=True)
 class Stages:
-    """`Discrete`: one of some fixed selections, such as the stages of a published method."""
+    """`Discrete`: one of several fixed selections, such as the stages of a published method."""
 
     selections: Sequence[Selection]
     names: Sequence[str] = ()
@@ -201,11 +201,11 @@ class Stages:
 
     @property
     def mask(self) -> NDArray[np.int8]:
-        """[stages], all 1: any may follow any."""
+        """[stages], all 1: every stage is allowed after every other."""
         return np.ones(len(self.selections), dtype=np.int8)
 
     def selection(self, action: Action) -> Selection:
-        """The stage's own."""
+        """The selection of the stage."""
         return self.selections[int(action)]
 
     def action(self, selection: Selection) -> Action:
@@ -228,7 +228,7 @@ def _padded(values: Sequence[float] | NDArray[Any], length: int) -> NDArray[np.f
     return row
 
 
-# Those of the types alone leave the labels at weight 1, as methods have it that do not weigh them.
+# Spaces named `type-...` leave the labels at weight 1, as in methods that do not weight the labels.
 CHOICES: Mapping[str, type[Subset | Levels | Weights | Shares]] = {
     "subset": Subset,
     "levels": Levels,
@@ -241,16 +241,16 @@ CHOICES: Mapping[str, type[Subset | Levels | Weights | Shares]] = {
 def make_choice(
     choice: str | Choice, terms: Sequence[str], k_max: int, levels: Sequence[float] | None = None
 ) -> Choice:
-    """The action space of that name over some terms; one that is given as such is taken as it is.
+    """The action space of a name over the given terms; a `Choice` is returned unchanged.
 
     Args:
         choice: subset | levels | weights, over all terms; type-subset | type-shares, over all but the labels.
-        terms: the labels, where they can be weighted, and the knowledge types.
+        terms: the labels, if they can be weighted, and the knowledge types.
         k_max: entries of the action.
-        levels: of the choice `levels`; `LEVELS` if None.
+        levels: weights of the choice `levels`; `LEVELS` if None.
 
     Raises:
-        InputError: if there is none, `k_max` holds fewer entries than there are terms, or the levels cannot be.
+        InputError: if the name is unknown, `k_max` is less than the number of terms, or the levels are invalid.
     """
     if k_max < len(terms):
         raise InputError(f"k_max is {k_max}, but {len(terms)} terms can be weighted ({', '.join(terms)}): raise it")

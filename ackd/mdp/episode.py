@@ -1,4 +1,4 @@
-"""What happened in one episode: the only memory that signals and rewards read."""
+"""The history of one episode; signals and rewards depend on nothing else."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from ackd.types import EvalResult, Selection, StepMetrics
 
-# "Labels alone, where overtaken > .9 and agreement > .6" held on 14 settings that it was not made from; with labels
-# that are 40 % wrong even a perfect teacher agrees with .6 of them, and there it is right to go by the teacher.
+# The rule "labels alone if overtaken > .9 and agreement > .6" was right on 14 settings that it was not derived from.
+# If 40 % of the labels are wrong, even a perfect teacher agrees with only .6 of them; then the teacher is right.
 OVERTAKEN, TRUSTED = 0.9, 0.6
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a setting before the first step: it tells settings apart."""
+    """Measurements of a setting before the first step, from which a policy can distinguish settings."""
 
     agreement: float  # share of the reward split on which the teacher's likeliest class is the label's
     confidence: float  # the mean probability of the teacher's likeliest class there; 0 for regression
@@ -25,12 +25,12 @@ class Facts:
 
     @property
     def overtaken(self) -> float:
-        """How much of what the teacher knows of the labels the student's first states tell already.
+        """How well the student's initial states predict the labels, relative to the teacher.
 
             (probe - chance) / (agreement - chance)
 
-        Near or above 1, the student can learn the labels better than the teacher knows them. Infinite for a teacher
-        that knows no more than chance.
+        Near or above 1, the student can learn the labels better than the teacher knows them. Infinite if the teacher
+        is no better than chance.
         """
         known = self.agreement - self.chance
         return (self.probe - self.chance) / known if known > 0 else float("inf")
@@ -38,25 +38,25 @@ class Facts:
 
 @dataclass(frozen=True)
 class Phase:
-    """Some optimizer steps under one selection, and what came of them; a decision holds for one or more phases."""
+    """Some optimizer steps under one selection, and their results; a decision lasts one or more phases."""
 
     selection: Selection
     report: StepMetrics[float]  # the mean over the phase's optimizer steps
-    standing: EvalResult | None  # on the reward split, after the phase; None where nobody measured
+    standing: EvalResult | None  # on the reward split, after the phase; None if not measured
     steps: int  # optimizer steps in this phase
     learning_rate: float  # share of its peak
-    flops: float  # of the phase's optimizer steps, had every answer been computed: caches do not move rewards
-    flops_all: float  # what transferring everything would have taken in the same steps
+    flops: float  # of the optimizer steps without any cache, so that caches do not change rewards
+    flops_all: float  # of transferring everything in the same steps
 
     @property
     def finite(self) -> bool:
-        """Whether nothing diverged."""
+        """True if nothing diverged."""
         return self.report.finite and (self.standing is None or self.standing.finite)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One student's training so far, phase by phase; growing makes a new one."""
+    """One student's training so far, phase by phase; it is immutable."""
 
     start: EvalResult | None  # the student on the reward split before the first step; None if nothing is measured
     teacher: EvalResult | None  # the teacher on the reward split
@@ -64,7 +64,7 @@ class Episode:
     decision_interval: int  # optimizer steps in a phase; the last one may be shorter
     phases: Sequence[Phase] = ()
     decisions: int | None = None  # in the whole episode, spread evenly over its phases; None: one for each phase
-    facts: Facts | None = None  # of the setting; None where there is no teacher, or nobody asked
+    facts: Facts | None = None  # of the setting; None without a teacher or if not measured
 
     @property
     def steps_done(self) -> int:
@@ -79,21 +79,21 @@ class Episode:
 
     @property
     def standing(self) -> EvalResult | None:
-        """The latest standing on the reward split."""
+        """The latest result on the reward split."""
         return _latest(self.phases) or self.start
 
     @property
     def standing_before(self) -> EvalResult | None:
-        """The latest standing on the reward split before the last phase."""
+        """The latest result on the reward split before the last phase."""
         return _latest(self.phases[:-1]) or self.start
 
     def then(self, phase: Phase) -> Episode:
-        """This episode with one more phase."""
+        """A copy of this episode with one more phase."""
         return replace(self, phases=(*self.phases, phase))
 
 
 def ends(steps: int, decision_interval: int, decisions: int | None) -> list[int]:
-    """How many phases are over at the end of each decision, where decisions are spread evenly over the phases."""
+    """The number of finished phases at the end of each decision; decisions are spread evenly over phases."""
     phases = -(-steps // decision_interval)
     count = min(decisions or phases, phases)
     return [-(-number * phases // count) for number in range(1, count + 1)]

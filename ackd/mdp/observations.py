@@ -1,9 +1,9 @@
-"""What an agent sees: scale-free float32 numbers in [-10, 10], so that a policy learned on one task reads another.
+"""Observations: scale-free float32 numbers in [-10, 10], so that a policy transfers between tasks.
 
-Losses enter as log-ratios to their first measurement, amounts as shares, position as progress. There are no running
-statistics to lose: the same episode gives the same observation anywhere. All of it is what the learning steps compute
-anyway, so that a policy sees the same whether rewards are measured or not. Layout and names are versioned (`SCHEMA`),
-and a saved policy carries them.
+Losses are log-ratios to their first measurement, amounts are shares, and the position is a progress. No running
+statistics are used, so the same episode gives the same observation everywhere. The training steps compute all values
+anyway, so the observation does not depend on whether rewards are measured. Layout and names are versioned (`SCHEMA`),
+and a saved policy contains them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ GLOBALS = (
     "horizon",  # log(1 + decisions left)
     "train_loss",  # log(label loss now / in the first phase)
     "train_slope",  # log(label loss now / in the phase before)
-    "accuracy",  # share of training examples answered right in the last phase, 0 for regression
-    "accuracy_slope",  # that less what it was in the phase before
-    "uncertainty",  # mean entropy of the student's answers in the last phase / log C, 0 for regression
+    "accuracy",  # share of correct predictions on training examples in the last phase, 0 for regression
+    "accuracy_slope",  # the accuracy minus that of the phase before
+    "uncertainty",  # mean entropy of the student's predictions in the last phase / log C, 0 for regression
     "grad_norm",  # log(gradient norm now / in the first phase)
     "learning_rate",  # learning rate / its peak
     "types",  # available knowledge types / K_max
-    "cost",  # FLOPs so far / what transferring everything would have taken
-    "facts",  # 1 if what follows is known of the setting; it is 0 otherwise
+    "cost",  # FLOPs so far / FLOPs of transferring everything so far
+    "facts",  # 1 if the following facts of the setting are known; without them they are 0
     "agreement",  # share of the reward split on which the teacher's likeliest class is the label's
     "confidence",  # mean probability of the teacher's likeliest class there
     "probe",  # accuracy there of a linear probe on the student's initial states
@@ -47,12 +47,12 @@ FEATURES = (
     "available",  # 1 if the labels or the type can be chosen here
     "loss",  # log(its loss when last measured / when first measured), 0 before
     "slope",  # log(its loss when last measured / when measured before that), 0 before
-    "share",  # its part in the knowledge losses of the last phase, each relative to where it started
+    "share",  # its share of the knowledge losses in the last phase, each relative to its first value
     "selected",  # its weight in the last phase as an entry of `ackd.mdp.action_spaces.Weights`: 0 for none, 1/2 for 1
     "usage",  # share of phases in which it was chosen
     "cost",  # FLOPs of a step with only this type / of a step with every type
-    "cosine",  # of its gradient with the labels', in the last phase; 0 where nobody measured
-    "norm",  # log(norm of its loss's gradient at weight 1 / of the labels'), in the last phase; 0 where nobody measured
+    "cosine",  # of its gradient with the labels', in the last phase; 0 if not measured
+    "norm",  # log(norm of its loss's gradient at weight 1 / of the labels'), in the last phase; 0 if not measured
     *(f"is_{family}" for family in FAMILIES),
 )
 LIMIT = 10.0
@@ -66,9 +66,9 @@ class Signals:
     """Turns an episode into an observation.
 
     Args:
-        families: the family of each knowledge type, and of the labels, by its name, in the order of the entries.
+        families: maps each name (labels and knowledge types) to its family, in the order of the entries.
         prices: FLOPs of a step with only this type as a share of a step with every type.
-        k_max: entries of the action; the surplus ones are masked.
+        k_max: entries of the action; surplus entries are masked.
     """
 
     families: Mapping[str, str]
@@ -77,7 +77,7 @@ class Signals:
 
     @property
     def space(self) -> spaces.Dict:
-        """The space of `observe`'s answers: `globals`, `knowledge` (K_max x features, flattened) and `mask`."""
+        """The observation space: `globals`, `knowledge` (K_max x features, flattened) and `mask`."""
         return spaces.Dict(
             {
                 "globals": spaces.Box(-LIMIT, LIMIT, (len(GLOBALS),), np.float32),
@@ -88,7 +88,7 @@ class Signals:
 
     @property
     def mask(self) -> NDArray[np.int8]:
-        """[K_max], 1 for each entry that stands for the labels or a knowledge type. A new array on every call."""
+        """[K_max], 1 for each entry of the labels or a knowledge type. A new array on every call."""
         mask = np.zeros(self.k_max, dtype=np.int8)
         mask[: len(self.families)] = 1
         return mask
@@ -129,7 +129,7 @@ def _weight(phase: Phase, name: str) -> float:
 
 
 def _pull(phase: Phase, name: str, first: float) -> float:
-    """log(norm of the gradient of a loss over its first value / of the labels'); losses are brought to one size so."""
+    """log(gradient norm of a loss divided by its first value / that of the labels); makes losses comparable."""
     norms = phase.report.norms
     if name == LABELS or name not in norms or LABELS not in norms:
         return 0.0
@@ -160,7 +160,7 @@ def _globals(episode: Episode) -> dict[str, float]:
 
 
 def _told(episode: Episode) -> dict[str, float]:
-    """What the facts say."""
+    """The global features from the facts of the setting."""
     facts = episode.facts
     if facts is None:
         return {}
@@ -176,7 +176,7 @@ def _told(episode: Episode) -> dict[str, float]:
 
 
 def _shares(episode: Episode) -> dict[str, float]:
-    """Each type's part in the last phase's losses, each loss relative to where it started."""
+    """Each type's share of the last phase's losses, each loss relative to its first value."""
     if not episode.phases:
         return {}
     relative = {}

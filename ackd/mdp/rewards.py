@@ -1,4 +1,4 @@
-"""What a decision earned. A reward reads the episode so far, the last phase included, and keeps no state of its own."""
+"""Rewards: functions of the episode so far, the last phase included, without state of their own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ackd.errors import InputError, unknown
 from ackd.mdp.episode import Episode
 from ackd.types import EvalResult
 
-MIN_GAP = 0.01  # a smaller or negative gap to the teacher is noise: plain differences are used instead
+MIN_GAP = 0.01  # a smaller or negative gap to the teacher is noise; plain differences are used instead
 Measure = Literal["loss", "score", "probability", "divergence", "teacher_correlation", "agreement", "either"]
-LOWER = frozenset({"loss", "divergence"})  # of these less is better
-COMPARED = frozenset({"divergence", "teacher_correlation"})  # these are 0 throughout without a teacher
+LOWER = frozenset({"loss", "divergence"})  # for these measures less is better
+COMPARED = frozenset({"divergence", "teacher_correlation"})  # these measures are always 0 without a teacher
 GAPS: dict[str, Measure] = {
     "loss-gap": "loss",
     "score-gap": "score",
@@ -28,8 +28,8 @@ GAPS: dict[str, Measure] = {
     "agreement-gap": "agreement",
     "either-gap": "either",
 }
-LABELS_COUNT = 0.95  # what it knows of the labels, as a share of what its teacher knows, counts so much
-LEAST_KNOWN = 0.05  # a teacher whose answers correlate less with the labels knows nothing of them
+LABELS_COUNT = 0.95  # factor of the label correlation relative to the teacher's, in the measure `either`
+LEAST_KNOWN = 0.05  # a teacher with a smaller correlation to the labels knows nothing of them
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RewardTerms:
     """The parts of one decision's reward."""
 
     improvement: float
-    cost: float = 0.0  # what was paid, already weighted
+    cost: float = 0.0  # already weighted
     bonus: float = 0.0
 
     @property
@@ -47,18 +47,18 @@ class RewardTerms:
 
 
 class Reward(Protocol):
-    """`(episode so far) -> what its last phase earned`; a decision earns the sum over its phases."""
+    """`(episode so far) -> reward of its last phase`; a decision earns the sum over its phases."""
 
     def __call__(self, episode: Episode) -> RewardTerms | float:
-        """The parts of the last phase's reward, or its whole in one number."""
+        """The parts of the last phase's reward, or its total as one number."""
         ...
 
 
 def earned_of(given: object) -> RewardTerms:
-    """The parts of what a reward answered.
+    """Converts the result of a reward function to its parts.
 
     Raises:
-        InputError: if that is no finite number, nor `RewardTerms` of such.
+        InputError: if it is neither a finite number nor finite `RewardTerms`.
     """
     if isinstance(given, RewardTerms) and math.isfinite(given.total):
         return given
@@ -69,35 +69,35 @@ def earned_of(given: object) -> RewardTerms:
 
 @dataclass(frozen=True)
 class GapClosed:
-    """The share of the gap to the teacher that the decision closed, less what it cost.
+    """The share of the gap to the teacher that a decision closed, minus its cost.
 
         r = (Phi(after) - Phi(before)) / (Phi_teacher - Phi_0) - cost_weight * cost
 
-    Phi is a measure of the reward split, with z the student's logits, t the teacher's, p and q their softmax, N
-    examples, C classes, and m(z) = z - mean over classes of z, all [N, C]:
+    Phi is a measure on the reward split. z are the student's logits, t the teacher's, p and q their softmax, N the
+    examples, C the classes, and m(z) = z - mean over classes of z, all [N, C]:
 
         loss                 -L,  L = -mean log p_y;  for regression mean (z - y)^2
         score                the task's main metric
         probability          mean p_y;  for regression 0
-        divergence           -mean KL(q || p), 0 of the teacher's own;  for regression -mean (z - t)^2
-        teacher_correlation  r_t = Pearson(m(z), m(t)), 1 of the teacher's own;  for regression Pearson(z, t)
+        divergence           -mean KL(q || p), 0 for the teacher itself;  for regression -mean (z - t)^2
+        teacher_correlation  r_t = Pearson(m(z), m(t)), 1 for the teacher itself;  for regression Pearson(z, t)
         agreement            (r_t + r_y) / 2,  r_y = Pearson(m(z), onehot(y) - 1 / C);  for regression Pearson(z, y)
-        either               max(r_t, 0.95 r_y / r_y of the teacher);  r_y if that is below 0.05, or nobody teaches
+        either               max(r_t, 0.95 r_y / r_y of the teacher);  r_y if that is below 0.05, or without a teacher
 
-    What is closest to the teacher is best as long as the teacher is; a student that outdoes it is judged by the labels.
-    That ranks selections most as scores on other data do (benchmarks/reward_alignment.py).
+    `either` judges a student by its agreement with the teacher, and a student that outdoes the teacher by the labels.
+    Of all measures it ranks selections most like scores on other data (benchmarks/reward_alignment.py).
 
-    Cost is the decision's FLOPs as a share of what transferring everything would take in the whole run. The
-    improvements of an episode telescope: they sum to the share of the gap that the run closed, however often it is
-    measured; a decision after which nobody measured earns nothing, and the next measurement counts from the last one.
-    Where the gap of the measure is negative or below `MIN_GAP`, plain differences of Phi are used.
+    Cost is the decision's FLOPs as a share of transferring everything in the whole run. The improvements of an episode
+    telescope: they sum to the share of the gap that the run closed, however often it is measured. A decision without a
+    measurement improves nothing, and the next measurement counts from the last one. If the gap of the measure is
+    negative or below `MIN_GAP`, plain differences of Phi are used.
     """
 
     cost_weight: float = 0.0
     on: Measure = "either"
 
     def gap(self, episode: Episode) -> float | None:
-        """What improvements are shares of; None where there is no gap to close, or nothing to compare with."""
+        """The gap that improvements are divided by; None if there is no gap or nothing to compare with."""
         if not (episode.start and episode.teacher):
             return None
         gap = self._phi(episode, episode.teacher) - self._phi(episode, episode.start)
@@ -111,7 +111,7 @@ class GapClosed:
         return RewardTerms(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
     def measured(self, episode: Episode, standing: EvalResult) -> float:
-        """The measure of a standing in the episode, as it is."""
+        """The plain value of the measure, for one result of the episode."""
         if self.on != "either":
             return float(getattr(standing, self.on))
         known = episode.teacher.label_correlation if episode.teacher else 0.0
@@ -126,7 +126,7 @@ class GapClosed:
 
 @dataclass(frozen=True)
 class NegativeLoss:
-    """Minus the loss on the reward split after the decision; 0 where nobody measured."""
+    """Minus the loss on the reward split after the decision; 0 if it was not measured."""
 
     def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
@@ -146,7 +146,7 @@ class Final:
 
 @dataclass(frozen=True)
 class Exploring:
-    """Another reward with a bonus for selections that differ from what was selected before.
+    """Another reward plus a bonus for selections that differ from earlier ones.
 
         soft: eta * (1 - cos(a_t, a_{t-1}))        hard: eta / sqrt(1 + times a_t was chosen before)
 
@@ -182,13 +182,13 @@ class Exploring:
 
 
 def gap_of(reward: Reward) -> GapClosed | None:
-    """The share of a gap that a reward pays for, a bonus aside; None if it pays for something else."""
+    """The `GapClosed` inside a reward, without its bonus; None if the reward is of another kind."""
     inner = reward.reward if isinstance(reward, Exploring) else reward
     return inner if isinstance(inner, GapClosed) else None
 
 
 def without_gap(reward: Reward, episode: Episode) -> str | None:
-    """What is said of an episode's begin where its reward pays for a share of a gap and there is none; else None."""
+    """The warning for an episode that begins without a gap to close; None if none is needed."""
     inner = gap_of(reward)
     if inner is None or episode.start is None or inner.gap(episode) is not None:
         return None
@@ -214,10 +214,10 @@ REWARDS: dict[str, Callable[[float], Reward]] = {
 
 
 def named(name: str, cost_weight: float) -> Reward:
-    """The reward of that name.
+    """The reward with this name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the name is unknown.
     """
     if name not in REWARDS:
         raise unknown("reward", name, REWARDS)
@@ -225,10 +225,10 @@ def named(name: str, cost_weight: float) -> Reward:
 
 
 def reward_of(given: str | Reward, cost_weight: float) -> Reward:
-    """The reward of that name, or the one that is handed over.
+    """The reward with this name; a `Reward` is returned unchanged.
 
     Raises:
-        InputError: if there is none of that name, or it is none.
+        InputError: if the name is unknown, or the value is not a reward.
     """
     if isinstance(given, str):
         return named(given, cost_weight)

@@ -1,4 +1,4 @@
-"""Published methods as settings of the same parts, by their names; two of them combine where that makes sense."""
+"""Published methods by name, as settings of the same parts; compatible methods can be combined."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ NAMES = tuple(METHODS)
 
 
 def named(names: str) -> list[Method]:
-    """The methods of a name, or of several joined by commas.
+    """The methods of one name, or of several names joined by commas.
 
     Raises:
-        InputError: for a name that is not known, or one that is named twice.
+        InputError: for an unknown name, or a name that is given twice.
     """
     return [METHODS[name] for name in presets_of(names)]
 
 
 def preset(names: str, student: ModelDims, teachers: Sequence[ModelDims], **options: Any) -> Preset:
-    """A method by its name, or several of them as one, for these models.
+    """Makes a preset for these models from the name of a method, or of several combined ones.
 
-    Of several, one at most has losses that do not give way; what they pick, weigh and revise adds up.
+    At most one of several may have losses that do not give way; their picks, weights and revisions are combined.
 
     Args:
-        names: one of `METHODS`, or some joined by commas.
+        names: one of `METHODS`, or several joined by commas.
         student: the student's sizes.
         teachers: the teachers' sizes.
-        **options: of the methods, by their keywords; None is as not given.
+        **options: options of the methods by name; None counts as not given.
 
     Raises:
-        InputError: for an unknown name or option, or a combination or models that the methods cannot work with.
+        InputError: for an unknown name or option, or a combination or models that do not fit the methods.
     """
     wanted = named(names)
     given = {name: value for name, value in options.items() if value is not None}
@@ -72,10 +72,10 @@ def preset(names: str, student: ModelDims, teachers: Sequence[ModelDims], **opti
 
 
 def parse(names: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of presets with values as they were written, each read as what it is by default.
+    """Parses options of presets; each value gets the type of its default.
 
     Raises:
-        InputError: if a value cannot be read so.
+        InputError: if a value cannot be read as this type.
     """
     wanted = named(names) if names else ()
     known = {name: default for one in wanted for name, default in one.defaults.items()}
@@ -83,10 +83,10 @@ def parse(names: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(name: str, value: Any, default: Any) -> Any:
-    """The value of an option as it was written, as what it is by default.
+    """Parses the value of an option to the type of its default.
 
     Raises:
-        InputError: if it cannot be read so.
+        InputError: if it cannot be read as this type.
     """
     if not isinstance(value, str) or default is None or isinstance(default, str):
         return value
@@ -102,7 +102,7 @@ def read(name: str, value: Any, default: Any) -> Any:
 
 
 def _combined(made: Sequence[tuple[str, Preset]]) -> Preset:
-    """All of them as one."""
+    """Combines several presets into one."""
     if len(made) == 1:
         return made[0][1]
     own = [(name, one) for name, one in made if one.knowledge and not one.gives_way]

@@ -1,4 +1,4 @@
-"""One student of several models that learned apart, or of a model and of what the student itself was."""
+"""Methods with several separately trained teachers, or with the initial student as second teacher."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ackd.types import ModelDims, Teacher
 
 
 def kd_average(student: ModelDims, teachers: Sequence[ModelDims], *, alpha: float = 0.5, tau: float = 1.0) -> Preset:
-    """(1 - alpha) CE + alpha tau^2 1/M sum_m KL(p_m || p_S), batchmean; one of its teachers is plain distillation.
+    """(1 - alpha) CE + alpha tau^2 1/M sum_m KL(p_m || p_S), batchmean; with one teacher it is plain distillation.
 
-    Its gradient is that of tau^2 KL(1/M sum_m p_m || p_S): the two differ by how far the teachers disagree, which
-    does not depend on the student. The defaults are the untuned control; `ackd tune` finds others.
+    Its gradient is that of tau^2 KL(1/M sum_m p_m || p_S): both differ by the teachers' disagreement, which does
+    not depend on the student. The defaults are the untuned control; `ackd tune` finds others.
 
     Raises:
         InputError: if alpha is not from 0 to 1.
@@ -34,7 +34,7 @@ def kd_average(student: ModelDims, teachers: Sequence[ModelDims], *, alpha: floa
 def data_partitioning(
     student: ModelDims, teachers: Sequence[ModelDims], *, tau: float = 1.0, by: By = "label", alpha: float = 1.0
 ) -> Preset:
-    """(1 - alpha) CE + alpha tau^2 KL(p || p_S), p the teacher's or the initial student's, whichever is the better.
+    """(1 - alpha) CE + alpha tau^2 KL(p || p_S), p of the teacher or the initial student, whichever is better.
 
     References:
         Roth et al., Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge
@@ -54,7 +54,7 @@ def data_partitioning(
 
 
 def _initial(material: Material) -> ModelTeacher:
-    """The student before its first step, which must be the same whatever the seed."""
+    """The student before its first step, which must be the same for all seeds."""
     one, other = (_drawn(material, seed) for seed in range(2))
     if one.fingerprint != other.fingerprint:
         raise InputError(

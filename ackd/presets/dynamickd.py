@@ -1,11 +1,10 @@
-"""Dynamic knowledge distillation: the student's uncertainty says which examples, which teacher, which losses.
+"""Dynamic knowledge distillation: the student's uncertainty selects examples, teachers and losses.
 
     u_i = -sum_c p_ic log p_ic / log C,  p_i = softmax(z_S(x_i)) of the current forward pass
 
-Weights follow the current batch alone; nothing is annealed, and by default no gradient passes through them. The
-published students start as the first layers of a pre-trained model (`--student-init first`), and their learning rate
-rises over the share `lr_warmup`: a tenth of the steps, and a twentieth where teachers are adopted. Their weights do not
-decay.
+Weights depend only on the current batch; nothing is annealed, and by default no gradient passes through them. The
+published students start as the first layers of a pre-trained model (`--student-init first`). Their learning rate rises
+over the share `lr_warmup` of the steps: a tenth, or a twentieth for `dynamickd-teacher`. There is no weight decay.
 
 References:
     Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
@@ -40,10 +39,10 @@ def dynamickd_data(
     tau: float = 5.0,
     lr_warmup: float = 0.1,
 ) -> Preset:
-    """CE over all examples + D over the share `keep` of them that `score` puts first; a teacher is asked on those only.
+    """CE over all examples + D over the share `keep` that `score` ranks first; only these reach a teacher.
 
     D is the mean squared error of the raw outputs over examples and classes, or tau^2 KL (batchmean). With `train_on`
-    "kept" the labels count on the picked examples only too, which costs a pass of the student to score the batch.
+    "kept" the labels also count only on the picked examples, which costs a student pass to score the batch.
     """
     pick = TopFraction(score, keep)
     if pick.uncertain:
@@ -68,9 +67,9 @@ def dynamickd_teacher(
 ) -> Preset:
     """CE + w_small D(small teacher) + w_large D(large teacher); the small one is named first.
 
-    `hard` gives the uncertain half of each batch to the small teacher alone and the rest to the large one alone;
-    `soft` weighs them by the mean of u over the batch and one less that, `instance` each example by its own u;
-    `average` is the static control, half of each.
+    `hard` gives the uncertain half of each batch only to the small teacher and the rest only to the large one. `soft`
+    weights them by u and 1 - u with the mean u of the batch, `instance` each example by its own u. `average` is the
+    static control with weights of 1/2.
     """
     _check("adoption", adoption, ADOPTIONS)
     if adoption != "average":
@@ -102,10 +101,10 @@ def dynamickd_objective(
     layers: str = "uniform",
     lr_warmup: float = 0.1,
 ) -> Preset:
-    """CE + mean_i (1 - u_i) D_i + beta mean_i u_i R_i; R_i sums the distance of hidden states over matched layers.
+    """CE + mean_i (1 - u_i) D_i + beta mean_i u_i R_i; R_i sums the distances of hidden states over layers.
 
-    The embeddings are one of the layers; each distance is a mean over valid tokens and width, of states divided by
-    their lengths unless `normalise` is off. With static weights both losses count 1.
+    The matched layers include the embeddings. Each distance is a mean over valid tokens and width. States are divided
+    by their lengths unless `normalise` is off. With static weights both losses count 1.
     """
     _check("weights", weights, ("uncertainty", "static"))
     if weights == "uncertainty":
@@ -129,7 +128,7 @@ def _outputs(loss: str, tau: float, teachers: int) -> list[Knowledge]:
 
 
 def _recipe(warmup: float) -> dict[str, float]:
-    """The scripts name a warm-up; the rest is that of the Hugging Face Trainer, whose weights do not decay."""
+    """The scripts set a warm-up; the rest is the default of the Hugging Face Trainer, without weight decay."""
     return {"warmup": warmup, "weight_decay": 0.0}
 
 

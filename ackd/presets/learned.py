@@ -30,7 +30,7 @@ def rl_kd(
     every: int = 1,
     policy_lr: float = 1e-3,
 ) -> Preset:
-    """(1 - alpha) CE + alpha sum_k w_k tau^2 KL(p_k || p_S), the teachers drawn for each example; see `RlKd`."""
+    """(1 - alpha) CE + alpha sum_k w_k tau^2 KL(p_k || p_S), teachers drawn for each example; see `RlKd`."""
     losses = _outputs(len(teachers), tau)
     weighting = RlKd(
         len(teachers),
@@ -60,7 +60,7 @@ def mtkd_rl(
 ) -> Preset:
     """CE + alpha sum_k w_k tau^2 KL(p_k || p_S) + beta sum_k v_k MSE of last hidden states, projected; see `MtkdRl`.
 
-    With a `beta` of 0 no features are distilled, and none are read.
+    With `beta` 0, no features are distilled or read.
     """
     check_teachers(len(teachers), student.classes)
     losses = _outputs(len(teachers), tau)
@@ -82,7 +82,7 @@ def mtkd_rl(
 
 
 def ksm(student: ModelDims, teachers: Sequence[ModelDims], *, tau: float = 4.0, layers: str = "uniform") -> Preset:
-    """The labels, and what an agent selects of outputs (ResK), hidden states (FeaK) and their flow (RelK)."""
+    """The labels, and an agent's selection of logits (ResK), hidden states (FeaK) and their flow (RelK)."""
     (teacher,) = teachers
     pairs = layer_map(layers, student.layers, teacher.layers)
     return Preset([Logits(temperature=tau), Hidden(student, teacher, pairs), Fsp(student, teacher, pairs)])
@@ -93,7 +93,7 @@ def _outputs(teachers: int, tau: float) -> list[Knowledge]:
 
 
 def _named(loss: Knowledge, place: int) -> Knowledge:
-    """Of one of several teachers, named as everywhere: `logits@1` is the first's."""
+    """Assigns a loss to one of several teachers and names it as usual: `logits@1` for the first."""
     loss.name += f"@{place + 1}"
     loss.teacher = place
     return loss

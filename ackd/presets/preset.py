@@ -1,4 +1,4 @@
-"""What a published method is made of, and what is known of it."""
+"""The parts of a published method, and the facts that are known about it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ackd.weighting.weighting import Weighting
 
 @dataclass(frozen=True)
 class Material:
-    """What a method can make teachers of, besides those that were named."""
+    """Data and models from which a method can make further teachers."""
 
     train: Split
     classes: int  # 1 for regression
     make_student: StudentFactory
     device: torch.device
-    images: Tensor | None = None  # [N, 1, side, side] in [0, 1], of the training data, where it is of images
-    costs: CostTracker = field(default_factory=CostTracker)  # what was spent before the training
+    images: Tensor | None = None  # [N, 1, side, side] in [0, 1], training data of image tasks
+    costs: CostTracker = field(default_factory=CostTracker)  # costs before the training
 
 
 Revise: TypeAlias = Callable[[Sequence[Teacher], Material], Sequence[Teacher]]
@@ -40,17 +40,17 @@ Weigh: TypeAlias = Callable[[Sequence[Teacher], Material], Weighting]
 
 @dataclass(frozen=True)
 class Preset:
-    """A method: its losses, what it does with them from the first step to the last, on which examples, taught by whom.
+    """A method: its losses, their weights over the training, the examples, and the teachers.
 
     Args:
         knowledge: the losses.
-        stages: their weights, one stage after the other.
-        weighting: which examples each loss is taken on, and how much each counts; all of them, each 1, if None.
-        example_filter: the part of each batch that the student learns from at all; all of it if None.
-        revise: puts what the method has of its own around or in the place of the teachers, if anything.
-        weigh: makes, once for all students, a weighting from the teachers as they were named and the training data.
-        recipe: what the method was published with of `ackd.training.recipe.Recipe`, by the names of its fields.
-        gives_way: the losses are only what the method is usually run with, and give way to those of another.
+        stages: the weights of the losses in each stage.
+        weighting: selects the examples of each loss and their weights; all examples with weight 1 if None.
+        example_filter: selects the part of each batch that the student learns from; the whole batch if None.
+        revise: wraps, replaces or adds teachers, if the method has its own.
+        weigh: makes a weighting from the named teachers and the training data, once for all students.
+        recipe: published values of fields of `ackd.training.recipe.Recipe`, by name.
+        gives_way: the losses are only the usual ones, and those of another method replace them.
     """
 
     knowledge: Sequence[Knowledge] = ()
@@ -68,25 +68,25 @@ class Method(Published):
     """A published method that is a preset.
 
     Args:
-        make: the preset for a student's and its teachers' sizes; its keywords are the method's options.
+        make: makes the preset from the sizes of student and teachers; its keywords are the method's options.
     """
 
     make: Callable[..., Preset]
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its options by name, and what they are if not given."""
+        """The options by name, with their defaults."""
         parameters = inspect.signature(self.make).parameters.values()
         return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 def methods(makes: Mapping[str, Callable[..., Preset]]) -> tuple[Method, ...]:
-    """Methods by what makes them, with what is known of them."""
+    """Makes methods from their functions and from the published facts."""
     return tuple(Method(**vars(PUBLISHED[name]), make=make) for name, make in makes.items())
 
 
 def of_each(teachers: int, make: Callable[[], Knowledge]) -> list[Knowledge]:
-    """A loss for each teacher, named as everywhere: `logits`, or of several `logits@1` and so on."""
+    """A loss for each teacher, named as usual: `logits`, or `logits@1`, ... for several teachers."""
     made = []
     for place in range(teachers):
         made.append(make())
@@ -96,7 +96,7 @@ def of_each(teachers: int, make: Callable[[], Knowledge]) -> list[Knowledge]:
 
 
 def softened(teachers: int, alpha: float, tau: float) -> tuple[list[Knowledge], list[Stage]]:
-    """(1 - alpha) CE + alpha tau^2 1/M sum_m KL(p_m || p_S), batchmean.
+    """Losses and stage of (1 - alpha) CE + alpha tau^2 1/M sum_m KL(p_m || p_S), batchmean.
 
     Raises:
         InputError: if alpha is not from 0 to 1.
@@ -109,7 +109,7 @@ def softened(teachers: int, alpha: float, tau: float) -> tuple[list[Knowledge], 
 
 
 def classified(teachers: Sequence[Teacher], material: Material) -> Sequence[Teacher]:
-    """The teachers as they are, where an example has one label.
+    """Returns the teachers unchanged if each example has one label.
 
     Raises:
         InputError: for a language model's data.

@@ -1,4 +1,4 @@
-"""Soft labels that need no teacher: of an autoencoder, and, as its control, of nothing at all."""
+"""Soft labels without a teacher: from an autoencoder, and as a control, plain label smoothing."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ def reffakd(
 ) -> Preset:
     """(1 - alpha) CE + alpha tau^2 KL(q_y || softmax(z / tau)) elementmean, or with `ce` the soft cross-entropy.
 
-    `q_y` is the label's row of a table that an autoencoder of the training data gives, and is not tempered. The
-    authors search tau in 1, 5, 10, 20 and alpha in 0.1 to 0.9. A teacher that is named teaches nothing: it may give the
-    student its layers, and is what reports compare with.
+    `q_y` is the label's row of a table from an autoencoder of the training data; it has no temperature. The authors
+    search tau in 1, 5, 10, 20 and alpha in 0.1 to 0.9. A named teacher does not teach: it may give the student its
+    layers, and reports compare the student with it.
 
     Args:
         student: the student's sizes.
-        teachers: of the teachers that were named, if any.
-        alpha: what the soft labels count.
-        tau: temperature of the student's answers.
+        teachers: the sizes of the named teachers, if any.
+        alpha: weight of the soft labels.
+        tau: temperature of the student's logits.
         form: kl | ce.
-        similarity_temperature: of the softmax over similarities; 1 as published, which leaves `q` almost uniform.
-        boost: what is added to the similarity of a class to itself: a number, or `least`, which makes it the largest.
-        per_class: examples of each class that are compared.
-        fit_steps: of the autoencoder, batches of 128.
-        seed: of the autoencoder and of what is drawn.
+        similarity_temperature: temperature of the softmax over similarities; the published value 1 leaves `q` almost
+            uniform.
+        boost: added to the similarity of a class to itself: a number, or `least`, which makes it the largest.
+        per_class: examples of each class to compare.
+        fit_steps: training steps of the autoencoder, with batches of 128.
+        seed: seed of the autoencoder and of the drawn examples.
 
     Raises:
         InputError: for regression, or an option out of range.
@@ -85,7 +86,7 @@ def reffakd(
 
 
 def label_smoothing(student: ModelDims, teachers: Sequence[ModelDims], *, epsilon: float = 0.1) -> Preset:
-    """(1 - epsilon) CE + epsilon CE under equally likely classes: what soft labels do that tell no class from another.
+    """(1 - epsilon) CE + epsilon CE to equally likely classes: soft labels that do not distinguish classes.
 
     Raises:
         InputError: for regression, or an `epsilon` outside (0, 1).
@@ -111,7 +112,7 @@ def _taught(
     *,
     labels: float,
 ) -> Preset:
-    """One loss of the labels and one of soft labels, whose teacher comes behind those that were named."""
+    """One loss on the labels and one on soft labels; the soft labels' teacher comes after the named ones."""
     if student.classes < 2:
         raise InputError("soft labels are distributions over classes, which a regression has not")
     loss.teacher = len(teachers)
@@ -123,7 +124,7 @@ def _taught(
 
 
 def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
-    """Answers by how alike the classes are, from images where the task has them; tells how that went."""
+    """A teacher of soft labels from the similarity of classes, measured on images if there are any."""
     images, spent = material.images, CostTracker()
     with spent.timing("teacher"):
         made = soft_labels(
@@ -150,7 +151,7 @@ def _of_likeness(material: Material, **how: Any) -> LabelTeacher:
 
 
 def _pooled(material: Material) -> Inputs:
-    """Sentences as the mean of the starting student's word embeddings over their tokens, [R, d]."""
+    """Sentences as mean word embeddings of the initial student over their tokens, [R, d]."""
     with fork_rng(0):
         embeddings = material.make_student().get_input_embeddings().cpu()
 

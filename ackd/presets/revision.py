@@ -1,8 +1,8 @@
-"""Label revision with data selection, and its siblings for a teacher's mistakes.
+"""Label revision with data selection, and related methods against a teacher's mistakes.
 
     p' = beta p_T + (1 - beta) e_y,  beta = eta / (max_c p_T,c - p_T,y + 1)
 
-All of them are known from images alone; what is open is an option, or said in `unknown`.
+The methods were published only for images. Open questions are options, or listed in `unknown`.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def label_revision(
     select: str = "influence",
     held: float = 0.1,
 ) -> Preset:
-    """Distillation from answers that the label's class leads, on the examples that help the others.
+    """Distillation from teacher distributions that the labels correct, on the examples that help others.
 
-    Form `kd` is (1 - alpha) CE + alpha tau^2 KL(p' || p_S), with the temperature taken of log p'; of several teachers
-    each has its share of alpha. Form `mse` is CE + lambda1 MSE(z_S, z_T) over what the teacher gets right + lambda2
-    MSE(softmax z_S, p') over what it gets wrong, group means, as another team re-implemented the paper.
+    Form `kd` is (1 - alpha) CE + alpha tau^2 KL(p' || p_S), with the temperature applied to log p'; several teachers
+    share alpha. Form `mse` is CE + lambda1 MSE(z_S, z_T) over the examples that the teacher gets right + lambda2
+    MSE(softmax z_S, p') over the others, as group means, like another team's implementation of the paper.
 
-    With `keep` below 1 only that share of the training examples is distilled, those of the largest influence (the
-    smallest for `influence-r`), which a share `held` of the training examples is held out to measure; all others learn
-    from labels alone. See `ackd.weighting.influence`: it stands in for the paper's estimator.
+    With `keep` below 1, only this share of the training examples is distilled: those with the largest influence (the
+    smallest for `influence-r`). A share `held` of the training examples is held out to measure it. All other examples
+    use labels alone. `ackd.weighting.influence` is a substitute for the paper's estimator.
 
     References:
         Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
@@ -70,7 +70,7 @@ def label_revision(
         if len(teachers) > 1:
             raise InputError("form=mse learns from one teacher: name one, or leave form=mse away")
         loss = Revision(student, teachers[0], eta=eta, lambda1=lambda1, lambda2=lambda2)
-        # the loss has the labels' part of what is distilled; where some is not, that is left to the labels
+        # the loss contains the label loss of the distilled examples; the labels cover the others, if any
         stages = [Stage(1.0, Selection({loss.name: 1.0}, labels=float(selecting)))]
         weigh = _selecting(keep, select, held, rest=True) if selecting else None
         return Preset([loss], stages, revise=classified, weigh=weigh)
@@ -88,7 +88,7 @@ def label_revision(
 
 
 def swap(student: ModelDims, teachers: Sequence[ModelDims], *, alpha: float = 0.5, tau: float = 4.0) -> Preset:
-    """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), z_T[y] and max z_T exchanged; of several teachers shares of alpha.
+    """(1 - alpha) CE + alpha tau^2 KL(p_T || p_S), z_T[y] and max z_T swapped; several teachers share alpha.
 
     References:
         Wen et al., Preparing Lessons: Improve Knowledge Distillation with Better Supervision, 2019,
@@ -127,7 +127,7 @@ def refined_logits(
 
 
 def _selecting(keep: float, select: str, held: float, *, rest: bool = False) -> Weigh:
-    """Scores the training examples by what the first teacher says of them."""
+    """Scores the training examples by their influence under the first teacher."""
 
     def weigh(teachers: Sequence[Teacher], material: Material) -> Distilled:
         classified(teachers, material)

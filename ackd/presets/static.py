@@ -1,10 +1,10 @@
-"""Published methods as settings: which knowledge, which weights, in which order, each in its paper's own reduction.
+"""Published methods as settings of knowledge, weights and stages, with each paper's own reduction.
 
-Weights of published losses include what their reduction adds: `elementmean` over B x C is the mean over examples
-divided by C, and a sum over layers is the mean times their number. Two things differ from every paper on purpose:
-losses are means over valid tokens, where the papers' code counts padding too, so that they do not depend on how far a
-batch is padded; and layers that the papers map by an integer ratio are spread as evenly as the depths allow. Where
-student and teacher differ in width, hidden states pass a learned projection, also where the paper has none.
+Weights of published losses include the factor of their reduction: `elementmean` over B x C is the mean over examples
+divided by C, and a sum over layers is the mean times their number. Two things differ from every paper on purpose.
+Losses are means over valid tokens, so that they do not depend on the padding, which the papers' code counts too. Layers
+that the papers map by an integer ratio are spread as evenly as the depths allow. If student and teacher differ in
+width, hidden states pass a learned projection, even if the paper has none.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ackd.presets.preset import Preset, methods
 from ackd.stages import Stage
 from ackd.types import EMBEDDINGS, ModelDims, Selection
 
-# Published recipes, where the loop is known; docs/knowledge.md says from where.
+# Published recipes, if the training loop is known; docs/knowledge.md lists the sources.
 PKD: Mapping[str, Any] = {"warmup": 0.1, "weight_decay": 0.01, "adam_betas": (0.9, 0.999), "schedule": "linear"}
-TINYBERT = PKD  # of its second stage; in the first the learning rate is constant
+TINYBERT = PKD  # for its second stage; in the first stage the learning rate is constant
 MINILM = {**PKD, "warmup": 0.01}  # 4,000 of 400,000 steps of pre-training; not checked against the paper
 DISTILBERT: Mapping[str, Any] = {
     "warmup": 0.05,
@@ -64,9 +64,10 @@ def pkd(
     tau: float = 10.0,
     beta: float = 500.0,
 ) -> Preset:
-    """(1 - alpha) CE + alpha tau^2 KL (elementmean) + beta MSE of L2-normalised [CLS] vectors; skip or last layers.
+    """(1 - alpha) CE + alpha tau^2 KL (elementmean) + beta MSE of L2-normalised [CLS] vectors.
 
-    The defaults are those of the authors' script; their table was tuned over tau 5 to 20 and beta 10 to 1000.
+    The layer map is skip or last. The defaults are those of the authors' script; their table was tuned over tau 5 to 20
+    and beta 10 to 1000.
 
     References:
         Sun et al., Patient Knowledge Distillation for BERT Model Compression, 2019, https://arxiv.org/abs/1908.09355
@@ -86,12 +87,12 @@ def tinybert(
     intermediate: float = 10 / 13,
     project: bool = True,
 ) -> Preset:
-    """First the embeddings, hidden states and attention scores, summed over layers; then soft cross-entropy alone.
+    """First embeddings, hidden states and attention scores, summed over layers; then only soft cross-entropy.
 
     `intermediate` is the share of the first stage: the authors train 10 epochs and then 3. The second stage's loss is
-    the elementmean at tau = 1 without labels; of a regression it is that of the gold scores, without the teacher. With
-    `project` hidden states pass a learned projection at equal widths too (`fit_dense`). Both stages share one
-    learning-rate schedule here.
+    the elementmean at tau = 1 without labels; for regression it is the loss on the gold scores, without the teacher.
+    With `project`, hidden states pass a learned projection also at equal widths (`fit_dense`). Here both stages share
+    one learning-rate schedule.
 
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
@@ -112,9 +113,9 @@ def tinybert(
 def minilm(
     student: ModelDims, teachers: Sequence[ModelDims], *, layers: str = "uniform", distilled: float = 0.5
 ) -> Preset:
-    """First the last layer's attention and value relations, KL each, without labels; then the labels alone.
+    """First KL of the last layer's attention and of its value relations, without labels; then only labels.
 
-    `distilled` is the share of the first stage, which in the paper is a pre-training of its own.
+    `distilled` is the share of the first stage, which is a separate pre-training in the paper.
 
     References:
         Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
@@ -137,10 +138,10 @@ def minilmv2(
     relation_heads: int | None = None,
     distilled: float = 0.5,
 ) -> Preset:
-    """First the last layer's query, key and value relations over free relation heads; then the labels alone.
+    """First the last layer's query, key and value relations over free relation heads; then only the labels.
 
-    The authors take 48 relation heads for teachers of base size, which is the default where the widths allow it, and
-    an upper-middle layer of large ones: name it in `layers`, as 5:20.
+    The authors use 48 relation heads for teachers of base size, the default if the widths allow it. For large teachers
+    they use an upper-middle layer: name it in `layers`, as 5:20.
 
     References:
         Wang et al., MiniLMv2: Multi-Head Self-Attention Relation Distillation for Compressing Pretrained Transformers,
@@ -156,9 +157,10 @@ def minilmv2(
 def distilbert(
     student: ModelDims, teachers: Sequence[ModelDims], *, layers: str = "uniform", tau: float = 2.0
 ) -> Preset:
-    """5 tau^2 KL (batchmean) + 2 CE + 1 (1 - cos) of the last hidden states; labels stand for the paper's masked words.
+    """5 tau^2 KL (batchmean) + 2 CE + 1 (1 - cos) of the last hidden states.
 
-    The cosine is a mean over the tokens of the batch, not over those of each example first.
+    Labels replace the paper's masked words. The cosine is a mean over all tokens of the batch, not over the tokens of
+    each example first.
 
     References:
         Sanh et al., DistilBERT, a distilled version of BERT, 2019, https://arxiv.org/abs/1910.01108; code:

@@ -1,4 +1,4 @@
-"""Who teaches, and how much each loss counts, by how unsure the student is.
+"""Selects teachers and weights losses by the student's uncertainty.
 
     u_i = -sum_c p_ic log p_ic / log C,  p_i = softmax(z_S(x_i)) of the current forward pass
 
@@ -19,19 +19,19 @@ from ackd.types import Batch, Knowledge, Outputs
 from ackd.weighting.scores import entropy, uncertainty
 from ackd.weighting.weighting import Answers, Weighting
 
-SMALL = 0  # the place of the small teacher; whoever else teaches is large
+SMALL = 0  # index of the small teacher; all others are large
 
 
 @dataclass(frozen=True)
 class UncertainHalf(Weighting):
-    """The floor(B / 2) most uncertain examples to the small teacher alone, the others to the large one alone.
+    """The floor(B / 2) most uncertain examples go only to the small teacher, the others only to the large.
 
-    Each is asked about its own half only, and each loss is a mean over its own half; of one example, all is the large
-    teacher's.
+    Each teacher runs only on its own half, and each loss is a mean over its own half. A single example goes to the
+    large teacher.
     """
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """Half of it."""
+        """Half of the batch for each teacher."""
         return {one.name: size // 2 if one.teacher == SMALL else size - size // 2 for one in terms}
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
@@ -45,7 +45,7 @@ class UncertainHalf(Weighting):
 
 @dataclass(frozen=True)
 class UncertainTeachers(Weighting):
-    """w_i for the small teacher's losses, and 1 - w_i for the large one's: the less sure, the smaller the teacher.
+    """w_i for the small teacher's losses, 1 - w_i for the large one's: uncertainty favours the small one.
 
         w_i = mean of u over the batch, or u_i itself
 
@@ -58,7 +58,7 @@ class UncertainTeachers(Weighting):
     attached: bool = False
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A teacher's share of each example: u of the small one, 1 - u of the other."""
+        """A teacher's share of each example: u for the small teacher, 1 - u for the other."""
         share = _uncertainty(answers, self.attached)
         if not self.each:
             share = share.mean().expand_as(share)
@@ -67,10 +67,10 @@ class UncertainTeachers(Weighting):
 
 @dataclass(frozen=True)
 class EqualTeachers(Weighting):
-    """1 / teachers for every loss: what the dynamic rules are compared with.
+    """1 / teachers for every loss: the control of the dynamic rules.
 
     Args:
-        teachers: how many there are.
+        teachers: number of teachers.
     """
 
     teachers: int = 2
@@ -82,7 +82,7 @@ class EqualTeachers(Weighting):
 
 @dataclass(frozen=True)
 class UncertainObjectives(Weighting):
-    """1 - u_i for what compares outputs and u_i for all else: representations teach the unsure, outputs the sure.
+    """1 - u_i for losses on logits, u_i for all others: uncertain students learn from representations.
 
     Args:
         reverse: exchange the two.
@@ -101,7 +101,7 @@ class UncertainObjectives(Weighting):
 
 
 def _uncertainty(answers: Answers, attached: bool) -> Tensor:
-    """Of the whole batch, u, [B]."""
+    """The uncertainty u of the whole batch, [B]."""
     assert answers.student.logits is not None
     return uncertainty(answers.student.logits if attached else answers.student.logits.detach())
 

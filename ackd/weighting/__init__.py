@@ -1,1 +1,1 @@
-"""A number for each example; which examples a loss is taken on, and how much each counts."""
+"""Scores of examples, the selection of examples for each loss, and their weights."""

@@ -1,7 +1,7 @@
-"""Which examples help others: influence through the last layer, and distilling those that help most.
+"""The influence of examples on others through the last layer, and distillation of the most helpful ones.
 
-This stands in for the data selection of label revision, whose estimator could not be found: that paper selects by
-influence, and says no more where it could be read.
+This is a substitute for the data selection of label revision: the paper selects examples by influence, but its
+estimator could not be found.
 
 References:
     Lan et al., Improve Knowledge Distillation via Label Revision and Data Selection, 2024,
@@ -33,20 +33,20 @@ Indices = NDArray[np.int64]
 def influence(
     teacher: Teacher, split: Split, held: Indices, *, device: torch.device, costs: CostTracker
 ) -> NDArray[np.float64]:
-    """How much a gradient step on each example lowers the loss of the held-out ones, to first order: [N].
+    """First-order decrease of the held-out loss by a gradient step on each example, [N].
 
         s_i = (p_i - e_y)^T M h_i,  M = mean over held-out j of (p_j - e_y) h_j^T
 
-    That is the inner product of i's cross-entropy gradient with the mean held-out one, in the weights of a last layer
-    without bias whose input is h, and so p = softmax(W h). A held-out example is left out of its own M. For h stands
-    the first token of the last transformer layer, which every model can give; most heads have one more layer between.
+    This is the inner product of i's cross-entropy gradient with the mean held-out gradient, for the weights of a last
+    layer without bias: p = softmax(W h). A held-out example is left out of its own M. h is the first token's vector in
+    the last transformer layer, which every model has; most heads have one more layer in between.
 
     Args:
-        teacher: whose p and h they are: the plain one, that has not seen the labels of these answers.
+        teacher: the plain teacher that gives p and h, without revision by the labels.
         split: the training examples.
-        held: [H], places of the held-out ones in it.
-        device: where the teacher is.
-        costs: is told what asking once about each example took.
+        held: [H], indices of the held-out examples.
+        device: device of the teacher.
+        costs: receives the costs of one teacher pass over all examples.
 
     Raises:
         InputError: if nothing is held out.
@@ -69,7 +69,7 @@ def influence(
 def _gradients(
     teacher: Teacher, split: Split, indices: Indices, device: torch.device, costs: CostTracker
 ) -> Iterator[tuple[Indices, Tensor, Tensor]]:
-    """Groups of the examples at `indices`: where they are, p - e_y, [B, C], and h, [B, d], in float64."""
+    """Groups of the examples at `indices`: their indices, p - e_y [B, C] and h [B, d], in float64."""
     if not len(indices):
         return
     last = teacher.shape.layers - 1
@@ -84,16 +84,16 @@ def _gradients(
 
 @dataclass(frozen=True)
 class Distilled(Weighting):
-    """Every knowledge type on some examples of the training data alone, always the same; the labels on all.
+    """Every knowledge type on a fixed part of the training examples; the labels on all examples.
 
         L = 1/B [ w_0 sum over all CE_i + a sum over the chosen L_i ]
 
-    which divides by the batch size B, not by the number of chosen examples.
+    The loss is divided by the batch size B, not by the number of chosen examples.
 
     Args:
         ids: [K] int64, the chosen examples' ids, in ascending order.
-        share: K of all N.
-        rest: the labels on the other examples alone, for losses that contain the labels' part of the chosen ones.
+        share: K / N, with N training examples.
+        rest: take the labels only on the other examples, for losses that contain the label loss of the chosen ones.
     """
 
     ids: Tensor
@@ -108,7 +108,7 @@ class Distilled(Weighting):
         return cls(torch.from_numpy(np.sort(split.ids[chosen])), count / len(split), rest)
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """As many as to expect: the share that was chosen of the whole split."""
+        """The expected numbers, from the share of chosen examples in the whole split."""
         return {one.name: round(self.share * size) for one in terms}
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
@@ -117,7 +117,7 @@ class Distilled(Weighting):
         return {one.name: rows for one in terms}
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The share of the batch that is chosen, which makes of a mean over the chosen a sum over B."""
+        """The chosen share of the batch, which turns a mean over the chosen examples into a sum / B."""
         chosen = self._chosen(answers.batch)
         share = float(chosen.double().mean())
         weights = {one.name: torch.full_like(answers.losses[one.name], share) for one in terms}

@@ -1,4 +1,4 @@
-"""How much each teacher counts for each example, by two rules and a network that learns while the student does."""
+"""Weights of teachers for each example, by two rules and a network that learns during the training."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ackd.weighting.teacher_weights import Learning, MeanWeights, Network, Seen,
 from ackd.weighting.weighting import Answers, Weighting
 
 PUBLISHED = Learning(rate=0.1, every=1000)
-LEAST = 1e-30  # of a weight whose logarithm is taken
+LEAST = 1e-30  # lower bound of a weight in a logarithm
 
 
 class Blend(nn.Module):
-    """Weights of K teachers by a network and two rules, once for outputs and, where features are distilled, for these.
+    """Weights of K teachers by a network and two rules, for logits and, if distilled, for features.
 
         w = c_1 softmax(head(relu(W s))) + c_2 (1 - softmax(CE)) / (K - 1) + c_3 softmax(gap)
 
-    The gap is the KL of outputs, and the cosine of features. c is 1/3 each, or learned: the softmax of three numbers
-    that are equal at first.
+    The gap is the KL for logits, and the cosine for features. Each c is 1/3, or learned as the softmax of three numbers
+    that start equal.
 
     Args:
         size: numbers in a state, which begins with the K label losses and the K gaps of each kind.
         teachers: K.
-        kinds: 1, or 2 where features are distilled.
+        kinds: 1, or 2 if features are distilled.
         hidden: width of the network.
         dynamic: whether c is learned.
     """
@@ -45,7 +45,7 @@ class Blend(nn.Module):
         self.factors = nn.Parameter(torch.ones(kinds, 3), requires_grad=dynamic)
 
     def forward(self, state: Tensor) -> Tensor:
-        """[R, kinds, K] of states [R, S]."""
+        """The weights [R, kinds, K] for states [R, S]."""
         known = state[:, : (1 + self.kinds) * self.teachers].unflatten(1, (1 + self.kinds, self.teachers))
         own = self.heads(self.stem(state).relu()).unflatten(1, (self.kinds, self.teachers)).softmax(-1)
         trust = ((1 - known[:, :1].softmax(-1)) / (self.teachers - 1)).expand_as(own)
@@ -54,24 +54,24 @@ class Blend(nn.Module):
 
 
 class MtkdRl(Weighting):
-    """Weights of teachers' outputs, and of their features, from a small network and two rules; see `Blend`.
+    """Weights of teachers' logits and features from a small network and two rules; see `Blend`.
 
         s_i = [CE of each teacher; its KL to the student; cos of its feature and the student's; logits and features]
 
-    While warming up every weight is 1. The network learns as in the published code: with
-    R_i = -(CE + KD + beta feature loss) brought to mean 0 and deviation 1 over the batch and cut to [0, 1], it
-    minimises R_i times the binary cross-entropy of the blended weights with 1, one step for each batch since the last
-    update. An update comes when as many batches as `learning.every` wait, and when an epoch is over: most of a batch
-    has come up before. This is no policy gradient: -log w falls most where w is small, so that the network learns to
-    undo what the rules tell apart.
+    During the warm-up every weight is 1. The network learns as in the published code. The reward
+    R_i = -(CE + KD + beta feature loss) is standardised over the batch and clipped to [0, 1]. The network minimises R_i
+    times the binary cross-entropy of the blended weights with 1, in one step for each batch since the last update. An
+    update comes after `learning.every` batches, and at the end of an epoch, when most of a batch was seen before. This
+    is not a policy gradient: -log w falls most if w is small, so the network learns to undo the differences that the
+    rules make.
 
     Args:
         teachers: K.
         classes: C.
-        widths: of each teacher's vectors, where features are distilled; none otherwise.
+        widths: width of each teacher's vectors if features are distilled; otherwise empty.
         beta: weight of the feature loss in the reward.
         hidden: width of the network.
-        dynamic: learn how much network and rules count.
+        dynamic: learn the weights of network and rules.
         learning: how the network learns, by gradient descent without momentum.
 
     Raises:
@@ -103,11 +103,11 @@ class MtkdRl(Weighting):
         trained = [one for one in blend.parameters() if one.requires_grad]
         self.network = Network(blend, SGD(trained, self.learning.rate))
         self._phase: list[tuple[Tensor, Tensor]] = []  # states [R, S] and rewards [R] since the last update
-        self._epoch: set[int] = set()  # the examples that came up in it
+        self._epoch: set[int] = set()  # ids of the examples in the present epoch
         self._mean = MeanWeights(teachers)
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The weights of each teacher's outputs, and of its features; while warming up none, so all count 1."""
+        """The weights of each teacher's logits and features; during the warm-up none, so all count 1."""
         seen = look(answers, terms, rows)
         if seen is None:
             return {}
@@ -125,14 +125,14 @@ class MtkdRl(Weighting):
         return {one.name: weights[:, int(isinstance(one, Hidden)), one.teacher] for one in terms}
 
     def _end_epoch(self, ids: Sequence[int], answers: Answers) -> None:
-        """Updates if most of the batch has been met in this epoch: then this is the next. Passes overlap by less."""
+        """Updates if most of the batch was seen in this epoch, since a new epoch has then begun."""
         if 2 * sum(one in self._epoch for one in ids) > len(ids):
             self._epoch.clear()
             self._update(answers)
         self._epoch.update(ids)
 
     def _decide(self, seen: Seen, answers: Answers, features: Sequence[Hidden], warming: bool) -> Tensor:
-        """[R, 1 or 2, K], and keeps what they earn."""
+        """The weights [R, 1 or 2, K]; stores states and rewards for learning."""
         cosines = [self._cosine(one, seen, answers) for one in features]
         vectors = [answers.teachers[one.name].hidden[one.pairs[-1][1]][:, 0].float() for one in features]
         gaps = [seen.gaps, *([torch.stack(cosines, 1)] if cosines else [])]
@@ -149,7 +149,7 @@ class MtkdRl(Weighting):
         return weights
 
     def _cosine(self, one: Hidden, seen: Seen, answers: Answers) -> Tensor:
-        """Of the first token's last vector, projected, with the teacher's, [R]."""
+        """Cosine of the first token's projected last vector with the teacher's, [R]."""
         ours, theirs = one.pairs[-1]
         mine = answers.student.hidden[ours][:, 0].detach()
         mine = (mine if seen.rows is None else mine[seen.rows]).float()
@@ -158,23 +158,23 @@ class MtkdRl(Weighting):
             return F.cosine_similarity(one.projection(mine), answers.teachers[one.name].hidden[theirs][:, 0].float())
 
     def _update(self, answers: Answers) -> None:
-        """One step for each batch that waits."""
-        device = answers.batch.labels.device  # what waits may have been saved elsewhere
+        """Takes one step for each stored batch."""
+        device = answers.batch.labels.device  # stored batches may come from a checkpoint of another device
         for state, reward in self._phase:
             self.network.learn(blended_loss(self.network(state.to(device)), reward.to(device)))
             answers.costs.add_flops("agent", 3 * self.network.flops(len(state)))
         self._phase.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Network, optimizer, the batches since its last update, and the epoch's examples."""
+        """The network, its optimizer, the batches since its last update, and the epoch's examples."""
         state = {"network": self.network.state_dict(), "phase": self._phase, "mean": self._mean.state_dict()}
         return copy.deepcopy(state | {"epoch": torch.tensor(sorted(self._epoch), dtype=torch.int64)})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`.
+        """Continues from a `state_dict`.
 
         Raises:
-            ValueError: if it is of another policy.
+            ValueError: if the state is of another policy.
         """
         self.network.load_state_dict(state["network"])
         check_batches(state["phase"], torch.zeros(self.network.width), torch.zeros(()))
@@ -191,12 +191,12 @@ class MtkdRl(Weighting):
 
 
 def blended_loss(weights: Tensor, rewards: Tensor) -> Tensor:
-    """`sum over kinds of mean_ik -R_i log w_ik`, of [R, kinds, K] and [R]: binary cross-entropy with 1."""
+    """`sum over kinds of mean_ik -R_i log w_ik` from [R, kinds, K] and [R]: binary cross-entropy with 1."""
     return -(rewards[:, None, None] * weights.clamp_min(LEAST).log()).mean((0, 2)).sum()
 
 
 def standardised(rewards: Tensor) -> Tensor:
-    """Brought to mean 0 and deviation 1 (of a sample, N - 1), then cut to [0, 1], [R]; of equal or single ones, 0."""
+    """Rewards with mean 0 and sample deviation (N - 1) 1, clipped to [0, 1], [R]; 0 if equal or single."""
     apart = rewards - rewards.mean()
     spread = rewards.std() if len(rewards) > 1 else torch.ones_like(rewards).mean()
     return (apart / spread.clamp_min(1e-6)).clamp(0.0, 1.0)

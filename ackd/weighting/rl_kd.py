@@ -1,4 +1,4 @@
-"""Which teachers each example is taught by, drawn from a policy that learns while the student does."""
+"""Selects teachers for each example by draws from a policy that learns during the training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ackd.weighting.teacher_weights import (
 )
 from ackd.weighting.weighting import Answers, Weighting
 
-KEPT = 0.9  # of the baseline, when another batch of rewards comes in
+KEPT = 0.9  # share of the baseline that is kept with each new batch of rewards
 
 Credit: TypeAlias = Literal["next", "visit"]
 Empty: TypeAlias = Literal["none", "all"]
@@ -38,21 +38,21 @@ State: TypeAlias = Literal["cls", "outputs"]
 
 @dataclass(frozen=True)
 class Rewarding:
-    """What a selection of teachers earns, and how it is told.
+    """The reward of a selection of teachers, and its assignment to selections.
 
     Args:
-        reward: 1 is -CE of the student, 2 is -(CE + KD), KD that of its weighted teachers, and 3 is
+        reward: 1 is -CE of the student; 2 is -(CE + KD), with KD to the weighted teachers; 3 is
             gamma (-(CE + KD)) + (1 - gamma) accuracy.
-        gamma: of reward 3.
-        credit: `next` tells a batch's selections what the student earned on the batch after it, on average; `visit`
-            tells each example's selection what the student earns on that example when it comes up again.
-        empty: what an example without any teacher learns from: `none`, the labels alone, or `all` of them.
-        share: selected teachers share 1 among themselves (`selected`), or have 1/K each (`all`).
+        gamma: gamma of reward 3.
+        credit: with `next`, a batch's selections get the mean reward of the next batch; with `visit`, an example's
+            selection gets the reward of the same example at its next occurrence.
+        empty: teachers of an example without a selected teacher: `none` (labels alone) or `all`.
+        share: the selected teachers share the weight 1 (`selected`), or have 1/K each (`all`).
         baseline: subtract a running mean of the rewards.
-        state: what stands for the example: the `cls` vector of the student's last layer, or its `outputs`.
+        state: vector of the example: `cls` of the student's last layer, or its `outputs`.
 
     Raises:
-        InputError: if one is not known or out of range.
+        InputError: if a value is unknown or out of range.
     """
 
     reward: int = 1
@@ -74,21 +74,21 @@ class Rewarding:
 
 
 class RlKd(Weighting):
-    """Reinforced multi-teacher selection: which teachers an example is taught by is drawn, and the draw is learned.
+    """Reinforced multi-teacher selection: the teachers of each example are drawn from a learned policy.
 
         s_i = [h_S(x_i), softmax z_1, ..., softmax z_K, CE_1, ..., CE_K]    pi(a_ik = 1) = sigmoid(A s_i + b)_k
         w_ik = a_ik / sum_k a_ik    max E[sum_i R_i]: gradient log pi(a_i) (R_i - running mean of R)
 
-    Accuracy, in reward 3, is that of the training batch, where the paper takes a dev batch: dev steers nothing here.
-    With `credit="visit"` selections may be some updates old when they are learned from, as after an epoch.
+    Accuracy in reward 3 is that of the training batch. The paper uses a dev batch, but here no decision depends on dev.
+    With `credit="visit"`, selections may be several updates old at learning, for example after an epoch.
 
     Args:
         teachers: K.
         classes: C.
-        width: of the student's vectors, and
-        layer: the last of its layers, for `state="cls"`.
-        rewarding: what a selection earns.
-        learning: how the policy learns.
+        width: width of the student's vectors, for `state="cls"`.
+        layer: the student's last layer, for `state="cls"`.
+        rewarding: rules of the rewards.
+        learning: settings of the policy's learning.
 
     Raises:
         InputError: for fewer than two teachers or classes.
@@ -122,11 +122,11 @@ class RlKd(Weighting):
         self._mean = MeanWeights(teachers)
 
     def reads(self) -> OutputRequest:
-        """The student's last [CLS], if that is the state."""
+        """The student's last [CLS] vector, if it is the state."""
         return OutputRequest(cls=frozenset({self.layer})) if self.rewarding.state == "cls" else OutputRequest()
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The weights of each teacher's terms; 1/K each while warming up."""
+        """The weights of each teacher's terms; 1/K each during the warm-up."""
         seen = look(answers, terms, rows)
         if seen is None:
             return {}
@@ -157,7 +157,7 @@ class RlKd(Weighting):
         return weights
 
     def _shares(self, chosen: Tensor) -> Tensor:
-        """The weights, [R, K], of draws, [R, K]."""
+        """The weights [R, K] from draws [R, K]."""
         if self.rewarding.empty == "all":
             chosen = torch.where(chosen.any(1, keepdim=True), chosen, 1.0)
         if self.rewarding.share == "all":
@@ -165,7 +165,7 @@ class RlKd(Weighting):
         return chosen / chosen.sum(1, keepdim=True).clamp_min(1.0)
 
     def _reward(self, seen: Seen, weights: Tensor) -> Tensor:
-        """R [R]."""
+        """The rewards R, [R]."""
         if self.rewarding.reward == 1:
             return -seen.error
         lost = -(seen.error + (weights * seen.gaps).sum(1))
@@ -175,7 +175,7 @@ class RlKd(Weighting):
         return self.rewarding.gamma * lost + (1 - self.rewarding.gamma) * right
 
     def _tell(self, ids: Sequence[int], state: Tensor, chosen: Tensor, reward: Tensor) -> None:
-        """Gives earlier draws what they have earned, and keeps these."""
+        """Assigns rewards to earlier draws, and stores the present draws."""
         if self.rewarding.credit == "next":
             if self._last is not None:
                 self._phase.append((*self._last, reward.mean().expand(len(self._last[0]))))
@@ -199,7 +199,7 @@ class RlKd(Weighting):
         costs.add_flops("agent", 3 * self.network.flops(len(states)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Network, optimizer, generator, and the draws that wait for their reward."""
+        """The network, its optimizer, the generator, and the draws that wait for their reward."""
         state = {
             "network": self.network.state_dict(),
             "generator": self._generator.get_state(),
@@ -212,10 +212,10 @@ class RlKd(Weighting):
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`.
+        """Continues from a `state_dict`.
 
         Raises:
-            ValueError: if it is of another policy.
+            ValueError: if the state is of another policy.
         """
         state = copy.deepcopy(state)
         self.network.load_state_dict(state["network"])

@@ -1,6 +1,6 @@
-"""One number for each example of a batch, and the examples that it picks.
+"""Scores for the examples of a batch, and the selection of examples by score.
 
-Scores are read from logits without gradient; of a score, the largest come first. Each has a reverse, named with `-r`.
+Scores are computed from logits without gradient; the largest come first. Each has a reverse, named with `-r`.
 
 References:
     Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021,
@@ -22,30 +22,30 @@ from ackd.knowledge.masked import wide
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """`-sum_c p_c log p_c` of `softmax(logits)` in nats, [B] from [B, C]; 0 where one class has all of it."""
+    """`-sum_c p_c log p_c` of `softmax(logits)` in nats, [B] from [B, C]; 0 if one class has probability 1."""
     log_p = wide(logits).log_softmax(-1)
     p = log_p.exp()
-    return -(p * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)  # of p = 0 it takes 0, not NaN
+    return -(p * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)  # p = 0 adds 0, not NaN
 
 
 def uncertainty(logits: Tensor) -> Tensor:
     """Entropy over log C, in [0, 1], [B] from [B, C].
 
     Raises:
-        InputError: for fewer than two classes, which leave nothing to be uncertain of.
+        InputError: for fewer than two classes, which have no uncertainty.
     """
     check_uncertain(logits.shape[-1])
     return (entropy(logits) / math.log(logits.shape[-1])).clamp(0.0, 1.0)
 
 
 def margin(logits: Tensor) -> Tensor:
-    """How close the second likeliest class comes: `p_(2) - p_(1)`, in [-1, 0], [B] from [B, C]."""
+    """The negative margin of the likeliest class, `p_(2) - p_(1)` in [-1, 0], [B] from [B, C]."""
     first, second = wide(logits).softmax(-1).topk(2, -1).values.unbind(-1)
     return second - first
 
 
 def confidence(logits: Tensor) -> Tensor:
-    """How little confident the likeliest class is: `-max_c p_c`, [B] from [B, C]."""
+    """The negative confidence `-max_c p_c`, [B] from [B, C]."""
     return -wide(logits).softmax(-1).amax(-1)
 
 
@@ -53,7 +53,7 @@ _ELSEWISE = "choose examples by their loss or at random (--score loss, --score r
 
 
 def check_uncertain(classes: int, instead: str = _ELSEWISE) -> None:
-    """Refuses what has no classes to be uncertain between, and says what to do `instead`.
+    """Rejects models without an uncertainty over classes; the message ends with the advice `instead`.
 
     Raises:
         InputError: for fewer than two outputs.
@@ -69,15 +69,15 @@ NAMES = (*(name + end for name in (*_UNCERTAIN, "loss") for end in ("", REVERSED
 
 @dataclass(frozen=True)
 class TopFraction:
-    """The part of a batch that a score puts first: at least one example.
+    """The share of a batch that a score ranks first, at least one example.
 
     Args:
-        score: one of `NAMES`: `entropy`, `margin` (smallest first) and `confidence` (least first) of the answers,
+        score: one of `NAMES`: `entropy`, `margin` (smallest first) and `confidence` (lowest first) of the logits,
             `loss` on the labels, each with its reverse `...-r`, or `random`.
-        keep: the share that is picked, above 0 and at most 1; int(share of B), and 1 where that is 0.
+        keep: the picked share, above 0 and at most 1; int(keep * B) examples, at least 1.
 
     Raises:
-        InputError: if the score is not known or the share out of range.
+        InputError: if the score is unknown or the share is out of range.
     """
 
     score: str
@@ -91,20 +91,20 @@ class TopFraction:
 
     @property
     def uncertain(self) -> bool:
-        """Whether it reads an uncertainty over classes, which a regression has not."""
+        """Whether the score is an uncertainty over classes, which a regression does not have."""
         return self.score.removesuffix(REVERSED) in _UNCERTAIN
 
     def count(self, size: int) -> int:
-        """How many of `size` examples are picked."""
+        """The number of picked examples among `size`."""
         return max(int(size * self.keep + 1e-9), 1)  # 0.29 * 100 is 28.999...
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The places of the picked examples in their order, [R] int64 on the device.
+        """The indices of the picked examples in ascending order, [R] int64 on the device.
 
         `random` draws from torch's generator.
 
         Args:
-            logits: [B, C]; for the loss, or at random, also [B, n, V] of a language model.
+            logits: [B, C]; for `loss` and `random` also [B, n, V] of a language model.
             labels: [B], or [B, n].
 
         Raises:

@@ -1,8 +1,8 @@
-"""What weightings that learn have in common: what they see, how they are taught, the network beside the student.
+"""Common parts of learned weightings: their inputs, their learning settings and their network.
 
-A `Weighting` sees the student's and the teachers' answers of each training batch, and nothing of dev. What one draws
-comes from a generator of its own, so the student's start, data and dropout are those of any other run with its seed.
-No gradient of the student's loss passes through the weights.
+A `Weighting` reads the outputs of student and teachers on each training batch, and never dev. It draws from its own
+generator, so the student's initialisation, data order and dropout are those of any other run with the same seed. No
+gradient of the student's loss passes through the weights.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ackd.weighting.weighting import Answers
 
 @dataclass(frozen=True)
 class Learning:
-    """How the network beside the student learns.
+    """The settings by which the network of a weighting learns.
 
     Args:
-        rate: learning rate; 0 leaves the network as it was drawn.
+        rate: learning rate; with 0 the network keeps its initial weights.
         every: batches between updates.
-        warmup: share of the student's budget before it; a teacher then counts as much as any other.
+        warmup: share of the student's budget before it learns; until then all teachers have equal weights.
 
     Raises:
-        InputError: if one is out of range.
+        InputError: if a value is out of range.
     """
 
     rate: float = 1e-3
@@ -51,7 +51,7 @@ class Learning:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of R examples and K teachers, without gradient."""
+    """Outputs and losses of R examples and K teachers, without gradient."""
 
     ids: list[int]  # R, as in the batch
     labels: Tensor  # [R]
@@ -59,12 +59,12 @@ class Seen:
     error: Tensor  # [R], the student's label loss
     teachers: Tensor  # [R, K, C], logits
     errors: Tensor  # [R, K], their label losses
-    gaps: Tensor  # [R, K], the loss between their outputs and the student's
-    rows: Tensor | None  # [R], where they are in the batch; None if that is all of it
+    gaps: Tensor  # [R, K], the losses between their logits and the student's
+    rows: Tensor | None  # [R], indices in the batch; None for the whole batch
 
 
 def look(answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Seen | None:
-    """What the terms say of the examples that they are taken on; None if that is none."""
+    """Collects outputs and losses of the terms on their examples; None if there are none."""
     own = {one.teacher: one.name for one in terms if one.family == "logits"}
     if not own:
         return None
@@ -100,7 +100,7 @@ def look(answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor
 
 
 def check_teachers(teachers: int, classes: int) -> None:
-    """Refuses what leaves nothing to weigh.
+    """Rejects models with nothing to weight.
 
     Raises:
         InputError: for fewer than two teachers or classes.
@@ -115,55 +115,55 @@ def check_teachers(teachers: int, classes: int) -> None:
 
 
 class Network:
-    """A network that learns by steps of its own."""
+    """A network with its own optimizer."""
 
     def __init__(self, layers: nn.Module, optimizer: Adam | SGD) -> None:
         self.layers, self._optimizer = layers, optimizer
 
     def __call__(self, state: Tensor) -> Tensor:
-        """Its answer, with gradient."""
+        """The output of the network, with gradient."""
         return cast(Tensor, self.layers(state))
 
     @property
     def width(self) -> int:
-        """S, the numbers that it is given of an example."""
+        """S, the number of inputs for each example."""
         return next(layer.in_features for layer in self.layers.modules() if isinstance(layer, nn.Linear))
 
     def flops(self, examples: int) -> float:
-        """Of an answer to so many; learning from them takes three times that."""
+        """FLOPs of a forward pass over `examples`; learning from them takes three times as many."""
         return 2.0 * examples * sum(one.weight.numel() for one in self.layers.modules() if isinstance(one, nn.Linear))
 
     def to(self, device: torch.device) -> None:
-        """Moves it, and what its optimizer has gathered."""
+        """Moves the network and the optimizer's state to a device."""
         if next(self.layers.parameters()).device != device:
             self.layers.to(device)
             self._optimizer.load_state_dict(self._optimizer.state_dict())
 
     def learn(self, loss: Tensor) -> None:
-        """One step."""
+        """Takes one optimizer step."""
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and moments."""
+        """The weights, and the optimizer's state."""
         return {"layers": self.layers.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Continues from a `state_dict`."""
         self.layers.load_state_dict(state["layers"])
         restore(self._optimizer, state["optimizer"])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by their names, as copies."""
+        """Copies of the weights, by name."""
         return {f"network.{name}": value.detach().cpu().clone() for name, value in self.layers.state_dict().items()}
 
 
 def check_batches(batches: Any, *rows: Tensor) -> None:
-    """Whether batches that were read back, a tuple of tensors [R, ...] each, have rows such as these.
+    """Checks that loaded batches, each a tuple of tensors [R, ...], have rows like `rows`.
 
     Raises:
-        ValueError: if they are of another policy.
+        ValueError: if the batches are of another policy.
     """
     for one in batches:
         if not matches_schema(one, tuple(row.expand(len(one[0]), *row.shape) for row in rows)):
@@ -171,35 +171,35 @@ def check_batches(batches: Any, *rows: Tensor) -> None:
 
 
 def joined(batches: Iterable[Sequence[Tensor]], device: torch.device) -> tuple[Tensor, ...]:
-    """Batches, a tensor [R, ...] of each kind, as one on the device: a state may have been saved elsewhere."""
+    """Concatenates batches on one device, kind by kind; a loaded state may be on another device."""
     return tuple(torch.cat([one.to(device) for one in kind]) for kind in zip(*batches, strict=True))
 
 
 class MeanWeights:
-    """The mean weight of each teacher, over all examples since the warm-up."""
+    """The mean weight of each teacher over all examples since the warm-up."""
 
     def __init__(self, teachers: int) -> None:
         self.total, self.count = torch.zeros(teachers), 0
 
     def add(self, weights: Tensor) -> None:
-        """Takes in [R, K]."""
+        """Adds weights [R, K]."""
         self.total = self.total.to(weights.device) + weights.sum(0)
         self.count += len(weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Sum and count."""
+        """The sum and the count."""
         return {"total": self.total, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`.
+        """Continues from a `state_dict`.
 
         Raises:
-            ValueError: if it is of other teachers.
+            ValueError: if the state is of other teachers.
         """
         if not matches_schema(state, {"total": self.total, "count": 0}):
             raise ValueError("the mean weights are those of other teachers")
         self.total, self.count = state["total"].clone(), state["count"]
 
     def value(self) -> Tensor:
-        """[K]; 0 where nothing came in."""
+        """The mean weights, [K]; 0 without examples."""
         return self.total.cpu() / max(self.count, 1)

@@ -1,9 +1,9 @@
-"""Which examples each loss is taken on, and how much each of them counts.
+"""The interface of weightings: the examples of each loss, and their weights.
 
     loss of a term = mean over its R rows of  w_i loss_i
 
-A term is a knowledge type, or `LABELS`. Most trainings take every term on every example, each counting 1; dynamic
-distillation picks and weighs by what the student's answers say, and a learned weighting by what it has learned.
+A term is a knowledge type, or `LABELS`. Most trainings take every term on every example with weight 1. Dynamic
+distillation selects and weights examples by the student's outputs, a learned weighting by its network.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ from ackd.weighting.scores import TopFraction
 
 @dataclass(frozen=True)
 class Answers:
-    """What is known of a batch when its losses are weighed; a term that is taken on no row has no answer."""
+    """The outputs and losses of a batch before weighting; a term without rows has no outputs."""
 
     batch: Batch  # B examples
-    student: Outputs  # on all of them
-    teachers: Mapping[str, Outputs]  # by term: what its teacher answered, on the term's rows
+    student: Outputs  # on all B examples
+    teachers: Mapping[str, Outputs]  # by term: its teacher's outputs on the term's rows
     losses: Mapping[str, Tensor]  # by term: the loss of each of its R rows, with gradient
     progress: float = 0.0  # share of the student's budget that is used
-    costs: CostTracker = field(default_factory=CostTracker)  # is told what deciding and learning from it take
+    costs: CostTracker = field(default_factory=CostTracker)  # receives the costs of deciding and learning
 
 
 class Weighting(Protocol):
-    """Picks rows before the teachers are asked, and weighs the losses afterwards; by itself, everything counts 1."""
+    """Selects rows before the teachers run, and weights losses afterwards; by default all count 1."""
 
     def reads(self) -> OutputRequest:
-        """What it reads of the student, besides logits."""
+        """The outputs of the student that it reads, besides logits."""
         return OutputRequest()
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """R of each term that is not taken on all of `size` examples, or what to expect: for what a step costs."""
+        """R, or its expected value, of terms that do not use all `size` examples; for the costs of a step."""
         return {}
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
-        """The places in the batch, [R] int64 in ascending order, of each term that is not taken on all of it.
+        """The indices in the batch, [R] int64 in ascending order, of terms that do not use the whole batch.
 
-        R may be 0: the term counts nothing then, and its teacher is not asked.
+        If R is 0, the term counts nothing and its teacher does not run.
         """
         return {}
 
     def weigh(self, answers: Answers, terms: Sequence[Knowledge], rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The weights, [R], of each term whose rows do not all count 1; `rows` is what `pick` said."""
+        """The weights, [R], of each term without weight 1 for all rows; `rows` is the result of `pick`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What later steps depend on; empty if nothing is learned."""
+        """The state that later steps depend on; empty if nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Continues from a `state_dict`."""
         return
 
     def learned(self) -> dict[str, Tensor]:
-        """What is worth keeping of it beside the student."""
+        """The learned tensors to save with the student."""
         return {}
 
 
 @dataclass(frozen=True)
 class PickedRows(Weighting):
-    """Every knowledge type on the picked examples alone; the labels on all.
+    """Every knowledge type on the picked examples only; the labels on all.
 
-    Only what is picked is asked of a teacher.
+    A teacher runs only on the picked examples.
 
     References:
         Li et al., Dynamic Knowledge Distillation for Pre-trained Language Models, EMNLP 2021, "data selection",
@@ -82,11 +82,11 @@ class PickedRows(Weighting):
     choose: TopFraction
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """The same for each."""
+        """The same for each term."""
         return {one.name: self.choose.count(size) for one in terms}
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
-        """The same for each."""
+        """The same for each term."""
         assert student.logits is not None
         rows = self.choose(student.logits.detach(), batch.labels)
         return {one.name: rows for one in terms}
@@ -94,24 +94,24 @@ class PickedRows(Weighting):
 
 @dataclass(frozen=True)
 class Together(Weighting):
-    """Two at once: a term is taken on the examples that both pick, and weights multiply."""
+    """Combines two weightings: terms use the examples that both pick, and weights are multiplied."""
 
     first: Weighting
     second: Weighting
 
     def reads(self) -> OutputRequest:
-        """What either reads."""
+        """The outputs that either of them reads."""
         return self.first.reads() | self.second.reads()
 
     def counts(self, size: int, terms: Sequence[Knowledge]) -> Mapping[str, int]:
-        """As many as to expect if one pick knew nothing of the other."""
+        """The expected numbers, if both picks are independent."""
         one, other = self.first.counts(size, terms), self.second.counts(size, terms)
         return {name: round(one.get(name, size) * other.get(name, size) / max(size, 1)) for name in {**one, **other}}
 
     def pick(self, student: Outputs, batch: Batch, terms: Sequence[Knowledge]) -> Mapping[str, Tensor]:
-        """What both pick."""
+        """The examples that both pick."""
         rows, others = dict(self.first.pick(student, batch, terms)), self.second.pick(student, batch, terms)
-        common: dict[tuple[int, int], Tensor] = {}  # who shared rows shares them still, and so a teacher's pass
+        common: dict[tuple[int, int], Tensor] = {}  # terms that shared rows still share them, and so a teacher's pass
         for name, theirs in others.items():
             if name in rows:
                 mine, both = rows[name], (id(rows[name]), id(theirs))
@@ -128,19 +128,19 @@ class Together(Weighting):
         return weights
 
     def state_dict(self) -> dict[str, Any]:
-        """What either has learned and drawn."""
+        """The states of both."""
         return {"first": self.first.state_dict(), "second": self.second.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of the same two."""
+        """Continues from a `state_dict` of the same two weightings."""
         self.first.load_state_dict(state["first"])
         self.second.load_state_dict(state["second"])
 
     def learned(self) -> dict[str, Tensor]:
-        """What both tell of what they learned."""
+        """The learned tensors of both."""
         return {**self.first.learned(), **self.second.learned()}
 
 
 def together(weightings: Sequence[Weighting]) -> Weighting | None:
-    """All of them at once; None if there is none."""
+    """Combines all weightings; None if there are none."""
     return reduce(Together, weightings) if weightings else None
