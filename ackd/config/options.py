@@ -38,8 +38,8 @@ class DataConfig(TextConfig):
     max_examples: Common[int | None] = None
     """Most training examples to learn from; --data-seed draws them after the reward split is set aside."""
     reward_examples: int | None = None
-    """Training examples set aside for the reward; a model that records having seen them is refused. If not given: 256,
-    or an eighth of the data where that is less. Half of the data at most; 0 works where nothing reads the split."""
+    """Training examples to set aside for the reward, none of them recorded as seen by a model of the run. If not given:
+    256, or an eighth of the data where that is less. At most half of the data; 0 works if nothing reads the split."""
     reward_from: str = "train"
     """Data that rewards are measured on: train, or dev:PART for a part of dev (dev:0.5); reports then use the rest."""
     wrong_labels: float = 0.0

@@ -47,7 +47,7 @@ class Arm:
     Args:
         name: the given name.
         make: makes the policy for one episode, from an environment and a seed.
-        settings: environment settings that replace those of the run.
+        settings: environment settings that differ from those of the run.
         method: options of a published method for `ackd.prepare`, instead of the run's options; empty if none.
         online: True if the policy learns while its student trains.
         forks: True if the policy looks ahead in copies of the environment; a replay log does not support copies.

@@ -65,7 +65,7 @@ class Federation:
 
     @property
     def size(self) -> int:
-        """Bytes of one sent model."""
+        """Bytes to send one model."""
         return sum(value.nbytes for value in self.model.parameters())
 
     @staticmethod

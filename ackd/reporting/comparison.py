@@ -206,8 +206,7 @@ def fronts(cells: Sequence[Cell]) -> dict[str, list[str]]:
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     """The indices of the points on the Pareto front, cheapest first.
 
-    A point is on the front if no other point has at most its cost and at least its score. Equal points are treated
-    alike.
+    A point is on the front if no different point has at most its cost and at least its score.
     """
     points = list(zip(costs, scores, strict=True))
     front = [

@@ -37,7 +37,7 @@ class Episode:
 
 
 def episodes_of(decisions: Sequence[Decision], steps: int) -> list[Episode]:
-    """The episodes in the order of their numbers; `steps` are those of a whole training."""
+    """The episodes in the order of their numbers; `steps` is the length of a whole training."""
     groups: dict[int, list[Decision]] = {}
     for decision in decisions:  # rows of several students may alternate
         groups.setdefault(decision.episode, []).append(decision)
