@@ -1,1 +1,1 @@
-"""Measurements that anyone can run; what came out stands in `results/`."""
+"""Benchmarks that anyone can run; their results are in `results/`."""

@@ -1,14 +1,14 @@
-"""ACKD's side of step_speed.py: the shared work through `Distiller.step`, driven over pipes as the rival is.
+"""ACKD's worker for step_speed.py: runs the common work with `Distiller.step`, controlled over pipes.
 
     {"do": "make", "teacher": {...}, "student": {...}, ...}   models from BertConfig's arguments, with random weights
     {"do": "steps", "batches": "batches.pt", "mode": "live"}  one optimizer step on each batch, timed
-    {"do": "epochs", "rows": "rows.pt", ...}                  whole epochs at true lengths, the cache filled on the way
+    {"do": "epochs", "rows": "rows.pt", ...}                  whole epochs at true lengths; the first fills the cache
     {"do": "quit"}
 
-"make" takes threads, device, precision, seed and lr as the rival's does. A mode is `live` (all knowledge, the teacher
-asked every time), `cached` (all knowledge, from a cache that the first pass fills), `logits` (of the same cache, only
-logits selected) or `alone`: the student's forward pass, backward pass and optimizer step on the labels, and nothing
-else at all. `live` and `cached` train one student and `logits` too, `alone` its own.
+"make" takes threads, device, precision, seed and lr, like TextBrewer's worker. The modes are `live` (all knowledge
+types, the teacher runs in every step), `cached` (all knowledge types, from a cache that the first pass fills), `logits`
+(only logits, from the same cache) and `alone` (only the student's forward pass, backward pass and optimizer step on the
+labels). `live`, `cached` and `logits` train the same student; `alone` trains its own.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Worker:
         return made
 
     def _alone(self, batch: Batch) -> None:
-        if self.bare is None:  # as the library makes it, unchanged
+        if self.bare is None:  # the library's model, unchanged
             self.bare = from_config(self.config)().to(self.device).train()
             self.bare_optimizer = torch.optim.AdamW(self.bare.parameters(), self.lr, weight_decay=0.01, fused=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -193,7 +193,7 @@ class Worker:
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed
+    os.dup2(2, 1)  # other output goes to stderr
     worker = Worker()
     for line in sys.stdin:
         command = json.loads(line)

@@ -1,10 +1,10 @@
-"""A cohort's step against the same students' single steps one after another, as ratios of paired times.
+"""Compares a cohort's step with single steps of the same students in turn, as ratios of paired times.
 
     python benchmarks/cohort.py [--device cuda --precision bf16] [--students 16] [--threads 1] [--mixed]
 
 Small students (2 layers, 128 wide) with random weights learn logits, hidden states and attention from a small teacher,
-in batches of 16 x 32 tokens. Each pair times some steps of the cohort and the same of every single student, first one
-and then the other going first; all ask the teacher live. With --mixed every student has a selection of its own.
+in batches of 16 x 32 tokens. Each pair times some steps of the cohort and the same steps of every single student, in
+alternating order. All run the teacher, without a cache. With --mixed every student has its own selection.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
         sides = {"cohort": together, "alone": in_turn}
         for name in sides if pair % 2 else reversed(sides):
             spent = seconds(sides[name], options.device)
-            if pair:  # the first warms up
+            if pair:  # the first pair is a warm-up
                 found[name].append(spent)
     return found
 

@@ -1,4 +1,4 @@
-"""What training an agent over many students takes, from a few measured constants: seconds, FLOPs and bytes."""
+"""Predicts seconds, FLOPs and bytes of an agent's training over many students, from a few measured constants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ackd.training.distillation import Distillation
 from ackd.types import ModelDims, OutputRequest
 
 STEP = ("student", "teacher", "knowledge", "cache")  # the parts of an optimizer step's time
-HALF = 2  # bytes of a number in the cache
+HALF = 2  # bytes per number in the cache
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Constants:
 
     lines: Mapping[str, Line]  # of STEP
     measuring: float  # FLOP/s of passes that only measure the student
-    decide: float  # seconds of the learner for one student's decision, its part in the updates included
-    transport: float  # seconds that one decision's way to a worker and back takes
-    start: float  # seconds until a fresh process has its task and its models
-    spread: float  # standard deviation of a phase's seconds as a share of their mean
+    decide: float  # seconds of the learner for one student's decision, including its share of the updates
+    transport: float  # seconds for sending one decision to a worker and back
+    start: float  # seconds until a new process has loaded its task and models
+    spread: float  # standard deviation of a phase's seconds, as a share of their mean
 
     def faster(self, times: float) -> Constants:
         """The same on devices of so many times the rate, where a step's fixed part stays what it is."""
@@ -62,8 +62,8 @@ class Data:
     """A task's sizes."""
 
     examples: int
-    tokens: float  # of an example, on average
-    padded: float  # the same with the padding of its batch
+    tokens: float  # mean tokens of an example
+    padded: float  # mean tokens of an example, with padding
     dev: int
 
 
@@ -71,9 +71,9 @@ class Data:
 class Run:
     """How an agent is trained."""
 
-    steps: int  # of a student
-    interval: int  # of them between two decisions
-    reward: int  # examples that the reward is measured on after each decision
+    steps: int  # steps of a student
+    interval: int  # steps between two decisions
+    reward: int  # examples of the reward measurement after each decision
     episodes: int
 
     @property
@@ -86,9 +86,9 @@ class Run:
 class Work:
     """What a student's training takes with everything transferred."""
 
-    step: Mapping[str, float]  # FLOPs of an optimizer step by part; bytes of answers for the losses and the cache
-    example: float  # FLOPs of measuring the student on one example
-    taught: float  # the same of the teacher
+    step: Mapping[str, float]  # FLOPs of an optimizer step by part; for losses and cache, bytes of outputs
+    example: float  # FLOPs of evaluating the student on one example
+    taught: float  # FLOPs of evaluating the teacher on one example
 
     @classmethod
     def of(cls, distillation: Distillation, tokens: float, *, cached: bool) -> Work:
@@ -98,7 +98,7 @@ class Work:
         asked = [(distillation.teachers[m], needs) for m, needs in distiller.asked(chosen).items()]
         whole = distiller.meter(OutputRequest(logits=True))
         answers = float(size * sum(answer_bytes(teacher.shape, needs, length) for teacher, needs in asked))
-        step = {"student": 3 * whole.forward(size, length), "knowledge": answers}  # backward is two forward passes
+        step = {"student": 3 * whole.forward(size, length), "knowledge": answers}  # backward = 2 forward
         if cached:
             step["cache"] = answers
         else:

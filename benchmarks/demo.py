@@ -1,8 +1,8 @@
-"""Writes down what `make demo` came to: the table in README.md, benchmarks/results/demo.md, and the README's picture.
+"""Writes the results of `make demo` into the table in README.md, benchmarks/results/demo.md, and the README's picture.
 
     OMP_NUM_THREADS=1 make demo && .venv/bin/python benchmarks/demo.py
 
-Only what is between the markers of either file is replaced. A run of other commands than the Makefile's is refused.
+In both files, only the text between the markers is replaced. Runs of other commands than the Makefile's are refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ackd.runs.log import Cell, read_decisions, read_table
 ROOT = Path(__file__).parents[1]
 MARKS = "<!-- demo -->", "<!-- /demo -->"
 PICTURE = Path("docs/demo.png")
-FREE = {"output", "overwrite", "resume", "workers"}  # of a run's settings
+FREE = {"output", "overwrite", "resume", "workers"}  # settings of a run that may differ
 WORDS = {
     "labels": "the labels alone",
     "all": "everything, throughout",
@@ -44,7 +44,7 @@ WORDS = {
     "default": "the policy that comes along, learned on other settings",
 }
 
-SHORT = {"hidden+attention,labels:0.25,then,all,labels:0.25": "best rule"}  # in the picture
+SHORT = {"hidden+attention,labels:0.25,then,all,labels:0.25": "best rule"}  # short names for the picture
 
 
 def commands(makefile: Path) -> list[str]:

@@ -1,18 +1,18 @@
-"""Everything that is read from disk, and every option of every command, with input that nobody should give.
+"""Fuzzes every file reader, and every option of every command, with invalid input.
 
-    python benchmarks/fuzz.py [--inputs 100000] [--seconds 3600] [--seed 0]       each reader in a process of its own
+    python benchmarks/fuzz.py [--inputs 100000] [--seconds 3600] [--seed 0]       each reader in its own process
     python benchmarks/fuzz.py --reader policy --inputs 100000
     python benchmarks/fuzz.py --commands 1000
 
-An input is a sound sample with one file changed: bytes, JSON values, table cells, safetensors headers, what torch
-saved, with its checksums mended in half of the cases. One input of four is watched, and after the first 2,000 one of
-32, since that takes longer than to read it: if it reaches a line of the reader that none reached before, further inputs
-are made from it too. What fails is saved under build/fuzz.
+An input is a valid sample with one changed file: bytes, JSON values, table cells, safetensors headers, or files that
+torch saved, with repaired checksums in half of the cases. Coverage is measured for one input in four, and for one in 32
+after the first 2,000, because measuring takes longer than reading. An input that reaches a new line of the reader is
+the basis of further inputs. Inputs that fail are saved under build/fuzz.
 
-A row says how many inputs there were, how many were accepted, were refused with a sentence, and failed: by any other
-exception, by running or writing what they may not, by more memory than 1 GiB (of addresses, and if these run out, of
-what is really used), or by taking more than 20 seconds; then
-how many lines of the reader were reached, how many inputs were kept, and the seconds.
+A row has the number of inputs, and how many were accepted, refused with a sentence, or failed. An input fails by any
+other exception, by forbidden execution or writing, by using more than 1 GiB of memory (of address space; if that runs
+out, of memory in use), or by taking more than 20 seconds. The row also has the number of covered lines of the reader,
+the number of kept inputs, and the seconds.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ ROOT = Path(__file__).parents[1]
 ALL = {**READERS, **STATEFUL}
 FAILED = ROOT / "build" / "fuzz"
 MEMORY = 1 << 30
-SHOWN = 20  # failures that are told of
-KEPT = 400  # inputs that others are made from
-WATCHED, SELDOM = 4, 32  # one input of so many is watched, and of those after the first
+SHOWN = 20  # most failures to print
+KEPT = 400  # most inputs to make others from
+WATCHED, SELDOM = 4, 32  # coverage is measured for one input in 4, and later for one in 32
 FIRST = 2_000
 
 
@@ -195,13 +195,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.reader is None and not given.commands:
-        for name in ALL:  # a crash of one process is told, and ends only that
+        for name in ALL:  # a crash of one process is reported and does not end the others
             own = ["--reader", name, "--inputs", str(given.inputs), "--seconds", str(given.seconds)]
             ended = subprocess.run([sys.executable, __file__, *own, "--seed", str(given.seed)], check=False)
             if ended.returncode:
                 print(f"| {name} | the process ended with status {ended.returncode} |")
         return
-    os.environ["HF_HUB_OFFLINE"] = "1"  # also for the processes that this one starts
+    os.environ["HF_HUB_OFFLINE"] = "1"  # inherited by child processes
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -1,10 +1,10 @@
-"""How the house is built: sizes, surface and order of the packages, read from the source.
+"""Measures the code structure: sizes, public names and import order of the packages, read from the source.
 
-    python benchmarks/house.py [ROOT...]      a column for each checkout; the present one if none is named
+    python benchmarks/house.py [ROOT...]      a column for each checkout; the current one if none is named
 
-Nothing is imported. Levels and knots are of the graph of packages, with every import statement of their modules, those
-within functions included; a module beside packages counts as one. Public methods are those without an underscore,
-properties included, of the class that has most; parameters are all that a function names, `self` aside.
+Nothing is imported. Levels and knots (import cycles) refer to the graph of packages. Its edges are all import
+statements, including those within functions. A module outside packages counts as a package. Public methods are the
+methods and properties without an underscore, of the class with the most. Parameters exclude `self`.
 """
 
 from __future__ import annotations

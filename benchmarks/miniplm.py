@@ -1,13 +1,13 @@
-"""MiniPLM on real text mixed with noise and repeated boilerplate, against random selection and everything.
+"""Compares MiniPLM with random selection and with all data, on real text mixed with noise and repeated boilerplate.
 
     python benchmarks/miniplm.py run --text TEXT
     python benchmarks/miniplm.py table
 
 TEXT is a folder with `war_and_peace.txt`, `middlemarch.txt`, `great_expectations.txt` and `pride_and_prejudice.txt`.
-The corpus holds three of the novels, a fifth as many documents of words in random order, a fifth of random letters, and
-a fifth of one notice over and over; the last novel is held out. Students are trained with the same FLOPs, a teacher's
-passes beside them included; what scoring and writing took is not. Everything goes to `build/miniplm` and is taken up
-again where it stopped.
+The corpus contains three novels; a fifth as many documents of words in random order, a fifth of random letters, and a
+fifth of one repeated notice. The last novel is held out. All students train with the same FLOPs, including the passes
+of a teacher, but without the FLOPs for scoring and generation. All files go to `build/miniplm`; a second run continues
+there.
 """
 
 from __future__ import annotations

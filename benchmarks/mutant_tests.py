@@ -1,4 +1,4 @@
-"""A copy of the tree, and its tests: which there are for a file, what they enter, and whether they fail."""
+"""Runs tests in a copy of the source tree: finds the tests for a file, the functions they enter, and failures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from benchmarks import mutation
 
 PACKAGES = {"ackd": "ackd", "envs": "ackd.envs", "agents": "ackd.agents"}
 COPIED = (*PACKAGES, "tests", "benchmarks", "docs")
-MEMORY = 24 << 30  # bytes of addresses
-START = 60.0  # seconds that any run of tests may take, on top of what its tests take on the code as it is
-Entered = set[tuple[str, str]]  # files of the tree, and functions there
+MEMORY = 24 << 30  # bytes of address space
+START = 60.0  # extra seconds for a run of tests, in addition to their time on the unchanged code
+Entered = set[tuple[str, str]]  # pairs of file and function
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def groups(root: Path, path: str, function: str) -> list[list[Path]]:
     return found
 
 
-# One run, in a process that ends with it
+# One run, in its own process
 
 
 class Watch:
@@ -288,7 +288,7 @@ class Tree:
             ended, _ = os.waitpid(child, os.WNOHANG)
             time.sleep(0.02)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # also what the tests started and left
+            os.killpg(child, signal.SIGKILL)  # including processes that the tests left behind
         if not ended:
             os.waitpid(child, 0)
             return None
@@ -312,7 +312,7 @@ class Tree:
         links = tree / "build" / "types"
         os.environ.update(environment(links), TMPDIR=str(temporary), HYPOTHESIS_STORAGE_DIRECTORY=str(temporary))
         sys.path[:] = [str(links), *(part for part in sys.path if "site-packages" in part or "python3" in part)]
-        sys.modules["__main__"] = types.ModuleType("__main__")  # not this script, for what tests start
+        sys.modules["__main__"] = types.ModuleType("__main__")  # child processes of tests must not import this script
         sys.argv = ["pytest"]
         vars(builtins)["__entered__"] = watch.note
         stop = ["-x"] if watch.tests is not None else []
@@ -346,5 +346,5 @@ def import_libraries(tree: Tree) -> None:
     ).stdout.split()
     for name in listed:
         if name not in sys.modules:
-            with contextlib.suppress(Exception):  # a name that a library makes up
+            with contextlib.suppress(Exception):  # names that a library generates
                 importlib.import_module(name)

@@ -1,20 +1,21 @@
-"""How many small mistakes in the code do the tests see? Mutants, drawn at random by a seed.
+"""Mutation testing: how many small mistakes in the code do the tests find? A seed draws the mutants.
 
     python benchmarks/mutants.py --output build/mutants.jsonl --processes 2
-    python benchmarks/mutants.py --output build/mutants.jsonl --processes 2 --again      those that survived, once more
+    python benchmarks/mutants.py --output build/mutants.jsonl --processes 2 --again      tests the survivors again
     python benchmarks/mutants.py --output build/mutants.jsonl --table > benchmarks/results/mutants.md
     python benchmarks/mutants.py --output build/rules.jsonl --only agents/rules.py --count 20
 
-A mutant is the code with one change (`benchmarks/mutation.py`): each place that can be changed in ackd/, envs/ and
-agents/ is as likely as any other. It is made in a copy of the tree in a temporary folder. A test file is first run on
-the code as it is, once for all mutants, where it is noted how long each test takes and which functions it enters. A
-mutant then meets the tests that enter its function: of the test files of its module's name, and then all others of
-these; of those that import it or are named after a module that does; of those named after its package; and of all
-others, as long as they take less than --seconds in all. It is caught by the first test that fails, by an error when it
-is imported, and by taking much longer than the code as it is. A survivor may be caught by tests that it did not meet.
+A mutant is the code with one change (`benchmarks/mutation.py`). All possible changes in ackd/, envs/ and agents/ are
+equally likely. The change is made in a copy of the tree in a temporary folder.
 
---output has a line for each mutant; a run that was stopped goes on there. Tests start in a process that has already
-imported the libraries, and none of our code.
+Each test file first runs once on the unchanged code, to record the time of each test and the functions that it enters.
+A mutant is then tested in this order: tests that enter its function in test files named after its module; the other
+tests in these files; tests in files that import the module or are named after a module that does; tests named after its
+package; all other tests, while they take less than --seconds in total. A mutant is caught by the first failing test, by
+an error at import, or by taking much longer than the unchanged code. Tests that did not run might catch a survivor.
+
+--output has a line for each mutant; a stopped run continues there. Tests start in a process that has already imported
+the libraries, but none of our code.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def run(root: Path, given: argparse.Namespace) -> None:
         mutant for mutant in mutants if mutant.key not in known or (given.again and not known[mutant.key]["caught"])
     ]
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the copies go, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the copies are deleted
     with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as place:
         trees = [Path(place, str(number)) for number in range(given.processes)]
         copies = [Tree(root, folder, given.output.with_suffix(".known"), given.patience) for folder in trees]
@@ -183,7 +184,7 @@ def run(root: Path, given: argparse.Namespace) -> None:
         except BaseException:
             for child in children:
                 os.kill(child, signal.SIGKILL)
-            time.sleep(1)  # their tests end with them
+            time.sleep(1)  # their tests end with them too
             raise
         if early:
             raise SystemExit("a process ended early: what it said stands above; the same command goes on")

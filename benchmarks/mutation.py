@@ -1,7 +1,7 @@
-"""What can be changed in Python source: one small mistake at a time, found and made with `ast`.
+"""Finds and makes small mistakes in Python source, one at a time, with `ast`.
 
-Left alone is what cannot matter to a result: documentation, annotations, decorators, f-strings, the content of errors
-and warnings, logging, `__repr__`, `__all__`, `assert`, `if TYPE_CHECKING`, how a picture looks, and guards such as
+Code that cannot affect results is not changed: documentation, annotations, decorators, f-strings, texts of errors and
+warnings, logging, `__repr__`, `__all__`, `assert`, `if TYPE_CHECKING`, the style of pictures, and guards such as
 `strict=`.
 """
 
@@ -41,12 +41,12 @@ COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 _PAIRS = ("min max", "any all", "minimum maximum", "amin amax", "argmin argmax", "floor ceil", "mean sum", "zeros ones")
 SWAPPED = {a: b for pair in _PAIRS for a, b in (pair.split(), pair.split()[::-1])}
-DROPPED = {"abs", "sorted", "detach", "reversed", "clone"}  # a call of these gives way to what it is called on
+DROPPED = {"abs", "sorted", "detach", "reversed", "clone"}  # a call of these is replaced by its argument
 LOGGING = {"logger", "logging", "warnings"}
 TYPING = {"TypeVar", "ParamSpec", "NewType", "cast"}
 LOOKS = {"figure_of", "rc_context", "legend", "margins", "tight_layout", "grid", "spines"}  # calls
-STYLES = {"STYLE", "DPI", "WIDTH", "COLOURS", "MARKERS", "DASHES", "__all__"}  # names that are assigned
-FIELDS = {"annotation", "returns", "decorator_list", "exc", "cause", "ops", "op", "ctx"}  # of ast's nodes
+STYLES = {"STYLE", "DPI", "WIDTH", "COLOURS", "MARKERS", "DASHES", "__all__"}  # assigned names
+FIELDS = {"annotation", "returns", "decorator_list", "exc", "cause", "ops", "op", "ctx"}  # fields of ast nodes
 KEYWORDS = set(
     "strict flush encoding non_blocking stacklevel help description indent color linewidth alpha fontsize figsize dpi"
     " zorder pad markersize width height labelpad capsize rotation borderpad handlelength edgecolor".split()
@@ -59,7 +59,7 @@ class Change:
 
     number: int
     line: int
-    function: str  # Class.method or function, empty for what runs at import
+    function: str  # Class.method or function; empty for code that runs at import
     operator: str
     before: str
     after: str

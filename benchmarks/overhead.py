@@ -1,11 +1,11 @@
-"""What the environment costs: `step` against the plain loop that takes the same optimizer steps, in pairs.
+"""Measures the overhead of the environment: `step` against a plain loop of the same optimizer steps, in pairs.
 
     python benchmarks/overhead.py --data DIR --teacher DIR
 
-Without arguments it uses a generated task and a teacher with random weights, whose speed is that of a trained one.
-Each pair times one decision of the environment and the same steps of the plain loop, first one and then the other
-going first. The ratio counts all that `step` does beside the optimizer steps, the pass over the reward split included;
-that pass is timed on its own as well, so the rest is the environment's own book-keeping.
+Without arguments it uses a generated task and a teacher with random weights, which is as fast as a trained one. Each
+pair times one decision of the environment and the same steps of the plain loop, in alternating order. The ratio
+includes all other work of `step`, such as the pass over the reward split. That pass is also timed separately; the rest
+is the environment's own overhead.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def measure(env: DistillationEnv, plain: DistillationEnv, selection: Selection, 
             times[who] = time.perf_counter() - start
             if who == "env":
                 times["reward"] = env.distillation.costs.seconds["reward"] - before
-        if pair:  # the first warms up
+        if pair:  # the first pair is a warm-up
             ratios.append(times["env"] / times["loop"])
             bare.append((times["env"] - times["reward"]) / times["loop"])
             steps.append(times["loop"])

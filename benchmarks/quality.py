@@ -1,17 +1,17 @@
-"""What students reach under each policy on real tasks.
+"""Measures the scores of students under each policy on real tasks.
 
     python benchmarks/quality.py run --data GLUE --models MODELS --task sst2      (then stsb, mrpc, and sst2 again)
     python benchmarks/quality.py table
     python benchmarks/quality.py run --size middle --task sst2
     python benchmarks/quality.py run --size full --device cuda --task sst2
 
-GLUE is a folder in the hub's layout; MODELS holds `minilm-l6` (sentence-transformers/all-MiniLM-L6-v2) and teachers
-that were fine-tuned from it as `minilm-l6-TASK`; one that is missing is made. Everything goes to `build/quality`, or
-`build/quality-SIZE`, and is taken up again where it stopped: the agent's training, the search, and the table cell by
-cell. `table` prints what is there. The small size takes two CPU cores some hours for three tasks, the middle one for
-one; the full size is for a GPU.
+GLUE is a folder in the hub's layout. MODELS contains `minilm-l6` (sentence-transformers/all-MiniLM-L6-v2) and teachers
+fine-tuned from it as `minilm-l6-TASK`; missing teachers are made. All files go to `build/quality` or
+`build/quality-SIZE`. A second run continues the agent's training, the search, and the cells of the table. `table`
+prints the available results. On two CPU cores, the small size takes some hours for three tasks, and the middle size for
+one. The full size is for a GPU.
 
-The agent learns on seeds of its own with rewards from a part of the training data; dev is read for the table alone.
+The agent trains on its own seeds, with rewards from a part of the training data. Dev is only read for the table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# where the policy comes from that never saw the task
+# source of the policy that never saw the task
 OTHERS = {"sst2": "mrpc", "mrpc": "sst2", "stsb": "sst2", "rte": "sst2", "cola": "sst2"}
 RULES = ("labels", "all", "logits", "hidden", "attention", "random", "scheduled", "ucb", "best-static")
 EPISODES, SEEDS = 32, 5

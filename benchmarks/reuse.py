@@ -1,10 +1,10 @@
-"""What it costs to use a learned policy in a run: frozen, refined, and in full mode, everything counted but the report.
+"""Measures the cost of a learned policy in a run: frozen, refined, and in full mode; only the report is not counted.
 
     python benchmarks/reuse.py --tasks sst2 mrpc stsb --teachers T1 T2 T3 --data GLUE --policy default --pairs 3
 
-`fixed` takes the selections that the frozen policy took, written down beforehand, so it differs from `frozen` by the
-policy alone; the agent's own time is told apart as well. All runs of a pair have the same seed, and stand in another
-order in each pair. Times are this process's processor time, which other processes of the machine hardly touch.
+`fixed` replays the recorded selections of the frozen policy, so it differs from `frozen` only by the policy. The
+agent's time is also reported separately. All runs of a pair have the same seed, and their order changes from pair to
+pair. Times are CPU times of this process, which other processes on the machine hardly affect.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(task: str, teacher: str, options: argparse.Namespace) -> list[str]:
     seconds: dict[str, list[float]] = {name: [] for name in RUNS}
     ledgers: dict[str, CostTracker] = {}
     for seed in range(options.pairs):
-        _, _, script = play("frozen", env, options.policy, (), seed)  # warms up, too
+        _, _, script = play("frozen", env, options.policy, (), seed)  # also a warm-up
         turn = [*RUNS[seed % len(RUNS) :], *RUNS[: seed % len(RUNS)]]
         for name in turn:
             took, ledgers[name], _ = play(name, env, options.policy, script, seed)

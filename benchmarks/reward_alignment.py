@@ -1,19 +1,19 @@
-"""Which measure of the reward split ranks selections as dev does: what a reward should be made of.
+"""Which measure on the reward split ranks selections in the same order as dev? A reward should use this measure.
 
     python benchmarks/reward_alignment.py                                           the generated tasks
     python benchmarks/reward_alignment.py --settings sst2 mrpc --data GLUE --models MODELS
     python benchmarks/reward_alignment.py --settings polarity --seeds 1 --output build/try
 
-In each setting, students that start alike and see the same batches learn under fixed selections and two-stage
-schedules, all arms of a seed in one cohort; then every measure that a reward can be made of is taken on the reward
-split, and the score on dev. A measure is as good as its Kendall's tau with dev over the arms. Dev steers nothing.
+In each setting, students train under fixed selections and two-stage schedules, from the same start and on the same
+batches. All arms of a seed are one cohort. Then every possible measure for rewards is taken on the reward split, and
+the score on dev. The quality of a measure is its Kendall's tau with dev over the arms. Dev influences nothing.
 
-Each setting has a teacher of its own making that did not learn from the reward split, made once under OUTPUT/teachers.
-A student has `examples` of what its teacher learned from, drawn by the seed; where labels are wrong, so are those of
-the reward split, drawn by the seed likewise. GLUE is a folder in the hub's layout, MODELS holds `minilm-l6`.
+Each setting has its own teacher, which has not seen the reward split; it is made once under OUTPUT/teachers. A student
+learns from `examples` of its teacher's training examples, drawn by the seed. If a setting has wrong labels, the reward
+split has them too, also drawn by the seed. GLUE is a folder in the hub's layout; MODELS contains `minilm-l6`.
 
-A seed of a setting is a line of OUTPUT/cells.jsonl. A rerun does what is missing or was made with other arms or
-settings, and writes OUTPUT/table.md from all lines of the settings and seeds that are asked for.
+Each seed of a setting is a line of OUTPUT/cells.jsonl. A second run computes lines that are missing or have other arms
+or settings, and writes OUTPUT/table.md from all lines of the requested settings and seeds.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ ARMS: dict[str, Sequence[Selection]] = {
 
 STRONG = "--epochs 8 --lr 1e-3 --batch-size 64"
 WEAK = "--epochs 3 --lr 1e-3 --batch-size 64"
-GLUE = "--epochs 2 --lr 1e-4"  # further options are those of the setting's data
+GLUE = "--epochs 2 --lr 1e-4"  # followed by the options of the setting's data
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,15 @@ class Setting:
     steps: int = 160
     layers: int = 2
     teacher: str = STRONG
-    taught: str | None = None  # the task that the teacher learned, if it is another one
-    wrong: float = 0.0  # share of the labels of train and reward split that are another class's
+    taught: str | None = None  # the teacher's task, if it differs
+    wrong: float = 0.0  # share of wrong labels in train and reward split
     examples: int = 1500
     batch_size: int = 32
     lr: float = 5e-4
-    max_examples: int | None = None  # of student and teacher, before the reward split is cut from them
+    max_examples: int | None = None  # for student and teacher, before the reward split is set aside
     reward_examples: int = 256
     max_length: int = 128
-    together: int = 64  # students of a cohort, as memory allows
+    together: int = 64  # most students of a cohort, limited by memory
 
 
 def generated(task: str) -> dict[str, Setting]:
@@ -253,7 +253,7 @@ def known(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
-        except ValueError:  # the end of one that was killed
+        except ValueError:  # an incomplete last line of a killed run
             continue
         if row["name"] in SETTINGS and row["of"] == described(SETTINGS[row["name"]]):
             found[row["name"], row["seed"]] = row
@@ -285,8 +285,8 @@ class Found:
     arms: Sequence[str]
     dev: Array  # [seeds, arms]
     signed: Mapping[str, Array]  # each [seeds, arms], higher is better
-    teacher: float  # on dev
-    seconds: float  # of a seed
+    teacher: float  # dev score of the teacher
+    seconds: float  # duration of a seed
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> Found:

@@ -1,12 +1,12 @@
-"""Whether the reward split is held out: what a teacher and a student make of it, and of dev.
+"""Is the reward split really held out? Compares scores of teacher and student on it with their scores on dev.
 
     python benchmarks/reward_split.py --tasks mrpc --data GLUE --models MODELS
 
-The teacher is fine-tuned from `minilm-l6` in MODELS, the student is a small model from scratch that learns from the
-labels, on another number of examples than the teacher. `anew` cuts the reward split as was done once: so many examples
-are drawn, and the split from these, whatever the teacher has seen and whoever shares text with it. `held out` is
-`ackd.tasks.load`. A split is held out where a model does on it as it does on dev, within the noise of so few examples:
-the standard error of a score of 80 % is 2.5 points on 256.
+The teacher is fine-tuned from `minilm-l6` in MODELS. The student is a small model from scratch that trains on the
+labels, with another number of examples than the teacher. `anew` is an earlier way to make the reward split: it draws
+the training examples and takes the split from them, without regard to shared texts or to what the teacher has seen.
+`held out` is `ackd.tasks.load`. A split is held out if a model's score on it equals the score on dev, within the noise
+of few examples: the standard error of a score of 80 % is 2.5 points on 256 examples.
 """
 
 from __future__ import annotations

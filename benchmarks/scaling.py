@@ -1,12 +1,12 @@
-"""Time and cost of training agents from 1 to 1,024 workers, predicted from constants that are measured here.
+"""Predicts time and cost of training agents with 1 to 1,024 workers, from constants that it measures.
 
     python -m benchmarks.scaling measure --data GLUE --models MODELS
     python -m benchmarks.scaling check --data GLUE --models MODELS
     python -m benchmarks.scaling predict [--times 1] [--price 0.05]
 
-`evaluate` writes the constants to `build/scaling.json`, from the tasks of shortest and longest texts. `check` trains on
-tasks that the constants were not measured on, with one worker and with two, and prints what it took over what was
-predicted. `predict` prints the tables of docs/scaling.md; `--times` is how many times faster a device computes.
+`measure` writes the constants to `build/scaling.json`, from the tasks with the shortest and longest texts. `check`
+trains on other tasks with one and with two workers, and prints the ratio of measured to predicted time. `predict`
+prints the tables of docs/scaling.md; `--times` is the speed-up of a faster device.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ackd.teachers.cache.budget import readable
 from ackd.training.sampler import LengthGroupedSampler
 from benchmarks.cost_model import STEP, Constants, Data, Line, Run, Work, answer_bytes, saturation, seconds
 
-# Examples, their tokens by MiniLM's tokenizer, the same padded, and dev examples; the last three tasks' are assumed.
+# Examples, mean MiniLM tokens without and with padding, dev examples; the numbers of the last three tasks are assumed.
 TASKS = {
     "rte": Data(2_490, 66.8, 73.0, 277),
     "mrpc": Data(3_668, 53.4, 57.4, 408),
@@ -57,7 +57,7 @@ TEACHERS = {"sst2": "minilm-l6-sst2", "mrpc": "minilm-l6-mrpc", "cola": "minilm-
 WORKERS = (1, 2, 4, 8, 16, 64, 256, 1024)
 SHORT = Run(steps=60, interval=20, reward=256, episodes=2)
 FULL = Run(steps=1_000, interval=20, reward=512, episodes=1_024)
-FORMER = {"teacher": 1.3e9, "reference": 0.1e9, "student": 0.2e9}  # parameters of the language models of the corpus
+FORMER = {"teacher": 1.3e9, "reference": 0.1e9, "student": 0.2e9}  # parameters of the language models for the corpus
 
 
 def environment(place: argparse.Namespace, task: str, run: Run, *, cache: str | None = None) -> DistillationEnv:
@@ -95,13 +95,13 @@ def measure(place: argparse.Namespace) -> Constants:
     spent, took = 0.0, 0.0
     for task in FITTED:
         with tempfile.TemporaryDirectory() as folder:
-            for cache in (None, folder, folder):  # the second fills the cache, the third reads it
+            for cache in (None, folder, folder):  # the second run fills the cache, the third reads it
                 env = environment(place, task, SHORT, cache=cache)
                 times = measured(env, seed=0)
                 costs, steps = env.distillation.costs, env.distillation.steps
                 if cache is None or not costs.teacher_queries:
                     phases += [one / statistics.mean(times) for one in times]
-                    answers = costs.bytes["teacher"] / 2, costs.bytes["cache"]  # the cache's numbers are half as long
+                    answers = costs.bytes["teacher"] / 2, costs.bytes["cache"]  # the cache has half the bytes
                     work = costs.flops | dict(zip(("knowledge", "cache"), answers, strict=True))
                     for part in ("cache",) if cache else ("student", "teacher", "knowledge"):
                         points[part].append((work[part] / steps, costs.seconds[part] / steps))
@@ -229,12 +229,12 @@ def storage(place: argparse.Namespace) -> str:
 def corpus(constants: Constants, times: float, tokens: float = 1e9, network: float = 12.5e9) -> str:
     """Difference sampling and pre-training on a corpus: scoring splits without loss, a step waits for its gradients."""
     rate = constants.measuring * times
-    batch = 2**19  # tokens of a step
+    batch = 2**19  # tokens per step
     lines = ["| workers | scoring, hours | pre-training on half, hours |", "|---|---|---|"]
     for workers in WORKERS:
         scoring = 2 * (FORMER["teacher"] + FORMER["reference"]) * tokens / rate / workers
         step = 6 * FORMER["student"] * batch / rate / workers
-        exchange = 2 * 4 * FORMER["student"] / network if workers > 1 else 0.0  # a ring sends each gradient twice
+        exchange = 2 * 4 * FORMER["student"] / network if workers > 1 else 0.0  # a ring sends gradients twice
         training = 0.5 * tokens / batch * (step + exchange)
         lines.append(f"| {workers:,} | {scoring / 3600:.3g} | {training / 3600:.3g} |")
     return "\n".join(lines)

@@ -1,15 +1,15 @@
-"""Whether learned selection pays: against rules, schedules that were searched for, and loss balancing, at equal cost.
+"""Is learned selection worth its cost? Compares it with rules, searched schedules and loss balancing, at equal cost.
 
     python benchmarks/selection.py demo     one setting with headroom: every learner has 64 students, agent seeds 0 to 2
-    python benchmarks/selection.py varied   one policy over settings that differ, on those that it has not seen
-    python benchmarks/selection.py glue     real tasks, a pretrained encoder: agents that learned there, and others
+    python benchmarks/selection.py varied   one policy over different settings, tested on settings that it has not seen
+    python benchmarks/selection.py glue     real tasks, a pretrained encoder: agents trained on them, and other agents
 
-All arms of a seed are students of one cohort: the same start, the same batches. Those that decide once a phase (loss
-balancing) are a cohort of their own from the same seed, since they see other observations. Every score is on dev, which
-steers nothing. A seed of a setting is a line of OUTPUT/cells.jsonl, a learned policy a folder of OUTPUT/policies; what
-is there is not done again, and arms that are missing in a cell are added to it. The tables are printed, and written to
+All arms of a seed are students of one cohort, with the same start and the same batches. Arms that decide once per phase
+(loss balancing) are a separate cohort from the same seed, because they have other observations. All scores are on dev,
+which influences nothing. Each seed of a setting is a line of OUTPUT/cells.jsonl; each learned policy is a folder of
+OUTPUT/policies. Existing results are kept, and missing arms of a cell are added. The tables are printed, and written to
 OUTPUT/demo.md, OUTPUT/varied.md and OUTPUT/glue.md. The teachers of `glue` are made under OUTPUT/glue/teachers; none
-has seen the 512 examples that rewards are measured on.
+has seen the 512 examples for rewards.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ STUDENT = {"student_layers": 2, "max_examples": 1500, "steps": 80, "decision_int
 STUDENTS, TOGETHER = 64, 16
 LEARNERS = ("residual", "best-schedule", "pbt")
 VARIED = ("probe-rule", "cem", "residual")
-SHARED = 192  # students that each of them has over the training settings
+SHARED = 192  # students of each learner over the training settings
 CARRIED = ("default", "probe-rule:default")
-# of each task how its teacher is made, and what students see of it
+# for each task: options of its teacher, and data of its students
 REAL = {
     "sst2": ("--epochs 2 --max-examples 8000", {"max_length": 48}),
     "mrpc": ("--epochs 4", {"max_length": 64}),
@@ -90,7 +90,7 @@ class Setting:
     seeds: Sequence[int]
 
 
-Plan = list[tuple[Setting, dict[str, str]]]  # and the policies that students have there, by their names in the table
+Plan = list[tuple[Setting, dict[str, str]]]  # settings, each with its policies by their names in the table
 
 
 class Cells:
@@ -109,7 +109,7 @@ class Cells:
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 row = json.loads(line)
-            except ValueError:  # the end of a run that was killed
+            except ValueError:  # an incomplete last line of a killed run
                 continue
             self.known.setdefault((row["setting"], row["seed"]), {}).update(row["arms"])
 
@@ -246,7 +246,7 @@ def varied(options: argparse.Namespace) -> Plan:
         for seed in range(options.agent_seeds):
             folder = learned(options.output / "varied", learner, seed, train)
             arms[f"{learner}-{seed}"] = folder
-            if learner in ("residual", "probe-rule"):  # which see more than the progress
+            if learner in ("residual", "probe-rule"):  # they observe more than the progress
                 arms[f"replay of {learner}-{seed}"] = f"replay:{folder}"
             if learner == "cem":
                 arms[f"cem-{seed} with the probe's rule"] = f"probe-rule:{folder}"

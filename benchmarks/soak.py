@@ -1,9 +1,10 @@
-"""Whether hours of episodes leave anything behind: memory and open files of an agent's training, episode by episode.
+"""Looks for leaks over hours of episodes: memory and open files of an agent's training, episode by episode.
 
     python benchmarks/soak.py --teacher DIR --minutes 60 --backend subproc --workers 2
 
-Episodes of short students follow each other as in `ackd train`, recorded and with a journal; after each round memory
-and open files of this process and of its workers are noted. The first tenth is left out, while caches fill.
+Episodes of short students run one after the other as in `ackd train`, with a recorder and a replay log. After each
+round, memory and open files of this process and its workers are recorded. The first tenth is left out, because caches
+fill then.
 """
 
 from __future__ import annotations

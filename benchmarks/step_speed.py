@@ -1,17 +1,17 @@
-"""One distillation step against TextBrewer's, the same work in turn, as ratios of paired times.
+"""Compares a distillation step with TextBrewer's on the same work, as ratios of paired times.
 
     python benchmarks/step_speed.py [--data GLUE/mrpc --tokenizer MODEL] [--threads 1 2] [--rounds 10]
 
 The work is that of TinyBERT: a BERT-base teacher (12 layers, 768 wide) and a 4-layer, 312-wide student with random
 weights; logits, labels, 5 hidden states with a projection and 4 attention maps; batches of 8 x 64 tokens. TextBrewer
-runs in an environment of its own, which is made the first time (1.3 GB; needs a package index). Both are processes that
-wait for each other; a round asks each of them for some steps, and every ratio is taken within a round.
+runs in its own environment, which is made the first time (1.3 GB; needs a package index). Each library runs in its own
+process, and only one process works at a time. In each round both take some steps; ratios are taken within a round.
 
-With --data, MRPC too: so many examples at their true lengths, with a cache that is filled on the way, against the same
-examples padded to 128 tokens, as TextBrewer's own examples do. TextBrewer's epochs are alike, so one is timed and
-counted several times.
+--data adds MRPC: examples at their true lengths with a cache that the run fills, against the same examples padded to
+128 tokens, as in TextBrewer's own examples. All epochs of TextBrewer take the same time, so one is timed and counted
+several times.
 
-Clock times are compared by default; --cpu-time compares processor time instead, for machines that others use too.
+Wall-clock times are compared by default; --cpu-time compares CPU times instead, for machines with other users.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import torch
 Json = dict[str, Any]
 
 HERE = Path(__file__).parent
-TEACHER: Json = {}  # BERT-base is what BertConfig describes
+TEACHER: Json = {}  # BertConfig's defaults are BERT-base
 STUDENT: Json = {
     "num_hidden_layers": 4,
     "hidden_size": 312,
@@ -83,7 +83,7 @@ class Process:
 def make_environment(folder: Path) -> Path:
     """An environment with TextBrewer and the project's torch and transformers, made once; returns its python."""
     python = folder / "bin" / "python"
-    done = folder / "complete"  # written last: what was cut short is finished by the next call
+    done = folder / "complete"  # written last; the next call completes an interrupted installation
     if done.exists():
         return python
     constraints = str(HERE.parent / "constraints.txt")
@@ -91,9 +91,9 @@ def make_environment(folder: Path) -> Path:
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     for command in (
         [sys.executable, "-m", "venv", str(folder)],
-        # torch by itself and first: pip takes the newest CUDA build where another package asks for a plain `torch`
+        # torch separately and first: pip installs the newest CUDA build if another package requires plain `torch`
         [*pip, "torch"],
-        [*pip, "transformers", "textbrewer==0.2.1.post1"],  # the latter has no wheel: pip builds it
+        [*pip, "transformers", "textbrewer==0.2.1.post1"],  # textbrewer has no wheel: pip builds it
     ):
         found = subprocess.run(command, env=outside, capture_output=True, text=True)
         if found.returncode:
@@ -149,7 +149,7 @@ class Comparison:
             for name in seconds:
                 command = {"do": "steps", "batches": path}
                 answer = self.rival.ask(**command) if name == "rival" else self.ours.ask(**command, mode=name)
-                if turn:  # the first round warms up, and fills the cache
+                if turn:  # the first round is a warm-up and fills the cache
                     seconds[name].append(statistics.mean(answer[self.clock]))
         return seconds
 

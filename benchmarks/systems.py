@@ -1,14 +1,14 @@
-"""Published systems against their controls, with paired seeds, on real tasks: small enough for two CPU cores.
+"""Compares published systems with their controls on real tasks, with paired seeds; small enough for two CPU cores.
 
     python benchmarks/systems.py run --data GLUE --models MODELS [--only data objective ...]
     python benchmarks/systems.py table
 
-GLUE is a folder in the hub's layout; MODELS holds teachers that were fine-tuned from the same encoder as
-`minilm-l6-TASK`. Each cell, a system with a seed, is a file in `build/systems`: what is there is not run again, so it
-can be stopped at any time, and several processes may fill different experiments. `benchmarks/miniplm.py` does the same
-for language models.
+GLUE is a folder in the hub's layout; MODELS contains teachers fine-tuned from the same encoder, as `minilm-l6-TASK`.
+Each cell (a system with a seed) is a file in `build/systems`. Existing cells are not run again, so the benchmark can be
+stopped at any time, and several processes may run different experiments. `benchmarks/miniplm.py` compares language
+models in the same way.
 
-Dev is read for the table alone: grids are judged on the reward split.
+Dev is only read for the table; grids are scored on the reward split.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def plainly(
 
 
 RATES = (1e-4, 2e-4, 4e-4, 8e-4)
-ASIDE = 100  # a seed that no table has
+ASIDE = 100  # a seed outside all tables
 
 
 def at_its_rate(

@@ -1,7 +1,7 @@
-"""The rival's side of step_speed.py: TextBrewer's GeneralDistiller, driven over pipes.
+"""TextBrewer's worker for step_speed.py: runs GeneralDistiller, controlled over pipes.
 
-It runs in an environment of its own, where torch, transformers and textbrewer are installed and ACKD is not. It reads
-one JSON object a line from stdin and answers each with one on stdout; everything that is printed goes to stderr.
+It runs in its own environment with torch, transformers and textbrewer, but without ACKD. It reads one JSON object per
+line from stdin and answers each with one on stdout; all other output goes to stderr.
 
     {"do": "make", "teacher": {...}, "student": {...}, ...}   models from BertConfig's arguments, with random weights
     {"do": "steps", "batches": "batches.pt"}                  one optimizer step on each batch, timed
@@ -9,9 +9,9 @@ one JSON object a line from stdin and answers each with one on stdout; everythin
 
 "make" takes threads (1), device ("cpu"), precision ("fp32" or "bf16"), seed (0), lr (1e-4), work ("all" knowledge or
 "logits" alone), optimizer ("fused" or "default") and clip (the largest gradient norm; -1, TextBrewer's default: none);
-`teacher` and `student` win over the configuration set here.
+`teacher` and `student` take precedence over the configuration set here.
 "steps" with "teacher_cache": true uses TextBrewer's documented cache: the teacher's outputs are computed before the
-clock starts, as its user would have to do for batches of a fixed composition.
+timing starts, as a user would have to do for fixed batches.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Worker:
         self.device = torch.device(command.get("device", "cpu"))
         torch.set_num_threads(command.get("threads", 1))
         torch.manual_seed(command.get("seed", 0))
-        # Attention maps come from eager attention alone. With logits only its user asks for neither, and keeps sdpa.
+        # Only eager attention returns attention maps. For logits alone a user needs no maps, and keeps sdpa.
         wanted = {"output_hidden_states": True, "output_attentions": True, "attn_implementation": "eager"}
         configs = [BertConfig(**((wanted if everything else {}) | command[who])) for who in ("teacher", "student")]
         teacher, student = (BertForSequenceClassification(config).to(self.device) for config in configs)
@@ -87,7 +87,7 @@ class Worker:
                 temperature=4,
                 hard_label_weight=1,
                 kd_loss_weight=1,
-                kd_loss_type="ce",  # its default: cross-entropy, which has KL's gradients, not scaled by temperature^2
+                kd_loss_type="ce",  # the default: cross-entropy, with the gradients of KL, not scaled by temperature^2
                 intermediate_matches=matches(*configs) if everything else None,
             ),
             teacher.eval(),
@@ -95,9 +95,9 @@ class Worker:
             adaptor,
             adaptor,
         )
-        self.distiller.save_and_callback = lambda *_: None  # it saves the student after the last step of every call
-        # TextBrewer knows Apex's fp16 alone, so for bf16 torch.autocast goes around the forward passes and the losses.
-        # Not around the whole training: autocast keeps its bf16 copies of the weights until it is left, so that every
+        self.distiller.save_and_callback = lambda *_: None  # otherwise it saves the student after every call
+        # TextBrewer supports only Apex's fp16, so bf16 uses torch.autocast around the forward passes and the losses.
+        # Not around the whole training: autocast keeps its bf16 copies of the weights until it exits, so every
         # step would compute with those of the first.
         bf16 = command.get("precision", "fp32") == "bf16"
         self.cast = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
@@ -107,7 +107,7 @@ class Worker:
         # `train` is this call, which adds a parameter group for each projection and so fails when it comes again, and
         # then `train_with_num_steps`.
         self.optimizer, self.scheduler, _ = self.distiller.initialize_training(optimizer, None, None, None)
-        self.clip = command.get("clip", -1.0)  # the student's gradients alone: TextBrewer leaves out the projections'
+        self.clip = command.get("clip", -1.0)  # only the student's gradients: TextBrewer does not clip the projections'
         return {"ok": True, "versions": {name: version(name) for name in ("torch", "transformers", "textbrewer")}}
 
     def steps(self, command: Json) -> Json:
@@ -157,7 +157,7 @@ def answer(worker: Worker, command: Json) -> Json:
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed, by C code too
+    os.dup2(2, 1)  # other output goes to stderr, including that of C code
     worker = Worker()
     for line in sys.stdin:
         command = json.loads(line)

@@ -1,9 +1,9 @@
-"""How many decisions an agent takes to learn the toy, whose optimum needs switching between knowledge types.
+"""Counts the decisions until an agent solves the toy; its optimum needs switches between knowledge types.
 
     python benchmarks/toy.py --agent a2c --seeds 20 --first-seed 0 --decisions 10000
 
-Each run is evaluated at the marks with its likeliest actions on ten fresh episodes, as a share of their exact optimum;
-`cem` and `residual`, which plan for all of their decisions, at the end.
+Each run is evaluated at several points with its likeliest actions on ten new episodes, as a share of the exact optimum.
+`cem` and `residual` are evaluated at the end, because they plan for all of their decisions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.envs.toy import ToyEnv
 
-EPISODES = range(100_000, 100_010)  # seeds that no run trains on
+EPISODES = range(100_000, 100_010)  # seeds outside all trainings
 ENVS = 4
-DECISIONS = 10  # in an episode
+DECISIONS = 10  # per episode
 SPACE = ToyEnv().observation_space
 
 
@@ -39,9 +39,9 @@ def online(name: str, seed: int) -> OnlinePolicy:
     return Ksm(SPACE, state="signals", seed=seed)
 
 
-ONLINE = ("ksm", *BANDITS)  # what `online` makes
+ONLINE = ("ksm", *BANDITS)  # agents that `online` makes
 PLANNING = {"cem": "weights", "residual": "weights"}
-# the toy's labels always teach, so what agents weigh there are the types alone
+# the toy always uses the labels, so agents only weigh the knowledge types
 TOY = {"subset": "subset", "weights": "type-shares", "type-subset": "subset", "type-shares": "type-shares"}
 CHOICES = {name: TOY[choice_of(name)] for name in (*AGENTS, *ONLINE)} | PLANNING
 
@@ -58,7 +58,7 @@ class Marks(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        # the update of this rollout is still to come, so a mark is read with the policy that it was collected by
+        # this rollout's update comes later, so the evaluation uses the policy that collected the rollout
         self.read(self.model, self.num_timesteps)
 
     def read(self, policy: Any, made: int) -> None:

@@ -1,4 +1,4 @@
-"""Draws the settings of `varied-v1` and `varied-v2`, which differ in all that decides what is worth transferring.
+"""Draws the settings of `varied-v1` and `varied-v2`, with different data, models and budgets.
 
 python benchmarks/varied.py draw            writes envs/instance_sets/varied-v1.json and -v2, the same each time
 python benchmarks/varied.py teachers DIR    makes the teachers that the sets name
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parents[1] / "envs" / "instance_sets"
-# seeds of the draws, and how many to learn on and to be tested on; the second for what was found by a look at the first
+# seeds of the draws, and numbers of training and test settings; the second set tests what was developed on the first
 SETS = {"varied-v1": (0, 24, 16), "varied-v2": (1, 0, 24)}
-# epochs of learning, and what they come to on dev: 95, 89, 78 and 85, 76, 73
+# training epochs of the teachers; their dev scores are 95, 89, 78 and 85, 76, 73
 EPOCHS = {"polarity": {"strong": 8, "middling": 5, "weak": 4}, "tally": {"strong": 8, "middling": 5, "weak": 3}}
 OTHER = {"polarity": "tally", "tally": "polarity"}
 QUALITIES = ("strong", "middling", "weak", "foreign")
@@ -46,7 +46,7 @@ def draw(rng: np.random.Generator) -> dict[str, Any]:
         "steps": steps,
         "decision_interval": -(-steps // PHASES),
     }
-    if rng.random() < 0.5:  # from another model than the teacher
+    if rng.random() < 0.5:  # start from another model than the teacher
         setting["student"] = f"{task}-start"
     return setting
 

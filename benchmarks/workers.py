@@ -1,14 +1,14 @@
-"""What workers gain and cost, and whether they survive: `ackd train` on every backend.
+"""Measures speed-up, overhead and fault tolerance of workers: `ackd train` on every backend.
 
     python benchmarks/workers.py speed                        # 2 workers against 1, in pairs; transport of a decision
-    python benchmarks/workers.py speed --device cuda --workers 4 --backends subproc           # that share a GPU
+    python benchmarks/workers.py speed --device cuda --workers 4 --backends subproc           # 4 workers share a GPU
     python benchmarks/workers.py kills --kills 20             # SIGKILL of workers and learners at random times
     python benchmarks/workers.py nodes                        # two nodes on this machine against one
 
-A row a measurement, in Markdown. Everything runs with one thread a process. Speed is that of the learning phase, from
-the first decision to the last, and a pair is a run with one worker and one with --workers that train as many students.
-Transport is what a decision of an environment that does nothing takes. After kills, what a run leaves has to be what an
-undisturbed one left, byte for byte; a run that hangs is ended after --limit seconds and counts as failed.
+Each measurement is a Markdown row. All processes have one thread. Speed is measured from the first decision to the
+last. A pair is a run with one worker and a run with --workers, which train the same number of students. Transport is
+the time of a decision in an environment that does nothing. After kills, the files of a run must be equal to those of an
+undisturbed run, byte for byte. A run that hangs is ended after --limit seconds and counts as failed.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def kills(options: argparse.Namespace) -> None:
                 more, status = disturb(backend, arguments, folder, dice, seconds, options)
                 killed, runs = killed + more, runs + 1
                 resumed, hung = resumed + (status > 0), hung + (status < 0)
-                good = end(begin(arguments, Path(f"{folder}.log")), options.limit)  # one that is done stays as it is
+                good = end(begin(arguments, Path(f"{folder}.log")), options.limit)  # a finished run does not change
                 same += good and left(folder) == expected
             print(f"| {backend} | {who} | {killed} | {runs} | {resumed} | {hung} | {same} |", flush=True)
 
@@ -255,7 +255,7 @@ def torchrun_nodes(options: argparse.Namespace, folder: Path) -> bool:
     launch += ["--rdzv-endpoint", f"127.0.0.1:{PORT}", "--rdzv-id", str(os.getpid()), "-m", "ackd"]
     arguments = [sys.executable, *launch, *train(options, folder), "--backend", "torchrun"]
     agents = [begin(arguments, Path(f"{folder}.log")) for _ in range(2)]
-    ends = [end(agent, options.limit) for agent in agents]  # of both, whatever the first came to
+    ends = [end(agent, options.limit) for agent in agents]  # wait for both, even if the first failed
     return all(ends)
 
 

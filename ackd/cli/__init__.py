@@ -1,4 +1,4 @@
-"""The command line: one dataclass a command, parsed at the edge."""
+"""The command line: each command is a dataclass, filled from its arguments."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ from ackd.experiments.options import RunConfig
 from ackd.experiments.workers import WorkerConfig
 from ackd.runs.stopping import Stopped, stoppable
 
-LARGEST = 2**31 - 1  # of a whole number
+LARGEST = 2**31 - 1  # largest integer that an option takes
 
 
 @runtime_checkable
 class Saying(Protocol):
-    """A command that says what it is about to do."""
+    """A command that announces its work."""
 
     def about(self) -> str:
-        """In a few words."""
+        """The work in a few words."""
         ...
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command.
+    """Runs one command.
 
     Returns:
-        0 if it worked, 2 if its input cannot be used, 1 if a training diverged, 128 + the signal if one ended it.
+        0 on success, 1 if a training diverged, 2 if the input cannot be used, 128 + the number of a signal that
+        stopped it.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file may have a name that no terminal can show
+        if isinstance(stream, io.TextIOWrapper):  # file names may not be printable
             stream.reconfigure(errors="backslashreplace")
     try:
         with _notes():
             status = _answer(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads the lines has seen enough of them, as head has
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return status
 
 
 def _answer(words: list[str]) -> int:
-    """Does what the words of a call say, or says what is wrong."""
+    """Runs the command in `words` and returns its exit status; prints errors on stderr."""
     command = None
     try:
         if (text := shown(words)) is not None:
@@ -71,7 +72,7 @@ def _answer(words: list[str]) -> int:
     except InputError as error:
         print(f"ackd: {_line(error)}", file=sys.stderr)
         return 2
-    except OSError as error:  # a disk that is full, a name that is too long, a place that is closed
+    except OSError as error:  # full disk, name too long, no permission
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise
         about = f"{error.filename!s:.200} cannot be used: " if error.filename else ""
@@ -87,18 +88,18 @@ def _answer(words: list[str]) -> int:
 
 
 def _nobody_reads() -> bool:
-    """Whether it is standard output that is a broken pipe, rather than one of ours."""
+    """Whether the broken pipe is standard output, not a pipe to a worker."""
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), 0)
-    except io.UnsupportedOperation:  # it is no file
+    except io.UnsupportedOperation:  # stdout has no file descriptor
         return False
     return bool(poll.poll(0))
 
 
 @contextmanager
 def _notes() -> Iterator[None]:
-    """Shows each note of the package once, on stderr."""
+    """Prints each log message of the package once, on stderr."""
     notes = logging.StreamHandler(sys.stderr)
     notes.setFormatter(logging.Formatter("%(message)s"))
     notes.addFilter(Once())
@@ -112,17 +113,17 @@ def _notes() -> Iterator[None]:
 
 
 def _say(command: object) -> None:
-    """Says what is about to happen, before torch and the models are loaded, which takes seconds."""
+    """Announces the work before torch and the models are loaded, because loading takes seconds."""
     if isinstance(command, Saying) and not getattr(command, "quiet", False) and os.environ.get("RANK", "0") == "0":
         output = getattr(command, "output", "")
         print(f"{_line(command.about())}, to {_line(output)}", flush=True)
 
 
 def _refuse_copies(command: object) -> None:
-    """Keeps a launcher from starting several of a command that works by itself."""
+    """Raises an error if a launcher starts several copies of a command that runs alone."""
     if isinstance(command, Distill) or (isinstance(command, WorkerConfig) and command.backend == "torchrun"):
         return
-    accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # its mark
+    accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by accelerate
     if accelerate or ("TORCHELASTIC_RUN_ID" in os.environ and not isinstance(command, FillCache | Score)):
         from ackd.distributed.process_group import refuse_copies
 
@@ -130,7 +131,7 @@ def _refuse_copies(command: object) -> None:
 
 
 def _check_numbers(command: object) -> None:
-    """Refuses whole numbers that nothing is meant to have, and seeds that no generator takes."""
+    """Raises an error for integers out of range and for seeds that no generator accepts."""
     for field in dataclasses.fields(command) if dataclasses.is_dataclass(command) else ():
         least = 0 if field.name.endswith("seed") else -LARGEST
         given = getattr(command, field.name)
@@ -141,12 +142,12 @@ def _check_numbers(command: object) -> None:
 
 
 def _line(said: object) -> str:
-    """As one line in which nothing can steer a terminal."""
+    """Converts to one line, with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(said))
 
 
 def _goes_on(command: object) -> str:
-    """How a command that was stopped is taken up again."""
+    """Explains how to continue a stopped command."""
     if isinstance(command, RunConfig | Score):
         return "; --resume goes on"
     return "; the same command goes on" if isinstance(command, FillCache) else ""

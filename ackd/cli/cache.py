@@ -1,4 +1,4 @@
-"""`ackd cache`: a teacher's answers, kept ahead of the runs that will ask for them."""
+"""`ackd cache`: stores a teacher's outputs before the runs that need them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ackd.experiments.options import FillConfig
 
 @dataclass(frozen=True, kw_only=True)
 class FillCache(FillConfig):
-    """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
+    """Run a teacher on a task's training data and store its outputs, for every later run with --cache."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"keep what {few(self.teacher)} answers to {self.task}"
 
     def run(self) -> None:
-        """Fills the cache; stopped and started again, it goes on."""
+        """Fills the cache; a second call continues after a stop."""
         if self.serves():
             return
         from ackd.experiments.filling import fill

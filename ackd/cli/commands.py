@@ -1,4 +1,4 @@
-"""The commands by their words, and the options of each as its dataclass declares them."""
+"""The commands by name, and the options that each command's dataclass declares."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ Command = (
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a command.
+    """One option of a command.
 
     Args:
-        name: of its field.
-        hint: its type, without marks.
-        default: its value where it is not given; `dataclasses.MISSING` where it has to be.
-        group: what the options that it is declared with are about; "" for those of the command itself.
-        help: what it means.
-        common: whether it is shown without being asked for.
-        place: what its value is called where it has no name on the command line, as RUN.
+        name: name of the dataclass field.
+        hint: type of the value, without annotations.
+        default: default value; `dataclasses.MISSING` if the option is required.
+        group: title of the option group; "" for options of the command itself.
+        help: help text.
+        common: whether --help shows it; --help-all shows all options.
+        place: name of a positional argument, such as RUN; "" for an option with a flag.
     """
 
     name: str
@@ -76,17 +76,17 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """How it is written."""
+        """The option as written on the command line."""
         return self.place or f"--{self.name.replace('_', '-')}"
 
     @property
     def required(self) -> bool:
-        """Whether it has to be given."""
+        """Whether the option is required."""
         return self.default is dataclasses.MISSING
 
     @property
     def kind(self) -> Any:
-        """The type of a value that is given: `tuple[str, ...]`, say, where it may be None as well."""
+        """The type without None, for example `tuple[str, ...]` for `tuple[str, ...] | None`."""
         if get_origin(self.hint) in (Union, UnionType):
             (kind,) = (one for one in get_args(self.hint) if one is not NoneType)
             return kind
@@ -94,7 +94,7 @@ class Option:
 
     @property
     def most(self) -> float:
-        """How many values it takes."""
+        """The largest number of values that the option takes."""
         if self.kind is bool:
             return 0
         if get_origin(self.kind) is not tuple:
@@ -102,7 +102,7 @@ class Option:
         return float("inf") if Ellipsis in get_args(self.kind) else len(get_args(self.kind))
 
 
-CONFIG = Option(  # of every command; none has it as a field
+CONFIG = Option(  # an option of every command, but not a dataclass field
     name="config",
     hint=str,
     default=None,
@@ -114,7 +114,7 @@ CONFIG = Option(  # of every command; none has it as a field
 
 @cache
 def commands() -> dict[str, type]:
-    """Each command's dataclass by its words, such as `policies import`."""
+    """The dataclass of each command, by command name, such as `policies import`."""
     return dict(_named(Command, ""))
 
 
@@ -130,7 +130,7 @@ def _named(union: Any, above: str) -> Iterator[tuple[str, type]]:
 
 @cache
 def options_of(kind: type) -> dict[str, Option]:
-    """The options of a command by their names: its own ones, and then group by group as it inherits them."""
+    """The options of a command by name: first its own, then the inherited groups."""
     hints = get_type_hints(kind, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     owners = [one for one in kind.__mro__ if dataclasses.is_dataclass(one) and vars(one).get("__annotations__")]
@@ -150,14 +150,14 @@ def options_of(kind: type) -> dict[str, Option]:
 
 
 def _from_the_bottom(kind: type) -> Iterator[type]:
-    """A class after those that it inherits from, which are in the order of its declaration."""
+    """Yields the base classes in the order of declaration, then the class itself."""
     for base in kind.__bases__:
         yield from _from_the_bottom(base)
     yield kind
 
 
 def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type, and the marks on it."""
+    """Splits a type hint into the plain type and its annotations."""
     if get_origin(hint) is not Annotated:
         return hint, ()
     plain, *marks = get_args(hint)
@@ -171,7 +171,7 @@ def _place(name: str, marks: tuple[Any, ...]) -> str:
 
 
 def _texts(owner: type) -> dict[str, str]:
-    """What the strings below the fields of a dataclass say."""
+    """The help texts of a dataclass: the strings below its fields, by field name."""
     (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
     assert isinstance(parsed, ast.ClassDef)
     found = {}

@@ -1,4 +1,4 @@
-"""`--config FILE`: options of a command from a file, below those of the command line."""
+"""`--config FILE`: reads options from a file; options on the command line take precedence."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ackd.config import EARLIER, fits, wrong
 from ackd.errors import InputError
 from ackd.files.yaml_file import Entry, read_entries
 
-INSTEAD = frozenset({"steps", "epochs", "flops"})  # each says how long a training is
+INSTEAD = frozenset({"steps", "epochs", "flops"})  # alternatives for the length of a training
 
 Kind = TypeVar("Kind")
 
 
 def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, Any]:
-    """The options of a command that a file gives and the command line does not.
+    """Reads the options in a file that are not on the command line.
 
     Args:
-        command: its words, such as `distill`.
-        path: of a YAML file, whose keys are names of options.
-        said: the names of the options on the command line; one of `INSTEAD` displaces the others.
+        command: name of the command, such as `distill`.
+        path: a YAML file; its keys are option names.
+        said: names of the options on the command line; one of `INSTEAD` replaces the others.
 
     Raises:
-        InputError: if it cannot be read, or a key or a value is wrong.
+        InputError: if the file cannot be read, or a key or a value is wrong.
     """
     options, lines, found = options_of(commands()[command]), dict[str, int](), dict[str, Any]()
     displaced = _displaced(said)
@@ -52,15 +52,15 @@ def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, A
 
 
 def resumed_settings(command: str, folder: str, said: Collection[str]) -> dict[str, Any]:
-    """The options that a run began with, where the call that resumes it does not give them.
+    """The original options of a run that the resuming call does not give.
 
     Args:
-        command: its words, such as `distill`.
-        folder: the run's.
-        said: the names of the options that are given; one of `INSTEAD` displaces the others.
+        command: name of the command, such as `distill`.
+        folder: the run's folder.
+        said: names of the given options; one of `INSTEAD` replaces the others.
 
     Raises:
-        InputError: if what the folder has of them cannot be read.
+        InputError: if the options in the folder cannot be read.
     """
     from ackd.runs.folder import CONFIG, FREE, settings_of
 
@@ -83,10 +83,10 @@ def _displaced(said: Collection[str]) -> set[str]:
 
 
 def _value(option: Option, entry: Entry, where: str) -> Any:
-    """A value as the command's dataclass has it."""
+    """Converts a value to the type of the command's field."""
     value = entry.value
     if get_origin(option.kind) is tuple and not isinstance(value, list) and value is not None:
-        value = [value]  # one of several needs no brackets, as on the command line
+        value = [value]  # a single value needs no brackets
     if not fits(value, option.hint):
         raise InputError(f"{where}: {wrong(entry.key, value, option.hint)}")
     if "" in (value if isinstance(value, list) else [value]):
@@ -105,7 +105,7 @@ def _unknown(command: str, where: str, key: str) -> InputError:
 
 
 def with_settings(kind: type[Kind], values: dict[str, Any]) -> Kind:
-    """A command for tyro to take what is not on the command line from; it has not been completed, and is not run."""
+    """A command object that only holds defaults for tyro; it is incomplete and never runs."""
     one = object.__new__(kind)
     for option in options_of(kind).values():  # type: ignore[arg-type]  # a class is hashable
         default = tyro.MISSING if option.required else option.default

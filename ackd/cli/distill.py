@@ -1,4 +1,4 @@
-"""`ackd distill`: one student under one policy."""
+"""`ackd distill`: distils one student under one policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ackd.envs.distillation import DistillationEnv
     from ackd.runs.folder import RunFolder
 
-# What may differ between processes: paths, and what the first one alone goes by.
+# Options that may differ between processes: paths, and options that only the first process uses.
 OWN = {"output", "overwrite", "resume", "quiet", "report_to", "checkpoint_seconds", "policy", "refine", "cache"}
 OWN |= {"cache_budget", "teacher", "student", "data", "dev_data"}
 
@@ -26,24 +26,24 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
     task: Common[str]
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: Common[tuple[str, ...]] = ()
-    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side; some
-    presets need none."""
+    """The teacher: folder of a fine-tuned model, a run that contains one, or a hub id. Several teachers may be given;
+    some presets need none."""
     policy: Common[str | None] = None
-    """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), a policy of the
-    store (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson, exp3);
-    all if neither this nor --preset is given."""
+    """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), the name of a
+    stored policy (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson,
+    exp3); all if neither --policy nor --preset is given."""
     refine: bool = False
-    """Adapt the weights of the learned policy in --policy inside this run, by a doubling at most."""
+    """Adapt the weights of the learned policy in --policy during this run, by a factor of two at most."""
     seed: Common[int] = 0
     """Seed of the student's initialisation, data order and dropout."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         how = f"preset {self.preset}" if self.preset is not None else f"policy {self.policy or 'all'}"
         return f"distil {few(self.teacher, 'labels')} into a student on {self.task}, {how}, for {long(self)}"
 
     def run(self) -> None:
-        """Trains, reports on dev, and saves the student under OUTPUT/student."""
+        """Trains the student, evaluates it on dev, and saves it under OUTPUT/student."""
         from ackd.distributed.process_group import automatic, joined
 
         device = automatic(self.device)
@@ -51,7 +51,7 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
             self._run(group, device)
 
     def _run(self, group: Group, device: str) -> None:
-        """The first process writes, the others follow it."""
+        """Runs the training; the first process writes the files, the others follow it."""
         from ackd.distributed.process_group import device_of, follow
         from ackd.envs.make import distill
         from ackd.experiments.data_parallel import join
@@ -76,7 +76,7 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
         follow(env.distillation)
 
     def _shared(self) -> dict[str, Any]:
-        """The options that have to be the same in every process; data and models are compared as they are."""
+        """The options that must be equal in every process; data and models are compared by content."""
         return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if name not in OWN}
 
     def _distil(self, env: DistillationEnv, folder: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""`ackd evaluate`: policies against each other, on the same students, data and dropout."""
+"""`ackd evaluate`: compares policies on the same students, data and dropout."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ackd.experiments.options import EvaluationConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(EvaluationConfig):
-    """Distil a student for each task, policy and seed, and tabulate what came out.
+    """Distil a student for each task, policy and seed, and tabulate the results.
 
-    With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
-    --workers train a student each at a time.
+    --resume extends a table: add policies, tasks or seeds, and only the missing students are trained. With several
+    --workers, each worker trains one student at a time.
     """
 
     def about(self) -> str:
-        """What it is about to do."""
-        each = f" of {long(self)}" if self.instances is None else ""  # which says itself how long
+        """The work in a few words."""
+        each = f" of {long(self)}" if self.instances is None else ""  # instances have their own lengths
         return (
             f"compare {few(self.policies)} on {few(self.tasks, str(self.instances))}, "
             f"{self.seeds} student{'s' * (self.seeds != 1)}{each} for each"
         )
 
     def run(self) -> None:
-        """Fills the table, and prints it."""
+        """Fills the table and prints it."""
         if self.serves():
             return
         from ackd.experiments.evaluation import Evaluation

@@ -1,4 +1,4 @@
-"""`ackd federate`: a simulated federation, from a plain and from a distilled start."""
+"""`ackd federate`: simulates a federation, from a plain and from a distilled start."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ackd.experiments.student_options import FederateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Federate(FederateConfig):
-    """Simulate a federation: clients with their own parts of the training data, averaged by FedAvg, from the starting
-    model and from one that was distilled from the clients' own models.
+    """Simulate a federation: each client has a part of the training data, and FedAvg averages their models. It starts
+    from the plain model and from a model distilled from the clients' own models.
 
-    Every client takes part in every round. A round's score is that of the reward split, which the server holds; dev is
-    read at the end. Neither steers anything.
+    Every client takes part in every round. The server holds the reward split and scores each round on it. Dev is read
+    at the end. No score influences the training.
     """
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return (
             f"average {self.clients} clients' models over {self.rounds} rounds on {self.task}, from "
             f"{few(self.starts)} starts"
         )
 
     def run(self) -> None:
-        """Runs the rounds from each start, and saves the best of the models that they end with under OUTPUT/student."""
+        """Runs the rounds from each start, and saves the best final model under OUTPUT/student."""
         from ackd.experiments.federated import FederatedTraining
         from ackd.experiments.results import ledger_lines
         from ackd.experiments.trained import ending

@@ -1,4 +1,4 @@
-"""`ackd finetune`: a teacher for a task."""
+"""`ackd finetune`: fine-tunes a teacher for a task."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Finetune(FinetuneConfig):
     """Fine-tune a model on a task's labels, as a teacher for the other commands."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"fine-tune {self.model or 'a small model'} on {self.task} for {long(self)}"
 
     def run(self) -> None:
-        """Trains, reports on dev, and saves the model under OUTPUT/model."""
+        """Trains the model, evaluates it on dev, and saves it under OUTPUT/model."""
         from ackd.experiments.finetuning import MODEL, Finetuning
         from ackd.experiments.trained import ending
 

@@ -1,4 +1,4 @@
-"""`ackd generate`: a corpus that a teacher has written."""
+"""`ackd generate`: writes a corpus with a teacher model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ackd.experiments.language_options import GenerateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(GenerateConfig):
-    """Let a language model go on with the beginning of each chunk of a corpus: texts for sequence distillation, which
-    `ackd pretrain` learns from.
+    """Let a language model continue the beginning of each chunk of a corpus. `ackd pretrain` learns from the generated
+    texts (sequence distillation).
     """
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"let {self.model} go on with {self.corpus}"
 
     def run(self) -> None:
-        """Writes the corpus, block after block, to OUTPUT."""
+        """Writes the corpus to OUTPUT, one block at a time."""
         from ackd.experiments.generating import Generating
 
         generating = Generating(self)

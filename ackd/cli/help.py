@@ -1,4 +1,4 @@
-"""What `--help` and `--help-all` show: the options of a command, in the groups that they are declared in."""
+"""The text of `--help` and `--help-all`: the options of a command, by group."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Literal, get_args, get_origin
 from ackd.cli.commands import Option, commands, options_of
 
 DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
-WIDEST, LEFT = 100, 24  # columns of a line, and of the names of options
-FEW = 12  # options that are shown all, wherever there are no more
+WIDEST, LEFT = 100, 24  # widest line, and width of the column of option names
+FEW = 12  # --help shows all options of a command with no more than this
 OF_ALL = (
     ("--config FILE", "Take options from a YAML file, as a run leaves one; those of the command line win."),
     ("--help", "Show the common options."),
@@ -21,7 +21,7 @@ OF_ALL = (
 
 
 def overview() -> str:
-    """The commands, a line or two for each."""
+    """Lists the commands, one or two lines for each."""
     rows = [(name, _first(kind)) for name, kind in commands().items()]
     rows.append(("--version", "Show which version this is."))
     ending = "ackd COMMAND --help shows a command's common options, --help-all all of them."
@@ -29,11 +29,11 @@ def overview() -> str:
 
 
 def help_of(command: str, *, everything: bool = False) -> str:
-    """A command's options.
+    """Lists the options of a command.
 
     Args:
-        command: its words, such as `distill` or `policies show`; `policies` alone for what stands below it.
-        everything: whether to show all options, and not the common ones alone.
+        command: name, such as `distill` or `policies show`; `policies` lists its subcommands.
+        everything: whether to show all options instead of the common ones.
     """
     below = {name: kind for name, kind in commands().items() if name.startswith(f"{command} ")}
     if below:
@@ -60,7 +60,7 @@ def _said(kind: type) -> str:
 
 
 def _first(kind: type) -> str:
-    """The first sentence about a command."""
+    """The first sentence of a command's help."""
     return " ".join(_said(kind).split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
 
 
@@ -78,7 +78,7 @@ def _row(option: Option) -> tuple[str, str]:
 
 
 def _written(option: Option) -> str:
-    """An option as it is written on the command line."""
+    """An option as written on the command line."""
     if option.place:
         return option.place
     if option.kind is bool:
@@ -92,7 +92,7 @@ def _written(option: Option) -> str:
 
 
 def _default(option: Option) -> str:
-    """What holds where the option is not given."""
+    """The default value of an option, as text."""
     if option.required:
         return " (required)"
     if option.default is True:
@@ -104,7 +104,7 @@ def _default(option: Option) -> str:
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Names on the left, and what they mean on the right."""
+    """Formats rows with names on the left and descriptions on the right."""
     for name, text in rows:
         lines = textwrap.wrap(text, _width() - LEFT, break_on_hyphens=False) or [""]
         if len(name) > LEFT - 4:

@@ -1,4 +1,4 @@
-"""`ackd mutual`: students that teach each other."""
+"""`ackd mutual`: trains students that teach each other."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ackd.experiments.student_options import MutualConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Mutual(MutualConfig):
-    """Train two or more students side by side, each learning from the labels and from the others (deep mutual
-    learning). The one that stands best on the reward split is saved.
+    """Train two or more students together; each learns from the labels and from the other students (deep mutual
+    learning). The student with the best score on the reward split is saved.
     """
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"train {few(self.students)} side by side on {self.task} for {long(self)}"
 
     def run(self) -> None:
-        """Trains, chooses on the reward split, reports every student on dev, and saves the chosen one."""
+        """Trains, chooses on the reward split, evaluates every student on dev, and saves the chosen one."""
         from ackd.experiments.mutual import MutualTraining
         from ackd.experiments.results import ledger_lines
         from ackd.experiments.trained import ending

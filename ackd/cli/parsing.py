@@ -1,4 +1,4 @@
-"""From the words of a call to a command with its options, or to the sentence that says what is wrong."""
+"""Parses command-line arguments into a command with its options, or raises a one-sentence error."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ HELP = ("-h", "--help", "--help-all", "--help_all")
 
 
 def shown(words: Sequence[str]) -> str | None:
-    """The help or the version that a call asks for, if it asks for one.
+    """Returns the help or version text if the arguments request one, else None.
 
     Raises:
-        InputError: if it is about no command.
+        InputError: if help is requested for an unknown command.
     """
     if [*words] == ["--version"]:
         return f"ackd {ackd.__version__}"
@@ -39,10 +39,10 @@ def shown(words: Sequence[str]) -> str | None:
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """A command's own words, and those that follow them.
+    """Splits the arguments into the command name and its options.
 
     Raises:
-        InputError: if it is none.
+        InputError: if the command is unknown.
     """
     first = dict.fromkeys(name.partition(" ")[0] for name in commands())
     if not words:
@@ -64,10 +64,10 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def parse(words: Sequence[str]) -> Any:
-    """The command that a call means, with its options.
+    """Parses the arguments into a command object.
 
     Raises:
-        InputError: if it means none, in one sentence.
+        InputError: in one sentence, if the arguments are wrong.
     """
     if words[:1] and words[0].startswith("--tyro-"):  # tyro's completions for shells
         return tyro.cli(Command, args=list(words), prog="ackd")
@@ -84,7 +84,7 @@ def parse(words: Sequence[str]) -> Any:
     try:
         with redirect_stderr(complaint):
             return tyro.cli(kind, args=given.again(options_of(kind)), prog=f"ackd {command}", **default)
-    except SystemExit:  # of what only tyro sees
+    except SystemExit:  # for errors that only tyro finds
         text = " ".join(complaint.getvalue().translate(dict.fromkeys(map(ord, "╭╮╰╯│─•"), " ")).split())
         text = text.partition(" For full helptext")[0]
         raise InputError(f"{text}: ackd {command} --help explains") from None

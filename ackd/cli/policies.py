@@ -1,4 +1,4 @@
-"""`ackd policies`: named policies, to look at, to pass on, and to take in."""
+"""`ackd policies`: lists, shows, exports and imports named policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tyro import conf
 
 @dataclass
 class ListPolicies:
-    """Every policy with a name: what it selects, how well, and what its learning took."""
+    """List every named policy: what it selects, its scores, and the cost of its training."""
 
     def run(self) -> None:
         """Prints the table."""
@@ -21,13 +21,13 @@ class ListPolicies:
 
 @dataclass
 class ShowPolicy:
-    """A policy's model card."""
+    """Show a policy's model card."""
 
     name: conf.Positional[str]
     """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
 
     def run(self) -> None:
-        """Prints the card, as its policy.json has it and not as somebody may have edited it."""
+        """Prints the card from policy.json, not an edited copy of the card."""
         from ackd.agents import library, store
         from ackd.agents.model_card import card_text
 
@@ -37,14 +37,14 @@ class ShowPolicy:
 
 @dataclass
 class ExportPolicy:
-    """Write a policy as one file, to pass on."""
+    """Write a policy to one file, for sharing."""
 
     name: conf.Positional[str]
     """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
     file: conf.Positional[str]
     """The file to write; it ends in .safetensors."""
     overwrite: bool = False
-    """Replace a file that is there."""
+    """Replace an existing file."""
 
     def run(self) -> None:
         """Writes the file."""
@@ -56,17 +56,17 @@ class ExportPolicy:
 
 @dataclass
 class ImportPolicy:
-    """Take in a policy, under a name that any --policy understands. It is checked, and nothing in it is executed."""
+    """Import a policy under a name that --policy accepts. The policy is checked; none of its content is executed."""
 
     file: conf.Positional[str]
-    """A file that `ackd policies export` wrote, a policy's folder, or a run of `ackd train`."""
+    """A file from `ackd policies export`, a policy's folder, or a run of `ackd train`."""
     name: str | None = None
-    """What to call it; its own name if not given."""
+    """The new name; the policy's own name if not given."""
     overwrite: bool = False
-    """Replace a policy of yours that has the name."""
+    """Replace your policy of the same name."""
 
     def run(self) -> None:
-        """Copies it to the user's policies."""
+        """Copies the policy to the user's policies."""
         from ackd.agents import library
 
         name = library.import_(self.file, self.name, overwrite=self.overwrite)
@@ -88,5 +88,5 @@ class Policies:
     action: Annotated[Action, conf.arg(name="")]
 
     def run(self) -> None:
-        """Does it."""
+        """Runs the subcommand."""
         self.action.run()

@@ -1,4 +1,4 @@
-"""`ackd predict`: what a model says of a test split, as GLUE's leaderboard takes it, or of a user's own texts."""
+"""`ackd predict`: predictions for a GLUE test split, in the leaderboard's format, or for a user's own texts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(PredictConfig):
-    """Write a model's predictions for the test split of a GLUE task, as its leaderboard takes them, or for texts of
-    your own.
+    """Write a model's predictions for the test split of a GLUE task, in the leaderboard's format, or for texts of your
+    own.
     """
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"ask {self.model} about the test split of {self.task}"
 
     def run(self) -> None:
-        """Writes the files, and says how often each class is in them."""
+        """Writes the files and prints the count of each class."""
         from ackd.experiments.predictions import predict
         from ackd.experiments.progress import move, progress
 
         with ExitStack() as shown:
-            bars: list[Bar] = []  # one, once all has been checked
+            bars: list[Bar] = []  # one bar, created after all checks have passed
 
             def told(done: int, rows: int) -> None:
                 if not bars:

@@ -1,4 +1,4 @@
-"""`ackd presets`: the published methods."""
+"""`ackd presets`: lists and describes the published methods."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ackd.config.methods import COMMANDS, PUBLISHED, Published, presets_of
 
 @dataclass(frozen=True, kw_only=True)
 class Presets:
-    """List the published methods, or show what is known of one."""
+    """List the published methods, or describe one of them."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
-    """One of them; all if none is named."""
+    """Name of a method; all methods if not given."""
 
     def run(self) -> None:
-        """Prints them."""
+        """Prints the methods."""
         if self.name is None:
             _list(PUBLISHED)
             print("\nackd presets NAME shows one; ackd distill --preset NAME runs it, and NAME,OTHER both at once\n")
@@ -40,7 +40,7 @@ def _list(methods: Mapping[str, Published]) -> None:
 
 
 def _options(name: str) -> str:
-    """Of a preset, read from the function that makes it, which takes seconds to import."""
+    """The options of a preset, read from its builder function; the import takes seconds."""
     from ackd.presets import METHODS
 
     return ", ".join(f"{name}={shown(value)}" for name, value in METHODS[name].defaults.items()) or "none"
@@ -63,5 +63,5 @@ def _show(one: Published, options: str | None = None) -> None:
 
 
 def shown(value: object) -> str:
-    """An option's default, in few characters."""
+    """An option's default as short text."""
     return "its own" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""`ackd pretrain`: a small causal language model, on a corpus."""
+"""`ackd pretrain`: pre-trains a small causal language model on a corpus."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Pretrain(PretrainConfig):
     """Pre-train a causal language model on text, with or without a teacher's next-token distributions."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"pre-train {self.student or 'a language model'} on {self.corpus}"
 
     def run(self) -> None:
-        """Trains, reports the held-out loss, and saves the model under OUTPUT/student."""
+        """Trains the model, reports the held-out loss, and saves the model under OUTPUT/student."""
         from ackd.experiments.pretraining import Pretraining
         from ackd.experiments.trained import ending
 

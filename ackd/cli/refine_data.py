@@ -1,4 +1,4 @@
-"""`ackd refine-data`: the part of a corpus that a teacher knows better than a small reference."""
+"""`ackd refine-data`: keeps the chunks that a teacher predicts much better than a small reference model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class RefineData(RefineConfig):
     """Keep the part of a corpus that a teacher knows best compared with a small reference model (MiniPLM)."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"keep {self.ratio:.0%} of a corpus by its scores in {few(self.teacher_scores)}"
 
     def run(self) -> None:
-        """Writes the kept chunks to OUTPUT, in their order."""
+        """Writes the kept chunks to OUTPUT, in corpus order."""
         from ackd.experiments.refining import Refining
 
         refining = Refining(self)

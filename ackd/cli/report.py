@@ -1,4 +1,4 @@
-"""`ackd report`: pictures of a run, and one page that holds them all."""
+"""`ackd report`: draws pictures of a run, and one HTML page with all of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Draw what a run of train, distill, evaluate, tune, federate, mutual or pretrain did: pictures, and one HTML page
-    that holds them all.
+    """Draw pictures of a run of train, distill, evaluate, tune, federate, mutual or pretrain, and one HTML page with
+    all of them.
     """
 
     folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """The run's folder."""
     output: str | None = None
-    """Folder for report.html and report/; the run's own if not given. An earlier report is replaced."""
+    """Folder for report.html and report/; the run's folder if not given. An earlier report is replaced."""
 
     def run(self) -> None:
         """Writes the pictures and the page."""

@@ -1,4 +1,4 @@
-"""What several commands print."""
+"""Texts that several commands print."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol
 
 from ackd.config.options import STEPS
 
-MANY = 3  # names in a sentence
+MANY = 3  # most names in a sentence
 
 
 class Trains(Protocol):
-    """What says how long a model learns."""
+    """Options with the length of a training."""
 
     @property
     def steps(self) -> int | None:
@@ -20,17 +20,17 @@ class Trains(Protocol):
 
     @property
     def epochs(self) -> float | None:
-        """Instead of steps: passes over the training data."""
+        """Passes over the training data, instead of steps."""
         ...
 
 
 def nothing_left(output: str) -> None:
-    """Says that a run is finished."""
+    """Prints that a run is finished."""
     print(f"the run in {output} is finished: nothing is left to resume")
 
 
 def few(names: Sequence[str | None], otherwise: str = "") -> str:
-    """Names in a sentence, the first ones of many.
+    """Joins names for a sentence; only the first few of a long list are named.
 
     Example:
         >>> few(["sst2", "mrpc", "rte", "cola"])
@@ -42,7 +42,7 @@ def few(names: Sequence[str | None], otherwise: str = "") -> str:
 
 
 def long(config: Trains) -> str:
-    """How long each model learns."""
+    """The length of each training, as text."""
     if config.epochs is not None:
         return f"{config.epochs:g} epoch{'s' * (config.epochs != 1)}"
     steps = STEPS if config.steps is None else config.steps

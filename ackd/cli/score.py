@@ -1,4 +1,4 @@
-"""`ackd score`: what a language model makes of each chunk of a corpus."""
+"""`ackd score`: a language model's mean loss on each chunk of a corpus."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Score(ScoreConfig):
     """Score each chunk of a corpus by a causal language model's mean loss, for `ackd refine-data`."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"score {self.corpus} with {self.model}"
 
     def run(self) -> None:
-        """Writes the scores, block after block, to OUTPUT/scores.bin."""
+        """Writes the scores to OUTPUT/scores.bin, one block at a time."""
         from ackd.experiments.scoring import Scoring
 
         scoring = Scoring(self)

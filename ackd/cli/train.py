@@ -1,4 +1,4 @@
-"""`ackd train`: an agent that learns what to select."""
+"""`ackd train`: trains an agent that learns what to select."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ackd.experiments.options import AgentConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Train(AgentConfig):
-    """Train a selection agent over several students' trainings, then distil one student with what it learned."""
+    """Train a selection agent over several students' trainings, then distil one student with the learned policy."""
 
     def about(self) -> str:
-        """What it is about to do."""
-        each = f" of {long(self)}" if self.instances is None else ""  # which says itself how long
+        """The work in a few words."""
+        each = f" of {long(self)}" if self.instances is None else ""  # instances have their own lengths
         return (
             f"train an agent ({self.algorithm}) over {self.episodes:,} students{each} on {self.task or self.instances}"
         )
 
     def run(self) -> None:
-        """Trains the agent, distils a student with it, and saves both."""
+        """Trains the agent, distils a student with its policy, and saves both."""
         if self.serves():
             return
         from ackd.experiments.agent import AgentTraining

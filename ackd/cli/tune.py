@@ -1,4 +1,4 @@
-"""`ackd tune`: the temperature and weight of plain distillation, by grid search."""
+"""`ackd tune`: finds the temperature and weight of plain distillation by grid search."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ackd.experiments.student_options import TuneConfig
 class Tune(TuneConfig):
     """Find the temperature and weight of plain distillation by grid search.
 
-    Students of every pair are judged on the reward split, and dev is read at the end: for the pair that was chosen,
-    for the untuned one (1, 0.5), and for the student before it learned.
+    The students of each pair are scored on the reward split. Dev is read at the end, for the chosen pair, for the
+    untuned pair (1, 0.5), and for the untrained student.
     """
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return (
             f"try {len(self.temperature)} temperatures with {len(self.kd_weight)} weights of {few(self.teacher)} on "
             f"{self.task}, for {long(self)} each"
         )
 
     def run(self) -> None:
-        """Fills the grid cell by cell, chooses, and saves the chosen student under OUTPUT/student."""
+        """Trains each cell of the grid, chooses the best pair, and saves its student under OUTPUT/student."""
         from ackd.experiments.trained import ending
         from ackd.experiments.tuning import Tuning
 

@@ -1,4 +1,4 @@
-"""The words of a call, checked before they are parsed: what is wrong with them is one sentence."""
+"""Checks command-line arguments before they are parsed; each error is one sentence."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ackd.cli.commands import CONFIG, Option, commands, options_of
 from ackd.config.other_names import ours
 from ackd.errors import InputError, unknown
 
-DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # which a page or a document makes of one
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # dashes that web pages and documents put in place of "-"
 NUMBER = re.compile(r"-(inf|infinity|nan)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Given:
-    """The values of options, as words, by their names; and how each was written."""
+    """The given option values as strings, by option name, and each option as the user wrote it."""
 
     words: dict[str, list[str]] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
 
     def again(self, options: Mapping[str, Option]) -> list[str]:
-        """The words that say the same so that nothing in them can be mistaken."""
+        """The same arguments in an unambiguous form."""
         said, indices = list[str](), list[str]()
         for name, values in self.words.items():
             if name not in options:
@@ -40,20 +40,20 @@ class Given:
 
 
 def read(command: str, words: Sequence[str]) -> Given:
-    """Reads the words that follow a command.
+    """Reads the arguments after a command.
 
     Args:
-        command: its words, such as `policies show`.
-        words: those that follow.
+        command: name of the command, such as `policies show`.
+        words: the arguments after it.
 
     Raises:
-        InputError: for the first that is wrong.
+        InputError: for the first wrong argument.
     """
     options = options_of(commands()[command]) | {CONFIG.name: CONFIG}
     indices = [one for one in options.values() if one.place]
     given, last = Given(), None
     rest = list(words)
-    ended = False  # by the word --, after which nothing is an option
+    ended = False  # True after "--": no options follow
     while rest:
         word = rest.pop(0)
         if word == "--" and not ended:
@@ -71,7 +71,7 @@ def read(command: str, words: Sequence[str]) -> Given:
 
 
 def _take(command: str, options: Mapping[str, Option], word: str, rest: list[str]) -> tuple[Option, list[str]]:
-    """The option that a word names, and its values, which are taken off the rest."""
+    """Returns the option that `word` names and its values; removes the values from `rest`."""
     flag, equals, attached = word.partition("=")
     option, on = _named(options, flag)
     if option is None:
@@ -92,7 +92,7 @@ def _take(command: str, options: Mapping[str, Option], word: str, rest: list[str
 
 
 def _note(given: Given, option: Option, flag: str, values: list[str]) -> None:
-    """Notes an option's values; it is given once."""
+    """Records an option's values; raises an error if the option is given twice."""
     if option.name in given.words:
         first, before = given.written[option.name], given.words[option.name]
         if option.kind is bool:
@@ -105,14 +105,14 @@ def _note(given: Given, option: Option, flag: str, values: list[str]) -> None:
 
 
 def check_complete(command: str, names: Mapping[str, Any]) -> None:
-    """Refuses a call that lacks what it needs.
+    """Raises an error if required options are missing.
 
     Args:
-        command: its words.
-        names: of the options that have values.
+        command: name of the command.
+        names: names of the options that have values.
 
     Raises:
-        InputError: if any is missing, with the names of all.
+        InputError: if any is missing; it names all of them.
     """
     lacking = [one.flag for one in options_of(commands()[command]).values() if one.required and one.name not in names]
     if lacking:
@@ -122,14 +122,14 @@ def check_complete(command: str, names: Mapping[str, Any]) -> None:
 
 
 def _is_option(word: str) -> bool:
-    """Whether a word is to name an option, and is no value such as -1 or a single dash."""
+    """Whether a word names an option, rather than a value such as -1 or a single dash."""
     if word[:1] and word[0] in DASHES:
         return not word[1:2].isdigit()
     return word == "--" or (word[:1] == "-" and word.lstrip("-")[:1].isalpha() and not NUMBER.fullmatch(word))
 
 
 def _named(options: Mapping[str, Option], flag: str) -> tuple[Option | None, bool]:
-    """The option of that name, and whether it is switched on."""
+    """The option with this flag, and whether the flag switches it on."""
     name = flag[2:].replace("-", "_") if flag.startswith("--") else ""
     if name in options and not options[name].place:
         return options[name], True
@@ -138,7 +138,7 @@ def _named(options: Mapping[str, Option], flag: str) -> tuple[Option | None, boo
 
 
 def _unknown(command: str, flag: str) -> InputError:
-    """The error about an option that there is not."""
+    """The error about an unknown option."""
     name = flag.lstrip("-" + DASHES).replace("-", "_")
     if flag[0] in DASHES:
         dashed = f"--{name.replace('_', '-')}"
@@ -147,12 +147,12 @@ def _unknown(command: str, flag: str) -> InputError:
 
 
 def nearest(command: str, name: str, dashes: str = "--") -> str:
-    """How a sentence ends about an option that a command has not: which one may be meant, or whose it is.
+    """The end of the error about an unknown option: a similar option, or the commands that have it.
 
     Args:
-        command: its words.
-        name: as it was given, with underscores.
-        dashes: before the names of options.
+        command: name of the command.
+        name: the given name, with underscores.
+        dashes: prefix for the option names in the text.
     """
     known = {one.name: dashes + one.flag[2:] for one in options_of(commands()[command]).values() if not one.place}
     near = [found] if (found := ours(name, known)) else []
@@ -168,7 +168,7 @@ def nearest(command: str, name: str, dashes: str = "--") -> str:
 
 
 def _left_over(command: str, word: str, last: Option | None, given: Given) -> InputError:
-    """The error about a word that belongs to nothing."""
+    """The error about an argument that belongs to no option."""
     if last is None:
         return InputError(f"{_quoted(word)} follows no option: ackd {command} --help lists what it takes")
     if last.kind is bool:
@@ -189,7 +189,7 @@ def _switch(option: Option, on: bool) -> str:
 
 
 def _lacks(option: Option, values: Sequence[str], rest: Sequence[str]) -> str:
-    """The sentence about values that are missing."""
+    """The sentence about missing values."""
     if values:
         return f"{option.flag} takes {option.most} values, and was given {_listed(values)} alone: give {option.most}"
     dash = f"; one that begins with a dash is written {option.flag}={rest[0]}" if rest and rest[0][:2] != "--" else ""
@@ -198,10 +198,10 @@ def _lacks(option: Option, values: Sequence[str], rest: Sequence[str]) -> str:
 
 
 def _check(option: Option, word: str) -> None:
-    """Refuses a word that is no value of an option.
+    """Checks that a word is a valid value of an option.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is not.
     """
     if not word:
         raise InputError(f"{option.flag} is empty: give {_wanted(option.kind)}, or leave it away")
@@ -221,11 +221,11 @@ def _is(kind: type, word: str) -> bool:
         value = kind(word)
     except ValueError:
         return False
-    return bool(value == value)  # and no NaN
+    return bool(value == value)  # false for NaN
 
 
 def _meant(kind: type, word: str) -> Iterator[str]:
-    """What somebody may have meant by a word that is no number."""
+    """Yields numbers that a user may have meant by a word that is not a number."""
     for one in (word, word.replace(",", "."), word.replace(",", "")):
         if _is(kind, one):
             yield one
@@ -234,7 +234,7 @@ def _meant(kind: type, word: str) -> Iterator[str]:
 
 
 def _wanted(kind: Any) -> str:
-    """What an option takes, as a sentence names it."""
+    """Describes the values that an option takes, for error messages."""
     if get_origin(kind) is tuple:
         return _wanted(get_args(kind)[0])
     if get_origin(kind) is Literal:

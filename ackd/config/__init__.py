@@ -1,4 +1,4 @@
-"""The options of a distillation: declared here, and read by Python, environment ids, instance files and commands."""
+"""The options of a distillation, as Python, environment ids, instance files and commands read them."""
 
 from ackd.config.options import (
     COMMON,

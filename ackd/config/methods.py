@@ -1,4 +1,4 @@
-"""What is known of the published methods: those that are presets, and those that are commands of their own."""
+"""Facts about the published methods, both the presets and the methods that are commands of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ackd.errors import InputError, unknown
 
-MOST = 8  # teachers whose weights are learned
+MOST = 8  # most teachers for methods that learn teacher weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +16,15 @@ class Published:
     """A published method.
 
     Args:
-        name: what the command line calls it.
-        paper: the title.
-        year: of publication.
-        link: to the paper.
-        does: what it does, in a few words.
-        cost: what a step takes, against plain distillation.
-        known: how sure the formulas and defaults are.
-        unknown: what the paper, or what could be read of it, leaves open.
-        teachers: how many it takes, as (least, most).
+        name: its name on the command line.
+        paper: title of the paper.
+        year: year of publication.
+        link: link to the paper.
+        does: a short description of the method.
+        cost: cost of one step, compared with plain distillation.
+        known: how certain the formulas and defaults are.
+        unknown: details that the sources leave open.
+        teachers: number of teachers, as (least, most).
     """
 
     name: str

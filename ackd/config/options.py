@@ -1,4 +1,4 @@
-"""What can be set of a distillation, in groups that commands and experiments combine."""
+"""The options of a distillation, in groups that commands and experiments combine."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Init: TypeAlias = Literal["even", "first"]
 Kind = TypeVar("Kind")
 COMMON = "common"
-Common: TypeAlias = Annotated[Kind, COMMON]  # what --help shows; the rest is behind --help-all
-STEPS = 300  # of a student's training, where nobody says how long it is
+Common: TypeAlias = Annotated[Kind, COMMON]  # shown by --help; --help-all shows the rest too
+STEPS = 300  # default length of a student's training
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Texts, and where they come from."""
+    """Texts and their sources."""
 
     data: Common[str | None] = None
-    """GLUE as a folder in the hub's layout, from the Hugging Face hub if not given; or data of your own: a CSV, TSV,
-    JSON or Parquet file, a folder that save_to_disk wrote, or USER/NAME or USER/NAME:CONFIG on the hub."""
+    """A GLUE folder in the hub's layout (the Hugging Face hub if not given), or data of your own: a CSV, TSV, JSON or
+    Parquet file, a folder written by save_to_disk, or USER/NAME or USER/NAME:CONFIG on the hub."""
     text_columns: Common[tuple[str, ...]] = ()
-    """One or two text columns of data of your own; text, sentence, or its only ones of text, if not given."""
+    """One or two text columns of your own data; if not given: text, sentence, or the only text columns."""
     max_length: int = 128
-    """Tokens of an example; longer ones are cut."""
+    """Most tokens of an example; longer examples are cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(TextConfig):
-    """Examples with labels, and what is held out of them."""
+    """Labelled examples and the held-out splits."""
 
     label_column: Common[str | None] = None
-    """The label column of data of your own; label or labels, if not given."""
+    """The label column of your own data; label or labels if not given."""
     dev_data: str | None = None
-    """File to report on, of data of your own; if not given, its validation split, or one like it, or a fifth of it."""
+    """Dev file of your own data; if not given: its validation split, a similar split, or a fifth of the data."""
     max_examples: Common[int | None] = None
-    """Learn from at most so many training examples, drawn by --data-seed from what the reward split leaves."""
+    """Most training examples to learn from; --data-seed draws them after the reward split is set aside."""
     reward_examples: int | None = None
-    """Training examples set aside for the reward, which no model of the run says it has seen: 256, or an eighth of them
-    where that is less, if not given; half of them at most. 0 sets none aside, where nothing reads them."""
+    """Training examples to set aside for the reward, none of them recorded as seen by a model of the run. If not given:
+    256, or an eighth of the data where that is less. At most half of the data; 0 works if nothing reads the split."""
     reward_from: str = "train"
-    """Where rewards are measured: train, or dev:PART, as dev:0.5, for a part of dev; reports then read the rest."""
+    """Data that rewards are measured on: train, or dev:PART for a part of dev (dev:0.5); reports then use the rest."""
     wrong_labels: float = 0.0
-    """Turn this share of the labels of train and reward split into another class, to see what noise does."""
+    """Share of the labels of train and reward split to replace by another class, to study label noise."""
     data_seed: int = 0
-    """Seed of the reward split and of --max-examples: the same for runs that are to be compared."""
+    """Seed of the reward split and of --max-examples; use the same seed for runs that you compare."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
-    """Where the models compute, and in what."""
+    """Device and precision of the models."""
 
     device: Common[str] = "auto"
-    """Where student and teacher are: cpu, cuda, cuda:1, or auto for a GPU if there is one; of several workers, if there
-    is one for each. The agent stays on the CPU."""
+    """Device of student and teacher: cpu, cuda, cuda:1, or auto. auto takes a GPU if there is one (with several
+    workers: one for each). The agent stays on the CPU."""
     precision: Precision = "fp32"
-    """What the models compute in; weights, optimizer and losses are in float32 either way."""
+    """Precision of the models' computations; weights, optimizer and losses are always float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,79 +64,78 @@ class ModelConfig(DeviceConfig):
     """The student's model."""
 
     student_layers: Common[int | None] = None
-    """The student starts as so many layers of --student, or of the (first) teacher."""
+    """Number of layers that the student copies from --student, or from the (first) teacher."""
     student: Common[str | None] = None
-    """Folder or hub id to start from, or a JSON config to draw weights for."""
+    """Folder or hub id of the model to start from, or a JSON config for random weights."""
     student_init: Init = "even"
-    """Which of the layers with --student-layers: those at even distances, or the first ones."""
+    """Layers that --student-layers copies: evenly spaced ones, or the first ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeConfig:
-    """What can pass from the teacher to the student."""
+    """Knowledge types that can be transferred."""
 
     knowledge: Common[tuple[str, ...]] = ()
-    """Knowledge types that can be selected: logits, hidden and attention if none is named; docs/knowledge.md lists
-    all. Of several teachers, logits@2 is the second's, and logits stands for everyone's."""
+    """Knowledge types that can be selected; if none is named: logits, hidden and attention. docs/knowledge.md lists
+    all types. With several teachers, logits@2 means the second teacher, and logits means all of them."""
     layer_map: str | None = None
-    """Which teacher layer each student layer learns from: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
+    """The teacher layer for each student layer: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(KnowledgeConfig):
-    """What can pass from the teacher to the student, and how it is measured."""
+    """Knowledge types and how their losses are measured."""
 
     temperature: float = 4.0
-    """Temperature of the logits; a preset has its own."""
+    """Temperature of the logits; presets have their own."""
     gradient_cosines: bool = False
-    """Compare the gradients of types and labels at the first step of each phase."""
+    """Compare the gradients of knowledge types and labels at the first step of each phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PresetConfig:
-    """A published method, and what each of several teachers counts."""
+    """A published method and the weights of the teachers."""
 
     teacher_weights: tuple[float, ...] = ()
-    """What each teacher's losses count; 1 each if not given."""
+    """Weight of each teacher's losses; 1 each if not given."""
     preset: Common[str | None] = None
-    """A published method with its losses, weights and stages, or several joined by commas; `ackd presets` lists
-    them."""
+    """A published method with its losses, weights and stages; commas join several. `ackd presets` lists them."""
     keep: float | None = None
-    """Of a preset that picks examples: the share that it keeps of a batch, or of the training data (label-revision)."""
+    """Share of a batch to keep, or of the training data (label-revision), for presets that pick examples."""
     score: str | None = None
-    """Of a preset that picks examples: entropy, margin, confidence, loss, the same with -r for the reverse, or
-    random."""
+    """Score that picks the examples: entropy, margin, confidence or loss, each with -r for the reverse order, or
+    random; for presets that pick examples."""
     options: tuple[str, ...] = ()
-    """Further options of the preset as NAME=VALUE, such as alpha=0.7; `ackd presets NAME` lists them."""
+    """More options of the preset as NAME=VALUE, such as alpha=0.7; `ackd presets NAME` lists them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """Where teachers' answers are kept."""
+    """The cache of teacher outputs."""
 
     cache: Common[str | None] = None
-    """Folder that keeps the teachers' answers, shared by all runs that ask the same; `ackd cache` fills it ahead."""
+    """Folder that caches teacher outputs for all runs that need the same ones; `ackd cache` fills it beforehand."""
     cache_budget: str = "4GB"
-    """What one teacher's answers may take there; what does not fit is asked live."""
+    """Most disk space for one teacher's outputs; outputs that do not fit are computed again."""
     cache_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Numbers in the cache; the answers are rounded to them."""
+    """Number format in the cache; outputs are rounded to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
-    """The optimizer, and the course of the learning rate; what is not given is the preset's own, or else ours."""
+    """The optimizer and the learning-rate schedule; defaults come from the preset, or else from ackd."""
 
     warmup: float | None = None
-    """Share of the steps in which the learning rate rises (0.06, or the preset's)."""
+    """Share of the steps with a rising learning rate (0.06, or the preset's)."""
     schedule: Schedule | None = None
-    """The learning rate after that (linear, or the preset's): a linear fall to 0, a cosine to a tenth of the peak, or
+    """Learning rate after warmup (linear, or the preset's): a linear fall to 0, a cosine to a tenth of the peak, or
     constant."""
     weight_decay: float | None = None
-    """Of the matrices; biases and norms have none (0.01, or the preset's)."""
+    """Weight decay of the matrices; biases and norms have none (0.01, or the preset's)."""
     adam_betas: tuple[float, float] | None = None
     """Adam's two betas (0.9 0.999, or the preset's)."""
     gradient_clipping: float | None = None
-    """Largest norm of a step's gradient; 0: none (1, or the preset's)."""
+    """Largest gradient norm of a step; 0 means no clipping (1, or the preset's)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,60 +143,61 @@ class LengthConfig:
     """How long a model learns."""
 
     steps: Common[int | None] = None
-    """Optimizer steps of one training; 300 if neither this nor --epochs is given."""
+    """Optimizer steps of one training; 300 if neither --steps nor --epochs is given."""
     epochs: Common[float | None] = None
-    """Instead of --steps: passes over the training data."""
+    """Passes over the training data, instead of --steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(LengthConfig, RecipeConfig):
-    """How a student learns."""
+    """The student's training."""
 
     batch_size: Common[int] = 32
     """Examples in a batch."""
     accumulate: int = 1
-    """Batches whose gradients make one optimizer step."""
+    """Batches per optimizer step; their gradients are added up."""
     lr: Common[float] = 5e-5
     """Peak learning rate of the student."""
     compile: bool = False
-    """Compile the student's passes: the first steps take some 20 seconds more, the others less; meant for GPUs."""
+    """Compile the student's passes: the first steps take some 20 seconds more, later ones less; meant for GPUs."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
-            object.__setattr__(self, "steps", STEPS)  # so that a run's config.json says it
+            object.__setattr__(self, "steps", STEPS)  # so that config.json of a run contains it
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
-    """What is decided of a student's training, and what a decision earns."""
+    """Decisions and rewards during a student's training."""
 
     decisions: int | None = 4
-    """Decisions in a student's training; None: one for each interval."""
+    """Decisions in a student's training; None means one per interval."""
     decision_interval: int = 20
-    """Optimizer steps between two rows of decisions.csv and two points of a curve; a decision holds for one or more."""
+    """Optimizer steps per interval: one row of decisions.csv, one point of a curve. A decision holds for one or more
+    intervals."""
     reward: Common[str] = "gap"
-    """What a decision earns: gap (which is either-gap), loss-gap, score-gap, probability-gap, kl-gap, margin-gap,
-    agreement-gap, neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md tells them apart."""
+    """Reward of a decision: gap (short for either-gap), loss-gap, score-gap, probability-gap, kl-gap, margin-gap,
+    agreement-gap, neg-loss, final, gap+explore-soft, gap+explore-hard; docs/agents.md explains them."""
     cost_weight: float = 0.0
-    """What transferring everything throughout costs, in shares of the gap to the teacher."""
+    """Penalty for transferring everything at every step, as a share of the gap to the teacher."""
     flops_budget: float | None = None
-    """What a student's training may spend, as a share of the FLOPs of transferring everything throughout; where the
-    rest is needed for the labels alone, these go on. No limit if not given."""
+    """FLOPs that a student's training may spend, as a share of the FLOPs of transferring everything at every step;
+    when only enough for the labels is left, training continues on labels alone. No limit if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig(ModelConfig, TransferConfig, CacheConfig, TrainingConfig):
-    """The student, what it can be taught, and how it learns."""
+    """The student, its knowledge types and its training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingConfig(DataConfig, StudentConfig, PresetConfig):
-    """Data, models, and what passes between them: what makes a distillation."""
+    """Data, models and knowledge types of a distillation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig(SettingConfig, EpisodeConfig):
-    """All that can be set of a distillation, each as on the command line.
+    """All options of a distillation, under their names on the command line.
 
     Example:
         DistillationConfig(student_layers=3, epochs=3, lr=5e-5)

@@ -1,10 +1,10 @@
-"""What other libraries call options of ours."""
+"""Names that other libraries use for the options of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-# of transformers' and accelerate's scripts, and of stable-baselines3
+# names from the scripts of transformers and accelerate, and from stable-baselines3
 OURS = {
     "learning_rate": "lr", "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size",
     "gradient_accumulation_steps": "accumulate", "num_train_epochs": "epochs", "num_epochs": "epochs",
@@ -22,11 +22,11 @@ OURS = {
 
 
 def ours(name: str, known: Collection[str]) -> str | None:
-    """What an option is called here that somebody knows by another name; None if there is none.
+    """Returns this package's name for an option of another library; None if there is none.
 
     Args:
-        name: as it was given, with underscores.
-        known: the options that there are.
+        name: the given name, with underscores.
+        known: names of the existing options.
     """
     found = OURS.get(name)
     return found if found in known else None

@@ -1,4 +1,4 @@
-"""Options from plain values, which Python, environment ids and files give by name."""
+"""Builds options from plain values by name, for Python, environment ids and files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ackd.config.options import DataConfig
 from ackd.config.other_names import ours
 from ackd.errors import InputError, short, unknown
 
-LARGEST = 2**31  # of a whole number
-EARLIER = {"types": "knowledge", "compiled": "compile", "cosines": "gradient_cosines"}  # names of before
+LARGEST = 2**31  # integers stay below this
+EARLIER = {"types": "knowledge", "compiled": "compile", "cosines": "gradient_cosines"}  # old name: new name
 WORDS = {
     int: "a whole number below 2^31", float: "a number", str: "text", bool: "true or false", NoneType: "null",
     dict: "an object with fields", list: "a list",
@@ -26,17 +26,17 @@ Options = TypeVar("Options")
 
 @cache
 def hints(*groups: type) -> dict[str, Any]:
-    """The type of each option of the groups, by its name."""
+    """The type of each option in the groups, by option name."""
     return {field.name: get_type_hints(group)[field.name] for group in groups for field in fields(group)}
 
 
 def names_of(*groups: type) -> tuple[str, ...]:
-    """The names of the options of some groups."""
+    """The names of the options in the groups."""
     return tuple(hints(*groups))
 
 
 def part(options: Any, *groups: type) -> dict[str, Any]:
-    """The values that `options` has of some groups, by their names.
+    """The values in `options` that belong to the groups, by option name.
 
     Example:
         prepare(task="sst2", **part(command, DataConfig, TrainingConfig))
@@ -45,16 +45,16 @@ def part(options: Any, *groups: type) -> dict[str, Any]:
 
 
 def cut(options: DataConfig) -> dict[str, Any]:
-    """How data is cut into its splits, as `ackd.tasks.load` takes it."""
+    """The options that split the data, as keyword arguments of `ackd.tasks.load`."""
     names = [name for name in names_of(DataConfig) if name not in ("data", "dev_data", "data_seed")]
     return {name: getattr(options, name) for name in names} | {"seed": options.data_seed}
 
 
 def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under the names of today.
+    """Returns the settings under their current names.
 
     Raises:
-        InputError: if one is given under both of its names.
+        InputError: if a setting is given under both its old and its new name.
     """
     found = {EARLIER.get(name, name): value for name, value in settings.items()}
     for old, new in EARLIER.items():
@@ -64,15 +64,15 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked(group: type[Options], settings: Mapping[str, Any], *, others: Sequence[str] = ()) -> Options:
-    """The options of a group from plain values.
+    """Builds the options of a group from plain values.
 
     Args:
         group: one of the option classes.
-        settings: by their names; lists stand for tuples, and paths for texts.
-        others: further names, to be found where one is mistyped.
+        settings: values by option name; lists become tuples, and paths become strings.
+        others: further names that error messages may suggest for a mistyped name.
 
     Raises:
-        InputError: if there is no such option, or a value is of another type.
+        InputError: if an option does not exist, or a value has the wrong type.
     """
     known: dict[str, Any] = hints(group)  # type: ignore[arg-type]  # a class is hashable
     plain = {name: _plain(value) for name, value in renamed(settings).items()}
@@ -88,7 +88,7 @@ def checked(group: type[Options], settings: Mapping[str, Any], *, others: Sequen
 
 
 def _plain(value: Any) -> Any:
-    """As JSON would have it."""
+    """Converts a value to its JSON form."""
     if isinstance(value, Path):
         return str(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value as JSON has it is of a type, as `int | None` or `tuple[str, ...]`."""
+    """Whether a JSON value has the type, for example `int | None` or `tuple[str, ...]`."""
     if get_origin(hint) in (Union, UnionType):
         return any(fits(value, one) for one in get_args(hint))
     if get_origin(hint) is Literal:
@@ -112,7 +112,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def words(hint: Any) -> str:
-    """A type as a sentence names it."""
+    """Describes a type in words, for error messages."""
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(words(one) for one in get_args(hint))
     if get_origin(hint) is Literal:
@@ -124,7 +124,7 @@ def words(hint: Any) -> str:
 
 
 def wrong(name: str, value: Any, hint: Any) -> InputError:
-    """The error about a value of another type, which names the nearest word where there are few."""
+    """The error for a value of the wrong type; for a literal it suggests the nearest choice."""
     choices = [one for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal for one in get_args(kind)]
     if choices and isinstance(value, str):
         return unknown(name, value, choices)

@@ -1,4 +1,4 @@
-"""From documents to chunks of tokens."""
+"""Converts documents to chunks of tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ackd.corpora.text import Document
 from ackd.models import SentenceEnds, Tokenizer, end_token, first_tokens
 
 Tokens = NDArray[np.int64]
-TOGETHER = 256  # documents that are tokenised at once
+TOGETHER = 256  # documents to tokenise at once
 
 
 def encode(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Tokens, str]]:
-    """The tokens of each document without special ones, the end-of-text token behind them; and its domain."""
+    """Yields the tokens and the domain of each document; the end-of-text token is the only special token."""
     end = end_token(tokenizer)
     source = iter(documents)
     while group := list(islice(source, TOGETHER)):
@@ -28,17 +28,17 @@ def encode(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tupl
 def cut(
     documents: Iterable[tuple[Tokens, str]], ends: SentenceEnds, max_length: int, first: Sequence[int] = ()
 ) -> Iterator[Tokens]:
-    """Documents of a domain, one after the other, in chunks of 2 to `max_length` tokens.
+    """Concatenates the documents of each domain and cuts them into chunks of 2 to `max_length` tokens.
 
-    A chunk ends with the last of its tokens that `ends` a text, a line or a sentence, and what is behind that begins
-    the domain's next chunk; where there is none, it is `max_length` long. A chunk of one token is left out, and so is
-    what is too short for a chunk in the end.
+    A chunk ends at the last token that `ends` a text, a line or a sentence; the tokens after it begin the domain's next
+    chunk. Without such a token, the chunk has `max_length` tokens. Chunks of one token are left out, and so are the
+    tokens at the end that are too few for a chunk.
 
     Args:
-        documents: the tokens of each, and its domain.
-        ends: behind which tokens a chunk may end.
-        max_length: tokens of a chunk, the last of which is only ever predicted.
-        first: what each chunk begins with.
+        documents: the tokens and the domain of each document.
+        ends: the tokens after which a chunk may end.
+        max_length: most tokens of a chunk; the last token is only predicted.
+        first: the first tokens of each chunk.
 
     References:
         Gu et al., MiniPLM, 2025, https://github.com/thu-coai/MiniPLM, `tools/process_data/tokenize_pile.py`
@@ -51,7 +51,7 @@ def cut(
             ahead = buffer[start : start + size + 1]
             whole = (
                 len(ahead) == size and (ends.always | ends.perhaps)[ahead[-1]]
-            )  # nothing follows that speaks against
+            )  # no token follows that could contradict
             place = size - 1 if whole else ends.last(ahead, 0)
             stop = start + (size if place is None else place + 1)
             if stop - start + len(begin) > 1:
@@ -61,10 +61,10 @@ def cut(
 
 
 def retokenised(chunks: Iterable[Tokens], old: Tokenizer, new: Tokenizer, max_length: int) -> Iterator[Tokens]:
-    """Each chunk in the tokens of another tokenizer, cut at `max_length`.
+    """Converts each chunk to the tokens of another tokenizer, cut at `max_length`.
 
-    It is decoded piece by piece between its end-of-text tokens, without other special ones, and joined with the new
-    one's; a token that begins a text stands in front if the new tokenizer has the habit.
+    The pieces between end-of-text tokens are decoded without other special tokens, and joined with the new end-of-text
+    token. If the new tokenizer has a start token, it comes first.
     """
     old_end, new_end, first = end_token(old), end_token(new), first_tokens(new)
     for chunk in chunks:

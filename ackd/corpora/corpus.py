@@ -31,38 +31,38 @@ from ackd.tasks import Split
 
 HEADER, TOKENS, OFFSETS, TOKENIZER = "corpus.json", "tokens.bin", "offsets.bin", "tokenizer"
 ANEW = "write it anew"
-PIECE = 2**22  # tokens that are looked at together
+PIECE = 2**22  # tokens to check at once
 
 
 @dataclass(frozen=True)
 class Header:
-    """What `corpus.json` says."""
+    """The content of `corpus.json`."""
 
     fingerprint: Ascii  # SHA-256 of the tokenizer's fingerprint, of all lengths and of all tokens
     tokenizer: Ascii  # the tokenizer's fingerprint
     chunks: Count
     tokens: Count
     vocabulary: Count
-    dtype: Literal["uint8", "uint16", "uint32"]  # the smallest that holds the vocabulary
-    max_length: Count  # at which chunks were cut
-    end: Count  # the token that ends a text: nothing is predicted behind it
+    dtype: Literal["uint8", "uint16", "uint32"]  # the smallest type for the vocabulary
+    max_length: Count  # most tokens of a chunk
+    end: Count  # the end-of-text token: nothing is predicted after it
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Chunks of tokens, memory-mapped, in a folder that also has their tokenizer."""
+    """Chunks of tokens, memory-mapped, in a folder that also contains their tokenizer."""
 
     folder: Path
     header: Header
     tokens: NDArray[Any]  # of all chunks, one after the other
-    offsets: NDArray[np.int64]  # [N + 1], where each chunk begins
+    offsets: NDArray[np.int64]  # [N + 1], the start of each chunk
 
     def __len__(self) -> int:
         return self.header.chunks
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[N], the tokens of each chunk."""
+        """[N], the number of tokens of each chunk."""
         return np.diff(self.offsets)
 
     def chunk(self, place: int) -> Tokens:
@@ -70,11 +70,11 @@ class Corpus:
         return self.tokens[self.offsets[place] : self.offsets[place + 1]].astype(np.int64)
 
     def tokenizer(self) -> Tokenizer:
-        """Whose tokens these are."""
+        """The tokenizer of the corpus."""
         return load_tokenizer(self.folder / TOKENIZER)
 
     def split(self, first: int, last: int) -> Split:
-        """The chunks from `first` to before `last`, to learn or measure the next token on; nothing is copied."""
+        """The chunks from `first` to before `last`, as a split for next-token prediction; nothing is copied."""
         start, stop = self.offsets[first], self.offsets[last]
         labels = np.zeros(last - first, np.int64)
         ids = np.arange(first, last)
@@ -84,7 +84,7 @@ class Corpus:
 
 
 def write_corpus(folder: Path, chunks: Iterable[Tokens], tokenizer: Tokenizer, max_length: int) -> Corpus:
-    """Writes chunks as they come; the header last, so that what was broken off is no corpus.
+    """Writes chunks to a corpus; the header comes last, so an interrupted write leaves no valid corpus.
 
     Raises:
         InputError: if there is no chunk.
@@ -100,12 +100,12 @@ def write_corpus(folder: Path, chunks: Iterable[Tokens], tokenizer: Tokenizer, m
 
 
 def token_type(tokenizer: Tokenizer) -> np.dtype[Any]:
-    """The smallest type that holds the vocabulary, little-endian."""
+    """The smallest little-endian type for the vocabulary."""
     return np.min_scalar_type(vocabulary_size(tokenizer) - 1).newbyteorder("<")
 
 
 def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_length: int) -> Corpus:
-    """Makes a corpus of the tokens that a folder has, chunks of these lengths: all that is beside them, header last.
+    """Completes a corpus from the tokens in a folder and the chunk lengths; the header is written last.
 
     Raises:
         InputError: if there is no chunk.
@@ -128,7 +128,7 @@ def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_len
 
 
 def tokenised(folder: Path, texts: str | Path | Iterable[Document], tokenizer: Tokenizer, max_length: int) -> Corpus:
-    """A text file, or some texts, as a corpus in `folder`.
+    """Tokenises a text file or documents, and writes them as a corpus in `folder`.
 
     Raises:
         InputError: if the file cannot be read or has no text, or the length is below 2.
@@ -138,21 +138,21 @@ def tokenised(folder: Path, texts: str | Path | Iterable[Document], tokenizer: T
     end = end_token(tokenizer)
     encoded = encode(documents(texts) if isinstance(texts, (str, Path)) else texts, tokenizer)
     chunks = cut(encoded, sentence_ends(tokenizer), max_length, first_tokens(tokenizer))
-    told = (chunk for chunk in chunks if (chunk[:-1] != end).any())  # in others nothing would be predicted
+    told = (chunk for chunk in chunks if (chunk[:-1] != end).any())  # other chunks have nothing to predict
     return write_corpus(folder, told, tokenizer, max_length)
 
 
 def find_corpus(path: str | Path) -> Path | None:
-    """The folder of the corpus that `path` is, or that a run there has; None if it has none."""
+    """The folder of the corpus in `path`, which may be a run's folder; None if there is none."""
     indices = (Path(path), Path(path) / "corpus")
     return next((place for place in indices if (place / HEADER).is_file()), None)
 
 
 def open_corpus(path: str | Path) -> Corpus:
-    """The corpus in a folder, or that of a run there; all of it is checked, and nothing of it is executed.
+    """Opens the corpus in a folder or a run's folder; all of it is checked, and nothing is executed.
 
     Raises:
-        InputError: if there is none, or it is damaged.
+        InputError: if there is no corpus, or it is damaged.
     """
     folder = find_corpus(path)
     if folder is None:
@@ -161,7 +161,7 @@ def open_corpus(path: str | Path) -> Corpus:
     kind = np.dtype(header.dtype).newbyteorder("<")
     tokens = mapped(folder / TOKENS, kind, header.tokens)
     offsets = np.array(mapped(folder / OFFSETS, np.dtype("<i8"), header.chunks + 1), np.int64)
-    inside = bool(((offsets >= 0) & (offsets <= len(tokens))).all())  # so that no difference of two overflows
+    inside = bool(((offsets >= 0) & (offsets <= len(tokens))).all())  # so that differences do not overflow
     sound = inside and offsets[0] == 0 and offsets[-1] == len(tokens) and bool((np.diff(offsets) > 1).all())
     pieces = (tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE))
     sound = sound and header.end < header.vocabulary
@@ -173,10 +173,10 @@ def open_corpus(path: str | Path) -> Corpus:
 
 
 def claim(path: Path, header: Any, refusal: str) -> None:
-    """Writes a header, or compares it with the one that is there.
+    """Writes a header, or compares it with the existing one.
 
     Raises:
-        InputError: which says `refusal`, if that is another.
+        InputError: with the text `refusal`, if the existing header differs.
     """
     if not path.is_file():
         write_whole(path, (json.dumps(asdict(header), indent=2) + "\n").encode())
@@ -185,10 +185,10 @@ def claim(path: Path, header: Any, refusal: str) -> None:
 
 
 def mapped(path: Path, kind: np.dtype[Any], count: int) -> NDArray[Any]:
-    """An array of `count` numbers in a file, which is opened only if it has that size.
+    """Memory-maps an array of `count` numbers in a file.
 
     Raises:
-        InputError: if it has not.
+        InputError: if the file does not exist or has another size.
     """
     if not path.is_file():
         raise InputError(f"there is no {path}: it is incomplete")

@@ -1,4 +1,4 @@
-"""Corpora that runs leave beside what they make of them, and find again."""
+"""Finds and stores the corpora of runs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def ready(
     name: str = "corpus",
     texts: Iterable[Document] | None = None,
 ) -> Iterator[Corpus]:
-    """The corpus that is named, or a text file made one, or `texts`: beside the run's folder, which is not begun yet.
+    """Yields the named corpus, or one made from a text file or `texts` beside the run's folder, before the run starts.
 
     Raises:
-        InputError: if it cannot be used, or is of another tokenizer than `model`'s.
+        InputError: if the corpus cannot be used, or has another tokenizer than `model`.
     """
     own = find_corpus(folder.path / name) if folder.resumed else None
     if own is not None or (texts is None and not Path(source).is_file()):
@@ -48,32 +48,32 @@ def ready(
 
 
 def kept_in(folder: RunFolder, corpus: Corpus) -> Corpus:
-    """The same corpus; one that was made for this run moves into its folder."""
+    """Moves a corpus that was made for this run into the run's folder; returns the corpus."""
     home = folder.path / corpus.folder.name
     if not corpus.folder.parent.name.startswith(f".{folder.path.name}."):
         return corpus
     corpus.folder.replace(home)
-    return replace(corpus, folder=home)  # what is mapped stays mapped
+    return replace(corpus, folder=home)  # the memory map stays valid
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What the result of a run of `ackd score` says of its corpus."""
+    """The corpus in the result of a run of `ackd score`."""
 
-    corpus: str  # its folder
+    corpus: str  # the corpus folder
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What the result of a run of `ackd pretrain` says of its corpus."""
+    """The corpus in the result of a run of `ackd pretrain`."""
 
-    corpus: str  # its fingerprint
-    first: Count  # the first chunk that was learned from
-    last: Count  # and the one behind the last
+    corpus: str  # fingerprint of the corpus
+    first: Count  # first training chunk
+    last: Count  # last training chunk + 1
 
 
 def corpus_of(scores: str) -> str | None:
-    """The corpus that some scores are of, if it is where it was."""
+    """The folder of the scored corpus; None if it has moved."""
     if find_corpus(scores) is not None:
         return scores
     try:
@@ -84,10 +84,10 @@ def corpus_of(scores: str) -> str | None:
 
 
 def trained_on(run: str, corpus: Corpus) -> tuple[int, int]:
-    """The chunks of the corpus that a model of `ackd pretrain` learned from.
+    """The chunks of the corpus that a run of `ackd pretrain` trained on, as (first, last + 1).
 
     Raises:
-        InputError: if it is no such run, or it learned from another corpus.
+        InputError: if it is not such a run, or it used another corpus.
     """
     todo = "give a finished run of ackd pretrain, or shares such as 0:0.05"
     its = read(Path(run) / RESULT, Pretrained, todo, extra="ignore")

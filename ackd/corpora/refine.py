@@ -1,4 +1,4 @@
-"""Difference sampling: which chunks a large model knows and a small one does not."""
+"""Difference sampling: chooses the chunks that a large model predicts well and a small one does not."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Normalise = Literal["mean", "sum"]
 def differences(
     teacher: Scores, reference: Scores, predicted: NDArray[np.int64], normalise: Normalise = "mean"
 ) -> NDArray[np.float64]:
-    """How much better the teacher knows each chunk than the reference does, [N].
+    """[N], the difference of the losses of reference and teacher on each chunk.
 
         score_i = loss_R,i - loss_T,i = 1/n_i log p_T(x_i) / p_R(x_i),  or n_i times that
 
     Args:
         teacher: the large model's losses.
         reference: the small model's.
-        predicted: [N], n_i, the tokens of each chunk that are predicted.
-        normalise: `mean`, as the published code does, or `sum`, as the paper's formula says.
+        predicted: [N], n_i, the number of predicted tokens of each chunk.
+        normalise: `mean` as in the published code, or `sum` as in the paper's formula.
 
     Raises:
-        InputError: if the two are not of one corpus, or the corpus has another number of chunks.
+        InputError: if the scores belong to different corpora, or the number of chunks differs.
     """
     if teacher.header.tokenizer != reference.header.tokenizer:
         raise InputError(
@@ -48,16 +48,16 @@ def differences(
 def kept(
     scores: NDArray[np.float64], ratio: float, allowed: NDArray[np.bool_] | None = None, *, seed: int | None = None
 ) -> NDArray[np.int64]:
-    """The places of the int(ratio N) largest scores, ascending: the corpus keeps its order. Of ties the earlier wins.
+    """The indices of the int(ratio N) largest scores, in corpus order; for equal scores the earlier chunk is kept.
 
     Args:
         scores: [N].
-        ratio: the share to keep, above 0 and at most 1, of the chunks that are allowed.
-        allowed: [N], which chunks may be kept and count for N; all if None.
-        seed: keep as many at random instead, as a control.
+        ratio: share of the allowed chunks to keep, above 0 and at most 1.
+        allowed: [N], True for chunks that may be kept; only these count for N; all if None.
+        seed: if given, keep the same number of random chunks instead, as a control.
 
     Raises:
-        InputError: if the ratio is out of range or keeps nothing, or a score is no number.
+        InputError: if the ratio is out of range or keeps no chunk, or a score is not finite.
     """
     if not 0 < ratio <= 1:
         raise InputError(f"a ratio of {ratio} cannot be kept: give one above 0, at most 1")

@@ -1,4 +1,4 @@
-"""What a language model makes of each chunk of a corpus: one number, on disk."""
+"""Scores of a corpus on disk: a language model's mean loss on each chunk."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from ackd.tasks import Split
 from ackd.types import OutputRequest, Teacher
 
 HEADER, VALUES = "scores.json", "scores.bin"
-BLOCK = 64  # chunks that are written together: what a kill costs at most, and the grain of a shard
+BLOCK = 64  # chunks to write at once; a killed run loses at most one block, and shards consist of whole blocks
 FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What `scores.json` says: whose scores these are, and of what."""
+    """The content of `scores.json`: model, corpus and chunks of the scores."""
 
-    model: Ascii  # the model's fingerprint
-    corpus: Ascii  # the corpus's
-    tokenizer: Ascii  # its tokenizer's
-    chunks: Count  # of the whole corpus
-    first: Count  # the first chunk that is scored here
-    last: Count  # and the one behind the last
+    model: Ascii  # fingerprint of the model
+    corpus: Ascii  # fingerprint of the corpus
+    tokenizer: Ascii  # fingerprint of the tokenizer
+    chunks: Count  # chunks of the whole corpus
+    first: Count  # first scored chunk
+    last: Count  # last scored chunk + 1
     batch_size: Count
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's mean loss on each chunk of a corpus, [N], of one or several shards."""
+    """A model's mean loss on each chunk of a corpus, [N], from one or several shards."""
 
     header: Header
     values: NDArray[np.float32]
 
 
 def shard(chunks: int, text: str) -> tuple[int, int]:
-    """The chunks of a shard such as `2/4`, from the first to before the last: whole blocks, as even as they go.
+    """The chunks of a shard such as `2/4`, as (first, last + 1): whole blocks, in shards of similar size.
 
     Raises:
-        InputError: if it is not written so, or there are more shards than blocks.
+        InputError: if the text is not a shard, or there are more shards than blocks.
     """
     place, count = parse_shard(text)
     blocks = -(-chunks // BLOCK)
@@ -70,27 +70,27 @@ def score(
     device: torch.device,
     on_block: Callable[[int], None] = lambda done: None,
 ) -> float:
-    """Writes a model's loss on each chunk, and goes on where an earlier run stopped.
+    """Writes a model's loss on each chunk, and continues where an earlier run stopped.
 
         loss_i = -1/n_i sum_t log p(x_t | x_<t)
 
-    A number depends on the chunks of its block alone, so that it is the same, bit for bit, whenever the run was killed
-    and however the corpus is sharded.
+    A score depends only on the chunks of its block. So it is the same, bit for bit, for killed runs and for any number
+    of shards.
 
     Args:
         model: a causal language model.
-        corpus: what is scored.
-        folder: where.
-        part: the chunks from the first to before the last; whole blocks.
-        batch_size: chunks that the model is asked about at a time.
-        device: where it is.
-        on_block: is told how many chunks are scored.
+        corpus: the corpus to score.
+        folder: folder for the scores.
+        part: the chunks, as (first, last + 1); whole blocks.
+        batch_size: chunks in a batch.
+        device: device of the model.
+        on_block: called with the number of scored chunks.
 
     Returns:
-        The FLOPs of all of it.
+        The FLOPs for all chunks.
 
     Raises:
-        InputError: if the model answers what is no number, or `folder` has other scores.
+        InputError: if a loss is not finite, or `folder` contains other scores.
     """
     first, last = part
     its = corpus.header
@@ -121,19 +121,20 @@ def score(
 
 
 def read_values(folder: Path, count: int) -> NDArray[np.float32]:
-    """The scores in a folder.
+    """Reads the scores in a folder.
 
     Raises:
-        InputError: if they are not as many as they should be.
+        InputError: if their number is not `count`.
     """
     return mapped(folder / VALUES, FLOAT, count)
 
 
 def open_scores(paths: Sequence[str | Path]) -> Scores:
-    """The scores of a whole corpus from the folders of its shards, in any order.
+    """Opens the scores of a whole corpus from the folders of its shards, in any order.
 
     Raises:
-        InputError: if one is missing, unfinished or damaged, they are not of one model and corpus, or do not cover it.
+        InputError: if a shard is missing, unfinished or damaged, if the models or corpora differ, or if the shards do
+            not cover the corpus.
     """
     if not paths:
         raise InputError("no scores were named: give the folders of one model's")
@@ -171,13 +172,13 @@ def open_scores(paths: Sequence[str | Path]) -> Scores:
 
 
 def _groups(split: Split, start: int, stop: int, size: int) -> list[NDArray[np.int64]]:
-    """The places of a block in batches, those of similar length together."""
+    """Splits the chunks of a block into batches of similar length."""
     order = start + np.argsort(np.diff(split.offsets[start : stop + 1]), kind="stable")
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _inputs(split: Split, group: NDArray[np.int64]) -> int:
-    """The tokens that a padded batch of these has."""
+    """The number of input tokens per chunk in a padded batch."""
     return int((split.offsets[group + 1] - split.offsets[group]).max()) - 1
 
 

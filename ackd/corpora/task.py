@@ -1,4 +1,4 @@
-"""Pre-training as a task."""
+"""Builds the task for pre-training."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ LANGUAGE = TaskSpec("language", ("text",), "text", (), ("neg_loss", "accuracy"),
 def language_task(
     corpus: Corpus, part: tuple[int, int], dev: Corpus | None = None, dev_share: float = 0.05
 ) -> tuple[Task, tuple[int, int]]:
-    """A corpus to learn from, and what to report on; there is no reward split.
+    """Builds a task from a corpus, with training and dev texts but without a reward split.
 
     Args:
         corpus: the texts.
-        part: its chunks to use, from the first to before the last.
-        dev: texts to report on.
-        dev_share: of the part, cut from its end to report on, where there is no `dev`: at least one chunk.
+        part: the chunks to use, as (first, last + 1).
+        dev: the dev texts.
+        dev_share: share of the part to hold out from its end if there is no `dev`; at least one chunk.
 
     Returns:
-        The task, and the chunks to learn from.
+        The task, and the training chunks.
 
     Raises:
-        InputError: if the share is out of range, or nothing is left to learn from.
+        InputError: if the share is out of range, or no training chunk is left.
     """
     first, last = part
     report: Split
@@ -44,10 +44,10 @@ def language_task(
 
 
 def part(chunks: int, text: str) -> tuple[int, int]:
-    """The chunks of a part such as `0:0.05`, from the first to before the last; shares of the whole.
+    """The chunks of a part such as `0:0.05` (shares of the corpus), as (first, last + 1).
 
     Raises:
-        InputError: if it is not written so, or holds no chunk.
+        InputError: if the text is not a part, or the part has no chunk.
     """
     begin, sign, end = text.partition(":")
     try:

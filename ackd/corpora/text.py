@@ -1,4 +1,4 @@
-"""Documents from text files."""
+"""Reads documents from text files."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ LINES = (".jsonl", ".json", ".ndjson")
 
 
 class Document(NamedTuple):
-    """A text, and what it is of."""
+    """A text and its domain."""
 
     text: str
-    domain: str = ""  # chunks hold documents of one domain
+    domain: str = ""  # chunks contain documents of one domain
 
 
 def documents(path: str | Path) -> Iterator[Document]:
-    """The documents of a UTF-8 file: what blank lines separate, or the `text` of each JSON object.
+    """Yields the documents of a UTF-8 file: paragraphs between blank lines, or the `text` of each JSON object.
 
-    Empty ones are left out. A JSON object may say of which `domain` its text is, or, as the Pile, of which
-    `meta.pile_set_name`.
+    Empty documents are left out. A JSON object may name its domain as `domain`, or as `meta.pile_set_name` as in the
+    Pile.
 
     Raises:
-        InputError: if there is no such file, it cannot be read so, or has no text.
+        InputError: if the file does not exist, cannot be read, or has no text.
     """
     source = Path(path)
     if not source.is_file():

@@ -1,4 +1,4 @@
-"""A corpus whose chunks a teacher has written to their ends: what sequence distillation learns from."""
+"""Generates a corpus for sequence distillation: a teacher continues the beginnings of chunks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ HEADER = "writing.json"
 
 @dataclass(frozen=True)
 class Writing:
-    """How a teacher goes on with the beginnings of chunks.
+    """Options of the generation.
 
     Args:
-        prompt: the share of each chunk that it is given; it writes as many tokens as the rest had.
-        temperature: of what is drawn; 0 takes the likeliest token each time.
-        no_repeat: no run of so many tokens comes twice in a chunk; 0 lets any.
-        batch_size: chunks that it writes at a time.
-        seed: of what is drawn; a chunk's draws follow from it and the chunk's place alone.
+        prompt: share of each chunk that is the prompt; the teacher generates as many tokens as the rest had.
+        temperature: sampling temperature; 0 always takes the likeliest token.
+        no_repeat: length of token sequences that may not repeat in a chunk; 0 allows all.
+        batch_size: chunks in a batch.
+        seed: seed of the sampling; the random numbers of a chunk depend only on the seed and the chunk's index.
 
     Raises:
-        InputError: if one of them is out of range.
+        InputError: if an option is out of range.
 
     References:
         Kim, Rush, Sequence-Level Knowledge Distillation, 2016, https://arxiv.org/abs/1606.07947; with these defaults
@@ -62,19 +62,19 @@ class Writing:
             raise InputError(f"the seed is {self.seed}: give 0 or more")
 
     def given(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[N], the tokens that the teacher is given of chunks of these lengths: one at least, and never all."""
+        """[N], the prompt lengths for chunks of these lengths: at least one token, and never all."""
         return np.clip((self.prompt * lengths).astype(np.int64), 1, lengths - 1)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What `writing.json` says: who writes, and on what."""
+    """The content of `writing.json`: model, corpus and options of the generation."""
 
-    model: Ascii  # the model's fingerprint
-    corpus: Ascii  # the corpus's
-    first: Count  # the first chunk that is given
-    last: Count  # and the one behind the last
-    how: Ascii  # all of `Writing`
+    model: Ascii  # fingerprint of the model
+    corpus: Ascii  # fingerprint of the corpus
+    first: Count  # first chunk
+    last: Count  # last chunk + 1
+    how: Ascii  # `Writing` as JSON
 
 
 def write(
@@ -86,24 +86,24 @@ def write(
     *,
     on_block: Callable[[int], None] = lambda done: None,
 ) -> tuple[Corpus, float]:
-    """Writes a corpus of chunks as long as those given, and goes on where an earlier run stopped.
+    """Writes a corpus with chunks of the same lengths, and continues where an earlier run stopped.
 
-    A chunk depends on those of its block alone, so that it is the same whenever the run was killed. The header of the
-    corpus comes last: what was broken off is none.
+    A chunk depends only on the chunks of its block, so it is the same for killed runs. The header is written last, so
+    an interrupted run leaves no valid corpus.
 
     Args:
-        teacher: who writes.
-        corpus: whose chunks' beginnings it is given.
-        folder: where to.
-        part: the chunks from the first to before the last.
-        how: what it is given, and how it goes on.
-        on_block: is told how many chunks are written.
+        teacher: the model that generates.
+        corpus: the corpus with the prompts.
+        folder: folder for the new corpus.
+        part: the chunks, as (first, last + 1).
+        how: options of the generation.
+        on_block: called with the number of finished chunks.
 
     Returns:
-        The corpus, and its FLOPs, which count one pass over every chunk.
+        The corpus, and the FLOPs for one pass over every chunk.
 
     Raises:
-        InputError: if the model answers what is no number, or `folder` has another's writing.
+        InputError: if the model's outputs are not finite, or `folder` contains the output of other options.
     """
     first, last = part
     header = Header(teacher.fingerprint, corpus.header.fingerprint, first, last, json.dumps(asdict(how)))
@@ -132,13 +132,13 @@ def write(
 
 
 def _groups(block: range, lengths: NDArray[np.int64], size: int) -> list[list[int]]:
-    """The places of a block in batches, those of similar length together."""
+    """Splits the chunks of a block into batches of similar length."""
     order = sorted(block, key=lambda place: int(lengths[place]))
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _written(teacher: ModelTeacher, corpus: Corpus, indices: list[int], how: Writing) -> dict[int, Tokens]:
-    """The chunks at these places, written to their ends."""
+    """Generates the chunks with these indices."""
     chunks = [corpus.chunk(place) for place in indices]
     given = how.given(np.array([len(chunk) for chunk in chunks]))
     prompts = [chunk[:count] for chunk, count in zip(chunks, given, strict=True)]

@@ -1,1 +1,1 @@
-"""What is done with trainings: a grid of settings, several processes, predictions."""
+"""Experiments: trainings in run folders, grids of settings, several processes, predictions."""

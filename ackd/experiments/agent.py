@@ -1,4 +1,4 @@
-"""An agent that learns what to select, over several students' trainings."""
+"""Trains an agent that learns what to select, over several students' trainings."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ from ackd.runs.folder import FREE
 from ackd.training.identity import identity
 from ackd.training.replay_log import ReplayLog
 
-# what only this machine knows or cares about; a policy's file is there to be shared
+# settings of this machine only; they are left out of a policy's file, which may be shared
 PRIVATE = {*FREE, "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
 PRIVATE |= {"workers", *GROWING}
 
 
 class AgentTraining:
-    """An agent's training; on a single setting a student is distilled with what it learned.
+    """An agent's training; on a single setting, a student is then distilled with the learned policy.
 
     Args:
-        config: what to learn on, and how.
-        instances: the settings, where they are handed over.
+        config: options of the training.
+        instances: the settings, if given as objects.
 
     Raises:
-        InputError: if anything in it cannot work.
+        InputError: if an option in `config` cannot be used.
     """
 
     def __init__(self, config: AgentConfig, instances: Sequence[Instance] = ()) -> None:
         self.config, self.given = config, tuple(instances)
         self.folder = config.run_folder((*config.teacher, config.student, config.data, config.cache, config.instances))
-        self.told = ""  # of the student that was distilled, if one was
+        self.told = ""  # report about the distilled student, if any
         self.finished = config.finished(self.folder, "train", growing=GROWING, workers=config.count)
 
     def run(self) -> Path:
-        """Trains the agent, and saves it; its folder."""
+        """Trains the agent, saves it, and returns its folder."""
         typed = self.config
         config = self.config = replace(typed, device=self._check())
         choice_of(config.algorithm, config.settings)
@@ -77,7 +77,7 @@ class AgentTraining:
         say(f"{first}{begins.lines}", quiet=config.quiet)
         with (
             progress(students * env.distillation.steps, f"train ({config.algorithm})", quiet=config.quiet) as bar,
-            curves_of(config, self.folder, policy=config.algorithm) as curves,  # a resumed run draws them anew
+            curves_of(config, self.folder, policy=config.algorithm) as curves,  # a resumed run draws all points again
             closing(Recorder(self.folder.path, env.knowledge, curves)) as recorder,
         ):
             learner, costs = self._learn(env, recorder, replay_log, bar, curves)
@@ -99,7 +99,7 @@ class AgentTraining:
         return self.folder.path / "policy"
 
     def _check(self) -> str:
-        """Refuses what cannot work; the device."""
+        """Checks the options and returns the device."""
         config = self.config
         config.trackers()
         if not self.given and (config.instances is None) == (config.task is None):
@@ -139,7 +139,7 @@ class AgentTraining:
         bar: Bar,
         curves: Curves,
     ) -> tuple[Learner, CostTracker]:
-        """The agent after its episodes, and what they took."""
+        """Trains the agent for all episodes; returns it with the costs."""
         with self._venv(env, recorder, replay_log, bar) as (watch, venv):
             learner = make_learner(
                 self.config.algorithm,
@@ -164,7 +164,7 @@ class AgentTraining:
         replay_log: ReplayLog,
         bar: Bar,
     ) -> Iterator[tuple[Watch, VecEnv]]:
-        """The environments as the learner has them, here or in workers, and who counts what they take."""
+        """The vectorised environments, here or in workers, and the object that counts their costs."""
         if not self.config.remote:
             watch, venv, _ = vectorised(env, self.config.at_once, recorder, replay_log, on_phases=bar.phases)
             yield watch, venv
@@ -193,7 +193,7 @@ class AgentTraining:
         cost: dict[str, Any],
         costs: CostTracker,
     ) -> dict[str, Any]:
-        """One student with what was learned, whose result this is; saves it and the policy."""
+        """Distils one student with the learned policy, saves both, and returns the student's result."""
         assert isinstance(env, DistillationEnv)
         env.replay(replay_log)
         recording = Recording(env, recorder, on_phase=bar.phase)
@@ -232,7 +232,7 @@ class AgentTraining:
         )
 
     def _instance(self) -> dict[str, Any]:
-        """What the policy learned on, without the paths of this machine."""
+        """The settings that the policy was trained on, without the paths of this machine."""
         settings = {name: value for name, value in asdict(self.config).items() if name not in PRIVATE}
         names = [Path(teacher).name for teacher in self.config.teacher]
         return settings | {"teacher": names, "student": self.config.student and Path(self.config.student).name}
@@ -246,21 +246,21 @@ def train_agent(
     output: str | Path | None = None,
     **options: Any,
 ) -> LearnedPolicy:
-    """An agent that has learned over several students' trainings what to select.
+    """Trains an agent over several students' trainings and returns its policy.
 
     Args:
-        agent: the learning algorithm, as `ackd train --agent` has it; residual if None.
-        settings: a set of instances or a JSON file of them; or settings, each as `ackd.prepare` takes it.
-        episodes: students that it learns from.
-        output: folder for the run, with its curves and the policy; nothing is kept if None.
-        **options: the other fields of `AgentConfig`, such as `students` to train side by side; and what is an object,
-            such as a `reward`, for every setting that has none of its own.
+        agent: the learning algorithm, as for `ackd train --agent`; residual if None.
+        settings: a set of instances or a JSON file with instances; or settings, each as for `ackd.prepare`.
+        episodes: number of students that it learns from.
+        output: folder for the run, with its curves and the policy; nothing is saved if None.
+        **options: the other fields of `AgentConfig`, such as `students` to train side by side. Objects, such as a
+            `reward`, apply to every setting that has none of its own.
 
     Returns:
-        The policy, which `evaluate` and `DistillationTrainer` take, and `save` writes.
+        The policy: `evaluate` and `DistillationTrainer` accept it, and its method `save` writes it.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
 
     Example:
         train_agent("cem", settings=[{"task": "polarity", "teacher": "runs/teacher"}], episodes=64, students=16)
@@ -281,7 +281,7 @@ def train_agent(
 
 
 def _instances(settings: Sequence[Mapping[str, Any] | Instance], common: Mapping[str, Any]) -> tuple[Instance, ...]:
-    """Settings as instances, each with as many seeds as anybody needs, and with what is common to all."""
+    """Converts settings to instances, each with plenty of seeds and with the common options."""
     found = []
     for one in settings:
         if isinstance(one, Instance):

@@ -1,4 +1,4 @@
-"""What a run says before its first step: data, length, models, device."""
+"""What a run prints before its first step: data, length, models, device."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ackd.teachers import LabelTeacher, ModelTeacher, OwnTokens, unwrap
 from ackd.training.distillation import Distillation
 from ackd.types import Teacher
 
-FEW = 50  # examples below which a score tells students hardly apart
+FEW = 50  # with fewer examples, scores hardly separate students
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a model is."""
+    """The size of a model."""
 
     layers: int
-    parameters: int | None = None  # None of what is no model of transformers
+    parameters: int | None = None  # None for teachers that are not transformers models
 
     def __str__(self) -> str:
         known = "" if self.parameters is None else f", {self.parameters:,} parameters"
@@ -32,25 +32,25 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """What a run is about to do, in numbers.
+    """A run's data, length, models and device, in numbers.
 
     Args:
-        train: examples to learn from.
-        reward: examples that are set aside for rewards, or a part of dev.
-        reward_from: train, or dev:PART.
-        dev: examples to report on, by their split.
-        steps: optimizer steps of a student.
-        batch: examples of a step.
-        student: its size.
-        teachers: their sizes.
-        device: where they compute.
-        unused: GPUs that stand by.
-        students: how many are trained.
-        peers: the sizes of all, where they learn from each other.
-        workers: how many train students at the same time.
-        processes: how many train one student together.
-        rewarded: whether anything reads the reward split for more than what it warns of.
-        unit: what the data consists of.
+        train: number of training examples.
+        reward: number of examples set aside for rewards, from train or dev.
+        reward_from: source of the reward split: train, or dev:PART.
+        dev: number of examples of each dev split.
+        steps: optimizer steps of each student.
+        batch: examples per step.
+        student: size of the student.
+        teachers: sizes of the teachers.
+        device: device of the models.
+        unused: number of unused GPUs.
+        students: number of students.
+        peers: sizes of all students, if they learn from each other.
+        workers: number of workers that train students at the same time.
+        processes: number of processes that train one student together.
+        rewarded: whether rewards or choices depend on the reward split.
+        unit: unit of the data, such as examples.
     """
 
     train: int
@@ -72,7 +72,7 @@ class Beginning:
 
     @classmethod
     def of(cls, training: Distillation, **known: Any) -> Self:
-        """Of a training that is ready, with what else is known of the run."""
+        """Builds it from a prepared training and further facts about the run."""
         teachers = tuple(size_of_teacher(one) for one in asked(training))
         student, batch = size_of(training.student.model), training.batch_size * training.accumulate
         it = cls.on(training.task, training.device, steps=training.steps, batch=batch, student=student)
@@ -80,7 +80,7 @@ class Beginning:
 
     @classmethod
     def on(cls, task: Task, device: torch.device, *, steps: int, batch: int, student: Size) -> Self:
-        """Of a student without a teacher, on a task."""
+        """Builds it for a student without a teacher, on a task."""
         return cls(
             train=len(task.train),
             reward=len(task.reward),
@@ -96,12 +96,12 @@ class Beginning:
 
     @property
     def epochs(self) -> float:
-        """How often a student sees each example: steps x batch / train."""
+        """How many times a student sees each example: steps x batch / train."""
         return self.steps * self.batch / self.train
 
     @property
     def lines(self) -> str:
-        """For one who has just started it."""
+        """Several lines of text, for a run with one setting."""
         models = [f"student: {one}" for one in self.peers or (self.student,)]
         for place, one in enumerate(self.teachers, 1):
             models.append(f"{'teacher' if len(self.teachers) == 1 else f'teacher {place}'}: {one}")
@@ -118,7 +118,7 @@ class Beginning:
 
     @property
     def line(self) -> str:
-        """For a list of several."""
+        """One line of text, for a list of several settings."""
         taught = "".join(f"; teacher {one}" for one in self.teachers)
         return (
             f"{self._data}; {self.steps:,} steps, {self.epochs:.3g} epochs; student {self.student}{taught}; "
@@ -150,12 +150,12 @@ class Beginning:
 
 
 def asked(training: Distillation) -> list[Teacher]:
-    """The teachers that are models or answer like one, without what keeps their answers."""
+    """The teachers without their caches; label teachers are left out."""
     return [one for one in map(unwrap, training.teachers) if not isinstance(one, LabelTeacher)]
 
 
 def model_behind(teacher: Teacher) -> Model | None:
-    """The model that answers, if it is one."""
+    """The model of a teacher; None if the teacher is not a model."""
     teacher = unwrap(teacher)
     if isinstance(teacher, OwnTokens):
         return model_behind(teacher.model)
@@ -163,11 +163,11 @@ def model_behind(teacher: Teacher) -> Model | None:
 
 
 def size_of(model: Model) -> Size:
-    """A model's layers, and its parameters: each tensor once."""
+    """The layers and parameters of a model; shared tensors count once."""
     return Size(shape_of(model).layers, sum(one.numel() for one in model.parameters()))
 
 
 def size_of_teacher(teacher: Teacher) -> Size:
-    """A teacher's layers, and its parameters where it is a model."""
+    """The layers of a teacher, and its parameters if it is a model."""
     model = model_behind(teacher)
     return Size(teacher.shape.layers) if model is None else size_of(model)

@@ -1,4 +1,4 @@
-"""The cells of an evaluation: a student for each task, policy and seed, wherever it is trained."""
+"""The cells of an evaluation: one student for each task, policy and seed, trained here or in a worker."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from ackd.types import LABELS
 class Row(NamedTuple):
     """A row of the table."""
 
-    setting: dict[str, Any]  # as `ACKD/Distill-v0` takes it
+    setting: dict[str, Any]  # keyword arguments of `ACKD/Distill-v0`
     first_seed: int
 
 
 def rows_of(config: EvaluationConfig) -> dict[str, Row]:
-    """What each row of the table is about, by its name.
+    """The rows of the table by name.
 
     Raises:
-        InputError: if there is no such set of instances.
+        InputError: if the set of instances does not exist.
     """
     given = part(config, DataConfig, StudentConfig, EpisodeConfig)
     if config.instances is None:
@@ -61,7 +61,7 @@ class Found(NamedTuple):
     """The best fixed subset of a task."""
 
     names: tuple[str, ...]
-    steps: int  # optimizer steps that finding it took
+    steps: int  # optimizer steps of the search
 
 
 @dataclass(frozen=True)
@@ -76,32 +76,32 @@ class Cell:
     """A job: distil a student."""
 
     task: str
-    policy: str  # as it was given, with its name
-    place: int  # of its seed
+    policy: str  # as given, with its name
+    place: int  # index of the seed
     seed: int
-    found: Found | None = None  # what `best-static` stands for
+    found: Found | None = None  # the subset for `best-static`
 
 
 class Filled(NamedTuple):
-    """What became of a cell."""
+    """The result of a cell."""
 
-    row: dict[str, Any]  # of the table
+    row: dict[str, Any]  # a row of the table
     notes: list[Note]  # for the recorder of its task and policy
     costs: CostTracker
 
 
 class Cells:
-    """Does the jobs of an evaluation; each of its tasks is prepared when the first job needs it.
+    """Runs the jobs of an evaluation; each task is prepared for the first job that needs it.
 
     Args:
-        config: of the evaluation.
-        rows: the settings, where they are handed over.
-        policies: those that are handed over, by their names.
-        alike: for each task, what it has in the process that hands out the jobs.
-        on_phase: is told each phase of a student that is reported.
+        config: options of the evaluation.
+        rows: the settings, if given as objects.
+        policies: policies given as objects, by name.
+        alike: fingerprints of each task in the process that distributes the jobs.
+        on_phase: called with each phase of a reported student.
 
     Raises:
-        InputError: later, if a task has something else here.
+        InputError: later, if the fingerprints of a task differ here.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Cells:
         self._envs: dict[tuple[str, str], DistillationEnv] = {}
 
     def env(self, task: str, policy: str = "") -> DistillationEnv:
-        """The environment of a row of the table; a published method has one of its own there."""
+        """The environment of a row of the table; published methods have their own environments."""
         _, policy = called(policy)
         method = policy if policy.startswith(PRESET) else ""
         if (task, method) not in self._envs:
@@ -127,7 +127,7 @@ class Cells:
             if method:
                 ours, theirs = self.env(task), prepared(published(method), {**given, "flops_budget": None})
                 budget = ours.timetable.flops_budget
-                if budget is not None:  # as many FLOPs as everybody's, whatever the method can transfer
+                if budget is not None:  # the same FLOPs as for all other policies
                     share = budget * step_flops(ours) / step_flops(theirs)
                     theirs = theirs.variant(flops_budget=min(share, 1.0))
                 self._envs[task, method] = theirs
@@ -139,11 +139,11 @@ class Cells:
         return self._envs[task, method]
 
     def identities(self) -> dict[str, dict[str, str]]:
-        """What each task has here, as workers take it to be `alike`."""
+        """The fingerprints of each task here, for the argument `alike` of workers."""
         return {task: identity(self.env(task).distillation) for task in self.rows}
 
     def arm(self, given: str, knowledge: Sequence[str], found: Found | None = None) -> Arm:
-        """What a policy or `NAME=POLICY` stands for; for a search without its finding, nothing that could be run."""
+        """The arm for a policy or `NAME=POLICY`; `best-static` before its search gives an arm that cannot run."""
         if given in self.policies:
             return of_object(given, self.policies[given], knowledge)
         name, policy = called(given)
@@ -158,7 +158,7 @@ class Cells:
 
     @answering
     def do(self, job: Search | Cell) -> Found | Filled:
-        """Does a job; begun before, it resumes from its replay log."""
+        """Runs a job; an interrupted job resumes from its replay log."""
         env = self.env(job.task, job.policy if isinstance(job, Cell) else "")
         try:
             return self._search(job, env) if isinstance(job, Search) else self._cell(job, env)
@@ -184,15 +184,15 @@ class Cells:
         recording = Recording(env, tape, on_phase=self.on_phase)
         policy = one.make(env, job.seed)
         run_episode(recording, policy, seed=job.seed, learner=one.learner(policy))
-        # of the costs, which hold what was spent before a run was resumed
+        # from the costs, because they include the time before a run was resumed
         seconds = round(sum(env.distillation.costs.seconds.values()), 3)
         searched = job.found.steps if job.found is not None else 0
         if isinstance(policy, Lookahead):
             searched = policy.probes * env.timetable.decision_interval
         row = episode_result(recording, policy=one.name, seconds=seconds, search_steps=searched)
-        # what a part of the reward split says is another measure, not to be set beside the others'
+        # a reward on a part of the reward split cannot be compared with the others
         own = {"task": job.task, **({} if env.timetable.reward_share == 1 else {"reward": None})}
-        if one.method:  # its shares are of a whole of its own, and so is what it earns
+        if one.method:  # FLOPs shares and rewards of a method refer to its own environment
             whole = step_flops(self.env(job.task)) / step_flops(env)
             own |= {"reward": None, "flops_share": row["flops_share"] / whole}
         if replay_log is not None:

@@ -1,4 +1,4 @@
-"""Student against teacher, when a training has ended: scores, sizes, and what an answer takes on this machine."""
+"""Compares student and teacher after a training: scores, sizes, and inference cost on this machine."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ackd.training.distillation import Distillation
 from ackd.types import Batch, OutputRequest, Teacher
 
 FILE = "comparison.json"
-BATCHES = (1, 32)  # examples that are answered at a time
-CALLS, BRIEF, LONG = 7, 0.2, 1.0  # calls that a median is of, fewer after so many seconds; what is left out, in seconds
+BATCHES = (1, 32)  # batch sizes to time
+CALLS, BRIEF, LONG = 7, 0.2, 1.0  # timed calls; seconds after which no more are made; longest batch to time, in s
 LOGITS = OutputRequest(logits=True)
 
 Ask = Callable[[Batch], object]
@@ -34,14 +34,14 @@ Ask = Callable[[Batch], object]
 
 @dataclass(frozen=True)
 class Side:
-    """One of two models.
+    """One of the two compared models.
 
     Args:
-        score: on dev, in percent; of a language model the loss of a token.
+        score: dev score in percent; for a language model the loss per token.
         size: layers and parameters.
-        bytes: of its weights, on disk where they lie there.
-        flops: of an answer about one example of median length.
-        milliseconds: of an answer to so many examples at once; empty if it was not measured.
+        bytes: size of the weights, on disk if they are saved.
+        flops: FLOPs of a forward pass for one example of median length.
+        milliseconds: latency of a forward pass, by batch size; empty if not measured.
     """
 
     score: float | None
@@ -53,15 +53,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A student, and its teacher if it had one.
+    """A student beside its teacher, if it had one.
 
     Args:
-        metric: what the score is.
+        metric: name of the score.
         student: the student.
-        teacher: the first of its teachers.
-        training: FLOPs of everything that the run did.
-        device: where the answers were timed.
-        task: of a classifier; "language" of a language model.
+        teacher: the first teacher.
+        training: FLOPs of the whole run.
+        device: device of the timing.
+        task: task of a classifier; "language" for a language model.
     """
 
     metric: str
@@ -72,11 +72,11 @@ class Comparison:
     task: str
 
     def as_dict(self) -> dict[str, Any]:
-        """As `comparison.json` has it."""
+        """The content of `comparison.json`."""
         return asdict(self)
 
     def table(self) -> str:
-        """Both side by side, a row for each number that is known."""
+        """A table of both models, with a row for each known number."""
         sides = [self.student, *([self.teacher] if self.teacher is not None else [])]
         heads = ["", "student" if len(sides) == 2 else "model", "teacher"][: len(sides) + 1]
         rows = [heads, *([name, *cells] for name, cells in _rows(self.metric, sides) if any(cells))]
@@ -91,7 +91,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
 
 
 def _rows(metric: str, sides: Sequence[Side]) -> Iterator[tuple[str, list[str]]]:
-    """What is told of each side, in its order."""
+    """The rows of the table, in order."""
     decimals = 4 if metric == "loss" else 2
     yield f"{metric} on dev", [_shown(one.score, f".{decimals}f") for one in sides]
     yield "layers", [str(one.size.layers) for one in sides]
@@ -104,7 +104,7 @@ def _rows(metric: str, sides: Sequence[Side]) -> Iterator[tuple[str, list[str]]]
 
 
 def counted(flops: float) -> str:
-    """FLOPs as people write them: 2.09 M for 2.09e6."""
+    """FLOPs as text, for example 2.09 M for 2.09e6."""
     for unit in ("", " k", " M", " G", " T", " P"):
         if float(f"{flops:.3g}") < 1000:
             return f"{flops:.3g}{unit}"
@@ -125,15 +125,15 @@ def compare(
     folder: Path | None = None,
     timed: bool = True,
 ) -> Comparison:
-    """The student that a training has made, beside its teacher.
+    """Compares the student of a training with its teacher.
 
     Args:
-        training: which holds the student.
+        training: the training with the student.
         result: the fields of the run's `result.json`.
-        spent: what the run took.
-        model: the student, if not the training's own.
-        folder: where it was saved, if it was.
-        timed: measure what an answer takes here: two seconds at most.
+        spent: costs of the run.
+        model: the student; if None, the student of `training`.
+        folder: folder of the saved student, if any.
+        timed: measure latencies here, for two seconds at most.
     """
     model = (model if model is not None else training.student.model).eval()
     split = next(iter(training.task.dev.values()))
@@ -167,13 +167,13 @@ def _teacher(
 
 
 def stored(model: Model, folder: Path | None) -> int:
-    """Bytes of a model's weights: of the files in its folder, or, where there are none, of its tensors."""
+    """Bytes of a model's weights: of the files in its folder, or else of its tensors."""
     files = [] if folder is None else [*folder.glob("model*.safetensors")]
     return sum(path.stat().st_size for path in files) or sum(one.nbytes for one in model.parameters())
 
 
 def answering(model: Model, precision: Precision) -> Ask:
-    """A model as a user asks it, in eval mode and without gradient."""
+    """The forward pass of a model as users run it, in eval mode and without gradients."""
 
     def ask(batch: Batch) -> object:
         with torch.no_grad(), computing(precision, model.device):
@@ -183,10 +183,10 @@ def answering(model: Model, precision: Precision) -> Ask:
 
 
 def latencies(ask: Ask, split: Split, device: torch.device) -> dict[int, float]:
-    """Milliseconds of an answer, by the examples that are asked about at once: medians of a few calls.
+    """Milliseconds of a forward pass, by batch size: medians of a few calls.
 
-    One example is one of median length; several are spread evenly over the split, and padded to their longest. What
-    would take more than a second is left out.
+    A single example has median length. Larger batches take examples at even distances over the split, padded to the
+    longest. A batch that would take more than a second is left out.
     """
     order = np.argsort(split.lengths, kind="stable")
     found: dict[int, float] = {}
@@ -199,7 +199,7 @@ def latencies(ask: Ask, split: Split, device: torch.device) -> dict[int, float]:
 
 
 def _seconds(ask: Ask, batch: Batch, device: torch.device) -> float:
-    """The median of a few calls after a first one, which sets things up and counts only where it takes long."""
+    """The median of a few calls after a warm-up call; a slow warm-up call is the only call and counts."""
     taken: list[float] = []
     while len(taken) <= CALLS and sum(taken) < BRIEF:
         start = time.perf_counter()
@@ -211,12 +211,12 @@ def _seconds(ask: Ask, batch: Batch, device: torch.device) -> float:
 
 
 def use(task: str, folder: Path, columns: Sequence[str] = ()) -> str:
-    """How a model that was saved is used: from Python, and by `ackd predict` where that knows the task.
+    """How to use a saved model: from Python, and with `ackd predict` if it supports the task.
 
     Args:
-        task: its name; "language" of a language model.
-        folder: of the model.
-        columns: of text, where the task is a user's own.
+        task: name of the task; "language" for a language model.
+        folder: the model's folder.
+        columns: text columns of a user's own data.
     """
     kind = "text-generation" if task == "language" else "text-classification"
     lines = [f'use it:  transformers.pipeline("{kind}", model="{folder}")("A text.")']

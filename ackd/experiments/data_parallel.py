@@ -1,9 +1,9 @@
-"""One student on several processes: every process holds all of it and learns from its share of each batch.
+"""Trains one student on several processes: each has a full copy and learns from its share of each batch.
 
     g = mean over processes of g_r,  g_r the gradient of the mean loss over the B / size examples of process r
 
-Clipping, optimizer and schedule then do the same everywhere, and the weights stay equal bit for bit. The first process
-has the agent, the environment and the run's folder; the others follow it, call by call.
+Clipping, optimizer and schedule are then the same in every process, so the weights stay equal bit for bit. The first
+process has the agent, the environment and the run's folder. The others execute each of its calls.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ackd.training.identity import identity
 
 logger = logging.getLogger("ackd")
 
-ACROSS = (RkdDistance, RkdAngle, Revision)  # losses of an example that depend on others of its batch
+ACROSS = (RkdDistance, RkdAngle, Revision)  # losses that compare the examples of a batch
 
 
 def join(training: Distillation, group: Group, options: Mapping[str, Any] | None = None) -> None:
-    """Makes a training one of a group's; all of them have to be alike.
+    """Adds a training to a group of processes; all of their trainings must be alike.
 
     Args:
-        training: before its first reset.
+        training: the training, before its first reset.
         group: the processes.
-        options: what else has to be the same everywhere, by its name on the command line.
+        options: other options that must be equal in every process, by name on the command line.
 
     Raises:
-        InputError: if the processes do not divide the batch, if they differ in software, data, teachers, student or
-            options, or if something needs more of a batch than one process sees.
+        InputError: if the batch size is not a multiple of the number of processes; if the processes differ in software,
+            data, teachers, student or options; or if a loss needs more of a batch than one process has.
     """
     if group.size == 1:
         return

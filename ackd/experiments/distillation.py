@@ -1,4 +1,4 @@
-"""One student under one policy."""
+"""Distils one student under one policy."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from ackd.training.replay_log import ReplayLog
 
 
 def arm_of(env: DistillationEnv, policy: object, *, preset: str | None, open_ended: bool, refine: bool = False) -> Arm:
-    """What decides in an environment.
+    """Returns the arm that decides in an environment.
 
     Args:
-        env: where.
-        policy: a name, a folder, or a policy that is handed over; `all`, or what the preset says, if None.
-        preset: the published method that the environment was made with, if any.
-        open_ended: whether the preset leaves open what is transferred when, and nothing else was named for it.
-        refine: go on learning a learned policy.
+        env: the environment.
+        policy: a name, a folder or a policy object; if None, the preset's stages, or else `all`.
+        preset: the published method of the environment, if any.
+        open_ended: True if no knowledge types were named: a preset without stages then needs a policy.
+        refine: continue the training of a learned policy.
 
     Raises:
         InputError: if the policy is not known, or does not go with the preset.
@@ -67,10 +67,11 @@ def arm_of(env: DistillationEnv, policy: object, *, preset: str | None, open_end
 
 
 def acting(env: DistillationEnv, chosen: Arm, seed: int) -> tuple[DistillationEnv, Policy]:
-    """The environment as a policy wants it, and the policy.
+    """Adapts the environment to a policy and makes the policy.
 
     Raises:
-        InputError: if it looks ahead, which several processes cannot, or the environment lacks what it reads.
+        InputError: if the policy looks ahead and there are several processes, or if the environment does not observe
+            what the policy reads.
     """
     if chosen.forks and env.distillation.group.size > 1:
         raise InputError(
@@ -91,16 +92,16 @@ def distil_one(
     replay_log: ReplayLog | None = None,
     quiet: bool = False,
 ) -> tuple[Recording, float]:
-    """Trains one student to its end: the record of its episode, and the seconds that it took.
+    """Trains one student for a whole episode; returns the recording and the seconds.
 
     Args:
-        env: where, as `acting` has it.
-        policy: what decides, likewise.
-        chosen: what is known of it.
-        notes: a run's folder, or where else the notes go.
-        seed: of the student.
-        replay_log: to go on from.
-        quiet: say nothing of it.
+        env: the environment, from `acting`.
+        policy: the policy, from `acting`.
+        chosen: the arm of the policy.
+        notes: a run's folder, or another recorder of notes.
+        seed: seed of the student.
+        replay_log: the log to resume from.
+        quiet: print nothing.
     """
     say(Beginning.of(env.distillation, rewarded=env.timetable.reward_every is not None).lines, quiet=quiet)
     started = time.perf_counter()
@@ -115,13 +116,13 @@ def distil_one(
 
 @dataclass(frozen=True)
 class Distilled:
-    """What a student's training came to.
+    """The outcome of a student's training.
 
     Args:
         result: the fields of a run's `result.json`; scores are in percent.
-        costs: FLOPs, bytes and seconds, by what they were spent on.
+        costs: FLOPs, bytes and seconds, by part of the training.
         decisions: the rows of a run's `decisions.csv`.
-        comparison: the student beside its teacher: sizes, FLOPs, and what an answer takes here.
+        comparison: the student beside its teacher: sizes, FLOPs, and latency on this machine.
     """
 
     result: Mapping[str, Any]
@@ -136,43 +137,43 @@ class Distilled:
 
     @property
     def teacher_score(self) -> float | None:
-        """The teacher's; None if there is none to compare with."""
+        """The teacher's main metric on dev, in percent; None without a teacher."""
         score = self.result["teacher_score"]
         return None if score is None else float(score)
 
     @property
     def flops_share(self) -> float:
-        """FLOPs of what was transferred, as a share of transferring everything throughout."""
+        """FLOPs of the training, as a share of transferring everything at every step."""
         return float(self.result["flops_share"])
 
 
 class DistillationTrainer:
-    """Distils one student from models and data that are at hand, or from their names.
+    """Distils one student from models and data, given as objects or by name.
 
     Args:
-        teacher: a transformers model, which is frozen from then on and in float32, a folder, a hub id, or several of
-            them.
+        teacher: a transformers model, which is then frozen and converted to float32, a folder or a hub id; or several
+            teachers.
         student: a model, a config, a function that makes a model, a folder or a hub id to start from; if None,
             `args.student_layers` of the (first) teacher.
-        tokenizer: of models that are handed over; that of their folder if None.
+        tokenizer: tokenizer of models given as objects; if None, the one in their folder.
         train_dataset: a `datasets.Dataset` with text and label columns, a `DatasetDict`, or the name of a file, a
-            folder or a data set of the hub. A part of it is set aside for the reward.
-        eval_dataset: what to report on; if None, the split that `train_dataset` has for it, or else a part of it.
-        task: a GLUE task or a generated one, where no data is given; or what to call the data.
-        policy: what decides: `all`, another rule, types joined by +, the name or the folder of a saved policy, a
-            `Selection`, a function from the `Episode` so far to one, what `train_agent` returns, or an agent of
-            stable-baselines3; if None, what the preset says, or else `all`.
-        knowledge: what can be selected, by names or as `Knowledge`; if empty, what `args` says.
-        reward: what a decision earns, if not what `args` says; for a policy that learns in the run.
-        compute_metrics: as `ackd.prepare` takes it.
-        args: everything else.
-        report_to: who draws the curves while it trains: tensorboard, wandb, mlflow, trackio, or several of these.
-        logging_dir: folder for TensorBoard's files; its last part is what other trackers call the run.
-        seed: of the student's initialisation, data order and dropout.
-        quiet: say nothing of what is about to happen, how far it is, and what came of it; no answer is timed.
+            folder or a data set of the hub. A part of the data is set aside for the reward.
+        eval_dataset: the dev data; if None, the matching split of `train_dataset`, or else a part of it.
+        task: a GLUE task or a generated one if no data is given; otherwise any name for the data.
+        policy: `all`, another rule, types joined by +, the name or the folder of a saved policy, a `Selection`, a
+            function from the `Episode` so far to a `Selection`, a policy from `train_agent`, or an agent of
+            stable-baselines3; if None, the preset's stages, or else `all`.
+        knowledge: knowledge types that can be selected, by name or as `Knowledge`; if empty, those in `args`.
+        reward: the reward for a policy that learns in the run; if None, the one in `args`.
+        compute_metrics: as for `ackd.prepare`.
+        args: all other options.
+        report_to: trackers that draw the curves: tensorboard, wandb, mlflow, trackio, or several of them.
+        logging_dir: folder for TensorBoard's files; its last part names the run in other trackers.
+        seed: seed of the student's initialisation, data order and dropout.
+        quiet: print nothing, and measure no latency.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
 
     Example:
         trainer = DistillationTrainer(teacher=model, tokenizer=tokenizer, train_dataset=data["train"],
@@ -220,16 +221,16 @@ class DistillationTrainer:
 
     @property
     def student(self) -> Model:
-        """The student: as it begins, or as it is after `train`."""
+        """The student: untrained, or trained after `train`."""
         return self._env.distillation.student.model
 
     def train(self) -> Distilled:
-        """Trains the student to the end of its budget, from its first step on.
+        """Trains the student from its first step to the end of its budget.
 
         Raises:
             FloatingPointError: if the training diverges.
         """
-        self._env, policy = acting(self._made, self._arm, self.seed)  # a policy that learns begins anew
+        self._env, policy = acting(self._made, self._arm, self.seed)  # a learning policy starts again
         asked = {**asdict(self.args), "policy": self._arm.name, "task": self._task, "seed": self.seed}
         options = {"command": "distill"} | plain(asked)
         with opened(self._trackers, self._logging_dir, self._logging_dir.resolve().name, options) as curves:
@@ -245,10 +246,10 @@ class DistillationTrainer:
         return Distilled(self._result, spent, decisions, compared)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the student as any Hugging Face tool reads it, with its tokenizer, class names and a model card.
+        """Saves the student in the Hugging Face format, with tokenizer, class names and a model card.
 
         Raises:
-            InputError: before `train`.
+            InputError: if `train` has not run yet.
         """
         if self._recording is None:
             raise InputError("there is no student to save yet: call train() first")

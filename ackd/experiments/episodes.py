@@ -1,4 +1,4 @@
-"""Where policies are found, and episodes under them."""
+"""Finds saved policies and runs episodes under them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ackd.mdp.observations import Observation
 
 
 def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
-    """Where the policy `name` is saved, or None if it is a rule over these knowledge types.
+    """The folder of the saved policy `name`; None if `name` is a rule over these knowledge types.
 
     Raises:
         InputError: if it is neither.
@@ -28,7 +28,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
         return None
     if path.exists() or "/" in name or name.startswith("."):
         return store.within(name)
-    if any(sign in name for sign in "+,:"):  # weights of terms: `rule` says what is wrong with them, if anything is
+    if any(sign in name for sign in "+,:"):  # weights of terms: `rule` checks them
         return None
     stored = {entry.name for entry in library.entries()}
     if name not in stored:
@@ -37,7 +37,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
 
 
 def run_episode(env: Recording, policy: Policy, *, seed: int, learner: OnlinePolicy | None = None) -> None:
-    """One episode from `seed` to its end; a `learner` is told of every decision, and may explore."""
+    """Runs one episode from `seed`; a `learner` receives every transition and may explore."""
     observation, _ = env.reset(seed=seed)
     if isinstance(policy, LearnedPolicy | OnlineFinetuning):
         env.agent_flops = policy.flops(observation["mask"].size)

@@ -1,4 +1,4 @@
-"""Policies against each other, on the same students, data and dropout."""
+"""Compares policies on the same students, data and dropout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ackd.runs.folder import group_folder
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Do = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]  # from jobs to each of them with its answer
+Do = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]  # from jobs to pairs (job, answer)
 RESULT = "result.json"
 
 COLUMNS = (
@@ -70,12 +70,12 @@ GROWING = (
 
 @dataclass(frozen=True)
 class Table:
-    """What an evaluation came to.
+    """The result of an evaluation.
 
     Args:
-        rows: one for each task, policy and seed: scores in percent, rewards, shares of FLOPs, seconds.
-        learned: what is known of the policies that were learned.
-        folder: of the run; None if it was not kept.
+        rows: one row for each task, policy and seed: scores in percent, rewards, shares of FLOPs, seconds.
+        learned: the model cards of the learned policies.
+        folder: the run's folder; None if the run was not saved.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -83,7 +83,7 @@ class Table:
     folder: Path | None = None
 
     def report(self) -> str:
-        """Scores by task and over tasks with their intervals, and what learning cost, in Markdown."""
+        """Scores by task and over all tasks with intervals, and the cost of training agents, in Markdown."""
         return tables([dict(row) for row in self.rows], self.learned)
 
     def to_pandas(self) -> DataFrame:
@@ -94,15 +94,15 @@ class Table:
 
 
 class Evaluation:
-    """A student for each task, policy and seed.
+    """Trains a student for each task, policy and seed.
 
     Args:
-        config: what to evaluate, and how.
-        rows: the settings by the names of their rows; what `config` says of tasks and instances if None.
-        policies: those that are handed over, by their names in `config.policies`.
+        config: options of the evaluation.
+        rows: the settings by row name; if None, the tasks or instances in `config`.
+        policies: policies given as objects, by their names in `config.policies`.
 
     Raises:
-        InputError: if anything in it cannot work.
+        InputError: if an option in `config` cannot be used.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Evaluation:
         self.cells = Cells(config, rows=rows, policies=self.policies)
 
     def run(self) -> Table:
-        """Fills the table cell by cell."""
+        """Trains the students and fills the table."""
         learned = self._check_each()
         self.folder.begin("evaluate", asdict(self.config), growing=GROWING, by_names=self.by_names)
         self._say()
@@ -137,7 +137,7 @@ class Evaluation:
         return table
 
     def _say(self) -> None:
-        """What is about to happen, for each row of the table."""
+        """Prints data, length and models of each row of the table."""
         each = len(self.config.policies) * self.config.seeds
         how: dict[str, Any] = {"students": each, "workers": self.config.count}
         begins = {name: Beginning.of(self.cells.env(name).distillation, **how) for name in self.cells.rows}
@@ -171,7 +171,7 @@ class Evaluation:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self.config, name)}: at least 1 is needed")
 
     def _check_each(self) -> dict[str, Card]:
-        """Refuses tasks and policies that cannot be evaluated; what is known of those that were learned."""
+        """Checks that all tasks and policies can be evaluated; returns the cards of learned policies."""
         for name in self.cells.rows:
             env = self.cells.env(name)
             if env.distillation.reference is None:
@@ -182,7 +182,7 @@ class Evaluation:
         return {one.name: one.learned.card for one in arms if one.learned is not None}
 
     def _fill(self) -> list[dict[str, Any]]:
-        """The table, whose rows are written as they come, in their order."""
+        """Fills the table; each row is written as soon as it is complete, in order."""
         rows: list[dict[str, Any]] = []
         total = CostTracker()
         steps = (
@@ -195,7 +195,7 @@ class Evaluation:
             self._doing(bar) as do,
             (self.folder.path / "table.csv").open("w", newline="", encoding="utf-8") as file,
         ):
-            (self.folder.path / RESULT).unlink(missing_ok=True)  # now that there is who makes another
+            (self.folder.path / RESULT).unlink(missing_ok=True)  # this run writes a new one
             written = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             written.writeheader()
             searches = [
@@ -213,7 +213,7 @@ class Evaluation:
         return rows
 
     def _jobs(self, found: Mapping[str, Found]) -> list[Cell]:
-        """All of them, in the order of the table."""
+        """All jobs, in the order of the table."""
         return [
             Cell(task, policy, k, row.first_seed + k, found[task] if called(policy)[1] == SEARCHED else None)
             for task, row in self.cells.rows.items()
@@ -222,7 +222,7 @@ class Evaluation:
         ]
 
     def _filled(self, jobs: Sequence[Cell], do: Do) -> Iterator[Filled]:
-        """The cells in their order; each group of a task and policy is recorded in a folder of its own."""
+        """Yields the cells in order; each pair of task and policy is recorded in its own folder."""
         with ExitStack() as stack:
             for job, filled in do(jobs):
                 if not job.place:
@@ -237,7 +237,7 @@ class Evaluation:
 
     @contextmanager
     def _recorded(self, job: Cell) -> Iterator[tuple[Curves, Recorder]]:
-        """Where a task and policy are recorded."""
+        """The curves and the recorder of a task and policy."""
         name = called(job.policy)[0]
         place = group_folder(self.folder.path, job.task, name)
         place.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ class Evaluation:
 
     @contextmanager
     def _doing(self, bar: Bar) -> Iterator[Do]:
-        """Who does the jobs: this process, one after the other, or workers."""
+        """Yields the function that runs the jobs, one after the other in this process, or in workers."""
         if not self.config.remote or self.config.backend == "dummy":
             self.cells.on_phase = bar.phase
             yield lambda jobs: ((job, self.cells.do(job)) for job in jobs)
@@ -262,7 +262,7 @@ class Evaluation:
             if isinstance(answer, Filled):
                 bar.update(answer.row["steps"])
 
-        cell = max(self.cells.env(task).decisions for task in self.cells.rows) + 2  # decisions, and what is measured
+        cell = max(self.cells.env(task).decisions for task in self.cells.rows) + 2  # decisions and measurements
         search = cell * self.config.search_tries * self.config.search_seeds
         with closing(
             self.config.start_workers(
@@ -296,21 +296,21 @@ def evaluate(
     output: str | Path | None = None,
     **options: Any,
 ) -> Table:
-    """Distils a student for each setting, policy and seed; all policies get the same students.
+    """Distils a student for each setting, policy and seed; all policies start from the same students.
 
     Args:
-        policies: names, folders of saved policies, a `Selection`, a function from the `Episode` so far to one, trained
-            agents, agents of stable-baselines3, or what has their `predict`; or such by the names that they get in the
-            table.
-        settings: a set of instances or a JSON file of them; or one setting or several, as `ackd.prepare` takes it. A
-            row is called `name` if that is given, and else after its task.
-        seeds: students for each setting and policy.
-        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
-        **options: the other fields of `EvaluationConfig`; and what is an object, such as `knowledge` of one's own, for
-            every setting that has none of its own.
+        policies: names, folders of saved policies, a `Selection`, a function from the `Episode` so far to a
+            `Selection`, trained agents, agents of stable-baselines3, or objects with the same `predict`; or a dict from
+            names in the table to policies.
+        settings: a set of instances or a JSON file with instances; or one or several settings, as for `ackd.prepare`.
+            The row is named by the key `name` of the setting, or else by its task.
+        seeds: number of students for each setting and policy.
+        output: folder of the run; `resume=True` continues it; nothing is saved if None.
+        **options: the other fields of `EvaluationConfig`. Objects, such as your own `knowledge`, apply to every setting
+            that has none of its own.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
 
     Example:
         evaluate(["labels", "all", agent], settings=[{"task": "polarity", "teacher": "runs/teacher"}]).to_pandas()
@@ -330,7 +330,7 @@ def evaluate(
 
 
 def _policies(given: Sequence[object] | Mapping[str, object]) -> tuple[list[str], dict[str, object]]:
-    """Their names, as the command line takes them, and those that are objects."""
+    """The names of the policies, as for the command line, and the policies that are objects."""
     if isinstance(given, str) or not isinstance(given, (Sequence, Mapping)):
         raise InputError(f"policies are {given!r}: give a list of them, or a dict from names to policies")
     names, objects = [], {}
@@ -351,7 +351,7 @@ def _rows(
     config: EvaluationConfig,
     common: Mapping[str, Any],
 ) -> dict[str, Row]:
-    """The settings by the names of their rows, with what is common to all."""
+    """The settings by row name, with the common options."""
     if isinstance(settings, (Mapping, Instance)):
         settings = [settings]
     given = part(config, DataConfig, StudentConfig, EpisodeConfig)

@@ -1,4 +1,4 @@
-"""A simulated federation, from a plain and from a distilled start."""
+"""Simulates a federation, from a plain and from a distilled start."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ COLUMNS = ("start", "round", "score", "loss", "bytes_down", "bytes_up", "bytes")
 
 
 class FederatedTraining:
-    """Rounds of FedAvg from each start, in a run's folder; dev is read at the end.
+    """Runs FedAvg from each start, in a run's folder; dev is read at the end.
 
     Args:
-        config: who takes part, and how.
-        **objects: models and data, where they are handed over.
+        config: options of the federation.
+        **objects: models and data, if given as objects.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -61,10 +61,10 @@ class FederatedTraining:
         self.finished = config.finished(self.folder, "federate")
 
     def run(self) -> Trained:
-        """Runs the rounds from each start, and leaves the best of the models that they end with.
+        """Runs the rounds from each start, and saves the best final model.
 
         Raises:
-            InputError: if anything cannot work.
+            InputError: if an option cannot be used.
             FloatingPointError: if a training diverges.
         """
         _check(self.config)
@@ -85,7 +85,7 @@ class FederatedTraining:
         return trained
 
     def _federation(self) -> Federation:
-        """The clients with their parts, and the server."""
+        """The server and the clients with their parts of the data."""
         config = self.config
         names: dict[str, Any] = part(config, DataConfig, ModelConfig) | {"teacher": config.teacher} | self.objects
         student = names.pop("student")
@@ -106,7 +106,7 @@ class FederatedTraining:
         return Federation(task, public, [private[part] for part in parts], model, config.seed, setting)
 
     def _say(self, federation: Federation) -> None:
-        """What is about to happen."""
+        """Prints data, length and clients."""
         config, task, evaluation = self.config, federation.task, federation.evaluation
         steps = config.own_steps + len(config.starts) * config.rounds * config.local_steps
         begins = Beginning.on(
@@ -137,7 +137,7 @@ class FederatedTraining:
     def _learned(
         self, rounds: Rounds, total: CostTracker
     ) -> tuple[Sequence[Weights], dict[str, Weights], list[dict[str, Any]]]:
-        """The clients' own models, what each start ends with, a row for each round; `total` is told what it took."""
+        """The clients' own models, the final model of each start, and a row per round; adds the costs to `total`."""
         config = self.config
         ends: dict[str, Weights] = {}
         rows: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ class FederatedTraining:
 
     @contextmanager
     def _curves(self, start: str, bar: tqdm[Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Draws each round of a start, and moves the bar by it."""
+        """Draws each round of a start and moves the progress bar."""
         with curves_of(
             self.config, self.folder, self.folder.path / "tensorboard" / start, start, start=start
         ) as curves:
@@ -175,7 +175,7 @@ class FederatedTraining:
         total: CostTracker,
         seconds: float,
     ) -> Trained:
-        """The model that stands best on the reward split."""
+        """The model with the best score on the reward split."""
         config, starts = self.config, result["starts"]
         best = max(config.starts, key=lambda start: (starts[start]["score"], -starts[start]["loss"]))
         model = federation.holding(ends[best])
@@ -188,7 +188,7 @@ class FederatedTraining:
 
 
 def _check(config: FederateConfig) -> None:
-    """Refuses what cannot be before anything is read."""
+    """Checks the options before anything is read."""
     ClientSplit.parse(config.split)
     config.trackers()
     for name in ("public_examples", "rounds", "local_steps", "own_steps", "distil_steps"):
@@ -211,7 +211,7 @@ def _check(config: FederateConfig) -> None:
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    """A row for each start, in Markdown."""
+    """A Markdown table with a row for each start."""
     lines = [
         f"{result['task']}: {result['metric']} {result['initial_dev_score']:.2f} on dev before anything was learned; "
         f"the clients' own models {min(result['client_dev_scores']):.2f} to {max(result['client_dev_scores']):.2f}",
@@ -242,20 +242,20 @@ def federate(
     output: str | Path | None = None,
     **options: Any,
 ) -> Trained:
-    """Simulates a federation: clients with their own parts of the data, averaged by FedAvg, from several starts.
+    """Simulates a federation: FedAvg over clients with their own parts of the data, from several starts.
 
     Args:
-        data: as `ackd.prepare` takes it, and the task likewise.
+        data: training data, as for `ackd.prepare`.
         task: a GLUE task, a generated one, or any name for data of your own.
-        tokenizer: of models that are handed over; that of their folder if None.
-        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
+        tokenizer: tokenizer of models given as objects; if None, the one in their folder.
+        output: folder of the run; `resume=True` continues it; nothing is saved if None.
         **options: the other fields of `FederateConfig`; `student` and `teacher` may be transformers models.
 
     Returns:
-        The model that stands best on the reward split, of those that the starts end with; `result["starts"]` has all.
+        The final model with the best score on the reward split; `result["starts"]` describes all of them.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
         FloatingPointError: if a training diverges.
     """
     given = {"task": task, "data": data, "tokenizer": tokenizer, **options}

@@ -1,4 +1,4 @@
-"""What fills a cache, in this process or in workers."""
+"""Fills a cache of teacher outputs, in this process or in workers."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from ackd.teachers import Cached
 from ackd.training.identity import check_identity, identity
 from ackd.types import OutputRequest
 
-PARTS = 16  # that each worker fills one after the other
+PARTS = 16  # parts of the cache per worker
 
 
 class Filled(NamedTuple):
-    """What a part took."""
+    """The costs of filling a part."""
 
     examples: int
-    asked: int  # of them
+    asked: int  # examples that the teacher computed
     seconds: float
     written: float  # bytes
-    folder: str  # the entry
+    folder: str  # of the cache entry
 
 
 class Filler:
-    """Fills parts of a cache, once what that takes is prepared.
+    """Fills parts of a cache.
 
-    The groups that a teacher is asked about are the same whatever the number of parts, so the answers are too.
+    The batches for the teacher do not depend on the number of parts, so the outputs do not either.
 
     Args:
-        config: what to keep, of which teachers.
-        alike: what the process has that hands out the parts.
-        objects: teachers, a tokenizer, data and knowledge types, where they are handed over.
+        config: options of the cache and its teachers.
+        alike: fingerprints of the process that distributes the parts.
+        objects: teachers, a tokenizer, data and knowledge types, if given as objects.
 
     Raises:
-        InputError: if the cache cannot be written, or this process has something else.
+        InputError: if the cache cannot be written, or the fingerprints of this process differ.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Filler:
 
     @answering
     def do(self, job: tuple[int, int]) -> list[Filled]:
-        """Fills a part, of so many; begun again, it goes on."""
+        """Fills a part, given as (part, parts); a second call continues after a stop."""
         return self.fill(*job)
 
     def fill(self, part: int, parts: int, on_group: Callable[[int], object] = lambda examples: None) -> list[Filled]:
-        """Every `parts`-th group from `part` on; what that took for each teacher."""
+        """Fills every `parts`-th batch, starting with `part`; returns the costs for each teacher."""
         told = []
         for teacher in self.teachers:
             cache, costs, asked = teacher.cache, CostTracker(), 0
@@ -102,17 +102,17 @@ class Filler:
 
 
 def fill(config: FillConfig, **objects: Any) -> list[Filled]:
-    """Fills a cache, here or in workers; stopped and begun again, it goes on.
+    """Fills a cache, here or in workers; a second call continues after a stop.
 
     Args:
-        config: what to keep, of which teachers.
-        **objects: as `Filler` takes them.
+        config: options of the cache and its teachers.
+        **objects: as for `Filler`.
 
     Returns:
-        What each teacher's answers took.
+        The costs for each teacher.
 
     Raises:
-        InputError: if anything in it cannot work.
+        InputError: if an option in `config` cannot be used.
     """
     config = replace(config, device=config.check_workers(config.device))
     if config.remote and objects:
@@ -135,7 +135,7 @@ def fill(config: FillConfig, **objects: Any) -> list[Filled]:
 def _filled_by_workers(
     config: FillConfig, filler: Filler, place: int, shards: int, on_group: Callable[[int], object]
 ) -> list[Filled]:
-    """The same by workers, each of which fills some smaller parts."""
+    """Fills the cache with workers; each fills several smaller parts."""
     parts = min(PARTS * config.count, len(filler.groups))
     jobs = [(place + shards * k, shards * parts) for k in range(parts)]
 
@@ -149,7 +149,7 @@ def _filled_by_workers(
 
 
 def _together(parts: Sequence[Filled]) -> Filled:
-    """What all parts took of one teacher."""
+    """The total costs of all parts for one teacher."""
     examples, asked = sum(one.examples for one in parts), sum(one.asked for one in parts)
     seconds, written = sum(one.seconds for one in parts), sum(one.written for one in parts)
     return Filled(examples, asked, seconds, written, parts[0].folder)
@@ -163,20 +163,20 @@ def cache(
     tokenizer: Tokenizer | None = None,
     **options: Any,
 ) -> list[Filled]:
-    """Asks a teacher, or several, about a task's training data and keeps the answers, for later runs with `cache`.
+    """Runs teachers on a task's training data and stores their outputs, for later runs with `cache`.
 
     Args:
         task: a GLUE task, a generated one, or any name for data of your own.
-        teacher: one or several, as `ackd.prepare` takes them.
-        output: the cache's folder; what it holds already is kept, and what is missing is added.
-        tokenizer: of models that are handed over; that of their folder if None.
-        **options: the other fields of `FillConfig`; `data`, `student` and `knowledge` as `ackd.prepare` takes them.
+        teacher: one or several teachers, as for `ackd.prepare`.
+        output: the cache's folder; existing entries are kept, and missing ones are added.
+        tokenizer: tokenizer of models given as objects; if None, the one in their folder.
+        **options: the other fields of `FillConfig`; `data`, `student` and `knowledge` as for `ackd.prepare`.
 
     Returns:
-        For each teacher the examples, how many of them were asked now, the seconds and bytes, and the folder.
+        For each teacher: the examples, the number of them computed now, the seconds and bytes, and the folder.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
     """
     given = {"task": task, "teacher": several(teacher), "output": output, "tokenizer": tokenizer, **options}
     plain, objects = by_name(given, "teacher", "student", "data", "dev_data", "knowledge")

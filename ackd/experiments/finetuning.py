@@ -1,4 +1,4 @@
-"""A model that learns a task from its labels, as a teacher or as it is."""
+"""Fine-tunes a model on a task's labels, as a teacher or for direct use."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ MODEL = "model"  # in the run's folder
 
 
 class Finetuning:
-    """A model's training on labels alone.
+    """The training of a model on labels alone.
 
     Args:
-        config: what to learn, and how.
-        **objects: model, tokenizer and data, where they are handed over.
+        config: options of the training.
+        **objects: model, tokenizer and data, if given as objects.
 
     Raises:
-        InputError: if anything in it cannot work.
+        InputError: if an option in `config` cannot be used.
     """
 
     def __init__(self, config: FinetuneConfig, **objects: Any) -> None:
@@ -59,7 +59,7 @@ class Finetuning:
         self.training = Distillation(task, (), make, steps=steps, **how)
 
     def run(self) -> Trained:
-        """Trains, reports on dev, and leaves the model in the run's folder."""
+        """Trains the model, evaluates it on dev, and saves it in the run's folder."""
         training, seed = self.training, self.config.seed
         self.folder.begin("finetune", asdict(self.config), by_names=self.by_names)
         say(Beginning.of(training, rewarded=False).lines, quiet=self.config.quiet)
@@ -81,7 +81,7 @@ class Finetuning:
 def _start(
     config: FinetuneConfig, model: StudentSource | None, tokenizer: Tokenizer | None, spec: tasks.TaskSpec
 ) -> tuple[StudentFactory, Tokenizer]:
-    """What makes the model before its first step, and its tokenizer."""
+    """The factory of the initial model, and its tokenizer."""
     if model is not None:
         if isinstance(model, (str, Path)):
             its = models.load_tokenizer(model, padding=True)
@@ -107,19 +107,19 @@ def finetune(
     """Fine-tunes a copy of a model on a task's labels.
 
     Args:
-        model: a folder or hub id to start from, or a transformers model, whose outputs are as many as the task's.
-        data: as `ackd.prepare` takes it, and the task likewise.
+        model: a folder or hub id to start from, or a transformers model with one output per class of the task.
+        data: training data, as for `ackd.prepare`.
         task: a GLUE task, a generated one, or any name for data of your own.
-        tokenizer: of a model that is handed over; that of its folder if None.
-        compute_metrics: as `ackd.prepare` takes it.
-        output: folder for the run, with the model in it; nothing is kept if None.
+        tokenizer: tokenizer of a model given as an object; if None, the one in its folder.
+        compute_metrics: as for `ackd.prepare`.
+        output: folder for the run with the model; nothing is saved if None.
         **options: the other fields of `FinetuneConfig`, such as `epochs` and `lr`; `dev_data` may be a `Dataset`.
 
     Returns:
-        What has `score`, `model` and `save(folder)`.
+        The training's result, with `score`, `model` and `save(folder)`.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
 
     Example:
         teacher = finetune("bert-base-uncased", load_dataset("nyu-mll/glue", "sst2"), epochs=3)

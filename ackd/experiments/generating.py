@@ -1,4 +1,4 @@
-"""A corpus that a teacher has written."""
+"""Writes a corpus with a teacher model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ackd.experiments.trained import read_result
 from ackd.models import Model, Tokenizer
 from ackd.teachers import ModelTeacher
 
-SAMPLES = 20  # chunks that are written as text, to look at
+SAMPLES = 20  # chunks that are also written as text
 
 
 class Generating:
-    """Chunks of a corpus, gone on with by a language model, in a run's folder.
+    """Continues the chunks of a corpus with a language model, in a run's folder.
 
     Args:
-        config: who writes, from which beginnings.
-        **objects: model, tokenizer and texts, where they are handed over.
+        config: options of the model, the corpus and the sampling.
+        **objects: model, tokenizer and texts, if given as objects.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -41,10 +41,10 @@ class Generating:
         self.finished = config.finished(self.folder, "generate")
 
     def run(self) -> dict[str, Any]:
-        """Writes the corpus, block after block, into the run's folder; the fields of `result.json`.
+        """Writes the corpus into the run's folder, one block at a time; returns the fields of `result.json`.
 
         Raises:
-            InputError: if anything cannot work.
+            InputError: if an option cannot be used.
         """
         config, folder = self.config, self.folder
         how = Writing(config.prompt, config.temperature, config.no_repeat, config.batch_size, config.seed)
@@ -78,7 +78,7 @@ class Generating:
 
 
 def _sample(folder: Path, corpus: Corpus, how: Writing) -> None:
-    """Writes the first chunks as text, with a mark where the teacher begins."""
+    """Writes the first chunks as text; `>>>` marks the start of the generated part."""
     tokenizer, given = corpus.tokenizer(), how.given(corpus.lengths)
     lines = []
     for place in range(min(SAMPLES, len(corpus))):
@@ -91,21 +91,21 @@ def _sample(folder: Path, corpus: Corpus, how: Writing) -> None:
 def generate(
     model: str | Path | Model, corpus: Any, output: str | Path, *, tokenizer: Tokenizer | None = None, **options: Any
 ) -> Mapping[str, Any]:
-    """Lets a causal language model go on with the beginning of each chunk of a corpus, for sequence distillation.
+    """Lets a causal language model continue the beginning of each chunk of a corpus, for sequence distillation.
 
     Args:
-        model: a folder, a run that holds one, or a hub id; or a transformers model, which is frozen from then on and in
-            float32.
-        corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
-        output: folder for the corpus that is written, which `resume=True` goes on with.
-        tokenizer: of a model that is handed over; that of its folder if None.
+        model: a folder, a run that contains one, a hub id, or a transformers model, which is then frozen and converted
+            to float32.
+        corpus: a text file, the folder of a corpus, a `Dataset` with a column `text`, or a list of texts.
+        output: folder for the new corpus; `resume=True` continues it.
+        tokenizer: tokenizer of a model given as an object; if None, the one in its folder.
         **options: the other fields of `GenerateConfig`.
 
     Returns:
         The fields of `result.json`.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
     """
     named, texts = given_texts({"model": model, "corpus": corpus, "output": output, **options}, "corpus")
     plain, objects = by_name({**named, "tokenizer": tokenizer}, "model")

@@ -1,4 +1,4 @@
-"""Students of a grid of settings, trained cell by cell and kept on disk until one of them is chosen."""
+"""Trains the students of a grid cell by cell, and keeps them on disk until one is chosen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = ("temperature", "kd_weight", "reward_score", "reward_loss", "seconds",
 
 
 class Row(TypedDict):
-    """What the file of a cell holds: scores in percent, and none where a training diverged."""
+    """The content of a cell's file; scores are in percent, and None for a diverged training."""
 
     temperature: float
     kd_weight: float
@@ -42,15 +42,15 @@ class Row(TypedDict):
 
 @dataclass(frozen=True)
 class Grid:
-    """Plain distillation at every temperature and weight, judged on the reward split.
+    """Plain distillation at every temperature and weight, scored on the reward split.
 
-    What is finished is read from the folder, so that a search that was killed goes on where it was.
+    Finished cells are read from the folder, so a killed search continues where it stopped.
 
     Args:
-        folder: of the run.
-        make: the distillation of a cell.
-        seeds: of the students of every cell.
-        replay_log: in a folder, that of one training.
+        folder: the run's folder.
+        make: makes the distillation of a cell.
+        seeds: seeds of the students of every cell.
+        replay_log: makes the replay log of one training in a folder.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Grid:
     replay_log: Callable[[Path], ReplayLog]
 
     def row(self, cell: Pair, on_student: Callable[[], object] = lambda: None) -> dict[str, Any]:
-        """What a cell's students come to; they are trained unless the run had come so far."""
+        """Returns the row of a cell; trains its students unless the cell is finished."""
         done = self.folder / "cells" / f"{_named(cell)}.json"
         if done.is_file():
             row = read_row(done, cell)
@@ -83,14 +83,14 @@ class Grid:
         return row
 
     def taught(self, cell: Pair, seed: int) -> Distillation:
-        """A distillation that holds a student of a finished cell."""
+        """Returns a distillation with a trained student of a finished cell."""
         distillation = self.make(cell)
         distillation.reset(seed)
         read_student(self._student(cell, seed), distillation.student.model)
         return distillation
 
     def forget(self, cell: Pair) -> None:
-        """Students that are not chosen take no room."""
+        """Deletes the students of a cell that was not chosen."""
         shutil.rmtree(self._student(cell, 0).parent, ignore_errors=True)
 
     def _student(self, cell: Pair, seed: int) -> Path:
@@ -102,17 +102,17 @@ def _named(cell: Pair) -> str:
 
 
 def pair(row: Mapping[str, Any]) -> Pair:
-    """Which cell a row is of."""
+    """The cell of a row."""
     return row["temperature"], row["kd_weight"]
 
 
 def standing(row: Mapping[str, Any]) -> tuple[float, float]:
-    """What a row is chosen by: the score, and of equal ones the loss."""
+    """The key for choosing a row: the score, then the lower loss."""
     return row["reward_score"], -row["reward_loss"]
 
 
 def tabulated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with their notes, in Markdown."""
+    """Formats rows and their notes as a Markdown table."""
     lines = ["| temperature | KD weight | reward split | loss there | seconds | |", "|---|---|---|---|---|---|"]
     for row in rows:
         score = "diverged" if row["error"] else f"{row['reward_score']:.2f}"
@@ -125,7 +125,7 @@ def tabulated(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _told(standings: Sequence[EvalResult], total: CostTracker) -> dict[str, Any]:
-    """A row's figures, without a score if a training diverged."""
+    """The numbers of a row; scores are None if a training diverged."""
     finite = all(one.finite for one in standings)
     count = len(standings)
     return {
@@ -139,7 +139,7 @@ def _told(standings: Sequence[EvalResult], total: CostTracker) -> dict[str, Any]
 
 
 def _trained(distillation: Distillation, seed: int) -> EvalResult:
-    """Trains a student; how it stands on the reward split, without a score if it diverged."""
+    """Trains a student and evaluates it on the reward split; NaN if it diverged."""
     (stage,) = distillation.stages
     try:
         distill(distillation, stage.selection, seed=seed)
@@ -149,10 +149,10 @@ def _trained(distillation: Distillation, seed: int) -> EvalResult:
 
 
 def read_row(path: Path, cell: Pair) -> dict[str, Any]:
-    """The row of a cell that a run had finished.
+    """Reads the row of a finished cell.
 
     Raises:
-        InputError: if it is another's, or damaged.
+        InputError: if the row belongs to another cell or is damaged.
     """
     todo = "delete it, and its students are trained again with --resume"
     row = cast(dict[str, Any], read(path, Row, todo))
@@ -163,10 +163,10 @@ def read_row(path: Path, cell: Pair) -> dict[str, Any]:
 
 
 def read_student(path: Path, model: Model) -> None:
-    """Gives a model the weights of a student that a run had trained.
+    """Loads the weights of a trained student into a model.
 
     Raises:
-        InputError: if they are another model's, or damaged.
+        InputError: if the weights belong to another model or are damaged.
     """
     try:
         model.load_state_dict(read_tensors(path))

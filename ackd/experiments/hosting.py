@@ -1,4 +1,4 @@
-"""The environments in which an agent learns, here and in its workers."""
+"""Makes the environments of an agent's training, here and in workers."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from ackd.mdp.episode import Phase
 from ackd.training.identity import identity
 from ackd.training.replay_log import ReplayLog
 
-TOKEN = "run"  # the file that says which run a checkpoint is of
+TOKEN = "run"  # the file that identifies the run of a checkpoint
 
 
 def environment(
     config: AgentConfig, shard: tuple[int, int] = (0, 1), given: Sequence[Instance] = ()
 ) -> tuple[DistillationEnv | InstanceEnv, tuple[Instance, ...]]:
-    """Where the agent learns, and the instances, if that is what it learns on; `shard` are those of a worker.
+    """Makes the agent's environment; returns it with the instances, which may be empty.
 
     Args:
-        config: of the agent.
-        shard: the first that is this environment's, and from one of its turns to its next.
-        given: instances that are handed over.
+        config: options of the agent's training.
+        shard: (first, stride) of the instance turns of this environment, for workers.
+        given: instances given as objects.
 
     Raises:
-        InputError: if an agent cannot learn there.
+        InputError: if an agent cannot learn in the environment.
     """
     choice = choice_of(config.algorithm, config.settings)
     own: dict[str, Any] = {"choice": choice, "observe_cls": observes_cls(config.algorithm)}
     if by_return(config.algorithm):
-        own["reward_every"] = sys.maxsize  # and so at the end alone
+        own["reward_every"] = sys.maxsize  # a reward at the end only
     if config.instances is None and not given:
         env: DistillationEnv | InstanceEnv = distill(
             task=config.task,
@@ -90,23 +90,23 @@ def environment(
 
 @dataclass(frozen=True)
 class Students:
-    """Makes the environments of a worker, in that worker; what they answer is kept beside the run's checkpoint.
+    """Makes the environments of a worker, inside that worker; their replay log is beside the run's checkpoint.
 
     Args:
-        config: of the agent.
-        token: of the run.
+        config: options of the agent's training.
+        token: identifier of the run.
     """
 
     config: AgentConfig
     token: str
 
     def __call__(self, worker: int) -> EnvServer:
-        """The environment or the cohort of that worker, on its device, with its turns of the instances."""
+        """Makes the environment or cohort of a worker, on its device, with its share of the instances."""
         config, shard = self.config, (worker, self.config.count)
         config = replace(config, device=config.device_of(worker, config.device))
         env, _ = environment(config, shard)
         folder = Path(config.output) / "checkpoint" / f"worker-{worker}"
-        if _token(folder) != self.token:  # left on this machine by a run that was replaced on another
+        if _token(folder) != self.token:  # left by a run that another machine has replaced
             shutil.rmtree(folder, ignore_errors=True)
             write_whole(folder / TOKEN, self.token.encode())
         replay_log = ReplayLog(folder, seconds=config.checkpoint_seconds)
@@ -126,9 +126,9 @@ def vectorised(
     shard: tuple[int, int] = (0, 1),
     on_phases: Callable[[Sequence[Phase], int], object] | None = None,
 ) -> tuple[Watch, VecEnv, Course]:
-    """An environment, or a cohort of its students, as an agent has it: recorded, and with a replay log to resume from.
+    """Vectorises an environment, or a cohort of its students, with a recorder and a replay log to resume from.
 
-    `on_phases` is told of each phase what those did that had not diverged, and the optimizer steps of all students.
+    `on_phases` is called with each phase of the students that have not diverged, and the optimizer steps of all.
     """
     if students > 1:
         watch = CohortRecording(notes)
@@ -152,7 +152,7 @@ def vectorised(
 
 
 def run_token(folder: Path) -> str:
-    """What tells a run from all others, kept in its checkpoint."""
+    """A unique identifier of the run, stored in its checkpoint."""
     token = _token(folder)
     if not token:
         token = secrets.token_hex(8)

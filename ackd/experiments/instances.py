@@ -1,4 +1,4 @@
-"""Which instances one agent can learn on."""
+"""Checks that one agent can learn on a set of instances."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ackd.mdp.episode import ends
 
 
 def check_instances(instances: Sequence[Instance], algorithm: str, given: Mapping[str, Any]) -> None:
-    """Refuses instances that an agent would take for each other.
+    """Raises an error for instances that an agent cannot learn on together.
 
     Args:
         instances: at least one.
         algorithm: one of `ackd.agents.learner.LEARNERS`.
-        given: settings, for where an instance has none of its own.
+        given: default settings of the instances.
 
     Raises:
-        InputError: if there are several for an agent that compares students in one setting, or they differ in their
-            number of decisions; or if a learner that knows types by their places would find different ones there.
+        InputError: if there are several instances for an agent that compares students of one setting; if they differ
+            in the number of decisions; or if a learner identifies types by position and the order of types differs.
     """
     check_learner(algorithm, episodes=2, remote=False, settings=len(instances))
     first = instances[0]
@@ -43,7 +43,7 @@ def check_instances(instances: Sequence[Instance], algorithm: str, given: Mappin
 
 
 def _decisions(instance: Instance, given: Mapping[str, Any]) -> int:
-    """In one of its episodes."""
+    """The number of decisions in an episode of an instance."""
     setting = over(given, instance.setting)
     if setting.get("epochs") is None:
         return len(ends(setting["steps"], max(setting["decision_interval"], 1), setting.get("decisions")))

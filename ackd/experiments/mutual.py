@@ -1,4 +1,4 @@
-"""Students that teach each other: they are trained, and the one that stands best on the reward split is chosen."""
+"""Trains students that teach each other, and chooses the best one on the reward split."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class MutualTraining:
     """Deep mutual learning in a run's folder.
 
     Args:
-        config: who learns what, and how.
-        **objects: students and data, where they are handed over.
+        config: options of the training.
+        **objects: students and data, if given as objects.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -48,10 +48,10 @@ class MutualTraining:
         self.finished = config.finished(self.folder, "mutual")
 
     def run(self) -> Trained:
-        """Trains, chooses on the reward split, reports every student on dev, and leaves the chosen one.
+        """Trains, chooses on the reward split, evaluates every student on dev, and saves the chosen one.
 
         Raises:
-            InputError: if anything cannot work.
+            InputError: if an option cannot be used.
             FloatingPointError: if a training diverges.
         """
         learning, task = self._learning()
@@ -77,7 +77,7 @@ class MutualTraining:
         return trained
 
     def _learning(self) -> tuple[MutualLearning, Task]:
-        """The students before their first step, and what they learn."""
+        """The untrained students, and their task."""
         config = self.config
         where: dict[str, Any] = {"device": str(check_device(config.device)), "precision": config.precision}
         sources = {"students": config.students, **part(config, DataConfig), **self.objects}
@@ -91,7 +91,7 @@ class MutualTraining:
         return MutualLearning(task, factories, dropout=config.peer_dropout, **how), task
 
     def _curve(self, learning: MutualLearning) -> list[str]:
-        """Trains to the end; the lines of the curves."""
+        """Trains the students to the end; returns the lines of the curves."""
         with progress(learning.steps, "mutual", quiet=self.config.quiet) as bar:
             learning.reset(self.config.seed)
             curve = [",".join(COLUMNS)]
@@ -126,7 +126,7 @@ class MutualTraining:
 
 
 def _points(step: int, reports: Sequence[Sequence[StepMetrics[float]]]) -> list[str]:
-    """A line of the curves for each student: means over the steps that were just taken."""
+    """A line of the curves for each student: means over the latest steps."""
     lines = []
     for k, own in enumerate(zip(*reports, strict=True)):
         peers = [sum(one.losses.values()) / len(one.losses) for one in own]
@@ -144,21 +144,21 @@ def mutual(
     output: str | Path | None = None,
     **options: Any,
 ) -> Trained:
-    """Trains students side by side, each on the labels and on what the others answer (deep mutual learning).
+    """Trains students together, each on the labels and on the others' predictions (deep mutual learning).
 
     Args:
-        students: two or more, each as `ackd.prepare` takes a student; all share one tokenizer.
-        data: as `ackd.prepare` takes it, and the task likewise.
+        students: two or more students, each as for `ackd.prepare`; all share one tokenizer.
+        data: training data, as for `ackd.prepare`.
         task: a GLUE task, a generated one, or any name for data of your own.
-        tokenizer: of models that are handed over; that of their folder if None.
-        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
+        tokenizer: tokenizer of models given as objects; if None, the one in their folder.
+        output: folder of the run; `resume=True` continues it; nothing is saved if None.
         **options: the other fields of `MutualConfig`.
 
     Returns:
-        The one that stands best on the reward split; `result["students"]` has a row for each.
+        The student with the best score on the reward split; `result["students"]` has a row for each.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
         FloatingPointError: if a training diverges.
     """
     given = {"task": task, "students": list(students), "data": data, "tokenizer": tokenizer, **options}

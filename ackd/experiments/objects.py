@@ -1,4 +1,4 @@
-"""Objects among options that commands have by their names, and a folder for those who keep none."""
+"""Separates objects from plain options, and provides temporary run folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ackd.errors import InputError
 
 DATA = ("data", "dev_data")
 ALWAYS = ("tokenizer", "compute_metrics")
-SHARED = ("teacher", "student", *ALWAYS, *DATA, "knowledge", "reward")  # of all settings alike
+SHARED = ("teacher", "student", *ALWAYS, *DATA, "knowledge", "reward")  # options that may be shared by all settings
 
 
 def by_name(options: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options as a config has them, and apart from these what was handed over as an object.
+    """Splits options into plain ones for a config, and objects.
 
     Args:
-        options: by their names; a list may have names and objects.
-        names: of those that may be objects: models, which are called as their folders or types, and data. A
-            `tokenizer` is always one, and so is `compute_metrics`, where it is among them.
+        options: values by option name; a list may contain names and objects.
+        names: names of the options that may be objects: models and data. A model is named by its folder or type. A
+            `tokenizer` is always an object; so is `compute_metrics`, if it is in `names`.
     """
     plain, objects = dict(options), dict[str, Any]()
     for name in ("tokenizer", *(name for name in names if name in ALWAYS)):
@@ -41,10 +41,10 @@ def by_name(options: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], di
 
 
 def shared(options: dict[str, Any], settings: object) -> dict[str, Any]:
-    """What of some options is handed over as an object, for every setting that has none of its own; it is taken out.
+    """Removes the objects from the options and returns them, as defaults for every setting.
 
     Raises:
-        InputError: if there is any, and the settings are read from a file.
+        InputError: if there are objects and the settings come from a file.
     """
     found = {name: options.pop(name) for name in SHARED if not _plain(options.get(name))}
     if found and isinstance(settings, (str, Path)):
@@ -55,7 +55,7 @@ def shared(options: dict[str, Any], settings: object) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> bool:
-    """Whether a value is one that a config has."""
+    """Whether a config can contain the value."""
     return (
         value is None
         or isinstance(value, (str, Path))
@@ -65,7 +65,7 @@ def _plain(value: Any) -> bool:
 
 @contextmanager
 def placed(output: str | Path | None) -> Iterator[str]:
-    """A run's folder by its name; one that is gone afterwards if None."""
+    """Yields the name of a run's folder; a temporary one if `output` is None."""
     if output is not None:
         yield str(output)
         return

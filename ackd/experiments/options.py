@@ -1,4 +1,4 @@
-"""Where a run goes and who does its work; and what can be set of an evaluation and of an agent that learns."""
+"""The options of run folders, trackers, evaluations, agents and caches."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class OutputConfig:
     """Where a run goes."""
 
     output: Common[str]
-    """Folder for the run; it must not hold one yet."""
+    """Folder for the run; it must not contain a run yet."""
     overwrite: Common[bool] = False
     """Replace the run in --output."""
     quiet: bool = False
-    """Say nothing but results and warnings: no line of what is about to happen, no bar, no measured latency."""
+    """Print only results and warnings: no announcement, no progress bar, no measured latency."""
 
     def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
-        """The run's folder, which nothing is written to yet.
+        """The run's folder; nothing is written yet.
 
         Args:
-            inputs: what the run reads, names that are no paths included.
+            inputs: the run's inputs; names that are not paths are allowed.
 
         Raises:
-            InputError: if it cannot be used.
+            InputError: if the folder cannot be used.
         """
         from ackd.runs.folder import RunFolder
 
@@ -51,52 +51,52 @@ class OutputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResumableConfig(OutputConfig):
-    """A run that can be taken up again."""
+    """A run that can be resumed."""
 
     resume: Common[bool] = False
-    """Go on with the run in --output, where it was killed; begin it if there is none."""
+    """Continue the killed run in --output; start it if there is none."""
 
     def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
-        """The run's folder, which nothing is written to yet.
+        """The run's folder; nothing is written yet.
 
         Raises:
-            InputError: if it cannot be used.
+            InputError: if the folder cannot be used.
         """
         from ackd.distributed.rendezvous import restarted
         from ackd.runs.folder import RunFolder
 
-        again = restarted()  # after a loss, and so in the middle of the run
+        again = restarted()  # a lost process restarts in the middle of a run
         return RunFolder(
             self.output, overwrite=self.overwrite and not again, inputs=inputs, resume=self.resume or again
         )
 
     def finished(self, folder: RunFolder, command: str, *, growing: Collection[str] = (), **changed: Any) -> bool:
-        """Whether there is nothing left to do in the run's folder.
+        """Whether the run in the folder is finished.
 
         Args:
-            folder: the run's.
-            command: as its `begin` is told.
-            growing: likewise.
-            **changed: settings that `begin` is told otherwise than the options have them.
+            folder: the run's folder.
+            command: as for `RunFolder.begin`.
+            growing: as for `RunFolder.begin`.
+            **changed: settings passed to `begin` with other values than in the options.
 
         Raises:
-            InputError: if the folder holds another run, or its result is damaged.
+            InputError: if the folder contains another run, or its result is damaged.
         """
         return folder.finished(command, asdict(self) | changed, growing=growing)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(ResumableConfig):
-    """A training, which leaves checkpoints."""
+    """A training with checkpoints."""
 
     checkpoint_seconds: float = 60.0
-    """Training between two checkpoints: what is lost at most, when the run is killed."""
+    """Seconds of training between two checkpoints; a killed run loses no more than this."""
 
     def run_folder(self, inputs: Iterable[str | None]) -> RunFolder:
-        """The run's folder, which nothing is written to yet.
+        """The run's folder; nothing is written yet.
 
         Raises:
-            InputError: if it cannot be used, or the time between checkpoints is below 0.
+            InputError: if the folder cannot be used, or the time between checkpoints is below 0.
         """
         from ackd.errors import InputError
 
@@ -105,7 +105,7 @@ class RunConfig(ResumableConfig):
         return super().run_folder(inputs)
 
     def replay_log(self, folder: Path) -> ReplayLog:
-        """The replay log in a folder, from which a run resumes."""
+        """The replay log in a folder; a run resumes from it."""
         from ackd.training.replay_log import ReplayLog
 
         return ReplayLog(folder, seconds=self.checkpoint_seconds)
@@ -113,14 +113,14 @@ class RunConfig(ResumableConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """Who draws a run's curves."""
+    """The trackers of a run's curves."""
 
     report_to: tuple[str, ...] = ("tensorboard",)
-    """Who draws the curves: tensorboard (files in the run's folder), wandb, mlflow, trackio, several of these, or
-    none."""
+    """Trackers that draw the curves: tensorboard (files in the run's folder), wandb, mlflow, trackio, several of these,
+    or none."""
 
     def shown(self, folder: object) -> str:
-        """The line that says how to look at the curves of a run in a folder; empty if nobody draws them."""
+        """A line that explains how to view the curves of a run; empty without trackers."""
         names = self.trackers()
         if "tensorboard" in names:
             return f"curves:  tensorboard --logdir {folder}"
@@ -130,7 +130,7 @@ class TrackingConfig:
         """The trackers, each once.
 
         Raises:
-            InputError: if one is not known or not installed.
+            InputError: if a tracker is unknown or not installed.
         """
         from ackd.runs.trackers import check_trackers
 
@@ -139,86 +139,87 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, TrackingConfig, RunConfig):
-    """Distil a student for each task, policy and seed, and tabulate what came out.
+    """Distil a student for each task, policy and seed, and tabulate the results.
 
-    With --resume a table grows: name more policies, tasks or seeds, and only what is missing is trained. Several
-    --workers train a student each at a time.
+    --resume extends a table: add policies, tasks or seeds, and only the missing students are trained. With several
+    --workers, each worker trains one student at a time.
     """
 
     tasks: Common[tuple[str, ...]] = ()
     """One or more tasks."""
     teachers: Common[tuple[str, ...]] = ()
-    """A teacher for each task, in the same order, or several of them with commas between (SMALL,LARGE); with
-    --instances, the folder where the names of the set start."""
+    """A teacher for each task, in the same order; commas join several teachers of a task (SMALL,LARGE). With
+    --instances: the folder that contains the teachers."""
     instances: str | None = None
-    """Instead of --tasks: a JSON file of settings, or a set that comes along (embedded-v1, glue-small-v1). Each of its
-    instances is a row of the table, with seeds of its own."""
+    """A JSON file of settings, or a built-in set (embedded-v1, glue-small-v1), instead of --tasks. Each instance is a
+    row of the table, with its own seeds."""
     splits: tuple[str, ...] = ()
-    """The instances of these splits; all if none is named."""
+    """Splits of the instances to use; all if none is named."""
     policies: Common[tuple[str, ...]] = ("labels", "all", "random", "scheduled")
-    """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
-    in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
-    decision), best-static (the best fixed subset, searched with other seeds first), or preset: with a published method
-    and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY calls one of them NAME in
-    tables, pictures and folders (agent=runs/train/policy)."""
+    """Rules, types joined by +, saved policies (folder or name; :refine at the end continues their training in the
+    run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset before each decision),
+    best-static (the best fixed subset, found beforehand with other seeds), or preset: followed by a published method
+    and its options, with colons between (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY uses NAME for the
+    policy in tables, pictures and folders (agent=runs/train/policy)."""
     seeds: Common[int] = 3
-    """Students for each task and policy; all policies get the same ones."""
+    """Students for each task and policy; all policies start from the same students."""
     first_seed: int = 1000
-    """The first of the seeds; apart from those that agents are usually trained on."""
+    """The first seed; the default differs from the usual seeds of agent training."""
     search_tries: int = 16
-    """Subsets that best-static tries at most."""
+    """Most subsets that best-static tries."""
     search_seeds: int = 1
-    """Students for each of them, from seed 0 on."""
+    """Students for each subset that best-static tries, from seed 0 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig(DistillationConfig, WorkerConfig, TrackingConfig, RunConfig):
-    """Train a selection agent over several students' trainings, then distil one student with what it learned."""
+    """Train a selection agent over several students' trainings, then distil one student with the learned policy."""
 
     task: Common[str | None] = None
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: Common[tuple[str, ...]] = ()
-    """The teacher: folder of a fine-tuned model, a run that holds one, or a hub id. Several teach side by side."""
+    """The teacher: folder of a fine-tuned model, a run that contains one, or a hub id. Several teachers may be
+    given."""
     instances: Common[str | None] = None
-    """Instead of --task and --teacher: a JSON file of settings to learn on, or a set that comes along (embedded-v1,
-    glue-small-v1); what the set says goes before the options here."""
+    """A JSON file of settings to learn on, or a built-in set (embedded-v1, glue-small-v1), instead of --task and
+    --teacher. Values in the set take precedence over the options here."""
     split: str = "train"
-    """The instances of this split."""
+    """Split of the instances to learn on."""
     teachers: str | None = None
-    """Folder from which the teachers' names in --instances start."""
+    """Folder that contains the teachers of --instances."""
     order: str = "round-robin"
-    """In which instances follow each other: round-robin or sampled."""
+    """Order of the instances: round-robin or sampled."""
     agent: Common[str | None] = None
-    """Learning algorithm: residual (a schedule by cem, corrected by PPO); cem, best-schedule (Optuna's TPE) or pbt (a
-    schedule alone; all students of pbt are one population, which trains side by side); probe-rule (a schedule by cem,
-    but the labels alone where the teacher seems to be overtaken); a2c, ppo (subsets); ddpg, td3, sac, ksm (weights);
-    ucb, thompson, exp3 (bandits). It is ksm with --preset ksm, and residual otherwise."""
+    """Learning algorithm. Schedules: residual (a schedule by cem, corrected by PPO); cem, best-schedule (Optuna's TPE)
+    or pbt (a schedule alone; the students of pbt are one population and train together); probe-rule (a schedule by
+    cem, with labels alone once the student seems to overtake the teacher). Subsets: a2c, ppo. Weights: ddpg, td3, sac,
+    ksm. Bandits: ucb, thompson, exp3. Default: ksm with --preset ksm, and residual otherwise."""
     agent_options: tuple[str, ...] = ()
-    """Of ksm, its settings as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
+    """Settings of ksm as NAME=VALUE, such as phase=4 or hard=yes; docs/systems/ksm.md lists them."""
     episodes: Common[int] = 8
-    """Students that the agent learns from, each trained for --steps."""
+    """Number of students that the agent learns from, each trained for --steps."""
     students: Common[int] = 1
-    """So many of them train side by side, in one batched step on the same batches."""
+    """Number of students that train together, in one batched step on the same batches."""
     policy_name: str = "policy"
-    """What `ackd policies import` will call the policy."""
+    """Name of the policy for `ackd policies import`."""
     seed: Common[int] = 0
     """Seed of the agent and of its episodes."""
 
     @property
     def algorithm(self) -> str:
-        """The learning algorithm, also where none is named."""
+        """The learning algorithm, named or default."""
         return self.agent or ("ksm" if self.preset == "ksm" else "residual")
 
     @property
     def at_once(self) -> int:
-        """Students that train side by side in one batched step."""
+        """Number of students that train together in one batched step."""
         from ackd.agents.learner import side_by_side
 
         return side_by_side(self.algorithm, self.students, self.episodes)
 
     @property
     def settings(self) -> Settings | None:
-        """What --agent-options says."""
+        """The settings in --agent-options."""
         from ackd.agents.learner import settings_of
         from ackd.building.method import pairs
 
@@ -227,22 +228,22 @@ class AgentConfig(DistillationConfig, WorkerConfig, TrackingConfig, RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FillConfig(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
-    """Ask a teacher about a task's training data and keep the answers, for every later run with --cache."""
+    """Run a teacher on a task's training data and store its outputs, for every later run with --cache."""
 
     task: Common[str]
     """A GLUE task, a generated one (polarity, tally, digits), or any name for data of your own."""
     teacher: Common[tuple[str, ...]]
-    """The teacher, or several: folder of a fine-tuned model, a run that holds one, or a hub id."""
+    """One or several teachers: folder of a fine-tuned model, a run that contains one, or a hub id."""
     output: Common[str]
-    """The cache's folder; what it holds already is kept, and what is missing is added."""
+    """The cache's folder; existing entries are kept, and missing ones are added."""
     preset: Common[str | None] = None
-    """Instead of --knowledge: keep what this published method asks for."""
+    """Store the outputs that this published method needs, instead of --knowledge."""
     budget: str = "4GB"
-    """What one teacher's answers may take; the smaller knowledge types come first."""
+    """Most disk space for one teacher's outputs; the smaller knowledge types are stored first."""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Numbers in the cache; the answers are rounded to them."""
+    """Number format in the cache; outputs are rounded to it."""
     batch_size: int = 32
-    """Examples that the teacher is asked about at a time."""
+    """Examples in a batch of the teacher."""
     shard: str | None = None
-    """Ask about one part of the examples alone, as 1/4 to 4/4: processes that have one each fill the same cache at the
-    same time. Those that torchrun starts take theirs by themselves."""
+    """Part of the examples to process, 1/4 to 4/4 for example; processes with different parts fill one cache at the
+    same time. Under torchrun, each process takes its part automatically."""

@@ -1,4 +1,4 @@
-"""Policies that are handed over: a function of the episode, and objects that decide from observations."""
+"""Policies given as objects: functions of the episode, and objects that decide from observations."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ackd.mdp.action_spaces import DOUBLINGS
 from ackd.mdp.episode import Episode
 from ackd.types import LABELS, Selection
 
-LEAST, MOST = 2.0 ** (0.5 - DOUBLINGS), 2.0**DOUBLINGS  # of a weight that is not 0
+LEAST, MOST = 2.0 ** (0.5 - DOUBLINGS), 2.0**DOUBLINGS  # range of nonzero weights
 HINT = "predict(observation, state=None, episode_start=None, deterministic=False)"
 
 
 class ByEpisode:
-    """Decides by a function of what happened so far.
+    """A policy that is a function of the episode so far.
 
     Args:
-        name: what the policy is called.
-        rule: from the episode to what is selected next.
-        env: where it decides, in the action space `weights`.
+        name: name of the policy.
+        rule: function from the episode to the next selection.
+        env: the environment, with the action space `weights`.
     """
 
     def __init__(self, name: str, rule: Callable[[Episode], Selection], env: DistillationEnv) -> None:
@@ -39,10 +39,10 @@ class ByEpisode:
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State | None]:
-        """What the function says, as an action.
+        """Returns the function's selection as an action.
 
         Raises:
-            InputError: if it answers no `Selection`, or one that cannot be had here.
+            InputError: if the function does not return a `Selection`, or returns one that is not possible here.
         """
         episode = self.env.episode
         assert episode is not None
@@ -52,14 +52,14 @@ class ByEpisode:
 
 
 class Predicting:
-    """Decides by an object that has stable-baselines3's `predict`.
+    """A policy that uses an object with the `predict` method of stable-baselines3.
 
     Args:
-        name: what the policy is called.
+        name: name of the policy.
         given: the object.
 
     Raises:
-        InputError: if its `predict` cannot be called as stable-baselines3 calls it.
+        InputError: if its `predict` has another signature than in stable-baselines3.
     """
 
     def __init__(self, name: str, given: Any) -> None:
@@ -67,7 +67,7 @@ class Predicting:
         if isinstance(given, type):
             raise InputError(f"the policy {name} is a class: hand over an object of it, {given.__name__}()")
         try:
-            with suppress(ValueError):  # of compiled code nothing is known
+            with suppress(ValueError):  # compiled code has no signature
                 inspect.signature(given.predict).bind({}, None, deterministic=True)
         except TypeError as error:
             raise InputError(
@@ -81,10 +81,10 @@ class Predicting:
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], State | None]:
-        """What the object says.
+        """Returns the object's action and state.
 
         Raises:
-            InputError: if that is no action with a state.
+            InputError: if the object does not return an action and a state.
         """
         answer = self.given.predict(observation, state, deterministic=deterministic)
         if not (isinstance(answer, tuple) and len(answer) == 2):
@@ -96,10 +96,10 @@ class Predicting:
 
 
 def check_selection(name: str, selection: object, knowledge: Sequence[str]) -> None:
-    """Refuses what cannot be selected.
+    """Checks a selection.
 
     Raises:
-        InputError: if it is no `Selection`, has other types than `knowledge`, or weights out of reach.
+        InputError: if it is not a `Selection`, has types that are not in `knowledge`, or weights out of range.
     """
     if not isinstance(selection, Selection):
         raise InputError(

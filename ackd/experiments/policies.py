@@ -1,4 +1,4 @@
-"""What can be evaluated under a name: a policy, and what it asks of its environment."""
+"""Named policies for evaluation, with the environment settings that they need."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from ackd.types import LABELS, Selection
 COMPARING = ("gradnorm", "gradient-similarity")
 PRESET, REFINE = "preset:", ":refine"
 SEARCHED, AHEAD = "best-static", "lookahead"
-DERIVED = {"replay": replayed, "probe-rule": guarded}  # of a learned policy, as in replay:default
-TAKEN = (*NAMED, *NAMES, *BANDITS, *DERIVED, SEARCHED, AHEAD)  # names that say what a policy does
-BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that know a type by its place in the action, and no other types
-ONLINE_SHARE = 0.2  # of the reward split, which is measured where a policy is refined
-ONLINE_PRICE = 0.08  # of what learning from the labels alone takes, at most, for measuring it
+DERIVED = {"replay": replayed, "probe-rule": guarded}  # derived from a learned policy, as in replay:default
+TAKEN = (*NAMED, *NAMES, *BANDITS, *DERIVED, SEARCHED, AHEAD)  # reserved names
+BY_PLACE = ("bandit", "ksm", "ksm-bits")  # kinds that identify types by position
+ONLINE_SHARE = 0.2  # share of the reward split to measure while a policy is refined
+ONLINE_PRICE = 0.08  # most FLOPs for measuring, as a share of those for training on labels alone
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy by its name.
+    """A named policy and the environment settings that it needs.
 
     Args:
-        name: as it was given.
-        make: the policy for one episode in an environment, from a seed.
-        settings: of the environment that it acts in, besides those of the run.
-        method: a published one, as `ackd.prepare` takes it in the place of the run's options; none if empty.
-        online: learns while its student trains.
-        forks: looks ahead in copies of the environment, which a replay log cannot answer for.
-        learned: what was read from a file, if anything was.
+        name: the given name.
+        make: makes the policy for one episode, from an environment and a seed.
+        settings: environment settings that differ from those of the run.
+        method: options of a published method for `ackd.prepare`, instead of the run's options; empty if none.
+        online: True if the policy learns while its student trains.
+        forks: True if the policy looks ahead in copies of the environment; a replay log does not support copies.
+        learned: the policy read from a file, if any.
     """
 
     name: str
@@ -63,23 +63,23 @@ class Arm:
     learned: LearnedPolicy | None = None
 
     def learner(self, policy: Policy) -> OnlinePolicy | None:
-        """The policy, where it learns in the run."""
-        return policy if self.online else None  # type: ignore[return-value]  # what `make` makes of an online arm
+        """The policy if it learns in the run, else None."""
+        return policy if self.online else None  # type: ignore[return-value]  # `make` returns one if online
 
     def within(self, env: DistillationEnv) -> DistillationEnv:
-        """The environment that it acts in, made from that of a run."""
+        """The policy's environment, derived from that of the run."""
         env = env.variant(**self.settings)
         return env.variant(reward_every=online_phase(env)) if self.online and self.learned is not None else env
 
 
 def called(text: str) -> tuple[str, str]:
-    """The name and the policy in `NAME=POLICY`; where there is no name, the policy is called what it is.
+    """Splits `NAME=POLICY`; without NAME, the policy itself is the name.
 
     Raises:
-        InputError: if the name cannot be one, or says already what a policy does.
+        InputError: if the name is invalid or reserved.
     """
     name, sign, policy = text.partition("=")
-    if not sign or any(mark in name for mark in "/:+,"):  # in a path, an option of a preset, or a rule
+    if not sign or any(mark in name for mark in "/:+,"):  # a path, an option of a preset, or a rule
         return text, text
     check_name(name)
     if name in TAKEN:
@@ -90,11 +90,14 @@ def called(text: str) -> tuple[str, str]:
 
 
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
-    """A rule, weights of types, loss balancing, a saved policy (its folder, its run or its name in the store), one of
-    these with `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or `lookahead`.
+    """Returns the arm for the name of a policy.
+
+    The name may be a rule, weights of types, loss balancing, or a saved policy (folder, run or stored name). A saved
+    policy may have `:refine` at the end, or `replay:` or `probe-rule:` in front. The name may also be a bandit that
+    learns in the run, or `lookahead`.
 
     Raises:
-        InputError: if it is none of them.
+        InputError: if the name is none of these.
     """
     if name == AHEAD:
         return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1, "decisions": None}, forks=True)
@@ -111,7 +114,7 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
         if refined:
             raise InputError(f"{source} is a rule, which has nothing to refine: name a learned policy")
         asked: dict[str, Any] = {"choice": getattr(named(source, (LABELS, *knowledge)), "choice", "subset")}
-        if source in BALANCERS:  # as often as can be, for the originals do it in every step
+        if source in BALANCERS:  # as often as possible, because the original methods do it in every step
             asked["decisions"] = None
         return Arm(name, lambda env, seed: _named(source, env, seed), asked)
     policy = load(folder)
@@ -127,7 +130,7 @@ def arm(name: str, knowledge: Sequence[str]) -> Arm:
 
 
 def name_of(policy: object) -> str:
-    """What a policy that is handed over is called: by its card, its own name, or its kind."""
+    """The name of a policy object: from its card, its own name, or its type."""
     named = policy.card if isinstance(policy, LearnedPolicy) else policy
     function = getattr(policy, "__name__", "")
     own = function if function.isidentifier() and not isinstance(policy, type) else type(policy).__name__.lower()
@@ -135,12 +138,14 @@ def name_of(policy: object) -> str:
 
 
 def of_object(name: str, given: object, knowledge: Sequence[str]) -> Arm:
-    """A policy that is handed over: a `Selection`, a function from the `Episode` so far to one, an agent of
-    stable-baselines3, or whatever has its `predict`.
+    """Returns the arm for a policy object.
+
+    The object may be a `Selection`, a function from the `Episode` so far to a `Selection`, an agent of
+    stable-baselines3, or an object with the same `predict`.
 
     Raises:
-        InputError: if it is none of them, or decides in levels, which only its environment knows; or selects what is
-            not among the types of `knowledge`.
+        InputError: if it is none of these; if its actions are levels, because only its environment can convert them;
+            or if it selects types that are not in `knowledge`.
     """
     if isinstance(given, Selection):
         check_selection(name, given, knowledge)
@@ -165,7 +170,7 @@ def of_object(name: str, given: object, knowledge: Sequence[str]) -> Arm:
 
 
 def _choice_of(name: str, space: spaces.Space[Any]) -> str:
-    """What an agent chooses, by its action space."""
+    """The choice that belongs to an agent's action space."""
     if isinstance(space, spaces.MultiBinary):
         return "subset"
     if isinstance(space, spaces.Box):
@@ -177,8 +182,8 @@ def _choice_of(name: str, space: spaces.Space[Any]) -> str:
 
 
 def _refining(name: str, made: Callable[[int], LearnedPolicy], policy: LearnedPolicy, settings: dict[str, Any]) -> Arm:
-    """What adapts a policy, which `made` makes for an action of so many entries, within the run."""
-    OnlineFinetuning(policy, phase=1)  # refuses what cannot be refined
+    """The arm that adapts a policy within the run; `made` makes the policy for an action size."""
+    OnlineFinetuning(policy, phase=1)  # raises an error if it cannot be refined
     return Arm(
         name,
         lambda env, seed: OnlineFinetuning(made(env.signals.k_max), phase=env.timetable.reward_every or 1, seed=seed),
@@ -189,9 +194,9 @@ def _refining(name: str, made: Callable[[int], LearnedPolicy], policy: LearnedPo
 
 
 def online_phase(env: DistillationEnv) -> int:
-    """Decisions from one measurement to the next, so that those take at most `ONLINE_PRICE`.
+    """Decisions between two measurements, so that measuring costs at most `ONLINE_PRICE`.
 
-    A student's answer to an example takes a third of what learning from it does.
+    A forward pass costs a third of a training step.
     """
     one = env.distillation
     asked = len(one.evaluator.reward_part(env.timetable.reward_share)) / 3
@@ -205,7 +210,7 @@ def _named(source: str, env: DistillationEnv, seed: int) -> Policy:
 
 
 def _derived(how: str, source: str, knowledge: Sequence[str], name: str) -> Arm:
-    """What is made of a saved policy."""
+    """The arm for a policy derived from a saved one."""
     source, refined = source.removesuffix(REFINE), source.endswith(REFINE)
     folder = folder_of(source, knowledge)
     if folder is None:
@@ -221,22 +226,22 @@ def _derived(how: str, source: str, knowledge: Sequence[str], name: str) -> Arm:
 
 
 def published(name: str) -> Arm:
-    """A published method, or several joined by commas, with its options: `preset:dynamickd-data:keep=0.1`.
+    """The arm of a published method, or of several joined by commas: `preset:dynamickd-data:keep=0.1`.
 
     Raises:
-        InputError: for a preset that is not known, or an option that cannot be read.
+        InputError: for an unknown preset, or an option that cannot be read.
     """
     names, *options = name.removeprefix(PRESET).split(":")
     given = {"preset": names, "options": parse(names, pairs(options))}
-    own = {"knowledge": (), "layer_map": None}  # whatever the policies beside it select from
+    own = {"knowledge": (), "layer_map": None}  # independent of the other policies' knowledge types
     return Arm(name, lambda env, seed: Staged(env.distillation.stages), method={**given, **own})
 
 
 def prepared(one: Arm, given: Mapping[str, Any]) -> DistillationEnv:
-    """What a published method acts in: an environment of its own, otherwise made as `given`.
+    """Makes the environment of a published method, with the other settings in `given`.
 
     Raises:
-        InputError: if the method cannot be had with these models and data, or leaves open what is transferred when.
+        InputError: if the method does not support these models and data, or has no stages of its own.
     """
     env = distill(**{**given, **one.method})
     if not env.distillation.stages:
@@ -248,9 +253,9 @@ def prepared(one: Arm, given: Mapping[str, Any]) -> DistillationEnv:
 
 
 def step_flops(env: DistillationEnv) -> float:
-    """FLOPs of a step that transfers everything an environment's policies can select from, of a batch of mean length.
+    """FLOPs of a step that transfers all knowledge types of an environment, for a batch of mean length.
 
-    Shares of it are what `flops_share` says, and those of a method with other losses are of another whole.
+    `flops_share` is a share of this number. For a method with other losses the number is different.
     """
     one = env.distillation
     everything = list(one.distiller.knowledge.values())

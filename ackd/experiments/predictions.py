@@ -1,4 +1,4 @@
-"""Predictions of a model, as files: for GLUE's leaderboard, and for a user's own texts."""
+"""Writes a model's predictions to files, for GLUE's leaderboard or a user's own texts."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def predict(
     on_batch: Callable[[int, int], object] = lambda done, rows: None,
     **options: Any,
 ) -> dict[Path, list[str]]:
-    """Writes what a model predicts for the test split of a GLUE task, or for texts of one's own.
+    """Writes a model's predictions for the test split of a GLUE task, or for your own texts.
 
     Args:
-        model: a folder with a fine-tuned model, a run's folder that holds one, or a hub id; or a transformers model,
-            which is frozen from then on and in float32.
-        task: a GLUE task or ax, which an MNLI model answers; or any name for data of one's own, and for its file.
-        output: the folder for the files, which may hold others.
-        data: as `ackd.prepare` takes it; of a `Dataset` the columns of text are found, and labels are not looked at.
-        tokenizer: of a model that is handed over; that of its folder if None.
-        on_batch: told after each batch how many rows are done, and of how many.
+        model: a folder with a fine-tuned model, a run's folder that contains one, or a hub id; or a transformers model,
+            which is then frozen and converted to float32.
+        task: a GLUE task, or ax for an MNLI model; or any name for your own data, which also names the file.
+        output: the folder for the files; it may contain other files.
+        data: as for `ackd.prepare`; the text columns of a `Dataset` are found, and labels are ignored.
+        tokenizer: tokenizer of a model given as an object; if None, the one in its folder.
+        on_batch: called after each batch with the number of finished rows and of all rows.
         **options: the other fields of `PredictConfig`, such as `text_columns`, `split` and `device`.
 
     Returns:
-        The predictions, by the file that has them: TSV with a header, whole or not there.
+        The predictions by file. Each file is TSV with a header, and is written completely or not at all.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence, and nothing is written.
+        InputError: in one sentence, if an argument cannot be used; no file is written then.
     """
     given = {"model": model, "task": task, "output": output, "data": data, "tokenizer": tokenizer, **options}
     plain, objects = by_name(given, "model", "data")
@@ -86,7 +86,7 @@ def predict(
 
 
 def _asked(config: PredictConfig, place: torch.device, **objects: Any) -> tuple[ModelTeacher, Tokenizer]:
-    """The model that is asked, and its tokenizer."""
+    """The model and its tokenizer."""
     if "model" not in objects:
         model = models.load_model(config.model, device=place)
         return ModelTeacher(model, precision=config.precision), models.load_tokenizer(config.model)
@@ -105,7 +105,7 @@ def _predicted(
     config: PredictConfig,
     on_batch: Callable[[int, int], object],
 ) -> dict[str, list[str]]:
-    """What the model says of the rows of each file."""
+    """The model's predictions for the rows of each file."""
     source = config.model
     tasks.check_max_length(tokenizer, config.max_length)
     asked = known or _own(config.task, teacher.model)
@@ -130,7 +130,7 @@ def _predicted(
 
 
 def _submission(task: str, text_columns: Sequence[str], split: str | None) -> Submission:
-    """What the leaderboard takes of a task."""
+    """The leaderboard's format for a task."""
     if text_columns or split is not None:
         raise InputError("--text-columns and --split go with data of your own: name it with --data, or leave them away")
     if task in tasks.EMBEDDED:
@@ -141,7 +141,7 @@ def _submission(task: str, text_columns: Sequence[str], split: str | None) -> Su
 
 
 def _own(task: str, model: Model) -> Submission:
-    """What a model says of texts of one's own: the names of its classes, their numbers, or a number."""
+    """The format for a user's own texts: class names, class numbers, or a number."""
     count = model.config.num_labels
     if getattr(model.config, "problem_type", None) == "multi_label_classification":
         raise InputError("the model gives a text several labels at once: give one that was fine-tuned to choose one")
@@ -150,7 +150,7 @@ def _own(task: str, model: Model) -> Submission:
 
 
 def _check_files(files: Sequence[Path], overwrite: bool) -> None:
-    """Whether they can be written."""
+    """Checks that the files can be written."""
     for file in files:
         if file.exists() and not (overwrite and file.is_file()):
             raise InputError(f"{file} is there already: choose another folder, or add --overwrite")
@@ -161,7 +161,7 @@ def _check_files(files: Sequence[Path], overwrite: bool) -> None:
 
 
 def _check_tokens(texts: Split, model: Model, source: str) -> None:
-    """Whether the model has what the tokenizer makes of the texts."""
+    """Checks that the model supports the lengths and tokens of the texts."""
     models.check_length(model, int(texts.lengths.max()), source)
     size, largest = models.shape_of(model).vocabulary, int(texts.inputs["input_ids"].max())
     if largest >= size:
@@ -172,14 +172,14 @@ def _check_tokens(texts: Split, model: Model, source: str) -> None:
 
 
 def _words(asked: Submission, logits: NDArray[np.float64], order: Sequence[int]) -> list[str]:
-    """[N], what is predicted of each row, from logits [N, C] whose columns stand for the classes in `order`."""
+    """[N], the prediction for each row, from logits [N, C]; the columns are the classes in `order`."""
     if asked.spec.regression:
         return [f"{value:.6g}" for value in (logits[:, 0].clip(*asked.limits) + 0.0).tolist()]
     return [asked.words[order[place]] for place in logits.argmax(1).tolist()]
 
 
 def _table(index: Sequence[int], words: Sequence[str]) -> str:
-    """As tab-separated values."""
+    """Formats predictions as tab-separated values."""
     file = io.StringIO()
     rows = csv.writer(file, delimiter="\t", lineterminator="\n")
     rows.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""A small causal language model, trained on a corpus."""
+"""Pre-trains a small causal language model on a corpus."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ CURVE = "step,loss,lm_loss,kd_loss,grad_norm,accuracy"
 
 
 class Pretraining:
-    """A language model's training, with or without a teacher, in a run's folder.
+    """The training of a language model, with or without a teacher, in a run's folder.
 
     Args:
-        config: who learns from what, and how.
-        objects: student, teacher, tokenizer and texts, where they are handed over.
+        config: options of the training.
+        objects: student, teacher, tokenizer and texts, if given as objects.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -60,10 +60,10 @@ class Pretraining:
         self.finished = config.finished(self.folder, "pretrain")
 
     def run(self) -> Trained:
-        """Trains, measures the held-out loss, and leaves the model.
+        """Trains the model, measures the held-out loss, and saves the model.
 
         Raises:
-            InputError: if anything cannot work.
+            InputError: if an option cannot be used.
             FloatingPointError: if the training diverges.
         """
         config, folder = self.config, self.folder
@@ -93,7 +93,7 @@ class Pretraining:
         curve = self._curve(training, chosen, replay_log)
         (name, split), *_ = training.task.dev.items()
         standing = training.evaluate(split, name)
-        counts = copy.deepcopy(training.costs)  # what the teacher is compared for is no part of them
+        counts = copy.deepcopy(training.costs)  # excludes the comparison with the teacher
         result = {**_result(config, training, teacher, standing), **figures, "corpus": corpus.header.fingerprint}
         result |= {"seed": config.seed, "seconds": round(time.perf_counter() - started, 3)}
         folder.write_text("curve.csv", "\n".join(curve) + "\n")
@@ -105,7 +105,7 @@ class Pretraining:
         return trained
 
     def _curve(self, training: Distillation, chosen: Selection, replay_log: ReplayLog) -> list[str]:
-        """Trains to the end; the lines of the curve."""
+        """Trains the model to the end; returns the lines of the curve."""
         training.replay(replay_log)
         curve = [CURVE]
         with progress(training.steps, "pretrain", quiet=self.config.quiet) as bar:
@@ -123,7 +123,7 @@ class Pretraining:
 def _result(
     config: PretrainConfig, training: Distillation, teacher: ModelTeacher | None, standing: EvalResult
 ) -> dict[str, Any]:
-    """How the student and its teacher do on held-out text."""
+    """The scores of student and teacher on held-out text."""
     (name, split), *_ = training.task.dev.items()
     return {
         "task": "language",
@@ -139,7 +139,7 @@ def _result(
 
 
 def _check(config: PretrainConfig) -> None:
-    """Refuses what cannot be before anything is read."""
+    """Checks the options before anything is read."""
     if config.student is None:
         raise InputError("say what the student is: --student with a JSON config, a folder or a hub id")
     check_length(config.steps, config.epochs)
@@ -157,13 +157,13 @@ def _check(config: PretrainConfig) -> None:
 
 
 def _goes_on(config: PretrainConfig, objects: Mapping[str, Any]) -> bool:
-    """Whether the student begins as a model that is there, rather than with weights drawn for a config."""
+    """Whether the student starts from an existing model."""
     source = objects.get("student", config.student)
     return begins_as_model(source) or not (isinstance(source, (str, Path)) or models.is_config(source))
 
 
 def _tokenizer(config: PretrainConfig, folder: RunFolder, objects: Mapping[str, Any]) -> tuple[Tokenizer, str]:
-    """Whose tokens the student reads, and what to call it."""
+    """The student's tokenizer, and its name for messages."""
     if (given := objects.get("tokenizer")) is not None:
         return given, "the tokenizer"
     named = config.tokenizer or config.teacher or (config.student if _goes_on(config, objects) else None)
@@ -196,7 +196,7 @@ def _teacher(
 def _student(
     config: PretrainConfig, tokenizer: Tokenizer, teacher: ModelTeacher | None, objects: Mapping[str, Any]
 ) -> StudentFactory:
-    """What makes students, of which one is made to see that it can be."""
+    """The factory of students; one student is made as a check."""
     assert config.student is not None
     if not _goes_on(config, objects):
         size = teacher.shape.vocabulary if teacher is not None else None
@@ -237,7 +237,7 @@ def _training(
     make: StudentFactory,
     device: torch.device,
 ) -> tuple[Distillation, Selection, dict[str, Any]]:
-    """The training, what it transfers, and what it will have taken in the end."""
+    """The training, its selection, and its planned costs."""
     blocks = corpora.part(len(corpus), config.part)
     task, (first, last) = corpora.language_task(corpus, blocks, dev, config.dev_share)
     passes = config.epochs if config.epochs is not None or config.steps is not None else 1.0
@@ -281,19 +281,19 @@ def pretrain(
     """Trains a causal language model on text, with or without a teacher's next-token distributions.
 
     Args:
-        corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
-        student: a folder, a hub id, or a transformers model that it begins as; or a config to draw weights for, itself
-            or as a JSON file.
-        teacher: a folder, a hub id or a transformers model, which is frozen from then on and in float32.
-        tokenizer: of the texts, and of models that are handed over.
-        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
-        **options: the other fields of `PretrainConfig`; `dev_data` as the corpus.
+        corpus: a text file, the folder of a corpus, a `Dataset` with a column `text`, or a list of texts.
+        student: a folder, a hub id or a transformers model to start from; or a config (an object or a JSON file) for
+            random weights.
+        teacher: a folder, a hub id or a transformers model, which is then frozen and converted to float32.
+        tokenizer: tokenizer of the texts, and of models given as objects.
+        output: folder of the run; `resume=True` continues it; nothing is saved if None.
+        **options: the other fields of `PretrainConfig`; `dev_data` has the same types as `corpus`.
 
     Returns:
-        The model, whose `score` is the loss on held-out text.
+        The training's result; its `score` is the loss on held-out text.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
         FloatingPointError: if the training diverges.
     """
     given = {"corpus": corpus, "student": student, "teacher": teacher, "tokenizer": tokenizer, **options}

@@ -1,4 +1,4 @@
-"""A bar on a terminal, and lines of a log where there is none: how far a run is, and how it does."""
+"""Shows a run's progress and scores: a bar on a terminal, or lines in a log."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ackd.runs.stopping import defer_interrupts
 from ackd.types import LABELS, StepMetrics
 
 EVERY = 60.0  # seconds between two lines of progress
-FIRST = 10.0  # seconds until the first one, which says how long it will take
-WIDE = 40  # characters of a selection
-SELECTED = "select/"  # begins the columns of weights
+FIRST = 10.0  # seconds until the first line, which estimates the time left
+WIDE = 40  # most characters of a selection
+SELECTED = "select/"  # prefix of the columns of weights
 logger = logging.getLogger("ackd")
 
 
-class Bar(tqdm):  # type: ignore[type-arg]  # is no generic class when it runs
-    """A bar over optimizer steps, with the label loss, the score on the reward split, and what is selected."""
+class Bar(tqdm):  # type: ignore[type-arg]  # not a generic class at run time
+    """A progress bar over optimizer steps, with label loss, score on the reward split, and selection."""
 
-    _score = math.nan  # on the reward split, when it was last measured
-    in_lines = False  # of a log
+    _score = math.nan  # latest score on the reward split
+    in_lines = False  # True for lines in a log
 
     def phase(self, phase: Phase) -> None:
-        """Moves by a phase of one student."""
+        """Advances by a phase of one student."""
         self.phases([phase], phase.steps)
 
     def phases(self, phases: Sequence[Phase], steps: int) -> None:
-        """Moves by a phase of students that train side by side.
+        """Advances by a phase of students that train together.
 
         Args:
-            phases: of those that have not diverged; means over them are shown.
-            steps: the optimizer steps of all.
+            phases: phases of the students that have not diverged; their means are shown.
+            steps: optimizer steps of all students.
         """
         if phases:
             self._show(phases)
@@ -53,19 +53,19 @@ class Bar(tqdm):  # type: ignore[type-arg]  # is no generic class when it runs
         self.show(fmean(one.report.labels for one in phases), fmean(scores) if scores else math.nan, weights)
 
     def note(self, note: Note) -> None:
-        """Moves by what a worker has written down; of the end of an episode not at all."""
+        """Advances by a worker's note; the note about the end of an episode has no steps."""
         if note.row:
             weights = {n.removeprefix(SELECTED): one for n, one in note.row.items() if n.startswith(SELECTED)}
             self.show(note.row["label_loss"], note.row.get("reward_score", math.nan), weights)
         self.update(note.steps)
 
     def show(self, loss: float, score: float, weights: Mapping[str, float]) -> None:
-        """Says how it does now.
+        """Shows the current numbers.
 
         Args:
-            loss: the labels'.
-            score: on the reward split, from 0 to 1; NaN if it was not measured now.
-            weights: of labels and knowledge types.
+            loss: loss on the labels.
+            score: score on the reward split, from 0 to 1; NaN if it was not measured now.
+            weights: weights of labels and knowledge types.
         """
         if math.isfinite(score):
             self._score = score
@@ -75,7 +75,7 @@ class Bar(tqdm):  # type: ignore[type-arg]  # is no generic class when it runs
         self.set_postfix_str(", ".join(parts), refresh=False)
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Moves by `n`; after a first line of a log comes one now and then."""
+        """Advances by `n`; after the first line of a log, lines come at longer intervals."""
         shown = super().update(n)
         if shown and self.in_lines:
             self.mininterval = EVERY
@@ -83,7 +83,7 @@ class Bar(tqdm):  # type: ignore[type-arg]  # is no generic class when it runs
 
 
 def say(text: str, *, quiet: bool = False) -> None:
-    """Prints a text at once, unless it is to be quiet."""
+    """Prints a text immediately, unless `quiet` is set."""
     if not quiet:
         print(text, flush=True)
 
@@ -93,7 +93,7 @@ def _weight(phase: Phase, name: str) -> float:
 
 
 def shortened(weights: Mapping[str, float], wide: int = WIDE) -> str:
-    """A selection as `--policy` takes one: what is switched on, with its weight where that is not 1.
+    """A selection in the form of `--policy`: the selected terms, with weights that differ from 1.
 
     Example:
         >>> shortened({"labels": 1.0, "logits": 2.0, "hidden": 0.0})
@@ -112,7 +112,7 @@ def shortened(weights: Mapping[str, float], wide: int = WIDE) -> str:
 
 
 def move(bar: Bar, done: int, report: StepMetrics[float] | None = None) -> None:
-    """Moves a bar to `done` steps, of which the last ones measured `report`."""
+    """Moves a bar to `done` steps; `report` has the latest numbers."""
     if report is not None:
         bar.show(report.labels, math.nan, {})
     bar.update(done - bar.n)
@@ -120,13 +120,13 @@ def move(bar: Bar, done: int, report: StepMetrics[float] | None = None) -> None:
 
 @contextmanager
 def progress(steps: int, what: str, unit: str = "step", *, quiet: bool = False) -> Iterator[Bar]:
-    """A bar over optimizer steps with rate and time left; a plain line now and then where it goes to no terminal.
+    """A bar over optimizer steps with rate and time left; plain log lines if there is no terminal.
 
     Args:
-        steps: all of them.
-        what: is done.
-        unit: of `steps`.
-        quiet: show none.
+        steps: total number of steps.
+        what: description of the work.
+        unit: unit of `steps`.
+        quiet: show nothing.
     """
     look: dict[str, Any] = {"dynamic_ncols": True}
     if not sys.stderr.isatty():
@@ -140,7 +140,7 @@ def progress(steps: int, what: str, unit: str = "step", *, quiet: bool = False) 
             "miniters": 1,
             "leave": False,
         }
-    with defer_interrupts():  # one that is half made complains when it is thrown away
+    with defer_interrupts():  # a half-made bar raises an error when it is deleted
         bar = Bar(total=steps, desc=what, unit=unit, disable=quiet, **look)
     bar.in_lines = "file" in look
     with bar:
@@ -148,10 +148,10 @@ def progress(steps: int, what: str, unit: str = "step", *, quiet: bool = False) 
 
 
 class _Lines(io.StringIO):
-    """Where a bar goes that is to be lines: the log."""
+    """A file that writes a bar's output to the log, line by line."""
 
     def write(self, text: str) -> int:
-        """Notes it, without what moves a cursor."""
+        """Logs the text without cursor movements."""
         if line := text.strip():
             logger.info("%s", line)
         return len(text)

@@ -1,4 +1,4 @@
-"""The part of a corpus that a teacher knows better than a small reference."""
+"""Keeps the part of a corpus that a teacher predicts better than a small reference model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ackd.corpora.of_runs import corpus_of, trained_on
 from ackd.errors import InputError
 from ackd.experiments.language_options import RefineConfig
 
-SHARES = (0, 0.1, 1, 10, 50, 90, 99, 99.9, 100)  # whose scores are told, in percent
+SHARES = (0, 0.1, 1, 10, 50, 90, 99, 99.9, 100)  # percentiles of the scores to report
 
 
 class Refining:
-    """What is kept of a corpus, by the scores of two models (MiniPLM), in a run's folder.
+    """Keeps chunks of a corpus by the scores of two models (MiniPLM), in a run's folder.
 
     Args:
-        config: by which scores, and how much.
+        config: options of the scores and the share to keep.
 
     Raises:
-        InputError: if anything in it cannot work.
+        InputError: if an option in `config` cannot be used.
     """
 
     def __init__(self, config: RefineConfig) -> None:
@@ -58,10 +58,10 @@ class Refining:
         return self.teacher.header.model == self.reference.header.model
 
     def run(self) -> dict[str, Any]:
-        """Writes the kept chunks, in their order, and texts to look at; the fields of `result.json`.
+        """Writes the kept chunks in corpus order, and example texts; returns the fields of `result.json`.
 
         Raises:
-            InputError: if nothing can be kept so, or the chunks cannot be told in the tokens that are wanted.
+            InputError: if no chunk can be kept, or the chunks cannot be retokenised.
         """
         config, corpus, path = self.config, self.corpus, self.folder.path
         seed = config.seed if config.select == "random" else None
@@ -92,7 +92,7 @@ class Refining:
             (folder / f"{name}.txt").write_text("\n".join(written), encoding="utf-8")
 
     def _result(self, kept: NDArray[np.int64], refined: Corpus) -> dict[str, Any]:
-        """What `result.json` says."""
+        """The fields of `result.json`."""
         every = self.scores[self.allowed]
         return {
             "candidates": len(every),
@@ -108,7 +108,7 @@ class Refining:
 
 
 def _allowed(corpus: Corpus, exclude: str | None) -> NDArray[np.bool_]:
-    """[N], which chunks may be kept."""
+    """[N], True for chunks that may be kept."""
     allowed = np.ones(len(corpus), np.bool_)
     if exclude is not None:
         run = Path(exclude).is_dir()
@@ -127,16 +127,16 @@ def refine(
     """Keeps the part of a corpus that a teacher knows best compared with a small reference model (MiniPLM).
 
     Args:
-        teacher_scores: folders of `score`, all of a corpus in shards.
-        reference_scores: of the reference, likewise.
-        output: folder for the corpus that is kept.
+        teacher_scores: folders that `score` wrote for the teacher; all of them for a corpus in shards.
+        reference_scores: folders for the reference model, in the same way.
+        output: folder for the kept corpus.
         **options: the other fields of `RefineConfig`.
 
     Returns:
         The fields of `result.json`.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
     """
     named = {"teacher_scores": teacher_scores, "reference_scores": reference_scores, "output": output}
     return Refining(checked(RefineConfig, {**named, **options})).run()

@@ -1,4 +1,4 @@
-"""What the commands leave behind and print."""
+"""The result files and printed results of the commands."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def summary(
 
 
 def rewarded(task: Task) -> dict[str, Any]:
-    """Where rewards were measured, and how many examples are left of the dev split that `dev_score` is of."""
+    """The source of rewards, and the number of examples of the dev split that `dev_score` is measured on."""
     return {"reward_from": task.reward_from, "dev_examples": task.dev_examples}
 
 
@@ -56,14 +56,14 @@ def _percent(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def teacher_standings(distillation: Distillation) -> dict[str, EvalResult]:
-    """The teacher on each dev split; empty if there is none to compare with."""
+    """The teacher's results on each dev split; empty without a teacher."""
     if distillation.reference is None:
         return {}
     return {name: distillation.measure_teacher(split, name) for name, split in distillation.task.dev.items()}
 
 
 def save_student(folder: Path, settings: Mapping[str, Any], distillation: Distillation, origin: Origin) -> None:
-    """Writes the student with its card, and what is no part of it, projections and learned weights, in own files."""
+    """Saves the student with its card; projections and learned weights go into separate files."""
     write_student(folder, settings, origin)
     projections = distillation.student.projections.state_dict()
     if projections:
@@ -102,20 +102,20 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
 def finish(
     folder: RunFolder, recording: Recording, *, seconds: float, timed: bool = True, **run: Any
 ) -> tuple[dict[str, Any], Comparison | None]:
-    """Writes what the recording's last episode came to, and saves its student.
+    """Writes the result of the recording's last episode, and saves its student.
 
     Args:
-        folder: of the run.
-        recording: of its episodes.
-        seconds: that it took.
-        timed: measure what an answer takes.
+        folder: the run's folder.
+        recording: the recording of its episodes.
+        seconds: duration of the run.
+        timed: measure latencies.
         **run: more fields of the result.
 
     Returns:
-        The fields of `result.json`, and the student beside its teacher.
+        The fields of `result.json`, and the comparison of student and teacher.
 
     Raises:
-        FloatingPointError: if it diverged; the result says so then, and there is no student.
+        FloatingPointError: if the training diverged; the result records it, and no student is saved.
     """
     result = episode_result(recording, **run, seconds=round(seconds, 3))
     folder.write_json("ledger.json", recording.costs.as_dict())
@@ -125,16 +125,16 @@ def finish(
         save_student(student, folder.settings, distillation, origin)
         compared = compare(distillation, result, recording.costs, folder=student, timed=timed)
         folder.write_json(FILE, compared.as_dict())
-    folder.write_json("result.json", result)  # last: where it is, a run is finished
+    folder.write_json("result.json", result)  # last, because this file marks a finished run
     check_converged(result, distillation)
     return result, compared
 
 
 def check_converged(result: Mapping[str, Any], distillation: Distillation) -> None:
-    """Refuses the result of a training that diverged.
+    """Checks that a training has not diverged.
 
     Raises:
-        FloatingPointError: if it did.
+        FloatingPointError: if it has.
     """
     if result["error"]:
         raise FloatingPointError(f"the training diverged after {result['steps']} steps: lower --lr ({distillation.lr})")
@@ -143,14 +143,14 @@ def check_converged(result: Mapping[str, Any], distillation: Distillation) -> No
 def said(
     result: Mapping[str, Any], costs: CostTracker, student: Path, compared: Comparison | None, columns: Any
 ) -> str:
-    """What a command prints of a student: how good it is, what it took, its teacher beside it, and how to use it.
+    """The text about a student that a command prints: scores, costs, comparison with the teacher, and usage.
 
     Args:
         result: the fields of `result.json`.
-        costs: what the run took.
-        student: its folder.
-        compared: it and its teacher.
-        columns: of text, where the task is a user's own.
+        costs: costs of the run.
+        student: the student's folder.
+        compared: the comparison of student and teacher.
+        columns: text columns of a user's own data.
     """
     beside = f"\n{compared.table()}\n{use(result['task'], student, columns)}" if compared is not None else ""
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
@@ -163,7 +163,7 @@ def said(
 
 
 def origin_of(recording: Recording, result: Mapping[str, Any]) -> Origin:
-    """What the card of the last episode's student says."""
+    """The facts for the model card of the last episode's student."""
     distillation, episode = recording.inner.distillation, recording.inner.episode
     assert episode is not None
     return Origin(
@@ -177,11 +177,11 @@ def origin_of(recording: Recording, result: Mapping[str, Any]) -> Origin:
 
 
 def save_refined(path: Path, policy: OnlineFinetuning, card: Card) -> str:
-    """Saves what a refinement has learned: the frozen policy again, where it fell back to that; what to say of it."""
+    """Saves a refined policy, or the original policy if the refinement fell back to it; returns a message."""
     shift = {family: round(float(by), 4) for family, by in zip(FAMILIES, policy.shift, strict=True)}
     told = {"refined_phases": 3 * len(policy.groups), "fallen_back": policy.fallen_back, "refined_log2": shift}
     moved = bool(policy.shift.any())
-    kept = {name: value for name, value in card.metrics.items() if not (moved and name == MEAN)}  # of the old weights
+    kept = {name: value for name, value in card.metrics.items() if not (moved and name == MEAN)}  # old weights
     store.save(
         path,
         policy.refined(),
@@ -203,7 +203,7 @@ def save_refined(path: Path, policy: OnlineFinetuning, card: Card) -> str:
 
 
 def ledger_lines(costs: CostTracker) -> str:
-    """Where time and FLOPs went, in one line for each part that took any."""
+    """The time, FLOPs and bytes of each part of a run, one line per part."""
     seconds, flops = sum(costs.seconds.values()), sum(costs.flops.values())
     rows = [
         f"  {part:<10}{costs.seconds[part]:9.1f} s {costs.seconds[part] / seconds:6.1%}"

@@ -1,4 +1,4 @@
-"""What a language model makes of each chunk of a corpus."""
+"""Scores each chunk of a corpus with a language model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ackd.teachers import ModelTeacher
 
 
 class Scoring:
-    """The mean loss of each chunk, in a run's folder; one of torchrun's processes scores its part alone.
+    """Computes the mean loss of each chunk, in a run's folder; under torchrun, each process scores one part.
 
     Args:
-        config: whose losses, of which corpus.
-        **objects: model, tokenizer and texts, where they are handed over.
+        config: options of the model and the corpus.
+        **objects: model, tokenizer and texts, if given as objects.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -43,13 +43,13 @@ class Scoring:
         self.config, self.objects = config, objects
         self.folder = config.run_folder((config.model, config.corpus))
         self.finished = config.finished(self.folder, "score")
-        self.of = 0  # chunks that the whole corpus has, once it runs
+        self.of = 0  # number of chunks of the whole corpus, set by `run`
 
     def run(self) -> dict[str, Any]:
-        """Writes the scores, block after block, to the run's `scores.bin`; the fields of `result.json`.
+        """Writes the scores to the run's `scores.bin`, one block at a time; returns the fields of `result.json`.
 
         Raises:
-            InputError: if anything cannot work.
+            InputError: if an option cannot be used.
         """
         config, folder = self.config, self.folder
         if config.batch_size < 1:
@@ -95,18 +95,18 @@ def score(
     """Scores each chunk of a corpus by a causal language model's mean loss, for `refine`.
 
     Args:
-        model: a folder, a run that holds one, or a hub id; or a transformers model, which is frozen from then on and in
-            float32.
-        corpus: a text file, or the folder of a corpus; or a `Dataset` with a column `text`, or a list of texts.
-        output: folder for the scores, which `resume=True` goes on with.
-        tokenizer: of a model that is handed over; that of its folder if None.
+        model: a folder, a run that contains one, a hub id, or a transformers model, which is then frozen and converted
+            to float32.
+        corpus: a text file, the folder of a corpus, a `Dataset` with a column `text`, or a list of texts.
+        output: folder for the scores; `resume=True` continues it.
+        tokenizer: tokenizer of a model given as an object; if None, the one in its folder.
         **options: the other fields of `ScoreConfig`.
 
     Returns:
         The fields of `result.json`.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
     """
     named, texts = given_texts({"model": model, "corpus": corpus, "output": output, **options}, "corpus")
     plain, objects = by_name({**named, "tokenizer": tokenizer}, "model")

@@ -1,4 +1,4 @@
-"""A student's model card: where it comes from, how good it is, and what it took. Nothing reads it back."""
+"""A student's model card: origin, scores and costs. No code reads the card back."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from ackd.training.distillation import Distillation
 from ackd.types import LABELS
 
 CARD, WEIGHTS = "README.md", "model.safetensors"
-LARGEST = 1 << 16  # bytes of a card that its licence is looked for in
+LARGEST = 1 << 16  # bytes of a card to search for its licence
 LICENSE = re.compile(r"^license:\s*['\"]?([A-Za-z0-9][A-Za-z0-9.+_-]{0,63})['\"]?\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a student's card says of its making, besides what was typed.
+    """Facts about a student's training for its card, besides the options.
 
     Args:
-        task: what it learned.
+        task: the student's task.
         model: the student.
         result: the fields of `result.json`.
-        costs: what the run spent.
-        rows: more of what it was made by, as `transferred`, or the peers of mutual learning.
-        teacher: whom it is compared with, if anybody.
-        peers: models that learned beside it, it among them.
+        costs: costs of the run.
+        rows: further rows of the card, such as `transferred`.
+        teacher: the teacher that it is compared with, if any.
+        peers: the models of mutual learning, including the student.
     """
 
     task: Task
@@ -50,18 +50,18 @@ class Origin:
 
 
 def write_student(folder: Path, settings: Mapping[str, Any], origin: Origin) -> None:
-    """Writes a student with its tokenizer, class names and card; arguments as of `write_card`."""
+    """Writes a student with its tokenizer, class names and card; same arguments as `write_card`."""
     save_classifier(folder, origin.model, origin.task)
     write_card(folder, settings, origin)
 
 
 def write_card(folder: Path, settings: Mapping[str, Any], origin: Origin) -> None:
-    """Writes `README.md` into a student's folder, beside the weights that are there already.
+    """Writes `README.md` into a student's folder, which already contains the weights.
 
     Args:
-        folder: of the student.
-        settings: of the run, as they were typed.
-        origin: what else there is to tell.
+        folder: the student's folder.
+        settings: the given options of the run.
+        origin: further facts for the card.
     """
     sources = _sources(settings, origin)
     licenses = sorted({known for name in sources if (known := license_of(name)) is not None})
@@ -76,7 +76,7 @@ def write_card(folder: Path, settings: Mapping[str, Any], origin: Origin) -> Non
 
 
 def license_of(source: str) -> str | None:
-    """The licence that a model's card names, in its folder or where the hub's client keeps it; None if none does."""
+    """The licence in a model's card, from its folder or the hub's cache; None if there is none."""
     try:
         path: Any = Path(model_folder(source)) / CARD
         if not Path(source).exists():
@@ -91,7 +91,7 @@ def license_of(source: str) -> str | None:
 
 
 def transferred(phases: Sequence[Phase]) -> str:
-    """The share of the steps in which each type was transferred, and the labels learned from."""
+    """The share of the steps that used each knowledge type, and the labels."""
     steps = sum(phase.steps for phase in phases)
     shares = dict.fromkeys((LABELS, *(name for phase in phases for name in phase.selection.weights)), 0.0)
     for phase in phases:
@@ -107,19 +107,19 @@ def model_of(distillation: Distillation) -> Model | None:
 
 
 def _teachers(settings: Mapping[str, Any]) -> list[str]:
-    """As they were typed."""
+    """The teachers as the user named them."""
     teacher = settings.get("teacher") or ()
     return [teacher] if isinstance(teacher, str) else list(teacher)
 
 
 def _sources(settings: Mapping[str, Any], origin: Origin) -> list[str]:
-    """The models that were typed, configs that weights are drawn for left out."""
+    """The named models, without configs for random weights."""
     typed = [*_teachers(settings), *origin.peers, *([settings["student"]] if settings.get("student") else [])]
     return [name for name in typed if not name.endswith(".json")]
 
 
 def _shown(source: str) -> str:
-    """A path or a hub id as it was typed, without the folders of this machine."""
+    """A hub id or a path as the user named it, without absolute folders of this machine."""
     return plain(Path(source).name if Path(source).is_absolute() else source)
 
 

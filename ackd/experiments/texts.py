@@ -1,4 +1,4 @@
-"""Language models, tokenizers and texts, by their names or handed over."""
+"""Loads language models, tokenizers and texts, given by name or as objects."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ackd.errors import InputError
 from ackd.files.json_rows import encodable
 from ackd.models import Model, StudentFactory, Tokenizer
 
-TEXT = "text"  # the column that is read of a data set
+TEXT = "text"  # the column to read from a data set
 
 
 def given_texts(options: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options as a config has them, and apart from these the texts that are handed over, as documents.
+    """Splits options into plain ones for a config, and texts given as objects, converted to documents.
 
     Args:
-        options: by their names.
-        names: of those that may be texts.
+        options: values by option name.
+        names: names of the options that may be texts.
 
     Raises:
-        InputError: if one is neither a name nor texts.
+        InputError: if a value is neither a name nor texts.
     """
     plain, objects = dict(options), dict[str, Any]()
     for name in names:
@@ -38,7 +38,7 @@ def given_texts(options: Mapping[str, Any], *names: str) -> tuple[dict[str, Any]
 
 
 def _documents(name: str, given: Any) -> list[Document]:
-    """A list of texts, or the column of a data set, as documents; empty ones are left out."""
+    """Converts a list of texts, or the column of a data set, to documents; empty texts are left out."""
     columns = getattr(given, "column_names", None)
     if isinstance(columns, list) and TEXT in columns:
         given = given[TEXT][:]
@@ -57,10 +57,10 @@ def _documents(name: str, given: Any) -> list[Document]:
 
 
 def language_model(source: str | Path | Model, device: torch.device, who: str) -> Model:
-    """A causal language model; one that is handed over is frozen from then on and in float32.
+    """Returns a causal language model; a model given as an object is then frozen and converted to float32.
 
     Raises:
-        InputError: if there is no such model, or it is none.
+        InputError: if the model does not exist, or is not a causal language model.
     """
     if isinstance(source, (str, Path)):
         model = models.load_model(source, device=device, language=True)
@@ -72,7 +72,7 @@ def language_model(source: str | Path | Model, device: torch.device, who: str) -
 
 
 def language_tokenizer(source: str | Path | Model, given: Tokenizer | None = None) -> Tokenizer:
-    """The tokenizer of a model: that of its folder, or the one that is handed over with a model.
+    """Returns the tokenizer of a model: from its folder, or the given one for a model object.
 
     Raises:
         InputError: if there is none.
@@ -86,10 +86,10 @@ def language_tokenizer(source: str | Path | Model, given: Tokenizer | None = Non
 
 
 def begins_as(source: Model, who: str) -> StudentFactory:
-    """Students that begin as a model that is handed over, which stays as it is.
+    """Returns a factory of students that start as copies of a model; the model itself does not change.
 
     Raises:
-        InputError: if it is none.
+        InputError: if `source` is not a model.
     """
     _check_model(source, who)
     template = models.whole(copy.deepcopy(source)).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A run's curves, with what trackers tell runs apart by."""
+"""Opens a run's curves, with the options that distinguish runs in trackers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ackd.runs.curves import RESULTS, Curves, Plain
 from ackd.runs.folder import FREE, RunFolder
 from ackd.runs.trackers import opened
 
-IRRELEVANT = {*FREE, *GROWING, "checkpoint_seconds", "workers"}  # to what comes out
+IRRELEVANT = {*FREE, *GROWING, "checkpoint_seconds", "workers"}  # do not affect results
 
 
 def curves_of(
@@ -23,10 +23,10 @@ def curves_of(
     """The curves of a run, or of a part of it.
 
     Args:
-        config: says who draws them.
-        folder: the run's, which has begun.
-        files: folder for TensorBoard's; `tensorboard` in the run's if None.
-        part: what it is called, if it is one.
+        config: options with the trackers.
+        folder: the folder of the started run.
+        files: folder for TensorBoard's files; `tensorboard` in the run's folder if None.
+        part: name of the part, if any.
         **own: options of the part.
     """
     name = folder.path.resolve().name + f"/{part}" * bool(part)
@@ -35,7 +35,7 @@ def curves_of(
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Plain]:
-    """Settings as trackers take them: lists in words, and without what was not given or is irrelevant."""
+    """Settings for trackers: lists become text; empty and irrelevant settings are left out."""
     return {
         name: value if isinstance(value, bool | int | float | str) else " ".join(map(str, _each(value)))
         for name, value in settings.items()
@@ -44,7 +44,7 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Plain]:
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean of what students of the same kind came to, where all have it."""
+    """The mean of each result over students of the same kind; results that a student lacks are left out."""
     columns = {name: [row[name] for row in rows] for name in RESULTS}
     return {name: fmean(those) for name, those in columns.items() if None not in those}
 

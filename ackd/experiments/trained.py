@@ -1,4 +1,4 @@
-"""What a training leaves: a model, how good it is, and what it took."""
+"""The outcome of a training: the model, its scores and its costs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LEDGER = "ledger.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to.
+    """The outcome of a training.
 
     Args:
         result: the fields of a run's `result.json`; scores are in percent.
-        costs: FLOPs, bytes and seconds, by what they were spent on.
-        model: what was trained.
-        write: writes it into a folder, with all that belongs to it.
-        table: what was compared on the way, in Markdown, if anything.
-        tokenizer: whose tokens the model reads.
-        comparison: the model beside its teacher, if this process has just trained it.
+        costs: FLOPs, bytes and seconds, by part of the training.
+        model: the trained model.
+        write: writes the model and its files into a folder.
+        table: a Markdown table of the compared models or starts; empty if none.
+        tokenizer: the model's tokenizer.
+        comparison: the model beside its teacher, if this process has trained it.
     """
 
     result: Mapping[str, Any]
@@ -44,11 +44,11 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """The main metric on dev, in percent; of a language model the loss, in nats a token."""
+        """The main metric on dev, in percent; for a language model the loss in nats per token."""
         return float(self.result.get("dev_score", self.result.get("dev_loss")))
 
     def save(self, folder: str | Path) -> None:
-        """Writes the model as any Hugging Face tool reads it, with its tokenizer."""
+        """Saves the model in the Hugging Face format, with its tokenizer."""
         self.write(Path(folder))
 
 
@@ -61,18 +61,18 @@ def leave(
     score: float | None = None,
     timed: bool = True,
 ) -> Trained:
-    """Writes the model under its name into a run's folder, and last `result.json`: where it is, a run is finished.
+    """Saves the model in a run's folder, and last `result.json`, which marks a finished run.
 
     Args:
-        folder: of the run.
-        trained: what is left.
-        training: whose teacher the model is compared with.
-        name: of the model's folder.
-        score: on dev, in percent, where it is not that of `result`.
-        timed: measure what an answer takes.
+        folder: the run's folder.
+        trained: the outcome of the training.
+        training: the training; its teacher is compared with the model.
+        name: name of the model's folder.
+        score: dev score in percent, if it is not in `result`.
+        timed: measure latencies.
 
     Returns:
-        The same, with the model beside its teacher.
+        `trained` with the comparison of model and teacher.
     """
     place = folder.path / name
     trained.save(place)
@@ -85,12 +85,12 @@ def leave(
 
 
 def read_result(folder: RunFolder) -> Object:
-    """What a finished run came to."""
+    """Reads the result of a finished run."""
     return read(folder.path / RESULT, Object, ANEW)
 
 
 def left(folder: RunFolder, name: str = "student") -> Trained:
-    """What a finished run has left."""
+    """Loads the outcome of a finished run."""
     result, costs = read_result(folder), read(folder.path / LEDGER, CostTracker, ANEW)
     place = folder.path / name
     model = models.load_model(place, language=result.get("task") == "language")
@@ -101,12 +101,12 @@ def left(folder: RunFolder, name: str = "student") -> Trained:
 
 
 def ending(trained: Trained, place: Path, columns: Sequence[str] = ()) -> str:
-    """What a command prints of a model: its teacher beside it, and how to use it.
+    """The text about a model that a command prints: comparison with the teacher, and usage.
 
     Args:
-        trained: what it came to.
-        place: where it lies.
-        columns: of text, where the task is a user's own.
+        trained: the outcome of the training.
+        place: the model's folder.
+        columns: text columns of a user's own data.
     """
     compared = [] if trained.comparison is None else [trained.comparison.table()]
     return "\n".join([*compared, use(str(trained.result["task"]), place, columns)])

@@ -1,4 +1,4 @@
-"""The temperature and weight of plain distillation, by grid search."""
+"""Finds the temperature and weight of plain distillation by grid search."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ UNTUNED: Pair = (1.0, 0.5)
 
 @dataclass
 class Found:
-    """What a search has come to.
+    """The state of a search.
 
     Args:
-        rows: of the cells that are done.
-        costs: of all that was done.
-        best: the row of the best cell of the grid, if one did not diverge.
-        seconds: that it took.
+        rows: rows of the finished cells.
+        costs: costs of all cells.
+        best: the row of the best cell of the grid; None while all have diverged.
+        seconds: duration of the search.
     """
 
     rows: list[dict[str, Any]]
@@ -61,11 +61,11 @@ class Found:
 
 
 class Tuning:
-    """A search for the temperature and weight that teach best; dev is read once all is chosen.
+    """Searches for the best temperature and weight; dev is read after the choice.
 
     Args:
-        config: the grid, and what is trained at each of its cells.
-        **objects: models, a tokenizer and data, where they are handed over.
+        config: the grid, and the options of each training.
+        **objects: models, a tokenizer and data, if given as objects.
 
     Raises:
         InputError: if the run's folder cannot be used.
@@ -76,25 +76,25 @@ class Tuning:
         self.folder = config.run_folder((*config.teacher, config.student, config.data, config.cache))
         self.finished = config.finished(self.folder, "tune")
         seeds = range(config.first_seed, config.first_seed + config.seeds)
-        make = partial(_prepared, config, objects)  # no method, whose cycle would keep the folder locked
+        make = partial(_prepared, config, objects)  # a bound method would form a cycle and keep the folder locked
         self.students = Grid(self.folder.path, make, seeds, config.replay_log)
         self.cells = [(float(tau), float(weight)) for tau in config.temperature for weight in config.kd_weight]
 
     def search(self) -> Found:
-        """Fills the grid cell by cell, and writes its table as it grows.
+        """Trains the grid cell by cell, and updates its table after each cell.
 
         Raises:
-            InputError: if anything cannot work.
+            InputError: if an option cannot be used.
         """
         _check(self.config)
-        untuned = self.students.make(UNTUNED)  # refuses what cannot work
+        untuned = self.students.make(UNTUNED)  # checks the options
         check_rewards(untuned.task)
         self.folder.begin("tune", asdict(self.config), by_names=not self.objects)
         cells = [*self.cells, *([] if UNTUNED in self.cells else [UNTUNED])]
         students, quiet = len(cells) * self.config.seeds, self.config.quiet
         say(Beginning.of(untuned, students=students).lines, quiet=quiet)
         started, found = time.perf_counter(), Found([], CostTracker())
-        untuned.facts()  # for what it warns of
+        untuned.facts()  # for its warnings
         found.costs.add(untuned.costs)
         with progress(students * untuned.steps, "tune", quiet=quiet) as bar:
             for cell in cells:
@@ -113,7 +113,7 @@ class Tuning:
         return found
 
     def choose(self, found: Found) -> Trained:
-        """The best cell's first student, with how it and the untuned one do on dev; it is left in the run's folder.
+        """Saves the best cell's first student in the run's folder, with dev scores of it and the untuned student.
 
         Raises:
             FloatingPointError: if every training of the grid diverged.
@@ -135,11 +135,11 @@ class Tuning:
         return trained
 
     def table(self, found: Found) -> str:
-        """A row for each cell, in Markdown."""
+        """A Markdown table with a row for each cell."""
         return tabulated(self._noted(found))
 
     def _noted(self, found: Found) -> list[dict[str, Any]]:
-        """The rows with what there is to note of each."""
+        """The rows with their notes."""
         noted = []
         for row in found.rows:
             notes = [
@@ -151,7 +151,7 @@ class Tuning:
         return noted
 
     def _result(self, found: Found, best: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of `result.json`; here, and only here, dev is read."""
+        """The fields of `result.json`; only this method reads dev."""
         control = next(row for row in found.rows if pair(row) == UNTUNED)
         chosen, seeds = pair(best), self.students.seeds
         cells = dict.fromkeys([chosen, *([] if control["error"] else [UNTUNED])])
@@ -181,7 +181,7 @@ class Tuning:
         }
 
     def _command(self, cell: Pair) -> str:
-        """What distils such a student."""
+        """The command that distils a student with the cell's values."""
         words = ["ackd", "distill", "--task", self.config.task, "--teacher", *self.config.teacher]
         theirs = {*names_of(DistillationConfig)} - {"temperature"}
         for field in dataclasses.fields(self.config):
@@ -197,7 +197,7 @@ class Tuning:
 
 
 def _check(config: TuneConfig) -> None:
-    """Refuses a grid that cannot be."""
+    """Checks the options of the grid."""
     for name, values in (("temperature", config.temperature), ("kd-weight", config.kd_weight)):
         if not values:
             raise InputError(f"--{name} names no value to try: give at least one")
@@ -217,7 +217,7 @@ def _check(config: TuneConfig) -> None:
 
 
 def _prepared(config: TuneConfig, objects: Mapping[str, Any], cell: Pair) -> Distillation:
-    """What is trained at a cell."""
+    """The distillation of a cell."""
     groups = part(config, DataConfig, ModelConfig, CacheConfig, TrainingConfig)
     own = {"task": config.task, "teacher": config.teacher, **groups, **objects}
     return prepare(preset=_preset(config), options=_options(cell), **own)
@@ -228,12 +228,12 @@ def _preset(config: TuneConfig) -> str:
 
 
 def _options(cell: Pair) -> dict[str, float]:
-    """The preset's."""
+    """The preset's options for a cell."""
     return {"tau": cell[0], "alpha": cell[1]}
 
 
 def _dev_score(students: Sequence[Distillation], costs: CostTracker) -> float:
-    """The mean score on dev, in percent; its costs are added."""
+    """The mean score on dev, in percent; adds the students' costs to `costs`."""
     name, split = next(iter(students[0].task.dev.items()))
     standings = [one.evaluate(split, name) for one in students]
     for one in students:
@@ -252,23 +252,24 @@ def tune(
     output: str | Path | None = None,
     **options: Any,
 ) -> Trained:
-    """The student of plain distillation at the temperature and weight that are best on the reward split.
+    """Distils a student at the temperature and weight with the best score on the reward split.
 
     Args:
-        teacher: as `ackd.prepare` takes it, one or several; and data, student, task and tokenizer likewise.
-        data: what to learn and report on.
-        student: what it starts from, if not so many layers of the teacher.
+        teacher: one or several teachers, as for `ackd.prepare`.
+        data: training and dev data, as for `ackd.prepare`.
+        student: the model to start from, as for `ackd.prepare`; if None, layers of the teacher.
         task: a GLUE task, a generated one, or any name for data of your own.
-        tokenizer: of models that are handed over; that of their folder if None.
-        compute_metrics: as `ackd.prepare` takes it.
-        output: folder for the run, which `resume=True` goes on with; nothing is kept if None.
+        tokenizer: tokenizer of models given as objects; if None, the one in their folder.
+        compute_metrics: as for `ackd.prepare`.
+        output: folder of the run; `resume=True` continues it; nothing is saved if None.
         **options: the other fields of `TuneConfig`, such as `temperature`, `kd_weight` and `student_layers`.
 
     Returns:
-        What has `score`, `model`, `save(folder)`, the `table` and, in `result`, the `best` temperature and weight.
+        The outcome, with `score`, `model`, `save(folder)` and `table`; `result["best"]` has the best temperature and
+        weight.
 
     Raises:
-        InputError: if any of it cannot work, in one sentence.
+        InputError: in one sentence, if an argument cannot be used.
         FloatingPointError: if every training diverged.
 
     Example:

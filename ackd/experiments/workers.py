@@ -1,4 +1,4 @@
-"""Options of commands whose work is spread over processes and machines."""
+"""Options of commands that use several processes and machines."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ackd.config import Common
 if TYPE_CHECKING:
     from ackd.distributed.workers import Make, Workers
 
-# what may differ when a run is resumed: it changes who does the work, and not what comes of it
+# options that may change when a run is resumed, because they do not affect its results
 GROWING = ("backend", "ray_address", "share_gpu", "step_timeout")
 
-LONGEST = 1e6  # seconds that a call may take
+LONGEST = 1e6  # longest timeout of a call, in seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """Who does the work."""
+    """The worker processes."""
 
     workers: Common[int | None] = None
-    """So many do it at once; 1 if not given, and under torchrun as many as it starts processes."""
+    """Number of workers; if not given: 1, or the number of torchrun's processes."""
     backend: str | None = None
-    """Where the workers are: subproc (processes of this machine, the default of several), torchrun, ray, or dummy (all
+    """Kind of workers: subproc (processes of this machine; default for several workers), torchrun, ray, or dummy (all
     in this process, one after the other)."""
     ray_address: str | None = None
-    """HOST:PORT of a Ray cluster; Ray on this machine alone if not given."""
+    """HOST:PORT of a Ray cluster; Ray on this machine if not given."""
     share_gpu: bool = False
     """Let several workers share a GPU."""
     step_timeout: float = 1800.0
-    """Seconds that a worker may take over one call before it counts as lost."""
+    """Most seconds that a worker may take for one call; after that it counts as lost."""
 
     @property
     def remote(self) -> bool:
@@ -40,10 +40,10 @@ class WorkerConfig:
 
     @property
     def count(self) -> int:
-        """How many workers there are.
+        """The number of workers.
 
         Raises:
-            InputError: if torchrun is named and did not start this process.
+            InputError: if the backend is torchrun, but torchrun did not start this process.
         """
         if self.workers is None and self.backend == "torchrun":
             from ackd.distributed.workers import torchrun
@@ -52,10 +52,11 @@ class WorkerConfig:
         return 1 if self.workers is None else self.workers
 
     def serves(self) -> bool:
-        """Whether this process is one of torchrun's that only works for the first; it has done so then.
+        """Serves the first process if this is another process of torchrun; returns True after that, else False.
 
         Raises:
-            InputError: if torchrun is named and did not start this process, or its first process is gone.
+            InputError: if the backend is torchrun, but torchrun did not start this process or its first process is
+                gone.
         """
         if self.backend != "torchrun":
             return False
@@ -67,10 +68,10 @@ class WorkerConfig:
         return True
 
     def dismiss(self) -> None:
-        """Lets those processes go that torchrun started to work for this one.
+        """Releases the other processes of torchrun.
 
         Raises:
-            InputError: if they do not all come.
+            InputError: if some of them do not respond.
         """
         if self.backend == "torchrun":
             from ackd.distributed.workers import torchrun
@@ -78,13 +79,13 @@ class WorkerConfig:
             torchrun.dismiss(self.step_timeout)
 
     def check_workers(self, device: str) -> str:
-        """Refuses what cannot work, on devices of that kind, before anything is begun.
+        """Checks the worker options for a device, before anything starts.
 
         Returns:
-            The device: what `auto` is, where there are workers.
+            The device; with workers, `auto` is replaced by the actual device.
 
         Raises:
-            InputError: if an option is out of range, or says something of a backend that is not named.
+            InputError: if an option is out of range, or belongs to another backend.
         """
         from ackd.distributed.workers import BACKENDS, automatic, check
         from ackd.errors import InputError, unknown
@@ -93,7 +94,7 @@ class WorkerConfig:
             raise unknown("backend", self.backend, BACKENDS)
         if self.count < 1:
             raise InputError(f"{self.workers} workers do nothing: give --workers 1 or more")
-        if not 0 < self.step_timeout <= LONGEST:  # a NaN neither
+        if not 0 < self.step_timeout <= LONGEST:  # also false for NaN
             raise InputError(f"--step-timeout is {self.step_timeout:g}: give seconds above 0, and at most {LONGEST:g}")
         if self.ray_address is not None and self.backend != "ray":
             raise InputError("--ray-address is of a Ray cluster: add --backend ray")
@@ -107,10 +108,10 @@ class WorkerConfig:
         return device
 
     def start_workers(self, make: Make, device: str) -> Workers:
-        """The workers, each with what `make` makes there.
+        """Starts the workers; each calls `make`.
 
         Raises:
-            InputError: if they cannot be had.
+            InputError: if the workers cannot be started.
         """
         from ackd.distributed.workers import WorkerLost, start
         from ackd.errors import InputError
@@ -132,7 +133,7 @@ class WorkerConfig:
             ) from None
 
     def device_of(self, worker: int, device: str) -> str:
-        """Where a worker computes: each on a GPU of its own, as far as there are as many."""
+        """The device of a worker: its own GPU if there are enough."""
         from ackd.distributed.workers import device_of
 
         return device_of(self.backend or "subproc", worker, device)
@@ -140,16 +141,16 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class OnItsDevice:
-    """Makes what does a command's jobs in a worker, there and on that worker's device; travels by pickle.
+    """Makes the object that runs a command's jobs, inside a worker and on its device; can be pickled.
 
     Args:
-        make: from the command with its options.
-        command: which has a device and `WorkerConfig`.
+        make: makes the object from the command's options.
+        command: the command's options, with a device and the fields of `WorkerConfig`.
     """
 
     make: Callable[[Any], object]
     command: Any
 
     def __call__(self, worker: int) -> object:
-        """For one worker."""
+        """Makes the object for one worker."""
         return self.make(replace(self.command, device=self.command.device_of(worker, self.command.device)))

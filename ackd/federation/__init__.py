@@ -1,1 +1,1 @@
-"""Several models that learn from each other: clients and rounds, peers."""
+"""Federated learning and mutual learning: several models that learn from each other."""

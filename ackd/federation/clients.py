@@ -1,4 +1,4 @@
-"""How training examples are spread over the clients of a federation."""
+"""Splits the training examples over the clients of a federation."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ackd.errors import InputError, unknown
 
 Indices = NDArray[np.int64]
 
-LEAST = 1e-100  # a smaller concentration underflows; it draws a single class already
+LEAST = 1e-100  # smaller concentrations underflow; this one already draws a single class
 
 
 @dataclass(frozen=True)
 class ClientSplit:
-    """A rule by which each example goes to one client.
+    """A rule that assigns each example to one client.
 
-    `iid`: at random, in equal parts. `shards:S`: the examples, sorted by label or value, are cut into S shards a
-    client, and each client is dealt S of them. `dirichlet:A`: equal parts again, and client k's class proportions are
+    `iid`: at random, in equal parts. `shards:S`: the examples are sorted by label or value and cut into S shards per
+    client; each client gets S random shards. `dirichlet:A`: equal parts, and client k has the class proportions
 
         q_k ~ Dir(A p),  p the class shares of all examples,
 
-    near p for a large A and a single class for a small one. A class that is used up is left out of what the later
-    clients draw from, so that every example goes somewhere and no client stays empty.
+    near p for a large A, and a single class for a small A. Later clients do not draw from used-up classes, so every
+    example is assigned and no client is empty.
 
     Raises:
         InputError: if the number is out of range.
@@ -50,10 +50,10 @@ class ClientSplit:
 
     @classmethod
     def parse(cls, text: str) -> ClientSplit:
-        """As it is written: `iid`, `shards:2`, `dirichlet:0.1`.
+        """Parses a rule such as `iid`, `shards:2` or `dirichlet:0.1`.
 
         Raises:
-            InputError: if it is none of them.
+            InputError: if the text is not a rule.
         """
         name, colon, number = text.partition(":")
         if name not in SPLITS:
@@ -68,16 +68,16 @@ class ClientSplit:
             raise InputError(f"the split {text!r} has {number!r} where a number belongs: write it as {SHOWN}") from None
 
     def __call__(self, labels: NDArray[Any], clients: int, rng: np.random.Generator) -> list[Indices]:
-        """The places of each client's examples, ascending; each example is some client's, and none is two's.
+        """The indices of each client's examples, ascending; each example belongs to exactly one client.
 
         Args:
             labels: [N], int64 classes or float values.
-            clients: K.
-            rng: what the split is drawn from.
+            clients: number of clients K.
+            rng: generator for the split.
 
         Raises:
-            InputError: for fewer than two clients, more of them (or of their shards) than examples, or class
-                proportions of values.
+            InputError: for fewer than two clients, more clients or shards than examples, or class proportions of a
+                regression task.
         """
         if clients < 2:
             raise InputError(f"a federation of {clients} client{'s' * (clients != 1)} is none: give at least 2 clients")
@@ -117,7 +117,7 @@ def _dirichlet(labels: NDArray[Any], clients: int, number: float, rng: np.random
         while taken.sum() < size:
             there = left > taken
             wanted = np.where(there, shares, 0.0)
-            if not wanted.sum() > 0:  # all that it asks for is used up
+            if not wanted.sum() > 0:  # all classes with a share are used up
                 wanted[there] = rng.dirichlet(concentrations[there])
             drawn = rng.multinomial(size - taken.sum(), wanted / wanted.sum())
             taken += np.minimum(drawn, left - taken)

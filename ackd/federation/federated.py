@@ -1,4 +1,4 @@
-"""A federation, simulated: clients that learn on their own parts, and a server that averages what they learned."""
+"""A simulated federation: clients train on their own data, and a server averages their models."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Weights: TypeAlias = Mapping[str, Tensor]  # a model's state dict
 
 @dataclass
 class Federation:
-    """K clients and a server; whatever learns is a `Distillation` of its own, from the weights that it was sent.
+    """K clients and a server; each training is a separate `Distillation` from given weights.
 
-    Every round is a training of its own, with its warm-up and decay of the learning rate and new moments. Everything
-    random follows from `seed`, the round and the client, so a round may be repeated by itself.
+    Every round is a separate training, with its own warm-up and decay of the learning rate and new moments. All random
+    numbers depend on `seed`, the round and the client, so a single round can be repeated.
 
     Args:
-        task: its training data is divided among the clients and the server; `reward` is the server's held-out part.
-        public: places of the training examples that the server has.
-        parts: places of each client's examples.
+        task: the task; clients and server divide its training data, and `reward` is the server's held-out part.
+        public: indices of the server's training examples.
+        parts: indices of each client's examples.
         model: the starting model.
-        seed: of all trainings.
-        setting: of each `Distillation`: `batch_size`, `lr`, `recipe`, `device`, `precision`.
+        seed: seed of all trainings.
+        setting: options of each `Distillation`: `batch_size`, `lr`, `recipe`, `device`, `precision`.
 
     References:
         McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017,
@@ -60,17 +60,17 @@ class Federation:
 
     @property
     def evaluation(self) -> Distillation:
-        """The training without a step, on the server's part, that evaluates models."""
+        """A distillation on the server's data that only evaluates models."""
         return self._judge
 
     @property
     def size(self) -> int:
-        """Bytes of one model as it is sent."""
+        """Bytes to send one model."""
         return sum(value.nbytes for value in self.model.parameters())
 
     @staticmethod
     def weights_of(model: Model) -> Weights:
-        """A copy of a model's state dict, on the host."""
+        """A copy of a model's state dict, on the CPU."""
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
     def holding(self, weights: Weights) -> Model:
@@ -80,14 +80,14 @@ class Federation:
         return model
 
     def learn(self, client: int, weights: Weights, *, steps: int, round_idx: int, costs: CostTracker) -> Weights:
-        """What a client makes of the weights it was sent, by `steps` steps on the labels of its part.
+        """Trains a client for `steps` steps on the labels of its data; returns the new weights.
 
         Args:
-            client: its place.
-            weights: what it was sent.
+            client: index of the client.
+            weights: the initial weights.
             steps: optimizer steps.
-            round_idx: the round, 0 before the first.
-            costs: is told what that took.
+            round_idx: the round; 0 before the first.
+            costs: receives the costs.
 
         Raises:
             FloatingPointError: if the training diverges.
@@ -96,7 +96,7 @@ class Federation:
         return self._taught(training, Selection(), (round_idx, client), costs)
 
     def round(self, weights: Weights, *, steps: int, round_idx: int, costs: CostTracker) -> Weights:
-        """One round of FedAvg: every client learns from `weights`, and the server averages what comes back."""
+        """One round of FedAvg: every client trains from `weights`, and the server averages the results."""
         learned = [
             self.learn(k, weights, steps=steps, round_idx=round_idx, costs=costs) for k in range(len(self.parts))
         ]
@@ -105,7 +105,7 @@ class Federation:
     def consolidate(
         self, models: Sequence[Weights], weights: Weights, *, steps: int, alpha: float, tau: float, costs: CostTracker
     ) -> Weights:
-        """One model of several, distilled on the server's part from the starting `weights`; of none: of labels alone.
+        """Distils several models into one on the server's data; without models it trains on labels alone.
 
         (1 - alpha) CE + alpha tau^2 1/K sum_k KL(p_k || p_S)
         """
@@ -142,7 +142,7 @@ class Federation:
         return self.weights_of(training.student.model)
 
     def answers(self, weights: Weights, split: Split, part: str, costs: CostTracker) -> NDArray[np.float64]:
-        """What a model with these weights answers to a split, [N, C]."""
+        """The outputs of a model with these weights on a split, [N, C]."""
         teacher = ModelTeacher(self.holding(weights).to(self._judge.device))
         self._judge.counts.clear()
         with self._judge.costs.timing(part):
@@ -154,10 +154,12 @@ class Federation:
 
 
 def average(models: Sequence[Weights], counts: Sequence[int]) -> Weights:
-    """The mean of models' weights by their counts of examples, `sum_k n_k / n w_k`; what is no float is the first's.
+    """The mean of models' weights, weighted by counts of examples: `sum_k n_k / n w_k`.
+
+    Tensors that are not floating-point are taken from the first model.
 
     Raises:
-        InputError: if there is no model, or not one count above 0 for each.
+        InputError: if there is no model, or a model has no count above 0.
     """
     if not models or len(models) != len(counts) or min(counts) < 1:
         raise InputError(f"{len(models)} models cannot be averaged by the counts {list(counts)}: give one for each")

@@ -1,4 +1,4 @@
-"""What became of a federation."""
+"""The results of a federation."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def federated_metrics(
     target: float | None,
     costs: CostTracker,
 ) -> dict[str, Any]:
-    """All that is reported of a federation; here, and only here, dev is read.
+    """The results of a federation; only this function reads dev.
 
     Args:
-        federation: whose.
+        federation: the federation.
         initial: the starting model.
-        own: the models that the clients trained by themselves.
-        ends: what the rounds from each start ended with.
-        rows: of those rounds, as `ackd.federation.rounds` makes them.
-        target: a score in percent, to which rounds are counted.
-        costs: is told what it took.
+        own: the clients' own models.
+        ends: the final model of each start.
+        rows: the rows of all rounds, from `ackd.federation.rounds`.
+        target: score in percent; the rounds until this score are counted.
+        costs: receives the costs.
     """
     task, spec = federation.task, federation.task.spec
     name, dev = next(iter(task.dev.items()))
@@ -74,7 +74,7 @@ def federated_metrics(
 
 
 def _rounds(start: str, rows: Sequence[Mapping[str, Any]], target: float | None) -> dict[str, Any]:
-    """What the rounds from a start say."""
+    """The results of the rounds from one start."""
     scores = [row["score"] for row in rows]
     reached = None if target is None else rounds_to(scores, target)
     return {
@@ -94,7 +94,7 @@ def _by_class(
     owned: Sequence[NDArray[np.float64]],
     labels: NDArray[Any],
 ) -> dict[str, float | None]:
-    """What was forgotten, and which answers turned right and wrong, in percent."""
+    """Forgetting, and the shares of predictions that became right or wrong, in percent."""
     now = after.argmax(1)
     pairs = [
         (on_own_classes(mine.argmax(1), labels, kinds), on_own_classes(now, labels, kinds))
@@ -110,28 +110,28 @@ def _by_class(
 
 
 def rounds_to(scores: Sequence[float], target: float) -> int | None:
-    """The first round whose score reaches the target; `scores` begin with round 0, before any. None if none does."""
+    """The first round with a score of at least the target; `scores` start with round 0. None if there is none."""
     return next((turn for turn, score in enumerate(scores) if score >= target), None)
 
 
 def flips(before: NDArray[Any], after: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
-    """The share of examples that were wrong and are right now, and of those that were right and are wrong now.
+    """The share of examples that changed from wrong to right, and the share from right to wrong.
 
     Args:
-        before: the classes that were answered, [N].
-        after: those that are answered now.
-        labels: the right ones.
+        before: earlier predictions, [N].
+        after: later predictions, [N].
+        labels: the labels, [N].
     """
     was, now = before == labels, after == labels
     return float((~was & now).mean()), float((was & ~now).mean())
 
 
 def on_own_classes(answered: NDArray[Any], labels: NDArray[Any], own: NDArray[np.float64]) -> float | None:
-    """The accuracy on a client's classes, `sum_c own_c acc_c` over those that the labels have; None without any.
+    """The accuracy on a client's classes, `sum_c own_c acc_c` over classes in the labels; None without any.
 
     Args:
-        answered: the classes that were answered, [N].
-        labels: the right ones.
+        answered: the predictions, [N].
+        labels: the labels, [N].
         own: the client's share of each class, [C].
     """
     there = np.flatnonzero((shares(labels, len(own)) > 0) & (own > 0))

@@ -1,4 +1,4 @@
-"""Students that teach each other while they learn."""
+"""Mutual learning: students that teach each other."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from ackd.types import Batch, EvalResult, Knowledge, ModelDims, OutputRequest, O
 
 
 class Peer:
-    """A teacher that is itself a student: it answers as the model that it is at that moment.
+    """A student as the teacher of another student; it answers with its current weights.
 
     Args:
-        peers: the trainings of all of them.
-        place: of this one among them.
-        dropout: answer as in training, with dropout drawn from the stream of the student that asks; in eval mode
-            otherwise.
+        peers: the trainings of all students.
+        place: index of this student.
+        dropout: True for train mode, with dropout from the random stream of the learning student; False for eval mode.
     """
 
     def __init__(self, peers: Sequence[Distillation], place: int, *, dropout: bool = True) -> None:
@@ -46,11 +45,11 @@ class Peer:
 
     @property
     def fingerprint(self) -> str:
-        """Another in every process and after every step: what a living model answers is not to be kept."""
+        """Differs in every process and after every step, so that changing outputs are never cached."""
         return f"living model {id(self)} after {self.training.steps_done} steps"
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The outputs asked for, without gradient."""
+        """Computes the requested outputs, without gradients."""
         model, size = self.training.student.model, batch.shape[0]
         if model.training != self.dropout:
             model.train(self.dropout)
@@ -62,30 +61,30 @@ class Peer:
         return outputs
 
     def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        """FLOPs of one answer, for a padded batch."""
+        """FLOPs of a forward pass for a padded batch."""
         if self._meter is None:
             self._meter = Meter(self.training.student.model)
         return self._meter(needs).forward(size, length)
 
 
 class MutualLearning(Training):
-    """M students, each a `Distillation` of its own on the same batches, who learn from the labels and each other.
+    """M students that learn from the labels and from each other; each is a `Distillation` on the same batches.
 
         L_k = CE(z_k, y) + 1/(M - 1) sum_{j != k} KL(p_j || p_k),  batchmean, without temperature
 
-    They step in turn, and each asks the others as they then are: those before it have taken the step already, as in
-    the paper's algorithm. Nobody's gradient reaches another.
+    The students take each step in turn and use the others' current weights: earlier students have already taken the
+    step, as in the paper's algorithm. No gradient flows from one student to another.
 
     Args:
         task: the data.
-        make_students: one factory a student; the first draws its weights and dropout from the run's seed, each other
-            from one that is derived from it.
-        steps: the budget of each in optimizer steps.
-        dropout: whether a peer answers as in training, which is the paper's, or in eval mode.
-        **setting: of each `Distillation`, such as `batch_size`, `lr`, `device`.
+        make_students: one factory per student. The first student draws weights and dropout from the run's seed, the
+            others from derived seeds.
+        steps: optimizer steps of each student.
+        dropout: whether peers answer in train mode, as in the paper, or in eval mode.
+        **setting: options of each `Distillation`, such as `batch_size`, `lr`, `device`.
 
     Raises:
-        InputError: for fewer than two students, or students that would stay equal for ever.
+        InputError: for fewer than two students, or students that would always stay equal.
 
     References:
         Zhang, Xiang, Hospedales, Lu, Deep Mutual Learning, 2018, https://arxiv.org/abs/1706.00384
@@ -111,7 +110,7 @@ class MutualLearning(Training):
 
             own = {"steps": steps, "scale_steps": 0, **setting}
             self.peers.append(Distillation(task, others, make, make_knowledge, **own))
-            self.peers[-1].reference = None  # peers change, so there is nobody to be compared with
+            self.peers[-1].reference = None  # peers change, so there is no reference
         self.selections = [Selection(dict.fromkeys(one.distiller.knowledge, 1 / (count - 1))) for one in self.peers]
         self._begin(0)
         if self._alike():
@@ -122,20 +121,20 @@ class MutualLearning(Training):
 
     @replayable("reset")
     def reset(self, seed: int) -> None:
-        """New students before their first step; the order of the batches follows from `seed` for all of them."""
+        """Makes new students; `seed` determines the batch order for all of them."""
         self._begin(seed)
 
     def _begin(self, seed: int) -> None:
-        # not seed + k, with which runs of neighbouring seeds would share students
+        # not seed + k, because runs with neighbouring seeds would then share students
         derived = [int(one.generate_state(1)[0]) for one in np.random.SeedSequence(seed).spawn(len(self.peers))]
         for one, own in zip(self.peers, [seed, *derived[1:]], strict=True):
             one.reset(own)
-        first = self.peers[0].trainer.streams.order.bit_generator.state  # nothing is drawn from it yet
+        first = self.peers[0].trainer.streams.order.bit_generator.state  # still unused
         for one in self.peers[1:]:
             one.trainer.streams.order.bit_generator.state = first
 
     def _alike(self) -> bool:
-        """Whether two students are equal and nothing tells them apart."""
+        """Whether two students have equal weights and no dropout, so they would stay equal."""
         states = [one.student.model.state_dict() for one in self.peers]
         still = [
             not any(part.p > 0 for part in one.student.model.modules() if isinstance(part, nn.Dropout))
@@ -152,12 +151,12 @@ class MutualLearning(Training):
 
     @property
     def steps_done(self) -> int:
-        """Optimizer steps that each student has taken."""
+        """Optimizer steps of each student so far."""
         return self.peers[0].steps_done
 
     @property
     def costs(self) -> CostTracker:
-        """What all of them spent; a step of all counts as M."""
+        """The costs of all students; one step of all students counts as M."""
         total = CostTracker()
         for one in self.peers:
             total.add(one.costs)
@@ -165,7 +164,7 @@ class MutualLearning(Training):
 
     @replayable("advance", each=True)
     def advance(self, steps: int) -> list[list[StepMetrics[float]]]:
-        """Takes up to `steps` steps of each, in turn; for each step, each student's report.
+        """Takes up to `steps` steps of each student in turn; returns each student's report for each step.
 
         Raises:
             ValueError: if the budget is used up.
@@ -179,7 +178,7 @@ class MutualLearning(Training):
             for one, selection in zip(self.peers, self.selections, strict=True):
                 try:
                     reports.append(one.advance(selection, 1))
-                except InputError as error:  # a peer's answers are no numbers
+                except InputError as error:  # a peer's outputs are not finite
                     raise FloatingPointError(self._diverged()) from error
                 if not reports[-1].finite:
                     raise FloatingPointError(self._diverged())
@@ -191,23 +190,23 @@ class MutualLearning(Training):
 
     @replayable("measure", each=True)
     def evaluate(self, split: Split, name: str) -> list[EvalResult]:
-        """How each student does on a split, as `Distillation.evaluate`."""
+        """Evaluates each student on a split, like `Distillation.evaluate`."""
         return [one.evaluate(split, name) for one in self.peers]
 
     def counters(self) -> dict[str, Any]:
-        """The plain numbers that are read between two calls."""
+        """The counters that are read between two calls."""
         return {"peers": [one.counters() for one in self.peers]}
 
     def load_counters(self, counters: dict[str, Any]) -> None:
-        """Sets them."""
+        """Sets the counters."""
         for one, own in zip(self.peers, counters["peers"], strict=True):
             one.load_counters(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """The complete state of the training."""
         return {"peers": [one.state_dict() for one in self.peers]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Continues from a `state_dict`."""
         for one, own in zip(self.peers, state["peers"], strict=True):
             one.load_state_dict(own)

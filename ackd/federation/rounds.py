@@ -1,4 +1,4 @@
-"""Rounds of a federation, each kept on disk, so that one that was killed goes on with the round it was in."""
+"""Runs the rounds of a federation; each is saved, so a killed run continues with its current round."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Rounds:
     """FedAvg from several starts, each with the same clients and seeds.
 
     Args:
-        federation: who takes part.
-        folder: where states are kept.
+        federation: the federation.
+        folder: folder of the saved states.
         initial: the starting model.
-        own_steps: of the model that each client trains by itself beforehand.
-        distil_steps: of the server, for a start.
-        local_steps: of a client in a round.
+        own_steps: optimizer steps of each client's own model before the rounds.
+        distil_steps: optimizer steps of the server for a start.
+        local_steps: optimizer steps of a client in a round.
         alpha: weight of the clients' models in the distilled start.
-        tau: temperature there.
+        tau: temperature of the distilled start.
     """
 
     federation: Federation
@@ -46,7 +46,7 @@ class Rounds:
     tau: float
 
     def own(self, total: CostTracker, on_steps: Callable[[int], object]) -> list[Weights]:
-        """The models that the clients train by themselves; `total` is told what they took."""
+        """Trains the clients' own models; adds the costs to `total`."""
         models = []
         for client in range(len(self.federation.parts)):
             path = self.folder / f"client-{client}.pt"
@@ -64,16 +64,16 @@ class Rounds:
     def run(
         self, start: str, own: Sequence[Weights], rounds: int, on_row: Callable[[Mapping[str, Any]], object]
     ) -> tuple[Weights, list[dict[str, Any]], CostTracker]:
-        """FedAvg from a start.
+        """Runs FedAvg from one start.
 
         Args:
             start: initial (the starting model), labels (trained on the server's labels) or distilled (from `own`).
             own: the clients' own models.
-            rounds: how many.
-            on_row: is told each row, those that had been done as well.
+            rounds: number of rounds.
+            on_row: called with each row, including rows of earlier runs.
 
         Returns:
-            What it ends with, a row for each round and for the start itself, and what it took.
+            The final weights, a row for the start and for each round, and the costs.
         """
         path = self.folder / f"{start}.pt"
         state = read_state(path, self.initial)
@@ -107,7 +107,7 @@ class Rounds:
         return self._scored({"rows": [], "ledger": costs.as_dict()}, weights, start, sent)
 
     def _scored(self, state: Mapping[str, Any], weights: Weights, start: str, sent: int) -> dict[str, Any]:
-        """The state after another round that ended with `weights`, for which so many bytes were sent either way."""
+        """The state after a round that ended with `weights`; `sent` bytes were sent in each direction."""
         costs, reward = CostTracker(**state["ledger"]), self.federation.task.reward
         standing = eval_result(self.federation.task, self.federation.answers(weights, reward, "reward", costs), reward)
         before = state["rows"][-1]["bytes"] if state["rows"] else 0
@@ -124,7 +124,7 @@ class Rounds:
 
 
 def read_state(path: Path, initial: Weights, rows: bool = True) -> dict[str, Any] | None:
-    """The state that was kept, of a model like the initial one; None if there is none that can be read."""
+    """Reads a saved state for a model like `initial`; None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:

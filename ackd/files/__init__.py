@@ -1,1 +1,1 @@
-"""Reading what nobody vouches for, and writing whole files."""
+"""Reads untrusted files, and writes files atomically."""

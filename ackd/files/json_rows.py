@@ -1,4 +1,4 @@
-"""Rows that a user keeps as JSON."""
+"""Reads rows from a user's JSON files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ackd.errors import InputError
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each object of a UTF-8 file with its number: one on each line, or a list of them.
+    """Yields each object of a UTF-8 file with its number; the file has one object per line, or a list of objects.
 
     Raises:
-        InputError: if it cannot be read, or holds anything else.
+        InputError: if the file cannot be read, or contains anything else.
     """
     number, listed = 0, False
     try:
@@ -39,7 +39,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def encodable(text: str) -> bool:
-    """Whether it is free of halves of characters, which JSON can write and no encoding has."""
+    """Whether the text has no unpaired surrogates; JSON can contain them, but UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

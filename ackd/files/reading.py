@@ -1,4 +1,4 @@
-"""What a run left for itself, read back: it may be anything by now, and nothing of it is executed."""
+"""Reads back the state that a run has saved; its content is untrusted and never executed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ackd.errors import InputError, reason
 
 
 def read_tensors(path: Path) -> Any:
-    """What `torch.save` wrote of tensors, numbers and names; no tensor of it is larger than the file.
+    """Reads tensors, numbers and names that `torch.save` wrote; no tensor may be larger than the file.
 
     Raises:
-        InputError: if it is not that, in whatever way.
+        InputError: if the file contains anything else or is damaged.
     """
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > size:
                 raise ValueError("it says that it is larger than it is")
-            if spoilt := archive.testzip():  # torch itself does not compare checksums
+            if spoilt := archive.testzip():  # torch does not verify checksums
                 raise ValueError(f"the checksum of {spoilt} does not fit")
-        with warnings.catch_warnings(action="ignore"):  # torch's thoughts about pickles, where it meets one
+        with warnings.catch_warnings(action="ignore"):  # torch warns about pickles
             content = torch.load(path, weights_only=True)
         if any(one.layout != torch.strided or one.nbytes > size for one in _tensors(content)):
             raise ValueError("it has a tensor larger than itself")
-    except Exception as error:  # torch, zip and pickle have many ways to fail
+    except Exception as error:  # torch, zip and pickle raise many kinds of errors
         raise InputError(f"{path} is damaged ({reason(error)})") from error
     return content
 
@@ -44,7 +44,7 @@ def _tensors(content: Any) -> Iterator[Tensor]:
     waiting, seen = [content], set[int]()
     while waiting:
         one = waiting.pop()
-        if id(one) in seen:  # a file may say that something holds itself
+        if id(one) in seen:  # a file may contain cycles
             continue
         seen.add(id(one))
         if isinstance(one, Tensor):
@@ -56,10 +56,10 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 
 
 def matches_schema(given: Any, own: Any) -> bool:
-    """Whether values from a file have the names, kinds and shapes of one's own, so that they can take their place.
+    """Whether values from a file have the same names, types and shapes as `own`, and can replace them.
 
-    Any number will do for a float, whole numbers of 64 bits for one of these, decimals of any precision for a tensor of
-    decimals, and a list may be of any length.
+    A float may be any number, an integer must fit in 64 bits, a floating-point tensor may have any precision, and a
+    list may have any length.
     """
     if isinstance(own, dict):
         same = isinstance(given, dict) and given.keys() == own.keys()
@@ -78,10 +78,13 @@ def matches_schema(given: Any, own: Any) -> bool:
 
 
 def restore(own: Adam | AdamW | SGD | LambdaLR, state: dict[str, Any]) -> None:
-    """Lets an optimizer, and then the schedule of its learning rate, go on from a saved state, which stays untouched.
+    """Loads a saved state into an optimizer or its learning-rate schedule; the state itself is not changed.
+
+    Call it for the optimizer first, then for the schedule.
 
     Raises:
-        ValueError: if that is of another training. Fused optimizers would write past the end of moments too small.
+        ValueError: if the state belongs to another training. This matters because fused optimizers would write past the
+            end of moments that are too small.
     """
     given, there = ({**one, "state": None} for one in (state, own.state_dict()))
     another = f"the state of the {type(own).__name__} is that of another training"
@@ -100,6 +103,6 @@ def restore(own: Adam | AdamW | SGD | LambdaLR, state: dict[str, Any]) -> None:
 
 
 def _options(state: dict[str, Any]) -> list[Any]:
-    """What an optimizer was made with, and the rates that a schedule begins with, which changes the optimizer's."""
+    """The options of an optimizer without scheduled learning rates, and the initial rates of a schedule."""
     groups = state.get("param_groups", ())
     return [*({**one, "lr": None} if "initial_lr" in one else one for one in groups), *state.get("base_lrs", ())]

@@ -1,4 +1,4 @@
-"""Files as dataclasses: one beside what writes a file declares what it may hold; all else is refused in a sentence."""
+"""Validates JSON files against dataclasses; any other content raises an error of one sentence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic_core import ErrorDetails
 from ackd.errors import InputError, short
 
 T = TypeVar("T")
-LARGEST = 2**60  # of counts
+LARGEST = 2**60  # counts stay below this
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=LARGEST)]
 Ascii: TypeAlias = Annotated[str, Field(pattern=r"^[\x00-\x7f]*$")]
 Object: TypeAlias = dict[str, Any]
 Extra: TypeAlias = Literal["forbid", "ignore"] | None
-MOST = 1 << 28  # bytes of a file
+MOST = 1 << 28  # most bytes of a file
 
 
 def only(*known: T) -> AfterValidator:
-    """Refuses other values, as another version of ackd may write them.
+    """A validator that accepts only these values; other versions of ackd may write others.
 
     Example:
         format: Annotated[int, only(1)]
@@ -36,19 +36,19 @@ def only(*known: T) -> AfterValidator:
     return AfterValidator(check)
 
 
-adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)  # what validates a type; it is made once
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)  # the validator of a type, made once
 
 
 def parse(data: bytes, kind: type[T], *, extra: Extra = "forbid") -> T:
-    """A dataclass, or another type, from JSON: nothing is converted but whole numbers where decimals are wanted.
+    """Parses JSON into a dataclass or another type; the only conversion is from integers to floats.
 
     Args:
-        data: the JSON; of two equal keys the last counts.
+        data: the JSON; for duplicate keys the last one counts.
         kind: the type.
-        extra: whether keys that are not declared are refused; None: as the types say.
+        extra: whether undeclared keys are forbidden or ignored; None: as declared by the types.
 
     Raises:
-        ValueError: if it is something else; says which key, what was expected and what was found.
+        ValueError: if the data does not match; names the key, the expected and the found value.
 
     References:
         https://docs.pydantic.dev/latest/concepts/strict_mode/
@@ -61,17 +61,17 @@ def parse(data: bytes, kind: type[T], *, extra: Extra = "forbid") -> T:
 
 
 def read(path: Path, kind: type[T], todo: str, *, most: int = MOST, extra: Extra = "forbid") -> T:
-    """The same from a file.
+    """Reads a JSON file into a dataclass or another type, like `parse`.
 
     Args:
         path: the file.
         kind: the type.
-        todo: what a person can do where it is damaged.
-        most: bytes that it may have.
-        extra: what is done with keys that are not declared.
+        todo: advice for the error message about a damaged file.
+        most: most bytes of the file.
+        extra: as for `parse`.
 
     Raises:
-        InputError: if it cannot be read, is too large, or holds something else.
+        InputError: if the file cannot be read, is too large, or does not match.
     """
     try:
         return parse(read_bytes(path, most), kind, extra=extra)
@@ -82,15 +82,15 @@ def read(path: Path, kind: type[T], todo: str, *, most: int = MOST, extra: Extra
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A file's contents, of which memory is taken for `most` bytes at the most.
+    """Reads a file of at most `most` bytes, without allocating more memory.
 
     Raises:
-        InputError: if it is larger, or cannot be read.
+        InputError: if the file is larger, or cannot be read.
     """
     try:
         with path.open("rb") as file:
             data = file.read(min(path.stat().st_size, most) + 1)
-    except (OSError, ValueError) as error:  # a name may hold what none does
+    except (OSError, ValueError) as error:  # invalid characters in a name
         raise InputError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if len(data) > most:
         raise InputError(f"{path} has more than {most} bytes, so it is something else")
@@ -98,7 +98,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def sentence(error: ValidationError) -> str:
-    """What is wrong first, as `seeds[0] is "x": it should be a valid integer`."""
+    """Describes the first error, for example `seeds[0] is "x": it should be a valid integer`."""
     first = error.errors(include_url=False)[0]
     place, kind, about = _place(first), first["type"], first.get("ctx", {})
     if kind == "json_invalid":
@@ -112,7 +112,7 @@ def sentence(error: ValidationError) -> str:
 
 
 def _place(error: ErrorDetails) -> str:
-    """Keys as they are if a terminal can show them, places in lists in brackets."""
+    """The path to the wrong value: keys if they are printable, and list indices in brackets."""
     path = ""
     for key in error["loc"]:
         text = f"[{key}]" if isinstance(key, int) else key if key.isprintable() and len(key) < 60 else short(key)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file and the folders around it, whole or not at all."""
+    """Writes a file atomically, and makes its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -25,7 +25,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_tensors(path: Path, content: Any) -> None:
-    """Writes tensors, numbers and names as `ackd.files.reading.read_tensors` reads them, whole or not at all."""
+    """Writes tensors, numbers and names atomically, for `ackd.files.reading.read_tensors`."""
     file = io.BytesIO()
     torch.save(content, file)
     write_whole(path, file.getvalue())

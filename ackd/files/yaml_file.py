@@ -1,4 +1,4 @@
-"""Options in a YAML file: read without executing anything, and written."""
+"""Reads options from a YAML file, without executing anything, and writes them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SCHEMA = {
 }
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # its package says nothing of types
-    """Reads texts, numbers, true, false and null, and lists of them."""
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the package has no type hints
+    """Loads texts, numbers, true, false and null, and lists of these."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - so it is called there
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - name given by PyYAML
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Quotes the texts that a reader of YAML 1.1 or of 1.2 would take for something else."""
+    """Quotes texts that a reader of YAML 1.1 or 1.2 would take for another type."""
 
 
 for _kind, _pattern in SCHEMA.items():
@@ -39,7 +39,7 @@ for _kind, _pattern in SCHEMA.items():
 
 
 def _text(dumper: _Dumper, text: str) -> Any:
-    """In quotes where it has line breaks or other signs that cannot be seen, which PyYAML leaves as they are else."""
+    """Quotes a text with line breaks or other unprintable characters; PyYAML alone would not escape them."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
@@ -48,7 +48,7 @@ _Dumper.add_representer(str, _text)
 
 @dataclass(frozen=True)
 class Entry:
-    """A key of a file, its value as JSON might have it, and its line, from 1 on."""
+    """A key of a file, its value as in JSON, and its line, counted from 1."""
 
     key: str
     value: Any
@@ -56,10 +56,10 @@ class Entry:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """What a YAML file says, key by key.
+    """Reads the keys and values of a YAML file.
 
     Raises:
-        InputError: if it cannot be read, or is anything but keys with plain values or lists of these.
+        InputError: if the file cannot be read, or contains anything but keys with plain values or lists of these.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a YAML file with options")
@@ -76,7 +76,7 @@ def read_entries(path: Path) -> list[Entry]:
         line = f", line {mark.line + 1}" if mark is not None else ""
         said = getattr(error, "problem", None) or reason(error)
         raise InputError(f"{path}{line} is no YAML ({said}): mend it") from None
-    except (OSError, ValueError, RecursionError) as error:  # of other bytes than text, or 5000 digits, or too deep
+    except (OSError, ValueError, RecursionError) as error:  # not text, 5000 digits, or nested too deeply
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read ({reason(error)}): name a YAML file with options") from None
@@ -104,7 +104,7 @@ def _entries(path: Path, loader: _Loader, node: Any) -> Iterator[Entry]:
 
 
 def yaml_text(settings: Mapping[str, Any]) -> str:
-    """Settings as YAML, one a line, in their order."""
+    """Settings as YAML, one per line, in order."""
     said = yaml.dump(
         dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=2**20
     )

@@ -1,1 +1,1 @@
-"""What evaluations and reports are made of: statistics, tables, pictures, the page."""
+"""Statistics, tables, pictures and HTML pages of evaluations and reports."""

@@ -1,4 +1,4 @@
-"""Policies against each other, from the table of an evaluation."""
+"""Compares policies, from the table of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from ackd.runs.log import Cell
 Array = NDArray[np.float64]
 
 BASELINE, FLOOR, ORACLE = "all", "labels", "lookahead"
-MIN_GAP = 1.0  # percent; a teacher less than so far above learning from labels alone gives no scale
+MIN_GAP = 1.0  # percent; smallest gap between teacher and labels-only students that gives a scale
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores and returns of each policy as arrays [runs, tasks], of the tasks and policies that are complete.
+    """Scores and returns of each policy as arrays [runs, tasks], for complete tasks and policies.
 
-    `scale` says what a normalised score is, and `notes` what was left out and why.
+    `scale` explains normalised scores; `notes` lists what was left out and why.
     """
 
     tasks: Sequence[str]
     scores: Mapping[str, Array]  # normalised
     percent: Mapping[str, Array]
-    returns: Mapping[str, Array]  # of the policies whose rewards are measured on the whole reward split
+    returns: Mapping[str, Array]  # only if rewards use the whole reward split
     scale: str
     notes: Sequence[str] = ()
 
 
 def names(cells: Sequence[Cell], column: str) -> list[str]:
-    """The tasks or policies in their order."""
+    """The tasks or policies in table order."""
     return list(dict.fromkeys(getattr(cell, column) for cell in cells))
 
 
 def compare(cells: Sequence[Cell]) -> Comparison:
-    """What can be compared: tasks that all policies finished, and policies none of whose trainings diverged there."""
+    """Builds the comparison from tasks that all policies finished, and policies without a diverged training."""
     there = {(cell.task, cell.policy, cell.seed): cell for cell in cells}
     policies = names(cells, "policy")
-    # each task may have seeds of its own; there have to be as many, and every policy has to have met all of them
+    # tasks may differ in seeds, but not in their number; every policy needs all seeds of a task
     seeds = {task: sorted({cell.seed for cell in cells if cell.task == task}) for task in names(cells, "task")}
     runs = max((len(those) for those in seeds.values()), default=0)
     notes, tasks = [], []
@@ -80,7 +80,7 @@ def compare(cells: Sequence[Cell]) -> Comparison:
 
 
 def _normalised(percent: Mapping[str, Array], teachers: Array) -> tuple[dict[str, Array], str]:
-    """Scores on a scale that tasks share, and what it is; nothing where there is none."""
+    """Scores on a scale common to all tasks, and its description; empty if there is no such scale."""
     if FLOOR in percent:
         floors = percent[FLOOR].mean(0)
         if (teachers - floors >= MIN_GAP).all():
@@ -108,7 +108,7 @@ def aggregates(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
 
 
 def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
-    """How probably each other policy beats transferring everything; nothing if that was not evaluated."""
+    """The probability that each policy beats transferring everything; empty if `all` was not evaluated."""
     if BASELINE not in comparison.percent:
         return {}
     rng, baseline = np.random.default_rng(seed), comparison.percent[BASELINE]
@@ -120,12 +120,12 @@ def improvements(comparison: Comparison, seed: int = 0) -> dict[str, Interval]:
 
 
 def above(comparison: Comparison, other: str = BASELINE) -> dict[str, Interval]:
-    """How many points each policy scores above another one on the same seeds; nothing if that was not evaluated."""
+    """The points of each policy above another one on the same seeds; empty if that one was not evaluated."""
     return _differences(comparison.percent, other)
 
 
 def oracle_gaps(comparison: Comparison) -> tuple[dict[str, Interval], dict[str, Interval]]:
-    """Each other policy's score and return less the oracle's on the same seeds; empty without an oracle."""
+    """Each policy's score and return minus the oracle's on the same seeds; empty without an oracle."""
     return _differences(comparison.percent, ORACLE), _differences(comparison.returns, ORACLE)
 
 
@@ -136,10 +136,10 @@ def _differences(values: Mapping[str, Array], other: str) -> dict[str, Interval]
 
 
 def gaps_closed(comparison: Comparison, statics: Sequence[str], seed: int = 0) -> dict[str, float]:
-    """The share of the gap from the single best static to the best static of each task that each policy closes.
+    """The share of the gap that each policy closes, from the single best static to the best static per task.
 
-    Both bests are chosen anew for each run, on the other runs: who is best of several by chance is not so again.
-    Empty where the gap may be chance (`_chance`, 5 %), or there is one run only: a share of noise says nothing.
+    For each run, both are chosen on the other runs, because the best of several may be best by chance. Empty if the
+    gap may be chance (`_chance`, 5 %) or there is only one run, because a share of noise has no meaning.
     """
     stacked = np.stack([comparison.scores[name] for name in statics]) if statics else np.empty((0, 0, 0))
     count, runs, _ = stacked.shape
@@ -153,9 +153,9 @@ def gaps_closed(comparison: Comparison, statics: Sequence[str], seed: int = 0) -
 
 
 def _chance(scores: Array, rng: np.random.Generator, shuffles: int = 999) -> float:
-    """How probably policies [policies, runs, tasks] that are as good on each task as on average show so large a gap.
+    """The p-value of the gap in scores [policies, runs, tasks] if policies were as good on each task as on average.
 
-    By permutation: what is left of the scores without the policies' means changes hands within each run and task.
+    A permutation test: the residuals after the policies' means are permuted over policies, within each run and task.
 
     References:
         Freedman and Lane, A Nonstochastic Interpretation of Reported Significance Levels, 1983,
@@ -183,9 +183,9 @@ def profiles(comparison: Comparison, points: int = 201) -> tuple[Array, dict[str
 
 
 def fronts(cells: Sequence[Cell]) -> dict[str, list[str]]:
-    """For each task the policies that no other beats in both mean score and mean FLOPs share, the cheapest first.
+    """For each task the policies that no other beats in both mean score and mean FLOPs share, cheapest first.
 
-    A policy with a training that diverged is on none.
+    Policies with a diverged training are left out.
     """
     found = {}
     for task in names(cells, "task"):
@@ -204,9 +204,9 @@ def fronts(cells: Sequence[Cell]) -> dict[str, list[str]]:
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """The places of the points that no other beats, cheapest first: none costs no more and scores no less but equals.
+    """The indices of the points on the Pareto front, cheapest first.
 
-    Of points that are equal in both, all are on the front or none is.
+    A point is on the front if no different point has at most its cost and at least its score.
     """
     points = list(zip(costs, scores, strict=True))
     front = [

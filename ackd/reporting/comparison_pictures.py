@@ -1,4 +1,4 @@
-"""Pictures of policies against each other, each a function of plain data that returns a matplotlib figure."""
+"""Pictures that compare policies; each function turns plain data into a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TaskScores:
-    """One task's dev scores in percent: of the teacher, and of each policy's students with the interval of the mean."""
+    """The dev scores of one task in percent: the teacher, each policy's students, and the interval of their mean."""
 
     task: str
     metric: str
@@ -40,12 +40,12 @@ class TaskScores:
     scores: Mapping[str, Sequence[float]]
     intervals: Mapping[str, Interval]
     flops: Mapping[str, float]  # mean, in percent of transferring everything
-    front: Sequence[str]  # the policies that no other beats in both, cheapest first
+    front: Sequence[str]  # the policies on the Pareto front, cheapest first
 
 
 @styled
 def policy_scores(tasks: Sequence[TaskScores]) -> Figure:
-    """For each task a panel, for each policy a row: a dot a seed, the mean and its interval; the teacher is a line."""
+    """A panel per task and a row per policy: a dot per seed, the mean with its interval, and the teacher as a line."""
     policies = list(dict.fromkeys(policy for one in tasks for policy in one.scores))
     grid = _grid(tasks, 0.3 * len(policies) + 0.9)
     figure: Figure = grid[0].figure  # type: ignore[assignment]
@@ -58,14 +58,14 @@ def policy_scores(tasks: Sequence[TaskScores]) -> Figure:
 
 @styled
 def weights_beside_scores(table: Array, terms: Sequence[str], edges: Array, one: TaskScores, titles: str) -> Figure:
-    """What a policy selects, [terms, phases], beside the scores of all: a run at one glance.
+    """A policy's weights, [terms, phases], beside the scores of all policies.
 
     Args:
         table: mean weights.
-        terms: the names of the rows.
-        edges: where the phases begin and end, in percent.
+        terms: names of the rows.
+        edges: start and end of the phases, in percent.
         one: the scores.
-        titles: of both panels, with a line between.
+        titles: titles of both panels, separated by a line break.
     """
     figure = Figure(figsize=(9.6, 0.3 * len(one.scores) + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(5, 4))
@@ -80,7 +80,7 @@ def weights_beside_scores(table: Array, terms: Sequence[str], edges: Array, one:
 
 
 def _seeds(axes: Axes, one: TaskScores, policies: Sequence[str]) -> None:
-    """A row for each policy."""
+    """Draws a row of scores for each policy."""
     axes.axvline(one.teacher, color=COLOURS[1], linestyle=DASHES[1], linewidth=1.2, label="teacher")
     for row, policy in enumerate(policies):
         values = one.scores.get(policy, ())
@@ -96,7 +96,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _grid(tasks: Sequence[Any], height: float) -> list[Axes]:
-    """A panel for each task, two in a row, in one figure."""
+    """Makes a figure with a panel for each task, two in a row."""
     columns = min(len(tasks), 2)
     rows = -(-len(tasks) // columns)
     figure = figure_of(height * rows + 0.5)
@@ -107,7 +107,7 @@ def _grid(tasks: Sequence[Any], height: float) -> list[Axes]:
 
 
 def _intervals(axes: Axes, rows: Mapping[str, Interval | None], label: str = "") -> None:
-    """A diamond and its whiskers in each row that has an interval; the rows are named at the left, from above."""
+    """Draws each interval as a diamond with whiskers; row names are at the left, from top to bottom."""
     for row, interval in enumerate(rows.values()):
         if interval is not None:
             axes.plot([interval.low, interval.high], [row, row], color=INK, linewidth=1.6, solid_capstyle="butt")
@@ -122,7 +122,7 @@ def _intervals(axes: Axes, rows: Mapping[str, Interval | None], label: str = "")
 
 @styled
 def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
-    """For each task a panel: each policy's mean score and its interval over its FLOPs; the front is a stepped line."""
+    """A panel per task: each policy's mean score with interval against its FLOPs; the front is a stepped line."""
     grid = _grid(tasks, 3.0)
     figure: Figure = grid[0].figure  # type: ignore[assignment]
     policies = list(dict.fromkeys(policy for one in tasks for policy in one.intervals))
@@ -137,7 +137,7 @@ def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
         for name, cost, score in zip(there, costs, scores, strict=True):
             place, interval = policies.index(name), one.intervals[name]
             axes.vlines(cost, interval.low, interval.high, color=COLOURS[place % len(COLOURS)], linewidth=1.2, zorder=1)
-            # Later ones are smaller, so that none hides another at the same spot.
+            # Later markers are smaller, so that markers at the same place stay visible.
             size = 10 - 4 * place / max(len(policies) - 1, 1)
             axes.plot(
                 [cost], [score], linestyle="", marker=MARKERS[place % len(MARKERS)], markersize=size,
@@ -155,7 +155,7 @@ def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
 
 @styled
 def interval_rows(panels: Mapping[str, Mapping[str, Interval]], reference: float | None = None) -> Figure:
-    """Side by side for each x label: a row for each policy, its value and interval; the reference is a line."""
+    """A panel per x label, with a row for each policy's value and interval; the reference is a line."""
     rows = max(len(intervals) for intervals in panels.values())
     figure = figure_of(0.32 * rows + 0.9)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -169,7 +169,7 @@ def interval_rows(panels: Mapping[str, Mapping[str, Interval]], reference: float
 
 @styled
 def performance_profiles(thresholds: Array, curves: Mapping[str, Array]) -> Figure:
-    """For each policy the share of its runs that score above each threshold."""
+    """Curves of the share of each policy's runs above each threshold."""
     figure = figure_of(3.3)
     axes = figure.add_subplot()
     for place, (label, curve) in enumerate(zip(shortened(list(curves)), curves.values(), strict=True)):

@@ -1,4 +1,4 @@
-"""Which pictures an evaluation has, each with how to read it."""
+"""The pictures of an evaluation, with captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ackd.runs.log import Cell, Decision, Run, read_decisions
 
 
 def of_evaluation(run: Run, cells: Sequence[Cell], folders: Mapping[str, str]) -> list[Picture]:
-    """The pictures of a run of `ackd evaluate`; `folders` has the names that policies of the cells had in the run."""
+    """The pictures of a run of `ackd evaluate`; `folders` maps policy names in `cells` to their names in the run."""
     tasks = [scores_of(task, [cell for cell in cells if cell.task == task]) for task in comparison.names(cells, "task")]
     means = "; ".join(
         f"{one.task}: " + ", ".join(f"{name} {there.value:.2f}" for name, there in one.intervals.items())
@@ -54,7 +54,7 @@ def of_evaluation(run: Run, cells: Sequence[Cell], folders: Mapping[str, str]) -
 
 
 def scores_of(task: str, cells: Sequence[Cell]) -> versus.TaskScores:
-    """One task's scores, as pictures take them."""
+    """The scores of one task, in the form for pictures."""
     groups = {policy: [cell for cell in cells if cell.policy == policy] for policy in comparison.names(cells, "policy")}
     scores = {name: [cell.score for cell in those if cell.score is not None] for name, those in groups.items()}
     return versus.TaskScores(
@@ -123,7 +123,7 @@ def _aggregates(compared: comparison.Comparison) -> list[Picture]:
 
 
 def _chosen(run: Run, cells: Sequence[Cell], folders: Mapping[str, str]) -> list[Picture]:
-    """For each task, what each policy selected."""
+    """A picture per task of each policy's selections."""
     album = []
     for place, task in enumerate(comparison.names(cells, "task"), start=1):
         logs = {name: _log(run.path, task, folders[name]) for name in comparison.names(cells, "policy")}
@@ -151,10 +151,10 @@ def _chosen(run: Run, cells: Sequence[Cell], folders: Mapping[str, str]) -> list
 
 
 def _log(folder: Path, task: str, policy: str) -> list[Decision]:
-    """The decisions of a group of cells; none if there is no such file within the run's folder."""
+    """The decisions of a group of cells; empty if the run's folder has no such file."""
     path = group_folder(folder, task, policy) / "decisions.csv"
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # no name that a file can have
+    except (OSError, ValueError, RuntimeError):  # not a valid file name
         return []
     return read_decisions(path) if inside else []

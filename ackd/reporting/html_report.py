@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing beside it: no scripts, no links, every text escaped."""
+"""A report as one self-contained HTML page: no scripts, no links, every text escaped."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ summary { cursor: pointer; font-size: 1.15rem; font-weight: 600; margin-top: 2.2
 """
 
 
-BREAKS = r"(?<=[,+/_])(?=[\w.-])"  # where a name may go on in the next line
+BREAKS = r"(?<=[,+/_])(?=[\w.-])"  # possible line breaks in a name
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, how to read it, and what it shows for those who cannot see it."""
+    """A PNG with its caption and alternative text."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and rows of text; `header` may be empty. A folded one opens at a click."""
+    """A heading and rows of text; `header` may be empty. A folded table opens at a click."""
 
     title: str
     rows: Sequence[Sequence[str]]
@@ -57,7 +57,7 @@ class Table:
 
 
 def page(title: str, notes: Sequence[str], facts: Table, pictures: Sequence[Picture], tables: Sequence[Table]) -> str:
-    """The page: what it is about, the results, the pictures, and the tables after them."""
+    """The HTML page: title, notes, results, pictures and tables."""
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="note">{escape(note)}</p>' for note in notes),
@@ -75,7 +75,7 @@ def page(title: str, notes: Sequence[str], facts: Table, pictures: Sequence[Pict
 
 
 def _picture(picture: Picture) -> str:
-    width, height = struct.unpack(">II", picture.content[16:24])  # of the PNG, drawn at two dots a pixel
+    width, height = struct.unpack(">II", picture.content[16:24])  # size of the PNG, drawn with two dots per pixel
     source = base64.b64encode(picture.content).decode()
     return (
         f"<figure>\n<h2>{escape(picture.title)}</h2>\n<figcaption>{escape(picture.caption)}</figcaption>\n"
@@ -101,7 +101,7 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell: what begins with a digit stays on its line, and names break after , + / and _ alone."""
+    """A table cell: texts that begin with a digit stay on one line; names break only after , + / and _."""
     if text[:1].isdigit() and len(text) < 32:
         return f'<td class="figure">{escape(text)}</td>'
     return f"<td>{re.sub(BREAKS, '<wbr>', escape(text))}</td>"

@@ -1,4 +1,4 @@
-"""Which pictures and tables the runs of tune, mutual, federate and pretrain have."""
+"""The pictures and tables of runs of tune, mutual, federate and pretrain."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ackd.reporting.html_report import Picture, Table
 from ackd.reporting.run_figures import costs
 from ackd.runs.log import Run, read_columns
 
-Sheet = tuple[list[Picture], list[Table]]  # what the page shows, and the tables behind it
+Sheet = tuple[list[Picture], list[Table]]  # the pictures of the page, and its tables
 
 
 def of_method(run: Run) -> Sheet:
-    """What there is to see of a run that decides nothing.
+    """The pictures and tables of a run without decisions.
 
     Raises:
-        InputError: if it has not come so far, or a file of it is damaged.
+        InputError: if the run has no results yet, or one of its files is damaged.
     """
     album, tables = METHODS[run.command](run)
     return [*album, *costs(run)], tables
@@ -201,7 +201,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _finite(value: Any) -> float | None:
-    """The number, if it is one."""
+    """The value as a float if it is a finite number, else None."""
     return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
 
 

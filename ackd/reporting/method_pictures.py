@@ -1,4 +1,4 @@
-"""Pictures of methods that decide nothing while they run, each a function of plain data that returns a figure."""
+"""Pictures of methods without decisions; each function turns plain data into a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Array = NDArray[np.float64]
 def grid(
     table: Array, rows: Sequence[float], columns: Sequence[float], best: tuple[int, int] | None, labels: Sequence[str]
 ) -> Figure:
-    """A map [rows, columns] with its numbers, darker where they are higher, and a frame around the best.
+    """A map of numbers [rows, columns]; higher is darker, and a frame marks the best.
 
-    What is no number is left white and marked by a cross.
+    Cells without a number are white with a cross.
 
     Args:
         table: the numbers.
-        rows: what stands at the left.
-        columns: what stands below.
-        best: row and column.
-        labels: of rows, columns and numbers.
+        rows: values of the rows.
+        columns: values of the columns.
+        best: row and column of the best cell.
+        labels: labels of rows, columns and numbers.
     """
     figure = figure_of(0.36 * len(rows) + 1.2)
     axes = figure.add_subplot()
@@ -59,12 +59,12 @@ def grid(
 def curves_side_by_side(
     panels: Mapping[str, Mapping[str, tuple[Array, Array]]], label: str, lines: Mapping[str, tuple[str, float]]
 ) -> Figure:
-    """For each panel its curves by their names, each as (x, y), and a level line with a name of its own.
+    """Panels of curves, each with an optional horizontal line.
 
     Args:
-        panels: what is drawn side by side, by titles.
-        label: of the x axis, which counts.
-        lines: by a panel's title the line's name and height.
+        panels: for each panel title, the curves (x, y) by name.
+        label: label of the x axis, which has integers.
+        lines: for a panel title, the name and height of its horizontal line.
     """
     figure = figure_of(3.1 if len(panels) == 1 else 2.9)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))

@@ -1,4 +1,4 @@
-"""Pictures of a run, each a function of plain data that returns a matplotlib figure and touches nothing else."""
+"""Pictures of a run; each function turns plain data into a matplotlib figure, without side effects."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Params = ParamSpec("Params")
 
 WIDTH = 6.6  # inches
 DPI = 200
-# Okabe and Ito's colours, which the colour-blind tell apart; without yellow, which white swallows.
+# Okabe and Ito's colours for colour-blind readers; without yellow, which is hard to see on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 INK, GREY, PALE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
-STYLE: Any = {  # by names that matplotlib 3.11 has a type for, and 3.9 has not
+STYLE: Any = {  # Any, because matplotlib 3.11 has a type for these names and 3.9 has none
     "font.size": 9.5,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -53,9 +53,9 @@ STYLE: Any = {  # by names that matplotlib 3.11 has a type for, and 3.9 has not
     "legend.fontsize": 9,
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
-    "text.parse_math": False,  # a name may hold dollar signs
+    "text.parse_math": False,  # names may contain dollar signs
 }
-# Weights: their logarithms, one part in ten for what is off, and from yellow over green (1) to blue for the others.
+# Colours of log2 weights: a tenth of the scale is grey for 0; the rest goes from yellow over green (1) to blue.
 OFF = -DOUBLINGS - 0.1 * 2 * DOUBLINGS / 0.9
 SCALE = ListedColormap([PALE] * 26 + [*colormaps["YlGnBu"](np.linspace(0, 1, 234))], "weights")
 PERCENT = PercentFormatter(decimals=0)
@@ -63,7 +63,7 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def styled(draw: Callable[Params, Figure]) -> Callable[Params, Figure]:
-    """The same function under the house style, whatever the settings of this process are."""
+    """Decorator: draws with the style of the reports, independent of matplotlib's settings in this process."""
 
     @wraps(draw)
     def drawn(*args: Params.args, **kwargs: Params.kwargs) -> Figure:
@@ -77,24 +77,25 @@ def png(figure: Figure) -> bytes:
     """The figure as a PNG file's content."""
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph")  # for characters that the font lacks
         figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
 
 
 def figure_of(height: float) -> Figure:
-    """An empty figure of the common width."""
+    """An empty figure with the standard width."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def clipped(title: str, length: int = 84) -> str:
-    """A title that fits above a picture."""
+    """Shortens a title to fit above a picture."""
     return shortened([title], length)[0]
 
 
 def shortened(names: Sequence[str], length: int = 26) -> list[str]:
-    """Names that fit beside an axis and stay different: their beginnings and ends say most, and their ends alone more
-    than their middles.
+    """Shortens names to fit beside an axis, but keeps them different.
+
+    It keeps beginnings and ends, or the ends alone if that is needed to tell the names apart.
     """
     for head in (length // 2 - 1, 0):
         short = [n if len(n) <= length else f"{n[:head]}…{n[head + 1 - length :]}" for n in names]
@@ -112,7 +113,7 @@ def reward_curve(
     label: str = "return",
     trained: str = "trained policy",
 ) -> Figure:
-    """The return of each episode, their running mean with its band, and that of the trained policy."""
+    """The return of each episode, the running mean with its band, and the trained policy's return."""
     figure = figure_of(3.1)
     axes = figure.add_subplot()
     numbers = np.arange(1, len(returns) + 1)
@@ -134,7 +135,7 @@ def reward_curve(
 
 @styled
 def reward_within(progress: Array, returned: Array, label: str = "return") -> Figure:
-    """What one training has earned so far, by its progress."""
+    """The return so far of one training, against its progress."""
     figure = figure_of(2.7)
     axes = figure.add_subplot()
     axes.axhline(0, color=PALE, linewidth=1)
@@ -147,13 +148,13 @@ def reward_within(progress: Array, returned: Array, label: str = "return") -> Fi
 
 @styled
 def heat_maps(panels: Mapping[str, Array], terms: Sequence[str], edges: Array, note: str = "mean weight") -> Figure:
-    """Maps of weights one above the other, each [terms, phases], on a logarithmic scale whose middle is 1.
+    """Maps of weights, each [terms, phases], stacked vertically, on a logarithmic scale centred at 1.
 
     Args:
-        panels: by their titles.
-        terms: the names of the rows.
-        edges: where the phases begin and end, in percent.
-        note: beside the scale.
+        panels: maps by title.
+        terms: names of the rows.
+        edges: start and end of the phases, in percent.
+        note: label of the scale.
     """
     height = 0.28 * len(terms) + 0.42
     figure = figure_of(height * len(panels) + 0.9)
@@ -169,7 +170,7 @@ def heat_maps(panels: Mapping[str, Array], terms: Sequence[str], edges: Array, n
 
 
 def draw_map(axes: Axes, table: Array, terms: Sequence[str], edges: Array) -> QuadMesh:
-    """A map of weights, [terms, phases], as `heat_maps` has several."""
+    """Draws one map of weights, [terms, phases]."""
     columns = table.shape[1]
     mesh = axes.pcolormesh(
         edges[: columns + 1], np.arange(len(terms) + 1), on_scale(table), cmap=SCALE, vmin=OFF, vmax=DOUBLINGS
@@ -180,13 +181,13 @@ def draw_map(axes: Axes, table: Array, terms: Sequence[str], edges: Array) -> Qu
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
-    if columns <= 15:  # more would not be legible
+    if columns <= 15:  # numbers in narrower columns are illegible
         _write_values(axes, table, edges)
     return mesh
 
 
 def on_scale(weights: Array) -> Array:
-    """log2 of weights, those beyond 1/8 and 8 at the ends of the scale, and 0 below it; NaN where there is none."""
+    """log2 of weights, clipped to 1/8 and 8; weight 0 is below the scale, and NaN stays NaN."""
     with np.errstate(divide="ignore"):
         logs = np.clip(np.log2(weights), -DOUBLINGS, DOUBLINGS)
     return np.where(np.asarray(weights) == 0, (OFF - DOUBLINGS) / 2, logs)
@@ -204,7 +205,7 @@ def _write_values(axes: Axes, table: Array, edges: Array) -> None:
 
 @styled
 def loss_curves(curves: Mapping[str, tuple[float, Array]], progress: Array) -> Figure:
-    """Losses relative to their first values on a logarithmic scale; `progress` is in percent."""
+    """Losses relative to their first values, on a logarithmic scale; `progress` is in percent."""
     figure = figure_of(3.2)
     axes = figure.add_subplot()
     axes.axhline(1, color=PALE, linewidth=1)
@@ -213,7 +214,7 @@ def loss_curves(curves: Mapping[str, tuple[float, Array]], progress: Array) -> F
     axes.set(ylabel="loss / its first value", yscale="log")
     axes.yaxis.set_major_formatter(PLAIN)
     lowest, highest = axes.get_ylim()
-    # Within one decade the powers of ten alone leave the axis without numbers.
+    # Within one decade there may be no power of ten, so minor ticks need numbers.
     axes.yaxis.set_minor_formatter(PLAIN if highest / lowest < 12 else NullFormatter())
     axes.grid(axis="y")
     name_progress(axes)
@@ -222,7 +223,7 @@ def loss_curves(curves: Mapping[str, tuple[float, Array]], progress: Array) -> F
 
 
 def _line(place: int) -> dict[str, Any]:
-    """How the curve of that place looks: in colour, marker and dashes, so that none needs the colour."""
+    """The style of a curve by index: colour, marker and dashes, so that colour is not needed to read it."""
     return {
         "color": COLOURS[place % len(COLOURS)],
         "marker": MARKERS[place % len(MARKERS)],
@@ -232,7 +233,7 @@ def _line(place: int) -> dict[str, Any]:
 
 @styled
 def reward_split(score: Mapping[str, Band], loss: Mapping[str, Band]) -> Figure:
-    """Score and loss on the reward split by progress, side by side: a curve with its band for each name."""
+    """Score and loss on the reward split against progress, with a curve and a band for each name."""
     figure = figure_of(2.9)
     for axes, bands, label in zip(figure.subplots(1, 2), (score, loss), ("score (0 to 1)", "label loss"), strict=True):
         for place, (name, band) in enumerate(bands.items()):
@@ -250,7 +251,7 @@ def reward_split(score: Mapping[str, Band], loss: Mapping[str, Band]) -> Figure:
 def reward_split_ends(
     panels: Mapping[str, tuple[Sequence[float], float | None]], window: int, trained: str = "trained policy"
 ) -> Figure:
-    """Side by side what each episode ended at, its running mean over a window, and the `trained` policy's, if known."""
+    """The final values of each episode, their running mean, and the trained policy's value, if known."""
     figure = figure_of(2.9)
     for axes, (label, (values, final)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         numbers = np.arange(1, len(values) + 1)
@@ -268,7 +269,7 @@ def reward_split_ends(
 
 @styled
 def cost_split(amounts: Mapping[str, Mapping[str, float]]) -> Figure:
-    """A stacked bar for each label, such as `time 12 s`, of what each part took; the parts' shares are in percent."""
+    """A stacked bar of the parts' shares, in percent, for each label such as `time 12 s`."""
     figure = figure_of(0.5 * len(amounts) + 1.2)
     axes = figure.add_subplot()
     parts = list(dict.fromkeys(part for by in amounts.values() for part in by))
@@ -280,7 +281,7 @@ def cost_split(amounts: Mapping[str, Mapping[str, float]]) -> Figure:
         if shares.any():
             axes.barh(list(amounts), shares, left=starts, color=colour, edgecolor="white", label=part, height=0.62)
         for row, (share, start) in enumerate(zip(shares, starts, strict=True)):
-            if share >= 6:  # a narrower piece does not hold the number
+            if share >= 6:  # the number does not fit in a narrower piece
                 ink = "black" if colour in COLOURS[3:6] else "white"
                 axes.text(start + share / 2, row, f"{share:.0f} %", ha="center", va="center", color=ink, fontsize=8.5)
         starts = starts + shares
@@ -293,6 +294,6 @@ def cost_split(amounts: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def name_progress(axes: Axes, margin: float = 1.5) -> None:
-    """The axis below: how far the training is, in percent."""
+    """Labels the x axis with the progress of the training, in percent."""
     axes.set(xlim=(0, 100 + margin), xlabel="progress of the student's training")
     axes.xaxis.set_major_formatter(PERCENT)

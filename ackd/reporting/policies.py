@@ -1,4 +1,4 @@
-"""The named policies as a table: what each selects, how well, and what its learning took."""
+"""A table of the named policies: knowledge types, scores, and cost of the training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ackd.agents.model_card import scores, shown_cost
 from ackd.errors import InputError
 
 COLUMNS = ("name", "where", "algorithm", "knowledge", "trained on", "score", "cost")
-SHOWN = 3  # names in a cell
+SHOWN = 3  # most names in a cell
 
 
 def policy_rows() -> list[tuple[str, ...]]:
-    """A row under `COLUMNS` for each policy that has a name; of one that is damaged its name, its place and why."""
+    """A row with the `COLUMNS` for each named policy; for a damaged one its name, place and error."""
     return [_row(entry) for entry in library.entries()]
 
 
 def policy_table() -> str:
-    """The rows as lines with aligned columns; how to have a policy, if there is none."""
+    """The rows as aligned text; if there is no policy, a hint how to get one."""
     policies = policy_rows()
     if not policies:
         return f"there are no policies yet: `ackd policies import RUN --name NAME` puts one into {library.home()}"
@@ -51,7 +51,7 @@ def _cells(card: Card) -> tuple[str, ...]:
 
 
 def _score(metrics: Mapping[str, Any]) -> str:
-    """The reward and the first dev score, where they are recorded; the first number of all, where they are not."""
+    """The recorded reward and first dev score; without both, the first number in the metrics."""
     numbers = scores(metrics)
     if not numbers:
         return "-"

@@ -1,4 +1,4 @@
-"""A run's report: its pictures, and one page that holds them all."""
+"""Writes a run's report: pictures, and one HTML page with all of them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from ackd.reporting.tables import HEADER, summaries
 from ackd.runs.log import Run, open_run, read_decisions, read_table
 
 REPORTED = ("train", "distill", "evaluate")
-SUBJECTS = {"evaluate": "tasks", "pretrain": "corpus"}  # the setting that says what a run is about, if not its task
+SUBJECTS = {"evaluate": "tasks", "pretrain": "corpus"}  # the setting for the title, if not the task
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A report that has been written.
+    """The files of a written report.
 
     Args:
-        page: report.html, which needs nothing beside it.
-        pictures: the PNGs that it holds, one by one.
-        note: what a reader should know of how the run ended; empty if it ended well.
+        page: path of the self-contained report.html.
+        pictures: paths of the PNGs.
+        note: a note about an unfinished or diverged run; otherwise empty.
     """
 
     page: Path
@@ -43,11 +43,11 @@ class Reported:
 
 
 def report(run: str | Path, *, output: str | Path | None = None) -> Reported:
-    """Draws what a run of train, distill, evaluate, tune, federate, mutual or pretrain did.
+    """Draws the report of a run of train, distill, evaluate, tune, federate, mutual or pretrain.
 
     Args:
         run: the run's folder.
-        output: folder for report.html and report/; the run's own if None. An earlier report is replaced.
+        output: folder for report.html and report/; the run's folder if None. An earlier report is replaced.
 
     Raises:
         InputError: if there is nothing to draw, a file of the run is damaged, or the folder cannot be written.
@@ -65,7 +65,7 @@ def report(run: str | Path, *, output: str | Path | None = None) -> Reported:
 
 
 def _drawn(run: Run) -> tuple[list[Picture], list[Table], list[str]]:
-    """The pictures of a run, the tables that belong to them, and what a reader should know."""
+    """The pictures, tables and notes of a run."""
     known = (*REPORTED, *METHODS)
     if run.command not in known:
         raise InputError(
@@ -91,7 +91,7 @@ def _drawn(run: Run) -> tuple[list[Picture], list[Table], list[str]]:
 
 
 def called_shortly(policies: Sequence[str]) -> dict[str, str]:
-    """What policies are called on the page: those that were given as a folder after the run, where that is enough.
+    """Short names of policies for the page: a policy folder is named after its run, if that is unique.
 
     Example:
         >>> called_shortly(["all", "runs/agent/policy", "runs/a/", "old/a"])
@@ -106,13 +106,13 @@ def called_shortly(policies: Sequence[str]) -> dict[str, str]:
 
 
 def _write(folder: Path, text: str, pictures: Sequence[Picture]) -> list[Path]:
-    """Writes the report; the paths of its pictures."""
+    """Writes the report and returns the paths of its pictures."""
     written = [folder / "report" / f"{picture.name}.png" for picture in pictures]
     try:
         (folder / "report").mkdir(parents=True, exist_ok=True)
         for path, picture in zip(written, pictures, strict=True):
             path.write_bytes(picture.content)
-        # JSON can hold halves of characters
+        # JSON may contain unpaired surrogates
         (folder / "report.html").write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(
@@ -131,7 +131,7 @@ def _hang(folder: Path, pictures: Sequence[Picture]) -> None:
 
 
 def _state(run: Run) -> str:
-    """What a reader should know of how the run ended; nothing if it ended well."""
+    """A note about an unfinished or diverged run; otherwise empty."""
     if not run.finished:
         return "This run is unfinished: it was stopped, or is still going on. The report shows what there is."
     if run.result.get("error"):
@@ -161,7 +161,7 @@ def _settings(run: Run) -> list[Table]:
 
 
 def _said(value: Any) -> bool:
-    """Whether the value says something that fits a line."""
+    """Whether the value is present and fits on a line."""
     if value is None or value == "":
         return False
     return not isinstance(value, Mapping) and not (
@@ -170,7 +170,7 @@ def _said(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A setting or a result as text."""
+    """Formats a setting or a result as text."""
     if value is None or value == [] or value == "":
         return "not given"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Which pictures a training has, each with how to read it."""
+"""The pictures of a training, with captions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 1e300  # seconds or FLOPs that can be added up
 
 
 def picture(name: str, title: str, figure: Figure, caption: str, alt: str) -> Picture:
-    """A figure as a picture of a report."""
+    """Converts a figure to a picture of a report."""
     return Picture(name, title, caption, alt, pictures.png(figure))
 
 
@@ -52,13 +52,13 @@ def of_training(run: Run, decisions: Sequence[Decision]) -> list[Picture]:
 def steps_of(run: Run, decisions: Sequence[Decision]) -> int:
     """The optimizer steps of one student's training."""
     most = max((decision.steps_done for decision in decisions), default=1)
-    # instances have budgets of their own
+    # instances have their own budgets
     steps = None if run.settings.get("instances") else run.settings.get("steps")
     return steps if isinstance(steps, int) and most <= steps < LARGEST else most
 
 
 def learned_from(run: Run, episodes: Sequence[Episode]) -> tuple[list[Episode], list[Episode]]:
-    """The episodes that an agent learned from, and the one after its training, if it has come to that."""
+    """Splits the episodes into those of the agent's training and the one after it, if any."""
     count, seed = run.settings.get("episodes"), run.settings.get("seed")
     last = episodes[-1]
     if run.command == "train" and isinstance(count, int) and last.number >= count > 0 and last.seed == seed:
@@ -67,14 +67,14 @@ def learned_from(run: Run, episodes: Sequence[Episode]) -> tuple[list[Episode], 
 
 
 def _name(run: Run) -> str:
-    """What to call the policy that an agent has learned: after the agent, or as it was named."""
+    """The name of the trained policy: its given name, or the agent's name."""
     given = (run.settings.get("policy_name"), run.settings.get("agent"), run.result.get("policy"))
     name = next((one for one in given if isinstance(one, str) and one not in ("", "policy")), "policy")
     return pictures.shortened([f"trained {name}"])[0]
 
 
 def _unit(run: Run, what: str = "return") -> str:
-    """What returns are measured in, beside their axis."""
+    """The axis label of returns, with the unit."""
     share = str(run.settings.get("reward", "")).split("+")[0].endswith("gap")
     return f"{what}\n(share of the gap closed)" if share else what
 
@@ -167,7 +167,7 @@ def _split(episodes: Sequence[Episode], final: Sequence[Episode], steps: int, tr
 
 
 def _ends(episodes: Sequence[Episode], final: Sequence[Episode], trained: str) -> list[Picture]:
-    """The reward split at the end of each episode, where nothing else is measured."""
+    """A picture of the reward split at the end of each episode, for runs without other measurements."""
 
     def values(those: Sequence[Episode], value: Callable[[Decision], float | None]) -> list[float]:
         return [read for one in those if (read := value(one.decisions[-1])) is not None]
@@ -195,7 +195,7 @@ def _ends(episodes: Sequence[Episode], final: Sequence[Episode], trained: str) -
 
 
 def costs(run: Run) -> list[Picture]:
-    """What the run cost, by part, if it has a `ledger.json`."""
+    """A picture of the run's costs by part; empty without `ledger.json`."""
     amounts, said = {}, []
     for name, unit, scale in (("seconds", "s", 1.0), ("flops", "TFLOPs", 1e12)):
         by = run.costs.get(name)

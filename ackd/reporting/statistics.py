@@ -1,4 +1,4 @@
-"""What scores of several runs on several tasks say, after Agarwal et al. (NeurIPS 2021), and what learning was worth.
+"""Statistics of scores over runs and tasks, after Agarwal et al. (NeurIPS 2021), and the value of learning.
 
 Scores are float64 arrays [runs, tasks]: one finite score for every run on every task.
 """
@@ -18,8 +18,8 @@ from ackd.errors import InputError
 
 Scores = NDArray[np.float64]
 
-BLOCK = 2**20  # of numbers that a statistic of resamples works on at a time, so that they stay in few megabytes
-MIN_TO_CLOSE = 1e-9  # a smaller gap between the single and the virtual best is rounding
+BLOCK = 2**20  # numbers per block of resamples, to limit memory to a few megabytes
+MIN_TO_CLOSE = 1e-9  # a smaller gap between the single and the virtual best is a rounding error
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Interval:
     high: float
 
     def __format__(self, spec: str) -> str:
-        """As `+1.46 [0.83, 2.09]`, of `+.2f`; without bounds where they are not known."""
+        """Formats as `+1.46 [0.83, 2.09]` for `+.2f`; without unknown bounds."""
         if math.isnan(self.low):
             return f"{self.value:{spec}}"
         return f"{self.value:{spec}} [{self.low:{spec.lstrip('+')}}, {self.high:{spec.lstrip('+')}}]"
 
 
 def iqm(scores: Scores) -> float:
-    """The interquartile mean: the mean of the middle half of all scores [runs, tasks] taken together.
+    """The interquartile mean: the mean of the middle half of all scores [runs, tasks].
 
         mean(x_(k+1), ..., x_(n-k)),  x sorted,  n = runs * tasks,  k = floor(n / 4)
 
-    k is rounded down, as `scipy.stats.trim_mean(scores, 0.25, axis=None)` does: below four scores it is the plain mean.
+    k is rounded down, as in `scipy.stats.trim_mean(scores, 0.25, axis=None)`; below four scores it is the plain mean.
 
     Raises:
         InputError: if the scores are not finite or not [runs, tasks].
@@ -54,7 +54,7 @@ def iqm(scores: Scores) -> float:
 
 
 def iqms(scores: Scores) -> Scores:
-    """The `iqm` of each of many [..., runs, tasks], as an array [...]."""
+    """The `iqm` over the last two axes of scores [..., runs, tasks], as an array [...]."""
     ordered = np.sort(scores.reshape(*scores.shape[:-2], -1))
     cut = ordered.shape[-1] // 4
     middle: Scores = ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
@@ -69,23 +69,23 @@ def stratified_bootstrap(
     confidence: float = 0.95,
     vectorized: bool = False,
 ) -> Interval:
-    """The percentile interval of `statistic(*scores)` when the runs of every task are drawn anew with replacement.
+    """The percentile bootstrap interval of `statistic(*scores)`; runs are resampled for every task.
 
         quantiles (1 - confidence) / 2 and (1 + confidence) / 2 of statistic(x*),  x*[i, t] = x[r_it, t],
         r_it uniform over the runs
 
-    Several arrays [runs, tasks] are drawn independently of each other and may differ in their runs. Few runs make
-    the interval too narrow: at 95 % it holds the mean of 5 normal tasks in 87 % of studies with 3 runs, 94 % with 10;
-    and it has no width with one.
+    Several arrays [runs, tasks] are resampled independently and may differ in their runs. With few runs the interval
+    is too narrow: at 95 % it contains the mean of 5 normal tasks in 87 % of studies with 3 runs, and in 94 % with 10.
+    With one run its width is 0.
 
     Args:
-        statistic: of arrays like `scores`, a number.
-        *scores: one array or several.
-        rng: draws the runs.
-        resamples: how many.
-        confidence: that the interval holds the statistic.
-        vectorized: the statistic takes arrays [resamples, runs, tasks] and answers [resamples] numbers: the interval
-            is the same, many times faster.
+        statistic: function from arrays like `scores` to a number.
+        *scores: one or several arrays.
+        rng: generator for the resampling.
+        resamples: number of resamples.
+        confidence: confidence level of the interval.
+        vectorized: True if the statistic maps arrays [resamples, runs, tasks] to [resamples] numbers; the interval is
+            the same, but much faster.
 
     Raises:
         InputError: if the scores are not finite or not [runs, tasks], the statistic is not finite, `resamples` is
@@ -116,12 +116,12 @@ def stratified_bootstrap(
 
 
 def paired_difference(first: Scores, second: Scores, *, confidence: float = 0.95) -> Interval:
-    """How much more `first` [runs, tasks] scores than `second` on the same seeds, after Student.
+    """The mean difference of `first` and `second` [runs, tasks] on the same seeds, with Student's interval.
 
         d_i = mean_t (x[i, t] - y[i, t]),   mean(d) -+ q * std(d) / sqrt(runs),
         q the (1 + confidence) / 2 quantile of Student's t with runs - 1 degrees of freedom
 
-    What a seed adds to both cancels. One run says nothing of the spread: its bounds are nan.
+    Effects of a seed on both cancel. With one run the spread is unknown, and the bounds are NaN.
 
     Raises:
         InputError: if the scores are not finite or not [runs, tasks], or differ in shape, or `confidence` is not
@@ -146,7 +146,7 @@ def paired_difference(first: Scores, second: Scores, *, confidence: float = 0.95
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> float:
-    """How probably a run of `first` [runs, tasks] beats a run of `second` [other runs, tasks], averaged over tasks.
+    """The probability that a run of `first` [runs, tasks] beats a run of `second` [other runs, tasks], over all tasks.
 
         mean_t (P(X_t > Y_t) + P(X_t = Y_t) / 2) over all pairs of runs, which is Mann-Whitney's U / (runs_x * runs_y)
 
@@ -165,14 +165,14 @@ def probability_of_improvement(first: Scores, second: Scores) -> float:
 
 
 def probabilities_of_improvement(first: Scores, second: Scores) -> Scores:
-    """The `probability_of_improvement` of each of many [..., runs, tasks], as an array [...]."""
+    """The `probability_of_improvement` over the last two axes of arrays [..., runs, tasks], as an array [...]."""
     one, two = first[..., :, None, :], second[..., None, :, :]
     share: Scores = ((one > two) + 0.5 * (one == two)).mean((-3, -2, -1))
     return share
 
 
 def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
-    """The share of all scores [runs, tasks] above each of the thresholds [any number], as an array of that length.
+    """The share of all scores [runs, tasks] above each threshold, as an array [thresholds].
 
         F(tau) = mean_it [x[i, t] > tau], the run-score distribution
 
@@ -188,26 +188,26 @@ def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
 
 
 def gap_closed(score: float, sbs: float, vbs: float) -> float | None:
-    """The share of the gap between the single and the virtual best static that a score closes, None without a gap.
+    """The share of the gap between single best and virtual best static that a score closes; None without a gap.
 
         (score - SBS) / (VBS - SBS)
 
-    SBS is the score of the static that is best over the training instances, VBS that of the best static for each
-    instance; higher is better. Negative is worse than SBS, and above 1 is better than any static for each instance.
+    SBS is the score of the best static over the training instances. VBS is the score of the best static for each
+    instance. Higher is better. A negative share is worse than SBS; above 1 is better than VBS.
 
     Raises:
         InputError: if a number is not finite.
 
     References:
         The Algorithm Selection Competitions 2015 and 2017, 2018, https://arxiv.org/abs/1805.01214
-        (which reports the share left open, 1 minus this)
+        (reports the share left open, which is 1 minus this value)
     """
     _finite(score=score, sbs=sbs, vbs=vbs)
     return (score - sbs) / (vbs - sbs) if vbs - sbs > MIN_TO_CLOSE else None
 
 
 def break_even(learning_cost: float, saved_per_reuse: float) -> float:
-    """The number of reuses, not rounded, that pay back the price of learning; infinite where nothing is saved.
+    """The number of reuses, not rounded, that pay back the cost of learning; infinite if nothing is saved.
 
         learning_cost / saved_per_reuse, both in the same unit (our own definition)
 
@@ -226,7 +226,7 @@ def _between(confidence: float) -> None:
 
 
 def _redrawn(arrays: Sequence[Scores], count: int, rng: np.random.Generator) -> list[Scores]:
-    """The arrays [count, runs, tasks] with runs drawn with replacement, for every task anew."""
+    """The resampled arrays [count, runs, tasks]; runs are drawn with replacement for every task."""
     runs = np.repeat([len(one) for one in arrays], [one.size for one in arrays])
     drawn = rng.integers(runs, size=(count, len(runs)))
     places = np.split(drawn, np.cumsum([one.size for one in arrays])[:-1], axis=1)

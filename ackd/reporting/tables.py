@@ -1,4 +1,4 @@
-"""The tables that an evaluation prints."""
+"""The Markdown tables of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ackd.runs.log import Cell
 
 
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
-    """All of them in Markdown: by task, over tasks, and what learning cost."""
+    """All tables in Markdown: by task, over tasks, and the cost of learning."""
     rows = [_cell(cell) for cell in cells]
     parts = [tabulate(rows), *_fronts(rows), *_divided(cells), *_overall(rows), *_prices(cells, learned or {})]
     return "\n\n".join(parts)
@@ -32,7 +32,7 @@ def tabulate(cells: Sequence[Cell]) -> str:
 
 
 def summaries(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
-    """A row under the `HEADER` for each task and policy: means over seeds, and the smallest and largest score."""
+    """A row with the columns of `HEADER` per task and policy: means over seeds, smallest and largest score."""
     rows: list[tuple[str, ...]] = []
     for task, policy in dict.fromkeys((cell.task, cell.policy) for cell in cells):
         group = [cell for cell in cells if (cell.task, cell.policy) == (task, policy)]
@@ -49,7 +49,7 @@ def summaries(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 
 def _fronts(cells: Sequence[Cell]) -> list[str]:
-    """Which policies are worth their FLOPs, task by task; nothing where there is one policy only."""
+    """The Pareto front of each task; empty for a single policy."""
     if len(comparison.names(cells, "policy")) < 2:
         return []
     lines = [
@@ -63,7 +63,7 @@ def _fronts(cells: Sequence[Cell]) -> list[str]:
 
 
 def _divided(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of which tasks a part of dev was for rewards, and so is no part of the scores."""
+    """Notes on tasks that use a part of dev for rewards; the scores exclude this part."""
     known = [(cell["task"], cell.get("reward_from", "train"), cell.get("dev_examples")) for cell in cells]
     lines = [
         f"{task}: rewards are measured on a part of dev ({source}), and scores on the other {count} examples."
@@ -74,7 +74,7 @@ def _divided(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _overall(cells: Sequence[Cell]) -> list[str]:
-    """Each policy over all tasks; nothing where there is one policy only, or too few seeds to speak of an interval."""
+    """The table over all tasks; only notes for a single policy or too few seeds for an interval."""
     both = comparison.compare(cells)
     if len(both.scores) < 2:
         return list(both.notes)
@@ -103,7 +103,7 @@ def _overall(cells: Sequence[Cell]) -> list[str]:
 
 
 def _prices(cells: Sequence[Mapping[str, Any]], learned: Mapping[str, Card]) -> list[str]:
-    """What learned policies cost, in runs, and after how many reuses the FLOPs that they save have paid for it."""
+    """The cost of learned policies, in runs, and the number of reuses that pay it back in saved FLOPs."""
     lines = []
     for name, card in learned.items():
         mine = [cell for cell in cells if cell["policy"] == name]

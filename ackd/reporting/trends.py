@@ -1,4 +1,4 @@
-"""How a run went over its episodes and over the training of a student, computed from its decisions."""
+"""Trends over the episodes of a run and over a student's training, computed from the decisions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Episode:
-    """One student's training: its decisions in their order, and whether it came to its end."""
+    """One student's training: its decisions in order, and whether it is complete."""
 
     number: int
     seed: int
@@ -37,9 +37,9 @@ class Episode:
 
 
 def episodes_of(decisions: Sequence[Decision], steps: int) -> list[Episode]:
-    """The episodes in the order of their numbers; `steps` are those of a whole training."""
+    """The episodes in the order of their numbers; `steps` is the length of a whole training."""
     groups: dict[int, list[Decision]] = {}
-    for decision in decisions:  # those of several students may take turns
+    for decision in decisions:  # rows of several students may alternate
         groups.setdefault(decision.episode, []).append(decision)
     return [
         Episode(number, those[0].seed, those, those[-1].steps_done >= steps or any(d.error for d in those))
@@ -48,10 +48,10 @@ def episodes_of(decisions: Sequence[Decision], steps: int) -> list[Episode]:
 
 
 def aligned(episodes: Sequence[Episode]) -> list[Episode]:
-    """The episodes with a row wherever one of them has one, so that rows compare by their places.
+    """Splits decisions so that all episodes have rows at the same steps and can be compared by index.
 
-    They differ where a budget cut the phases of some. What holds for a stretch of steps holds for its parts; what it
-    earned and what was measured at its end belongs to the last of them.
+    Episodes differ if a budget has shortened some of their phases. Each part of a split decision keeps its weights and
+    losses; the last part has its reward and measurements.
     """
     ends = sorted({decision.steps_done for episode in episodes for decision in episode.decisions})
     if len(ends) * len(episodes) > MOST_ROWS:
@@ -80,21 +80,21 @@ class Band:
 
 
 def running(values: Sequence[float], window: int) -> Band:
-    """The mean of the last `window` values at each of them, and their quartiles; of fewer values at the beginning."""
+    """The running mean of the last `window` values with quartiles; fewer values at the beginning."""
     windows = [np.asarray(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
     low, high = np.array([np.quantile(those, (0.25, 0.75)) for those in windows]).reshape(-1, 2).T
     return Band(np.arange(len(values), dtype=float), np.array([those.mean() for those in windows]), low, high)
 
 
 def edges(episodes: Sequence[Episode], steps: int) -> Array:
-    """Where each decision begins and ends, in percent of a training: as many as there are decisions, and one."""
+    """The start of each decision and the end of the last, in percent of a training: [decisions + 1]."""
     longest = max(episodes, key=lambda episode: len(episode.decisions), default=None)
     done = [decision.steps_done for decision in longest.decisions] if longest else []
     return 100 * np.array([0, *done], dtype=float) / max(steps, 1)
 
 
 def by_decision(episodes: Sequence[Episode], value: Callable[[Decision], float | None]) -> Array:
-    """[episodes, decisions] of what `value` reads; NaN where an episode has no such decision or no finite value."""
+    """[episodes, decisions], the results of `value`; NaN for a missing decision or a value that is not finite."""
     longest = max((len(episode.decisions) for episode in episodes), default=0)
     table = np.full((len(episodes), longest), np.nan)
     for row, episode in zip(table, episodes, strict=True):
@@ -106,7 +106,7 @@ def by_decision(episodes: Sequence[Episode], value: Callable[[Decision], float |
 
 
 def column_means(table: Array) -> Array:
-    """The mean of what is there of each column; NaN where nothing is."""
+    """The mean of the finite values of each column; NaN for a column without any."""
     there = np.isfinite(table)
     counts = there.sum(0)
     sums = np.where(there, table, 0.0).sum(0)
@@ -114,7 +114,7 @@ def column_means(table: Array) -> Array:
 
 
 def mean_weights(episodes: Sequence[Episode], types: Sequence[str]) -> Array:
-    """[types, phases]: the mean weight that each type, or the labels, had in each phase."""
+    """[types, phases], the mean weight of each type or of the labels in each phase."""
 
     def weights(name: str) -> Array:
         return column_means(by_decision(episodes, lambda decision: decision.weights.get(name, 0.0)))
@@ -123,10 +123,10 @@ def mean_weights(episodes: Sequence[Episode], types: Sequence[str]) -> Array:
 
 
 def relative_losses(episodes: Sequence[Episode], types: Sequence[str]) -> Mapping[str, tuple[float, Array]]:
-    """For the labels and each type with losses: the first mean loss, and the mean loss of each decision over it.
+    """For the labels and each type with losses: the first mean loss, and the mean loss of each decision divided by it.
 
-    A mean is over the episodes that computed the loss in that decision. What is not above 0 has no place on a
-    logarithmic scale and is NaN.
+    A mean is over the episodes that computed the loss in that decision. Values of 0 or less are NaN, because the scale
+    is logarithmic.
     """
 
     def losses(name: str) -> Array:
@@ -146,7 +146,7 @@ def relative_losses(episodes: Sequence[Episode], types: Sequence[str]) -> Mappin
 
 
 def measured(episodes: Sequence[Episode], steps: int, value: Callable[[Decision], float | None]) -> Band:
-    """The mean and quartiles over episodes of what was measured after each decision, by progress in percent."""
+    """The mean and quartiles over episodes of a measurement after each decision, by progress in percent."""
     table = by_decision(episodes, value)
     x = edges(episodes, steps)[1:]
     there = np.isfinite(table).any(0)
@@ -156,7 +156,7 @@ def measured(episodes: Sequence[Episode], steps: int, value: Callable[[Decision]
 
 
 def accumulated(episode: Episode, steps: int) -> tuple[Array, Array]:
-    """The return so far after each decision that the reward split was measured after, by progress in percent."""
+    """The return so far after each decision with a measurement on the reward split, by progress in percent."""
     sums = np.cumsum([decision.reward for decision in episode.decisions])
     there = np.array([decision.reward_loss is not None for decision in episode.decisions], dtype=bool)
     return edges([episode], steps)[1:][there], sums[there]
