@@ -24,7 +24,7 @@ class ShowPolicy:
     """A policy's model card."""
 
     name: conf.Positional[str]
-    """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
+    """What `ackd policies list` calls it, a policy's folder, a run of `ackd train`, or hf:USER/REPO on the hub."""
 
     def run(self) -> None:
         """Prints the card, as its policy.json has it and not as somebody may have edited it."""
@@ -59,7 +59,8 @@ class ImportPolicy:
     """Take in a policy, under a name that any --policy understands. It is checked, and nothing in it is executed."""
 
     file: conf.Positional[str]
-    """A file that `ackd policies export` wrote, a policy's folder, or a run of `ackd train`."""
+    """A file that `ackd policies export` wrote, a policy's folder, a run of `ackd train`, or hf:USER/REPO of the hub,
+    from where it is downloaded."""
     name: str | None = None
     """What to call it; its own name if not given."""
     overwrite: bool = False
@@ -67,9 +68,12 @@ class ImportPolicy:
 
     def run(self) -> None:
         """Copies it to the user's policies."""
-        from ackd.agents import library
+        from ackd.agents import library, store
 
-        name = library.import_(self.file, self.name, overwrite=self.overwrite)
+        source = store.pinned(self.file)
+        name = library.import_(source, self.name, overwrite=self.overwrite)
+        if source != self.file:
+            print(f"from:    {source}")
         print(f"policy:  {library.home() / name}\nuse it:  --policy {name}")
 
 

@@ -156,11 +156,11 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, T
     splits: tuple[str, ...] = ()
     """The instances of these splits; all if none is named."""
     policies: Common[tuple[str, ...]] = ("labels", "all", "random", "scheduled")
-    """Rules, types joined by +, saved policies (folder, or name in the store; with :refine after it to go on learning
-    in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset ahead of each
-    decision), best-static (the best fixed subset, searched with other seeds first), or preset: with a published method
-    and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY calls one of them NAME in
-    tables, pictures and folders (agent=runs/train/policy)."""
+    """Rules, types joined by +, saved policies (folder, name in the store, or hf:USER/REPO on the hub; with :refine
+    after it to go on learning in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every
+    subset ahead of each decision), best-static (the best fixed subset, searched with other seeds first), or preset:
+    with a published method and its options behind colons (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY calls
+    one of them NAME in tables, pictures and folders (agent=runs/train/policy)."""
     seeds: Common[int] = 3
     """Students for each task and policy; all policies get the same ones."""
     first_seed: int = 1000

@@ -19,7 +19,7 @@ from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.refine import OnlineFinetuning
 from ackd.agents.rules import Staged
 from ackd.agents.search import Lookahead
-from ackd.agents.store import load
+from ackd.agents.store import load, pinned
 from ackd.building.method import pairs
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
@@ -90,12 +90,14 @@ def called(text: str) -> tuple[str, str]:
 
 
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
-    """A rule, weights of types, loss balancing, a saved policy (its folder, its run or its name in the store), one of
-    these with `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or `lookahead`.
+    """A rule, weights of types, loss balancing, a saved policy (its folder, its run, its name in the store or on the
+    hub), one of these with `:refine`, `replay:` or `probe-rule:` before one, a bandit that learns in the run, or
+    `lookahead`.
 
     Raises:
         InputError: if it is none of them.
     """
+    name = pinned(name)
     if name == AHEAD:
         return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1, "decisions": None}, forks=True)
     if name in BANDITS:

@@ -98,6 +98,14 @@ class RunFolder:
         """How far a run has come here."""
         return {name for name in (CONFIG, RESULT) if (self.path / name).is_file()}
 
+    def recorded(self, name: str) -> Any:
+        """A setting of the run that is resumed; None if there is none.
+
+        Raises:
+            InputError: if its config is damaged.
+        """
+        return read(self.path / CONFIG, Config, ANEW, extra="ignore").settings.get(name) if self.resumed else None
+
     def finished(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> bool:
         """Whether the run that is resumed, which is this one, had come to its end; arguments as of `begin`.
 
