@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from huggingface_hub import get_token
 from ackd.agents import library, store
 from ackd.agents.learned import LearnedPolicy
 from ackd.errors import InputError
-from ackd.files.hub import LOG_IN, SECONDS, Repo, asking, client, is_named, repo_of
+from ackd.files.hub import LOG_IN, SECONDS, Repo, asking, client, is_named, repo_of, without_bars
 from ackd.models.guard import read_settings
 from ackd.runs.folder import CONFIG, RESULT
 
@@ -115,13 +115,14 @@ def _upload(parcel: Parcel, where: Repo, *, private: bool) -> Pushed:
             raise InputError(f"{url} is there already, and everybody sees it: name another, or leave --private away")
         if where.revision is not None:
             api.create_branch(where.id, branch=where.revision, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=where.id,
-            folder_path=parcel.folder,
-            allow_patterns=list(parcel.files),
-            revision=where.revision,
-            commit_message=f"A {parcel.kind} of ackd",
-        )
+        with without_bars() if parcel.kind == POLICY else nullcontext():
+            commit = api.upload_folder(
+                repo_id=where.id,
+                folder_path=parcel.folder,
+                allow_patterns=list(parcel.files),
+                revision=where.revision,
+                commit_message=f"A {parcel.kind} of ackd",
+            )
     return Pushed(str(url), commit.oid, parcel.use(where))
 
 

@@ -108,23 +108,25 @@ def pinned(text: str, files: Mapping[str, int], recorded: Iterable[object] = ())
     found = NAMED.fullmatch(text)
     if found is None:
         return text
-    repo = repo_of(found["repo"])
+    repo = repo_of(PREFIX + found["repo"])
     if not repo.pinned:
-        repo = _before(repo, text, recorded) or replace(repo, revision=_commit(repo, files))
+        repo = _before(repo, (found["before"], found["after"]), recorded) or replace(
+            repo, revision=_commit(repo, files)
+        )
     return f"{found['before']}{repo}{found['after']}"
 
 
-def _before(repo: Repo, text: str, recorded: Iterable[object]) -> Repo | None:
-    """What was pinned of a repository before, for the same name if possible."""
+def _before(repo: Repo, around: tuple[str, str], recorded: Iterable[object]) -> Repo | None:
+    """What was pinned of a repository before: with the same text before and after it, if possible."""
     if repo.revision is not None:
         return None
-    known: dict[str, Repo] = {}
+    known: dict[tuple[str, str], Repo] = {}
     for one in recorded:
         if isinstance(one, str) and (parts := NAMED.fullmatch(one)) is not None:
             there = repo_of(parts["repo"])
             if there.pinned and there.id == repo.id:
-                known[one.replace(str(there), str(repo))] = there
-    return known.get(text) or next(iter(known.values()), None)
+                known[parts["before"], parts["after"]] = there
+    return known.get(around) or next(iter(known.values()), None)
 
 
 def _commit(repo: Repo, files: Iterable[str]) -> str:
@@ -164,7 +166,7 @@ def fetch(repo: Repo, files: Mapping[str, int], what: str) -> Path:
         with asking(api, repo):
             info = api.model_info(repo.id, revision=repo.revision, files_metadata=True, timeout=SECONDS)
             _check({one.rfilename: one.size for one in info.siblings or ()}, repo, files, what)
-            with _without_bars():
+            with without_bars():
                 paths = [api.hf_hub_download(repo.id, name, revision=repo.revision) for name in files]
     folders = {Path(str(path)).parent for path in paths}
     assert len(folders) == 1
@@ -212,11 +214,11 @@ def _refused(error: Exception, hub: str, repo: Repo, *, writes: bool) -> InputEr
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if writes and status == 401:
         return InputError(f"{hub} does not accept your token: {LOG_IN} to one that may write")
-    if writes and status in (403, 404):
+    if writes and (status == 403 or isinstance(error, RepositoryNotFoundError)):
         return InputError(f"your token may not write to {repo.id} on {hub}: name a repository of your own, or {LOG_IN}")
     if isinstance(error, GatedRepoError):
         return InputError(f"{repo} is gated: ask for access at {hub}/{repo.id}, and {LOG_IN}")
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, RepositoryNotFoundError) or status == 401:  # which it answers where there is none, too
         return InputError(f"there is no {repo} on {hub}, or it is private: look at its name, or {LOG_IN}")
     if isinstance(error, RevisionNotFoundError):
         return InputError(f"{repo.id} has no revision {repo.revision!r} on {hub}: name a branch, a tag or a commit")
@@ -224,16 +226,18 @@ def _refused(error: Exception, hub: str, repo: Repo, *, writes: bool) -> InputEr
         then = "upload" if writes else "download"
         here = "" if writes else f", and {repo} is not in its cache"
         return UnreachableError(f"HF_HUB_OFFLINE keeps from asking the hub{here}: unset it to {then}")
-    if status in (401, 403):
+    if status == 403:
         return InputError(f"{hub} does not let you read {repo}: {LOG_IN}")
     if 400 <= status < 500 and status != 429:
         return InputError(f"{hub} refuses {repo} ({reason(error)})")
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError):
+        return InputError(f"{hub} answers about {repo.id} what cannot be used ({' '.join(str(error).split())[:300]})")
     told = f"it answers {status}" if status else reason(error)
     return UnreachableError(f"{hub} cannot be reached for {repo.id} ({told})")
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keeps the client from drawing a bar for each small file."""
     shown = not are_progress_bars_disabled() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
     if shown:
