@@ -173,7 +173,7 @@ def within(path: str | os.PathLike[str]) -> Path:
 
 def pinned(text: str, recorded: Iterable[object] = ()) -> str:
     """What names a policy: where that is a repository of the hub, with its commit; arguments as of `hub.pinned`."""
-    return hub.pinned(text, FILES, recorded)
+    return hub.pinned(text, FILES, "policy", recorded)
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:

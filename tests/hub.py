@@ -33,6 +33,7 @@ class Repository:
         private: only its owner sees it.
         gated: nobody reads its files, though all see their names.
         sizes: what it says of the sizes of files, where it lies.
+        told: the commit that it says it has, where it lies.
     """
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Repository:
     private: bool = False
     gated: bool = False
     sizes: dict[str, Any] = field(default_factory=dict)
+    told: Any = ""
 
     def add(self, files: Mapping[str, bytes], branch: str = "main") -> str:
         """A commit with these files besides those that are there."""
@@ -219,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             sizes = {"size": found.sizes.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}
             files.append({"rfilename": path, **(sizes if "blobs" in self.path else {})})
         about = {"id": name, "private": found.private, "gated": "manual" if found.gated else False}
-        self._json({**about, "sha": commit, "siblings": files, "tags": []})
+        self._json({**about, "sha": found.told or commit, "siblings": files, "tags": []})
 
     def branch(self, name: str, branch: str) -> None:
         """A branch as the main one is."""

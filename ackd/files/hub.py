@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,12 +94,13 @@ def client() -> HfApi:
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="ackd")
 
 
-def pinned(text: str, files: Mapping[str, int], recorded: Iterable[object] = ()) -> str:
+def pinned(text: str, files: Mapping[str, int], what: str, recorded: Iterable[object] = ()) -> str:
     """What names a policy, with the commit for its repository's revision; as it is where it names none of the hub.
 
     Args:
         text: such as `hf:USER/REPO`, `hf:USER/REPO@v1:refine` or `agent=replay:hf:USER/REPO`.
         files: as `fetch` takes them; where the hub cannot be reached, the commit is that of its cache.
+        what: likewise.
         recorded: what was pinned before. Where no revision is named, the commit is the one there.
 
     Raises:
@@ -111,7 +112,7 @@ def pinned(text: str, files: Mapping[str, int], recorded: Iterable[object] = ())
     repo = repo_of(PREFIX + found["repo"])
     if not repo.pinned:
         repo = _before(repo, (found["before"], found["after"]), recorded) or replace(
-            repo, revision=_commit(repo, files)
+            repo, revision=_commit(repo, files, what)
         )
     return f"{found['before']}{repo}{found['after']}"
 
@@ -129,23 +130,19 @@ def _before(repo: Repo, around: tuple[str, str], recorded: Iterable[object]) -> 
     return known.get(around) or next(iter(known.values()), None)
 
 
-def _commit(repo: Repo, files: Iterable[str]) -> str:
-    """The commit that a revision is now, or was when it was read last."""
-    api = client()
+def _commit(repo: Repo, files: Mapping[str, int], what: str) -> str:
+    """The commit that a revision is now, or was when it was read last; the client notes it with the first file."""
+    api, revision = client(), repo.revision or MAIN
     try:
-        with asking(api, repo):
-            commit = api.model_info(repo.id, revision=repo.revision, timeout=SECONDS).sha
+        path = _download(api, repo, files, what, list(files)[:1], revision)[0]
     except UnreachableError as error:
-        for name in files:
-            path = try_to_load_from_cache(repo.id, name, revision=repo.revision or MAIN)
-            if isinstance(path, str) and COMMIT.fullmatch(commit := Path(path).parent.name):
-                if not constants.HF_HUB_OFFLINE:
-                    logger.warning("%s: taking %s as it was read before, at %s", error, repo, commit)
-                return commit
-        raise
-    if not COMMIT.fullmatch(commit or ""):
-        raise InputError(f"{api.endpoint} does not say which commit {repo} is: look what HF_ENDPOINT names")
-    return str(commit)
+        kept = [try_to_load_from_cache(repo.id, name, revision=revision) for name in files]
+        path = next((one for one in kept if isinstance(one, str)), "")
+        if not path:
+            raise
+        if not constants.HF_HUB_OFFLINE:
+            logger.warning("%s: taking %s as it was read before, at %s", error, repo, Path(path).parent.name)
+    return Path(path).parent.name
 
 
 def fetch(repo: Repo, files: Mapping[str, int], what: str) -> Path:
@@ -160,17 +157,27 @@ def fetch(repo: Repo, files: Mapping[str, int], what: str) -> Path:
         InputError: if a file is missing or too large, or the repository cannot be read.
     """
     assert repo.revision is not None
-    paths = [try_to_load_from_cache(repo.id, name, revision=repo.revision) for name in files]
-    if not all(isinstance(path, str) for path in paths):
-        api = client()
-        with asking(api, repo):
-            info = api.model_info(repo.id, revision=repo.revision, files_metadata=True, timeout=SECONDS)
-            _check({one.rfilename: one.size for one in info.siblings or ()}, repo, files, what)
-            with without_bars():
-                paths = [api.hf_hub_download(repo.id, name, revision=repo.revision) for name in files]
-    folders = {Path(str(path)).parent for path in paths}
-    assert len(folders) == 1
-    return folders.pop()
+    kept = [try_to_load_from_cache(repo.id, name, revision=repo.revision) for name in files]
+    paths = [path for path in kept if isinstance(path, str)]
+    if len(paths) < len(files):
+        paths = _download(client(), repo, files, what, list(files), repo.revision)
+    return Path(paths[0]).parent
+
+
+def _download(
+    api: HfApi, repo: Repo, files: Mapping[str, int], what: str, names: Sequence[str], revision: str
+) -> list[str]:
+    """Where some of the files lie then; sizes are checked before."""
+    with asking(api, repo), without_bars():
+        info = api.model_info(repo.id, revision=repo.revision, files_metadata=True, timeout=SECONDS)
+        _check({one.rfilename: one.size for one in info.siblings or ()}, repo, files, what)
+        commit = info.sha or ""
+        sound = COMMIT.fullmatch(commit) is not None and (commit == repo.revision or not repo.pinned)
+        for one in (revision, commit) if sound else ():  # by its name the client may find what it has of before
+            paths = [api.hf_hub_download(repo.id, name, revision=one) for name in names]
+            if {Path(path).parent.name for path in paths} == {commit}:
+                return paths
+        raise InputError(f"{api.endpoint} does not say which commit {repo} is: look what HF_ENDPOINT names")
 
 
 def _check(there: Mapping[str, int | None], repo: Repo, files: Mapping[str, int], what: str) -> None:
@@ -221,7 +228,9 @@ def _refused(error: Exception, hub: str, repo: Repo, *, writes: bool) -> InputEr
     if isinstance(error, RepositoryNotFoundError) or status == 401:  # which it answers where there is none, too
         return InputError(f"there is no {repo} on {hub}, or it is private: look at its name, or {LOG_IN}")
     if isinstance(error, RevisionNotFoundError):
-        return InputError(f"{repo.id} has no revision {repo.revision!r} on {hub}: name a branch, a tag or a commit")
+        return InputError(
+            f"{repo.id} has no revision {repo.revision or MAIN!r} on {hub}: name a branch, a tag or a commit"
+        )
     if isinstance(error, OfflineModeIsEnabled):
         then = "upload" if writes else "download"
         here = "" if writes else f", and {repo} is not in its cache"

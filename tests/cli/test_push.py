@@ -83,7 +83,7 @@ def test_of_a_policy_go_weights_json_and_card(server: StandIn, pushed: str, poli
     assert set(files) == {*POLICY, ".gitattributes"}
     for name in (CARD, WEIGHTS):
         assert files[name] == (policy / name).read_bytes()
-    assert files[README].startswith(b"---\nlicense: apache-2.0\nlibrary_name: ackd\n")
+    assert files[README].startswith(b"---\nlibrary_name: ackd\nlicense: apache-2.0\n")
 
 
 def test_of_a_run_goes_its_student_and_nothing_else(
@@ -120,8 +120,10 @@ def test_every_file_that_a_student_is_saved_as_is_known(student: Path) -> None:
 
 
 def test_a_student_under_a_policy_of_the_hub_is_that_under_its_folder(
-    server: StandIn, client: Client, pushed: str, teacher: Path, student: Path, tmp_path: Path
+    server: StandIn, client: Client, policy: Path, teacher: Path, student: Path, tmp_path: Path
 ) -> None:
+    pushed = "me/moving"
+    assert client.ackd("push", policy, pushed)[0] == 0
     repository = server.repositories[pushed]
     first, run = repository.branches["main"], tmp_path / "run"
     assert client.ackd(*distill(teacher, f"hf:{pushed}", run))[0] == 0
@@ -148,10 +150,10 @@ def test_a_student_under_a_policy_of_the_hub_is_that_under_its_folder(
     newer = repository.branches["main"]
     code, _, err = client.ackd(*distill(teacher, f"hf:{pushed}@{newer}", run, "--resume"))
     assert code == 2
-    assert f"has policy '{name}', and now it is 'hf:{pushed}@{newer}'" in err
+    assert f" has policy 'hf:{pushed}" in err
+    assert f", and now it is 'hf:{pushed}@{newer}'" in err
     assert client.ackd(*distill(teacher, f"hf:{pushed}", tmp_path / "newer"))[0] == 0
     assert decisions(tmp_path / "newer") != decisions(student)
-    repository.branches["main"] = first
 
 
 def test_a_policy_of_the_hub_is_refined(
@@ -289,18 +291,3 @@ def test_what_cannot_be_pushed_is_one_sentence(
     assert words in err
     assert server.repositories[pushed].branches == before
     assert "me/x" not in server.repositories
-
-
-def test_without_lfs_and_offline(policy: Path, student: Path, tmp_path: Path) -> None:
-    with serving() as server, client_of(server, tmp_path) as client:  # `huggingface_hub`'s newer way, all files small
-        assert client.ackd("push", student / "student", "me/student", "--revision", "v1")[0] == 0
-        assert (
-            "model.safetensors"
-            in server.repositories["me/student"].commits[server.repositories["me/student"].branches["v1"]]
-        )
-        assert client.ackd("push", policy, "me/policy")[0] == 0
-        assert client.ackd("push", policy, "me/policy")[0] == 0  # as it is there
-        assert client.ackd("policies", "show", "hf:me/policy")[0] == 0
-    with client_of(server, tmp_path, HF_HUB_OFFLINE="1") as client:
-        code, _, err = client.ackd("push", policy, "me/policy")
-        assert (code, err) == (2, "ackd: HF_HUB_OFFLINE keeps from asking the hub: unset it to upload\n")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ackd.agents import SetNetwork, save
+from ackd.agents.library import SHIPPED
 from ackd.agents.store import CARD, FILES, WEIGHTS
 from ackd.agents.weights import MAX_WEIGHTS
 from ackd.errors import InputError
@@ -61,7 +62,7 @@ def test_a_commit_is_what_was_recorded() -> None:
         "hidden+attention",
         f"hf:a/b@{OTHER}",
     ):
-        assert pinned(text, FILES, [f"hf:me/policy@{COMMIT}"]) == text
+        assert pinned(text, FILES, "policy", [f"hf:me/policy@{COMMIT}"]) == text
     recorded = [None, "all", f"replay:hf:me/policy@{COMMIT}", f"agent=hf:me/policy@{OTHER}:refine"]
     for text, commit in {
         "hf:me/policy": COMMIT,  # the first
@@ -70,8 +71,8 @@ def test_a_commit_is_what_was_recorded() -> None:
         "agent=hf:me/policy@main:refine": OTHER,
     }.items():
         whole = text.replace("@main", "").replace("me/policy", f"me/policy@{commit}")
-        assert pinned(text, FILES, recorded) == whole
-        assert pinned(whole, FILES, recorded) == whole
+        assert pinned(text, FILES, "policy", recorded) == whole
+        assert pinned(whole, FILES, "policy", recorded) == whole
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,9 @@ def lying(header: dict[str, Any] | None = None, length: int | None = None) -> by
         ({}, {"sizes": {CARD: -1}}, "its policy.json has -1 bytes"),
         ({}, {"sizes": {CARD: "12"}}, 'its policy.json has "12" bytes'),
         ({}, {"gated": True}, "is gated: ask for access at http://127.0.0.1:"),
+        ({}, {"told": "../../../x"}, "does not say which commit hf:me/hostile is: look what HF_ENDPOINT names"),
+        ({}, {"told": OTHER}, "me/hostile has no revision 'main' on"),
+        ({}, {"told": 3}, "answers about me/hostile what cannot be used"),
     ],
 )
 def test_a_repository_that_is_hostile_is_refused(
@@ -173,7 +177,7 @@ def test_a_repository_that_is_hostile_is_refused(
     about: dict[str, Any],
     words: str,
 ) -> None:
-    name = f"me/hostile-{abs(hash(words))}"
+    name = "me/hostile"
     server.make(name, {**policy, **files}, **about)
     server.asked.clear()
     code, out, err = client.ackd("policies", "show", f"hf:{name}")
@@ -182,7 +186,7 @@ def test_a_repository_that_is_hostile_is_refused(
     assert err.count("\n") == 1
     assert words in err
     assert client.call(Path.exists, Path("opened")) is False
-    if about:
+    if about and "told" not in about:
         assert downloads(server) == []
 
 
@@ -196,7 +200,7 @@ def test_a_repository_that_is_hostile_is_refused(
     ],
 )
 def test_what_holds_no_policy_is_told(server: StandIn, client: Client, files: dict[str, bytes], words: str) -> None:
-    name = f"me/none-{abs(hash(words))}"
+    name = "me/nothing"
     server.make(name, files)
     code, out, err = client.ackd("policies", "show", f"hf:{name}")
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -211,7 +215,7 @@ def test_what_holds_no_policy_is_told(server: StandIn, client: Client, files: di
         ("GET /api/models/me/broken", 0, "cannot be reached for me/broken (Exceeded maximum allowed redirects"),
         ("HEAD /me/broken", 0, "cannot be reached for me/broken (Exceeded 20 redirects while resolving"),
         ("GET /me/broken/resolve", 500, "cannot be reached for me/broken (it answers 500)"),
-        ("GET /me/broken/resolve", 404, "refuses hf:me/broken@"),
+        ("GET /me/broken/resolve", 404, "refuses hf:me/broken ("),
         ("GET /api/models/me/broken", 200, "answers about me/broken what cannot be used"),
         ("GET /api/models/me/broken", 401, "there is no hf:me/broken on http://127.0.0.1:"),
         ("GET /api/models/me/broken", 403, "does not let you read hf:me/broken"),
@@ -248,26 +252,37 @@ def test_what_is_not_there_is_told(server: StandIn, client: Client, policy: dict
     assert "there is no hf:me/hidden-too on http://127.0.0.1:" in err
 
 
-def test_without_a_hub_its_cache_is_read(policy: dict[str, bytes], tmp_path: Path) -> None:
-    with serving() as server, client_of(server, tmp_path) as client:
-        commit = server.make("me/kept", policy).branches["main"]
-        server.make("me/other", policy)
-        shown = client.ackd("policies", "show", "hf:me/kept")
-        assert shown[0] == 0
-        server.shutdown()
-        server.server_close()
-        taking = f"taking hf:me/kept as it was read before, at {commit}"
-        for name, told in ((f"hf:me/kept@{commit}", ""), ("hf:me/kept", taking)):
-            code, out, err = client.ackd("policies", "show", name)
-            assert (code, out) == shown[:2]
-            assert told in err
-        code, _, err = client.ackd("policies", "show", "hf:me/other")
-        assert (code, err.count("\n")) == (2, 1)
-        assert "cannot be reached for me/other (" in err
-    with client_of(server, tmp_path, HF_HUB_OFFLINE="1") as client:
+def test_without_a_hub_its_cache_is_read(server: StandIn, client: Client, home: Path, policy: dict[str, bytes]) -> None:
+    commit = server.make("me/kept", policy).branches["main"]
+    shown = client.ackd("policies", "show", "hf:me/kept")
+    assert shown[0] == 0
+    nobody = "http://127.0.0.1:9"
+    assert client.ackd("policies", "show", f"hf:me/kept@{commit}", HF_ENDPOINT=nobody) == shown
+    code, out, err = client.ackd("policies", "show", "hf:me/kept", HF_ENDPOINT=nobody)
+    assert (code, out) == shown[:2]
+    assert err.startswith(f"{nobody} cannot be reached for me/kept (")
+    assert err.endswith(f"): taking hf:me/kept as it was read before, at {commit}\n")
+    code, _, err = client.ackd("policies", "show", "hf:me/other", HF_ENDPOINT=nobody)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{nobody} cannot be reached for me/other (" in err
+    with client_of(server, home, HF_HUB_OFFLINE="1") as offline:
+        server.asked.clear()
         for name in (f"hf:me/kept@{commit}", "hf:me/kept"):
-            assert client.ackd("policies", "show", name) == shown
-        code, _, err = client.ackd("policies", "show", "hf:me/other")
-        assert code == 2
-        keeps = "HF_HUB_OFFLINE keeps from asking the hub, and hf:me/other is not in its cache"
-        assert err == f"ackd: {keeps}: unset it to download\n"
+            assert offline.ackd("policies", "show", name) == shown
+        keeps = "ackd: HF_HUB_OFFLINE keeps from asking the hub"
+        for arguments, then in (
+            (("policies", "show", "hf:me/other"), ", and hf:me/other is not in its cache: unset it to download"),
+            (("push", "default", "me/other"), ": unset it to upload"),
+        ):
+            assert offline.ackd(*arguments) == (2, "", f"{keeps}{then}\n")
+        assert server.asked == []
+
+
+def test_what_goes_out_comes_in(server: StandIn, client: Client, home: Path) -> None:
+    for _ in range(2):  # it may be there already
+        code, out, err = client.ackd("push", "default", "me/default", "--revision", "v1")
+        assert (code, err) == (0, "")
+        assert out == f"url:     {server.endpoint}/me/default\nuse it:  --policy hf:me/default@v1\n"
+    assert set(server.repositories["me/default"].files) == {".gitattributes"}
+    assert client.ackd("policies", "import", "hf:me/default@v1", "--name", "again")[0] == 0
+    assert (home / "policies" / "again" / WEIGHTS).read_bytes() == (SHIPPED / "default" / WEIGHTS).read_bytes()
