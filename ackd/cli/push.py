@@ -15,10 +15,10 @@ class Push:
     Nothing else of the run goes there. Whoever may write there is told by HF_TOKEN, or by `hf auth login`.
     """
 
-    run_or_policy: Annotated[str, conf.Positional]
+    run_or_policy: Annotated[str, conf.Positional, conf.arg(metavar="RUN|POLICY")]
     """A finished run, the folder of a student or of a policy, or what `ackd policies list` calls a policy."""
-    repo: Annotated[str, conf.Positional]
-    """USER/REPO; it is made if it is not there."""
+    repo: Annotated[str, conf.Positional, conf.arg(metavar="USER/REPO")]
+    """The repository; it is made if it is not there."""
     private: bool = False
     """Nobody else may see it; a repository that is there must be private already."""
     revision: str | None = None

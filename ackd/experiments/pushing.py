@@ -20,10 +20,12 @@ from ackd.runs.folder import CONFIG, RESULT
 
 WEIGHTS = "model.safetensors"
 MODEL = (CONFIG, WEIGHTS, "generation_config.json", "README.md")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-TOKENIZER += ("vocab.json", "vocab.txt", "merges.txt", "dict.txt", "emoji.json", "chat_template.jinja")
-TOKENIZER += ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model", "spm.model")
-TOKENIZER += ("tiktoken.model", "prophetnet.tokenizer", "entity_vocab.json", "normalizer.json", "byte_maps.json")
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "vocab.txt", "merges.txt", "dict.txt", "emoji.json", "entity_vocab.json", "normalizer.json"),
+    *("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model", "spm.model"),
+    *("tiktoken.model", "prophetnet.tokenizer", "byte_maps.json"),
+)
 STUDENT, POLICY = "student", "policy"
 INNER = (STUDENT, "model", POLICY)  # where a run keeps what it has made
 WHAT = "give a finished run, the folder of a student or policy, or a policy's name"

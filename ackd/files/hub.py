@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # which it says to export, but lazily
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
