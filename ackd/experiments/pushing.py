@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from huggingface_hub import get_token
 
@@ -29,15 +28,6 @@ TOKENIZER = (
 STUDENT, POLICY = "student", "policy"
 INNER = (STUDENT, "model", POLICY)  # where a run keeps what it has made
 WHAT = "give a finished run, the folder of a student or policy, or a policy's name"
-
-
-@runtime_checkable
-class Saves(Protocol):
-    """What writes a student, as `DistillationTrainer` and what `finetune` gives back."""
-
-    def save(self, folder: str | Path) -> None:
-        """Writes it into a folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -142,15 +132,23 @@ def _parcel(given: object) -> Iterator[Parcel]:
             store.parse(*parts, folder / store.CARD, folder / store.WEIGHTS)
             store.write(copy, *parts)
             yield Parcel(POLICY, copy, (store.CARD, store.WEIGHTS, store.README))
-        elif isinstance(given, Saves):
-            given.save(copy)
-            yield _student(copy)
         else:
-            raise InputError(f"a {type(given).__name__} is neither a student nor a policy: {WHAT}")
+            _save(given, copy)
+            yield _student(copy)
+
+
+def _save(given: object, folder: Path) -> None:
+    """Writes a student that is at hand."""
+    from ackd.experiments.distillation import DistillationTrainer  # here, as no folder needs it
+    from ackd.experiments.trained import Trained
+
+    if not isinstance(given, (DistillationTrainer, Trained)):
+        raise InputError(f"a {type(given).__name__} is neither a student nor a policy: {WHAT}")
+    given.save(folder)
 
 
 def _student(folder: Path) -> Parcel:
-    saved = " ".join(map(str, read_settings(folder / CONFIG).get("architectures") or ()))
+    saved = str(read_settings(folder / CONFIG).get("architectures"))
     task = "text-generation" if "ForCausalLM" in saved or "LMHead" in saved else "text-classification"
     return Parcel(STUDENT, folder, [name for name in (*MODEL, *TOKENIZER) if (folder / name).is_file()], task)
 
@@ -158,8 +156,10 @@ def _student(folder: Path) -> Parcel:
 def _found(source: str) -> tuple[str, Path]:
     """Whether a name is that of a student or of a policy, and its folder."""
     path = Path(source)
-    if not path.is_dir() or is_named(source):
-        if path.is_file() or ("/" in source and not is_named(source)) or not source or source.startswith("."):
+    if is_named(source):
+        return POLICY, library.locate(source)
+    if not source or not path.is_dir():
+        if not source or path.is_file() or "/" in source or source.startswith("."):
             raise InputError(f"there is no folder {source!r}: {WHAT}")
         return POLICY, library.locate(source)
     _check_finished(path, source)

@@ -15,7 +15,8 @@ import pytest
 from ackd.agents.schedule import Schedule
 from ackd.agents.store import CARD, README, WEIGHTS, load, save
 from ackd.cli import main
-from ackd.experiments.pushing import MODEL, TOKENIZER
+from ackd.errors import InputError
+from ackd.experiments.pushing import MODEL, TOKENIZER, push
 from tests.hub import STRANGER, Client, StandIn, client_of, serving
 
 SHORT = ["--student-layers", "1", "--max-examples", "200", "--reward-examples", "40", "--steps", "8"]
@@ -291,3 +292,9 @@ def test_what_cannot_be_pushed_is_one_sentence(
     assert words in err
     assert server.repositories[pushed].branches == before
     assert "me/x" not in server.repositories
+
+
+@pytest.mark.parametrize("given", [object(), "", 3, None, {}])
+def test_what_is_no_student_and_no_policy_is_told(given: object) -> None:
+    with pytest.raises(InputError, match="give a finished run, the folder of a student or policy, or a policy's name"):
+        push(given, "me/x")
