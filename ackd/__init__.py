@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ackd.experiments.evaluation import evaluate as evaluate
     from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
+    from ackd.experiments.pushing import push as push
     from ackd.experiments.tuning import tune as tune
     from ackd.loops.balancer import Balancer as Balancer
     from ackd.mdp.action_spaces import Choice as Choice
@@ -75,6 +76,7 @@ _HOMES = {
     "finetune": "ackd.experiments.finetuning",
     "predict": "ackd.experiments.predictions",
     "prepare": "ackd.building.setting",
+    "push": "ackd.experiments.pushing",
     "read_instances": "ackd.envs.instances",
     "report": "ackd.reporting.report",
     "train_agent": "ackd.experiments.agent",

@@ -16,6 +16,7 @@ from ackd.agents.card import MAX_CARD, Card, check_name
 from ackd.agents.named import NAMED
 from ackd.agents.weights import MAX_PACKED_HEADER, MAX_WEIGHTS, pack, unpack
 from ackd.errors import InputError, unknown
+from ackd.files.hub import is_named
 from ackd.files.schema import read_bytes
 from ackd.files.writing import write_whole
 from ackd.knowledge import NAMES
@@ -91,12 +92,12 @@ def find(name: str) -> Path:
 
 
 def locate(name: str) -> Path:
-    """The folder of a policy, from its folder, its run's folder or its name in the store, in this order.
+    """The folder of a policy, from its folder, its run's folder, hf:USER/REPO or its name in the store, in this order.
 
     Raises:
         InputError: if there is none.
     """
-    if os.path.exists(name) or "/" in name or name.startswith("."):
+    if os.path.exists(name) or "/" in name or name.startswith(".") or is_named(name):
         return store.within(name)
     return find(name)
 
@@ -131,7 +132,7 @@ def import_(source: str | os.PathLike[str], name: str | None = None, *, overwrit
     """Check a policy, copy it to the user's own, and return its name there.
 
     Args:
-        source: a file that `export` wrote, a policy's folder, or a run that holds one.
+        source: a file that `export` wrote, a policy's folder, a run that holds one, or hf:USER/REPO.
         name: name of the copy; the policy's own name if not given.
         overwrite: replace a policy of the user with the same name.
 

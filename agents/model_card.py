@@ -127,7 +127,8 @@ def _learning(card: Card) -> Iterator[str]:
 
 def _use(card: Card) -> Iterator[str]:
     yield from ("", "## Use", "")
-    yield "Any `--policy` takes the folder that holds these files; where it is imported, or comes with ackd, its name:"
+    yield "Any `--policy` takes the folder that holds these files, or `hf:USER/REPO` where they lie on the hub; where"
+    yield "it is imported, or comes with ackd, its name:"
     yield ""
     yield f"    ackd policies import FOLDER --name {card.name}"
     yield f"    ackd distill --task TASK --teacher TEACHER --student-layers 2 --policy {card.name} --output RUN"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -25,11 +25,13 @@ from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.agents.set_policy import SetNetwork, SetWeights
 from ackd.agents.weights import MAX_WEIGHTS, read_weights
 from ackd.errors import InputError, short
+from ackd.files import hub
 from ackd.files.schema import read_bytes
 from ackd.files.writing import write_whole
 from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 CARD, WEIGHTS, README = "policy.json", "policy.safetensors", "README.md"
+FILES = {CARD: MAX_CARD, WEIGHTS: MAX_WEIGHTS}  # what a policy is read from, and bytes that each may have
 PACKAGES = ("ackd", "torch", "stable-baselines3", "gymnasium", "safetensors")
 
 
@@ -133,7 +135,7 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
     """Read a policy that `save` wrote.
 
     Args:
-        path: the policy's folder, or the folder of a run with a policy.
+        path: the policy's folder, the folder of a run with a policy, or `hf:USER/REPO`.
         k_max: entries of the action in its use, if not the same as in its training.
         seed: of the generator for its draws.
 
@@ -149,10 +151,29 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
     return policy
 
 
+def packed(policy: LearnedPolicy) -> tuple[bytes, bytes]:
+    """What `read` would give of a policy: the bytes of its two files."""
+    tensors = {key: tensor.contiguous() for key, tensor in policy.network.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    card = replace(policy.card, sha256=hashlib.sha256(weights).hexdigest())
+    return json.dumps(asdict(card), indent=2).encode() + b"\n", weights
+
+
 def within(path: str | os.PathLike[str]) -> Path:
-    """The policy's folder; for a run's folder, the policy's folder in it."""
+    """The policy's folder; for a run's folder, the policy's folder in it; for `hf:USER/REPO`, the folder in the cache.
+
+    Raises:
+        InputError: if a repository cannot be read.
+    """
+    if hub.is_named(path):
+        return hub.fetch(hub.repo_of(pinned(os.fspath(path))), FILES, "policy")
     inner = Path(path) / "policy"
-    return inner if os.path.isdir(inner) else Path(path)
+    return inner if os.path.isdir(inner) and not os.path.exists(Path(path) / CARD) else Path(path)
+
+
+def pinned(text: str, recorded: Iterable[object] = ()) -> str:
+    """What names a policy: where that is a repository of the hub, with its commit; arguments as of `hub.pinned`."""
+    return hub.pinned(text, FILES, "policy", recorded)
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:

@@ -25,6 +25,7 @@ from ackd.cli.policies import Policies
 from ackd.cli.predict import Predict
 from ackd.cli.presets import Presets
 from ackd.cli.pretrain import Pretrain
+from ackd.cli.push import Push
 from ackd.cli.refine_data import RefineData
 from ackd.cli.report import Report
 from ackd.cli.score import Score
@@ -47,6 +48,7 @@ Command = (
     | Annotated[Mutual, tyro.conf.subcommand("mutual")]
     | Annotated[Federate, tyro.conf.subcommand("federate")]
     | Annotated[Policies, tyro.conf.subcommand("policies")]
+    | Annotated[Push, tyro.conf.subcommand("push")]
     | Annotated[Presets, tyro.conf.subcommand("presets")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ackd.cli.said import few, long, nothing_left
@@ -30,8 +30,8 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
     some presets need none."""
     policy: Common[str | None] = None
     """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), the name of a
-    stored policy (`ackd policies list`), a saved policy's folder, or a bandit that learns in the run (ucb, thompson,
-    exp3); all if neither --policy nor --preset is given."""
+    stored policy (`ackd policies list`), a saved policy's folder, hf:USER/REPO or hf:USER/REPO@REVISION on the hub, or a
+    bandit that learns in the run (ucb, thompson, exp3); all if neither --policy nor --preset is given."""
     refine: bool = False
     """Adapt the weights of the learned policy in --policy during this run, by a factor of two at most."""
     seed: Common[int] = 0
@@ -56,11 +56,12 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
         from ackd.envs.make import distill
         from ackd.experiments.data_parallel import join
 
-        folder = None
+        own, folder = self, None
         self.trackers()
         if group.rank == 0:
             folder = self.run_folder((*self.teacher, self.student, self.data, self.policy, self.cache))
-        if group.broadcast(folder is not None and self.finished(folder, "distill")):
+            own = self._pinned(folder)
+        if group.broadcast(folder is not None and own.finished(folder, "distill")):
             if folder is not None:
                 nothing_left(self.output)
             return
@@ -72,8 +73,15 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
         )
         join(env.distillation, group, self._shared())
         if folder is not None:
-            self._distil(env, folder)
+            own._distil(env, folder)
         follow(env.distillation)
+
+    def _pinned(self, folder: RunFolder) -> Distill:
+        """With the commit of a policy of the hub: the one that the run began with, if it is resumed."""
+        from ackd.agents.store import pinned
+
+        policy = self.policy and pinned(self.policy, [folder.recorded("policy")])
+        return self if policy == self.policy else replace(self, policy=policy)
 
     def _shared(self) -> dict[str, Any]:
         """The options that must be equal in every process; data and models are compared by content."""

@@ -31,9 +31,10 @@ class Evaluate(EvaluationConfig):
         from ackd.experiments.evaluation import Evaluation
         from ackd.experiments.policies import called
 
-        table = Evaluation(self).run()
+        evaluation = Evaluation(self)
+        table = evaluation.run()
         print(table.report())
-        for name, policy in map(called, self.policies):
+        for name, policy in map(called, evaluation.config.policies):
             if "/" in policy:
                 print(f"policy:  {policy if policy == name else f'{name} is {policy}'}")
         print(f"pictures: ackd report {table.folder}\n{self.shown(table.folder)}")

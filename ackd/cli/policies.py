@@ -24,7 +24,7 @@ class ShowPolicy:
     """Show a policy's model card."""
 
     name: conf.Positional[str]
-    """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
+    """What `ackd policies list` calls it, a policy's folder, a run of `ackd train`, or hf:USER/REPO on the hub."""
 
     def run(self) -> None:
         """Prints the card from policy.json, not an edited copy of the card."""
@@ -59,7 +59,8 @@ class ImportPolicy:
     """Import a policy under a name that --policy accepts. The policy is checked; none of its content is executed."""
 
     file: conf.Positional[str]
-    """A file from `ackd policies export`, a policy's folder, or a run of `ackd train`."""
+    """A file from `ackd policies export`, a policy's folder, a run of `ackd train`, or hf:USER/REPO on the
+    hub."""
     name: str | None = None
     """The new name; the policy's own name if not given."""
     overwrite: bool = False
@@ -67,9 +68,12 @@ class ImportPolicy:
 
     def run(self) -> None:
         """Copies the policy to the user's policies."""
-        from ackd.agents import library
+        from ackd.agents import library, store
 
-        name = library.import_(self.file, self.name, overwrite=self.overwrite)
+        source = store.pinned(self.file)
+        name = library.import_(source, self.name, overwrite=self.overwrite)
+        if source != self.file:
+            print(f"from:    {source}")
         print(f"policy:  {library.home() / name}\nuse it:  --policy {name}")
 
 

@@ -14,6 +14,7 @@ from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.agents.refine import OnlineFinetuning
 from ackd.envs.recording import Recording
 from ackd.errors import unknown
+from ackd.files.hub import is_named
 from ackd.mdp.observations import Observation
 
 
@@ -26,7 +27,7 @@ def folder_of(name: str, knowledge: Sequence[str]) -> Path | None:
     path = Path(name)
     if name in NAMED or name in knowledge:
         return None
-    if path.exists() or "/" in name or name.startswith("."):
+    if path.exists() or "/" in name or name.startswith(".") or is_named(name):
         return store.within(name)
     if any(sign in name for sign in "+,:"):  # weights of terms: `rule` checks them
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ackd.agents.card import Card
+from ackd.agents.store import pinned
 from ackd.config import DataConfig, EpisodeConfig, StudentConfig, checked, part, renamed
 from ackd.costs import CostTracker
 from ackd.distributed.jobs import run_jobs
@@ -119,6 +120,8 @@ class Evaluation:
         self.folder = config.run_folder(
             (*teachers, config.student, config.data, config.cache, *policies_named.values())
         )
+        recorded = self.folder.recorded("policies") or ()
+        self.config = config = replace(config, policies=tuple(pinned(one, recorded) for one in config.policies))
         self._check(given=rows is not None)
         config = self._placed = replace(config, device=config.check_workers(config.device))
         if config.remote and (self.policies or rows is not None):

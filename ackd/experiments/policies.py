@@ -19,7 +19,7 @@ from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.refine import OnlineFinetuning
 from ackd.agents.rules import Staged
 from ackd.agents.search import Lookahead
-from ackd.agents.store import load
+from ackd.agents.store import load, pinned
 from ackd.building.method import pairs
 from ackd.envs.distillation import DistillationEnv
 from ackd.envs.make import distill
@@ -92,13 +92,14 @@ def called(text: str) -> tuple[str, str]:
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
     """Returns the arm for the name of a policy.
 
-    The name may be a rule, weights of types, loss balancing, or a saved policy (folder, run or stored name). A saved
+    The name may be a rule, weights of types, loss balancing, or a saved policy (folder, run, stored name or hf:USER/REPO). A saved
     policy may have `:refine` at the end, or `replay:` or `probe-rule:` in front. The name may also be a bandit that
     learns in the run, or `lookahead`.
 
     Raises:
         InputError: if the name is none of these.
     """
+    name = pinned(name)
     if name == AHEAD:
         return Arm(name, lambda env, seed: Lookahead(env), {"reward_every": 1, "decisions": None}, forks=True)
     if name in BANDITS:

@@ -98,6 +98,14 @@ class RunFolder:
         """The existing ones of `config.json` (begun) and `result.json` (finished)."""
         return {name for name in (CONFIG, RESULT) if (self.path / name).is_file()}
 
+    def recorded(self, name: str) -> Any:
+        """A setting of the run that is resumed; None if there is none.
+
+        Raises:
+            InputError: if its config is damaged.
+        """
+        return read(self.path / CONFIG, Config, ANEW, extra="ignore").settings.get(name) if self.resumed else None
+
     def finished(self, command: str, settings: dict[str, Any], *, growing: Collection[str] = ()) -> bool:
         """Whether the resumed run is already finished; the arguments are those of `begin`.
 

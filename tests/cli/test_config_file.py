@@ -38,10 +38,12 @@ CALLS = {
     "policies show": "default",
     "policies export": "default x.safetensors --overwrite",
     "policies import": "x.safetensors --name mine",
+    "push": "runs/a me/student --private --revision v1",
     "presets": "kd",
     "report": "runs/table --output elsewhere",
 }
-TAKEN = {"predict", "cache", "policies show", "policies export", "policies import", "presets", "report"}  # no runs
+TAKEN = {"predict", "cache", "policies show", "policies export", "policies import"}  # no runs
+TAKEN |= {"push", "presets", "report"}
 
 
 def words(name: str) -> list[str]:

@@ -34,7 +34,7 @@ FACTS = {"distill": ("sst2", "bert", "77 steps"), "train": ("sst2", "9 students"
 
 def test_every_command_that_works_for_long_is_here() -> None:
     names = {name.partition(" ")[0] for name in commands()}
-    assert names - LINES.keys() == {"policies", "presets", "report"}
+    assert names - LINES.keys() == {"policies", "push", "presets", "report"}
 
 
 def told(code: str, *arguments: str) -> str:

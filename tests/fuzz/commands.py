@@ -126,6 +126,7 @@ def sound(found: dict[str, Path], output: Path) -> dict[str, list[str]]:
         "policies show": "default",
         "policies export": f"default {output}.safetensors",
         "policies import": f"{found['policy']} --name own",
+        "push": "default me/default",
         "presets": "kd",
         "report": f"{found['run']} --output {output}",
     }
