@@ -1,0 +1,35 @@
+"""What can be set of an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """A classifier that is written for others to run, and what it is measured on; what is not given of the data is as
+    its run has it.
+    """
+
+    model: str
+    """A finished run, or a folder that holds a sequence classifier and its tokenizer, or a hub id."""
+    format: str = "onnx"
+    """What to write: onnx."""
+    int8: bool = False
+    """Write it with weights of 8 bits as well: a quarter of the size, faster on CPUs, and not quite the same answers."""
+    output: str | None = None
+    """Folder for the files; `onnx` in the model's own folder if not given."""
+    overwrite: bool = False
+    """Replace an earlier export in --output."""
+    task: str | None = None
+    """The task to report on, another than the run's, or that of a model which has no run: as of `ackd finetune`."""
+    data: str | None = None
+    """Its data, as of `ackd finetune`."""
+    text_columns: tuple[str, ...] = ()
+    """One or two text columns of data of your own."""
+    label_column: str | None = None
+    """The label column of data of your own."""
+    dev_data: str | None = None
+    """File to report on, of data of your own."""
+    max_length: int | None = None
+    """Tokens of an example; longer ones are cut. The run's, or else 128."""
