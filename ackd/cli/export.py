@@ -23,9 +23,12 @@ class Export(ExportConfig):
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """A finished run, or a folder that holds a sequence classifier and its tokenizer, or a hub id."""
 
+    def about(self) -> str:
+        """What it is about to do."""
+        return f"export {self.model} as {self.format}{', and in 8 bits' * self.int8}"
+
     def run(self) -> None:
         """Writes the files, and prints the model before and after side by side."""
-        print(f"export {self.model} as {self.format}{' and in 8 bits' * self.int8}", flush=True)
         from ackd.experiments.exporting import export
         from ackd.experiments.progress import move, progress
 

@@ -114,6 +114,7 @@ def counted(flops: float) -> str:
 
 
 def shown(value: float | None, form: str) -> str:
+    """A number as its column has it; nothing if it is not known."""
     return "" if value is None else format(value, form)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,8 @@ class ExportConfig:
     format: str = "onnx"
     """What to write: onnx."""
     int8: bool = False
-    """Write it with weights of 8 bits as well: a quarter of the size, faster on CPUs, and not quite the same answers."""
+    """Write it with weights of 8 bits as well: a quarter of the size, faster, and not quite the same
+    answers."""
     output: str | None = None
     """Folder for the files; `onnx` in the model's own folder if not given."""
     overwrite: bool = False
@@ -33,3 +35,12 @@ class ExportConfig:
     """File to report on, of data of your own."""
     max_length: int | None = None
     """Tokens of an example; longer ones are cut. The run's, or else 128."""
+
+    def __post_init__(self) -> None:
+        if self.output is None:
+            object.__setattr__(self, "output", self.beside)  # so that a command can say it
+
+    @property
+    def beside(self) -> str:
+        """Where the files go if nobody says."""
+        return str(Path(self.model) / self.format)

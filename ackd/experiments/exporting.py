@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ackd import models, tasks
+from ackd import models
 from ackd.building.checks import class_order
 from ackd.building.sources import tokenizer_of
 from ackd.config import checked
@@ -95,9 +95,9 @@ def _place(config: ExportConfig, *, named: bool) -> Path:
     Raises:
         InputError: if it cannot.
     """
-    if config.output is None and not (named and Path(config.model).is_dir()):
+    place = Path(config.output or config.beside)
+    if config.output == config.beside and not (named and Path(config.model).is_dir()):
         raise InputError(f"{config.model} is no folder that the files could go to: name one with --output")
-    place = Path(config.output or Path(config.model) / config.format)
     if place.exists() and not place.is_dir():
         raise InputError(f"the output {place} is a file: choose a folder")
     if place.is_dir() and any(place.iterdir()):
@@ -228,8 +228,9 @@ def _random_texts(model: Model, tokenizer: Tokenizer) -> Split:
     rng = np.random.default_rng(0)
     lengths = np.linspace(1, max(longest, 1), RANDOM).astype(np.int64)
     usable = np.setdiff1d(np.arange(min(len(tokenizer), model.config.vocab_size)), tokenizer.all_special_ids)
-    names = [name for name in tokenizer.model_input_names if name in ("input_ids", "token_type_ids")]
-    inputs = {name: np.zeros(lengths.sum(), np.int64) for name in names}
+    with models.unchanged(tokenizer):
+        encoded = tokenizer(["a"], return_attention_mask=False)
+    inputs = {name: np.zeros(lengths.sum(), np.int64) for name in tokenizer.model_input_names if name in encoded}
     inputs["input_ids"] = rng.choice(usable, int(lengths.sum()))
     offsets, nothing = np.concatenate([[0], np.cumsum(lengths)]), np.zeros(RANDOM, np.int64)
     padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}

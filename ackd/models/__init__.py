@@ -30,7 +30,17 @@ from ackd.models.load import (
     unchanged,
     whole,
 )
-from ackd.models.onnx_files import INT8, ONNX, OnnxModel, as_read, check_onnx, onnx_inputs, write_int8, write_onnx
+from ackd.models.onnx_files import (
+    INT8,
+    ONNX,
+    ONNX_PACKAGES,
+    OnnxModel,
+    as_read,
+    check_onnx,
+    onnx_inputs,
+    write_int8,
+    write_onnx,
+)
 from ackd.models.vocabulary import (
     SentenceEnds,
     check_length,
@@ -47,6 +57,7 @@ from ackd.models.writing import check_causal, generate_tokens
 __all__ = [
     "INT8",
     "ONNX",
+    "ONNX_PACKAGES",
     "Config",
     "Cost",
     "Meter",

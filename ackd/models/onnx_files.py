@@ -20,7 +20,7 @@ from ackd.models.forward import Model
 from ackd.types import Batch
 
 ONNX, INT8 = "model.onnx", "model_quantized.onnx"  # as Hugging Face's optimum calls them
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TRACED = (2, 8)  # texts and tokens of the batch that is traced; any other will do, but 1
 LARGE = 3 << 29  # bytes of weights behind which they get a file of their own: one of protobuf holds 2 GiB at most
@@ -32,7 +32,7 @@ def check_onnx() -> None:
     Raises:
         InputError: if one is missing.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(f'writing ONNX needs {", ".join(missing)}, not installed here: pip install "ackd[onnx]"')
 
