@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,10 @@ def write_onnx(model: Model, path: Path, inputs: Sequence[str]) -> None:
                 verbose=False,
             )
     except Exception as error:  # hundreds of families compute in ways that an exporter may not know
+        why = reason(error.__cause__ or error)
         raise InputError(
-            f"torch {torch.__version__} cannot write a {model.config.model_type} as ONNX ({reason(error)}): take a "
-            "family that it can, such as bert or deberta-v2"
+            f"torch {torch.__version__} cannot write a {model.config.model_type} as ONNX ({why}): take a family that it "
+            "can, such as bert or deberta-v2"
         ) from error
 
 
@@ -146,18 +148,15 @@ def _large(model: Model) -> bool:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keeps what the libraries note about themselves from the terminal; what they raise goes on."""
-    root, sink, library = logging.getLogger(), logging.NullHandler(), logging.getLogger("torch.onnx")
-    before, level = root.level, library.level
-    root.addHandler(sink)  # or the first note would set up a handler for all that follows
-    root.setLevel(logging.CRITICAL)
-    library.setLevel(logging.CRITICAL)
+    sink, before = logging.NullHandler(), logging.root.manager.disable
+    logging.root.addHandler(sink)  # or the first note would set up a handler for all that follows
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             yield
     finally:
-        root.setLevel(before)
-        library.setLevel(level)
-        root.removeHandler(sink)
+        logging.disable(before)
+        logging.root.removeHandler(sink)
 
 
 class OnnxModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,8 +24,10 @@ import ackd
 from ackd import models, tasks
 from ackd.cli import main
 from ackd.errors import InputError
-from ackd.experiments import exporting
+from ackd.experiments import comparison, exporting
+from ackd.experiments.export_options import ExportConfig
 from ackd.experiments.exported import Exported
+from ackd.experiments.finished_run import left_by, reported
 from ackd.models import INT8, ONNX, ONNX_PACKAGES
 from ackd.models.families import cut_config
 from ackd.tasks.embedded import generate
@@ -37,6 +40,12 @@ SHAPES = ((1, 3), (7, 3), (1, 33), (7, 33), (2, 1))  # texts and tokens, none of
 WORDS = sorted(word for word in tasks.embedded_tokenizer("polarity").get_vocab() if word.isalpha())
 NAMES: Any = ["input_ids", "token_type_ids", "attention_mask"]
 Logits = NDArray[np.float32]
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times few answers: how long they take is nothing here."""
+    monkeypatch.setattr(comparison, "BRIEF", 0.01)
 
 
 def saved(folder: Path, kind: str = "bert", classes: int = 2) -> Path:
@@ -122,24 +131,37 @@ def test_a_file_answers_as_torch_does_whatever_the_number_of_texts_and_tokens(ki
     assert found.versions[1].difference < 1e-4
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A model of no run, in 32 and in 8 bits."""
+    folder = tmp_path_factory.mktemp("once") / "model"
+    return ackd.export(small_bert(folder, classes=3), int8=True)
+
+
 @needs_onnx
-def test_the_folder_is_what_others_load(tmp_path: Path) -> None:
-    folder = small_bert(tmp_path / "model", classes=3)
-    ackd.export(folder, int8=True, output=tmp_path / "there")
-    assert {path.name for path in (tmp_path / "there").iterdir()} >= {ONNX, INT8, "config.json", "tokenizer.json"}
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "there")
-    config = json.loads((tmp_path / "there" / "config.json").read_text())
+def test_the_folder_is_what_others_load(once: Exported) -> None:
+    folder, there = once.folder.parent, once.folder
+    assert {path.name for path in there.iterdir()} >= {ONNX, INT8, "config.json", "tokenizer.json"}
+    config = json.loads((there / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert len(config["id2label"]) == 3
-    graph = import_module("onnx").load(str(tmp_path / "there" / ONNX)).graph
+    graph = import_module("onnx").load(str(there / ONNX)).graph
     axes = {one.name: [size.dim_param for size in one.type.tensor_type.shape.dim] for one in graph.input}
     assert axes == {name: ["batch", "sequence"] for name in NAMES}
     assert [one.name for one in graph.output] == ["logits"]
-    inputs = tokenizer(["good"], ["bad"], return_tensors="pt")
+    inputs = AutoTokenizer.from_pretrained(there)(["good"], ["bad"], return_tensors="pt")
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = plain(**inputs).logits.numpy()
-    np.testing.assert_allclose(opened(tmp_path / "there" / ONNX)(inputs), expected, atol=1e-5)
+    np.testing.assert_allclose(opened(there / ONNX)(inputs), expected, atol=1e-5)
+
+
+@needs_onnx
+def test_without_a_task_answers_are_compared_on_random_texts_and_a_line_says_so(once: Exported) -> None:
+    assert [one.score for one in once.versions] == [None] * 3
+    assert "on dev" not in once.table()
+    assert "64 random texts alone: no dev split is known" in once.table()
+    assert once.versions[1].equal == 1
 
 
 @needs_onnx
@@ -225,29 +247,21 @@ def test_what_is_handed_over_needs_no_folder_and_classes_are_taken_by_their_name
         ackd.export(model, "onnx", tokenizer=tokenizer)
 
 
-@needs_onnx
-def test_without_a_task_answers_are_compared_on_random_texts_and_a_line_says_so(tmp_path: Path) -> None:
-    found = ackd.export(saved(tmp_path / "model"), int8=True)
-    assert [one.score for one in found.versions] == [None] * 3
-    assert "on dev" not in found.table()
-    assert "64 random texts alone: no dev split is known" in found.table()
-    assert found.versions[1].equal == 1
-
-
-@needs_onnx
-def test_a_run_whose_data_is_gone_is_exported_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_whose_data_is_gone_has_no_dev_split_until_somebody_says_where_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data, folder = small.write_sentences(tmp_path / "own.csv"), saved(tmp_path / "start")
     how: dict[str, Any] = {"text_columns": ["text"], "label_column": "label", "reward_examples": 0}
     ackd.finetune(folder, data, task="own", output=tmp_path / "run", steps=1, quiet=True, **how)
     data.rename(tmp_path / "moved.csv")
-    found = ackd.export(tmp_path / "run")
-    assert found.score is None
+    left, tokenizer = left_by(str(tmp_path / "run")), models.load_tokenizer(tmp_path / "run")
+    assert reported(left, ExportConfig(model=left.name), tokenizer) is None
     assert "has no dev split any more" in caplog.text
     with pytest.raises(InputError, match="there is no file"):
-        ackd.export(tmp_path / "run", data=tmp_path / "nowhere.csv", overwrite=True)
-    again = ackd.export(tmp_path / "run", data=tmp_path / "moved.csv", overwrite=True)
-    assert (again.metric, again.task) == ("accuracy", "own")
-    assert again.score is not None
+        reported(left, ExportConfig(model=left.name, data=str(tmp_path / "nowhere.csv")), tokenizer)
+    again = reported(left, ExportConfig(model=left.name, data=str(tmp_path / "moved.csv")), tokenizer)
+    assert again is not None
+    assert (again.spec.metrics[0], again.spec.name) == ("accuracy", "own")
 
 
 def interrupted(*_: object) -> None:
@@ -256,40 +270,37 @@ def interrupted(*_: object) -> None:
 
 @needs_onnx
 def test_what_ends_half_way_leaves_nothing_and_what_was_there_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    once: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved(tmp_path / "model")
-    before = sorted(tmp_path.rglob("*"))
-    with monkeypatch.context() as patch:
-        patch.setattr(models, "write_int8", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            ackd.export(folder, int8=True)
-        patch.setattr(exporting, "APART", 0.0)  # more than rounding leaves
-        with pytest.raises(InputError, match="answers otherwise than torch"):
-            ackd.export(folder)
-    assert sorted(tmp_path.rglob("*")) == before
-    ackd.export(folder)
-    there = {path: path.read_bytes() for path in (folder / "onnx").iterdir()}
-    with pytest.raises(InputError, match="already holds an export: choose another, or add --overwrite"):
-        ackd.export(folder)
+    folder = Path(shutil.copytree(once.folder.parent, tmp_path / "model"))
+    there = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(models, "write_onnx", lambda model, path, inputs: shutil.copy(once.folder / ONNX, path))
     monkeypatch.setattr(models, "write_int8", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ackd.export(folder, int8=True, overwrite=True)
-    assert {path: path.read_bytes() for path in (folder / "onnx").iterdir()} == there
+    with pytest.raises(KeyboardInterrupt):
+        ackd.export(folder, int8=True, output=tmp_path / "new" / "onnx")
+    with pytest.raises(InputError, match="already holds an export: choose another, or add --overwrite"):
+        ackd.export(folder)
+    monkeypatch.setattr(exporting, "APART", 0.0)  # less than rounding
+    with pytest.raises(InputError, match="answers otherwise than torch"):
+        ackd.export(folder, output=tmp_path / "new")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == there
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @needs_onnx
 def test_a_family_that_the_exporter_cannot_write_gets_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise RuntimeError("no way to write this\nmore")
-
-    folder = saved(tmp_path / "model")
-    monkeypatch.setattr(torch.onnx, "export", fails)
-    with pytest.raises(InputError, match=r"cannot write a bert as ONNX \(no way to write this\): take a family"):
+    folder = saved(tmp_path / "model", "longformer")  # whose blocks of tokens depend on what is read
+    before, _ = sorted(tmp_path.rglob("*")), capfd.readouterr()
+    with pytest.raises(
+        InputError, match=r"^torch 2\S* cannot write a longformer as ONNX \(.*\): take a family that it"
+    ):
         ackd.export(folder)
-    assert not (folder / "onnx").exists()
+    assert sorted(tmp_path.rglob("*")) == before
+    assert capfd.readouterr() == ("", "")
 
 
 @needs_onnx
