@@ -20,7 +20,6 @@ from ackd.tasks.data_sets import Data
 logger = logging.getLogger("ackd")
 
 UNNAMED = "data"  # the task of data without a name
-REPORTED_ALONE = {"reward_examples": 0, "wrong_labels": 0.0}  # nothing is learned from, and nothing rewarded
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,11 @@ def reported(left: Left, config: ExportConfig, tokenizer: Tokenizer, **objects: 
 
 
 def _loaded(name: str, options: DataConfig, tokenizer: Tokenizer, seen: tasks.Seen, **objects: Any) -> tasks.Task:
-    """The task, with no more examples to learn from than there must be."""
+    """The task, with no more examples to learn from than there must be, and none set aside for rewards."""
     data: Data | None = objects.get("data", options.data)
     dev_data: Data | None = objects.get("dev_data", options.dev_data)
     spec = tasks.spec_of(name, data=data, text_columns=options.text_columns, label_column=options.label_column)
-    few = replace(options, max_examples=4 * spec.num_labels, **REPORTED_ALONE)
+    few = replace(options, max_examples=4 * spec.num_labels, reward_examples=0, wrong_labels=0.0)
     return tasks.load(name, tokenizer, data=data, dev_data=dev_data, seen=seen, **cut(few))
 
 

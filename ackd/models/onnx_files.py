@@ -115,8 +115,8 @@ def write_onnx(model: Model, path: Path, inputs: Sequence[str]) -> None:
     except Exception as error:  # hundreds of families compute in ways that an exporter may not know
         why = reason(error.__cause__ or error)
         raise InputError(
-            f"torch {torch.__version__} cannot write a {model.config.model_type} as ONNX ({why}): take a family that it "
-            "can, such as bert or deberta-v2"
+            f"torch {torch.__version__} cannot write a {model.config.model_type} as ONNX ({why}): take a family that "
+            "it can, such as bert or deberta-v2"
         ) from error
 
 
@@ -142,7 +142,7 @@ def write_int8(source: Path, path: Path, model: Model) -> None:
 
 
 def _large(model: Model) -> bool:
-    return sum(one.nbytes for one in model.parameters()) > LARGE
+    return bool(sum(one.nbytes for one in model.parameters()) > LARGE)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,7 +27,7 @@ from ackd.cli import main
 from ackd.errors import InputError
 from ackd.experiments import comparison, exporting
 from ackd.experiments.export_options import ExportConfig
-from ackd.experiments.exported import Exported
+from ackd.experiments.exported import Exported, Version
 from ackd.experiments.finished_run import left_by, reported
 from ackd.models import INT8, ONNX, ONNX_PACKAGES
 from ackd.models.families import cut_config
@@ -101,7 +102,7 @@ def asked(folder: Path, texts: Sequence[Sequence[str]], ask: Any = None) -> Logi
         AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval() if ask is None else None
     )
     lengths = [len(ids) for ids in tokenizer(*map(list, texts))["input_ids"]]
-    order, found = np.argsort(lengths, kind="stable"), {}
+    order, found = np.argsort(lengths, kind="stable"), dict[int, Logits]()
     for start in range(0, len(order), 32):
         rows = order[start : start + 32].tolist()
         inputs = tokenizer(*[[column[row] for row in rows] for column in texts], padding=True, return_tensors="pt")
@@ -154,6 +155,22 @@ def test_the_folder_is_what_others_load(once: Exported) -> None:
     with torch.no_grad():
         expected = plain(**inputs).logits.numpy()
     np.testing.assert_allclose(opened(there / ONNX)(inputs), expected, atol=1e-5)
+
+
+@needs_onnx
+def test_the_python_of_the_page_runs(
+    once: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    shutil.copytree(once.folder.parent, tmp_path / "runs" / "student")
+    monkeypatch.chdir(tmp_path)
+    by_hand, ours = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    found: dict[str, Any] = {}
+    exec(by_hand, found)
+    assert found["logits"].shape == (2, 3)
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: once)
+    exec(ours)
+    assert once.table() in capsys.readouterr().out
 
 
 @needs_onnx
@@ -370,8 +387,8 @@ def test_a_missing_package_is_named_with_how_to_install_it(
 
 def test_versions_stand_side_by_side() -> None:
     versions = [
-        exporting.Version("torch", 90.0, 2_000_000, {1: 3.0}),
-        exporting.Version("onnx", 90.0, 2_100_000, {1: 1.5}, 2e-6, 1.0),
+        Version("torch", 90.0, 2_000_000, {1: 3.0}),
+        Version("onnx", 90.0, 2_100_000, {1: 1.5}, 2e-6, 1.0),
     ]
     table = Exported(Path("there"), "onnx", "own", "accuracy", 1200, 64, 2, versions).table()
     assert [line.split() for line in table.splitlines()[:3]] == [
