@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ackd.config import Common
 from ackd.experiments.export_options import ExportConfig
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Export(ExportConfig):
     time of an answer, and how far the answers agree.
     """
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+    model: Annotated[Common[str], tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
     """A finished run, or a folder that holds a sequence classifier and its tokenizer, or a hub id."""
 
     def about(self) -> str:

@@ -5,28 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ackd.config import Common
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """A classifier that is written for others to run, and what it is measured on; what is not given of the data is as
-    its run has it.
-    """
+    """A classifier that is written for others to run, and what it is reported on."""
 
-    model: str
+    model: Common[str]
     """A finished run, or a folder that holds a sequence classifier and its tokenizer, or a hub id."""
-    format: str = "onnx"
+    format: Common[str] = "onnx"
     """What to write: onnx."""
-    int8: bool = False
+    int8: Common[bool] = False
     """Write it with weights of 8 bits as well: a quarter of the size, faster, and not quite the same
     answers."""
-    output: str | None = None
+    output: Common[str | None] = None
     """Folder for the files; `onnx` in the model's own folder if not given."""
-    overwrite: bool = False
+    overwrite: Common[bool] = False
     """Replace an earlier export in --output."""
-    task: str | None = None
-    """The task to report on, another than the run's, or that of a model which has no run: as of `ackd finetune`."""
-    data: str | None = None
-    """Its data, as of `ackd finetune`."""
+    task: Common[str | None] = None
+    """The task to report on, another than the run's, or that of a model which has no run: as for `ackd finetune`."""
+    data: Common[str | None] = None
+    """Its data, as for `ackd finetune`."""
     text_columns: tuple[str, ...] = ()
     """One or two text columns of data of your own."""
     label_column: str | None = None
