@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ackd.experiments.agent import train_agent as train_agent
     from ackd.experiments.distillation import DistillationTrainer as DistillationTrainer
     from ackd.experiments.evaluation import evaluate as evaluate
+    from ackd.experiments.exporting import export as export
     from ackd.experiments.finetuning import finetune as finetune
     from ackd.experiments.predictions import predict as predict
     from ackd.experiments.pushing import push as push
@@ -73,6 +74,7 @@ _HOMES = {
     "Teacher": "ackd.types",
     "distill": "ackd.training.loop",
     "evaluate": "ackd.experiments.evaluation",
+    "export": "ackd.experiments.exporting",
     "finetune": "ackd.experiments.finetuning",
     "predict": "ackd.experiments.predictions",
     "prepare": "ackd.building.setting",

@@ -27,6 +27,7 @@ __main__
 RANK = {package: rank for rank, row in enumerate(ROWS.strip().splitlines()) for package in row.split()}
 LIBRARIES = {"transformers": "models tasks", "tokenizers": "models tasks", "datasets": "models tasks"}
 LIBRARIES["yaml"] = "files"
+LIBRARIES |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "models")
 LIBRARIES |= dict.fromkeys(("stable_baselines3", "gymnasium"), "agents envs experiments")
 SPACES = "mdp"  # where gymnasium.spaces may be imported as well, and nothing else of it
 

@@ -17,6 +17,7 @@ import tyro
 from ackd.cli.cache import FillCache
 from ackd.cli.distill import Distill
 from ackd.cli.evaluate import Evaluate
+from ackd.cli.export import Export
 from ackd.cli.federate import Federate
 from ackd.cli.finetune import Finetune
 from ackd.cli.generate import Generate
@@ -37,6 +38,7 @@ Command = (
     Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[FillCache, tyro.conf.subcommand("cache")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Score, tyro.conf.subcommand("score")]

@@ -30,8 +30,8 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
     some presets need none."""
     policy: Common[str | None] = None
     """labels, all, random, random-held, random-weights, scheduled, types joined by + (logits+hidden), the name of a
-    stored policy (`ackd policies list`), a saved policy's folder, hf:USER/REPO or hf:USER/REPO@REVISION on the hub, or a
-    bandit that learns in the run (ucb, thompson, exp3); all if neither --policy nor --preset is given."""
+    stored policy (`ackd policies list`), a saved policy's folder, hf:USER/REPO or hf:USER/REPO@REVISION on the hub, or
+    a bandit that learns in the run (ucb, thompson, exp3); all if neither --policy nor --preset is given."""
     refine: bool = False
     """Adapt the weights of the learned policy in --policy during this run, by a factor of two at most."""
     seed: Common[int] = 0

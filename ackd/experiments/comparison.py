@@ -80,26 +80,27 @@ class Comparison:
         sides = [self.student, *([self.teacher] if self.teacher is not None else [])]
         heads = ["", "student" if len(sides) == 2 else "model", "teacher"][: len(sides) + 1]
         rows = [heads, *([name, *cells] for name, cells in _rows(self.metric, sides) if any(cells))]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(heads))]
-        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, f"FLOPs of the training: {counted(self.training)}"])
+        return "\n".join([*aligned(rows), f"FLOPs of the training: {counted(self.training)}"])
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    yield row[0].ljust(widths[0])
-    yield from (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    ]  # fmt: skip
 
 
 def _rows(metric: str, sides: Sequence[Side]) -> Iterator[tuple[str, list[str]]]:
     """The rows of the table, in order."""
     decimals = 4 if metric == "loss" else 2
-    yield f"{metric} on dev", [_shown(one.score, f".{decimals}f") for one in sides]
+    yield f"{metric} on dev", [shown(one.score, f".{decimals}f") for one in sides]
     yield "layers", [str(one.size.layers) for one in sides]
-    yield "parameters", [_shown(one.size.parameters, ",") for one in sides]
+    yield "parameters", [shown(one.size.parameters, ",") for one in sides]
     yield "weights", ["" if one.bytes is None else readable(one.bytes) for one in sides]
     yield "FLOPs an answer", ["" if one.flops is None else counted(one.flops) for one in sides]
     for count in BATCHES:
-        cells = [_shown(one.milliseconds.get(count), ".2f") for one in sides]
+        cells = [shown(one.milliseconds.get(count), ".2f") for one in sides]
         yield f"ms for {count} example{'s' * (count > 1)}", cells
 
 
@@ -112,7 +113,8 @@ def counted(flops: float) -> str:
     return f"{flops:.3g} E"
 
 
-def _shown(value: float | None, form: str) -> str:
+def shown(value: float | None, form: str) -> str:
+    """A number as its column has it; nothing if it is not known."""
     return "" if value is None else format(value, form)
 
 

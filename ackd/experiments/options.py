@@ -156,11 +156,12 @@ class EvaluationConfig(DataConfig, StudentConfig, EpisodeConfig, WorkerConfig, T
     splits: tuple[str, ...] = ()
     """Splits of the instances to use; all if none is named."""
     policies: Common[tuple[str, ...]] = ("labels", "all", "random", "scheduled")
-    """Rules, types joined by +, saved policies (folder, name, or hf:USER/REPO on the hub; :refine at the end continues
-    their training in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries every subset before each decision),
-    best-static (the best fixed subset, found beforehand with other seeds), or preset: followed by a published method
-    and its options, with colons between (preset:kd, preset:dynamickd-data:keep=0.1). NAME=POLICY uses NAME for the
-    policy in tables, pictures and folders (agent=runs/train/policy)."""
+    """Rules, types joined by +, saved policies (folder, name, or hf:USER/REPO on the hub; :refine at the end
+    continues their training in the run), bandits that learn in the run (ucb, thompson, exp3), lookahead (tries
+    every subset before each decision), best-static (the best fixed subset, found beforehand with other seeds), or
+    preset: followed by a published method and its options, with colons between (preset:kd,
+    preset:dynamickd-data:keep=0.1). NAME=POLICY uses NAME for the policy in tables, pictures and folders
+    (agent=runs/train/policy)."""
     seeds: Common[int] = 3
     """Students for each task and policy; all policies start from the same students."""
     first_seed: int = 1000

@@ -92,9 +92,9 @@ def called(text: str) -> tuple[str, str]:
 def arm(name: str, knowledge: Sequence[str]) -> Arm:
     """Returns the arm for the name of a policy.
 
-    The name may be a rule, weights of types, loss balancing, or a saved policy (folder, run, stored name or hf:USER/REPO). A saved
-    policy may have `:refine` at the end, or `replay:` or `probe-rule:` in front. The name may also be a bandit that
-    learns in the run, or `lookahead`.
+    The name may be a rule, weights of types, loss balancing, or a saved policy (folder, run, stored name or
+    hf:USER/REPO). A saved policy may have `:refine` at the end, or `replay:` or `probe-rule:` in front. The name
+    may also be a bandit that learns in the run, or `lookahead`.
 
     Raises:
         InputError: if the name is none of these.

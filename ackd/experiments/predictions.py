@@ -121,7 +121,7 @@ def _predicted(
 
     for name, those in rows.items():
         texts = tokenise(those.texts, those.labels, those.ids, tokenizer, config.max_length)
-        _check_tokens(texts, teacher.model, source)
+        check_tokens(texts, teacher.model, source)
         logits, _ = answers(ask, texts, teacher.model.device, teacher.shape.vocabulary)
         if not np.isfinite(logits).all():
             raise InputError(f"the model {source} answers NaN or infinity: its weights are damaged; train it anew")
@@ -160,7 +160,7 @@ def _check_files(files: Sequence[Path], overwrite: bool) -> None:
         raise InputError(f"the output folder {folder} cannot be written: {existing} is read-only, or a file")
 
 
-def _check_tokens(texts: Split, model: Model, source: str) -> None:
+def check_tokens(texts: Split, model: Model, source: str) -> None:
     """Checks that the model supports the lengths and tokens of the texts."""
     models.check_length(model, int(texts.lengths.max()), source)
     size, largest = models.shape_of(model).vocabulary, int(texts.inputs["input_ids"].max())

@@ -30,6 +30,17 @@ from ackd.models.load import (
     unchanged,
     whole,
 )
+from ackd.models.onnx_files import (
+    INT8,
+    ONNX,
+    ONNX_PACKAGES,
+    OnnxModel,
+    as_read,
+    check_onnx,
+    onnx_inputs,
+    write_int8,
+    write_onnx,
+)
 from ackd.models.vocabulary import (
     SentenceEnds,
     check_length,
@@ -44,18 +55,24 @@ from ackd.models.vocabulary import (
 from ackd.models.writing import check_causal, generate_tokens
 
 __all__ = [
+    "INT8",
+    "ONNX",
+    "ONNX_PACKAGES",
     "Config",
     "Cost",
     "Meter",
     "Model",
+    "OnnxModel",
     "SentenceEnds",
     "StudentFactory",
     "Tokenizer",
+    "as_read",
     "as_saved",
     "cannot_give",
     "capturing",
     "check_causal",
     "check_length",
+    "check_onnx",
     "class_names",
     "compiled",
     "end_token",
@@ -71,6 +88,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_folder",
+    "onnx_inputs",
     "padded",
     "padding_of",
     "padding_with",
@@ -87,4 +105,6 @@ __all__ = [
     "unchanged",
     "vocabulary_size",
     "whole",
+    "write_int8",
+    "write_onnx",
 ]

@@ -75,6 +75,11 @@ class Run:
         return bool(self.result)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, and not a model, which has a config.json too."""
+    return isinstance(_json(path / CONFIG).get("command"), str)
+
+
 def open_run(path: Path) -> Run:
     """Reads the JSON files of a run's folder.
 
@@ -83,7 +88,7 @@ def open_run(path: Path) -> Run:
     """
     if not os.path.isdir(path):
         raise InputError(f"there is no folder {path}: name the folder of a run")
-    if not isinstance(_json(path / CONFIG).get("command"), str):  # a model's folder has a config.json too
+    if not is_run(path):
         raise InputError(f"the folder {path} holds no run: name the --output of ackd train, distill or evaluate")
     config = read(path / CONFIG, Config, ANEW, extra="ignore")
     result = _json(path / RESULT)

@@ -18,6 +18,7 @@ LINES = {
     "finetune": "--task sst2 --model encoder",
     "distill": "--task sst2 --teacher bert --student-layers 3 --steps 77",
     "predict": "--task sst2 --model bert",
+    "export": "runs/bert --int8",
     "cache": "--task sst2 --teacher bert --student-layers 3",
     "pretrain": "--corpus text.txt --student gpt.json",
     "score": "--corpus text.txt --model gpt",

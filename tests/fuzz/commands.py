@@ -107,6 +107,7 @@ def sound(found: dict[str, Path], output: Path) -> dict[str, list[str]]:
         "distill": f"{data} {pair} --decision-interval 1 --policy scheduled {there}",
         "predict": f"--task own --data {found['data'] / 'train.csv'} --text-columns text --max-length 8 "
         f"--model {found['model']} {there}",
+        "export": f"{found['model']} --int8 {data} {there}",
         "cache": f"{data} --teacher {found['model']} --student-layers 1 --reward-examples 2 {there}",
         "pretrain": f"--corpus {found['chunks']} --student {found['causal.json']} --steps 2 --batch-size 2 "
         f"--tokenizer {found['model']} {there}",
