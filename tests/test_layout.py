@@ -25,7 +25,7 @@ cli loops
 __main__
 """
 RANK = {package: rank for rank, row in enumerate(ROWS.strip().splitlines()) for package in row.split()}
-LIBRARIES = {"transformers": "models tasks", "tokenizers": "models tasks", "datasets": "models tasks"}
+LIBRARIES = {"transformers": "loops models tasks", "tokenizers": "models tasks", "datasets": "models tasks"}
 LIBRARIES["yaml"] = "files"
 LIBRARIES |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "models")
 LIBRARIES |= dict.fromkeys(("stable_baselines3", "gymnasium"), "agents envs experiments")

@@ -15,6 +15,7 @@ from ackd import models, tasks
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["negative", "positive"]
+PAGES = ["README.md", "docs/python.md", "docs/first_hour.md", "docs/agents.md", "docs/balancer.md"]
 FEWER = (
     (r"epochs=[2346]", "epochs=1"),
     (r"sentence-transformers/all-MiniLM-L6-v2", "runs/teacher/model"),  # as there is no hub
@@ -26,6 +27,7 @@ FEWER = (
     (r"episodes=64, students=16", "episodes=8, students=4"),
     (r"episodes=32", "episodes=4"),
     (r"32 \* 4", "4 * 4"),
+    (r"num_train_epochs=\d", "max_steps=2, use_cpu=True, dataloader_pin_memory=False, disable_tqdm=True"),
     (r"\b8 \* 4", "2 * 4"),
     (r"n_steps=4, episodes=8", "n_steps=4, episodes=2"),
     (r"seeds=5", "seeds=2"),
@@ -66,7 +68,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetDict:
     return data
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/python.md", "docs/first_hour.md", "docs/agents.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_block_runs(name: str, workplace: DatasetDict, capsys: pytest.CaptureFixture[str]) -> None:
     found = blocks(ROOT / name)
     assert found
@@ -85,6 +87,9 @@ def test_every_block_runs(name: str, workplace: DatasetDict, capsys: pytest.Capt
         exec(compile(block, f"{name}, block {number}", "exec"), known)
     if name == "docs/agents.md":
         assert known["policy"].predict
+        return
+    if name == "docs/balancer.md":
+        assert (known["balancer"].steps_done, known["trainer"].balancer.steps_done) == (4, 2)
         return
     assert (Path("student") / "model.safetensors").is_file()
     if name != "docs/first_hour.md":  # which compares no policies
