@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from ackd.distributed.process_group import ALONE, Group, Processes
 from ackd.envs.distillation import DECISIONS, DistillationEnv
 from ackd.errors import InputError
 from ackd.experiments.policies import Arm, arm, name_of, of_object
+from ackd.loops.sums import MEASURED, Sums, check_losses, check_value
 from ackd.loops.terms import families_of
 from ackd.mdp.action_spaces import Choice, make_choice
 from ackd.mdp.episode import Episode, Phase, ends
@@ -26,17 +27,6 @@ from ackd.types import LABELS, Selection, StepMetrics
 VERSION = 1  # of a `state_dict`
 K_MAX = 8  # entries of an action, as of the environments that policies learn in
 LABEL_COST = 0.6  # of a step with the labels alone, as a share of one with everything, where nobody says it
-MEASURED = ("grad_norm", "uncertainty", "accuracy", "flops", "flops_all")
-
-
-@dataclass
-class Sums:
-    """What the calls of a phase have reported so far."""
-
-    calls: int = 0
-    losses: dict[str, Tensor] = field(default_factory=dict)  # on the device
-    reported: dict[str, float] = field(default_factory=dict)
-    learning_rate: float = 0.0  # at the first call, as a share of its peak
 
 
 @dataclass
@@ -219,7 +209,7 @@ class Balancer:
         """
         if not self._terms:
             self._begin(list(losses))
-        self._check(losses)
+        check_losses(losses, self.weights, self.steps_done)
         counted = torch.is_grad_enabled() and not self._over()
         named = {self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in self._chosen}
         total = self._total(named, counted=counted)
@@ -237,34 +227,6 @@ class Balancer:
         self.steps_done += 1
         if self.steps_done % self._interval == 0 or self._over():
             self._end_phase()
-
-    def _check(self, losses: Mapping[str, Tensor]) -> None:
-        if unknown := losses.keys() - self._terms.keys():
-            raise InputError(
-                f"the loss {sorted(unknown)[0]!r} is new: the losses are {', '.join(self._terms)}; name all of them in "
-                "the first call, or with losses="
-            )
-        if missing := self.wanted - losses.keys():
-            raise InputError(
-                f"the loss {sorted(missing)[0]!r} has the weight {self.weights[sorted(missing)[0]]:g} and is absent: "
-                "compute all losses in balancer.wanted"
-            )
-        for name, loss in losses.items():
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
-                what = (
-                    f"has the shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"is a {type(loss).__name__}"
-                )
-                raise InputError(f"the loss {name!r} {what}: give the mean over the batch, as a tensor")
-            if loss.device.type == "cpu":
-                self._check_value(name, float(loss.detach()))
-
-    def _check_value(self, name: str, value: float) -> None:
-        if not 0 <= value < float("inf"):
-            what = "negative" if value < 0 else "not finite"
-            raise InputError(
-                f"the loss {name!r} is {what} ({value:g}) in step {self.steps_done + 1}: "
-                + ("policies read logarithms of losses, so give one from 0 up" if value < 0 else "it cannot be weighed")
-            )
 
     @property
     def _chosen(self) -> tuple[str, ...]:
@@ -335,14 +297,8 @@ class Balancer:
         sums = self._sums
         if not sums.calls:
             sums.learning_rate = self._share(learning_rate)
-        for name, loss in losses.items():
-            term = self._terms[name]
-            if term in self._chosen or term == LABELS:
-                value = loss.detach().reshape(()).double()
-                sums.losses[term] = sums.losses[term] + value if term in sums.losses else value
-        for name, number in reported.items():
-            sums.reported[name] = sums.reported.get(name, 0.0) + float(number)
-        sums.calls += 1
+        counted = {*self._chosen, LABELS}
+        sums.add({self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in counted}, reported)
         self._calls += 1
         if self._calls == self._accumulate:
             self.end_step()
@@ -356,15 +312,10 @@ class Balancer:
 
     def _end_phase(self) -> None:
         sums, self._sums = self._sums, Sums()
-        terms = [term for term in self._loop.signals.families if term in sums.losses]
-        numbers = [sums.losses[term] for term in terms]
-        told = torch.tensor([sums.reported.get(name, 0.0) for name in MEASURED], dtype=torch.float64)
-        means = torch.cat([torch.stack(numbers).cpu() if numbers else told[:0], told]) / sums.calls
-        means, _ = self._group().mean(means, sums.calls)
-        found = dict(zip((*terms, *MEASURED), means.tolist(), strict=True))
+        found = sums.means(self._group())
         for name, term in self._terms.items():
             if term in found:
-                self._check_value(name, found[term])
+                check_value(name, found[term], self.steps_done)
         steps = self.steps_done - self._loop.episode.steps_done
         share, whole = max(self._prices[term] for term in self._chosen), 1.0
         if "flops" in sums.reported:
@@ -375,7 +326,7 @@ class Balancer:
             found["grad_norm"],
             found["uncertainty"],
             found["accuracy"],
-            {term: found[term] for term in terms if term != LABELS},
+            {term: found[term] for term in self._loop.signals.families if term != LABELS and term in found},
         )
         self._then(Phase(self._selection, report, None, steps, sums.learning_rate, steps * share, steps * whole))
 
