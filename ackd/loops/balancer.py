@@ -106,7 +106,9 @@ class Balancer:
         self._terms: dict[str, str] = {}  # of each loss, labels first, what policies call it
         self.steps_done = 0  # optimizer steps
         self._calls, self._sums, self._selection = 0, Sums(), Selection()  # calls of the step under way
+        self._chosen: tuple[str, ...] = ()  # terms with a weight above 0
         self._scales: Scales | None = None  # made where the losses are
+        self._sizes: dict[str, Tensor] = {}  # of losses, once they are fixed
         self._begun_with: dict[str, Any] | None = None  # scales of an earlier process
         self._state: State | None = None  # of the policy
         if losses:
@@ -169,6 +171,7 @@ class Balancer:
                 f"and here these are {self.policy!r} and {VERSION}"
             )
         self._state = self._scales = None
+        self._sizes = {}
         self._begin(state["losses"])
         for row in state["phases"]:
             phase = Phase(**row | {"selection": Selection(**row["selection"]), "report": StepMetrics(**row["report"])})
@@ -228,10 +231,6 @@ class Balancer:
         if self.steps_done % self._interval == 0 or self._over():
             self._end_phase()
 
-    @property
-    def _chosen(self) -> tuple[str, ...]:
-        return ((LABELS,) if self._selection.labels else ()) + self._selection.chosen
-
     def _total(self, losses: Mapping[str, Tensor], *, counted: bool) -> Tensor:
         """Weighs losses, by what policies call them."""
         parts = []
@@ -247,7 +246,14 @@ class Balancer:
             self._scales = Scales(self._scale_steps, (), loss.device, self._group())
             if self._begun_with is not None:
                 self._scales.load_state_dict(self._begun_with)
-        return self._scales(term, loss.detach().float(), loss, 1, None) if counted else self._scales.scaled(term, loss)
+        if term in self._sizes:
+            return loss / self._sizes[term]
+        if not counted:
+            return self._scales.scaled(term, loss)
+        scaled = self._scales(term, loss.detach().float(), loss, 1, None)
+        if self._scales.fixed(term):
+            self._sizes[term] = self._scales.size(term, loss)
+        return scaled
 
     # -- what the policy sees ---------------------------------------------------------------------------------------
 
@@ -288,6 +294,7 @@ class Balancer:
                     f"the policy {self.policy} transfers nothing, and there is no label loss to learn from"
                 )
             self._selection = replace(self._selection, labels=0.0)
+        self._chosen = ((LABELS,) if self._selection.labels else ()) + self._selection.chosen
 
     def _over(self) -> bool:
         return self.steps_done >= self.total_steps

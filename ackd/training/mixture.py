@@ -48,14 +48,20 @@ class Scales:
         return self.scaled(name, loss) if rows else loss
 
     def scaled(self, name: str, loss: Tensor) -> Tensor:
-        """The losses of a type by the scale that is known so far; as they are where none is."""
-        if name not in self._seen:
-            return loss
+        """The losses of a type divided by their size; unchanged if none was counted."""
+        return loss / self.size(name, loss) if name in self._seen else loss
+
+    def size(self, name: str, loss: Tensor) -> Tensor:
+        """The mean of the counted losses of a type, on the device of `loss`."""
         seen = self._seen[name].clip(min=1)
         shared = (seen == seen.flat[0]).all()
         count = int(seen.flat[0]) if shared else torch.from_numpy(seen).to(loss, non_blocking=True)
-        # the clamp avoids a division by 0 if a loss starts at 0 (equal models)
-        return loss / (self._sums[name] / count).clamp_min(1e-6)
+        # the clamp keeps a loss that starts at 0, as between equal models, from dividing by 0
+        return (self._sums[name] / count).clamp_min(1e-6)
+
+    def fixed(self, name: str) -> bool:
+        """True if the size of a type does not change any more."""
+        return name in self._seen and bool((self._seen[name] >= self.steps).all())
 
     def _count(self, name: str, raw: Tensor, rows: int, chosen: NDArray[np.bool_] | None) -> None:
         seen = self._seen.get(name, np.zeros(self._shape, np.int64))
