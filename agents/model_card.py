@@ -30,7 +30,7 @@ def card_text(card: Card, network: Actor) -> str:
         card: content of `policy.json`.
         network: the policy's network.
     """
-    parts = (_front(card), _what(card), _weights(network), _learning(card), _use(card))
+    parts = (_front(card), _what(card), _weights(card, network), _learning(card), _use(card))
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -77,7 +77,7 @@ def _what(card: Card) -> Iterator[str]:
     yield from (f"| {name} | {cell(value)} |" for name, value in rows.items())
 
 
-def _weights(network: Actor) -> Iterator[str]:
+def _weights(card: Card, network: Actor) -> Iterator[str]:
     """The weights of a schedule over time; nothing for other policies."""
     schedule = network.schedule if isinstance(network, ResidualNetwork) else network
     if not isinstance(schedule, Schedule):
@@ -94,6 +94,8 @@ def _weights(network: Actor) -> Iterator[str]:
         yield _correction(network)
     else:
         yield "They depend on the progress of the training alone; between these, their logarithms go in straight lines."
+    if len(card.instances) > 1:
+        yield "The search over several settings found weights twice as far from 1, on a logarithmic scale."
     rows = schedule.weights()
     knots = len(schedule.values)
     shares = [100 * knot / max(knots - 1, 1) for knot in range(knots)]
