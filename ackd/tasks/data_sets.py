@@ -115,7 +115,7 @@ def columns_of(
     texts = next(([name] for name in TEXTS if name in texts), texts)
     if len(texts) > 2:
         return (), label_column
-    if texts:
+    if texts and texts[0] not in TEXTS:
         logger.info("the text of %s is %s", source, " and ".join(texts))
     return texts, label_column
 

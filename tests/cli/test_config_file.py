@@ -39,11 +39,12 @@ CALLS = {
     "policies export": "default x.safetensors --overwrite",
     "policies import": "x.safetensors --name mine",
     "push": "runs/a me/student --private --revision v1",
+    "export": "runs/student --int8",
     "presets": "kd",
     "report": "runs/table --output elsewhere",
 }
 TAKEN = {"predict", "cache", "policies show", "policies export", "policies import"}  # no runs
-TAKEN |= {"push", "presets", "report"}
+TAKEN |= {"export", "push", "presets", "report"}
 
 
 def words(name: str) -> list[str]:

@@ -125,7 +125,7 @@ def test_a_killed_learner_is_resumed_with_any_backend(
 def test_a_signal_to_torchrun_has_all_ranks_save(tmp_path: Path, command: list[str]) -> None:
     folder = tmp_path / "run"
     longer = ["--steps", "200", "--checkpoint-seconds", "1000", "--backend", "torchrun", "--output", str(folder)]
-    process = processes.torchrun([*command, *longer], tmp_path / "ranks")
+    process = processes.torchrun(last_said([*command, *longer]), tmp_path / "ranks")
     replay_logs = [folder / "checkpoint" / f"worker-{rank}" for rank in range(2)]
     for replay_log in replay_logs:
         wait_for(replay_log / "journal.jsonl", lines=10)

@@ -199,7 +199,7 @@ def test_rows_go_by_the_index_of_the_data(glue: Path, make: MakeModel, tmp_path:
         (2, "sst2", {"device": "tpu"}, "unknown device"),
         (2, "a/b", {"data": "mine.csv", "text_columns": ("words",)}, "gives its file its name"),
         (2, "../up", {"data": "mine.csv", "text_columns": ("words",)}, "gives its file its name"),
-        (2, "own", {"data": "mine.csv"}, r"--text-columns \(one or two\): it has words, number"),
+        (2, "own", {"data": "three.csv"}, r"--text-columns \(one or two\): it has one, two, three"),
         (2, "own", {"data": "mine.csv", "text_columns": ("text",)}, "no column 'text': it has words, number"),
         (2, "own", {"data": "mine.csv", "text_columns": ("number",)}, "no text in 'number', row 1"),
         (2, "own", {"data": "mine.csv", "text_columns": ("words",), "split": "test"}, "is a file, which has no split"),
@@ -211,8 +211,9 @@ def test_one_sentence_for_bad_input(
     (tmp_path / "here" / "cola").mkdir(parents=True)
     (tmp_path / "here" / "cola" / "train.parquet").touch()
     (tmp_path / "mine.csv").write_text("words,number\nwe liked it,3\n")
+    (tmp_path / "three.csv").write_text("one,two,three\na,b,c\n")
     given = {"data": str(glue), **changes}
-    if given["data"] in ("here", "nowhere", "mine.csv"):
+    if given["data"] in ("here", "nowhere", "mine.csv", "three.csv"):
         given["data"] = str(tmp_path / given["data"])
     with pytest.raises(InputError, match=message) as caught:
         ackd.predict(make(classes), task, tmp_path / "out", **given)
