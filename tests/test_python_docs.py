@@ -72,6 +72,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatasetDict:
 def test_every_block_runs(name: str, workplace: DatasetDict, capsys: pytest.CaptureFixture[str]) -> None:
     found = blocks(ROOT / name)
     assert found
+    if name == "docs/balancer.md":
+        pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     known: dict[str, Any] = {}
     if name == "README.md":  # which leaves loading them to the reader
         folder = Path("runs/teacher/model")
@@ -89,7 +91,7 @@ def test_every_block_runs(name: str, workplace: DatasetDict, capsys: pytest.Capt
         assert known["policy"].predict
         return
     if name == "docs/balancer.md":
-        assert (known["balancer"].steps_done, known["trainer"].balancer.steps_done) == (4, 2)
+        assert (known["balancer"].steps_done, known["loss"].balancer.steps_done) == (4, 2)
         return
     assert (Path("student") / "model.safetensors").is_file()
     if name != "docs/first_hour.md":  # which compares no policies

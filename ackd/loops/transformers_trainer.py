@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer
 
-from ackd.errors import InputError
 from ackd.loops.balancer import Balancer
+from ackd.loops.training import BalancerCallback
 from ackd.types import LABELS
 
-if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
-
-FILE = "balancer.pt"  # in a checkpoint's folder
 Losses = Callable[[nn.Module, Mapping[str, Any], frozenset[str]], tuple[Mapping[str, Tensor], Any]]
 
 
@@ -55,14 +49,15 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         **options: Any,
     ) -> None:
         self.compute_losses = compute_losses
-        self._arguments = {"losses": losses, "labels": labels, "accumulate": None, **(balancer_options or {})}
-        self._policy = policy
-        # checks the arguments now; an evaluation before the training uses its weights
-        self.balancer = Balancer(self._policy, total_steps=1, **self._arguments)
+        self.balancing = BalancerCallback(policy, losses, {"labels": labels, **(balancer_options or {})})
         super().__init__(*args, **options)
         self.model_accepts_loss_kwargs = False  # the losses are means, so the trainer averages accumulated batches
-        self._resumed: Path | None = None
-        self.add_callback(BalancerCallback(self))
+        self.add_callback(self.balancing)
+
+    @property
+    def balancer(self) -> Balancer:
+        """The balancer of the training."""
+        return self.balancing.balancer
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         """Trains like `Trainer.train`; a checkpoint also restores the balancer.
@@ -70,19 +65,9 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         Raises:
             InputError: if a checkpoint has no state of a balancer.
         """
-        folder = resume_from_checkpoint
-        if folder is True:
-            folder = get_last_checkpoint(str(self.args.output_dir))
-        self._resumed = Path(folder) / FILE if isinstance(folder, str) else None
-        if self._resumed is not None and not self._resumed.is_file():
-            raise InputError(f"{folder} has no {FILE}: it is not a checkpoint of a BalancedTrainer")
+        named = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
+        self.balancing.resumed = Path(named) if named is not None else None
         return super().train(resume_from_checkpoint, *args, **options)
-
-    def begin(self, steps: int) -> None:
-        """Makes the balancer for a training of so many optimizer steps."""
-        self.balancer = Balancer(self._policy, total_steps=steps, **self._arguments)
-        if self._resumed is not None:
-            self.balancer.load_state_dict(torch.load(self._resumed, weights_only=True))
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -96,24 +81,3 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Logs like `Trainer.log`, in training also the balancer's numbers."""
         super().log({**logs, **(self.balancer.log() if "loss" in logs else {})}, *args, **options)
-
-
-class BalancerCallback(TrainerCallback):  # type: ignore[misc]
-    """Begins, steps and saves the balancer of a trainer."""
-
-    def __init__(self, trainer: BalancedTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """The number of steps is known now."""
-        self.trainer.begin(state.max_steps)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """One optimizer step more."""
-        self.trainer.balancer.end_step()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Adds the balancer to the checkpoint."""
-        if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            torch.save(self.trainer.balancer.state_dict(), folder / FILE)

@@ -18,7 +18,8 @@ from transformers.trainer_utils import IntervalStrategy
 
 import ackd
 from ackd.errors import InputError
-from ackd.loops.transformers_trainer import FILE, BalancedTrainer
+from ackd.loops.training import FILE
+from ackd.loops.transformers_trainer import BalancedTrainer
 
 NAMES = ("labels", "logits", "hidden")
 
