@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import Tensor
 from ackd.agents.policy import State
 from ackd.distributed.process_group import ALONE, Group, Processes
 from ackd.envs.distillation import DECISIONS, DistillationEnv
-from ackd.errors import InputError
+from ackd.errors import InputError, reason
 from ackd.experiments.policies import Arm, arm, name_of, of_object
 from ackd.loops.sums import MEASURED, Sums, check_losses, check_value
 from ackd.loops.terms import families_of
@@ -23,6 +24,8 @@ from ackd.mdp.observations import Signals
 from ackd.training.mixture import Scales
 from ackd.training.recipe import Recipe
 from ackd.types import LABELS, Selection, StepMetrics
+
+logger = logging.getLogger("ackd")
 
 VERSION = 1  # of a `state_dict`
 K_MAX = 8  # entries of an action, as of the environments that policies learn in
@@ -106,10 +109,10 @@ class Balancer:
         self._terms: dict[str, str] = {}  # of each loss, labels first, what policies call it
         self.steps_done = 0  # optimizer steps
         self._calls, self._sums, self._selection = 0, Sums(), Selection()  # calls of the step under way
+        self._told = False  # that its steps are over
         self._chosen: tuple[str, ...] = ()  # terms with a weight above 0
         self._scales: Scales | None = None  # made where the losses are
         self._sizes: dict[str, Tensor] = {}  # of losses, once they are fixed
-        self._begun_with: dict[str, Any] | None = None  # scales of an earlier process
         self._state: State | None = None  # of the policy
         if losses:
             self._begin(losses)
@@ -156,7 +159,7 @@ class Balancer:
             "calls": self._calls,
             "phases": [asdict(phase) for phase in self._loop.episode.phases],
             "sums": {**asdict(self._sums), "losses": dict(self._sums.losses)},
-            "scales": self._scales.state_dict() if self._scales is not None else self._begun_with,
+            "scales": self._scales.state_dict() if self._scales is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,6 +175,14 @@ class Balancer:
             )
         self._state = self._scales = None
         self._sizes = {}
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the balancer's state is damaged ({reason(error)}): begin anew without it") from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self._begin(state["losses"])
         for row in state["phases"]:
             phase = Phase(**row | {"selection": Selection(**row["selection"]), "report": StepMetrics(**row["report"])})
@@ -182,7 +193,10 @@ class Balancer:
                 )
             self._then(phase)
         self.steps_done, self._calls = state["steps_done"], state["calls"]
-        self._sums, self._begun_with = Sums(**state["sums"]), state["scales"]
+        self._sums = Sums(**state["sums"])
+        if state["scales"] is not None:
+            self._scales = Scales(self._scale_steps, (), torch.device("cpu"), self._group())
+            self._scales.load_state_dict(state["scales"])
 
     # -- what a loop calls ------------------------------------------------------------------------------------------
 
@@ -214,6 +228,9 @@ class Balancer:
             self._begin(list(losses))
         check_losses(losses, self.weights, self.steps_done)
         counted = torch.is_grad_enabled() and not self._over()
+        if torch.is_grad_enabled() and not counted and not self._told:
+            self._told = True
+            logger.warning("the balancer is past its %d steps: its last weights stay", self.total_steps)
         named = {self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in self._chosen}
         total = self._total(named, counted=counted)
         if counted:
@@ -244,8 +261,6 @@ class Balancer:
     def _scaled(self, term: str, loss: Tensor, *, counted: bool) -> Tensor:
         if self._scales is None:
             self._scales = Scales(self._scale_steps, (), loss.device, self._group())
-            if self._begun_with is not None:
-                self._scales.load_state_dict(self._begun_with)
         if term in self._sizes:
             return loss / self._sizes[term]
         if not counted:

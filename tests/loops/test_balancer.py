@@ -227,7 +227,17 @@ def test_a_state_of_another_balancer_is_refused() -> None:
         ackd.Balancer("magnitude", total_steps=8, decision_interval=1).load_state_dict(state)
 
 
-def test_after_its_last_step_weights_stay_and_nothing_is_counted() -> None:
+@pytest.mark.parametrize("damage", ["phases", "scales", "losses", "sums"])
+def test_a_damaged_state_is_one_sentence(damage: str) -> None:
+    one = ackd.Balancer("magnitude", total_steps=8, decision_interval=1)
+    one(constant(dict.fromkeys([LABELS, "kd"], 1.0)))
+    for state in (one.state_dict() | {damage: [3]}, {k: v for k, v in one.state_dict().items() if k != damage}):
+        other = ackd.Balancer("magnitude", total_steps=8, decision_interval=1)
+        with pytest.raises(InputError, match=r"damaged|no loss"):
+            other.load_state_dict(state)
+
+
+def test_after_its_last_step_weights_stay_and_nothing_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     balancer = ackd.Balancer("magnitude", total_steps=4, decision_interval=2)
     for losses in drawn(6, 4):
         balancer(constant(losses))
@@ -236,6 +246,7 @@ def test_after_its_last_step_weights_stay_and_nothing_is_counted() -> None:
         balancer(constant(losses))
     assert balancer.weights == before
     assert balancer.steps_done == 4
+    assert caplog.text.count("past its 4 steps") == 1
 
 
 @pytest.mark.parametrize(
