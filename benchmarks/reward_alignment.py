@@ -191,13 +191,13 @@ def teacher_of(setting: Setting, options: argparse.Namespace) -> str:
     return str(folder)
 
 
-def measures(standing: EvalResult, teacher: EvalResult) -> dict[str, float | None]:
+def measures(eval_result: EvalResult, teacher: EvalResult) -> dict[str, float | None]:
     """Each measure of the reward split; None if the student diverged."""
-    if not standing.finite:
+    if not eval_result.finite:
         return dict.fromkeys(MEASURES.values())
     taught = Episode(None, teacher, steps=1, decision_interval=1)
-    known: dict[str, float | None] = {on: GapClosed(on=on).measured(taught, standing) for on in GAPS.values()}
-    return {**known, "label_correlation": standing.label_correlation}
+    known: dict[str, float | None] = {on: GapClosed(on=on).measured(taught, eval_result) for on in GAPS.values()}
+    return {**known, "label_correlation": eval_result.label_correlation}
 
 
 def cell(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -220,9 +220,9 @@ def cell(setting: Setting, seed: int, options: argparse.Namespace) -> dict[str, 
     for start in range(0, len(names), setting.together):
         some = names[start : start + setting.together]
         cohort = trained(distillation, [ARMS[name] for name in some], seed)
-        standings = cohort.evaluate(distillation.task.reward, "reward")
-        for name, standing, told in zip(some, standings, cohort.evaluate(split, dev), strict=True):
-            arms[name] = {"dev": 100 * told.score if told.finite else None, **measures(standing, teacher)}
+        eval_results = cohort.evaluate(distillation.task.reward, "reward")
+        for name, eval_result, told in zip(some, eval_results, cohort.evaluate(split, dev), strict=True):
+            arms[name] = {"dev": 100 * told.score if told.finite else None, **measures(eval_result, teacher)}
     return {
         "teacher": {"dev": 100 * distillation.measure_teacher(split, dev).score, **measures(teacher, teacher)},
         "arms": arms,

@@ -162,8 +162,8 @@ def together(env: DistillationEnv, arms: Mapping[str, Arm], seed: int) -> dict[s
             return
         name, split = next(iter(training.distillation.task.dev.items()))
         held_out = training.evaluate(training.distillation.task.reward, "reward")
-        for student, standing in enumerate(training.evaluate(split, name)):
-            one = {"dev": 100 * standing.score, "labels": 100 * held_out[student].label_correlation}
+        for student, eval_result in enumerate(training.evaluate(split, name)):
+            one = {"dev": 100 * eval_result.score, "labels": 100 * held_out[student].label_correlation}
             one["reward"] = math.fsum(cohort.trajectories[student].record().rewards)
             ended.append(one | {"flops": training.counts.prices[student] / training.counts.price_of_all})
 

@@ -193,15 +193,15 @@ class CohortEnv(SharedEnv):
             before = cohort.steps_done
             done = self._phase(selections)
             alive = [not trajectory.over for trajectory in self.trajectories]
-            standings: Sequence[EvalResult | None] = [None] * self.num_envs
+            eval_results: Sequence[EvalResult | None] = [None] * self.num_envs
             if wanted and not left:
-                standings = cohort.evaluate(self.env.timetable.measured_split, "reward")
-            for trajectory, parts, standing in zip(self.trajectories, done, standings, strict=True):
+                eval_results = cohort.evaluate(self.env.timetable.measured_split, "reward")
+            for trajectory, parts, eval_result in zip(self.trajectories, done, eval_results, strict=True):
                 if trajectory.over:  # it trains on, but nothing is recorded
                     continue
                 for part in parts[:-1]:
                     trajectory.then(part)
-                trajectory.then(replace(parts[-1], standing=standing if parts[-1].finite else None))
+                trajectory.then(replace(parts[-1], eval_result=eval_result if parts[-1].finite else None))
             if self.on_phase is not None:
                 now = [one.latest[-1].episode.phases[-1] for one in compress(self.trajectories, alive)]
                 self.on_phase(now, (cohort.steps_done - before) * self.num_envs)

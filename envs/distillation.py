@@ -257,14 +257,14 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
             for place, (part, steps) in enumerate(parts, 1):
                 done, price, price_of_all = counts.steps_done, counts.price, counts.price_of_all
                 learning_rate = distillation.recipe.rate(done, distillation.steps)
-                report, standing = distillation.advance(part, steps), None
+                report, eval_result = distillation.advance(part, steps), None
                 counts = distillation.counts  # a new object if a checkpoint was loaded
                 if wanted and report.finite and not left and place == len(parts):
-                    standing = distillation.evaluate(self.timetable.measured_split, "reward")
+                    eval_result = distillation.evaluate(self.timetable.measured_split, "reward")
                 phase = Phase(
                     part,
                     report,
-                    standing,
+                    eval_result,
                     steps=counts.steps_done - done,
                     learning_rate=learning_rate,
                     flops=counts.price - price,

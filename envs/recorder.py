@@ -68,7 +68,7 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
     episode, info, reward = step.episode, step.info, step.earned.total
     phase = episode.phases[-1]
     weights, losses = {LABELS: phase.selection.labels, **phase.selection.weights}, phase.report.losses
-    measured = _measured(trajectory, phase.standing if phase.finite else None)
+    measured = _measured(trajectory, phase.eval_result if phase.finite else None)
     curves = {
         "phase/reward": reward,
         "phase/loss/labels": info["loss/labels"],
@@ -106,24 +106,24 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
 
 
 def ending(
-    number: int, trajectory: Trajectory, returned: float, standings: Mapping[str, EvalResult], costs: CostTracker
+    number: int, trajectory: Trajectory, returned: float, eval_results: Mapping[str, EvalResult], costs: CostTracker
 ) -> Note:
     """A note on a finished episode: its return, the student's dev scores and the costs."""
     episode = trajectory.episode
     assert episode is not None
     phases, seconds = episode.phases, sum(costs.seconds.values())
     alive = all(phase.finite for phase in phases)
-    standing = episode.standing if alive else None
+    eval_result = episode.eval_result if alive else None
     names = dict.fromkeys(name for phase in phases for name in phase.selection.weights)
     earned = {"episode/return": returned} if episode.start is not None or not alive else {}
     curves = {
         **earned,
         "episode/diverged": float(not alive),
-        **{f"episode/reward_split/{name}": value for name, value in _measured(trajectory, standing).items()},
+        **{f"episode/reward_split/{name}": value for name, value in _measured(trajectory, eval_result).items()},
         **{f"episode/selected/{name}": sum(name in p.selection.chosen for p in phases) / len(phases) for name in names},
         **{
             f"episode/dev/{split}/{metric}": value
-            for split, there in standings.items()
+            for split, there in eval_results.items()
             for metric, value in there.scores.items()
         },
         "spent/flops_share": sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
@@ -135,13 +135,13 @@ def ending(
     return Note(number, curves)
 
 
-def _measured(trajectory: Trajectory, standing: EvalResult | None) -> dict[str, float]:
+def _measured(trajectory: Trajectory, eval_result: EvalResult | None) -> dict[str, float]:
     """Loss, score and the reward's own measure, if it has another one; empty without a measurement."""
-    if standing is None:
+    if eval_result is None:
         return {}
     gap, episode = gap_of(trajectory.reward), trajectory.episode
-    paid: dict[str, float] = {gap.on: gap.measured(episode, standing)} if gap and episode else {}
-    return {"loss": standing.loss, "score": standing.score, **paid}
+    paid: dict[str, float] = {gap.on: gap.measured(episode, eval_result)} if gap and episode else {}
+    return {"loss": eval_result.loss, "score": eval_result.score, **paid}
 
 
 class Drawing:

@@ -72,7 +72,7 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         self.agent_flops = 0.0  # of a decision, the agent's updates included
         self.on_phase = on_phase
         self.costs = CostTracker()  # of all episodes
-        self.standings: dict[str, EvalResult] = {}  # on dev, at the end of the last episode
+        self.eval_results: dict[str, EvalResult] = {}  # on dev, at the end of the last episode
         self.returned = 0.0  # of the present or the last episode
         self._own = Recorder(folder, env.knowledge) if isinstance(folder, Path) else None
         self._notes: Notes = self._own or cast(Notes, folder)
@@ -102,9 +102,9 @@ class Recording(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         for note in phases(self._notes.episodes, trajectory):
             self._notes.write(note)
         if terminated or truncated:
-            self.standings = {} if info["error/type"] or not self.dev else self._measure_dev()
+            self.eval_results = {} if info["error/type"] or not self.dev else self._measure_dev()
             spent = self.training.costs
-            self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.standings, spent))
+            self._notes.write(ending(self._notes.episodes, trajectory, self.returned, self.eval_results, spent))
             self.costs.add(spent)
         self.training.counts.shown()
         return observation, reward, terminated, truncated, info
@@ -142,7 +142,7 @@ class CohortRecording:
             measured = {name: cohort.evaluate(split, name) for name, split in cohort.distillation.task.dev.items()}
             share = cohort.costs.share(env.num_envs)
             for i, (trajectory, info) in enumerate(zip(env.trajectories, infos, strict=True)):
-                standings = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}
+                eval_results = {} if info["error/type"] else {name: those[i] for name, those in measured.items()}
                 returned = float(np.sum(trajectory.record().rewards))
-                self._notes.write(ending(first + i, trajectory, returned, standings, share))
+                self._notes.write(ending(first + i, trajectory, returned, eval_results, share))
             self.costs.add(cohort.costs)

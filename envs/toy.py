@@ -262,7 +262,7 @@ class ToyEnv(gym.Env[dict[str, Any], Action]):
         phase = Phase(
             selection=selection,
             report=report,
-            standing=self._standing(factor),
+            eval_result=self._standing(factor),
             steps=1,
             learning_rate=1.0 - self.episode.steps_done / self._decisions,
             flops=1.0 + sum(FLOPS[name] for name in selection.chosen),

@@ -104,7 +104,7 @@ class Trajectory:
         assert self.episode is not None
         last = self.episode.phases[-1]
         nothing = StepMetrics(0.0, 0.0, 0.0, 0.0, 0.0, {})
-        still = replace(last, selection=Selection(), report=nothing, standing=None, flops=0.0)
+        still = replace(last, selection=Selection(), report=nothing, eval_result=None, flops=0.0)
         info = self._info(still) | {"error/type": "divergence"}
         self.latest = [Step(self.episode, RewardTerms(0.0), info)]
         return self.signals.observe(self.episode), 0.0, True, info
@@ -138,7 +138,7 @@ class Trajectory:
     def _info(self, phase: Phase, earned: RewardTerms = RewardTerms(0.0)) -> dict[str, Any]:  # noqa: B008 - frozen
         """The info on a phase: plain finite values, the same keys each time."""
         assert self.episode is not None
-        standing = self.episode.standing
+        eval_result = self.episode.eval_result
         losses = {**phase.report.losses, LABELS: phase.report.labels}
         numbers = {
             "reward/improvement": earned.improvement,
@@ -146,8 +146,8 @@ class Trajectory:
             "reward/bonus": earned.bonus,
             **{f"loss/{name}": losses.get(name, 0.0) for name in (LABELS, *self.signals.families)},
             "grad_norm": phase.report.grad_norm,
-            "reward_split/loss": standing.loss if standing else 0.0,
-            "reward_split/score": standing.score if standing else 0.0,
+            "reward_split/loss": eval_result.loss if eval_result else 0.0,
+            "reward_split/score": eval_result.score if eval_result else 0.0,
             "progress": self.episode.steps_done / self.episode.steps,
             "flops": phase.flops,
             "flops_share": phase.flops / phase.flops_all,

@@ -60,8 +60,8 @@ def test_regression_distils_too(shared: Path, make_regression_teacher: Path) -> 
 
     (report,) = distill(distillation, Selection.of("logits", "hidden", "attention"))
     assert report.finite
-    standing = distillation.evaluate(distillation.task.dev["validation"], "validation")
-    assert set(standing.scores) == {"pearson", "spearman"}
+    eval_result = distillation.evaluate(distillation.task.dev["validation"], "validation")
+    assert set(eval_result.scores) == {"pearson", "spearman"}
 
 
 @pytest.fixture

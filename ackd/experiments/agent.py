@@ -200,7 +200,7 @@ class AgentTraining:
         recording.agent_flops = learner.actor.flops(env.signals.k_max)
         recording.costs.add(costs)
         run_episode(recording, learner.policy, seed=self.config.seed)
-        dev = {split: dict(standing.scores) for split, standing in recording.standings.items()}
+        dev = {split: dict(eval_result.scores) for split, eval_result in recording.eval_results.items()}
         metrics = {"episodes": self.config.episodes, "reward": recording.returned, "dev": dev}
         self._save(learner, env, (), metrics, cost)
         seconds = round(sum(recording.costs.seconds.values()), 3)

@@ -66,12 +66,12 @@ class Finetuning:
         started = time.perf_counter()
         with progress(training.steps, "finetune", quiet=self.config.quiet) as bar:
             distill(training, Selection(), seed=seed, on_phase=partial(move, bar))
-        standings = {name: training.evaluate(split, name) for name, split in training.task.dev.items()}
+        eval_results = {name: training.evaluate(split, name) for name, split in training.task.dev.items()}
         seconds = round(time.perf_counter() - started, 3)
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model
         write = partial(tasks.save_classifier, model=model, task=training.task)
-        result, its = summary(training.task, standings, **how), training.task.tokenizer
+        result, its = summary(training.task, eval_results, **how), training.task.tokenizer
         trained = Trained(result, training.costs, model, write, tokenizer=its)
         trained = leave(self.folder, trained, training, MODEL, timed=not self.config.quiet)
         tasks.note_seen(model, training.task.seen)

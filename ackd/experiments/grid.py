@@ -66,18 +66,18 @@ class Grid:
             for _ in self.seeds:
                 on_student()
             return row
-        distillation, total, standings = self.make(cell), CostTracker(), []
+        distillation, total, eval_results = self.make(cell), CostTracker(), []
         for seed in self.seeds:
             replay_log = self.replay_log(self.folder / "checkpoint" / _named(cell) / str(seed))
             distillation.replay(replay_log)
-            standings.append(_trained(distillation, seed))
+            eval_results.append(_trained(distillation, seed))
             path = self._student(cell, seed)
-            if standings[-1].finite and not path.is_file():
+            if eval_results[-1].finite and not path.is_file():
                 write_tensors(path, distillation.student.model.state_dict())
             replay_log.finish()
             total.add(distillation.costs)
             on_student()
-        row = {"temperature": cell[0], "kd_weight": cell[1], **_told(standings, total)}
+        row = {"temperature": cell[0], "kd_weight": cell[1], **_told(eval_results, total)}
         write_whole(done, json.dumps(row).encode())
         shutil.rmtree(self.folder / "checkpoint" / _named(cell))
         return row
@@ -106,7 +106,7 @@ def pair(row: Mapping[str, Any]) -> Pair:
     return row["temperature"], row["kd_weight"]
 
 
-def standing(row: Mapping[str, Any]) -> tuple[float, float]:
+def rank(row: Mapping[str, Any]) -> tuple[float, float]:
     """The key for choosing a row: the score, then the lower loss."""
     return row["reward_score"], -row["reward_loss"]
 
@@ -124,14 +124,14 @@ def tabulated(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _told(standings: Sequence[EvalResult], total: CostTracker) -> dict[str, Any]:
+def _told(eval_results: Sequence[EvalResult], total: CostTracker) -> dict[str, Any]:
     """The numbers of a row; scores are None if a training diverged."""
-    finite = all(one.finite for one in standings)
-    count = len(standings)
+    finite = all(one.finite for one in eval_results)
+    count = len(eval_results)
     return {
-        "reward_score": round(sum(100 * one.score for one in standings) / count, 4) if finite else None,
-        "reward_loss": sum(one.loss for one in standings) / count if finite else None,
-        "reward_scores": [round(100 * one.score, 4) if one.finite else None for one in standings],
+        "reward_score": round(sum(100 * one.score for one in eval_results) / count, 4) if finite else None,
+        "reward_loss": sum(one.loss for one in eval_results) / count if finite else None,
+        "reward_scores": [round(100 * one.score, 4) if one.finite else None for one in eval_results],
         "seconds": round(sum(total.seconds.values()), 3),
         "error": "" if finite else "divergence",
         "ledger": total.as_dict(),

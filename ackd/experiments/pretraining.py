@@ -92,9 +92,9 @@ class Pretraining:
         started = time.perf_counter()
         curve = self._curve(training, chosen, replay_log)
         (name, split), *_ = training.task.dev.items()
-        standing = training.evaluate(split, name)
+        eval_result = training.evaluate(split, name)
         counts = copy.deepcopy(training.costs)  # excludes the comparison with the teacher
-        result = {**_result(config, training, teacher, standing), **figures, "corpus": corpus.header.fingerprint}
+        result = {**_result(config, training, teacher, eval_result), **figures, "corpus": corpus.header.fingerprint}
         result |= {"seed": config.seed, "seconds": round(time.perf_counter() - started, 3)}
         folder.write_text("curve.csv", "\n".join(curve) + "\n")
         model = training.student.model
@@ -121,7 +121,7 @@ class Pretraining:
 
 
 def _result(
-    config: PretrainConfig, training: Distillation, teacher: ModelTeacher | None, standing: EvalResult
+    config: PretrainConfig, training: Distillation, teacher: ModelTeacher | None, eval_result: EvalResult
 ) -> dict[str, Any]:
     """The scores of student and teacher on held-out text."""
     (name, split), *_ = training.task.dev.items()
@@ -129,9 +129,9 @@ def _result(
         "task": "language",
         "metric": "loss",
         "lower_is_better": True,
-        "dev_loss": standing.loss,
-        "dev_perplexity": math.exp(min(standing.loss, 700.0)),
-        "dev_accuracy": standing.scores["accuracy"],
+        "dev_loss": eval_result.loss,
+        "dev_perplexity": math.exp(min(eval_result.loss, 700.0)),
+        "dev_accuracy": eval_result.scores["accuracy"],
         "dev_tokens": int(split.predicted.sum()),
         "teacher_loss": training.measure_teacher(split, name).loss if teacher is not None else None,
         "kd_weight": config.kd_weight if teacher is not None else None,

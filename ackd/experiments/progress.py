@@ -47,7 +47,7 @@ class Bar(tqdm):  # type: ignore[type-arg]  # not a generic class at run time
         self.update(steps)
 
     def _show(self, phases: Sequence[Phase]) -> None:
-        scores = [one.standing.score for one in phases if one.standing is not None]
+        scores = [one.eval_result.score for one in phases if one.eval_result is not None]
         names = dict.fromkeys((LABELS, *(name for one in phases for name in one.selection.weights)))
         weights = {name: fmean(_weight(one, name) for one in phases) for name in names}
         self.show(fmean(one.report.labels for one in phases), fmean(scores) if scores else math.nan, weights)

@@ -26,7 +26,7 @@ from ackd.types import EvalResult
 
 def summary(
     task: Task,
-    standings: Mapping[str, EvalResult],
+    eval_results: Mapping[str, EvalResult],
     teacher: Mapping[str, EvalResult] | None = None,
     **run: Any,
 ) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def summary(
     return {
         "task": task.spec.name,
         "metric": task.spec.metrics[0],
-        "dev_score": _first(standings),
+        "dev_score": _first(eval_results),
         "teacher_score": _first(teacher or {}),
-        "dev_scores": {split: _percent(standing.scores) for split, standing in standings.items()},
+        "dev_scores": {split: _percent(eval_result.scores) for split, eval_result in eval_results.items()},
         **rewarded(task),
         **run,
     }
@@ -47,15 +47,15 @@ def rewarded(task: Task) -> dict[str, Any]:
     return {"reward_from": task.reward_from, "dev_examples": task.dev_examples}
 
 
-def _first(standings: Mapping[str, EvalResult]) -> float | None:
-    return round(100 * next(iter(standings.values())).score, 4) if standings else None
+def _first(eval_results: Mapping[str, EvalResult]) -> float | None:
+    return round(100 * next(iter(eval_results.values())).score, 4) if eval_results else None
 
 
 def _percent(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: round(100 * value, 4) for name, value in scores.items()}
 
 
-def teacher_standings(distillation: Distillation) -> dict[str, EvalResult]:
+def teacher_results(distillation: Distillation) -> dict[str, EvalResult]:
     """The teacher's results on each dev split; empty without a teacher."""
     if distillation.reference is None:
         return {}
@@ -88,13 +88,13 @@ def episode_result(recording: Recording, **run: Any) -> dict[str, Any]:
     measured = env.episode.start is not None
     return summary(
         env.distillation.task,
-        recording.standings,
-        teacher_standings(env.distillation),
+        recording.eval_results,
+        teacher_results(env.distillation),
         seed=env.distillation.counts.seeds[0],
         steps=env.distillation.steps_done,
         reward=recording.returned if measured else None,
         flops_share=sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
-        error="" if recording.standings else "divergence",
+        error="" if recording.eval_results else "divergence",
         **run,
     )
 

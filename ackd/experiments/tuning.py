@@ -28,10 +28,10 @@ from ackd.config import (
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.experiments.beginning import Beginning
-from ackd.experiments.grid import COLUMNS, Grid, Pair, pair, standing, tabulated
+from ackd.experiments.grid import COLUMNS, Grid, Pair, pair, rank, tabulated
 from ackd.experiments.objects import ALWAYS, by_name, placed
 from ackd.experiments.progress import progress, say
-from ackd.experiments.results import save_student, summary, teacher_standings
+from ackd.experiments.results import save_student, summary, teacher_results
 from ackd.experiments.student_card import Origin, model_of
 from ackd.experiments.student_options import TuneConfig
 from ackd.experiments.trained import Trained, leave, left
@@ -101,7 +101,7 @@ class Tuning:
                 row = self.students.row(cell, lambda: bar.update(untuned.steps))
                 found.rows.append(row)
                 found.costs.add(CostTracker(**row["ledger"]))
-                if cell in self.cells and not row["error"] and (not found.best or standing(row) > standing(found.best)):
+                if cell in self.cells and not row["error"] and (not found.best or rank(row) > rank(found.best)):
                     found.best = row
                 kept = {UNTUNED, found.best and pair(found.best)}
                 for other in {pair(one) for one in found.rows} - kept:
@@ -165,7 +165,7 @@ class Tuning:
         tuned, untuned = scores[chosen], scores.get(UNTUNED)
         earned = None if untuned is None else untuned - initial
         return {
-            **summary(first.task, dev, teacher_standings(first)),
+            **summary(first.task, dev, teacher_results(first)),
             "dev_score": tuned,
             "untuned_dev_score": untuned,
             "initial_dev_score": initial,
@@ -235,10 +235,10 @@ def _options(cell: Pair) -> dict[str, float]:
 def _dev_score(students: Sequence[Distillation], costs: CostTracker) -> float:
     """The mean score on dev, in percent; adds the students' costs to `costs`."""
     name, split = next(iter(students[0].task.dev.items()))
-    standings = [one.evaluate(split, name) for one in students]
+    eval_results = [one.evaluate(split, name) for one in students]
     for one in students:
         costs.add(one.costs)
-    return round(100 * (sum(one.score for one in standings) / len(standings)), 4)
+    return round(100 * (sum(one.score for one in eval_results) / len(eval_results)), 4)
 
 
 def tune(

@@ -109,13 +109,13 @@ class Rounds:
     def _scored(self, state: Mapping[str, Any], weights: Weights, start: str, sent: int) -> dict[str, Any]:
         """The state after a round that ended with `weights`; `sent` bytes were sent in each direction."""
         costs, reward = CostTracker(**state["ledger"]), self.federation.task.reward
-        standing = eval_result(self.federation.task, self.federation.answers(weights, reward, "reward", costs), reward)
+        found = eval_result(self.federation.task, self.federation.answers(weights, reward, "reward", costs), reward)
         before = state["rows"][-1]["bytes"] if state["rows"] else 0
         row = {
             "start": start,
             "round": len(state["rows"]),
-            "score": round(100 * standing.score, 4),
-            "loss": standing.loss,
+            "score": round(100 * found.score, 4),
+            "loss": found.loss,
             "bytes_down": sent,
             "bytes_up": sent,
             "bytes": before + 2 * sent,

@@ -42,7 +42,7 @@ class Phase:
 
     selection: Selection
     report: StepMetrics[float]  # the mean over the phase's optimizer steps
-    standing: EvalResult | None  # on the reward split, after the phase; None if not measured
+    eval_result: EvalResult | None  # on the reward split, after the phase; None if not measured
     steps: int  # optimizer steps in this phase
     learning_rate: float  # share of its peak
     flops: float  # of the optimizer steps without any cache, so that caches do not change rewards
@@ -51,7 +51,7 @@ class Phase:
     @property
     def finite(self) -> bool:
         """True if nothing diverged."""
-        return self.report.finite and (self.standing is None or self.standing.finite)
+        return self.report.finite and (self.eval_result is None or self.eval_result.finite)
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Episode:
         return sum(end > over for end in ends(self.steps, self.decision_interval, self.decisions))
 
     @property
-    def standing(self) -> EvalResult | None:
+    def eval_result(self) -> EvalResult | None:
         """The latest result on the reward split."""
         return _latest(self.phases) or self.start
 
     @property
-    def standing_before(self) -> EvalResult | None:
+    def eval_before(self) -> EvalResult | None:
         """The latest result on the reward split before the last phase."""
         return _latest(self.phases[:-1]) or self.start
 
@@ -100,4 +100,4 @@ def ends(steps: int, decision_interval: int, decisions: int | None) -> list[int]
 
 
 def _latest(phases: Sequence[Phase]) -> EvalResult | None:
-    return next((phase.standing for phase in reversed(phases) if phase.standing), None)
+    return next((phase.eval_result for phase in reversed(phases) if phase.eval_result), None)

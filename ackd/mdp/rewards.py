@@ -105,22 +105,24 @@ class GapClosed:
 
     def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
-        last, before = episode.phases[-1], episode.standing_before
-        gained = self._phi(episode, last.standing) - self._phi(episode, before) if last.standing and before else 0.0
+        last, before = episode.phases[-1], episode.eval_before
+        gained = (
+            self._phi(episode, last.eval_result) - self._phi(episode, before) if last.eval_result and before else 0.0
+        )
         cost = last.flops / last.flops_all * last.steps / episode.steps
         return RewardTerms(gained / (self.gap(episode) or 1.0), self.cost_weight * cost)
 
-    def measured(self, episode: Episode, standing: EvalResult) -> float:
+    def measured(self, episode: Episode, eval_result: EvalResult) -> float:
         """The plain value of the measure, for one result of the episode."""
         if self.on != "either":
-            return float(getattr(standing, self.on))
+            return float(getattr(eval_result, self.on))
         known = episode.teacher.label_correlation if episode.teacher else 0.0
         if known < LEAST_KNOWN:
-            return standing.label_correlation
-        return max(standing.teacher_correlation, LABELS_COUNT * standing.label_correlation / known)
+            return eval_result.label_correlation
+        return max(eval_result.teacher_correlation, LABELS_COUNT * eval_result.label_correlation / known)
 
-    def _phi(self, episode: Episode, standing: EvalResult) -> float:
-        value = self.measured(episode, standing)
+    def _phi(self, episode: Episode, eval_result: EvalResult) -> float:
+        value = self.measured(episode, eval_result)
         return -value if self.on in LOWER else value
 
 
@@ -130,8 +132,8 @@ class NegativeLoss:
 
     def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
-        standing = episode.phases[-1].standing
-        return RewardTerms(-standing.loss if standing else 0.0)
+        eval_result = episode.phases[-1].eval_result
+        return RewardTerms(-eval_result.loss if eval_result else 0.0)
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ class Final:
 
     def __call__(self, episode: Episode) -> RewardTerms:
         """The parts of the last decision's reward."""
-        standing = episode.phases[-1].standing
-        return RewardTerms(standing.score if standing and not episode.decisions_left else 0.0)
+        eval_result = episode.phases[-1].eval_result
+        return RewardTerms(eval_result.score if eval_result and not episode.decisions_left else 0.0)
 
 
 @dataclass(frozen=True)

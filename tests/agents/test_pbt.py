@@ -219,7 +219,7 @@ def test_its_scores_are_what_students_earned_with_their_ancestors() -> None:
     env = population(5)
     measured: list[list[float]] = []
     env.watch = lambda env, rewards, infos: measured.append(
-        [one.reward._phi(one.episode, one.episode.standing) for one in env.trajectories]  # type: ignore[attr-defined,union-attr]
+        [one.reward._phi(one.episode, one.episode.eval_result) for one in env.trajectories]  # type: ignore[attr-defined,union-attr]
     )
     learner = agent(env)
     learner.learn(15)

@@ -106,8 +106,8 @@ def test_no_teacher_is_refused() -> None:
 
 def test_rewards_compare_with_the_first_teacher(teachers: list[str]) -> None:
     one, both, reverse = ready(teachers[0]), ready(teachers), ready(teachers[::-1])
-    standings = [each.measure_teacher(each.task.reward, "reward").loss for each in (one, both, reverse)]
-    assert standings[0] == standings[1] != standings[2]
+    eval_results = [each.measure_teacher(each.task.reward, "reward").loss for each in (one, both, reverse)]
+    assert eval_results[0] == eval_results[1] != eval_results[2]
 
 
 def test_a_student_can_be_cut_from_another_model_than_its_teacher(teachers: list[str]) -> None:

@@ -192,16 +192,16 @@ def test_standings_and_models_are_those_of_each_student(tmp_path: Path) -> None:
     cohort.reset(SEEDS)
     cohort.advance(PHASES[0], 12)
     reward = distillation.task.reward
-    standings = cohort.evaluate(reward, "reward")
-    assert len({standing.loss for standing in standings}) == 3
+    eval_results = cohort.evaluate(reward, "reward")
+    assert len({eval_result.loss for eval_result in eval_results}) == 3
     assert cohort.costs.reward_passes == 1
-    for i, standing in enumerate(standings):
+    for i, eval_result in enumerate(eval_results):
         cohort.model(i).save_pretrained(tmp_path / str(i))
         saved = models.load_model(tmp_path / str(i))
         distillation.student.model.load_state_dict(saved.state_dict())
         expected = distillation.evaluate(reward, "reward")
-        assert standing.score == expected.score
-        assert standing.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert eval_result.score == expected.score
+        assert eval_result.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_each_student_has_its_own_dropout() -> None:
@@ -235,8 +235,8 @@ def test_a_student_that_diverges_leaves_the_others_alone() -> None:
     for i in (0, 2):
         assert reports[i] == sane[i]
         assert torch.equal(weights(one.stacked.students[i]), weights(other.stacked.students[i]))
-    standings = other.evaluate(other.distillation.task.reward, "reward")
-    assert [standing.finite for standing in standings] == [True, False, True]
+    eval_results = other.evaluate(other.distillation.task.reward, "reward")
+    assert [eval_result.finite for eval_result in eval_results] == [True, False, True]
 
 
 class Poisoned:
@@ -410,11 +410,11 @@ def test_every_family_answers_as_alone(config: Any) -> None:
     second = Selection({"attention" if config.model_type != "deberta-v2" else "hidden": 0.5})
     compare(distillation, [(Selection.of("logits", "hidden"), second, Selection())], 2)
     cohort = Cohort(distillation, 2)
-    standings = cohort.evaluate(distillation.task.reward, "reward")
+    eval_results = cohort.evaluate(distillation.task.reward, "reward")
     for seed in range(2):
         distillation.reset(seed)
         expected = distillation.evaluate(distillation.task.reward, "reward")
-        assert standings[seed].loss == pytest.approx(expected.loss, rel=1e-9)
+        assert eval_results[seed].loss == pytest.approx(expected.loss, rel=1e-9)
 
 
 @pytest.mark.parametrize("padding", [None, 2])
@@ -444,7 +444,7 @@ def test_half_precision() -> None:
     for i, one in enumerate(alone):
         assert reports[i].labels == pytest.approx(one.advance(PHASES[0][i], 6).labels, rel=0.02)
     assert all(value.dtype == torch.float32 for value in cohort.stacked.parameters)
-    assert all(standing.finite for standing in cohort.evaluate(distillation.task.reward, "reward"))
+    assert all(eval_result.finite for eval_result in cohort.evaluate(distillation.task.reward, "reward"))
 
 
 def test_what_cannot_work_is_said() -> None:

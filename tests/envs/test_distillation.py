@@ -218,8 +218,8 @@ def test_rewards_telescope(name: str) -> None:
     reward = env.reward
     assert isinstance(reward, GapClosed)
     assert env.episode.start is not None
-    assert env.episode.standing is not None
-    first, last = (reward.measured(env.episode, one) for one in (env.episode.start, env.episode.standing))
+    assert env.episode.eval_result is not None
+    first, last = (reward.measured(env.episode, one) for one in (env.episode.start, env.episode.eval_result))
     expected = (first - last if name in ("loss-gap", "kl-gap") else last - first) / (reward.gap(env.episode) or 1.0)
     assert math.fsum(rewards) == pytest.approx(expected, abs=1e-9)
     assert first != last or name == "score-gap"  # so few steps may leave the score where it was

@@ -168,11 +168,11 @@ def test_rewards_of_a_cut_run_telescope() -> None:
     assert len(phases(env)) > -(-STEPS // 8)  # one was cut in two
     assert isinstance(env.reward, GapClosed)
     assert env.episode.start is not None
-    assert env.episode.standing is not None
+    assert env.episode.eval_result is not None
     gap = env.reward.gap(env.episode) or 1.0
-    assert math.fsum(rewards) == pytest.approx((env.episode.start.loss - env.episode.standing.loss) / gap, abs=1e-9)
+    assert math.fsum(rewards) == pytest.approx((env.episode.start.loss - env.episode.eval_result.loss) / gap, abs=1e-9)
     assert len(rewards) == 4
-    assert sum(phase.standing is not None for phase in phases(env)) == 4
+    assert sum(phase.eval_result is not None for phase in phases(env)) == 4
 
 
 def test_a_score_at_the_end_is_earned_once_where_the_last_phase_is_cut() -> None:
@@ -180,8 +180,8 @@ def test_a_score_at_the_end_is_earned_once_where_the_last_phase_is_cut() -> None
     rewards = play(env, rule("all", env.choice.names), 0)
     assert [phase.steps for phase in phases(env)][-2:] not in ([8, 8], [8, 4])
     assert env.episode is not None
-    assert env.episode.standing is not None
-    assert rewards == [0.0, 0.0, 0.0, env.episode.standing.score]
+    assert env.episode.eval_result is not None
+    assert rewards == [0.0, 0.0, 0.0, env.episode.eval_result.score]
 
 
 def test_records_forks_and_variants_keep_to_the_budget() -> None:

@@ -51,7 +51,7 @@ def test_the_files_hold_what_happened(tmp_path: Path) -> None:
         per_episode = [float(np.mean([a[k] for a in actions[i : i + 6]])) for i in (0, 6)]
         assert seen[f"episode/selected/{name}"] == pytest.approx(per_episode)
     assert seen["episode/return"] == pytest.approx([sum(rewards[:6]), sum(rewards[6:])], abs=1e-6)
-    assert seen["episode/dev/validation/accuracy"][-1] == pytest.approx(recording.standings["validation"].score)
+    assert seen["episode/dev/validation/accuracy"][-1] == pytest.approx(recording.eval_results["validation"].score)
     spent = [value[-1] for tag, value in seen.items() if tag.startswith("spent/time_share/")]
     assert sum(spent) == pytest.approx(1.0)
     assert len(spent) == len(PARTS) - 1  # there is no cache
@@ -84,7 +84,7 @@ def test_the_ledger_adds_up(tmp_path: Path) -> None:
 def test_divergence_is_on_record(tmp_path: Path) -> None:
     recording, _, _ = record(tmp_path, episodes=1, lr=1e30)
     assert curves(tmp_path)["episode/diverged"] == [1.0]
-    assert recording.standings == {}
+    assert recording.eval_results == {}
     with (tmp_path / "decisions.csv").open() as file:
         assert list(csv.DictReader(file))[-1]["error"] == "divergence"
 

@@ -152,10 +152,10 @@ def test_rewards_telescope_to_the_share_of_the_gap(sequence: list[tuple[int, ...
     total = play(env, lambda t: sequence[t], seed)
     episode = env.episode
     assert episode.start
-    assert episode.standing
+    assert episode.eval_result
     assert episode.teacher
     assert total == pytest.approx(
-        (episode.start.loss - episode.standing.loss) / (episode.start.loss - episode.teacher.loss), abs=1e-9
+        (episode.start.loss - episode.eval_result.loss) / (episode.start.loss - episode.teacher.loss), abs=1e-9
     )
     if not noise:
         assert 0.0 < total <= env.optimum(seed) + 1e-9

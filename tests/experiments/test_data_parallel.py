@@ -124,13 +124,13 @@ def train(training: Distillation, selection: Selection = ALL) -> dict[str, Any]:
     training.reset(3)
     reward = training.task.reward
     reports = [training.advance(selection, 3), training.advance(Selection(), 2)]
-    standings = [training.evaluate(reward, "reward"), training.measure_teacher(reward, "reward")]
+    eval_results = [training.evaluate(reward, "reward"), training.measure_teacher(reward, "reward")]
     reports.append(training.advance(selection, 4))
     represented = training.represent()
     return {
         "weights": weights(training),
         "reports": reports,
-        "standings": [*standings, training.evaluate(reward, "reward")],
+        "standings": [*eval_results, training.evaluate(reward, "reward")],
         "represented": represented,
         "facts": training.facts(),
         "ledger": training.costs,

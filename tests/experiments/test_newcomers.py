@@ -145,8 +145,8 @@ def test_the_reward_is_what_decisions_earn(place: Place, models: dict[str, Any],
 
     def after(episode: ackd.Episode) -> float:
         """What the reward neg-loss says, written anew."""
-        standing = episode.phases[-1].standing
-        return -standing.loss if standing else 0.0
+        eval_result = episode.phases[-1].eval_result
+        return -eval_result.loss if eval_result else 0.0
 
     setting = {**models, "data": data, **HOW}
     how: dict[str, Any] = {"settings": setting, "episodes": 4, "seed": 3}

@@ -40,7 +40,7 @@ def test_every_phase_is_told_as_it_comes(caplog: pytest.LogCaptureFixture, monke
         assert shown is not None, line
         assert int(shown[1]) == done
         assert float(shown[2]) == pytest.approx(phase.report.labels, rel=5e-3)
-        measured = [one.standing for one in phases[: done // 2] if one.standing is not None]
+        measured = [one.eval_result for one in phases[: done // 2] if one.eval_result is not None]
         assert (shown[3] is None) == (not measured)
         if measured:
             assert float(shown[3]) == pytest.approx(100 * measured[-1].score, abs=0.05)

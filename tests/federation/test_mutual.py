@@ -162,12 +162,12 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     whole.reset(2)
     answers = [whole.advance(1) for _ in range(STEPS)]
     before = whole.costs.teacher_queries, whole.costs.flops["reward"]
-    standings = whole.evaluate(task.reward, "reward")
+    eval_results = whole.evaluate(task.reward, "reward")
     first = whole.costs.flops["reward"]
-    assert whole.evaluate(task.reward, "reward") == standings  # peers change, so nobody is compared with them
+    assert whole.evaluate(task.reward, "reward") == eval_results  # peers change, so nobody is compared with them
     assert whole.costs.flops["reward"] == 2 * first
     assert before == (whole.costs.teacher_queries, 0.0)
-    assert {one.divergence for one in standings} == {0.0}
+    assert {one.divergence for one in eval_results} == {0.0}
     killed = make(task, dropout=0.1)
     killed.replay(ReplayLog(tmp_path, seconds=0))
     killed.reset(2)
@@ -177,7 +177,7 @@ def test_it_goes_on_from_its_journal(task: Task, tmp_path: Path) -> None:
     resumed.replay(ReplayLog(tmp_path, seconds=0))
     resumed.reset(2)
     assert [resumed.advance(1) for _ in range(STEPS)] == answers
-    assert resumed.evaluate(task.reward, "reward") == standings
+    assert resumed.evaluate(task.reward, "reward") == eval_results
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     assert resumed.costs.steps == 2 * STEPS
 

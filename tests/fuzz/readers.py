@@ -277,8 +277,8 @@ def train(
         for _ in range(phases):
             for report in _flat(training.advance(*asked)):
                 assert isinstance(report.loss + report.labels + sum(report.losses.values()), float)
-        for standing in _flat(training.evaluate(_training().task.reward, "reward")):
-            assert isinstance(standing.loss + standing.score + sum(standing.scores.values()), float)
+        for eval_result in _flat(training.evaluate(_training().task.reward, "reward")):
+            assert isinstance(eval_result.loss + eval_result.score + sum(eval_result.scores.values()), float)
         assert json.dumps(training.costs.as_dict())
     finally:
         training.replay(None)
@@ -649,7 +649,7 @@ def _read_tuned(folder: Path) -> None:
     assert f"{row['seconds']:.1f}"
     if not row["error"]:
         assert f"{row['reward_score']:.2f} {row['reward_loss']:.4f}"
-        assert len(grid.standing(row)) == 2
+        assert len(grid.rank(row)) == 2
     grid.read_student(folder / "student.pt", _template())
 
 

@@ -32,8 +32,8 @@ def make_episode(values: list[float], scale: float = 1.0) -> Episode:
             0.25 * i,
             {n: (j + 1) * value * scale for j, n in enumerate(names)},
         )
-        standing = EvalResult(value * scale, 0.5)
-        episode = episode.then(Phase(Selection.of(*names), report, standing, 10, 0.5, 60.0, 100.0))
+        eval_result = EvalResult(value * scale, 0.5)
+        episode = episode.then(Phase(Selection.of(*names), report, eval_result, 10, 0.5, 60.0, 100.0))
     return episode
 
 

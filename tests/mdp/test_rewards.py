@@ -31,7 +31,7 @@ def episode(start: float, teacher: float, losses: list[float], interval: int = 1
     return grown[1:]
 
 
-def standing(on: str, value: float) -> EvalResult:
+def eval_result(on: str, value: float) -> EvalResult:
     """One of that measure; nothing else tells it apart."""
     if on == "agreement":
         return EvalResult(1.0, 0.5, teacher_correlation=value, label_correlation=value)
@@ -40,9 +40,9 @@ def standing(on: str, value: float) -> EvalResult:
 
 
 def measured(on: str, start: float, teacher: float, values: list[float]) -> list[Episode]:
-    grown = [Episode(standing(on, start), standing(on, teacher), 10 * len(values), 10)]
+    grown = [Episode(eval_result(on, start), eval_result(on, teacher), 10 * len(values), 10)]
     for value in values:
-        grown.append(grown[-1].then(replace(phase(1.0), standing=standing(on, value))))
+        grown.append(grown[-1].then(replace(phase(1.0), eval_result=eval_result(on, value))))
     return grown[1:]
 
 
@@ -96,7 +96,7 @@ def test_there_may_be_no_gap_to_close() -> None:
 def test_agreement_is_half_with_the_teacher_and_half_with_the_labels() -> None:
     pairs = ((0.2, 0.4), (0.6, 0.5), (1.0, 0.8))
     start, end, teacher = (EvalResult(1.0, 0.5, teacher_correlation=t, label_correlation=y) for t, y in pairs)
-    one = Episode(start, teacher, 10, 10).then(replace(phase(1.0), standing=end))
+    one = Episode(start, teacher, 10, 10).then(replace(phase(1.0), eval_result=end))
     assert GapClosed(on="agreement")(one).total == pytest.approx((0.55 - 0.3) / (0.9 - 0.3))
     assert GapClosed(on="teacher_correlation")(one).total == pytest.approx((0.6 - 0.2) / (1.0 - 0.2))
 
@@ -114,10 +114,10 @@ def test_a_student_that_outdoes_its_teacher_is_judged_by_the_labels(
     teacher: float, labels: float, known: float, value: float
 ) -> None:
     taught = Episode(None, EvalResult(0.5, 0.9, teacher_correlation=1.0, label_correlation=known), 10, 10)
-    standing = EvalResult(1.0, 0.5, teacher_correlation=teacher, label_correlation=labels)
-    assert GapClosed().measured(taught, standing) == pytest.approx(value)
-    assert GapClosed().measured(replace(taught, teacher=None), standing) == labels
-    assert GapClosed(on="teacher_correlation").measured(taught, standing) == teacher
+    eval_result = EvalResult(1.0, 0.5, teacher_correlation=teacher, label_correlation=labels)
+    assert GapClosed().measured(taught, eval_result) == pytest.approx(value)
+    assert GapClosed().measured(replace(taught, teacher=None), eval_result) == labels
+    assert GapClosed(on="teacher_correlation").measured(taught, eval_result) == teacher
 
 
 def test_nothing_is_paid_for_unless_it_is_asked_for() -> None:

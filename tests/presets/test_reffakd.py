@@ -169,7 +169,7 @@ def test_rewards_without_a_teacher_are_plain_differences(config: str, caplog: py
     assert env.episode.teacher is None
     start = env.episode.start
     _, reward, *_ = env.step(env.action_space.sample())
-    last = env.episode.phases[-1].standing
+    last = env.episode.phases[-1].eval_result
     assert start is not None
     assert last is not None
     assert reward == pytest.approx(last.label_correlation - start.label_correlation)

@@ -265,12 +265,12 @@ def test_an_epoch_asks_about_each_selected_example_once(folder: str) -> None:
 
 def test_reports_compare_with_the_teacher_as_it_is(folder: str) -> None:
     plain = ready(folder, "kd")
-    standing = plain.measure_teacher(plain.task.reward, "reward")
+    eval_result = plain.measure_teacher(plain.task.reward, "reward")
     for name, kind in (("label-revision", Revised), ("swap", Swapped), ("data-partitioning", Partitioned)):
         distillation = ready(folder, name)
         assert isinstance(distillation.teachers[0], kind)
         assert isinstance(distillation.reference, ModelTeacher)
-        assert distillation.measure_teacher(distillation.task.reward, "reward") == standing
+        assert distillation.measure_teacher(distillation.task.reward, "reward") == eval_result
 
 
 def test_a_cache_lies_inside(folder: str, tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def test_half_precision_trains_and_keeps_float32_weights() -> None:
     losses = [report.labels for report in distill(distillation, ALL, interval=5)]
     assert losses[-1] < losses[0]
     assert all(value.dtype == torch.float32 for value in distillation.student.model.state_dict().values())
-    standing = distillation.evaluate(distillation.task.reward, "reward")
-    assert standing.finite
+    eval_result = distillation.evaluate(distillation.task.reward, "reward")
+    assert eval_result.finite
 
 
 def half(teachers: Any) -> list[Teacher]:

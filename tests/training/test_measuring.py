@@ -41,8 +41,8 @@ def task_of(labels: NDArray[Any], classes: int, *, language: bool = False) -> Ta
     return Task(spec, split, split, {"validation": split})
 
 
-def numbers(standing: EvalResult) -> dict[str, float]:
-    return {name: getattr(standing, name) for name in NEW}
+def numbers(eval_result: EvalResult) -> dict[str, float]:
+    return {name: getattr(eval_result, name) for name in NEW}
 
 
 def drawn(classes: int, seed: int = 0, count: int = 50) -> tuple[Array, Array, NDArray[np.int64]]:
@@ -236,12 +236,12 @@ def test_students_of_a_cohort_stand_as_each_would_alone() -> None:
     cohort.reset([5, 3, 8])
     cohort.advance([Selection.of("logits", "hidden", "attention"), Selection(), Selection({"logits": 4.0})], 12)
     reward = distillation.task.reward
-    standings = cohort.evaluate(reward, "reward")
+    eval_results = cohort.evaluate(reward, "reward")
     for name in NEW:
-        assert len({round(getattr(one, name), 9) for one in standings}) == 3
-    for i, standing in enumerate(standings):
+        assert len({round(getattr(one, name), 9) for one in eval_results}) == 3
+    for i, one in enumerate(eval_results):
         distillation.student.model.load_state_dict(cohort.model(i).state_dict())
-        assert numbers(standing) == pytest.approx(numbers(distillation.evaluate(reward, "reward")), abs=1e-5)
+        assert numbers(one) == pytest.approx(numbers(distillation.evaluate(reward, "reward")), abs=1e-5)
     assert cohort.measure_teacher(reward, "reward") == distillation.measure_teacher(reward, "reward")
 
 
@@ -250,13 +250,13 @@ def asked(folder: Path, distillation: Distillation) -> tuple[list[EvalResult], C
     distillation.replay(ReplayLog(folder, seconds=0))
     distillation.reset(3)
     reward = distillation.task.reward
-    standings = [distillation.evaluate(reward, "reward"), distillation.measure_teacher(reward, "reward")]
+    eval_results = [distillation.evaluate(reward, "reward"), distillation.measure_teacher(reward, "reward")]
     for _ in range(3):
         distillation.advance(Selection.of("logits"), 2)
-        standings.append(distillation.evaluate(reward, "reward"))
+        eval_results.append(distillation.evaluate(reward, "reward"))
     distillation.reset(4)
-    standings += [distillation.evaluate(reward, "reward"), distillation.measure_teacher(reward, "reward")]
-    return standings, distillation.costs
+    eval_results += [distillation.evaluate(reward, "reward"), distillation.measure_teacher(reward, "reward")]
+    return eval_results, distillation.costs
 
 
 @pytest.mark.parametrize("lines", [3, 4, 5, 9, 10, 11])
