@@ -18,6 +18,7 @@ from ackd.cli.cache import FillCache
 from ackd.cli.commands import Command as Command
 from ackd.cli.distill import Distill
 from ackd.cli.parsing import parse, shown
+from ackd.cli.paths import check_paths
 from ackd.cli.score import Score
 from ackd.errors import InputError, Once
 from ackd.experiments.options import RunConfig
@@ -66,6 +67,7 @@ def _answer(words: list[str]) -> int:
         command = parse(words)
         _refuse_copies(command)
         _check_numbers(command)
+        check_paths(command)
         _say(command)
         with stoppable():
             command.run()

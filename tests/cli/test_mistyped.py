@@ -99,6 +99,10 @@ LATER: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "instances that are not there": ("train --instances none.json --output {out}", ("none.json",)),
     "a folder for instances": ("train --instances {place} --output {out}", ("{place}",)),
+    "a folder at home that is not there": (f"{GOOD} --data ~/none", ("--data", "~/none")),
+    "one of two teachers that is not there": (
+        "evaluate --tasks polarity --teachers {teacher},./none --student-layers 1 --output {out}", ("./none",),
+    ),
     "a text that is not there": (
         "pretrain --corpus none.txt --student {place}/model.json --output {out}", ("none.txt",),
     ),
@@ -124,6 +128,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+NOT_THERE = [
+    case for case in LATER if case.endswith("not there") and not case.startswith(("a column", "a run", "a policy"))
+]
 
 
 def split(line: str, **indices: object) -> list[str]:
@@ -172,7 +181,8 @@ def test_what_is_read_is_answered_by_one_sentence(
 
 
 def test_none_of_it_waits_for_torch(place: Path) -> None:
-    calls = [split(line, teacher="teacher", out=place / "run", place=place) for line, _ in PARSER.values()]
+    lines = [line for line, _ in PARSER.values()] + [LATER[case][0] for case in NOT_THERE]
+    calls = [split(line, teacher=place, out=place / "run", place=place) for line in lines]
     program = f"import sys; from ackd.cli import main; print([main(one) for one in {calls!r}], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == f"{[2] * len(calls)} False\n"
