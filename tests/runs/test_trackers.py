@@ -63,6 +63,12 @@ def fake(kind: str, fails: Sequence[str] = ()) -> Fake:
     return package
 
 
+@pytest.fixture(autouse=True)
+def begun_by_nobody() -> None:
+    """Other tests of this process may have run a trainer of transformers, which leaves its state."""
+    PartialState._reset_state()
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
     """Puts a fake in the place of a package."""
