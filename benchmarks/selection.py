@@ -189,7 +189,7 @@ def learned(output: Path, learner: str, seed: int, arguments: Sequence[str]) -> 
     """The folder of a learned policy, which is trained if it is not there."""
     folder = output / "policies" / f"{learner}-{seed}"
     if not (folder / "result.json").exists():
-        ackd("train", "--agent", learner, "--seed", str(seed), *arguments, "--output", str(folder), "--overwrite")
+        ackd("train", "--agent", learner, "--seed", str(seed), *arguments, "--output", str(folder), "--resume")
     return str(folder)
 
 
