@@ -22,7 +22,7 @@ def check_paths(command: object) -> None:
         certain = value.startswith(("/", "./", "../", "~")) or value.endswith(ENDINGS)
         if certain and not Path(value).exists():
             home = ", and ~ is not expanded here" if value.startswith("~") else ""
-            raise InputError(f"{option} is {value!r}: there is no such file or folder{home}")
+            raise InputError(f"{option} is {value!r}: there is no folder or file of this name{home}")
 
 
 def _values(command: object) -> Iterator[tuple[str, str]]:

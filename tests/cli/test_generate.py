@@ -100,7 +100,9 @@ def test_a_broken_off_run_ends_like_an_undisturbed_one(
     broken = tmp_path / "broken"
     assert generate(place, "text.txt", *options, str(broken)) == 130
     assert not (broken / "corpus.json").exists()
-    assert main(["pretrain", "--corpus", str(broken), "--student", "x.json", "--output", str(tmp_path / "x")]) == 2
+    (tmp_path / "x.json").write_text("{}")
+    learning = ["pretrain", "--corpus", str(broken), "--student", str(tmp_path / "x.json")]
+    assert main([*learning, "--output", str(tmp_path / "x")]) == 2
     assert "there is no corpus in" in capsys.readouterr().err
     assert generate(place, "text.txt", *options, str(broken)) == 0
     rest = len(open_corpus(broken)) - 64
@@ -124,7 +126,7 @@ def test_mistakes_are_told_before_anything_is_written(
     refused("text.txt", "--batch-size", "0", message="above 0")
     refused("text.txt", "--max-length", "40", message="reads 32 tokens at once")
     refused("teacher", "--part", "1", message="cannot be read")
-    refused("nothing", message="there is no corpus in")
+    refused("nothing", message="there is no folder or file")
     refused("text.txt", "--device", "abacus", message="abacus")
     arguments = ["generate", "--model", str(place / "nobody"), "--corpus", str(place / "text.txt")]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2

@@ -307,7 +307,7 @@ def test_strangers_are_refused(place: Path, stranger: Path, tmp_path: Path, caps
     refused([*pretrain, "--part", "1:0"], "cannot be read")
     refused([*pretrain[:3]], "say what the student is")
     refused([*pretrain, "--kd-weight", "2", "--teacher", str(place / "teacher")], "give 0 to 1")
-    refused([*pretrain[:2], str(place / "nothing"), *pretrain[3:]], "there is no corpus in")
+    refused([*pretrain[:2], str(place / "nothing"), *pretrain[3:]], "there is no folder or file")
     text = [*pretrain[:2], str(place / "text.txt"), *pretrain[3:]]
     refused([*text, "--max-length", "40"], "reads 32 tokens at once")
     refused([*text, "--max-length", "1"], "a chunk has 2 tokens or more")

@@ -60,7 +60,9 @@ def test_a_student_from_a_folder_brings_its_tokenizer(tmp_path: Path) -> None:
 
 
 def test_what_needs_a_teacher_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["distill", "--task", "digits", "--student", "small.json", "--output", str(tmp_path / "run")]
+    (tmp_path / "small.json").write_text("{}")
+    student = str(tmp_path / "small.json")
+    given = ["distill", "--task", "digits", "--student", student, "--output", str(tmp_path / "run")]
     assert main(given) == 2
     assert "no teacher was named" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
