@@ -8,13 +8,26 @@ from collections.abc import Iterable, Mapping
 from ackd.errors import InputError
 from ackd.types import KNOWLEDGE_FAMILIES, LABELS
 
-# Parts of names, in lower case and without numbers, that say of which family a loss is.
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "logits": ("logits", "logit", "kd", "kl", "kld", "jsd", "distillation", "soft", "response"),
-    "hidden": ("hidden", "hiddens", "feature", "features", "embedding", "embeddings", "mse", "cosine", "states"),
+# Parts of names, in lower case and without numbers, that say of which family a loss is: first what is compared, and where
+# that is not said, how.
+COMPARED: Mapping[str, tuple[str, ...]] = {
+    "logits": ("logits", "logit", "response", "soft"),
+    "hidden": ("hidden", "hiddens", "feature", "features", "embedding", "embeddings", "states"),
     "attention": ("attention", "attentions", "attn", "att"),
-    "relation": ("relation", "relations", "relational", "rkd", "similarity", "pairwise", "contrastive"),
+    "relation": (
+        "relation",
+        "relations",
+        "relational",
+        "rkd",
+        "values",
+        "qkv",
+        "fsp",
+        "similarity",
+        "pairwise",
+        "contrastive",
+    ),
 }
+BY: Mapping[str, tuple[str, ...]] = {"logits": ("kd", "kl", "kld", "jsd", "distillation"), "hidden": ("mse", "cosine")}
 
 
 def families_of(names: Iterable[str], families: Mapping[str, str], labels: str | None) -> dict[str, str]:
@@ -46,7 +59,8 @@ def families_of(names: Iterable[str], families: Mapping[str, str], labels: str |
 
 def _family(name: str) -> str:
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    meant = {family for family, known in WORDS.items() if {*words} & {*known}}
+    found = ({family for family, known in table.items() if {*words} & {*known}} for table in (COMPARED, BY))
+    meant = next((one for one in found if one), set())
     if len(meant) != 1:
         raise InputError(
             f"the name of the loss {name!r} does not say what it transfers: say it with families={{{name!r}: "

@@ -20,11 +20,13 @@ from ackd.agents.policy import Observations
 from ackd.envs.make import tiny
 from ackd.errors import InputError
 from ackd.experiments.policies import arm
+from ackd.knowledge import NAMES, build
 from ackd.mdp.observations import GLOBALS
-from ackd.types import LABELS, Selection
+from ackd.types import LABELS, ModelDims, Selection
 from tests import processes
 
 TYPES = ("logits", "hidden", "attention")
+SIZES = ModelDims(layers=2, width=4, heads=2, classes=3, vocabulary=50)
 FACTS = [GLOBALS.index(name) for name in GLOBALS[GLOBALS.index("facts") :]]
 
 
@@ -263,6 +265,12 @@ def test_a_name_says_its_family(name: str, family: str) -> None:
     balancer = ackd.Balancer(rule, total_steps=3, losses=[LABELS, name])
     other = ackd.Balancer(rule, total_steps=3, losses=[LABELS, name], families={name: family})
     assert balancer._loop.signals.families == other._loop.signals.families == {LABELS: LABELS, name: family}
+
+
+def test_the_names_of_ackds_own_types_say_their_families() -> None:
+    for one in build(NAMES, SIZES, SIZES):
+        balancer = ackd.Balancer("all", total_steps=3, losses=[LABELS, one.name])
+        assert balancer._loop.signals.families[one.name] == one.family
 
 
 def test_families_share_a_schedules_weight_whatever_the_names() -> None:

@@ -190,11 +190,12 @@ def test_projects_can_be_named(installed: Callable[..., Fake], tmp_path: Path, m
 def test_launchers_do_not_matter(
     installed: Callable[..., Fake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed("trackio")
+    package = installed("trackio")
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)  # accelerate would wait for the other process
     with opened(("trackio",), tmp_path, "run", OPTIONS) as curves:
         draw(curves)
+    assert {name for name, *_ in package.calls} >= {"init", "run.log", "run.finish"}
 
 
 def test_names_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
