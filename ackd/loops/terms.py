@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from ackd.errors import InputError
 from ackd.types import KNOWLEDGE_FAMILIES, LABELS
 
-# Parts of names, in lower case and without numbers, that say of which family a loss is: first what is compared, and where
-# that is not said, how.
+# Parts of names, in lower case and without numbers, that tell the family of a loss: first what is compared, then how.
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "logits": ("logits", "logit", "response", "soft"),
     "hidden": ("hidden", "hiddens", "feature", "features", "embedding", "embeddings", "states"),
