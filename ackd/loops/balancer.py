@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ackd.agents.policy import State
 from ackd.distributed.process_group import ALONE, Group, Processes
-from ackd.envs.distillation import DECISIONS, DistillationEnv
 from ackd.errors import InputError, reason
-from ackd.experiments.policies import Arm, arm, name_of, of_object
+from ackd.experiments.policies import name_of
+from ackd.loops.decider import Decider
 from ackd.loops.sums import MEASURED, Sums, check_losses, check_value
 from ackd.loops.terms import families_of
-from ackd.mdp.action_spaces import Choice, make_choice
-from ackd.mdp.episode import Episode, Phase, ends
-from ackd.mdp.observations import Signals
+from ackd.mdp.episode import Phase
 from ackd.training.mixture import Scales
 from ackd.training.recipe import Recipe
 from ackd.types import LABELS, Selection, StepMetrics
@@ -28,18 +25,7 @@ from ackd.types import LABELS, Selection, StepMetrics
 logger = logging.getLogger("ackd")
 
 VERSION = 1  # of a `state_dict`
-K_MAX = 8  # entries of an action, as of the environments that policies learn in
 LABEL_COST = 0.6  # of a step with the labels alone, as a share of one with everything, where nobody says it
-
-
-@dataclass
-class Loop:
-    """Where a policy decides: what it may ask of a `DistillationEnv`."""
-
-    signals: Signals
-    choice: Choice
-    knowledge: Sequence[str]
-    episode: Episode
 
 
 class Balancer:
@@ -108,12 +94,11 @@ class Balancer:
         self._peak, self._seed = peak_learning_rate, seed
         self._terms: dict[str, str] = {}  # of each loss, labels first, what policies call it
         self.steps_done = 0  # optimizer steps
-        self._calls, self._sums, self._selection = 0, Sums(), Selection()  # calls of the step under way
+        self._calls, self._sums = 0, Sums()  # calls of the step under way, numbers of the phase
         self._told = False  # that its steps are over
-        self._chosen: tuple[str, ...] = ()  # terms with a weight above 0
         self._scales: Scales | None = None  # made where the losses are
         self._sizes: dict[str, Tensor] = {}  # of losses, once they are fixed
-        self._state: State | None = None  # of the policy
+        self._decider: Decider | None = None  # made where the names are
         if losses:
             self._begin(losses)
 
@@ -126,8 +111,8 @@ class Balancer:
         Raises:
             InputError: before the losses have names.
         """
-        self._named()
-        there = {LABELS: self._selection.labels, **self._selection.weights}
+        selection = self._named().selection
+        there = {LABELS: selection.labels, **selection.weights}
         return {name: there.get(term, 0.0) for name, term in self._terms.items()}
 
     @property
@@ -142,22 +127,22 @@ class Balancer:
     def log(self) -> dict[str, float]:
         """Plain numbers for a logger: `weight/NAME`, and `loss/NAME` as it was in the last complete interval."""
         said = {f"weight/{name}": weight for name, weight in self.weights.items()}
-        if self._loop.episode.phases:
-            report = self._loop.episode.phases[-1].report
+        if phases := self._named().episode.phases:
+            report = phases[-1].report
             there = {LABELS: report.labels, **report.losses}
             said |= {f"loss/{name}": there[term] for name, term in self._terms.items() if term in there}
         return said
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on, in plain values and tensors."""
-        self._named()
+        phases = self._named().episode.phases
         return {
             "version": VERSION,
             "policy": self.policy,
             "losses": list(self._terms),
             "steps_done": self.steps_done,
             "calls": self._calls,
-            "phases": [asdict(phase) for phase in self._loop.episode.phases],
+            "phases": [asdict(phase) for phase in phases],
             "sums": {**asdict(self._sums), "losses": dict(self._sums.losses)},
             "scales": self._scales.state_dict() if self._scales is not None else None,
         }
@@ -173,7 +158,7 @@ class Balancer:
                 f"the balancer's state is of the policy {state.get('policy')!r} and version {state.get('version')!r}, "
                 f"and here these are {self.policy!r} and {VERSION}"
             )
-        self._state = self._scales = None
+        self._scales = None
         self._sizes = {}
         try:
             self._restore(state)
@@ -183,15 +168,15 @@ class Balancer:
             raise InputError(f"the balancer's state is damaged ({reason(error)}): begin anew without it") from error
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._begin(state["losses"])
+        decider = self._begin(state["losses"])
         for row in state["phases"]:
             phase = Phase(**row | {"selection": Selection(**row["selection"]), "report": StepMetrics(**row["report"])})
-            if phase.selection != self._selection:
+            if phase.selection != decider.selection:
                 raise InputError(
-                    f"after {self._loop.episode.steps_done} steps the state of the balancer has other weights than the "
+                    f"after {decider.episode.steps_done} steps the state of the balancer has other weights than the "
                     f"policy {self.policy} gives here: make it with the same arguments"
                 )
-            self._then(phase)
+            decider.then(phase)
         self.steps_done, self._calls = state["steps_done"], state["calls"]
         self._sums = Sums(**state["sums"])
         if state["scales"] is not None:
@@ -224,19 +209,18 @@ class Balancer:
         Raises:
             InputError: if a wanted loss is absent, a loss has no name known here, is no scalar, or is negative or NaN.
         """
-        if not self._terms:
-            self._begin(list(losses))
+        decider = self._decider or self._begin(list(losses))
         check_losses(losses, self.weights, self.steps_done)
         counted = torch.is_grad_enabled() and not self._over()
         if torch.is_grad_enabled() and not counted and not self._told:
             self._told = True
             logger.warning("the balancer is past its %d steps: its last weights stay", self.total_steps)
-        named = {self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in self._chosen}
-        total = self._total(named, counted=counted)
+        total = self._total(decider, losses, counted=counted)
         if counted:
             told = {"grad_norm": grad_norm, "accuracy": accuracy, "uncertainty": uncertainty}
             told |= dict(zip(MEASURED[3:], flops or (), strict=False))
-            self._note(losses, {name: value for name, value in told.items() if value is not None}, learning_rate)
+            reported = {name: value for name, value in told.items() if value is not None}
+            self._note({*decider.chosen, LABELS}, losses, reported, learning_rate)
         return total
 
     def end_step(self) -> None:
@@ -248,14 +232,15 @@ class Balancer:
         if self.steps_done % self._interval == 0 or self._over():
             self._end_phase()
 
-    def _total(self, losses: Mapping[str, Tensor], *, counted: bool) -> Tensor:
-        """Weighs losses, by what policies call them."""
+    def _total(self, decider: Decider, losses: Mapping[str, Tensor], *, counted: bool) -> Tensor:
+        """The weighted sum of the chosen losses."""
+        named = {self._terms[name]: loss for name, loss in losses.items()}
         parts = []
-        for term in self._chosen:
-            loss = losses[term].reshape(())
+        for term in decider.chosen:
+            loss, selection = named[term].reshape(()), decider.selection
             if term != LABELS:
                 loss = self._scaled(term, loss, counted=counted)
-            parts.append((self._selection.labels if term == LABELS else self._selection.weights[term]) * loss)
+            parts.append((selection.labels if term == LABELS else selection.weights[term]) * loss)
         return sum(parts[1:], parts[0])
 
     def _scaled(self, term: str, loss: Tensor, *, counted: bool) -> Tensor:
@@ -272,55 +257,45 @@ class Balancer:
 
     # -- what the policy sees ---------------------------------------------------------------------------------------
 
-    def _begin(self, names: Sequence[str]) -> None:
-        """Takes the losses' names, and decides for the first time."""
+    def _begin(self, names: Sequence[str]) -> Decider:
+        """Takes the losses' names, and has the policy decide for the first time."""
         families = families_of(names, self.families, self.labels)
         self._terms = {name: LABELS if name == self.labels else name for name in families}
         seen = {self._terms[name]: family for name, family in families.items()}
-        knowledge = [term for term in seen if term != LABELS]
-        one = (
-            arm(self._given, knowledge)
-            if isinstance(self._given, str)
-            else of_object(self.policy, self._given, knowledge)
-        )
-        _check_arm(one)
-        decisions = self._decisions or one.settings.get("decisions", DECISIONS)
-        k_max = max(K_MAX, len(seen))
-        choice = make_choice(one.settings.get("choice", "subset"), tuple(seen), k_max)
         self._prices = {term: LABEL_COST if term == LABELS else 1.0 for term in seen}
         self._prices |= {self._terms[name]: cost for name, cost in self._costs.items() if name in self._terms}
-        self._ends = set(ends(self.total_steps, self._interval, decisions))
-        episode = Episode(None, None, self.total_steps, self._interval, decisions=decisions)
-        self._loop = Loop(Signals(seen, self._prices, k_max), choice, knowledge, episode)
-        self._policy = one.make(cast(DistillationEnv, self._loop), self._seed)
-        self._decide()
+        self._decider = Decider(
+            self.policy,
+            self._given,
+            families=seen,
+            prices=self._prices,
+            steps=self.total_steps,
+            decision_interval=self._interval,
+            decisions=self._decisions,
+            seed=self._seed,
+        )
+        return self._decider
 
-    def _named(self) -> None:
-        if not self._terms:
+    def _named(self) -> Decider:
+        if self._decider is None:
             raise InputError("the losses have no names yet: call the balancer first, or name them with losses=")
-
-    def _decide(self) -> None:
-        seen = self._loop.signals.observe(self._loop.episode)
-        action, self._state = self._policy.predict(seen, self._state, deterministic=True)
-        self._selection = self._loop.choice.selection(action)
-        if self.labels is None:
-            if not self._selection.chosen:
-                raise InputError(
-                    f"the policy {self.policy} transfers nothing, and there is no label loss to learn from"
-                )
-            self._selection = replace(self._selection, labels=0.0)
-        self._chosen = ((LABELS,) if self._selection.labels else ()) + self._selection.chosen
+        return self._decider
 
     def _over(self) -> bool:
         return self.steps_done >= self.total_steps
 
-    def _note(self, losses: Mapping[str, Tensor], reported: Mapping[str, float], learning_rate: float | None) -> None:
+    def _note(
+        self,
+        noted: set[str],
+        losses: Mapping[str, Tensor],
+        reported: Mapping[str, float],
+        learning_rate: float | None,
+    ) -> None:
         """Adds a call to its phase, and ends the phase where it is due."""
         sums = self._sums
         if not sums.calls:
             sums.learning_rate = self._share(learning_rate)
-        counted = {*self._chosen, LABELS}
-        sums.add({self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in counted}, reported)
+        sums.add({self._terms[name]: loss for name, loss in losses.items() if self._terms[name] in noted}, reported)
         self._calls += 1
         if self._calls == self._accumulate:
             self.end_step()
@@ -333,13 +308,13 @@ class Balancer:
         return learning_rate / self._peak if self._peak else 0.0
 
     def _end_phase(self) -> None:
-        sums, self._sums = self._sums, Sums()
+        decider, sums, self._sums = self._named(), self._sums, Sums()
         found = sums.means(self._group())
         for name, term in self._terms.items():
             if term in found:
                 check_value(name, found[term], self.steps_done)
-        steps = self.steps_done - self._loop.episode.steps_done
-        share, whole = max(self._prices[term] for term in self._chosen), 1.0
+        steps = self.steps_done - decider.episode.steps_done
+        share, whole = max(self._prices[term] for term in decider.chosen), 1.0
         if "flops" in sums.reported:
             share, whole = found["flops"], found["flops_all"]
         report = StepMetrics(
@@ -348,30 +323,12 @@ class Balancer:
             found["grad_norm"],
             found["uncertainty"],
             found["accuracy"],
-            {term: found[term] for term in self._loop.signals.families if term != LABELS and term in found},
+            {term: found[term] for term in decider.signals.families if term != LABELS and term in found},
         )
-        self._then(Phase(self._selection, report, None, steps, sums.learning_rate, steps * share, steps * whole))
-
-    def _then(self, phase: Phase) -> None:
-        episode = self._loop.episode = self._loop.episode.then(phase)
-        if len(episode.phases) in self._ends and episode.decisions_left:
-            self._decide()
+        decider.then(Phase(decider.selection, report, None, steps, sums.learning_rate, steps * share, steps * whole))
 
     def _group(self) -> Group:
         if not (dist.is_available() and dist.is_initialized()):
             return ALONE
         self._processes = getattr(self, "_processes", None) or Processes()
         return self._processes
-
-
-def _check_arm(one: Arm) -> None:
-    """Refuses what needs more than a loop reports."""
-    what = ""
-    if one.method:
-        what = "is a published method with losses of its own"
-    elif one.forks or one.online:
-        what = "learns from rewards while the student trains"
-    elif one.settings.get("observe_cls"):
-        what = "reads hidden states of teacher and student"
-    if what:
-        raise InputError(f"the policy {one.name} {what}: use ackd distill, or another policy here")

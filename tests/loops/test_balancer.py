@@ -264,13 +264,13 @@ def test_a_name_says_its_family(name: str, family: str) -> None:
 
     balancer = ackd.Balancer(rule, total_steps=3, losses=[LABELS, name])
     other = ackd.Balancer(rule, total_steps=3, losses=[LABELS, name], families={name: family})
-    assert balancer._loop.signals.families == other._loop.signals.families == {LABELS: LABELS, name: family}
+    assert balancer._named().signals.families == other._named().signals.families == {LABELS: LABELS, name: family}
 
 
 def test_the_names_of_ackds_own_types_say_their_families() -> None:
     for one in build(NAMES, SIZES, SIZES):
         balancer = ackd.Balancer("all", total_steps=3, losses=[LABELS, one.name])
-        assert balancer._loop.signals.families[one.name] == one.family
+        assert balancer._named().signals.families[one.name] == one.family
 
 
 def test_families_share_a_schedules_weight_whatever_the_names() -> None:
