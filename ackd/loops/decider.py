@@ -57,7 +57,8 @@ class Decider:
         self.signals = Signals(families, prices, k_max)
         self.episode = Episode(None, None, steps, decision_interval, decisions=decisions)
         self._ends = set(ends(steps, decision_interval, decisions))
-        self._policy, self._state = one.make(cast(DistillationEnv, self), seed), cast(State, None)
+        self._policy = one.make(cast(DistillationEnv, self), seed)
+        self._state: State | None = None
         self.selection = self._decide()
 
     @property
