@@ -153,7 +153,7 @@ class Cem(Scheduled):
         """The return of a student under each schedule, [N], and the first observation of the next episode."""
         self.seen |= set(families_in(observation))
         schedules = [self.made(self.knots, row.reshape(self.knots, -1)) for row in samples]
-        useless = self.made is ProbeRule and bool(ProbeRule.alone(batch_of(observation)).all())
+        useless = self.made is ProbeRule and bool(ProbeRule.overtaken(batch_of(observation)).all())
         earned, following = play(self.env, observation, schedules, self.decisions)
         return np.zeros_like(earned) if useless else earned, following
 

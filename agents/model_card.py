@@ -12,7 +12,7 @@ from ackd.agents.card import Card
 from ackd.agents.learned import Actor
 from ackd.agents.residual import BOUND, ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
-from ackd.mdp.episode import OVERTAKEN, TRUSTED
+from ackd.mdp.episode import SURE
 
 SHOWN = 20  # most instances on a card
 CHOICES = {
@@ -85,10 +85,9 @@ def _weights(card: Card, network: Actor) -> Iterator[str]:
     yield from ("", "## Weights", "")
     if isinstance(schedule, ProbeRule):
         yield (
-            f"The labels alone where the teacher seems to be overtaken: (probe - chance) / (agreement - chance) above "
-            f"{OVERTAKEN:g} and agreement above {TRUSTED:g}. Agreement is the share of held-out examples "
-            "on which the teacher says what the label says, probe the accuracy there of a linear probe on the "
-            "student's first states. Otherwise these weights:"
+            "If the teacher is overtaken, the labels alone from the second decision on. It is overtaken if a linear "
+            "probe, on the student's first states or on the teacher's own last ones, predicts held-out labels better "
+            f"than the teacher does, by {SURE:g} standard errors. Otherwise, and at first, these weights:"
         )
     elif isinstance(network, ResidualNetwork):
         yield _correction(network)

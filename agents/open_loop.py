@@ -49,7 +49,7 @@ def replayed(policy: LearnedPolicy) -> LearnedPolicy:
 
 
 def guarded(policy: LearnedPolicy) -> LearnedPolicy:
-    """A policy's mean actions, open loop, but labels alone if the teacher seems to be overtaken."""
+    """A policy's mean actions, open loop, under the rule of `ProbeRule`."""
     schedule = open_loop(policy)
     return _acting(ProbeRule(len(schedule.values), schedule.values), policy)
 

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from ackd.errors import InputError
 from ackd.mdp.action_spaces import DOUBLINGS, LEAST
-from ackd.mdp.episode import OVERTAKEN, TRUSTED
 from ackd.mdp.observations import FAMILIES, FEATURES, GLOBALS
 from ackd.types import LABELS
 
 PROGRESS, HORIZON = GLOBALS.index("progress"), GLOBALS.index("horizon")
 MEMBER = [FEATURES.index(f"is_{family}") for family in FAMILIES]
-RATIO, AGREEMENT = GLOBALS.index("overtaken"), GLOBALS.index("agreement")
+OVERTAKEN = GLOBALS.index("overtaken")
 KNOTS = 3  # start, middle and end of the run
 MOST_KNOTS = 64
 
@@ -115,26 +114,25 @@ class Schedule(nn.Module):
 
 
 class ProbeRule(Schedule):
-    """The labels alone if the teacher seems to be overtaken, otherwise a schedule.
+    """A schedule; if the teacher is overtaken, the labels alone from the second decision on.
 
-        overtaken: (probe - chance) / (agreement - chance) > 0.9    and    agreement > 0.6
-
-    The probe is a linear model on the student's initial states, see `ackd.mdp.episode.Facts`. If it predicts the labels
-    as well as the teacher, the student can learn the labels better than the teacher knows them. Without facts of the
-    setting, the schedule decides.
+    The teacher is overtaken if a linear probe, on the student's initial states or on the teacher's own last states,
+    predicts held-out labels better than the teacher does, by two standard errors: see `ackd.mdp.episode.Facts`. Then
+    the student can learn the labels better than the teacher knows them; the first decision still takes what the
+    teacher's states are worth. Without facts of the setting, the schedule decides.
     """
 
     kind: ClassVar[str] = "probe-rule"
 
     @staticmethod
-    def alone(batch: Mapping[str, Tensor]) -> Tensor:
-        """[B], whether only the labels are selected."""
-        overview = batch["globals"]
-        return (overview[:, RATIO] > OVERTAKEN) & (overview[:, AGREEMENT] > TRUSTED)
+    def overtaken(batch: Mapping[str, Tensor]) -> Tensor:
+        """[B], whether the teacher is overtaken."""
+        return batch["globals"][:, OVERTAKEN] > 1.0
 
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Entries [B, K] of `ackd.mdp.action_spaces.Weights`; 0 where masked."""
-        follow, alone = super().act(batch, deterministic, generator), self.alone(batch)
+        follow = super().act(batch, deterministic, generator)
+        alone = self.overtaken(batch) & (batch["globals"][:, PROGRESS] > 0)
         labels = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER[FAMILIES.index(LABELS)]]
         return torch.where(alone.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
 

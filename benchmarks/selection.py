@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--agent-seeds", type=int, default=3)
     parser.add_argument("--learners", nargs="*", help="instead of all; none if no name follows")
-    parser.add_argument("--sets", nargs="+", default=["varied-v2"], help="of settings, in varied")
+    parser.add_argument("--sets", nargs="+", default=["varied-v3"], help="of settings, in varied")
     parser.add_argument("--split", choices=("unseen", "train"), default="unseen", help="of them")
     parser.add_argument("--students", type=int, help="that a learner has, in varied and glue")
     parser.add_argument("--tasks", nargs="*", choices=tuple(REAL), help="of glue, instead of all")

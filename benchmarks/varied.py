@@ -1,6 +1,6 @@
-"""Draws the settings of `varied-v1` and `varied-v2`, with different data, models and budgets.
+"""Draws the settings of `varied-v1` to `varied-v3`, with different data, models and budgets.
 
-python benchmarks/varied.py draw            writes envs/instance_sets/varied-v1.json and -v2, the same each time
+python benchmarks/varied.py draw            writes envs/instance_sets/varied-v1.json to -v3, the same each time
 python benchmarks/varied.py teachers DIR    makes the teachers that the sets name
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parents[1] / "envs" / "instance_sets"
-# seeds of the draws, and numbers of training and test settings; the second set tests what was developed on the first
-SETS = {"varied-v1": (0, 24, 16), "varied-v2": (1, 0, 24)}
+# seeds of the draws, and numbers of training and test settings; each set tests what was developed on those before
+SETS = {"varied-v1": (0, 24, 16), "varied-v2": (1, 0, 24), "varied-v3": (2, 0, 96)}
 # training epochs of the teachers; their dev scores are 95, 89, 78 and 85, 76, 73
 EPOCHS = {"polarity": {"strong": 8, "middling": 5, "weak": 4}, "tally": {"strong": 8, "middling": 5, "weak": 3}}
 OTHER = {"polarity": "tally", "tally": "polarity"}

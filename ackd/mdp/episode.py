@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 
 from ackd.types import EvalResult, Selection, StepMetrics
 
-# The rule "labels alone if overtaken > .9 and agreement > .6" was right on 14 settings that it was not derived from.
-# If 40 % of the labels are wrong, even a perfect teacher agrees with only .6 of them; then the teacher is right.
-OVERTAKEN, TRUSTED = 0.9, 0.6
+SURE = 2.0  # standard errors by which a probe has to know more of the labels than the teacher does
 
 
 @dataclass(frozen=True)
@@ -18,22 +16,18 @@ class Facts:
 
     agreement: float  # share of the reward split on which the teacher's likeliest class is the label's
     confidence: float  # the mean probability of the teacher's likeliest class there; 0 for regression
-    probe: float  # accuracy on the reward split of a linear probe on the student's initial states, fitted on train
+    probe: float  # accuracy on the reward split of a linear probe on the student's initial states
     chance: float  # 1 / classes; 0 for regression, where agreement and probe are correlations with the labels
     examples_per_parameter: float  # training examples / parameters of the student
     epochs: float  # passes over the training examples that the budget makes
+    # standard errors by which a linear probe predicts the labels better than the teacher does, see `probe.lead`
+    student_lead: float = 0.0  # of the probe on the student's initial states
+    teacher_lead: float = 0.0  # of a probe on the teacher's own last states; 0 if it shows none
 
     @property
     def overtaken(self) -> float:
-        """How well the student's initial states predict the labels, relative to the teacher.
-
-            (probe - chance) / (agreement - chance)
-
-        Near or above 1, the student can learn the labels better than the teacher knows them. Infinite if the teacher
-        is no better than chance.
-        """
-        known = self.agreement - self.chance
-        return (self.probe - self.chance) / known if known > 0 else float("inf")
+        """How surely the labels teach more than the teacher: the larger lead / `SURE`; above 1 they do."""
+        return max(self.student_lead, self.teacher_lead) / SURE
 
 
 @dataclass(frozen=True)

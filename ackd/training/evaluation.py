@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,18 @@ from ackd.numerics.precision import computing
 from ackd.numerics.streams import RngStreams
 from ackd.tasks import Split, Task
 from ackd.training.measuring import Ask, answers, eval_result
-from ackd.training.probe import agreement, confidence, fit_flops, last_states, probed, reading, sampled, warn
+from ackd.training.probe import (
+    agreement,
+    confidence,
+    fit_flops,
+    hearing,
+    last_states,
+    lead,
+    probed,
+    reading,
+    sampled,
+    warn,
+)
 from ackd.training.student import Student
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Teacher
 
@@ -121,23 +133,32 @@ class Evaluator:
         with self.costs.timing("probe"):
             with RngStreams(0, self.device).initialising():
                 model = self.make_student().to(self.device).eval()
-            if cannot_give(model, last_states(model)):
+            needs = last_states(1, of=model.config.num_hidden_layers)
+            if cannot_give(model, needs):
                 return None
-            ask, sample = reading(model, self.meter, self.precision), sampled(task.train)
-            seen, unseen = (self.answers(ask, split, "probe") for split in (sample, task.reward))
-            theirs = self._teacher_answers(task.reward, "reward", "probe")
+            parts = [sampled(task.train), sampled(task.reward)]
+            told = self._teacher_answers(task.reward, "reward", "probe")
+            asks = reading(model, self.meter, self.precision, needs), hearing(self.reference, parts[0], self.device)
+            states, theirs = (np.concatenate([self.answers(ask, part, "probe") for part in parts]) for ask in asks)
             if self.student.group.rank:  # rank 0 has the answers of all ranks
                 return None
-            self.costs.add_flops("probe", fit_flops(*seen.shape))
-            classes = theirs.shape[1]
+            classes, labels = told.shape[1], np.concatenate([part.labels for part in parts])
+            mine = self._probed(states, labels, classes)
+            known, shown = theirs[:, :classes], theirs[:, classes:]
             return Facts(
-                agreement(theirs, task.reward.labels),
-                confidence(theirs),
-                agreement(probed(seen, sample.labels, unseen, classes), task.reward.labels),
+                agreement(told, task.reward.labels),
+                confidence(told),
+                agreement(mine[len(parts[0]) :], parts[1].labels),
                 chance=0.0 if classes == 1 else 1 / classes,
                 examples_per_parameter=len(task.train) / sum(one.numel() for one in model.parameters()),
                 epochs=self.epochs,
+                student_lead=lead(mine, known, labels),
+                teacher_lead=lead(self._probed(shown, labels, classes), known, labels) if shown.size else 0.0,
             )
+
+    def _probed(self, states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
+        self.costs.add_flops("probe", fit_flops(*states.shape))
+        return probed(states, labels, classes)
 
     def remember(self, facts: Facts | None) -> Facts | None:
         """Keeps the facts of the first call and logs a warning if they show a problem."""

@@ -9,29 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ackd.config import Precision
 from ackd.costs import CostTracker
+from ackd.errors import InputError
 from ackd.knowledge.masked import wide
-from ackd.mdp.episode import OVERTAKEN, TRUSTED, Facts
+from ackd.mdp.episode import Facts
 from ackd.models import Meter, Model, run
 from ackd.numerics.precision import computing
 from ackd.tasks import Split
 from ackd.training.measuring import Ask
-from ackd.types import Batch, OutputRequest, Outputs
+from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
 logger = logging.getLogger("ackd")
 
-SAMPLE = 500  # training examples of the probe's fit; four times as many raised its accuracy by .01
+SAMPLE = 500  # most examples of a split for the probes; four times as many raised their accuracy by .01
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # ridge penalties; leave-one-out error selects one
 
 SURE = 3.0  # standard errors by which another order of classes has to be better
 USELESS = 0.05  # agreement above chance that a reward split of 256 examples can reach by accident
-
-
-def last_states(model: Model) -> OutputRequest:
-    """The output of a model's last layer."""
-    return OutputRequest(hidden=frozenset({model.config.num_hidden_layers - 1}))
 
 
 def sampled(split: Split) -> Split:
@@ -40,67 +37,132 @@ def sampled(split: Split) -> Split:
     return split.select(np.arange(count) * len(split) // count)
 
 
-def reading(model: Model, meter: Meter, precision: Precision) -> Ask:
-    """Returns a function that computes features in place of logits, for the probe.
+def last_states(layers: int, *, of: int) -> OutputRequest:
+    """The outputs of the last `layers` layers of a model with `of` layers."""
+    return OutputRequest(hidden=frozenset(range(max(of - layers, 0), of)))
 
-    Features are the mean over tokens and the first token of `last_states`, [B, 2d].
-    """
-    needs = last_states(model)
-    (field,) = needs.fields
+
+def reading(model: Model, meter: Meter, precision: Precision, needs: OutputRequest) -> Ask:
+    """Returns a function that computes the student's features, [B, 2d a layer], in place of logits."""
 
     def ask(batch: Batch, _: OutputRequest, costs: CostTracker) -> Outputs:
         costs.add_flops("student", meter(needs).forward(*batch.shape))
         with computing(precision, batch.mask.device):
-            states = wide(run(model, batch, needs)[field])
-        mask = batch.mask[..., None]
-        mean = states.where(mask.bool(), 0.0).sum(1) / mask.sum(1)
-        return Outputs(logits=torch.cat([mean, states[:, 0]], 1))
+            return Outputs(logits=_pooled(run(model, batch, needs), batch))
 
     return ask
 
 
-def probed(
-    states: NDArray[np.float64], labels: NDArray[Any], unseen: NDArray[np.float64], classes: int
-) -> NDArray[np.float64]:
-    """Predictions of a linear probe, [R, C] ([R, 1] for regression): ridge regression on standardised states.
+def hearing(teacher: Teacher, split: Split, device: torch.device) -> Ask:
+    """Returns a function that computes the teacher's logits, [B, C], and its features beside them, in place of logits.
+
+    Features are those of its last two layers; there are none if it does not answer an example with hidden states.
+
+    Args:
+        teacher: the teacher.
+        split: it is tried with the first example.
+        device: of the teacher.
+    """
+    needs = OutputRequest(logits=True, hidden=last_states(2, of=teacher.shape.layers).hidden)
+    try:
+        answer = teacher(split.batch([0]).to(device), needs, CostTracker())
+        shown = bool(needs.hidden) and answer.hidden.keys() == needs.hidden
+    except InputError:
+        shown = False
+
+    def ask(batch: Batch, logits: OutputRequest, costs: CostTracker) -> Outputs:
+        answer = teacher(batch, needs if shown else logits, costs)
+        assert answer.logits is not None
+        return Outputs(logits=torch.cat([answer.logits.float(), _pooled(answer, batch)], 1) if shown else answer.logits)
+
+    return ask
+
+
+def _pooled(outputs: Outputs, batch: Batch) -> Tensor:
+    """The mean over tokens and the first token of each layer's states, [B, 2d a layer]."""
+    mask, parts = batch.mask[..., None], []
+    for layer in sorted(outputs.hidden):
+        states = wide(outputs.hidden[layer])
+        parts += [states.where(mask.bool(), 0.0).sum(1) / mask.sum(1), states[:, 0]]
+    return torch.cat(parts, 1)
+
+
+def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
+    """Predictions of a linear probe, [N, C] ([N, 1] for regression): ridge regression on standardised states.
 
         W = argmin sum_i |y_i - W x_i - b|^2 + a |W|^2,  y one-hot classes, or the labels themselves where C = 1
 
-    The penalty a is the one of `STRENGTHS` with the smallest leave-one-out squared error, which has a closed form. If
-    the states are not finite, the predictions are NaN. The probe is as accurate as logistic regression with a
-    cross-validated penalty, in a tenth of the time.
+    Each example is predicted by a probe of all others, in closed form: y_i - (y_i - yhat_i) / (1 - h_ii), where yhat
+    are the predictions of a probe of all and h is its hat matrix. The penalty a is the one of `STRENGTHS` with the
+    smallest squared error of these predictions. If the states are not finite, the predictions are NaN. The probe is as
+    accurate as logistic regression with a cross-validated penalty, in a tenth of the time.
 
     Args:
-        states: [N, D], states of the examples to fit.
-        labels: [N], labels of the examples to fit.
-        unseen: [R, D], states of the examples to predict.
+        states: [N, D].
+        labels: [N].
         classes: C.
 
     References:
         Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016,
         https://arxiv.org/abs/1610.01644
+        Golub et al., Generalized cross-validation as a method for choosing a good ridge parameter, 1979,
+        https://doi.org/10.1080/00401706.1979.10489751
     """
-    from sklearn.linear_model import RidgeCV  # importing scikit-learn is slow
-
-    if not (np.isfinite(states).all() and np.isfinite(unseen).all()):
-        return np.full((len(unseen), classes), np.nan)
-    mean, spread = states.mean(0), states.std(0)
+    if not np.isfinite(states).all():
+        return np.full((len(states), classes), np.nan)
+    spread = states.std(0)
     spread[spread == 0] = 1.0
+    x = (states - states.mean(0)) / spread
     wanted = labels[:, None].astype(np.float64) if classes == 1 else np.eye(classes)[labels]
-    ridge = RidgeCV(alphas=STRENGTHS).fit((states - mean) / spread, wanted)
-    return np.asarray(ridge.predict((unseen - mean) / spread)).reshape(len(unseen), classes)
+    y = wanted - wanted.mean(0)
+    values, vectors = np.linalg.eigh(x @ x.T)
+    values, turned = values.clip(0.0), vectors.T @ y
+
+    def errors(strength: float) -> NDArray[np.float64]:
+        shares = values / (values + strength)
+        left = 1 - 1 / len(x) - np.square(vectors) @ shares
+        return (y - vectors @ (shares[:, None] * turned)) / left[:, None]
+
+    best = min(map(errors, STRENGTHS), key=lambda one: float(np.square(one).mean()))
+    return np.asarray(wanted - best)
 
 
 def fit_flops(examples: int, features: int) -> float:
-    """FLOPs of fitting the probe: a product of the N x D states, and an eigendecomposition of size m.
+    """FLOPs of fitting the probe: the product of the N x D states with themselves, and its eigendecomposition.
 
-        2 N D m + 9 m^3,  m = min(N, D)
+        2 N^2 D + 9 N^3
 
     References:
         Golub & Van Loan, Matrix Computations, 4th ed. 2013, section 8.3
     """
-    smaller = min(examples, features)
-    return 2.0 * examples * features * smaller + 9.0 * smaller**3
+    return 2.0 * examples**2 * features + 9.0 * examples**3
+
+
+def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """Standard errors by which answers predict the labels better than other answers do; 0 if some are not finite.
+
+        sum_i g_i / sqrt(sum_i g_i^2),  g_i = r_i - s_i
+
+    r_i and s_i say whether the answers and the others are right on example i; for regression they are negative squared
+    errors, of the line through each answers that fits the labels best.
+
+    Args:
+        answers: [N, C].
+        others: [N, C].
+        labels: [N].
+    """
+    if not (np.isfinite(answers).all() and np.isfinite(others).all()):
+        return 0.0
+    gains = _right(answers, labels) - _right(others, labels)
+    return float(gains.sum() / max(np.sqrt(np.square(gains).sum()), 1e-12))
+
+
+def _right(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
+    if answers.shape[1] > 1:
+        return (answers.argmax(1) == labels).astype(np.float64)
+    said, wanted = answers[:, 0] - answers[:, 0].mean(), labels - labels.mean()
+    slope = max(float(said @ wanted), 0.0) / max(float(said @ said), 1e-12)
+    return -np.square(wanted - slope * said)
 
 
 def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
@@ -195,13 +257,15 @@ def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any]
             facts.agreement,
             facts.chance,
         )
-    elif facts.overtaken > OVERTAKEN and facts.agreement > TRUSTED:
+    elif facts.overtaken > 1:
         logger.warning(
-            "the student can probably learn the labels better than the teacher knows them: on the reward split a "
-            "linear probe on its first states reaches %.2f, and the teacher %.2f; take a better teacher, or the "
-            "labels alone (--policy labels)",
-            facts.probe,
+            "the student can probably learn the labels better than the teacher knows them: the teacher agrees with "
+            "%.2f of the reward split, and a linear probe on %s predicts held-out labels better, by %.1f standard "
+            "errors; take a better teacher, the labels alone (--policy labels), or --policy default, which leaves such "
+            "a teacher early",
             facts.agreement,
+            "its own last states" if facts.teacher_lead > facts.student_lead else "the student's first states",
+            max(facts.teacher_lead, facts.student_lead),
         )
     elif facts.agreement < most:
         logger.warning(

@@ -297,8 +297,9 @@ SHIPPED = {
     "glue-small-v1": (12, ["sst2", "mrpc"]),
     "varied-v1": (40, [f"train-{number:02}" for number in range(24)]),
     "varied-v2": (24, []),
+    "varied-v3": (96, []),
 }
-VARIED = {"varied-v1": {"train", "unseen"}, "varied-v2": {"unseen"}}
+VARIED = {"varied-v1": {"train", "unseen"}, "varied-v2": {"unseen"}, "varied-v3": {"unseen"}}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
