@@ -12,7 +12,7 @@ from ackd.agents.card import Card
 from ackd.agents.learned import Actor
 from ackd.agents.residual import BOUND, ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
-from ackd.mdp.episode import SURE
+from ackd.mdp.episode import LEAD
 
 SHOWN = 20  # most instances on a card
 CHOICES = {
@@ -87,7 +87,7 @@ def _weights(card: Card, network: Actor) -> Iterator[str]:
         yield (
             "If the teacher is overtaken, the labels alone from the second decision on. It is overtaken if a linear "
             "probe, on the student's first states or on the teacher's own last ones, predicts held-out labels better "
-            f"than the teacher does, by {SURE:g} standard errors. Otherwise, and at first, these weights:"
+            f"than the teacher does, by {LEAD:g} standard errors. Otherwise, and at first, these weights:"
         )
     elif isinstance(network, ResidualNetwork):
         yield _correction(network)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ackd.types import EvalResult, Selection, StepMetrics
 
-SURE = 2.0  # standard errors by which a probe has to know more of the labels than the teacher does
+LEAD = 2.0  # standard errors by which a probe has to know more of the labels than the teacher does
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Facts:
 
     @property
     def overtaken(self) -> float:
-        """How surely the labels teach more than the teacher: the larger lead / `SURE`; above 1 they do."""
-        return max(self.student_lead, self.teacher_lead) / SURE
+        """How surely the labels teach more than the teacher: the larger lead / `LEAD`; above 1 they do."""
+        return max(self.student_lead, self.teacher_lead) / LEAD
 
 
 @dataclass(frozen=True)

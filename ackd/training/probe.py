@@ -153,7 +153,11 @@ def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDAr
     """
     if not (np.isfinite(answers).all() and np.isfinite(others).all()):
         return 0.0
-    gains = _right(answers, labels) - _right(others, labels)
+    return _standard_errors(_right(answers, labels) - _right(others, labels))
+
+
+def _standard_errors(gains: NDArray[np.float64]) -> float:
+    """By how many standard errors gains, [N], are above 0."""
     return float(gains.sum() / max(np.sqrt(np.square(gains).sum()), 1e-12))
 
 
@@ -218,15 +222,9 @@ def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[
     read = np.zeros(len(labels), np.bool_)
     for half, order in zip(halves, orders[::-1], strict=True):
         read[half] = order[said[half]] == labels[half]
-    larger = labels == np.bincount(labels).argmax()
-    surely = _surely(read, said == labels) and _surely(read, larger)
+    others = said == labels, labels == np.bincount(labels).argmax()
+    surely = all(_standard_errors(read * 1.0 - other) > SURE for other in others)
     return orders[0] if surely and np.array_equal(orders[0], orders[1]) else None
-
-
-def _surely(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether `one`, [R], is true more often than `other` by `SURE` standard errors of a sign test."""
-    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    return bool(gained - lost > SURE * np.sqrt(gained + lost))
 
 
 def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any], classes: Sequence[str]) -> None:
@@ -257,6 +255,14 @@ def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any]
             facts.agreement,
             facts.chance,
         )
+    elif facts.agreement < most:
+        logger.warning(
+            "the teacher agrees with %.2f of the labels of the reward split, and whoever always says %r with %.2f: "
+            "take a better one, or the labels alone (--policy labels)",
+            facts.agreement,
+            classes[int(np.bincount(labels).argmax())],
+            most,
+        )
     elif facts.overtaken > 1:
         logger.warning(
             "the student can probably learn the labels better than the teacher knows them: the teacher agrees with "
@@ -266,12 +272,4 @@ def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any]
             facts.agreement,
             "its own last states" if facts.teacher_lead > facts.student_lead else "the student's first states",
             max(facts.teacher_lead, facts.student_lead),
-        )
-    elif facts.agreement < most:
-        logger.warning(
-            "the teacher agrees with %.2f of the labels of the reward split, and whoever always says %r with %.2f: "
-            "take a better one, or the labels alone (--policy labels)",
-            facts.agreement,
-            classes[int(np.bincount(labels).argmax())],
-            most,
         )

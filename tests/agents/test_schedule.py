@@ -96,12 +96,10 @@ def test_it_is_saved_and_read_again(tmp_path: Path, kind: type[Schedule]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("overtaken", "agreement", "alone"), [(1.0, 0.9, True), (0.8, 0.9, False), (1.0, 0.5, False), (0.0, 0.0, False)]
+    ("done", "overtaken", "alone"), [(0, 1.5, False), (1, 1.5, True), (3, 1.1, True), (1, 0.9, False), (1, 0.0, False)]
 )
-def test_the_labels_are_left_alone_where_the_teacher_is_overtaken(
-    overtaken: float, agreement: float, alone: bool
-) -> None:
+def test_an_overtaken_teacher_is_left_after_the_first_decision(done: int, overtaken: float, alone: bool) -> None:
     policy = ProbeRule(1)
-    batch = observe(["labels", "logits", "hidden"], 1, 4, overtaken=overtaken, agreement=agreement)
+    batch = observe(["labels", "logits", "hidden"], done, 4, overtaken=overtaken)
     weights = weights_of(policy.act(batch, deterministic=True)[0].numpy())
     assert weights.tolist() == ([1, 0, 0, 0, 0] if alone else [1, 1, 1, 0, 0])

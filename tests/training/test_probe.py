@@ -23,7 +23,7 @@ from ackd.costs import CostTracker
 from ackd.envs.cohort import CohortEnv
 from ackd.envs.make import tiny
 from ackd.errors import InputError
-from ackd.mdp.episode import OVERTAKEN, Facts
+from ackd.mdp.episode import LEAD, Facts
 from ackd.models import Meter, Model
 from ackd.numerics.streams import RngStreams
 from ackd.teachers import LabelTeacher
@@ -59,14 +59,14 @@ class Knowing:
         return 7.0 * size
 
 
-def own_words(task: tasks.Task, *, regression: bool = False) -> tasks.Task:
+def own_words(task: tasks.Task, *, regression: bool = False, level: float = 0.5) -> tasks.Task:
     """The task, but its labels count words that a linear function of the embeddings can see."""
 
     def seen(split: tasks.Split) -> tasks.Split:
         parts = np.split(split.inputs["input_ids"], split.offsets[1:-1])
         part = np.array([float((tokens % 2 == 0).mean()) for tokens in parts])
         other = copy.copy(split)
-        other.labels = part.astype(np.float32) if regression else (part > 0.5).astype(np.int64)
+        other.labels = part.astype(np.float32) if regression else (part > level).astype(np.int64)
         return other
 
     spec = replace(task.spec, classes=(), metrics=("pearson",)) if regression else task.spec
@@ -104,30 +104,115 @@ def states_of(training: Distillation, split: tasks.Split) -> np.ndarray[Any, Any
     return np.array(rows)
 
 
-def best_ridge(seen: Any, labels: Any, unseen: Any) -> np.ndarray[Any, Any]:
-    """scikit-learn's ridge with the strength whose residuals, each over 1 - h_ii, are the least: leave-one-out."""
-    scaler = StandardScaler().fit(seen)
-    x, y = scaler.transform(seen), labels.astype(np.float64)
+def left_out(states: Any, labels: Any) -> np.ndarray[Any, Any]:
+    """Of each example, what ridge regression of all others says, with the strength that is right most of all."""
+    x, y = StandardScaler().fit_transform(states), labels.astype(np.float64)
 
-    def left_out(strength: float) -> float:
+    def by(strength: float) -> np.ndarray[Any, Any]:
+        said = Ridge(alpha=strength).fit(x, y).predict(x)
         hat = x @ np.linalg.inv(x.T @ x + strength * np.eye(x.shape[1])) @ x.T + 1 / len(x)
-        return float(np.square((y - hat @ y) / (1 - hat.diagonal())).mean())
+        return np.asarray(y - (y - said) / (1 - hat.diagonal()))
 
-    best = Ridge(alpha=min(probe.STRENGTHS, key=left_out)).fit(x, y)
-    return np.asarray(best.predict(scaler.transform(unseen)))
+    return min(map(by, probe.STRENGTHS), key=lambda said: float(np.square(y - said).mean()))
 
 
 def test_the_probe_is_what_scikit_learn_says_of_the_same_states() -> None:
     training = make(own_words(tiny().distillation.task))
     task, facts = training.task, training.facts()
-    seen, unseen = states_of(training, task.train), states_of(training, task.reward)
-    assert len(seen) == 344 < probe.SAMPLE
-    answers = best_ridge(seen, task.train.labels, unseen)
+    assert len(task.train) == 344 < probe.SAMPLE
+    states = np.concatenate([states_of(training, part) for part in (task.train, task.reward)])
+    labels = np.concatenate([task.train.labels, task.reward.labels])
+    answers = left_out(states, labels)
     assert facts is not None
-    assert facts.probe == pytest.approx(((answers > 0.5) == task.reward.labels).mean(), abs=1 / 256)
-    logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(seen, task.train.labels)
-    assert facts.probe == pytest.approx(logistic.score(unseen, task.reward.labels), abs=0.06)
+    assert facts.probe == pytest.approx(((answers > 0.5) == labels)[344:].mean(), abs=1 / 256)
+    logistic = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(states[:344], labels[:344])
+    assert facts.probe == pytest.approx(logistic.score(states[344:], labels[344:]), abs=0.06)
     assert 0.7 < facts.probe < 1.0  # so that it says something that they agree
+
+
+@pytest.mark.parametrize(("examples", "features"), [(40, 6), (30, 50)])
+def test_of_three_classes_too(examples: int, features: int) -> None:
+    rng = np.random.default_rng(0)
+    states, labels = (
+        rng.normal(size=(examples, features)) * rng.uniform(0.1, 9, features),
+        rng.integers(3, size=examples),
+    )
+    states[:, 0] += labels
+    states[:, 1] = 4.0  # says nothing, and has no spread
+    answers = probe.probed(states, labels, 3)
+    errors = {}
+    for strength in probe.STRENGTHS:
+        x = StandardScaler().fit_transform(states)
+        one = [Ridge(alpha=strength).fit(np.delete(x, i, 0), np.delete(np.eye(3)[labels], i, 0)) for i in range(len(x))]
+        said = np.array([ridge.predict(x[i : i + 1])[0] for i, ridge in enumerate(one)])
+        errors[strength] = (np.square(said - np.eye(3)[labels]).mean(), said)
+    np.testing.assert_allclose(answers, min(errors.values(), key=lambda pair: pair[0])[1], atol=1e-8)
+
+
+def test_a_lead_is_that_of_a_sign_test() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=200)
+    good, poor = (np.eye(3)[np.where(rng.random(200) < share, labels, (labels + 1) % 3)] for share in (0.8, 0.6))
+    won = int(((good.argmax(1) == labels) & (poor.argmax(1) != labels)).sum())
+    lost = int(((good.argmax(1) != labels) & (poor.argmax(1) == labels)).sum())
+    assert probe.lead(good, poor, labels) == pytest.approx((won - lost) / np.sqrt(won + lost))
+    assert probe.lead(poor, good, labels) == -probe.lead(good, poor, labels)
+    assert probe.lead(good, good, labels) == probe.lead(good, np.full((200, 3), np.nan), labels) == 0
+
+
+def test_a_lead_in_regression_is_of_the_line_through_the_answers() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=300)
+    near, far = labels + 0.1 * rng.normal(size=300), labels + rng.normal(size=300)
+    lines = [np.polynomial.Polynomial.fit(said, labels, 1)(said) for said in (near, far)]
+    gains = np.square(labels - lines[1]) - np.square(labels - lines[0])
+    expected = gains.sum() / np.sqrt(np.square(gains).sum())
+    assert probe.lead(near[:, None], far[:, None], labels) == pytest.approx(expected)
+    assert probe.lead(9 + 5 * near[:, None], far[:, None], labels) == pytest.approx(
+        expected
+    )  # another scale is no error
+    assert probe.lead(-near[:, None], far[:, None], labels) < 0  # the wrong way round knows nothing
+
+
+class Foreign(Knowing):
+    """A teacher whose last states hold the label, while its answers are those of another task."""
+
+    def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+        drawn = np.array([np.random.default_rng(int(one)).normal(size=16) for one in batch.ids])
+        drawn[:, 3] += 3.0 * batch.labels.numpy()
+        states = torch.from_numpy(drawn).float()[:, None].expand(*batch.mask.shape, 16)
+        logits = super().__call__(batch, needs, costs).logits
+        return Outputs(logits=logits, hidden=dict.fromkeys(needs.hidden, states))
+
+
+def test_a_teacher_that_says_less_than_its_states_know_is_overtaken(caplog: pytest.LogCaptureFixture) -> None:
+    facts = make(teacher=Foreign(0.6)).facts()
+    assert facts is not None
+    assert facts.teacher_lead > LEAD > facts.student_lead
+    assert facts.overtaken > 1
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "ackd"):
+        sound = make(teacher=Foreign(1.0)).facts()
+    assert sound is not None
+    assert sound.teacher_lead < 0
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING, "ackd"):
+        make(teacher=Foreign(0.6)).facts()
+    (record,) = caplog.records
+    assert "a linear probe on its own last states predicts held-out labels better" in record.getMessage()
+
+
+def test_a_teacher_without_states_has_no_lead_over_itself() -> None:
+    class Silent(Foreign):
+        def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
+            if needs.hidden:
+                raise InputError("this teacher has no hidden states")
+            return super().__call__(batch, needs, costs)
+
+    one, other = make(teacher=Silent(0.6)).facts(), make(teacher=Knowing(0.6)).facts()
+    assert one == other
+    assert one is not None
+    assert one.teacher_lead == 0.0
 
 
 def test_the_rest_of_the_facts_is_counted_by_hand() -> None:
@@ -141,7 +226,7 @@ def test_the_rest_of_the_facts_is_counted_by_hand() -> None:
     assert facts.epochs == pytest.approx(10 * 32 / 344)
     parameters = sum(one.numel() for one in training.student.model.parameters())
     assert facts.examples_per_parameter == pytest.approx(344 / parameters)
-    assert facts.overtaken == pytest.approx((facts.probe - 0.5) / (facts.agreement - 0.5))
+    assert facts.student_lead < 0 == facts.teacher_lead == facts.overtaken  # the teacher shows no states
 
 
 def test_of_a_regression_they_are_correlations() -> None:
@@ -161,23 +246,24 @@ def test_of_a_regression_they_are_correlations() -> None:
     noise = np.array([np.random.default_rng(int(one)).normal() for one in task.reward.ids])
     assert facts.agreement == pytest.approx(np.corrcoef(labels + 0.05 * noise, labels)[0, 1], abs=1e-4)
     assert (facts.chance, facts.confidence) == (0.0, 0.0)
-    seen, unseen = states_of(training, task.train), states_of(training, task.reward)
-    answers = best_ridge(seen, task.train.labels, unseen)
+    states = np.concatenate([states_of(training, part) for part in (task.train, task.reward)])
+    answers = left_out(states, np.concatenate([task.train.labels, labels]))[344:]
     assert facts.probe == pytest.approx(np.corrcoef(answers, labels)[0, 1], abs=1e-4)
+    assert facts.student_lead < 0 == facts.overtaken
     opposite = Distillation(task, [Shifted(1.0, 1)], models.from_config(config), steps=12).facts()
     assert opposite is not None
     assert opposite.agreement == 0.0
-    assert opposite.overtaken == float("inf")
+    assert opposite.overtaken > 1
 
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(0.75, "can probably learn the labels better"), (1.0, None), (0.5, "seems to know nothing of this task")],
+    [(0.62, "can probably learn the labels better"), (1.0, None), (0.5, "seems to know nothing of this task")],
 )
 def test_a_teacher_that_is_overtaken_or_useless_is_warned_of_once(
     share: float, said: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = own_words(tiny().distillation.task)
+    task = own_words(tiny().distillation.task, level=0.35)
     training = make(task, Knowing(share))
     with caplog.at_level(logging.WARNING, "ackd"):
         facts = training.facts()
@@ -185,7 +271,7 @@ def test_a_teacher_that_is_overtaken_or_useless_is_warned_of_once(
         assert training.facts() is facts
         training.fork().facts()
     assert facts is not None
-    assert (facts.overtaken > OVERTAKEN) == (share < 1)
+    assert (facts.overtaken > 1) == (share < 1)
     if said is None:
         assert not caplog.records
     else:
@@ -244,7 +330,7 @@ def test_a_damaged_student_or_teacher_is_no_error_here() -> None:
 
     facts = Distillation(parts.task, [Knowing(0.8, sure=float("nan"))], broken, steps=12).facts()
     assert facts is not None
-    assert (facts.agreement, facts.probe, facts.confidence) == (0.0, 0.0, 0.0)
+    assert (facts.agreement, facts.probe, facts.confidence, facts.overtaken) == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_what_they_take_is_on_the_bill_once() -> None:
@@ -260,7 +346,11 @@ def test_what_they_take_is_on_the_bill_once() -> None:
     student = passes(states, task.train) + passes(states, task.reward)
     (teacher,) = training.teachers
     asked = passes(lambda size, length: teacher.flops(OutputRequest(logits=True), size, length), task.reward)
-    fit = 2 * 344 * 32 * 32 + 9 * 32**3
+    shown = OutputRequest(logits=True, hidden=frozenset({teacher.shape.layers - 2, teacher.shape.layers - 1}))
+    for part in (task.train, task.reward):
+        student += passes(lambda size, length: teacher.flops(shown, size, length), part)
+    features = 2 * 16 + 2 * 2 * teacher.shape.width
+    fit = 2 * 600**2 * features + 2 * 9 * 600**3
     assert training.costs.flops["probe"] == pytest.approx(student + asked + fit, rel=1e-12)
     assert training.costs.flops["reward"] == training.costs.flops["student"] == 0
     assert training.costs.seconds["probe"] > 0

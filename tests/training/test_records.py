@@ -22,7 +22,7 @@ WRITTEN = {
         0.5, 0.9, {"accuracy": 0.9}, 0.8, 0.1, 0.7, 0.6
     ),
     '{"facts": {"agreement": 0.9, "confidence": 0.8, "probe": 0.7, "chance": 0.5, "examples_per_parameter": 0.1, '
-    '"epochs": 2.0}}': Facts(0.9, 0.8, 0.7, 0.5, 0.1, 2.0),
+    '"epochs": 2.0, "student_lead": -1.5, "teacher_lead": 2.5}}': Facts(0.9, 0.8, 0.7, 0.5, 0.1, 2.0, -1.5, 2.5),
 }
 
 
@@ -31,6 +31,11 @@ def test_answers_are_written_and_read_as_ever(text: str) -> None:
     assert json.dumps(plain(WRITTEN[text])) == text
     verb = {"report": "advance", "standing": "measure", "facts": "inspect"}[text.split('"')[1]]
     assert answered(text, verb) == WRITTEN[text]
+
+
+def test_facts_that_were_written_without_leads_are_read() -> None:
+    text = next(text for text in WRITTEN if "facts" in text).replace(', "student_lead": -1.5, "teacher_lead": 2.5', "")
+    assert answered(text, "inspect") == Facts(0.9, 0.8, 0.7, 0.5, 0.1, 2.0)
 
 
 def answered(text: str, verb: str, students: int | None = None, *, by_steps: bool = False) -> Any:
