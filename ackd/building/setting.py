@@ -122,6 +122,9 @@ def _cached(
             name=name,
             budget=parse_size(config.cache_budget),
             dtype=config.cache_dtype,
+            reads=config.cache_reads,
+            batch_size=config.batch_size,
+            device=check_device(config.device),
         )
         for m, one in enumerate(teachers)
     ]

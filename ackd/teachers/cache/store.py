@@ -1,4 +1,4 @@
-"""A teacher's outputs on disk: memory-mapped, one ragged row per example, shared between processes.
+"""A teacher's outputs on disk: one ragged row per example, shared between processes.
 
 A cache is a folder of entries, one for each combination of teacher, data and dtype:
 
@@ -24,6 +24,7 @@ import os
 import shutil
 import struct
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -45,6 +46,10 @@ from ackd.types import ModelDims, OutputKey
 logger = logging.getLogger("ackd")
 
 FORMAT = 1
+
+
+class CacheError(InputError):
+    """The cache cannot be read or written: its disk is full, gone or broken. A run goes on without it."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,16 @@ class Cache:
         self.shape, self.examples, self.fields = shape, examples, frozenset[OutputKey]()
         self.dtype = DTYPES[dtype]
         self.damaged = 0  # number of rows with a wrong checksum
+        self.readable, self._writable = True, True  # False after a fault
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{name}-{key}"
         self._columns: dict[OutputKey, CachedField] = {}
+        self._opening = threading.Lock()
         self._lock: int | None = None
         self._owner = os.getpid()
         try:
-            with self._refusing():
+            with self.refusing():
                 self._open({**identity, "examples": len(examples.ids), "shape": asdict(shape)}, frozenset(fields))
         except InputError:
             self.close()
@@ -110,8 +117,8 @@ class Cache:
 
     @property
     def writing(self) -> bool:
-        """Whether this process may write: False if the folder is read-only, or in a forked process."""
-        if os.getpid() != self._owner:  # a forked process would share its parent's locks
+        """Whether this process may write: False if the folder is read-only, after a fault, or in a forked process."""
+        if not self._writable or os.getpid() != self._owner:  # a forked process would share its parent's locks
             return False
         if self._lock is None and os.access(self.folder, os.W_OK):
             try:
@@ -121,13 +128,18 @@ class Cache:
         return self._lock is not None
 
     def has(self, fields: Iterable[OutputKey], rows: Rows) -> NDArray[np.bool_]:
-        """[R], True for rows that are complete and valid in all fields."""
+        """[R], True for rows that are complete and valid in all fields.
+
+        Raises:
+            CacheError: if the files cannot be read.
+        """
         there = rows >= 0
         for field in fields:
-            column = self._column(field)
-            if column is None:
-                return np.zeros_like(there)
-            there[there], damaged = column.sound(rows[there])
+            with self.refusing():
+                column = self._column(field)
+                if column is None:
+                    return np.zeros_like(there)
+                there[there], damaged = column.sound(rows[there])
             if damaged and not self.damaged:
                 logger.warning("the cache %s has damaged rows: they are asked again", self.folder)
             self.damaged += damaged
@@ -141,23 +153,36 @@ class Cache:
             rows: rows for which `has` is True.
             length: padded length of the batch.
             pinned: whether to read into pinned memory, for asynchronous copies to a GPU.
+
+        Raises:
+            CacheError: if the file cannot be read.
         """
-        column = self._column(field)
-        assert column is not None
-        flat = column.rows
-        lengths = self.examples.lengths[rows]
-        if field.kind == "attention":
-            heads = self.shape.heads
-            padded = torch.zeros(len(rows), heads, length, length, dtype=flat.dtype, pin_memory=pinned)
-            for row, start, n in zip(padded, column.starts[rows].tolist(), lengths.tolist(), strict=True):
-                row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
-            return padded
-        if field.kind in ("logits", "cls"):
-            return _chosen(flat.view(len(self.examples.ids), -1), rows, pinned)
-        # padding repeats an example's last token: always finite, and no zeros have to be written
-        width = self.shape.width
-        tokens = np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // width)[:, None]
-        return _chosen(flat.view(-1, width), tokens.reshape(-1), pinned).view(len(rows), length, width)
+        lengths, whole = self.examples.lengths[rows].tolist(), field.kind in ("logits", "cls")
+        # padding is always finite: zeros around attention scores, elsewhere the last token again
+        new = torch.zeros if field.kind == "attention" else torch.empty
+        place = new(len(rows), *self._shape(field, length), dtype=self.dtype, pin_memory=pinned)
+        numbers = place.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()  # it has no bfloat16
+        with self.refusing():
+            column = self._column(field)
+            if column is None:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            for row, n, there in zip(rows.tolist(), lengths, numbers, strict=True):
+                if whole or n == length:
+                    column.read(row, there)
+                elif field.kind == "attention":
+                    unpadded = np.empty((len(there), n, n), there.dtype)
+                    column.read(row, unpadded)
+                    there[:, :n, :n] = unpadded
+                else:
+                    column.read(row, there[:n])
+                    there[n:] = there[n - 1]
+        return place
+
+    def _shape(self, field: OutputKey, length: int) -> tuple[int, ...]:
+        """The shape of an example's output, padded to `length`."""
+        width, heads = self.shape.width, self.shape.heads
+        known = {"logits": (self.shape.classes,), "cls": (width,), "attention": (heads, length, length)}
+        return known.get(field.kind, (length, width))
 
     def write(self, rows: Rows, answers: Mapping[OutputKey, Tensor]) -> int:
         """Writes the rows that are not cached yet; returns the number of written bytes.
@@ -169,7 +194,8 @@ class Cache:
             answers: for each field a padded batch on the host, [B, ...] in the cache's dtype.
 
         Raises:
-            InputError: if an output is not finite (no row is written), or the disk is full (earlier rows stay valid).
+            InputError: if an output is not finite (no row is written).
+            CacheError: if the disk is full (earlier rows stay valid), or cannot be written.
         """
         if (rows < 0).any():
             known = rows >= 0
@@ -177,7 +203,7 @@ class Cache:
         self.check(self.examples.ids[rows], self.examples.lengths[rows], answers)
         if any(self._column(field) is None for field in answers):
             self._reserve(answers)
-        with self._refusing():
+        with self.refusing():
             missing = np.flatnonzero(~self.has(answers, rows)).tolist()
             return sum(self._write(int(rows[place]), place, answers) for place in missing)
 
@@ -242,6 +268,12 @@ class Cache:
             self._reserve(wider)
         self.fields = wider
 
+    def give_up(self, fault: CacheError, *, reading: bool) -> None:
+        """Stops writing after a fault, and with `reading` also reading; warns once."""
+        if self.readable and self._writable:
+            logger.warning("%s. The run goes on, and computes what it does not find there", fault)
+        self._writable, self.readable = False, self.readable and not reading
+
     def close(self) -> None:
         """Closes the files."""
         for column in self._columns.values():
@@ -283,29 +315,30 @@ class Cache:
     def _reserve(self, fields: Iterable[OutputKey]) -> None:
         """Creates the missing files of fields, if the disk has enough space."""
         new = [field for field in fields if not self._complete(field)]
-        needed, free = sum(self._bytes(field) for field in new), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise InputError(
-                f"the cache would take {readable(needed)}, and the disk of {self.folder.parent} has {readable(free)} "
-                "free: give a smaller budget, or another folder"
-            )
-        with self._refusing():
+        needed = self.bytes_of(new)
+        with self.refusing():
+            free = shutil.disk_usage(self.folder).free
+            if needed > free:
+                raise CacheError(
+                    f"the cache would take {readable(needed)}, and the disk of {self.folder.parent} has "
+                    f"{readable(free)} free: give a smaller budget, or another folder"
+                )
             for field in new:
                 for path, size in self._files(field):
                     with path.open("ab") as file:
                         file.truncate(size)
 
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Turns the disk's errors into `InputError`."""
+    def refusing(self) -> Iterator[None]:
+        """Turns the disk's errors into `CacheError`."""
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise InputError(
+                raise CacheError(
                     f"the cache {self.folder} cannot be used: {error.strerror} (name a folder that can be written)"
                 ) from error
-            raise InputError(
+            raise CacheError(
                 f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, or give a "
                 "smaller budget, and run again: it goes on from there"
             ) from error
@@ -321,23 +354,22 @@ class Cache:
     def _complete(self, field: OutputKey) -> bool:
         return all(path.exists() and path.stat().st_size == size for path, size in self._files(field))
 
+    def bytes_of(self, fields: Iterable[OutputKey]) -> int:
+        """The size of fields on disk, with the rows of all examples."""
+        return sum(map(self._bytes, fields))
+
     def _bytes(self, field: OutputKey) -> int:
         return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
 
     def _column(self, field: OutputKey) -> CachedField | None:
-        if field not in self._columns:
-            if not self._complete(field):
-                return None
-            sizes = row_sizes(field, self.shape, self.examples.lengths)
-            (rows, _), (sums, _) = self._files(field)
-            self._columns[field] = CachedField(rows, sums, sizes, self.dtype)
-        return self._columns[field]
-
-
-def _chosen(flat: Tensor, rows: Rows, pinned: bool) -> Tensor:
-    """Some rows of a matrix, in a single copy."""
-    place = torch.empty(len(rows), flat.shape[1], dtype=flat.dtype, pin_memory=pinned)
-    return torch.index_select(flat, 0, torch.from_numpy(rows), out=place)
+        with self._opening:
+            if field not in self._columns:
+                if not self._complete(field):
+                    return None
+                sizes = row_sizes(field, self.shape, self.examples.lengths)
+                (rows, _), (sums, _) = self._files(field)
+                self._columns[field] = CachedField(rows, sums, sizes, self.dtype.itemsize)
+            return self._columns[field]
 
 
 def _range(kind: int, row: int) -> bytes:
