@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ackd.costs import CostTracker
 from ackd.files.schema import adapter
+from ackd.teachers.cache.ahead import ReadAhead
 from ackd.teachers.cache.budget import Rows
 from ackd.teachers.cache.choice import Prices
 from ackd.teachers.cache.store import Cache, CacheError
@@ -47,6 +48,7 @@ class Cached(TeacherWrapper):
         fields: the cached outputs; None: all fields of the cache at this moment. Others that share the cache may add
             fields to it later.
         prices: decide for each request which of `fields` to read. None: all.
+        ahead: reads announced batches in a thread. None: every batch is read when it is asked for.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class Cached(TeacherWrapper):
         fields: Iterable[OutputKey] | None = None,
         *,
         prices: Prices | None = None,
+        ahead: ReadAhead | None = None,
     ) -> None:
         self.inner, self.cache = inner, cache
         self.fields = cache.fields if fields is None else frozenset(fields)
-        self.prices = prices
+        self.prices, self.ahead = prices, ahead
         self._chosen: dict[OutputRequest, frozenset[OutputKey]] = {}  # depends on the prices
         self._on_their_way: deque[_Answer] = deque()
         self._fault: CacheError | None = None
@@ -115,20 +118,24 @@ class Cached(TeacherWrapper):
                     return self._answer(batch, needs, self.chosen(needs), costs)
                 except CacheError as fault:
                     self.cache.give_up(fault, reading=True)
+            self.ahead = None
             return self._answer(batch, needs, frozenset(), costs)
 
     def _answer(self, batch: Batch, needs: OutputRequest, chosen: frozenset[OutputKey], costs: CostTracker) -> Outputs:
         kept = tuple(field for field in needs.fields if field in chosen)
         live = OutputRequest.of(field for field in needs.fields if field not in chosen)
         rows = self._rows(batch)
+        begun = self.ahead.asked(rows, batch.shape[1], chosen) if self.ahead is not None else None
         there = {field: self.cache.has((field,), rows) for field in kept}
         missing, answer, new = self._ask(batch, rows, there, live, costs)
         if not live:
             costs.cached_queries += int(_whole(there, len(rows)).sum())
         tensors = self._rounded(batch, answer, live)
+        ready = begun.result() if begun is not None else {}
         for field in kept:
             found = there[field]
-            value = self._read(field, rows[found], batch, costs) if found.any() else None
+            early = ready.get(field) if found.all() else None
+            value = self._read(field, rows[found], batch, costs, early) if found.any() else None
             tensors[field] = _merged(field, batch, found, missing, value, new.get(field))
         return Outputs.of(tensors)
 
@@ -137,6 +144,11 @@ class Cached(TeacherWrapper):
         rounded = {field: answer[field].to(self.cache.dtype) for field in live.fields}
         self._check(batch, np.arange(len(batch.ids)), rounded)
         return {field: value.float() for field, value in rounded.items()}
+
+    def announce(self, batches: Sequence[tuple[Rows, Rows]]) -> None:
+        """Announces the next batches, each as the ids and lengths of its examples; they may be read ahead."""
+        if self.ahead is not None and self.cache.readable:
+            self.ahead.announce([(self.cache.examples.indices(ids), int(lengths.max())) for ids, lengths in batches])
 
     def fill(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> int:
         """Computes and caches the missing outputs of a batch; returns the number of missing examples.
@@ -237,9 +249,13 @@ class Cached(TeacherWrapper):
                 self._fault = fault
                 self.cache.give_up(fault, reading=False)
 
-    def _read(self, field: OutputKey, rows: Rows, batch: Batch, costs: CostTracker) -> Tensor:
+    def _read(
+        self, field: OutputKey, rows: Rows, batch: Batch, costs: CostTracker, value: Tensor | None = None
+    ) -> Tensor:
+        """A field of these rows on the batch's device; `value` is what a thread has read of them."""
         device = batch.mask.device
-        value = self.cache.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
+        if value is None:
+            value = self.cache.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
         costs.move("cache", value.nbytes)
         return value.to(device, non_blocking=True).float()
 

@@ -12,6 +12,7 @@ import torch
 
 from ackd.config import CacheReads
 from ackd.split import Split
+from ackd.teachers.cache.ahead import ReadAhead
 from ackd.teachers.cache.budget import make_plan
 from ackd.teachers.cache.measuring import prices_of
 from ackd.teachers.cache.store import Cache, CacheError, Examples
@@ -19,6 +20,8 @@ from ackd.teachers.cached import Cached, caches_of
 from ackd.types import Knowledge, OutputKey, OutputRequest, Teacher, union
 
 logger = logging.getLogger("ackd")
+
+CPU = torch.device("cpu")
 
 # Environments of one process share a cache with the same key.
 _caches: dict[tuple[str, ...], Cache] = {}
@@ -35,7 +38,7 @@ def with_cache(
     dtype: str,
     reads: CacheReads = "all",
     batch_size: int = 32,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
 ) -> Teacher:
     """Returns the teacher behind a cache, and logs the plan of the cache.
 
@@ -49,7 +52,7 @@ def with_cache(
         dtype: float16, bfloat16 or float32.
         reads: all cached outputs, those that are read faster than computed (auto), or none.
         batch_size: examples in a batch, for the measurement.
-        device: of the batches; None: cpu.
+        device: of the batches; on a GPU a thread reads ahead.
 
     Raises:
         InputError: if the budget is too small for every type, or the cache cannot be used.
@@ -77,14 +80,16 @@ def with_cache(
         logger.info("cache %s: nothing is read; outputs are computed, and rounded to %s", cache.folder, dtype)
         return Cached(teacher, cache, fields)
     logger.info("cache %s: %s", cache.folder, plan)
+    # on a CPU, a thread that reads takes the time from the step, of which reading is a small part
+    ahead = None if device.type == "cpu" else ReadAhead(cache, device)
+    cached = Cached(teacher, cache, fields, ahead=ahead)
     if reads == "all" or not fields:
-        return Cached(teacher, cache, fields)
+        return cached
     try:
-        prices = prices_of(teacher, cache, fields, split, batch_size, device or torch.device("cpu"))
+        cached.prices = prices_of(teacher, cache, fields, split, batch_size, device)
     except CacheError as fault:
         logger.warning("%s. So it was not measured whether the teacher computes faster than the cache is read", fault)
-        return Cached(teacher, cache, fields)
-    cached = Cached(teacher, cache, fields, prices=prices)
+        return cached
     logger.info("cache %s: %s", cache.folder, choice_of(cached, types))
     return cached
 

@@ -73,6 +73,7 @@ class Trainer:
                 drawn = [self.order.next() for _ in range(self.accumulate)]
                 indices = [self._group.share(those) for those in drawn]
                 batches = [self._batch(those) for those in indices]
+                self._announce(indices)
                 self.counts.count(batches, selections, self.distiller)
                 reports.append(self.distiller.step(batches, mixture))
                 asked += indices
@@ -83,6 +84,14 @@ class Trainer:
         flush(self.distiller.teachers, self.counts.costs)
         self._blame(found, selections, asked)
         return found
+
+    def _announce(self, batches: Sequence[Any]) -> None:
+        """Tells the caches this step's batches and those of the next step, as far as they are known."""
+        if any(one.ahead is not None for one in self._caches):
+            train = self.evaluator.task.train
+            follow = [self._group.share(those) for those in self.order.ahead(self.accumulate)]
+            for one in self._caches:
+                one.announce([(train.ids[those], train.lengths[those]) for those in (*batches, *follow)])
 
     def _blame(
         self, reports: Sequence[StepMetrics[float]], selections: Sequence[Selection], asked: Sequence[Any]

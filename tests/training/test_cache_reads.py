@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import io
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +31,10 @@ from ackd.config import CacheReads
 from ackd.costs import CostTracker
 from ackd.envs.make import tiny
 from ackd.teachers import Cached, choices, with_cache
+from ackd.teachers.cache.ahead import Read, ReadAhead
+from ackd.teachers.cache.budget import Rows
 from ackd.teachers.cache.choice import Prices
+from ackd.teachers.cache.store import Cache
 from ackd.training.distillation import Distillation
 from ackd.training.loop import distill
 from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs, Selection, Teacher, union
@@ -30,7 +42,8 @@ from tests.learned import weights
 
 module: Any = importlib.import_module("ackd.teachers.with_cache")  # its name in the package is the function's
 ALL = Selection.of(*knowledge.DEFAULT)
-TRAIN, STEPS = 600, 100  # examples, and steps of 8 of them: more than one pass
+TRAIN, STEPS = 160, 40  # examples, and steps of 8 of them: two passes
+EARLY, LATE = 8, 24  # steps within the first pass, and after it
 READS: tuple[CacheReads, ...] = ("none", "all", "auto")
 READ = {"logits": 1e-3, "hidden": 1e-3, "attention": 1e-3}
 CHOICES = {
@@ -77,16 +90,27 @@ def _padded(field: OutputKey, value: Tensor, length: int) -> Tensor:
 
 
 def make(
-    folder: Path, reads: CacheReads, teacher: Teacher | None = None, *, steps: int = STEPS, budget: int = 10**9
+    folder: Path,
+    reads: CacheReads,
+    teacher: Teacher | None = None,
+    *,
+    steps: int = STEPS,
+    budget: int = 10**9,
+    ahead: bool = False,
+    **changes: Any,
 ) -> Distillation:
     """The tiny pair with a cache in float16."""
     parts = tiny(student_width=8).distillation
-    losses, split = list(parts.distiller.knowledge.values()), parts.task.train
+    task = replace(parts.task, train=parts.task.train.select(range(TRAIN)))
+    losses, split = list(parts.distiller.knowledge.values()), task.train
     one = teacher or parts.teachers[0]
     how: dict[str, Any] = {"folder": str(folder), "name": "tiny", "budget": budget, "dtype": "float16"}
     cached = with_cache(one, losses, split, reads=reads, batch_size=8, **how)
-    settings: dict[str, Any] = {"steps": steps, "batch_size": 8, "lr": 1e-3}
-    return Distillation(parts.task, [cached], parts._make_student, parts._make_knowledge, **settings)
+    assert isinstance(cached, Cached)
+    if ahead:
+        cached.ahead = ReadAhead(cached.cache, torch.device("cpu"))
+    settings: dict[str, Any] = {"steps": steps, "batch_size": 8, "lr": 1e-3, **changes}
+    return Distillation(task, [cached], parts._make_student, parts._make_knowledge, **settings)
 
 
 @pytest.fixture
@@ -140,7 +164,7 @@ def test_the_same_bits_whatever_is_chosen(
     assert run.costs.teacher_queries == (STEPS * 8 if live else TRAIN)
 
 
-@pytest.mark.parametrize("budget", [3_000, 400_000])
+@pytest.mark.parametrize("budget", [700, 100_000])
 def test_the_same_bits_whatever_fits(tmp_path: Path, computed: Tensor, budget: int) -> None:
     run = make(tmp_path, "all", OneByOne(), budget=budget)
     distill(run, ALL, seed=1)
@@ -155,7 +179,7 @@ def test_the_same_bits_from_a_teacher_that_takes_batches_in_the_first_pass(
     found = []
     priced(CHOICES["the scores are computed"])
     for reads in READS:
-        run = make(tmp_path / reads, reads, steps=75)
+        run = make(tmp_path / reads, reads, steps=TRAIN // 8)
         distill(run, ALL, seed=1)
         found.append(weights(run))
     assert all(torch.equal(one, found[0]) for one in found)
@@ -166,7 +190,7 @@ def test_what_is_read_depends_on_what_is_asked(tmp_path: Path, priced: Callable[
     priced({"logits": 0.06, "hidden": 0.2, "attention": 0.2})
     run = make(tmp_path, "auto", OneByOne())
     run.reset(1)
-    run.advance(Selection.of("logits"), 76)
+    run.advance(Selection.of("logits"), LATE)
     assert run.costs.teacher_queries == TRAIN
     run.advance(Selection.of("logits"), 5)
     assert run.costs.teacher_queries == TRAIN
@@ -179,22 +203,22 @@ def test_what_is_read_depends_on_what_is_asked(tmp_path: Path, priced: Callable[
 
 def test_a_resumed_run_decides_as_it_began(tmp_path: Path, priced: Callable[[dict[str, float]], None]) -> None:
     priced(CHOICES["the scores are computed"])
-    whole, begun = make(tmp_path / "a", "auto", steps=120), make(tmp_path / "b", "auto", steps=120)
+    whole, begun = make(tmp_path / "a", "auto", steps=STEPS), make(tmp_path / "b", "auto", steps=STEPS)
     for run in (whole, begun):
         run.reset(1)
-        run.advance(ALL, 50)
+        run.advance(ALL, LATE)
     state = io.BytesIO()
     torch.save(begun.state_dict(), state)
     state.seek(0)
     cache_of(begun).cache.close()
     module._caches.clear()
     priced(CHOICES["everything is read"])
-    again = make(tmp_path / "b", "auto", steps=120)
+    again = make(tmp_path / "b", "auto", steps=STEPS)
     assert cache_of(again).prices != cache_of(whole).prices
     again.load_state_dict(torch.load(state, weights_only=True))
     assert cache_of(again).prices == cache_of(whole).prices
     for run in (whole, again):
-        run.advance(ALL, 70)
+        run.advance(ALL, STEPS - LATE)
     assert torch.equal(weights(again), weights(whole))
 
 
@@ -225,10 +249,15 @@ class Broken:
 
 
 def run_with(
-    folder: Path, caplog: pytest.LogCaptureFixture, before: Callable[[], object], steps: int = 30
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    before: Callable[[], object],
+    steps: int = EARLY,
+    *,
+    ahead: bool = False,
 ) -> Distillation:
     """A run that something happens to after so many steps; it must end, with one warning."""
-    run = make(folder, "all", OneByOne())
+    run = make(folder, "all", OneByOne(), ahead=ahead)
     run.reset(1)
     run.advance(ALL, steps)
     caplog.clear()
@@ -242,7 +271,7 @@ def run_with(
 def test_a_disk_that_takes_no_more_leaves_what_is_there(
     tmp_path: Path, computed: Tensor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    broken = Broken(os.pwrite, 50, code)
+    broken = Broken(os.pwrite, 20, code)
     run = run_with(tmp_path, caplog, lambda: monkeypatch.setattr(os, "pwrite", broken))
     assert torch.equal(weights(run), computed)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -255,7 +284,8 @@ def test_a_disk_that_takes_no_more_leaves_what_is_there(
 
 
 @pytest.mark.parametrize("name", ["pread", "preadv"])
-@pytest.mark.parametrize("steps", [30, 80])
+@pytest.mark.parametrize("steps", [EARLY, LATE])
+@pytest.mark.parametrize("ahead", [False, True])
 def test_a_disk_that_cannot_be_read_is_left_alone(
     tmp_path: Path,
     computed: Tensor,
@@ -263,16 +293,17 @@ def test_a_disk_that_cannot_be_read_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     steps: int,
+    ahead: bool,
 ) -> None:
     broken = Broken(getattr(os, name), 3, errno.EIO)
-    run = run_with(tmp_path, caplog, lambda: monkeypatch.setattr(os, name, broken), steps)
+    run = run_with(tmp_path, caplog, lambda: monkeypatch.setattr(os, name, broken), steps, ahead=ahead)
     assert torch.equal(weights(run), computed)
     if broken.calls < 0:
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         assert "cannot be used: Input/output error" in caplog.text
-        assert broken.calls == -1  # it was not tried again
+        assert broken.calls >= -1 - 2 * ahead  # it was not tried again, but for what the thread had begun
     else:
-        assert (name, steps) == ("pread", 80)  # every row had been compared with its checksum
+        assert (name, steps) == ("pread", LATE)  # every row had been compared with its checksum
 
 
 def test_a_folder_that_is_deleted_under_way_ends_no_run(
@@ -288,15 +319,15 @@ def test_a_folder_that_is_deleted_before_a_field_is_opened(tmp_path: Path, caplo
     for reads, goes in ((READS[0], False), (READS[1], True)):
         run = make(tmp_path / reads, reads, OneByOne())
         run.reset(1)
-        run.advance(Selection.of("logits"), 80)
+        run.advance(Selection.of("logits"), LATE)
         if goes:
             shutil.rmtree(tmp_path / reads)
-        run.advance(ALL, STEPS - 80)
+        run.advance(ALL, STEPS - LATE)
         found.append(weights(run))
         assert [record.levelname for record in caplog.records].count("WARNING") == goes
     assert torch.equal(*found)
     assert "cannot be used: No such file or directory" in caplog.text
-    assert run.costs.teacher_queries == TRAIN + 20 * 8
+    assert run.costs.teacher_queries == TRAIN + (STEPS - LATE) * 8
 
 
 def test_a_file_that_is_cut_under_way_is_no_crash(
@@ -306,6 +337,119 @@ def test_a_file_that_is_cut_under_way_is_no_crash(
         for path in tmp_path.glob("*/*.rows"):
             os.truncate(path, 0)
 
-    run = run_with(tmp_path, caplog, cut, 80)
+    run = run_with(tmp_path, caplog, cut, LATE)
     assert torch.equal(weights(run), computed)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+class Counted(ReadAhead):
+    """Remembers the rows of batches that came from the thread, and of all that were asked for."""
+
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(cache, torch.device("cpu"))
+        self.early: list[int] = []
+        self.all: list[int] = []
+
+    def asked(self, rows: Rows, length: int, fields: frozenset[OutputKey]) -> Future[Read] | None:
+        begun = super().asked(rows, length, fields)
+        self.all += [len(rows)]
+        self.early += [len(rows)] if begun is not None and begun.result() else []
+        return begun
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_reading_ahead_changes_no_bit(tmp_path: Path, accumulate: int) -> None:
+    found = []
+    for ahead in (False, True):
+        run = make(tmp_path / str(ahead), "all", OneByOne(), accumulate=accumulate, steps=STEPS // accumulate)
+        if ahead:
+            counted = cache_of(run).ahead = Counted(cache_of(run).cache)
+        distill(run, ALL, seed=1)
+        found.append((weights(run), run.costs.bytes, run.costs.cached_queries))
+    (plain, *costs), (early, *others) = found
+    assert torch.equal(plain, early)
+    assert costs == others
+    assert len(counted.all) == STEPS
+    # once every row is there, all but the batches at the beginning of an epoch
+    whole = STEPS - -(-TRAIN // 8)
+    assert len(counted.early) >= whole - 2 * accumulate
+    before = len(counted.early)
+    run.reset(2)
+    run.advance(ALL, 20)
+    assert len(counted.early) - before >= 20 * accumulate - 2
+
+
+def test_nothing_is_read_ahead_of_steps_that_ask_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tmp_path, "all", OneByOne(), ahead=True)
+    distill(run, ALL, seed=1)
+    run.reset(2)
+    run.advance(ALL, 4)
+    reads: list[OutputKey] = []
+    read = Cache.read
+
+    def counted(self: Cache, field: OutputKey, *arguments: Any, **more: Any) -> Tensor:
+        reads.append(field)
+        return read(self, field, *arguments, **more)
+
+    monkeypatch.setattr(Cache, "read", counted)
+    run.advance(Selection(), 10)  # the labels alone
+    assert len(reads) <= 3 * 6  # the batches that were announced before
+    reads.clear()
+    run.advance(Selection(), 10)
+    assert not reads
+
+
+def test_the_thread_ends_with_the_run(tmp_path: Path) -> None:
+    def threads() -> int:
+        return sum(one.name.startswith("ackd-cache") for one in threading.enumerate())
+
+    def settled(count: int) -> bool:
+        gc.collect()
+        return any(threads() == count or time.sleep(0.05) for _ in range(100))
+
+    assert settled(0)
+    run = make(tmp_path, "all", OneByOne(), ahead=True)
+    distill(run, ALL, seed=1)
+    assert threads() == 1
+    del run
+    assert settled(0)
+
+
+def test_a_process_that_is_interrupted_while_the_thread_reads_ends(tmp_path: Path) -> None:
+    script = f"""
+        import os, time
+        from tests.training.test_cache_reads import *
+        run = make(Path({str(tmp_path)!r}), "all", OneByOne(), ahead=True)
+        run.reset(1)
+        run.advance(ALL, LATE)
+        preadv = os.preadv
+        def slow(*arguments):
+            time.sleep(0.02)
+            return preadv(*arguments)
+        os.preadv = slow
+        run.trainer._announce([])
+        print("stops", flush=True)
+        raise KeyboardInterrupt
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout == "stops\n", done.stderr
+    assert done.returncode == -signal.SIGINT
+
+
+def test_a_fork_reads_by_itself(tmp_path: Path) -> None:
+    run = make(tmp_path, "all", OneByOne(), ahead=True)
+    distill(run, ALL, seed=1)
+    run.reset(1)
+    run.advance(ALL, 10)
+    child = os.fork()
+    if not child:
+        try:
+            run.advance(ALL, 10)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    run.advance(ALL, 10)
+    assert os.waitpid(child, 0)[1] == 0
