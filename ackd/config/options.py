@@ -123,6 +123,8 @@ class CacheConfig:
     cache_reads: CacheReads = "auto"
     """Outputs that the cache stores and returns: auto (those that are read faster than the teacher computes them,
     measured at the start), all that fit into the budget, or none; the others are computed, and rounded alike."""
+    cache_device_memory: float = 1 / 3
+    """Share of a GPU's free memory that keeps outputs which were read from the cache; above 0, at most 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from ackd.files.schema import adapter
 from ackd.teachers.cache.ahead import ReadAhead
 from ackd.teachers.cache.budget import Rows
 from ackd.teachers.cache.choice import Prices
+from ackd.teachers.cache.device_rows import device_rows
 from ackd.teachers.cache.store import Cache, CacheError
 from ackd.teachers.wrapper import TeacherWrapper
 from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Teacher
@@ -49,6 +50,7 @@ class Cached(TeacherWrapper):
             fields to it later.
         prices: decide for each request which of `fields` to read. None: all.
         ahead: reads announced batches in a thread. None: every batch is read when it is asked for.
+        device_memory: share of the device's free memory for rows that were read, 0 to 1.
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class Cached(TeacherWrapper):
         *,
         prices: Prices | None = None,
         ahead: ReadAhead | None = None,
+        device_memory: float = 0.0,
     ) -> None:
         self.inner, self.cache = inner, cache
         self.fields = cache.fields if fields is None else frozenset(fields)
-        self.prices, self.ahead = prices, ahead
+        self.prices, self.ahead, self.device_memory = prices, ahead, device_memory
         self._chosen: dict[OutputRequest, frozenset[OutputKey]] = {}  # depends on the prices
         self._on_their_way: deque[_Answer] = deque()
         self._fault: CacheError | None = None
@@ -125,13 +128,16 @@ class Cached(TeacherWrapper):
         kept = tuple(field for field in needs.fields if field in chosen)
         live = OutputRequest.of(field for field in needs.fields if field not in chosen)
         rows = self._rows(batch)
-        begun = self.ahead.asked(rows, batch.shape[1], chosen) if self.ahead is not None else None
+        begun = None
+        if self.ahead is not None:
+            self.ahead.near = device_rows(self.cache, batch.mask.device, self.device_memory)
+            begun = self.ahead.asked(rows, batch.shape[1], chosen)
         there = {field: self.cache.has((field,), rows) for field in kept}
         missing, answer, new = self._ask(batch, rows, there, live, costs)
         if not live:
             costs.cached_queries += int(_whole(there, len(rows)).sum())
         tensors = self._rounded(batch, answer, live)
-        ready = begun.result() if begun is not None else {}
+        ready = begun.result() if begun is not None and kept else {}
         for field in kept:
             found = there[field]
             early = ready.get(field) if found.all() else None
@@ -250,14 +256,27 @@ class Cached(TeacherWrapper):
                 self.cache.give_up(fault, reading=False)
 
     def _read(
-        self, field: OutputKey, rows: Rows, batch: Batch, costs: CostTracker, value: Tensor | None = None
+        self, field: OutputKey, rows: Rows, batch: Batch, costs: CostTracker, early: tuple[Rows, Tensor] | None
     ) -> Tensor:
-        """A field of these rows on the batch's device; `value` is what a thread has read of them."""
-        device = batch.mask.device
-        if value is None:
-            value = self.cache.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
+        """A field of these rows on the batch's device; `early` is what a thread has read, with its rows."""
+        device, length = batch.mask.device, batch.shape[1]
+        near = device_rows(self.cache, device, self.device_memory)
+        held = near.held(field, rows)
+        if held.all():
+            return near.read(field, rows, length).float()
+        rest = rows[~held]
+        if early is not None and np.array_equal(early[0], rest):
+            value = early[1]
+        else:
+            value = self.cache.read(field, rest, length, pinned=device.type == "cuda")
         costs.move("cache", value.nbytes)
-        return value.to(device, non_blocking=True).float()
+        value = value.to(device, non_blocking=True)
+        near.keep(field, rest, value)
+        if held.any():
+            both = torch.cat([near.read(field, rows[held], length), value])
+            order = np.argsort(np.argsort(~held, kind="stable"))  # where each row is among those
+            value = both.index_select(0, near.sent(order))
+        return value.float()
 
 
 def caches_of(teacher: Teacher) -> Iterator[Cached]:

@@ -14,7 +14,7 @@ from ackd.config import CacheReads
 from ackd.split import Split
 from ackd.teachers.cache.ahead import ReadAhead
 from ackd.teachers.cache.budget import make_plan
-from ackd.teachers.cache.measuring import prices_of
+from ackd.teachers.cache.measuring import Step, prices_of
 from ackd.teachers.cache.store import Cache, CacheError, Examples
 from ackd.teachers.cached import Cached, caches_of
 from ackd.types import Knowledge, OutputKey, OutputRequest, Teacher, union
@@ -39,6 +39,8 @@ def with_cache(
     reads: CacheReads = "all",
     batch_size: int = 32,
     device: torch.device = CPU,
+    device_memory: float = 1 / 3,
+    step: Step | None = None,
 ) -> Teacher:
     """Returns the teacher behind a cache, and logs the plan of the cache.
 
@@ -53,6 +55,8 @@ def with_cache(
         reads: all cached outputs, those that are read faster than computed (auto), or none.
         batch_size: examples in a batch, for the measurement.
         device: of the batches; on a GPU a thread reads ahead.
+        device_memory: share of the device's free memory that may keep rows, 0 to 1.
+        step: a student's step on a batch, for the measurement: reading ahead is free meanwhile.
 
     Raises:
         InputError: if the budget is too small for every type, or the cache cannot be used.
@@ -82,11 +86,13 @@ def with_cache(
     logger.info("cache %s: %s", cache.folder, plan)
     # on a CPU, a thread that reads takes the time from the step, of which reading is a small part
     ahead = None if device.type == "cpu" else ReadAhead(cache, device)
-    cached = Cached(teacher, cache, fields, ahead=ahead)
+    cached = Cached(teacher, cache, fields, ahead=ahead, device_memory=device_memory)
     if reads == "all" or not fields:
         return cached
     try:
-        cached.prices = prices_of(teacher, cache, fields, split, batch_size, device)
+        how: dict[str, Any] = {"size": batch_size, "device": device, "device_memory": device_memory}
+        how["step"] = step if ahead is not None else None
+        cached.prices = prices_of(teacher, cache, fields, split, **how)
     except CacheError as fault:
         logger.warning("%s. So it was not measured whether the teacher computes faster than the cache is read", fault)
         return cached

@@ -111,6 +111,27 @@ def test_little_gain_is_no_reason_to_compute() -> None:
     assert known.choose([LOGITS], frozenset([LOGITS]), share) == {LOGITS}
 
 
+@settings(deadline=None)
+@given(
+    times,
+    times,
+    st.dictionaries(st.sampled_from(["logits", "hidden", "attention"]), st.tuples(times, times), min_size=3),
+    st.sets(st.sampled_from([LOGITS, *HIDDEN[:3], *SCORES[1:]]), min_size=1),
+)
+def test_what_a_thread_hides_costs_nothing(
+    whole: float, hidden: float, each: dict[str, tuple[float, float]], wanted: set[OutputKey]
+) -> None:
+    read, more = ({kind: both[place] for kind, both in each.items()} for place in (0, 1))
+    known, all_of_it = Prices("cpu", (8, 16), whole, more, read, hidden), frozenset(wanted)
+    took = known.seconds(wanted, all_of_it - known.choose(wanted, all_of_it, share), share)
+    assert took <= max(sum(read[field.kind] for field in wanted) - hidden, 0.0) + 1e-9  # never worse than to read all
+    assert known.seconds(wanted, all_of_it, share) == pytest.approx(
+        whole * share(OutputRequest.of(wanted)) + sum(more[field.kind] for field in wanted)
+    )
+    if sum(read[field.kind] for field in wanted) <= hidden:
+        assert known.choose(wanted, all_of_it, share) == wanted
+
+
 class Slow:
     """A teacher whose passes take a while on a clock that the test moves."""
 
@@ -195,6 +216,13 @@ def test_the_prices_are_the_times(
     assert not [path for path in cache.folder.iterdir() if path.is_dir()]  # nothing is left
 
 
+def test_half_a_students_step_hides_reading(teacher: Slow, cache: Cache, split: Split, clock: Clock) -> None:
+    took = iter([5.0, *[0.03] * 20])  # the first one takes long
+    found = measure(teacher, cache, FIELDS, split.batch([0, 4, 5]), step=lambda batch: clock.move(next(took)))
+    assert found.hidden == pytest.approx(0.015)
+    assert measure(teacher, cache, FIELDS, split.batch([0, 4, 5])).hidden == 0
+
+
 def test_a_long_pass_is_measured_once(teacher: Slow, cache: Cache, split: Split) -> None:
     teacher.clock(0)
     slow = teacher.clock
@@ -208,13 +236,13 @@ def test_a_long_pass_is_measured_once(teacher: Slow, cache: Cache, split: Split)
 
 
 def test_prices_are_measured_once_for_equal_runs(teacher: Slow, cache: Cache, split: Split) -> None:
-    first = prices_of(teacher, cache, FIELDS, split, 4, CPU)
+    first = prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
     passes = teacher.passes
     assert passes > 0
-    assert prices_of(teacher, cache, FIELDS, split, 4, CPU) == first
+    assert prices_of(teacher, cache, FIELDS, split, size=4, device=CPU) == first
     assert teacher.passes == passes
     for fields, size in ((FIELDS[:2], 4), (FIELDS, 3)):  # other prices
-        prices_of(teacher, cache, fields, split, size, CPU)
+        prices_of(teacher, cache, fields, split, size=size, device=CPU)
         assert teacher.passes > passes
         passes = teacher.passes
     assert len(list(cache.folder.glob("prices-*.json"))) == 3
@@ -228,11 +256,11 @@ def test_the_first_of_two_that_measure_at_once_counts(
 
     def late(*arguments: object, **more: object) -> Prices:
         monkeypatch.setattr(measuring, "measure", lambda *a, **m: theirs)
-        assert prices_of(teacher, cache, FIELDS, split, 4, CPU) == theirs
+        assert prices_of(teacher, cache, FIELDS, split, size=4, device=CPU) == theirs
         return ours
 
     monkeypatch.setattr(measuring, "measure", late)
-    assert prices_of(teacher, cache, FIELDS, split, 4, CPU) == theirs
+    assert prices_of(teacher, cache, FIELDS, split, size=4, device=CPU) == theirs
 
 
 def test_a_read_only_cache_is_measured_and_not_touched(
@@ -241,27 +269,27 @@ def test_a_read_only_cache_is_measured_and_not_touched(
     writing: Any = Cache.writing
     monkeypatch.setattr(Cache, "writing", property(lambda self: self is not cache and writing.fget(self)))
     before = sorted(cache.folder.iterdir())
-    assert math.isfinite(prices_of(teacher, cache, FIELDS, split, 4, CPU).whole)
+    assert math.isfinite(prices_of(teacher, cache, FIELDS, split, size=4, device=CPU).whole)
     assert sorted(cache.folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"device": 1}'])
 def test_damaged_prices_are_refused(teacher: Slow, cache: Cache, split: Split, content: str) -> None:
-    prices_of(teacher, cache, FIELDS, split, 4, CPU)
+    prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
     (path,) = cache.folder.glob("prices-*.json")
     path.write_text(content)
     with pytest.raises(InputError, match="delete it, and it is measured again"):
-        prices_of(teacher, cache, FIELDS, split, 4, CPU)
+        prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
 
 
 def test_prices_of_other_outputs_are_refused(teacher: Slow, cache: Cache, split: Split) -> None:
-    prices_of(teacher, cache, FIELDS, split, 4, CPU)
+    prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
     (path,) = cache.folder.glob("prices-*.json")
     known = json.loads(path.read_text())
     del known["read"]["hidden"]
     path.write_text(json.dumps(known))
     with pytest.raises(InputError, match=r"no price of hidden.*delete it"):
-        prices_of(teacher, cache, FIELDS, split, 4, CPU)
+        prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
 
 
 def test_a_cache_larger_than_the_memory_is_measured_from_the_disk(
@@ -275,8 +303,8 @@ def test_a_cache_larger_than_the_memory_is_measured_from_the_disk(
         forget(files)
 
     monkeypatch.setattr(measuring, "_forget", seen)
-    prices_of(teacher, cache, FIELDS, split, 4, CPU)
+    prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
     assert not forgotten
     monkeypatch.setattr(measuring, "_memory", lambda: 100)
-    prices_of(teacher, cache, FIELDS, split, 3, CPU)
+    prices_of(teacher, cache, FIELDS, split, size=3, device=CPU)
     assert {"logits-0.rows", "hidden-0.rows", "attention-1.rows"} <= set(forgotten)

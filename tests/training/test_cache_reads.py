@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from ackd.teachers import Cached, choices, with_cache
 from ackd.teachers.cache.ahead import Read, ReadAhead
 from ackd.teachers.cache.budget import Rows
 from ackd.teachers.cache.choice import Prices
+from ackd.teachers.cache.device_rows import device_rows
 from ackd.teachers.cache.store import Cache
 from ackd.training.distillation import Distillation
 from ackd.training.loop import distill
@@ -97,6 +99,7 @@ def make(
     steps: int = STEPS,
     budget: int = 10**9,
     ahead: bool = False,
+    near: float = 0.0,
     **changes: Any,
 ) -> Distillation:
     """The tiny pair with a cache in float16."""
@@ -107,6 +110,7 @@ def make(
     how: dict[str, Any] = {"folder": str(folder), "name": "tiny", "budget": budget, "dtype": "float16"}
     cached = with_cache(one, losses, split, reads=reads, batch_size=8, **how)
     assert isinstance(cached, Cached)
+    cached.device_memory = near
     if ahead:
         cached.ahead = ReadAhead(cached.cache, torch.device("cpu"))
     settings: dict[str, Any] = {"steps": steps, "batch_size": 8, "lr": 1e-3, **changes}
@@ -119,7 +123,7 @@ def priced(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], None
 
     def set_prices(read: dict[str, float]) -> None:
         found = Prices("cpu", (8, 10), 0.1, dict.fromkeys(read, 0.05), read)
-        monkeypatch.setattr(module, "prices_of", lambda *arguments: found)
+        monkeypatch.setattr(module, "prices_of", lambda *arguments, **more: found)
 
     return set_prices
 
@@ -357,6 +361,29 @@ class Counted(ReadAhead):
         return begun
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("memory", [20_000, 10**9])
+def test_rows_in_the_memory_of_the_device_change_no_bit(
+    tmp_path: Path, computed: Tensor, monkeypatch: pytest.MonkeyPatch, memory: int, ahead: bool
+) -> None:
+    monkeypatch.setattr("ackd.teachers.cache.device_rows.free_memory", lambda device: memory)
+    for _ in range(2):  # filling, and filled
+        run = make(tmp_path, "all", OneByOne(), ahead=ahead, near=1.0)
+        distill(run, ALL, seed=1)
+        assert torch.equal(weights(run), computed)
+    cached = cache_of(run)
+    near = device_rows(cached.cache, torch.device("cpu"), 1.0)
+    held = [int(near.held(field, np.arange(TRAIN)).sum()) for field in cached.fields]
+    if memory == 10**9:
+        assert held == [TRAIN] * len(held)
+        run.reset(1)
+        before, queries = run.costs.bytes["cache"], run.costs.cached_queries
+        run.advance(ALL, 3)
+        assert (run.costs.bytes["cache"] - before, run.costs.cached_queries - queries) == (0, 24)
+    else:
+        assert 0 < sum(held) < TRAIN * len(held)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_reading_ahead_changes_no_bit(tmp_path: Path, accumulate: int) -> None:
     found = []
@@ -405,7 +432,11 @@ def test_the_thread_ends_with_the_run(tmp_path: Path) -> None:
 
     def settled(count: int) -> bool:
         gc.collect()
-        return any(threads() == count or time.sleep(0.05) for _ in range(100))
+        for _ in range(100):
+            if threads() == count:
+                return True
+            time.sleep(0.05)
+        return False
 
     assert settled(0)
     run = make(tmp_path, "all", OneByOne(), ahead=True)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ackd.teachers.cache.budget import Rows
+from ackd.teachers.cache.device_rows import DeviceRows
 from ackd.teachers.cache.store import Cache
 from ackd.types import OutputKey
 
 Key: TypeAlias = tuple[bytes, int]  # rows and padded length
-Read: TypeAlias = Mapping[OutputKey, Tensor]
+Read: TypeAlias = Mapping[OutputKey, tuple[Rows, Tensor]]  # the rows that were not on the device, and their values
 
 
 class ReadAhead:
@@ -33,6 +34,7 @@ class ReadAhead:
 
     def __init__(self, cache: Cache, device: torch.device) -> None:
         self.cache, self.device = cache, device
+        self.near: DeviceRows | None = None  # rows that need not be read
         self._announced: dict[Key, Future[Read] | None] = {}  # None: is not read
         self._fields: frozenset[OutputKey] = frozenset()  # of the last batch; empty if it was not announced
         self._thread: ThreadPoolExecutor | None = None
@@ -58,13 +60,23 @@ class ReadAhead:
     def _begun(self, rows: Rows, length: int) -> Future[Read]:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "ackd-cache")
-        return self._thread.submit(_read, self.cache, rows, length, self._fields, self.device)
+        return self._thread.submit(_read, self.cache, rows, length, self._fields, self.device, self.near)
 
 
-def _read(cache: Cache, rows: Rows, length: int, fields: frozenset[OutputKey], device: torch.device) -> Read:
-    """The fields that are complete in all rows."""
-    gpu = device.type == "cuda"
+def _read(
+    cache: Cache,
+    rows: Rows,
+    length: int,
+    fields: frozenset[OutputKey],
+    device: torch.device,
+    near: DeviceRows | None,
+) -> Read:
+    """The fields that are complete in all rows, without the rows that are on the device."""
+    gpu, found = device.type == "cuda", {}
     with torch.cuda.device(device) if gpu else nullcontext():
-        return {
-            field: cache.read(field, rows, length, pinned=gpu) for field in fields if cache.has((field,), rows).all()
-        }
+        for field in fields:
+            if cache.has((field,), rows).all():
+                rest = rows if near is None else rows[~near.held(field, rows)]
+                if len(rest):
+                    found[field] = rest, cache.read(field, rest, length, pinned=gpu)
+    return found

@@ -15,7 +15,8 @@ LEAST = 5e-4  # and so many seconds a batch: less is within the noise of the mea
 class Prices:
     """Measured seconds of a typical batch on one device.
 
-        T(C) = whole * share(C) + sum of more over C + sum of read over all other requested fields
+        T(C) = pass + max(sum of read over all other requested fields - hidden, 0)
+        pass = whole * share(C) + sum of more over C
 
     C are the computed fields, and share(C) is the share of the teacher's FLOPs up to their last layer: one pass
     computes them all, so if one field at the last layer has to be computed, the others cost only `more`.
@@ -26,6 +27,7 @@ class Prices:
         whole: seconds of the teacher's pass up to its logits.
         more: by kind, further seconds for each field that the pass returns.
         read: by kind, seconds to read a field, from storage to the device.
+        hidden: seconds of a step during which a thread reads ahead; 0 without such a thread.
     """
 
     device: str
@@ -33,14 +35,15 @@ class Prices:
     whole: float
     more: Mapping[str, float]
     read: Mapping[str, float]
+    hidden: float = 0.0
 
     def seconds(
         self, wanted: Iterable[OutputKey], computed: frozenset[OutputKey], share: Callable[[OutputRequest], float]
     ) -> float:
         """T(C), the seconds for `wanted` if `computed` are computed and the others are read."""
-        rest = frozenset(wanted) - computed
+        reading = sum(self.read[field.kind] for field in frozenset(wanted) - computed)
         more = sum(self.more.get(field.kind, 0.0) for field in computed)
-        return self.whole * share(OutputRequest.of(computed)) + more + sum(self.read[field.kind] for field in rest)
+        return self.whole * share(OutputRequest.of(computed)) + more + max(reading - self.hidden, 0.0)
 
     def choose(
         self, wanted: Iterable[OutputKey], kept: frozenset[OutputKey], share: Callable[[OutputRequest], float]
@@ -48,7 +51,7 @@ class Prices:
         """The fields to read: all kept ones, unless computing some of them is clearly faster.
 
         Candidates are the passes that stop after the last layer of one field: such a pass returns every field that it
-        reaches and that is read more slowly than returned.
+        reaches and that is read more slowly than returned. The best one is the best choice of all if nothing is hidden.
 
         Args:
             wanted: the requested fields.

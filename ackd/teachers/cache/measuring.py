@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,16 +22,26 @@ from ackd.files.schema import read
 from ackd.split import Split
 from ackd.teachers.cache.budget import DTYPES
 from ackd.teachers.cache.choice import Prices
+from ackd.teachers.cache.device_rows import device_rows, free_memory
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Teacher
 
+Step: TypeAlias = Callable[[Batch], object]
 TIMES = 5  # measurements of each time, the shortest of which counts,
 SECONDS = 0.5  # or fewer that take so long together
 AGAIN = "delete it, and it is measured again"
 
 
 def prices_of(
-    teacher: Teacher, cache: Cache, fields: Iterable[OutputKey], split: Split, size: int, device: torch.device
+    teacher: Teacher,
+    cache: Cache,
+    fields: Iterable[OutputKey],
+    split: Split,
+    *,
+    size: int,
+    device: torch.device,
+    device_memory: float = 0.0,
+    step: Step | None = None,
 ) -> Prices:
     """The prices on this device, measured once for a cache: equal runs decide equally, and so do resumed ones.
 
@@ -41,17 +52,21 @@ def prices_of(
         split: its examples.
         size: examples in a batch.
         device: of the batches.
+        device_memory: share of the device's free memory that may keep rows.
+        step: a student's step, during which a thread reads ahead; None if there is no such thread.
 
     Raises:
         InputError: if the kept prices are damaged, or an output of the teacher is not finite.
         CacheError: if the cache's folder cannot be written or read.
     """
-    fields, where = sorted(fields), name_of(device)
-    named = json.dumps([where, size, fields]).encode()
+    fields, place = sorted(fields), [name_of(device)]
+    memory = int(device_memory * free_memory(device))
+    named = json.dumps([*place, *([device_memory] if memory else []), size, fields]).encode()
     path = cache.folder / f"prices-{hashlib.sha256(named).hexdigest()[:16]}.json"
     if not path.exists():
-        batch = _typical(split, size).to(device)
-        found = measure(teacher, cache, fields, batch, cold=cache.bytes_of(fields) > _memory())
+        batch, needed = _typical(split, size).to(device), cache.bytes_of(fields)
+        near = min(memory / needed, 1.0)
+        found = measure(teacher, cache, fields, batch, cold=needed > _memory(), near=near, step=step)
         if not cache.writing:
             return found
         with cache.refusing():
@@ -70,7 +85,16 @@ def name_of(device: torch.device) -> str:
     return f"{device.type}, {threads} thread{'s' * (threads > 1)}"
 
 
-def measure(teacher: Teacher, cache: Cache, fields: Iterable[OutputKey], batch: Batch, *, cold: bool = False) -> Prices:
+def measure(
+    teacher: Teacher,
+    cache: Cache,
+    fields: Iterable[OutputKey],
+    batch: Batch,
+    *,
+    cold: bool = False,
+    near: float = 0.0,
+    step: Step | None = None,
+) -> Prices:
     """Measures a batch: the teacher's pass, and reading the same outputs from a cache of this batch alone.
 
     A pass that takes longer than `SECONDS` is measured once, with all outputs.
@@ -81,6 +105,9 @@ def measure(teacher: Teacher, cache: Cache, fields: Iterable[OutputKey], batch: 
         fields: the fields to measure; those of one kind cost the same.
         batch: the batch, on its device.
         cold: whether to read from the disk, not from the memory that holds recently used files.
+        near: share of the rows that the device's memory will hold.
+        step: a student's step on the batch, during which a thread reads ahead. Half of it counts as `hidden`, because
+            the thread also takes time from the step.
 
     Raises:
         InputError: if an output of the teacher is not finite.
@@ -104,10 +131,15 @@ def measure(teacher: Teacher, cache: Cache, fields: Iterable[OutputKey], batch: 
         whole = seconds_of(logits)
         needs = {kind: OutputRequest.of(those) for kind, those in kinds.items() if kind != "logits"}
         more = {kind: max(seconds_of(logits | one) - whole, 0.0) / len(kinds[kind]) for kind, one in needs.items()}
-    return Prices(name_of(device), batch.shape, whole, more, _reads(cache, answers[-1], batch, cold=cold))
+    hidden = 0.0
+    if step is not None:
+        step(batch)  # the first one sets much up
+        hidden = _seconds(lambda: step(batch), device) / 2
+    reads = _reads(cache, answers[-1], batch, cold=cold, near=near)
+    return Prices(name_of(device), batch.shape, whole, more, reads, hidden)
 
 
-def _reads(cache: Cache, answer: Outputs, batch: Batch, *, cold: bool) -> dict[str, float]:
+def _reads(cache: Cache, answer: Outputs, batch: Batch, *, cold: bool, near: float) -> dict[str, float]:
     """By kind, the seconds to read an output of the batch, from a cache like `cache` with only this batch."""
     device, rows = batch.mask.device, np.arange(len(batch.ids))
     tensors = {field: value.to("cpu", cache.dtype) for field, value in answer.tensors.items()}
@@ -127,7 +159,17 @@ def _reads(cache: Cache, answer: Outputs, batch: Batch, *, cold: bool) -> dict[s
                 value = small.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
                 return value.to(device, non_blocking=True).float()
 
-            return {field.kind: _seconds(lambda field=field: read_one(field), device) for field in tensors}  # type: ignore[misc]
+            def far_and_near(field: OutputKey) -> float:
+                far = _seconds(lambda: read_one(field), device)
+                if not near:
+                    return far
+                held = device_rows(small, device, 1.0)
+                held.keep(field, rows, small.read(field, rows, batch.shape[1]).to(device))
+                there = held.held(field, rows).all()
+                close = _seconds(lambda: held.read(field, rows, batch.shape[1]).float(), device) if there else far
+                return near * close + (1 - near) * far
+
+            return {field.kind: far_and_near(field) for field in tensors}
 
 
 def _typical(split: Split, size: int) -> Batch:
