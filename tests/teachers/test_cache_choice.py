@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -246,6 +247,18 @@ def test_prices_are_measured_once_for_equal_runs(teacher: Slow, cache: Cache, sp
         assert teacher.passes > passes
         passes = teacher.passes
     assert len(list(cache.folder.glob("prices-*.json"))) == 3
+
+
+def test_a_file_system_without_links_keeps_prices_too(
+    teacher: Slow, cache: Cache, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    first = prices_of(teacher, cache, FIELDS, split, size=4, device=CPU)
+    assert prices_of(teacher, cache, FIELDS, split, size=4, device=CPU) == first
+    assert len(list(cache.folder.glob("prices-*.json"))) == 1
 
 
 def test_the_first_of_two_that_measure_at_once_counts(

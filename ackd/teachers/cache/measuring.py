@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
@@ -228,7 +228,11 @@ def _keep(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         os.chmod(partial, 0o644)
-        with suppress(FileExistsError):
+        try:
             os.link(partial, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            os.replace(partial, path)
     finally:
-        os.unlink(partial)
+        Path(partial).unlink(missing_ok=True)

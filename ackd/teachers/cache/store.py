@@ -6,6 +6,7 @@ A cache is a folder of entries, one for each combination of teacher, data and dt
         manifest.json           identity of the entry
         hidden-3.rows           the rows of all examples one after the other, without padding
         hidden-3.sums           a checksum for each row, 0 if the row is not written
+        prices-*.json           measured times (see `ackd.teachers.cache.measuring`)
         lock                    empty; a process that writes a row locks the byte with the row's number
 
 A row's offset follows from the lengths alone. So several processes can write rows at the same time, in any order, while
@@ -21,16 +22,12 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import struct
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,39 +35,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.errors import InputError, not_finite
-from ackd.files.schema import Object, read
-from ackd.teachers.cache.budget import DTYPES, Rows, readable, row_sizes
+from ackd.teachers.cache.budget import DTYPES, Rows, row_sizes
 from ackd.teachers.cache.cached_field import CachedField
+from ackd.teachers.cache.entry import CacheError, Entry, Examples
 from ackd.types import ModelDims, OutputKey
 
 logger = logging.getLogger("ackd")
 
 FORMAT = 1
+__all__ = ["FORMAT", "Cache", "CacheError", "Examples"]
 
 
-class CacheError(InputError):
-    """The cache cannot be read or written: its disk is full, gone or broken. A run goes on without it."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The examples of an entry: their ids and numbers of tokens."""
-
-    ids: Rows
-    lengths: Rows
-    fingerprint: str  # of the teacher's inputs
-
-    def indices(self, ids: Rows) -> Rows:
-        """The row of each id; -1 for unknown ids."""
-        found = self._order[np.searchsorted(self.ids, ids, sorter=self._order).clip(max=len(self.ids) - 1)]
-        return np.where(self.ids[found] == ids, found, -1)
-
-    @cached_property
-    def _order(self) -> Rows:
-        return np.argsort(self.ids, kind="stable")
-
-
-class Cache:
+class Cache(Entry):
     """One entry: a teacher's outputs for some examples.
 
     Args:
@@ -97,20 +73,20 @@ class Cache:
         fields: Iterable[OutputKey],
         dtype: str = "float16",
     ) -> None:
-        self.shape, self.examples, self.fields = shape, examples, frozenset[OutputKey]()
-        self.dtype = DTYPES[dtype]
-        self.damaged = 0  # number of rows with a wrong checksum
-        self.readable, self._writable = True, True  # False after a fault
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        self.folder = Path(folder) / f"{name}-{key}"
+        super().__init__(Path(folder) / f"{name}-{key}", shape, examples, DTYPES[dtype])
+        self.fields = frozenset[OutputKey]()
+        self.damaged = 0  # number of rows with a wrong checksum
+        self.readable, self._writable = True, True  # False after a fault
         self._columns: dict[OutputKey, CachedField] = {}
         self._opening = threading.Lock()
         self._lock: int | None = None
         self._owner = os.getpid()
         try:
             with self.refusing():
-                self._open({**identity, "examples": len(examples.ids), "shape": asdict(shape)}, frozenset(fields))
+                self.open({**identity, "examples": len(examples.ids), "shape": asdict(shape)})
+                self.widen(fields)
         except InputError:
             self.close()
             raise
@@ -202,7 +178,7 @@ class Cache:
             return self.write(rows[known], {field: batch[torch.from_numpy(known)] for field, batch in answers.items()})
         self.check(self.examples.ids[rows], self.examples.lengths[rows], answers)
         if any(self._column(field) is None for field in answers):
-            self._reserve(answers)
+            self.reserve(answers)
         with self.refusing():
             missing = np.flatnonzero(~self.has(answers, rows)).tolist()
             return sum(self._write(int(rows[place]), place, answers) for place in missing)
@@ -265,7 +241,7 @@ class Cache:
         """
         wider = self.fields | frozenset(fields)
         if self.writing:
-            self._reserve(wider)
+            self.reserve(wider)
         self.fields = wider
 
     def give_up(self, fault: CacheError, *, reading: bool) -> None:
@@ -283,91 +259,13 @@ class Cache:
             os.close(self._lock)
             self._lock = None
 
-    def _open(self, manifest: dict[str, Any], fields: frozenset[OutputKey]) -> None:
-        path = self.folder / "manifest.json"
-        if not path.exists():
-            self._make(path, manifest)
-        found = read(path, Object, "delete that folder")
-        for name, value in manifest.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"the cache entry {self.folder} belongs to another {name}: delete that folder, or choose another"
-                )
-        self.widen(fields)
-
-    def _make(self, path: Path, manifest: dict[str, Any]) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-        if not os.access(self.folder, os.W_OK):
-            raise InputError(
-                f"the cache folder {self.folder.parent} is read-only and holds nothing about this teacher and this "
-                "data: fill it with `ackd cache` where it can be written, or leave the cache away"
-            )
-        descriptor, temporary = tempfile.mkstemp(dir=self.folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)  # other processes that create it at the same time write the same content
-
-    def _reserve(self, fields: Iterable[OutputKey]) -> None:
-        """Creates the missing files of fields, if the disk has enough space."""
-        new = [field for field in fields if not self._complete(field)]
-        needed = self.bytes_of(new)
-        with self.refusing():
-            free = shutil.disk_usage(self.folder).free
-            if needed > free:
-                raise CacheError(
-                    f"the cache would take {readable(needed)}, and the disk of {self.folder.parent} has "
-                    f"{readable(free)} free: give a smaller budget, or another folder"
-                )
-            for field in new:
-                for path, size in self._files(field):
-                    with path.open("ab") as file:
-                        file.truncate(size)
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Turns the disk's errors into `CacheError`."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise CacheError(
-                    f"the cache {self.folder} cannot be used: {error.strerror} (name a folder that can be written)"
-                ) from error
-            raise CacheError(
-                f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, or give a "
-                "smaller budget, and run again: it goes on from there"
-            ) from error
-
-    def _files(self, field: OutputKey) -> tuple[tuple[Path, int], tuple[Path, int]]:
-        """The files of a field's rows and checksums, with their sizes in bytes."""
-        stem = self.folder / f"{field.kind}-{field.layer}"
-        return (
-            (stem.with_suffix(".rows"), self._bytes(field)),
-            (stem.with_suffix(".sums"), 4 * len(self.examples.ids)),
-        )
-
-    def _complete(self, field: OutputKey) -> bool:
-        return all(path.exists() and path.stat().st_size == size for path, size in self._files(field))
-
-    def bytes_of(self, fields: Iterable[OutputKey]) -> int:
-        """The size of fields on disk, with the rows of all examples."""
-        return sum(map(self._bytes, fields))
-
-    def _bytes(self, field: OutputKey) -> int:
-        return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
-
     def _column(self, field: OutputKey) -> CachedField | None:
         with self._opening:
             if field not in self._columns:
-                if not self._complete(field):
+                if not self.complete(field):
                     return None
                 sizes = row_sizes(field, self.shape, self.examples.lengths)
-                (rows, _), (sums, _) = self._files(field)
+                (rows, _), (sums, _) = self.files(field)
                 self._columns[field] = CachedField(rows, sums, sizes, self.dtype.itemsize)
             return self._columns[field]
 
