@@ -88,10 +88,10 @@ class Trainer:
     def _announce(self, batches: Sequence[Any]) -> None:
         """Tells the caches this step's batches and those of the next step, as far as they are known."""
         if any(one.ahead is not None for one in self._caches):
-            train = self.evaluator.task.train
+            ids, lengths = self.evaluator.task.train.ids, self.order.lengths
             follow = [self._group.share(those) for those in self.order.ahead(self.accumulate)]
             for one in self._caches:
-                one.announce([(train.ids[those], train.lengths[those]) for those in (*batches, *follow)])
+                one.announce([(ids[those], lengths[those]) for those in (*batches, *follow)])
 
     def _blame(
         self, reports: Sequence[StepMetrics[float]], selections: Sequence[Selection], asked: Sequence[Any]
