@@ -23,7 +23,7 @@ SETS = Path(__file__).parent / "instance_sets"
 MAX_BYTES, MAX_INT = 1_000_000, 2**31
 MODELS, DATA = ("teacher", "student"), ("data", "dev_data")  # settings that are paths
 LENGTH = ("steps", "epochs")  # one of them sets the length of a training
-MACHINE = ("device", "cache", "cache_budget", "precision", "compile")
+MACHINE = ("device", "cache", "cache_budget", "cache_reads", "cache_device_memory", "precision", "compile")
 # fields of a setting beyond those of `SettingConfig` and `EpisodeConfig`
 BESIDE: dict[str, Any] = {
     "task": str, "teacher": str | tuple[str, ...], "scale_steps": int, "choice": str, "observe_cls": bool,

@@ -15,10 +15,12 @@ from ackd import Selection, models, tasks
 from ackd.cli import main
 from ackd.cohort.cohort import Cohort
 from ackd.config import Precision
+from ackd.costs import CostTracker
 from ackd.knowledge import NAMES, build
 from ackd.numerics.streams import RngStreams
 from ackd.presets import METHODS
-from ackd.teachers import Cached, ModelTeacher
+from ackd.teachers import Cached, ModelTeacher, with_cache
+from ackd.teachers.cache.ahead import ReadAhead
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
 from ackd.training.sampler import LengthGroupedSampler
@@ -34,7 +36,9 @@ def strict() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("default")
 
 
-def distillation(device: str, *, cache: Path | None = None, precision: Precision = "fp32") -> Distillation:
+def distillation(
+    device: str, *, cache: Path | None = None, precision: Precision = "fp32", near: float = 0.0
+) -> Distillation:
     tokenizer = tasks.embedded_tokenizer("polarity")
     task = tasks.load("polarity", tokenizer, max_examples=600)
     with torch.random.fork_rng():
@@ -57,7 +61,9 @@ def distillation(device: str, *, cache: Path | None = None, precision: Precision
                 examples=examples,
                 fields=fields,
             ),
+            device_memory=near,
         )
+        answering.ahead = ReadAhead(answering.cache, torch.device(device))
     return Distillation(
         task,
         [answering],
@@ -99,6 +105,45 @@ def test_the_cache_is_filled_from_a_gpu_and_read_back(tmp_path: Path) -> None:
     again = run.advance(Selection.of(*NAMES), 40)
     assert run.costs.cached_queries > 0
     assert again.loss == pytest.approx(first.loss, rel=1e-2)
+
+
+@pytest.mark.parametrize("near", [1e-7, 1 / 3])
+def test_outputs_from_the_memory_of_the_gpu_are_those_from_the_disk(tmp_path: Path, near: float) -> None:
+    """Some rows fit, or all; and what a thread read ahead, or not."""
+    run = distillation("cuda", cache=tmp_path)
+    run.advance(Selection.of(*NAMES), 40)
+    plain, close = (distillation("cuda", cache=tmp_path, near=share) for share in (0.0, near))
+    for one in (plain, close):
+        (cached,) = one.teachers
+        assert isinstance(cached, Cached)
+        if one is plain:
+            cached.ahead = None
+        one.reset(0)
+        one.advance(Selection.of(*NAMES), 39)
+    batch = run.task.train.batch(np.arange(32)).to(torch.device("cuda"))
+    needs = union(one.teacher_needs for one in run.distiller.knowledge.values())
+    answers = [one.teachers[0](batch, needs, CostTracker()) for one in (plain, close)]
+    assert all(torch.equal(answers[0][field], answers[1][field]) for field in needs.fields)
+
+
+def test_the_choice_is_measured_on_the_gpu(tmp_path: Path) -> None:
+    run = distillation("cuda")
+    cached = with_cache(
+        run.teachers[0],
+        list(run.distiller.knowledge.values()),
+        run.task.train,
+        folder=str(tmp_path),
+        name="x",
+        budget=10**9,
+        dtype="float16",
+        reads="auto",
+        device=run.device,
+    )
+    assert isinstance(cached, Cached)
+    assert cached.ahead is not None
+    assert cached.prices is not None
+    assert cached.prices.device == torch.cuda.get_device_name()
+    assert all(seconds > 0 for seconds in cached.prices.read.values())
 
 
 def test_a_batch_that_is_there_already_stays() -> None:

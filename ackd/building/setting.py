@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -13,16 +13,19 @@ from ackd.building.cast import Cast, cast_of, reading
 from ackd.building.checks import check_device, check_outputs, check_whole
 from ackd.building.method import Types, method_of, preset_options
 from ackd.building.sources import Source, StudentSource, model_of, seen_by, several, shown, task_of
-from ackd.config import RecipeConfig, SettingConfig, checked, cut, part, renamed
+from ackd.config import Precision, RecipeConfig, SettingConfig, checked, cut, part, renamed
 from ackd.errors import InputError
-from ackd.models import Tokenizer
+from ackd.models import Model, StudentFactory, Tokenizer, run
 from ackd.numerics.memory import reuse_memory
+from ackd.numerics.precision import computing
 from ackd.tasks.data_sets import Data
 from ackd.teachers import with_cache
 from ackd.teachers.cache.budget import parse_size
+from ackd.teachers.cache.device_rows import check_share
+from ackd.teachers.cache.measuring import Step
 from ackd.training.distillation import Distillation
 from ackd.training.recipe import Recipe, check_length, length
-from ackd.types import Teacher
+from ackd.types import Batch, OutputRequest, Teacher
 from ackd.weighting.weighting import Weighting, together
 
 OWN = "data"  # default task name for the user's own data
@@ -85,6 +88,7 @@ def prepare(
     config = checked(SettingConfig, settings, others=NAMES)
     check_length(config.steps, config.epochs)
     Recipe.of(part(config, RecipeConfig))  # checks the settings before any data is read
+    check_share(config.cache_device_memory)
     reuse_memory()
     place = check_device(config.device)
     sources = several(teacher)
@@ -104,12 +108,34 @@ def prepare(
     its_task, answering = reading(cast, partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config)))
     its_task = its_task.judged_by(compute_metrics)
     if config.cache is not None:
-        answering = _cached(answering, method, its_task, task, config)
+        step = stepping(cast.make_student, place, config.precision)
+        answering = _cached(answering, method, its_task, task, config, step)
     return _built(cast, its_task, answering, make, method, config, scale_steps)
 
 
+def stepping(make_student: StudentFactory, place: torch.device, precision: Precision) -> Step:
+    """Takes steps of a new student, without its optimizer's; random numbers are as before."""
+
+    @cache
+    def model() -> Model:
+        return make_student().to(place)
+
+    def step(batch: Batch) -> None:
+        with torch.random.fork_rng(), computing(precision, place):
+            logits = run(model(), batch, OutputRequest(logits=True)).logits
+            assert logits is not None
+            logits.sum().backward()
+
+    return step
+
+
 def _cached(
-    teachers: Sequence[Teacher], method: presets.Preset, its_task: tasks.Task, name: str, config: SettingConfig
+    teachers: Sequence[Teacher],
+    method: presets.Preset,
+    its_task: tasks.Task,
+    name: str,
+    config: SettingConfig,
+    step: Step,
 ) -> list[Teacher]:
     """The teachers, each behind a cache."""
     assert config.cache is not None
@@ -122,6 +148,11 @@ def _cached(
             name=name,
             budget=parse_size(config.cache_budget),
             dtype=config.cache_dtype,
+            reads=config.cache_reads,
+            batch_size=config.batch_size,
+            device=check_device(config.device),
+            device_memory=config.cache_device_memory,
+            step=step,
         )
         for m, one in enumerate(teachers)
     ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Options that may differ between processes: paths, and options that only the first process uses.
 OWN = {"output", "overwrite", "resume", "quiet", "report_to", "checkpoint_seconds", "policy", "refine", "cache"}
-OWN |= {"cache_budget", "teacher", "student", "data", "dev_data"}
+OWN |= {"cache_budget", "cache_device_memory", "teacher", "student", "data", "dev_data"}
 
 
 @dataclass(frozen=True, kw_only=True)

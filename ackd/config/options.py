@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Init: TypeAlias = Literal["even", "first"]
+CacheReads: TypeAlias = Literal["auto", "all", "none"]
 Kind = TypeVar("Kind")
 COMMON = "common"
 Common: TypeAlias = Annotated[Kind, COMMON]  # shown by --help; --help-all shows the rest too
@@ -119,6 +120,11 @@ class CacheConfig:
     """Most disk space for one teacher's outputs; outputs that do not fit are computed again."""
     cache_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Number format in the cache; outputs are rounded to it."""
+    cache_reads: CacheReads = "auto"
+    """Outputs that the cache stores and returns: auto (those that are read faster than the teacher computes them,
+    measured at the start), all that fit into the budget, or none; the others are computed, and rounded alike."""
+    cache_device_memory: float = 1 / 3
+    """Share of a GPU's free memory that keeps outputs which were read from the cache; above 0, at most 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ from ackd.training.replay_log import ReplayLog
 
 # settings of this machine only; they are left out of a policy's file, which may be shared
 PRIVATE = {*FREE, "checkpoint_seconds", "data", "dev_data", "device", "cache", "teachers"}
-PRIVATE |= {"workers", *GROWING}
+PRIVATE |= {"workers", "cache_reads", "cache_device_memory", *GROWING}
 
 
 class AgentTraining:

@@ -66,6 +66,7 @@ class Filler:
             cache=config.output,
             cache_budget=config.budget,
             cache_dtype=config.dtype,
+            cache_reads="all",
             steps=1,
             **{**named, **(objects or {})},
         )

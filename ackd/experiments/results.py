@@ -19,6 +19,7 @@ from ackd.experiments.student_card import Origin, model_of, transferred, write_s
 from ackd.mdp.observations import FAMILIES
 from ackd.runs.folder import RunFolder
 from ackd.tasks import Task
+from ackd.teachers import choices
 from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
 from ackd.types import EvalResult
@@ -118,8 +119,8 @@ def finish(
         FloatingPointError: if the training diverged; the result records it, and no student is saved.
     """
     result = episode_result(recording, **run, seconds=round(seconds, 3))
-    folder.write_json("ledger.json", recording.costs.as_dict())
     distillation, student, compared = recording.inner.distillation, folder.path / "student", None
+    folder.write_json("ledger.json", ledger(recording.costs, distillation))
     if not result["error"]:
         origin = origin_of(recording, result)
         save_student(student, folder.settings, distillation, origin)
@@ -128,6 +129,12 @@ def finish(
     folder.write_json("result.json", result)  # last, because this file marks a finished run
     check_converged(result, distillation)
     return result, compared
+
+
+def ledger(costs: CostTracker, distillation: Distillation) -> dict[str, Any]:
+    """The content of `ledger.json`: the costs, and what was read from caches because that is faster."""
+    chosen = choices(distillation.teachers, distillation.distiller.knowledge.values())
+    return costs.as_dict() | ({"cache": chosen} if chosen else {})
 
 
 def check_converged(result: Mapping[str, Any], distillation: Distillation) -> None:

@@ -1,12 +1,12 @@
 """Teachers: objects that return outputs for a batch."""
 
-from ackd.teachers.cached import Cached
+from ackd.teachers.cached import Cached, caches_of
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
 from ackd.teachers.own_tokens import OwnTokens
 from ackd.teachers.partitioned import Partitioned
 from ackd.teachers.revised import Revised, Swapped
-from ackd.teachers.with_cache import with_cache
+from ackd.teachers.with_cache import choices, with_cache
 from ackd.teachers.wrapper import TeacherWrapper, flush, unwrap
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "Revised",
     "Swapped",
     "TeacherWrapper",
+    "caches_of",
+    "choices",
     "flush",
     "unwrap",
     "with_cache",

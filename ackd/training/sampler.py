@@ -37,6 +37,10 @@ class LengthGroupedSampler:
         self._batches = self._batches[1:]
         return batch
 
+    def ahead(self, count: int) -> list[NDArray[np.int64]]:
+        """The next `count` batches, or fewer: those of the next epoch are not drawn yet."""
+        return list(self._batches[:count])
+
     def _draw(self) -> None:
         drawn = self._left
         while len(drawn) < self.size:

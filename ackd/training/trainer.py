@@ -13,7 +13,7 @@ import torch
 from ackd.mdp.episode import Facts
 from ackd.numerics.streams import RngStreams
 from ackd.tasks import Split
-from ackd.teachers import flush
+from ackd.teachers import caches_of, flush
 from ackd.training.counts import Counts
 from ackd.training.distiller import Distiller
 from ackd.training.evaluation import Evaluator
@@ -38,6 +38,7 @@ class Trainer:
         self.student, self._group = self.distiller.student, self.distiller.student.group
         self._last = np.arange(min(self.order.size, len(self.order.lengths)))  # indices of the last batch
         self._lost: set[int] = set()  # diverged students for which the teachers' outputs have been checked
+        self._caches = [one for teacher in self.distiller.teachers for one in caches_of(teacher)]
 
     def inherit(self, parents: Sequence[int]) -> None:
         """Gives student i the scales and costs of student `parents[i]`; [N] indices."""
@@ -72,6 +73,7 @@ class Trainer:
                 drawn = [self.order.next() for _ in range(self.accumulate)]
                 indices = [self._group.share(those) for those in drawn]
                 batches = [self._batch(those) for those in indices]
+                self._announce(indices)
                 self.counts.count(batches, selections, self.distiller)
                 reports.append(self.distiller.step(batches, mixture))
                 asked += indices
@@ -82,6 +84,14 @@ class Trainer:
         flush(self.distiller.teachers, self.counts.costs)
         self._blame(found, selections, asked)
         return found
+
+    def _announce(self, batches: Sequence[Any]) -> None:
+        """Tells the caches this step's batches and those of the next step, as far as they are known."""
+        if any(one.ahead is not None for one in self._caches):
+            ids, lengths = self.evaluator.task.train.ids, self.order.lengths
+            follow = [self._group.share(those) for those in self.order.ahead(self.accumulate)]
+            for one in self._caches:
+                one.announce([(ids[those], lengths[those]) for those in (*batches, *follow)])
 
     def _blame(
         self, reports: Sequence[StepMetrics[float]], selections: Sequence[Selection], asked: Sequence[Any]
@@ -112,6 +122,7 @@ class Trainer:
             "last": torch.from_numpy(self._last),
             "distiller": self.distiller.state_dict(),
             "lost": sorted(self._lost),
+            "caches": [one.state_dict() for one in self._caches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,6 +133,8 @@ class Trainer:
         self._last = self.order.indices(state["last"])
         self.distiller.load_state_dict(state["distiller"])
         self._lost = set(state.get("lost", ()))
+        for cached, saved in zip(self._caches, state.get("caches", ()), strict=False):
+            cached.load_state_dict(saved)
 
 
 def _averaged(shares: Sequence[StepMetrics[float]]) -> StepMetrics[float]:

@@ -64,7 +64,7 @@ def entries(folder: Path) -> list[Path]:
 
 def rows_of(folder: Path) -> dict[str, bytes]:
     (entry,) = entries(folder)
-    return {path.name: path.read_bytes() for path in entry.glob("*-*.*")}
+    return {path.name: path.read_bytes() for kind in ("rows", "sums") for path in entry.glob(f"*.{kind}")}
 
 
 def test_it_tells_its_plan_and_fills(
@@ -114,6 +114,32 @@ def test_a_student_taught_from_a_full_cache_asks_no_teacher(
     for name, value in weights.items():
         torch.testing.assert_close(value, without[name], rtol=0, atol=1e-4)
     assert rows_of(tmp_path / "cache") == stood
+
+
+def test_what_is_read_is_told_before_the_run_and_in_its_ledger(
+    distilled: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached = ["--steps", "2", "--cache", str(tmp_path / "cache")]
+    for name in ("first", "again"):
+        _, costs = distilled(name, *cached)
+        (chosen,) = costs["cache"]
+        assert chosen["teacher"] == 0
+        assert chosen["batch"][0] == 8
+        assert chosen["together"].keys() == chosen["alone"].keys() == {"logits", "hidden", "attention"}
+        assert chosen["seconds"].keys() == {"computed", "read", "chosen"}
+        assert chosen["seconds"]["chosen"] <= min(chosen["seconds"]["computed"], chosen["seconds"]["read"]) + 5e-4
+        said = capsys.readouterr().err
+        assert re.search(r"a batch of 8 x \d+ tokens takes [\d.e-]+ ms to compute and [\d.e-]+ ms to read; ", said)
+    (path,) = (tmp_path / "cache").glob("*/prices-*.json")
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps(known | {"whole": 1e-6, "read": dict.fromkeys(known["read"], 1.0), "more": {}}))
+    _, costs = distilled("changed", *cached)
+    assert not any(costs["cache"][0]["together"].values())
+    assert costs["bytes"]["cache"] == 0
+    assert "logits, hidden, attention: computed" in capsys.readouterr().err
+    for how in ("all", "none"):
+        _, costs = distilled(how, *cached, "--cache-reads", how)
+        assert "cache" not in costs
 
 
 def test_a_cache_filled_on_the_way_changes_nothing(distilled: Callable[..., Any], tmp_path: Path) -> None:

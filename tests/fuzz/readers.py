@@ -693,7 +693,7 @@ READERS: dict[str, Reader] = {
         ("ackd.agents.library", "ackd.agents.card", "ackd.agents.weights"),
         seal=_seal_archive,
     ),
-    "cache": Reader(_make_cache, _read_cache, ("ackd.teachers.cache.store", "ackd.teachers.cache.cached_field")),
+    "cache": Reader(_make_cache, _read_cache, ("ackd.teachers.cache.entry", "ackd.teachers.cache.cached_field")),
     "journal": Reader(
         _make_journal, lambda folder: train(folder, 3), ("ackd.training.replay_log", "ackd.training.loop")
     ),

@@ -60,7 +60,8 @@ RUNS: Mapping[str, Sequence[str]] = {
     **{f"distill-{name}": [f"distill {SHORT} --policy {name}"] for name in ("labels", "all", "scheduled", "magnitude")},
     "distill-default": [f"distill {SHORT} --policy default"],
     "distill-refined": [f"distill {SHORT} --policy default --refine"],
-    "distill-cached": [f"distill {SHORT} --cache {{folder}}/cache", f"distill {SHORT} --cache {{folder}}/cache"],
+    # without what depends on times
+    "distill-cached": [f"distill {SHORT} --cache {{folder}}/cache --cache-reads all"] * 2,
     "distill-budget": [f"distill {SHORT} --policy all --flops-budget 0.8"],
     **{f"preset-{name}": _preset(name) for name in METHODS},
     **{

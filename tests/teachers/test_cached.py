@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +20,7 @@ from ackd.models import Model
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, unwrap
 from ackd.teachers.cache.budget import DTYPES, row_sizes
-from ackd.teachers.cache.store import Cache, Examples
+from ackd.teachers.cache.store import Cache, CacheError, Examples
 from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs
 
 LENGTHS = np.array([7, 3, 12, 1, 5, 5, 9, 2], np.int64)
@@ -315,6 +317,21 @@ def test_what_float16_cannot_hold(teacher: Asked, split: Split, kept: Callable[.
         answer = kept((LOGITS,), dtype)(split.batch([1, 2]), OutputRequest(logits=True), CostTracker()).logits
         assert answer is not None
         assert answer[1] == pytest.approx(70_000, rel=0.01)
+
+
+def test_a_cache_that_is_filled_and_cannot_be_written_says_so(
+    teacher: Asked, split: Split, kept: Callable[..., Cached], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Filling it is all that is wanted; a run would go on without it."""
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cached = kept()
+    monkeypatch.setattr(os, "pwrite", full)
+    for _ in range(2):
+        with pytest.raises(CacheError, match="the disk is full"):
+            cached.fill(split.batch([0, 1]), OutputRequest.of(FIELDS), CostTracker())
 
 
 def test_an_answer_of_another_size_does_not_spill_over(

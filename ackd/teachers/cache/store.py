@@ -1,4 +1,4 @@
-"""A teacher's outputs on disk: memory-mapped, one ragged row per example, shared between processes.
+"""A teacher's outputs on disk: one ragged row per example, shared between processes.
 
 A cache is a folder of entries, one for each combination of teacher, data and dtype:
 
@@ -6,6 +6,7 @@ A cache is a folder of entries, one for each combination of teacher, data and dt
         manifest.json           identity of the entry
         hidden-3.rows           the rows of all examples one after the other, without padding
         hidden-3.sums           a checksum for each row, 0 if the row is not written
+        prices-*.json           measured times (see `ackd.teachers.cache.measuring`)
         lock                    empty; a process that writes a row locks the byte with the row's number
 
 A row's offset follows from the lengths alone. So several processes can write rows at the same time, in any order, while
@@ -21,15 +22,12 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import struct
-import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,35 +35,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ackd.errors import InputError, not_finite
-from ackd.files.schema import Object, read
-from ackd.teachers.cache.budget import DTYPES, Rows, readable, row_sizes
+from ackd.teachers.cache.budget import DTYPES, Rows, row_sizes
 from ackd.teachers.cache.cached_field import CachedField
+from ackd.teachers.cache.entry import CacheError, Entry, Examples
 from ackd.types import ModelDims, OutputKey
 
 logger = logging.getLogger("ackd")
 
 FORMAT = 1
+__all__ = ["FORMAT", "Cache", "CacheError", "Examples"]
 
 
-@dataclass(frozen=True)
-class Examples:
-    """The examples of an entry: their ids and numbers of tokens."""
-
-    ids: Rows
-    lengths: Rows
-    fingerprint: str  # of the teacher's inputs
-
-    def indices(self, ids: Rows) -> Rows:
-        """The row of each id; -1 for unknown ids."""
-        found = self._order[np.searchsorted(self.ids, ids, sorter=self._order).clip(max=len(self.ids) - 1)]
-        return np.where(self.ids[found] == ids, found, -1)
-
-    @cached_property
-    def _order(self) -> Rows:
-        return np.argsort(self.ids, kind="stable")
-
-
-class Cache:
+class Cache(Entry):
     """One entry: a teacher's outputs for some examples.
 
     Args:
@@ -92,26 +73,28 @@ class Cache:
         fields: Iterable[OutputKey],
         dtype: str = "float16",
     ) -> None:
-        self.shape, self.examples, self.fields = shape, examples, frozenset[OutputKey]()
-        self.dtype = DTYPES[dtype]
-        self.damaged = 0  # number of rows with a wrong checksum
         identity = {"format": FORMAT, "teacher": teacher, "data": examples.fingerprint, "dtype": dtype}
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        self.folder = Path(folder) / f"{name}-{key}"
+        super().__init__(Path(folder) / f"{name}-{key}", shape, examples, DTYPES[dtype])
+        self.fields = frozenset[OutputKey]()
+        self.damaged = 0  # number of rows with a wrong checksum
+        self.readable, self._writable = True, True  # False after a fault
         self._columns: dict[OutputKey, CachedField] = {}
+        self._opening = threading.Lock()
         self._lock: int | None = None
         self._owner = os.getpid()
         try:
-            with self._refusing():
-                self._open({**identity, "examples": len(examples.ids), "shape": asdict(shape)}, frozenset(fields))
+            with self.refusing():
+                self.open({**identity, "examples": len(examples.ids), "shape": asdict(shape)})
+                self.widen(fields)
         except InputError:
             self.close()
             raise
 
     @property
     def writing(self) -> bool:
-        """Whether this process may write: False if the folder is read-only, or in a forked process."""
-        if os.getpid() != self._owner:  # a forked process would share its parent's locks
+        """Whether this process may write: False if the folder is read-only, after a fault, or in a forked process."""
+        if not self._writable or os.getpid() != self._owner:  # a forked process would share its parent's locks
             return False
         if self._lock is None and os.access(self.folder, os.W_OK):
             try:
@@ -121,13 +104,18 @@ class Cache:
         return self._lock is not None
 
     def has(self, fields: Iterable[OutputKey], rows: Rows) -> NDArray[np.bool_]:
-        """[R], True for rows that are complete and valid in all fields."""
+        """[R], True for rows that are complete and valid in all fields.
+
+        Raises:
+            CacheError: if the files cannot be read.
+        """
         there = rows >= 0
         for field in fields:
-            column = self._column(field)
-            if column is None:
-                return np.zeros_like(there)
-            there[there], damaged = column.sound(rows[there])
+            with self.refusing():
+                column = self._column(field)
+                if column is None:
+                    return np.zeros_like(there)
+                there[there], damaged = column.sound(rows[there])
             if damaged and not self.damaged:
                 logger.warning("the cache %s has damaged rows: they are asked again", self.folder)
             self.damaged += damaged
@@ -141,23 +129,36 @@ class Cache:
             rows: rows for which `has` is True.
             length: padded length of the batch.
             pinned: whether to read into pinned memory, for asynchronous copies to a GPU.
+
+        Raises:
+            CacheError: if the file cannot be read.
         """
-        column = self._column(field)
-        assert column is not None
-        flat = column.rows
-        lengths = self.examples.lengths[rows]
-        if field.kind == "attention":
-            heads = self.shape.heads
-            padded = torch.zeros(len(rows), heads, length, length, dtype=flat.dtype, pin_memory=pinned)
-            for row, start, n in zip(padded, column.starts[rows].tolist(), lengths.tolist(), strict=True):
-                row[:, :n, :n] = flat[start : start + heads * n * n].view(heads, n, n)
-            return padded
-        if field.kind in ("logits", "cls"):
-            return _chosen(flat.view(len(self.examples.ids), -1), rows, pinned)
-        # padding repeats an example's last token: always finite, and no zeros have to be written
-        width = self.shape.width
-        tokens = np.minimum(np.arange(length), lengths[:, None] - 1) + (column.starts[rows] // width)[:, None]
-        return _chosen(flat.view(-1, width), tokens.reshape(-1), pinned).view(len(rows), length, width)
+        lengths, whole = self.examples.lengths[rows].tolist(), field.kind in ("logits", "cls")
+        # padding is always finite: zeros around attention scores, elsewhere the last token again
+        new = torch.zeros if field.kind == "attention" else torch.empty
+        place = new(len(rows), *self._shape(field, length), dtype=self.dtype, pin_memory=pinned)
+        numbers = place.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()  # it has no bfloat16
+        with self.refusing():
+            column = self._column(field)
+            if column is None:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+            for row, n, there in zip(rows.tolist(), lengths, numbers, strict=True):
+                if whole or n == length:
+                    column.read(row, there)
+                elif field.kind == "attention":
+                    unpadded = np.empty((len(there), n, n), there.dtype)
+                    column.read(row, unpadded)
+                    there[:, :n, :n] = unpadded
+                else:
+                    column.read(row, there[:n])
+                    there[n:] = there[n - 1]
+        return place
+
+    def _shape(self, field: OutputKey, length: int) -> tuple[int, ...]:
+        """The shape of an example's output, padded to `length`."""
+        width, heads = self.shape.width, self.shape.heads
+        known = {"logits": (self.shape.classes,), "cls": (width,), "attention": (heads, length, length)}
+        return known.get(field.kind, (length, width))
 
     def write(self, rows: Rows, answers: Mapping[OutputKey, Tensor]) -> int:
         """Writes the rows that are not cached yet; returns the number of written bytes.
@@ -169,15 +170,16 @@ class Cache:
             answers: for each field a padded batch on the host, [B, ...] in the cache's dtype.
 
         Raises:
-            InputError: if an output is not finite (no row is written), or the disk is full (earlier rows stay valid).
+            InputError: if an output is not finite (no row is written).
+            CacheError: if the disk is full (earlier rows stay valid), or cannot be written.
         """
         if (rows < 0).any():
             known = rows >= 0
             return self.write(rows[known], {field: batch[torch.from_numpy(known)] for field, batch in answers.items()})
         self.check(self.examples.ids[rows], self.examples.lengths[rows], answers)
         if any(self._column(field) is None for field in answers):
-            self._reserve(answers)
-        with self._refusing():
+            self.reserve(answers)
+        with self.refusing():
             missing = np.flatnonzero(~self.has(answers, rows)).tolist()
             return sum(self._write(int(rows[place]), place, answers) for place in missing)
 
@@ -239,8 +241,14 @@ class Cache:
         """
         wider = self.fields | frozenset(fields)
         if self.writing:
-            self._reserve(wider)
+            self.reserve(wider)
         self.fields = wider
+
+    def give_up(self, fault: CacheError, *, reading: bool) -> None:
+        """Stops writing after a fault, and with `reading` also reading; warns once."""
+        if self.readable and self._writable:
+            logger.warning("%s. The run goes on, and computes what it does not find there", fault)
+        self._writable, self.readable = False, self.readable and not reading
 
     def close(self) -> None:
         """Closes the files."""
@@ -251,93 +259,15 @@ class Cache:
             os.close(self._lock)
             self._lock = None
 
-    def _open(self, manifest: dict[str, Any], fields: frozenset[OutputKey]) -> None:
-        path = self.folder / "manifest.json"
-        if not path.exists():
-            self._make(path, manifest)
-        found = read(path, Object, "delete that folder")
-        for name, value in manifest.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"the cache entry {self.folder} belongs to another {name}: delete that folder, or choose another"
-                )
-        self.widen(fields)
-
-    def _make(self, path: Path, manifest: dict[str, Any]) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-        if not os.access(self.folder, os.W_OK):
-            raise InputError(
-                f"the cache folder {self.folder.parent} is read-only and holds nothing about this teacher and this "
-                "data: fill it with `ackd cache` where it can be written, or leave the cache away"
-            )
-        descriptor, temporary = tempfile.mkstemp(dir=self.folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)  # other processes that create it at the same time write the same content
-
-    def _reserve(self, fields: Iterable[OutputKey]) -> None:
-        """Creates the missing files of fields, if the disk has enough space."""
-        new = [field for field in fields if not self._complete(field)]
-        needed, free = sum(self._bytes(field) for field in new), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise InputError(
-                f"the cache would take {readable(needed)}, and the disk of {self.folder.parent} has {readable(free)} "
-                "free: give a smaller budget, or another folder"
-            )
-        with self._refusing():
-            for field in new:
-                for path, size in self._files(field):
-                    with path.open("ab") as file:
-                        file.truncate(size)
-
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Turns the disk's errors into `InputError`."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise InputError(
-                    f"the cache {self.folder} cannot be used: {error.strerror} (name a folder that can be written)"
-                ) from error
-            raise InputError(
-                f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, or give a "
-                "smaller budget, and run again: it goes on from there"
-            ) from error
-
-    def _files(self, field: OutputKey) -> tuple[tuple[Path, int], tuple[Path, int]]:
-        """The files of a field's rows and checksums, with their sizes in bytes."""
-        stem = self.folder / f"{field.kind}-{field.layer}"
-        return (
-            (stem.with_suffix(".rows"), self._bytes(field)),
-            (stem.with_suffix(".sums"), 4 * len(self.examples.ids)),
-        )
-
-    def _complete(self, field: OutputKey) -> bool:
-        return all(path.exists() and path.stat().st_size == size for path, size in self._files(field))
-
-    def _bytes(self, field: OutputKey) -> int:
-        return int(row_sizes(field, self.shape, self.examples.lengths).sum()) * self.dtype.itemsize
-
     def _column(self, field: OutputKey) -> CachedField | None:
-        if field not in self._columns:
-            if not self._complete(field):
-                return None
-            sizes = row_sizes(field, self.shape, self.examples.lengths)
-            (rows, _), (sums, _) = self._files(field)
-            self._columns[field] = CachedField(rows, sums, sizes, self.dtype)
-        return self._columns[field]
-
-
-def _chosen(flat: Tensor, rows: Rows, pinned: bool) -> Tensor:
-    """Some rows of a matrix, in a single copy."""
-    place = torch.empty(len(rows), flat.shape[1], dtype=flat.dtype, pin_memory=pinned)
-    return torch.index_select(flat, 0, torch.from_numpy(rows), out=place)
+        with self._opening:
+            if field not in self._columns:
+                if not self.complete(field):
+                    return None
+                sizes = row_sizes(field, self.shape, self.examples.lengths)
+                (rows, _), (sums, _) = self.files(field)
+                self._columns[field] = CachedField(rows, sums, sizes, self.dtype.itemsize)
+            return self._columns[field]
 
 
 def _range(kind: int, row: int) -> bytes:
