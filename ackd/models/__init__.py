@@ -25,6 +25,7 @@ from ackd.models.load import (
     model_folder,
     padded,
     same_vocabulary,
+    save_encoder,
     save_model,
     save_tokenizer,
     unchanged,
@@ -41,6 +42,8 @@ from ackd.models.onnx_files import (
     write_int8,
     write_onnx,
 )
+from ackd.models.pooling import Pooling, read_pooling, write_layout
+from ackd.models.sentences import as_encoder, is_body, pooling_config, pooling_of, pools
 from ackd.models.vocabulary import (
     SentenceEnds,
     check_length,
@@ -63,9 +66,11 @@ __all__ = [
     "Meter",
     "Model",
     "OnnxModel",
+    "Pooling",
     "SentenceEnds",
     "StudentFactory",
     "Tokenizer",
+    "as_encoder",
     "as_read",
     "as_saved",
     "cannot_give",
@@ -81,6 +86,7 @@ __all__ = [
     "from_config",
     "from_layers",
     "generate_tokens",
+    "is_body",
     "is_classifier",
     "is_config",
     "is_model",
@@ -92,9 +98,14 @@ __all__ = [
     "padded",
     "padding_of",
     "padding_with",
+    "pooling_config",
+    "pooling_of",
+    "pools",
     "read_config",
+    "read_pooling",
     "run",
     "same_vocabulary",
+    "save_encoder",
     "save_model",
     "save_tokenizer",
     "sentence_ends",
@@ -106,5 +117,6 @@ __all__ = [
     "vocabulary_size",
     "whole",
     "write_int8",
+    "write_layout",
     "write_onnx",
 ]

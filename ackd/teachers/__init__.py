@@ -3,6 +3,7 @@
 from ackd.teachers.cached import Cached
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
+from ackd.teachers.narrowed import Narrowed, principal
 from ackd.teachers.own_tokens import OwnTokens
 from ackd.teachers.partitioned import Partitioned
 from ackd.teachers.revised import Revised, Swapped
@@ -13,12 +14,14 @@ __all__ = [
     "Cached",
     "LabelTeacher",
     "ModelTeacher",
+    "Narrowed",
     "OwnTokens",
     "Partitioned",
     "Revised",
     "Swapped",
     "TeacherWrapper",
     "flush",
+    "principal",
     "unwrap",
     "with_cache",
 ]
