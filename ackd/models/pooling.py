@@ -175,13 +175,15 @@ def write_layout(folder: str | Path, pooling: Pooling, width: int, max_length: i
         for place, (path, kind) in enumerate(parts)
     ]
     flags: dict[str, Any] = {flag: mode == pooling.mode for flag, mode in FLAGS.items()}
-    prompts = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    for name, content in {
+    prompts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    files: dict[str, Any] = {
         MODULES: modules,
         TRANSFORMER: {"max_seq_length": max_length, "do_lower_case": False},
         SETTINGS: prompts,
         f"{POOLING}/{CONFIG}": {"word_embedding_dimension": width, **flags, "include_prompt": True},
-        **({f"{NORMALISE}/{CONFIG}": {}} if pooling.normalise else {}),
-    }.items():
+    }
+    if pooling.normalise:
+        files[f"{NORMALISE}/{CONFIG}"] = {}
+    for name, content in files.items():
         path = Path(folder) / name
         write_whole(path, (json.dumps(content, indent=2) + "\n").encode())

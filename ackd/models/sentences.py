@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any, TypeGuard
 
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.auto_factory import _get_model_class
 
 from ackd.errors import InputError
 from ackd.models.families import check_family
@@ -35,12 +34,16 @@ def pools(model: PreTrainedModel) -> bool:
     return getattr(type(model), EMBEDS, False)
 
 
-@functools.cache
+_CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}  # by the class of the family's model
+
+
 def _encoder(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """A family's model, whose outputs have the sentence's embedding [B, d] as `logits`.
 
     Everything that runs, counts, caches and compares what a model answers with then does so with embeddings.
     """
+    if base in _CLASSES:
+        return _CLASSES[base]
     known = inspect.signature(base.forward)
 
     @functools.wraps(base.forward)
@@ -52,14 +55,18 @@ def _encoder(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
         answer["logits"] = pooling(states, states.new_ones(states.shape[:2]) if mask is None else mask)
         return answer
 
-    return type(base.__name__, (base,), {"forward": forward, EMBEDS: True, "__module__": base.__module__})
+    _CLASSES[base] = type(base.__name__, (base,), {"forward": forward, EMBEDS: True, "__module__": base.__module__})
+    return _CLASSES[base]
 
 
 def _base(config: PretrainedConfig) -> type[PreTrainedModel]:
     """The class of a family's model without a head."""
     check_family(config)
-    found: type[PreTrainedModel] = _get_model_class(config, AutoModel._model_mapping)
-    return found
+    found = AutoModel._model_mapping[type(config)]
+    first: type[PreTrainedModel] = (
+        found[0] if isinstance(found, tuple) else found
+    )  # Funnel has one that pools its tokens
+    return first
 
 
 class SentenceEncoders:

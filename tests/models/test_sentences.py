@@ -19,6 +19,7 @@ from ackd.tasks import tokenise
 from ackd.types import Batch, OutputRequest
 from tests import encoders
 from tests.models import small
+from tests.models.families import config_of
 
 EMBEDDING = OutputRequest(logits=True)
 POOLINGS = [Pooling(mode, normal) for mode in ("mean", "cls", "max") for normal in (False, True)]
@@ -154,3 +155,16 @@ def test_what_is_not_supported_is_refused_with_a_sentence(name: str, content: An
     with pytest.raises(InputError, match=said) as caught:
         models.read_pooling(source)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "funnel", "gpt2", "modernbert", "mpnet", "roberta"])
+def test_other_families_are_pooled_over_their_last_states(kind: str) -> None:
+    """Of all 104 families one each of those that differ in their layers, hooks and outputs."""
+    model = models.from_config(models.pooling_config(config_of(kind), Pooling()))().eval()
+    ids = torch.randint(6, 60, (2, 7), generator=torch.Generator().manual_seed(0))
+    ids[1, 4:] = 0
+    given = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    with torch.no_grad():
+        states = model(**given).last_hidden_state
+        found = models.run(model, Batch(torch.arange(2), given, torch.zeros(2)), EMBEDDING).logits
+    torch.testing.assert_close(found, torch.stack([states[0].mean(0), states[1, :4].mean(0)]))
