@@ -42,7 +42,7 @@ from ackd.models.onnx_files import (
     write_int8,
     write_onnx,
 )
-from ackd.models.pooling import Pooling, read_pooling, write_layout
+from ackd.models.pooling import LAYOUT, Pooling, read_pooling, write_layout
 from ackd.models.sentences import as_encoder, is_body, pooling_config, pooling_of, pools
 from ackd.models.vocabulary import (
     SentenceEnds,
@@ -59,6 +59,7 @@ from ackd.models.writing import check_causal, generate_tokens
 
 __all__ = [
     "INT8",
+    "LAYOUT",
     "ONNX",
     "ONNX_PACKAGES",
     "Config",

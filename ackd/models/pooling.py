@@ -28,6 +28,7 @@ logger = logging.getLogger("ackd")
 Mode: TypeAlias = Literal["mean", "cls", "max"]
 MODULES, TRANSFORMER, SETTINGS = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
 POOLING, NORMALISE, CONFIG = "1_Pooling", "2_Normalize", "config.json"
+LAYOUT = (MODULES, TRANSFORMER, SETTINGS, f"{POOLING}/{CONFIG}", f"{NORMALISE}/{CONFIG}")  # files of the layout
 FLAGS = {  # earlier releases of sentence-transformers have a flag for each mode
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -97,7 +98,7 @@ def read_pooling(source: str, default: Pooling | None = None) -> Pooling:
     """
     file = _file(source, MODULES)
     if file is None:
-        if default is None:
+        if default is None and _file(source, CONFIG) is not None:  # else there is no such model, which is told later
             logger.warning(
                 "%s is no model of sentence-transformers (it has no %s): the mean over its tokens is the embedding",
                 source, MODULES,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
@@ -17,6 +19,8 @@ import ackd
 from ackd import models
 from ackd.cli import main
 from ackd.errors import InputError
+from ackd.experiments import pushing
+from ackd.files.hub import repo_of
 from ackd.models import Pooling
 from ackd.types import OutputRequest
 from tests import encoders
@@ -248,6 +252,62 @@ def test_what_needs_labels_or_layers_is_refused_with_a_sentence(
 def test_nobody_teaches_without_a_teacher(files: dict[str, str], teacher: str) -> None:
     with pytest.raises(InputError, match="no teacher was named"):
         prepared((), files, student=teacher, student_layers=None)
+
+
+def test_the_script_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sentence_transformers")
+    text = (Path(__file__).parents[2] / "docs" / "embeddings.md").read_text(encoding="utf-8")
+    script = text.split("```python\n")[1].split("```")[0]
+    assert text.startswith("# Embedding students\n\n```python\n")
+    assert len(script.splitlines()) <= 25
+    encoders.saved(tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2")
+    first, second, scores = map(list, zip(*encoders.pairs(80), strict=True))
+    rows = Dataset.from_dict({"sentence1": first, "sentence2": second, "label": scores, "idx": range(80)})
+    given = DatasetDict(train=rows.select(range(50)), validation=rows.select(range(50, 80)))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: given)
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    script = script.replace("student_layers=3", "student_layers=2, max_length=32")
+    exec(compile(script, "docs/embeddings.md", "exec"), known)
+    assert known["student"].encode(["w4 w5"]).shape == (1, 16)
+
+
+def test_two_workers_fill_the_table_that_one_process_does(
+    forked_workers: None, teacher: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    how = [f"--{name.replace('_', '-')}={value}" for name, value in {**files, **HOW}.items()]
+    given = ["evaluate", "--tasks", "embeddings", "--teachers", teacher, *how, "--seeds", "1", "--quiet"]
+    given += ["--policies", "labels", "all", "--output"]
+    assert main([*given, str(tmp_path / "one")]) == 0
+    assert main([*given, str(tmp_path / "two"), "--workers", "2", "--backend", "subproc"]) == 0
+    one, two = (json.loads((tmp_path / name / "result.json").read_text())["cells"] for name in ("one", "two"))
+    assert [cell["dev_scores"] for cell in one] == [cell["dev_scores"] for cell in two]
+
+
+def test_a_teacher_with_tokens_of_its_own_teaches_whole_sentences(
+    teacher: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    model, its = models.load_model(teacher, pooling=Pooling()), small.tokenizer(pad_token="[PAD]")
+    its.add_tokens(["w9 w"])  # another vocabulary
+    model.resize_token_embeddings(len(its))
+    models.save_encoder(tmp_path, model, its, 32)
+    given: dict[str, Any] = {"student": teacher, "student_layers": None}
+    training = prepared(str(tmp_path), files, knowledge=["logits-cosine", "similarity"], **given)
+    assert ackd.distill(training, ackd.Selection.of("similarity"), seed=0)[-1].finite
+    with pytest.raises(InputError, match="has a tokenizer of its own"):
+        prepared(str(tmp_path), files, **given)
+
+
+def test_a_pushed_student_has_the_whole_layout(teacher: str, files: dict[str, str], tmp_path: Path) -> None:
+    one = trainer(teacher, files, "labels")
+    one.train()
+    one.save(tmp_path)
+    parcel = pushing._student(tmp_path)
+    layout = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
+    assert {*parcel.files} >= layout | {"1_Pooling/config.json", "2_Normalize/config.json", "model.safetensors"}
+    assert parcel.use(repo_of("me/student")) == (
+        'sentence_transformers.SentenceTransformer("me/student").encode(["A text."])'
+    )
 
 
 def test_a_real_encoder_keeps_most_of_what_it_knows(shared: Path) -> None:
