@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ackd import knowledge as kinds
-from ackd import presets, tasks
+from ackd import models, presets, tasks
 from ackd.building import sentences
 from ackd.building.cast import Cast, cast_of, reading
 from ackd.building.checks import check_device, check_outputs, check_whole
@@ -90,7 +90,7 @@ def prepare(
     Recipe.of(part(config, RecipeConfig))  # checks the settings before any data is read
     reuse_memory()
     place = check_device(config.device)
-    sources = several(teacher)
+    sources, student = several(teacher), models.unpacked(student)
     if not sources and config.preset is None:
         alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
         raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")

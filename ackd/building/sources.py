@@ -31,7 +31,7 @@ def several(teacher: Source | Sequence[Source]) -> list[Source]:
     Raises:
         InputError: if an element is no valid teacher.
     """
-    found = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    found = [models.unpacked(one) for one in (teacher if isinstance(teacher, (list, tuple)) else [teacher])]
     for one in found:
         if not (isinstance(one, (str, Path)) or models.is_model(one) or _answers(one)):
             raise InputError(
@@ -168,6 +168,8 @@ def tokenizer_of(source: Source | StudentSource, given: Tokenizer | None = None)
     """
     if given is not None and not isinstance(source, (str, Path)):
         return models.padded(given)
+    if models.is_model(source) and (its := models.tokenizer_with(source)) is not None:
+        return its
     folder = folder_of(source)
     if folder is None:
         raise InputError(f"nothing says in which tokens {shown(source)} reads: hand over its tokenizer with tokenizer=")

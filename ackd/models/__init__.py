@@ -12,6 +12,7 @@ from ackd.models.build import (
 from ackd.models.cost import Cost, Meter
 from ackd.models.families import padding_of
 from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
+from ackd.models.library import tokenizer_with, unpacked
 from ackd.models.load import (
     Config,
     Tokenizer,
@@ -113,8 +114,10 @@ __all__ = [
     "shape_of",
     "small_config",
     "tokenizer_fingerprint",
+    "tokenizer_with",
     "train_tokenizer",
     "unchanged",
+    "unpacked",
     "vocabulary_size",
     "whole",
     "write_int8",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import asdict
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from ackd.errors import InputError
 from ackd.models.families import check_family
-from ackd.models.pooling import Pooling, read_pooling
+from ackd.models.pooling import Mode, Pooling, read_pooling
 
 ATTRIBUTE = "sentence_pooling"  # of a sentence encoder's config, while it is in memory
 EMBEDS = "_ackd_embeds"  # of its class
@@ -20,7 +20,9 @@ EMBEDS = "_ackd_embeds"  # of its class
 def pooling_of(config: PretrainedConfig) -> Pooling | None:
     """The pooling of a sentence encoder's config; None for other models."""
     found = getattr(config, ATTRIBUTE, None)
-    return Pooling(**found) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or found.keys() != asdict(Pooling()).keys() or found["mode"] not in get_args(Mode):
+        return None  # a config from elsewhere may have anything under this name
+    return Pooling(**found)
 
 
 def pooling_config(config: PretrainedConfig, pooling: Pooling) -> PretrainedConfig:

@@ -182,6 +182,24 @@ def test_a_student_may_be_narrower_than_its_teacher_and_not_wider(
         prepared(teacher, files, knowledge=["similarity"], student=wide, student_layers=None)
 
 
+def test_a_sentence_transformer_is_handed_over_as_it_is(teacher: str, files: dict[str, str], tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    given = library.SentenceTransformer(teacher, device="cpu")
+    by_name, by_object = prepared(teacher, files), prepared(given, files)
+    assert np.array_equal(by_name.task.train.labels, by_object.task.train.labels)
+    made = prepared(given, files, student=given, student_layers=None)
+    ackd.distill(made, ackd.Selection(), seed=0)
+    before, after = encoded(teacher, ["w4 w5"]), given.encode(["w4 w5"], show_progress_bar=False)
+    np.testing.assert_array_equal(after, before)  # what was handed over is as it was
+    one = trainer(given, files, "labels")
+    one.train()
+    one.save(tmp_path)
+    assert encoded(tmp_path, ["w4 w5"]).shape == (1, 16)
+    given.add_module("2", library.sentence_transformer.modules.Dense(16, 8))
+    with pytest.raises(InputError, match="is made of"):
+        prepared(given, files)
+
+
 def test_models_at_hand_a_config_and_a_file_of_one_start_students(
     teacher: str, files: dict[str, str], tmp_path: Path
 ) -> None:

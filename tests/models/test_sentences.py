@@ -124,6 +124,14 @@ def test_weights_that_are_missing_are_told_but_for_the_pooler(tmp_path: Path) ->
         models.load_model(tmp_path / "bare", pooling=Pooling())
 
 
+def test_a_config_that_names_a_pooling_of_its_own_is_a_config_like_any_other(tmp_path: Path) -> None:
+    for strange in ({"mode": "x", "normalise": 1}, {"mode": "mean"}, 7, {}):
+        config = models.small_config(50, 2)
+        config.sentence_pooling = strange
+        assert models.pooling_of(config) is None
+        assert not models.pools(models.from_config(config)())
+
+
 def edited(source: str, name: str, content: Any) -> str:
     (Path(source) / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return source
