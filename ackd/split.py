@@ -24,7 +24,7 @@ class Split:
     Args:
         inputs: for each of the model's inputs except the mask, the tokens of all examples, one after the other.
         offsets: [N + 1], the start of each example in `inputs`.
-        labels: [N], int64 classes or float32 values.
+        labels: [N], int64 classes or float32 values; or [N, d], float32 embeddings.
         ids: [N], row numbers in the source; `select` keeps them.
         padding: the padding value of each input.
         language: whether the task is next-token prediction. A batch then has all tokens but the last of each text, and
@@ -122,6 +122,12 @@ class Split:
         both = copy.copy(self)
         both.others = {**self.others, name: other}
         return both
+
+    def labelled(self, labels: NDArray[Any]) -> Split:
+        """The same examples with other labels, [N, ...]."""
+        other = copy.copy(self)
+        other.labels = labels
+        return other
 
     def by_length(self, size: int) -> Iterator[NDArray[np.int64]]:
         """Yields indices in groups of at most `size`, sorted by length to reduce padding; each example once."""

@@ -33,7 +33,7 @@ class Batch:
 
     ids: Tensor  # [B] int64, the example's row number in its source: stable over epochs and runs; on the host
     inputs: Mapping[str, Tensor]  # each [B, n] int64, the model's inputs: input_ids, attention_mask, ...
-    labels: Tensor  # [B] int64 classes, [B] float32 values for regression, or [B, n] int64 next tokens (or `NO_TOKEN`)
+    labels: Tensor  # [B] int64 classes, [B] float32 values, [B, d] float32 embeddings, or [B, n] int64 next tokens
     lengths: Tensor = None  # type: ignore[assignment]  # [B] int64, tokens of each; counted if not given; on the host
     others: Mapping[str, Batch] = field(default_factory=dict)  # the same examples in the tokens of other tokenizers
 
@@ -78,7 +78,7 @@ class Batch:
         there = chosen.to(self.mask.device, non_blocking=True)
         inputs = {name: value[there, :longest] for name, value in self.inputs.items()}
         labels = self.labels[there]
-        labels = labels[:, :longest] if labels.dim() > 1 else labels
+        labels = labels[:, :longest] if labels.dim() > 1 and not labels.is_floating_point() else labels
         others = {name: one.rows(indices) for name, one in self.others.items()}
         return Batch(self.ids[chosen], inputs, labels, lengths, others)
 
@@ -140,7 +140,7 @@ class OutputRequest:
 class Outputs:
     """The requested outputs of a model. Values at padding are arbitrary, but finite."""
 
-    logits: Tensor | None = None  # [B, C], or [B, n, V] of a language model
+    logits: Tensor | None = None  # [B, C], [B, n, V] of a language model, or [B, d], a sentence encoder's embeddings
     cls: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, d], the first token of the layer's output
     hidden: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, n, d], the layer's output
     attention: Mapping[int, Tensor] = field(default_factory=dict)  # layer -> [B, A, n, n], scores before softmax
@@ -226,8 +226,8 @@ class StepMetrics(Generic[Number]):
     loss: Number  # the weighted sum that was minimised
     labels: Number  # the label loss
     grad_norm: Number  # before clipping
-    uncertainty: Number  # mean entropy of the student's predictions, divided by log C; 0 for regression
-    accuracy: Number  # share of the examples with a correct prediction; 0 for regression
+    uncertainty: Number  # mean entropy of the student's predictions, divided by log C; 0 without classes
+    accuracy: Number  # share of the examples with a correct prediction; 0 without classes
     losses: Mapping[str, Number]  # per selected knowledge type, before weight and scale
     # comparison of gradients, on the first batch only; empty if it is off
     cosines: Mapping[str, Number] = field(default_factory=dict)  # cosine of each type's gradient with the labels'
@@ -288,6 +288,7 @@ class EvalResult:
     divergence: float = 0.0  # mean KL(teacher || student) in nats; regression: mean squared difference of predictions
     teacher_correlation: float = 0.0  # of the logits, centred over classes; regression: of the predictions
     label_correlation: float = 0.0  # the same with one-hot labels; regression: with the labels
+    # of embeddings: the mean cosine to the labels', and correlations of the cosines of all pairs of texts
 
     @property
     def agreement(self) -> float:
@@ -308,7 +309,7 @@ class ModelDims:
     layers: int
     width: int
     heads: int
-    classes: int
+    classes: int  # of a sentence encoder the width of its embeddings
     vocabulary: int
 
 

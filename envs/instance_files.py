@@ -16,7 +16,8 @@ from typing_extensions import TypedDict
 from ackd.config import EARLIER, EpisodeConfig, RecipeConfig, SettingConfig, fits, hints, names_of, renamed, wrong
 from ackd.errors import InputError, unknown
 from ackd.files.schema import Object, only, parse, read_bytes
-from ackd.knowledge import DEFAULT, listed, name_of
+from ackd.knowledge import DEFAULT, SENTENCES, listed, name_of
+from ackd.tasks import EMBEDDINGS
 from ackd.training.recipe import Recipe, check_length
 
 SETS = Path(__file__).parent / "instance_sets"
@@ -92,7 +93,8 @@ class Instance:
     @property
     def knowledge(self) -> tuple[str, ...]:
         """The names of its knowledge types, in the order of the action's bits."""
-        types, teachers = self.setting.get("knowledge") or DEFAULT, self.setting.get("teacher", "")
+        usual = SENTENCES if self.setting.get("task") == EMBEDDINGS else DEFAULT
+        types, teachers = self.setting.get("knowledge") or usual, self.setting.get("teacher", "")
         kinds = [name_of(one).partition("@") for one in listed(types)]
         if not isinstance(teachers, (list, tuple)) or len(teachers) < 2:
             return tuple(kind for kind, _, _ in kinds)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,6 +92,12 @@ def test_some_rows_of_a_batch_are_cut_to_the_longest(make_batch: Callable[..., B
     assert torch.equal(rows.inputs["input_ids"], batch.inputs["input_ids"][[2, 1], :5])
     assert torch.equal(rows.labels, batch.labels[[2, 1]])
     assert batch.rows([0]).padded is False
+
+
+def test_embeddings_are_labels_that_no_length_cuts(make_batch: Callable[..., Batch]) -> None:
+    labels = torch.arange(27.0).reshape(3, 9)
+    batch = replace(make_batch((7, 3, 5)), labels=labels)
+    assert torch.equal(batch.rows([1, 2]).labels, labels[1:])
 
 
 def test_the_mean_of_reports() -> None:

@@ -34,6 +34,7 @@ class Cast(NamedTuple):
     tokenizer: Tokenizer  # of the student
     make_student: models.StudentFactory
     shape: ModelDims  # of the student
+    spec: tasks.TaskSpec
 
     @property
     def strangers(self) -> list[int]:
@@ -59,8 +60,9 @@ def cast_of(
     teachers: list[Teacher] = []
     tokenizers: list[Tokenizer] = []
     for source in sources:
-        teacher, its = teacher_of(source, str(check_device(config.device)), config.precision, tokenizer)
-        if (model := model_of(teacher)) is not None:
+        place = str(check_device(config.device))
+        teacher, its = teacher_of(source, place, config.precision, tokenizer, sentences=spec.sentences)
+        if (model := model_of(teacher)) is not None and not spec.sentences:
             check_classes(spec, model, shown(source), own_data=tasks.is_own(data, *columns))
         teachers.append(teacher)
         tokenizers.append(its)
@@ -70,8 +72,17 @@ def cast_of(
         raise InputError(f"give one weight above 0 for each of the {len(teachers)} teachers, or none")
     first = model_of(teachers[0]) if teachers else None
     starts = None if first is None else (first, shown(sources[0]))
-    make, shape = student_of(student, config.student_layers, starts, read, spec.num_labels, config.student_init)
-    return Cast(teachers, tokenizers, read, make, shape)
+    pooling = _pooling(first) if spec.sentences else None
+    make, shape = student_of(
+        student, config.student_layers, starts, read, spec.num_labels, config.student_init, pooling=pooling
+    )
+    return Cast(teachers, tokenizers, read, make, shape, spec)
+
+
+def _pooling(teacher: models.Model | None) -> models.Pooling:
+    """The pooling of a student that names none: its first teacher's, or else the mean."""
+    known = None if teacher is None else models.pooling_of(teacher.config)
+    return known or models.Pooling()
 
 
 def _read_by(student: StudentSource | None, tokenizers: Sequence[Tokenizer], given: Tokenizer | None) -> Tokenizer:

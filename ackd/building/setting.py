@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
-from ackd import presets, tasks
+from ackd import knowledge as kinds
+from ackd import models, presets, tasks
+from ackd.building import sentences
 from ackd.building.cast import Cast, cast_of, reading
 from ackd.building.checks import check_device, check_outputs, check_whole
 from ackd.building.method import Types, method_of, preset_options
 from ackd.building.sources import Source, StudentSource, model_of, seen_by, several, shown, task_of
 from ackd.config import Precision, RecipeConfig, SettingConfig, checked, cut, part, renamed
+from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.models import Model, StudentFactory, Tokenizer, run
 from ackd.numerics.memory import reuse_memory
@@ -50,7 +53,7 @@ def prepare(
     """Builds a distillation from names and plain values (as on the command line), or from objects.
 
     Args:
-        task: a GLUE task, a generated task, or a name for your own data.
+        task: a GLUE task, a generated task, embeddings, or a name for your own data.
         teacher: a folder with a fine-tuned model, a run's folder with a model, or a hub id; a transformers model, which
             is frozen and converted to float32; any `Teacher`; or a list of these. May be empty for a preset that needs
             no teacher.
@@ -91,26 +94,38 @@ def prepare(
     check_share(config.cache_device_memory)
     reuse_memory()
     place = check_device(config.device)
-    sources = several(teacher)
+    sources, student = several(teacher), models.unpacked(student)
     if not sources and config.preset is None:
         alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
         raise InputError(f"no teacher was named: give a folder or a hub id, or a preset that needs none ({alone})")
     cast = cast_of(task, sources, student, tokenizer, data, config)
+    if cast.spec.sentences and config.preset is None:
+        knowledge = knowledge or kinds.SENTENCES
     teachers = [one.shape for one in cast.teachers]
     make = method_of(knowledge, preset_options(config, options), cast.shape, teachers, config)
     with torch.random.fork_rng():
         method = make()
+        if cast.spec.sentences:
+            sentences.check_method(method, config.preset)
         named = [model_of(one) for one in cast.teachers]
         check_outputs(named, cast.make_student().to(place), method.knowledge, config.preset if method.stages else None)
     for m in cast.strangers:
         check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
-    seen = seen_by(sources, (student,), config.reward_from)
+    # without labels nothing is known better for having been seen by a teacher, so nobody is warned
+    seen = seen_by(sources, (student,), "dev" if cast.spec.sentences else config.reward_from)
     its_task, answering = reading(cast, partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config)))
     its_task = its_task.judged_by(compute_metrics)
+    spent = CostTracker()
+    if cast.spec.sentences:
+        answering = sentences.narrowed(answering, its_task, cast.shape, place, spent)
     if config.cache is not None:
         step = stepping(cast.make_student, place, config.precision)
         answering = _cached(answering, method, its_task, task, config, step)
-    return _built(cast, its_task, answering, make, method, config, scale_steps)
+    if cast.spec.sentences:
+        if not answering:
+            raise InputError(f"{task} has no labels but a teacher's answers: give --teacher")
+        its_task = sentences.labelled(its_task, answering[0], place, spent)
+    return _built(cast, its_task, answering, make, method, config, scale_steps, spent)
 
 
 def stepping(make_student: StudentFactory, place: torch.device, precision: Precision) -> Step:
@@ -166,11 +181,13 @@ def _built(
     method: presets.Preset,
     config: SettingConfig,
     scale_steps: int,
+    spent: CostTracker,
 ) -> Distillation:
     """The distillation, with the method's own teachers, weighting and filter."""
     place = check_device(config.device)
     images = tasks.images(task.train, cast.tokenizer)
-    material = presets.Material(task.train, task.spec.num_labels, cast.make_student, place, images=images)
+    classes, make_student = task.spec.num_labels, cast.make_student
+    material = presets.Material(task.train, classes, make_student, place, images=images, costs=spent)
     weighs = [method.weigh(teachers, material)] if method.weigh is not None else []
     if method.revise is not None:
         teachers = method.revise(teachers, material)

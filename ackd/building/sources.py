@@ -31,9 +31,8 @@ def several(teacher: Source | Sequence[Source]) -> list[Source]:
     Raises:
         InputError: if an element is no valid teacher.
     """
-    found = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    found = [models.unpacked(one) for one in (teacher if isinstance(teacher, (list, tuple)) else [teacher])]
     for one in found:
-        _check_head(one, "teacher")
         if not (isinstance(one, (str, Path)) or models.is_model(one) or _answers(one)):
             raise InputError(
                 f"a teacher is a {type(one).__name__}: give a folder, a hub id, a transformers model, or an object "
@@ -77,8 +76,12 @@ def student_of(
     tokenizer: Tokenizer,
     num_labels: int,
     init: Init = "even",
+    *,
+    pooling: models.Pooling | None = None,
 ) -> tuple[StudentFactory, ModelDims]:
     """The student's factory and sizes; `teacher` is the first teacher's model and name.
+
+    With `pooling`, students are sentence encoders, and it is that of models which name none.
 
     Raises:
         InputError: if the student cannot be created, or does not fit the task or tokenizer.
@@ -94,7 +97,7 @@ def student_of(
     elif layers is not None and not begins_as_model(source):
         raise InputError(f"{shown(source)} says how many layers the student has: leave --student-layers away")
     else:
-        make = _factory(source, num_labels)
+        make = _factory(source, num_labels, pooling)
         if layers is not None:
             make = _layers_of(make, layers, init)
     with torch.random.fork_rng():
@@ -102,7 +105,7 @@ def student_of(
     if not models.is_model(model):
         raise InputError(f"the student's function made a {type(model).__name__}: let it make a transformers model")
     shape = models.shape_of(model)
-    if not isinstance(source, str) and model.config.num_labels != num_labels:
+    if pooling is None and not isinstance(source, str) and model.config.num_labels != num_labels:
         raise InputError(
             f"the student has {model.config.num_labels} outputs, and the task {num_labels}: make it with "
             f"num_labels={num_labels}"
@@ -123,27 +126,32 @@ def begins_as_model(source: StudentSource | None) -> bool:
     return models.is_model(source)
 
 
-def _factory(source: StudentSource, num_labels: int) -> StudentFactory:
+def _factory(source: StudentSource, num_labels: int, pooling: models.Pooling | None = None) -> StudentFactory:
     """The factory of students from a model, config, folder, hub id or function."""
-    _check_head(source, "student")
+    if pooling is None:
+        _check_head(source, "student")
     if models.is_model(source):
         template = models.whole(copy.deepcopy(source))  # a copy, because the model may also be the frozen teacher
+        template = template if pooling is None else models.as_encoder(template, pooling)
         if not any(one.requires_grad for one in template.parameters()):
             template.requires_grad_(True)
         return lambda: copy.deepcopy(template)
     if models.is_config(source):
         config = copy.deepcopy(source)
         config.num_labels, config.dtype = num_labels, torch.float32
-        return models.from_config(config)
+        return models.from_config(config if pooling is None else models.pooling_config(config, pooling))
     if isinstance(source, (str, Path)):
         if str(source).endswith(".json"):
-            return models.from_config(models.read_config(source, num_labels))
-        return models.from_checkpoint(source, num_labels)
+            config = models.read_config(source, num_labels)
+            return models.from_config(config if pooling is None else models.pooling_config(config, pooling))
+        return models.from_checkpoint(source, num_labels, pooling=pooling)
     if not callable(source):
         raise InputError(
             f"the student is a {type(source).__name__}: give a folder, a hub id, a transformers model or config, or a "
             "function that makes a model"
         )
+    if pooling is not None:
+        return lambda: models.as_encoder(source(), pooling)
     return source
 
 
@@ -160,6 +168,8 @@ def tokenizer_of(source: Source | StudentSource, given: Tokenizer | None = None)
     """
     if given is not None and not isinstance(source, (str, Path)):
         return models.padded(given)
+    if models.is_model(source) and (its := models.tokenizer_with(source)) is not None:
+        return its
     folder = folder_of(source)
     if folder is None:
         raise InputError(f"nothing says in which tokens {shown(source)} reads: hand over its tokenizer with tokenizer=")
@@ -231,7 +241,7 @@ def _said(source: object) -> tasks.Seen | None:
 
 
 def teacher_of(
-    source: Source, device: str, precision: Precision, tokenizer: Tokenizer | None = None
+    source: Source, device: str, precision: Precision, tokenizer: Tokenizer | None = None, *, sentences: bool = False
 ) -> tuple[Teacher, Tokenizer]:
     """A teacher and its tokenizer; a loaded teacher is shared between calls, because it never changes.
 
@@ -240,23 +250,30 @@ def teacher_of(
         device: the teacher's device.
         precision: of the teacher's passes.
         tokenizer: the tokenizer of a teacher that is given as an object.
+        sentences: whether the teacher is a sentence encoder; a model object becomes one.
 
     Raises:
         InputError: if there is no such model, or it has no tokenizer.
     """
     if isinstance(source, (str, Path)):
-        return _loaded(str(source), device, precision)
+        return _loaded(str(source), device, precision, sentences)
+    if not sentences:
+        _check_head(source, "teacher")
     its = tokenizer_of(source, tokenizer)
     if not models.is_model(source):
         return source, its
+    if sentences:
+        models.as_encoder(source)
     models.shape_of(source)
     models.padding_of(models.whole(source, device).eval(), its)
     return ModelTeacher(source, precision=precision), its
 
 
 @lru_cache(maxsize=4)
-def _loaded(source: str, device: str, precision: Precision) -> tuple[ModelTeacher, Tokenizer]:
-    model, tokenizer = models.load_model(source, device=device), models.load_tokenizer(source, padding=True)
+def _loaded(source: str, device: str, precision: Precision, sentences: bool) -> tuple[ModelTeacher, Tokenizer]:
+    pooling = models.read_pooling(models.model_folder(source)) if sentences else None
+    model = models.load_model(source, device=device, pooling=pooling)
+    tokenizer = models.load_tokenizer(source, padding=True)
     models.shape_of(model)
     models.padding_of(model, tokenizer)
     return ModelTeacher(model, precision=precision), tokenizer

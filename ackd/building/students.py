@@ -63,6 +63,7 @@ def students(
     reuse_memory()
     columns = config.text_columns, config.label_column
     spec = tasks.spec_of(task, data=data, text_columns=columns[0], label_column=columns[1])
+    tasks.check_labels(spec, "this command")
     teachers = [] if teacher is None else [teacher]
     own = next((one for one in students if begins_as_model(one)), None)
     its = find_tokenizer(task, teachers, own, tokenizer)

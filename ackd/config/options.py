@@ -21,7 +21,8 @@ class TextConfig:
 
     data: Common[str | None] = None
     """A GLUE folder in the hub's layout (the Hugging Face hub if not given), or data of your own: a CSV, TSV, JSON or
-    Parquet file, a folder written by save_to_disk, or USER/NAME or USER/NAME:CONFIG on the hub."""
+    Parquet file, a text file with a text in each line, a folder written by save_to_disk, or USER/NAME or
+    USER/NAME:CONFIG on the hub."""
     text_columns: Common[tuple[str, ...]] = ()
     """One or two text columns of your own data; if not given: text, sentence, or the only text columns."""
     max_length: int = 128
@@ -35,7 +36,8 @@ class DataConfig(TextConfig):
     label_column: Common[str | None] = None
     """The label column of your own data; label or labels if not given."""
     dev_data: str | None = None
-    """Dev file of your own data; if not given: its validation split, a similar split, or a fifth of the data."""
+    """Dev file of your own data; if not given: its validation split, a similar split, or a fifth of the data. Of the
+    task embeddings: pairs of sentences with scores."""
     max_examples: Common[int | None] = None
     """Most training examples to learn from; --data-seed draws them after the reward split is set aside."""
     reward_examples: int | None = None
@@ -77,8 +79,9 @@ class KnowledgeConfig:
     """Knowledge types that can be transferred."""
 
     knowledge: Common[tuple[str, ...]] = ()
-    """Knowledge types that can be selected; if none is named: logits, hidden and attention. docs/knowledge.md lists
-    all types. With several teachers, logits@2 means the second teacher, and logits means all of them."""
+    """Knowledge types that can be selected; if none is named: logits, hidden and attention (of the task embeddings:
+    logits-cosine, similarity, hidden and attention). docs/knowledge.md lists all types. With several
+    teachers, logits@2 means the second teacher, and logits means all of them."""
     layer_map: str | None = None
     """The teacher layer for each student layer: uniform, last, skip, or pairs such as 0:1,1:3,2:5."""
 

@@ -91,7 +91,7 @@ class Beginning:
             student=student,
             device=str(device),
             unused=unused_gpus(device),
-            unit="chunks" if task.train.language else "examples",
+            unit="chunks" if task.train.language else "sentences" if task.spec.sentences else "examples",
         )
 
     @property

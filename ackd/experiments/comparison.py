@@ -19,7 +19,7 @@ from ackd.costs import CostTracker
 from ackd.experiments.beginning import Size, asked, model_behind, size_of, size_of_teacher
 from ackd.models import Meter, Model, run
 from ackd.numerics.precision import computing
-from ackd.tasks import SUBMISSIONS, Split
+from ackd.tasks import EMBEDDINGS, SUBMISSIONS, Split
 from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
 from ackd.types import Batch, OutputRequest, Teacher
@@ -220,6 +220,8 @@ def use(task: str, folder: Path, columns: Sequence[str] = ()) -> str:
         folder: the model's folder.
         columns: text columns of a user's own data.
     """
+    if task == EMBEDDINGS:
+        return f'use it:  sentence_transformers.SentenceTransformer("{folder}").encode(["A text."])'
     kind = "text-generation" if task == "language" else "text-classification"
     lines = [f'use it:  transformers.pipeline("{kind}", model="{folder}")("A text.")']
     if columns or task in SUBMISSIONS:

@@ -15,13 +15,13 @@ from typing import Any
 
 from ackd.distributed.process_group import Group
 from ackd.errors import InputError
-from ackd.knowledge import HiddenCosine, Revision, RkdAngle, RkdDistance
+from ackd.knowledge import HiddenCosine, Revision, RkdAngle, RkdDistance, Similarity
 from ackd.training.distillation import Distillation
 from ackd.training.identity import identity
 
 logger = logging.getLogger("ackd")
 
-ACROSS = (RkdDistance, RkdAngle, Revision)  # losses that compare the examples of a batch
+ACROSS = (RkdDistance, RkdAngle, Similarity, Revision)  # losses that compare the examples of a batch
 
 
 def join(training: Distillation, group: Group, options: Mapping[str, Any] | None = None) -> None:

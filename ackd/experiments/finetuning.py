@@ -49,6 +49,7 @@ class Finetuning:
         data, model = objects.get("data", config.data), objects.get("model", config.model)
         columns: dict[str, Any] = {"text_columns": config.text_columns, "label_column": config.label_column}
         spec = tasks.spec_of(config.task, data=data, **columns)
+        tasks.check_labels(spec, "fine-tuning")
         make, its = _start(config, model, objects.get("tokenizer"), spec)
         seen = seen_by((), (model,), config.reward_from)
         dev_data = objects.get("dev_data", config.dev_data)
@@ -70,7 +71,7 @@ class Finetuning:
         seconds = round(time.perf_counter() - started, 3)
         how: dict[str, Any] = {"policy": "labels", "seed": seed, "steps": training.steps, "seconds": seconds}
         model = training.student.model
-        write = partial(tasks.save_classifier, model=model, task=training.task)
+        write = partial(tasks.save_trained, model=model, task=training.task)
         result, its = summary(training.task, eval_results, **how), training.task.tokenizer
         trained = Trained(result, training.costs, model, write, tokenizer=its)
         trained = leave(self.folder, trained, training, MODEL, timed=not self.config.quiet)

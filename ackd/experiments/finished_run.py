@@ -57,7 +57,7 @@ def left_by(source: str) -> Left:
             f"the run in {source} is of ackd {run.command} and has left no student: name another"
         ) from None
     if run is not None and not models.is_classifier(folder):
-        raise InputError(f"the run in {run.path} has left a language model: name one of a classifier")
+        raise InputError(f"the run in {run.path} has left no classifier: name one that has")
     return Left(source, folder, {} if run is None else run.settings)
 
 

@@ -14,6 +14,7 @@ from ackd.agents import library, store
 from ackd.agents.learned import LearnedPolicy
 from ackd.errors import InputError
 from ackd.files.hub import LOG_IN, SECONDS, Repo, asking, client, is_named, repo_of, without_bars
+from ackd.models import LAYOUT
 from ackd.models.guard import read_settings
 from ackd.runs.folder import CONFIG, RESULT
 
@@ -26,6 +27,7 @@ TOKENIZER = (
     *("tiktoken.model", "prophetnet.tokenizer", "byte_maps.json"),
 )
 STUDENT, POLICY = "student", "policy"
+SENTENCES = "sentence-similarity"  # the task of sentence encoders on the hub
 INNER = (STUDENT, "model", POLICY)  # where a run keeps what it has made
 WHAT = "give a finished run, the folder of a student or policy, or a policy's name"
 
@@ -66,6 +68,8 @@ class Parcel:
         if self.kind == POLICY:
             return f"--policy {repo}"
         revision = f', revision="{repo.revision}"' if repo.revision is not None else ""
+        if self.task == SENTENCES:
+            return f'sentence_transformers.SentenceTransformer("{repo.id}"{revision}).encode(["A text."])'
         return f'transformers.pipeline("{self.task}", model="{repo.id}"{revision})("A text.")'
 
 
@@ -150,7 +154,8 @@ def _save(given: object, folder: Path) -> None:
 def _student(folder: Path) -> Parcel:
     saved = str(read_settings(folder / CONFIG).get("architectures"))
     task = "text-generation" if "ForCausalLM" in saved or "LMHead" in saved else "text-classification"
-    return Parcel(STUDENT, folder, [name for name in (*MODEL, *TOKENIZER) if (folder / name).is_file()], task)
+    task = SENTENCES if (folder / LAYOUT[0]).is_file() else task
+    return Parcel(STUDENT, folder, [name for name in (*MODEL, *TOKENIZER, *LAYOUT) if (folder / name).is_file()], task)
 
 
 def _found(source: str) -> tuple[str, Path]:

@@ -15,7 +15,7 @@ from ackd.costs import CostTracker
 from ackd.files.writing import write_whole
 from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
-from ackd.tasks import Task, save_classifier
+from ackd.tasks import Task, save_trained
 from ackd.teachers import ModelTeacher, unwrap
 from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
@@ -51,7 +51,7 @@ class Origin:
 
 def write_student(folder: Path, settings: Mapping[str, Any], origin: Origin) -> None:
     """Writes a student with its tokenizer, class names and card; same arguments as `write_card`."""
-    save_classifier(folder, origin.model, origin.task)
+    save_trained(folder, origin.model, origin.task)
     write_card(folder, settings, origin)
 
 
@@ -67,10 +67,10 @@ def write_card(folder: Path, settings: Mapping[str, Any], origin: Origin) -> Non
     licenses = sorted({known for name in sources if (known := license_of(name)) is not None})
     size = (folder / WEIGHTS).stat().st_size
     parts = (
-        _front(sources, licenses),
+        _front(sources, licenses, sentences=origin.task.spec.sentences),
         _origin(settings, origin, licenses, size),
         _scores(origin),
-        _use(),
+        _use(sentences=origin.task.spec.sentences),
     )
     write_whole(folder / CARD, ("\n".join(line for part in parts for line in part) + "\n").encode())
 
@@ -123,13 +123,13 @@ def _shown(source: str) -> str:
     return plain(Path(source).name if Path(source).is_absolute() else source)
 
 
-def _front(sources: Sequence[str], licenses: Sequence[str]) -> Iterator[str]:
+def _front(sources: Sequence[str], licenses: Sequence[str], *, sentences: bool) -> Iterator[str]:
     hub = dict.fromkeys(name for name in sources if not Path(name).exists())
     yield front(
         license=licenses[0] if len(licenses) == 1 else None,
         base_model=list(hub) or None,
-        library_name="transformers",
-        pipeline_tag="text-classification",
+        library_name="sentence-transformers" if sentences else "transformers",
+        pipeline_tag="sentence-similarity" if sentences else "text-classification",
         tags=["ackd", "knowledge-distillation"],
     )
 
@@ -137,9 +137,11 @@ def _front(sources: Sequence[str], licenses: Sequence[str]) -> Iterator[str]:
 def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str], size: int) -> Iterator[str]:
     task, result, spec = origin.task, origin.result, origin.task.spec
     yield f"# A student for {plain(spec.name)}"
-    yield from ("", "A text classifier, made by ackd from the models and by the means below.", "", "| | |", "|---|---|")
+    what = "sentence encoder" if spec.sentences else "text classifier"
+    yield from ("", f"A {what}, made by ackd from the models and by the means below.", "", "| | |", "|---|---|")
+    kind = "sentences" if spec.sentences else "regression"
     rows = {
-        "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else "regression"),
+        "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else kind),
         "distilled from": ", ".join(map(_shown, _teachers(settings))),
         "begins as": _beginning(settings),
         "policy": str(result.get("policy") or ""),
@@ -190,6 +192,10 @@ def _scores(origin: Origin) -> Iterator[str]:
     yield from ("", "In percent; these data chose nothing.")
 
 
-def _use() -> Iterator[str]:
+def _use(*, sentences: bool) -> Iterator[str]:
+    if sentences:
+        yield from ("", "## Use", "", "    from sentence_transformers import SentenceTransformer", "")
+        yield '    SentenceTransformer("FOLDER").encode(["A text."])  # the folder that holds this file'
+        return
     yield from ("", "## Use", "", "    from transformers import pipeline", "")
     yield '    pipeline("text-classification", "FOLDER")("A text.")  # the folder that holds this file'

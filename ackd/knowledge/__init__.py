@@ -19,12 +19,14 @@ from ackd.knowledge.refined import MaskedCorrelation, SampleConfidence
 from ackd.knowledge.relations import Relations
 from ackd.knowledge.revision import Revision
 from ackd.knowledge.rkd import RkdAngle, RkdDistance
+from ackd.knowledge.similarity import Similarity
 from ackd.knowledge.tokens import Tokens
 from ackd.types import EMBEDDINGS, Knowledge, ModelDims
 
 __all__ = [
     "DEFAULT",
     "NAMES",
+    "SENTENCES",
     "Attention",
     "AttentionKL",
     "Fsp",
@@ -43,6 +45,7 @@ __all__ = [
     "RkdAngle",
     "RkdDistance",
     "SampleConfidence",
+    "Similarity",
     "Tokens",
     "assess",
     "build",
@@ -100,9 +103,11 @@ _TYPES: dict[str, Callable[[_Models], Knowledge]] = {
     "fsp": lambda m: Fsp(*m.both, m.pairs),
     "rkd-distance": lambda m: RkdDistance(*m.both),
     "rkd-angle": lambda m: RkdAngle(*m.both),
+    "similarity": lambda m: Similarity(*m.both),
 }
 NAMES = tuple(_TYPES)
 DEFAULT = ("logits", "hidden", "attention")
+SENTENCES = ("logits-cosine", "similarity", "hidden", "attention")  # default for sentence encoders
 
 
 def build(

@@ -15,11 +15,13 @@ from ackd.types import NO_TOKEN
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy `-log softmax(z)_y` per example, or `(z - y)^2` for regression (C = 1).
 
-    For a language model it is the mean over an example's tokens with a next token: `-1/n sum_t log p(y_t)`.
+    For embeddings it is `1/d sum_j (z - y)^2_j`. For a language model it is the mean over an example's tokens with a
+    next token: `-1/n sum_t log p(y_t)`.
 
     Args:
         logits: [B, C], or [B, n, V] for a language model.
-        labels: [B], int64 classes or float values; or [B, n], the next token of each token, `NO_TOKEN` for none.
+        labels: [B], int64 classes or float values; [B, C], float embeddings; or [B, n], the next token of each token,
+            `NO_TOKEN` for none.
 
     Returns:
         [B].
@@ -27,6 +29,8 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.dim() == 3:
         return masked_mean(token_loss(logits, labels), labels != NO_TOKEN)
     logits = wide(logits)
+    if labels.dim() == 2:
+        return F.mse_loss(logits, labels.to(logits.dtype), reduction="none").mean(-1)
     if logits.shape[-1] == 1:
         return (logits[:, 0] - labels.to(logits.dtype)).square()
     return F.cross_entropy(logits, labels, reduction="none")
@@ -57,11 +61,11 @@ def assess(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels: [B], int64 classes or float values; or [B, n], the next token of each token.
 
     Returns:
-        Two 0-d tensors without gradient; both 0 for regression (C = 1).
+        Two 0-d tensors without gradient; both 0 for labels that are no classes.
     """
     logits = wide(logits.detach())
     classes = logits.shape[-1]
-    if classes == 1:
+    if classes == 1 or labels.is_floating_point():
         return logits.new_zeros(()), logits.new_zeros(())
     log_p = logits.log_softmax(-1)
     if logits.dim() == 3:

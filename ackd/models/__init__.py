@@ -12,6 +12,7 @@ from ackd.models.build import (
 from ackd.models.cost import Cost, Meter
 from ackd.models.families import padding_of
 from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
+from ackd.models.library import tokenizer_with, unpacked
 from ackd.models.load import (
     Config,
     Tokenizer,
@@ -25,6 +26,7 @@ from ackd.models.load import (
     model_folder,
     padded,
     same_vocabulary,
+    save_encoder,
     save_model,
     save_tokenizer,
     unchanged,
@@ -41,6 +43,8 @@ from ackd.models.onnx_files import (
     write_int8,
     write_onnx,
 )
+from ackd.models.pooling import LAYOUT, Pooling, read_pooling, write_layout
+from ackd.models.sentences import as_encoder, is_body, pooling_config, pooling_of, pools
 from ackd.models.vocabulary import (
     SentenceEnds,
     check_length,
@@ -56,6 +60,7 @@ from ackd.models.writing import check_causal, generate_tokens
 
 __all__ = [
     "INT8",
+    "LAYOUT",
     "ONNX",
     "ONNX_PACKAGES",
     "Config",
@@ -63,9 +68,11 @@ __all__ = [
     "Meter",
     "Model",
     "OnnxModel",
+    "Pooling",
     "SentenceEnds",
     "StudentFactory",
     "Tokenizer",
+    "as_encoder",
     "as_read",
     "as_saved",
     "cannot_give",
@@ -81,6 +88,7 @@ __all__ = [
     "from_config",
     "from_layers",
     "generate_tokens",
+    "is_body",
     "is_classifier",
     "is_config",
     "is_model",
@@ -92,19 +100,27 @@ __all__ = [
     "padded",
     "padding_of",
     "padding_with",
+    "pooling_config",
+    "pooling_of",
+    "pools",
     "read_config",
+    "read_pooling",
     "run",
     "same_vocabulary",
+    "save_encoder",
     "save_model",
     "save_tokenizer",
     "sentence_ends",
     "shape_of",
     "small_config",
     "tokenizer_fingerprint",
+    "tokenizer_with",
     "train_tokenizer",
     "unchanged",
+    "unpacked",
     "vocabulary_size",
     "whole",
     "write_int8",
+    "write_layout",
     "write_onnx",
 ]

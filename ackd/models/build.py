@@ -17,7 +17,9 @@ from ackd.errors import InputError, reason, unknown
 from ackd.models.families import check_family, cut_config, layer_lists
 from ackd.models.forward import Model
 from ackd.models.guard import check_runs, limited, memory, read_settings
-from ackd.models.load import load_model
+from ackd.models.load import load_model, model_folder
+from ackd.models.pooling import Pooling, read_pooling
+from ackd.models.sentences import SentenceEncoders, pooling_of
 from ackd.numerics.spread import evenly
 
 StudentFactory: TypeAlias = Callable[[], Model]
@@ -87,14 +89,18 @@ def _thinned(weights: Mapping[str, Tensor], lists: Iterable[str], kept: Sequence
 
 
 def from_config(config: Any, *, language: bool = False) -> StudentFactory:
-    """Classifiers or causal language models with random weights from torch's generator.
+    """Classifiers, causal language models or sentence encoders with random weights from torch's generator.
+
+    A config with a pooling (`pooling_config`) is that of a sentence encoder.
 
     Raises:
         InputError: if the config is invalid, or this machine has too little memory to train the model.
     """
-    family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    family: Any = AutoModelForCausalLM if language else AutoModelForSequenceClassification
     if not language:
         check_family(config)
+    if (pooling := pooling_of(config)) is not None:
+        family = SentenceEncoders(pooling)
     most = memory() // 16  # 16 bytes a weight: float32 weight, gradient and two moments
     refusal = f"a student of that config has more than {most:.2g} weights, which this machine has no memory to train"
     with _refusing(config), torch.device("meta"), torch.random.fork_rng(devices=[]), limited(most, refusal):
@@ -137,14 +143,19 @@ def padding_with(make: StudentFactory, token: int | None) -> StudentFactory:
     return padded
 
 
-def from_checkpoint(source: str | Path, num_labels: int | None = None) -> StudentFactory:
+def from_checkpoint(
+    source: str | Path, num_labels: int | None = None, *, pooling: Pooling | None = None
+) -> StudentFactory:
     """Students that are initialised from a saved model.
 
     A head that is missing or has another size gets random weights. Without `num_labels`, the students are causal
-    language models.
+    language models; with `pooling`, sentence encoders, and it is that of models which name none.
     """
+    own = None if pooling is None else read_pooling(model_folder(source), pooling)
 
     def make() -> Model:
+        if own is not None:
+            return load_model(source, pooling=own)
         if num_labels is None:
             return load_model(source, language=True)
         return load_model(source, num_labels=num_labels, new_head=True)

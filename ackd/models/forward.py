@@ -18,6 +18,7 @@ from ackd.models.dropout import CheapDropout
 from ackd.models.dropout import dropout as drop
 from ackd.models.families import layer_lists, settle, takes
 from ackd.models.lookup import look_up
+from ackd.models.sentences import pools
 from ackd.types import EMBEDDINGS, Batch, ModelDims, OutputKey, OutputRequest, Outputs
 
 Model: TypeAlias = PreTrainedModel
@@ -237,7 +238,7 @@ def shape_of(model: Model) -> ModelDims:
             layers=operator.index(config.num_hidden_layers),
             width=operator.index(config.hidden_size),
             heads=getattr(config, "num_attention_heads", 0),  # a state space model has none
-            classes=config.num_labels,
+            classes=operator.index(config.hidden_size if pools(model) else config.num_labels),
             vocabulary=operator.index(config.vocab_size),
         )
     except (AttributeError, TypeError) as error:

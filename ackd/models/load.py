@@ -23,8 +23,10 @@ from transformers.utils import logging as transformers_logging
 
 from ackd.errors import InputError, reason
 from ackd.models.families import check_family
-from ackd.models.forward import Model
+from ackd.models.forward import Model, shape_of
 from ackd.models.guard import SLACK, check_runs, limited, read_settings
+from ackd.models.pooling import Pooling, write_layout
+from ackd.models.sentences import ATTRIBUTE, SentenceEncoders, pooling_of
 
 Config: TypeAlias = PretrainedConfig
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
@@ -39,15 +41,17 @@ def load_model(
     device: torch.device | str = "cpu",
     language: bool = False,
     new_head: bool = False,
+    pooling: Pooling | None = None,
     **config: Any,
 ) -> Model:
-    """Loads a sequence classifier or a causal language model from a folder or the hub, in float32.
+    """Loads a classifier, a causal language model or a sentence encoder from a folder or the hub, in float32.
 
     Args:
         source: a Hugging Face folder, a run's folder with a model, or a hub id.
         device: the model's device.
         language: whether to load a causal language model instead of a classifier.
         new_head: whether a head and pooler that are missing or of another size get random weights.
+        pooling: that of a sentence encoder; a head in the file is left out then. None: another model.
         **config: changed settings of the model's config, e.g. `num_labels`.
 
     Raises:
@@ -55,7 +59,8 @@ def load_model(
     """
     folder = model_folder(source)
     quieten()
-    family = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    family: Any = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    family = family if pooling is None else SentenceEncoders(pooling)
     weights = Path(folder) / WEIGHTS
     if weights.is_file():
         read_settings(Path(folder) / CONFIG)
@@ -77,7 +82,7 @@ def load_model(
                 ignore_mismatched_sizes=new_head,
                 **config,
             )
-        _check_whole(folder, model, found, new_head)
+        _check_whole(folder, model, found, new_head=new_head, body=pooling is not None)
         check_runs(model)
     except InputError:
         raise
@@ -86,16 +91,20 @@ def load_model(
     return model.to(device)
 
 
-def _check_whole(folder: str, model: Model, found: Mapping[str, Any], new_head: bool) -> None:
-    """Refuses a model with random weights that should have been in the file."""
+def _check_whole(folder: str, model: Model, found: Mapping[str, Any], *, new_head: bool, body: bool) -> None:
+    """Refuses a model with random weights that should have been in the file; `body`: it has no head."""
     drawn = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
-    body = [name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
-    if body:
+    prefix = "" if body else f"{model.base_model_prefix}."
+    lost = [name for name in drawn if name.startswith(prefix) and ".pooler." not in f".{name}"]
+    if lost:
         raise InputError(
-            f"the model in {folder} has no weights for {len(body)} tensors that its {CONFIG} asks for, {body[0]} among "
+            f"the model in {folder} has no weights for {len(lost)} tensors that its {CONFIG} asks for, {lost[0]} among "
             f"them: {CONFIG} and {WEIGHTS} do not belong together"
         )
-    if drawn and not new_head:
+    if body:
+        for name in drawn:  # a pooler, whose output nothing reads
+            torch.nn.init.zeros_(model.get_parameter(name))
+    elif drawn and not new_head:
         raise InputError(
             f"the model in {folder} has no weights for {', '.join(drawn)}: train it first, as ackd finetune does"
         )
@@ -106,6 +115,18 @@ def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
     quieten()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def save_encoder(folder: str | Path, model: Model, tokenizer: Tokenizer, max_length: int) -> None:
+    """Writes a sentence encoder and its tokenizer as sentence-transformers reads them, cut at `max_length` tokens."""
+    pooling, width = pooling_of(model.config), shape_of(model).width
+    assert pooling is not None
+    named = vars(model.config).pop(ATTRIBUTE)  # the layout says it in its own files
+    try:
+        save_model(folder, model, tokenizer)
+    finally:
+        setattr(model.config, ATTRIBUTE, named)
+    write_layout(folder, pooling, width, max_length)
 
 
 def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:

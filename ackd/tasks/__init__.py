@@ -7,8 +7,9 @@ from ackd.tasks.glue import GLUE
 from ackd.tasks.load import check_max_length, load, spec_of
 from ackd.tasks.own import is_own, own_texts
 from ackd.tasks.own_metrics import ComputeMetrics
-from ackd.tasks.saving import name_outputs, save_classifier
+from ackd.tasks.saving import name_outputs, save_trained
 from ackd.tasks.seen import NOTHING, UNKNOWN, Seen, note_seen, noted_seen, read_seen, together, write_seen
+from ackd.tasks.sentences import EMBEDDINGS, check_labels
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.submission import SUBMISSIONS, Submission
 from ackd.tasks.task import TRAIN, Task, check_rewards
@@ -16,6 +17,7 @@ from ackd.tasks.tokenise import tokenise
 
 __all__ = [
     "EMBEDDED",
+    "EMBEDDINGS",
     "GLUE",
     "NOTHING",
     "SUBMISSIONS",
@@ -27,6 +29,7 @@ __all__ = [
     "Submission",
     "Task",
     "TaskSpec",
+    "check_labels",
     "check_max_length",
     "check_rewards",
     "embedded_tokenizer",
@@ -38,7 +41,7 @@ __all__ = [
     "noted_seen",
     "own_texts",
     "read_seen",
-    "save_classifier",
+    "save_trained",
     "spec_of",
     "together",
     "tokenise",

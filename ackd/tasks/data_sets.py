@@ -109,7 +109,7 @@ def columns_of(
         label_column = next((name for name in LABELS if name in table), None)
     if text_columns:
         return text_columns, label_column
-    texts = [name for name in table if name != label_column and _is_text(table[name])]
+    texts = [name for name in table if name != label_column and is_text(table[name])]
     if not texts and TOKENS in table:
         raise InputError(f"{source} holds tokens ({TOKENS}) and no text: give the texts, which every model tokenises")
     texts = next(([name] for name in TEXTS if name in texts), texts)
@@ -120,7 +120,7 @@ def columns_of(
     return texts, label_column
 
 
-def _is_text(values: Sequence[object]) -> bool:
+def is_text(values: Sequence[object]) -> bool:
     """Whether a column contains only texts; some may be missing."""
     some = not values or any(value is not None for value in values)
     return some and all(isinstance(value, str) or value is None for value in values)

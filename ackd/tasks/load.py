@@ -19,6 +19,7 @@ from ackd.tasks.glue import GLUE
 from ackd.tasks.own import is_own, own_spec, own_task
 from ackd.tasks.rows import Rows, glue_rows
 from ackd.tasks.seen import NOTHING, Seen
+from ackd.tasks.sentences import EMBEDDINGS, interleaved, sentence_spec, sentence_task
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.task import TRAIN, Task
 from ackd.tasks.tokenise import tokenise
@@ -41,16 +42,18 @@ def spec_of(
     Raises:
         InputError: if the task is unknown, or the user's own data is invalid.
     """
+    if name == EMBEDDINGS:
+        return sentence_spec()
     if data is not None and is_own(data, text_columns, label_column):
         return own_spec(name, data, text_columns, label_column)
     if text_columns or label_column:
         raise InputError(f"columns are named, but no data: {OWN}")
     assert data is None or is_named(data)
-    known = GLUE if data is not None else {**EMBEDDED, **GLUE}
+    known: dict[str, TaskSpec] = GLUE if data is not None else {**EMBEDDED, **GLUE}
     if data is not None and name in EMBEDDED:
         raise InputError(f"the task {name} is generated and takes no data: leave --data away")
     if name not in known:
-        raise unknown("task", name, {**EMBEDDED, **GLUE})
+        raise unknown("task", name, {**EMBEDDED, **GLUE, EMBEDDINGS: None})
     return known[name]
 
 
@@ -76,7 +79,7 @@ def load(
     of the run has learned from. Rows that share text with them are left out of the other splits.
 
     Args:
-        name: a GLUE task, a generated task, or any name for the user's own data.
+        name: a GLUE task, a generated task, embeddings, or any name for the user's own data.
         tokenizer: of teacher and student.
         data: a folder of GLUE in the hub's layout; or the user's own data: a file, a folder written by `save_to_disk`,
             USER/NAME[:CONFIG] on the hub, a `Dataset` or a `DatasetDict`. None: GLUE from the hub, or a generated task.
@@ -127,12 +130,14 @@ def load(
     learned[left] = True
 
     def tokenised(rows: Rows) -> Split:
+        rows = interleaved(rows) if spec.sentences else rows
         return tokenise(rows.texts, rows.labels, rows.ids, tokenizer, max_length)
 
     reports = {split: tokenised(those) for split, those in dev.items()}
     learned_from = tokenised(train)
     rewards = tokenised(reward) if len(reward) else learned_from.select([])
-    return Task(spec, learned_from, rewards, reports, reward_from, seen.plus(pool.data, learned), tokenizer)
+    known = seen.plus(pool.data, learned)
+    return Task(spec, learned_from, rewards, reports, reward_from, known, tokenizer, max_length=max_length)
 
 
 def _count(wanted: int | None, there: int, name: str) -> int:
@@ -168,7 +173,7 @@ def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Non
 
 def _wrong(spec: TaskSpec, rows: Rows, share: float, rng: np.random.Generator) -> Rows:
     """The rows with a random share of the labels changed to another class."""
-    if spec.regression or not 0 <= share < 1:
+    if not spec.classes or not 0 <= share < 1:
         raise InputError(
             f"--wrong-labels is {share} on {spec.name}: give a share from 0 up and below 1, of a task with classes"
         )
@@ -203,6 +208,8 @@ def _source(
     dev_data: Data | None,
 ) -> tuple[TaskSpec, Rows, dict[str, Rows] | None]:
     """The task's specification, whole training data, and dev data (None if train must provide dev)."""
+    if name == EMBEDDINGS:
+        return sentence_task(data, text_columns, label_column, dev_data)
     if data is not None and is_own(data, text_columns, label_column):
         return own_task(name, data, text_columns, label_column, dev_data)
     assert data is None or is_named(data)

@@ -56,12 +56,12 @@ def own_task(
     """
     spec, train, splits, first = _read(name, data, text_columns, label_column)
     if dev_data is not None:
-        return spec, train, {DEV[0]: own_dev(spec, _alone(dev_data), _called(None, dev_data))}
+        return spec, train, {DEV[0]: own_dev(spec, alone(dev_data), called(None, dev_data))}
     for split in DEV:
-        if split != first and split in splits and has_labels(splits[split], spec.label_column, _called(split, data)):
+        if split != first and split in splits and has_labels(splits[split], spec.label_column, called(split, data)):
             if split != DEV[0]:
                 logger.warning("%s has no split %s with labels: dev is its split %s", _name(data), DEV[0], split)
-            dev = own_dev(spec, splits[split], _called(split, data))
+            dev = own_dev(spec, splits[split], called(split, data))
             return replace(spec, validation=(split,)), train, {split: dev}
     if splits and first is not None:
         logger.warning("%s has no split for dev with labels: dev is a part of its split %s", _name(data), first)
@@ -75,12 +75,25 @@ def _read(
 
     If the data has no splits, they are empty and the name is None.
     """
-    table, splits, first = *_splits(data), None
-    if table is None:
-        first, table = _train(splits, _name(data))
-    source = _called(first, data)
+    table, splits, first = train_and_splits(data)
+    source = called(first, data)
     spec, train = own_rows(name, table, source, *columns_of(table, source, text_columns, label_column))
     return spec, train, splits, first
+
+
+def train_and_splits(data: Data) -> tuple[Columns, Mapping[str, Columns], str | None]:
+    """The training split of data, all splits by name, and the training split's name.
+
+    If the data has no splits, they are empty and the name is None.
+
+    Raises:
+        InputError: if the data cannot be loaded, or has several splits and none is called train.
+    """
+    table, splits = _splits(data)
+    if table is not None:
+        return table, splits, None
+    first, table = _train(splits, _name(data))
+    return table, splits, first
 
 
 def _splits(data: Data) -> tuple[Columns | None, Mapping[str, Columns]]:
@@ -92,7 +105,7 @@ def _splits(data: Data) -> tuple[Columns | None, Mapping[str, Columns]]:
     return None, splits_of(str(data))
 
 
-def _alone(data: Data) -> Columns:
+def alone(data: Data) -> Columns:
     """Loads data that must be a single table or have a single split."""
     if is_named(data):
         return from_file(Path(data))
@@ -122,7 +135,7 @@ def own_texts(name: str, data: Data, text_columns: Sequence[str], split: str | N
     elif split is not None:
         what = "a file" if is_named(data) else "a Dataset"
         raise InputError(f"{_name(data)} is {what}, which has no split {split!r}: leave --split away")
-    source = _called(chosen, data)
+    source = called(chosen, data)
     text_columns, _ = columns_of(table, source, text_columns, None)
     if not 1 <= len(text_columns) <= 2:
         raise InputError(f"name the columns of {source} with --text-columns (one or two): it has {', '.join(table)}")
@@ -145,5 +158,6 @@ def _name(data: Data) -> str:
     return str(data) if is_named(data) else "the data set"
 
 
-def _called(split: str | None, data: Data) -> str:
+def called(split: str | None, data: Data) -> str:
+    """The name of data, or of one of its splits, in messages."""
     return _name(data) if split is None else f"the {split} split of {_name(data)}"

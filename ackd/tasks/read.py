@@ -12,7 +12,7 @@ from ackd.files.json_rows import json_rows
 from ackd.tasks.glue import HUB
 from ackd.tasks.spec import TaskSpec
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 
 
 class Columns(Mapping[str, list[Any]]):
@@ -87,7 +87,7 @@ def from_folder(folder: Path, spec: TaskSpec, split: str) -> Columns:
 
 
 def from_file(path: Path) -> Columns:
-    """Reads a CSV, TSV, JSON lines or Parquet file.
+    """Reads a CSV, TSV, JSON lines or Parquet file, or a text file with a text in each line.
 
     Raises:
         InputError: if the file is missing, of another kind, unreadable or without rows.
@@ -103,7 +103,7 @@ def from_file(path: Path) -> Columns:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     if not start.strip():
         raise InputError(f"{path} has no rows")
-    return _read({".parquet": _parquet, ".csv": _csv, ".tsv": _csv}.get(path.suffix, _json), [path])
+    return _read({".parquet": _parquet, ".csv": _csv, ".tsv": _csv, ".txt": _lines}.get(path.suffix, _json), [path])
 
 
 def _read(reader: Callable[[Sequence[Path]], Columns | None], files: Sequence[Path]) -> Columns:
@@ -141,6 +141,12 @@ def _json(files: Sequence[Path]) -> Columns | None:
     rows = [row for path in files for _, row in json_rows(path)]
     names = (name for row in rows for name in row)
     return Columns(names, lambda name: [row.get(name) for row in rows]) if rows else None
+
+
+def _lines(files: Sequence[Path]) -> Columns | None:
+    (path,) = files
+    texts = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    return Columns(["text"], lambda name: texts) if texts else None
 
 
 def library() -> Any:

@@ -1,10 +1,10 @@
-"""Saves a classifier such that it can be used without knowing the task."""
+"""Saves a model such that it can be used without knowing the task."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ackd.models import Model, save_model
+from ackd.models import Model, save_encoder, save_model
 from ackd.tasks.seen import write_seen
 from ackd.tasks.spec import TaskSpec
 from ackd.tasks.task import Task
@@ -18,9 +18,16 @@ def name_outputs(model: Model, spec: TaskSpec) -> None:
     model.config.problem_type = "regression" if spec.regression else "single_label_classification"
 
 
-def save_classifier(folder: str | Path, model: Model, task: Task) -> None:
-    """Saves a model trained on a task: weights, config with the task's classes, tokenizer, and `seen.json`."""
+def save_trained(folder: str | Path, model: Model, task: Task) -> None:
+    """Saves a model trained on a task: weights, config with the task's classes, tokenizer, and `seen.json`.
+
+    A sentence encoder is saved in the layout of sentence-transformers.
+    """
     assert task.tokenizer is not None
-    name_outputs(model, task.spec)
-    save_model(folder, model, task.tokenizer)
+    if task.spec.sentences:
+        assert task.max_length is not None
+        save_encoder(folder, model, task.tokenizer, task.max_length)
+    else:
+        name_outputs(model, task.spec)
+        save_model(folder, model, task.tokenizer)
     write_seen(folder, task.seen)

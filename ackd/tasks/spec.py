@@ -13,10 +13,11 @@ class TaskSpec:
         name: the task's name.
         text_columns: one or two columns of text.
         label_column: the column of labels.
-        classes: class names in the order of their ids; empty for regression and language models.
+        classes: class names in the order of their ids; empty for other tasks.
         metrics: names of the metrics; the first is the main metric.
         validation: names of the splits to report on.
         language: whether the task is language modelling (next-token prediction).
+        sentences: whether the labels are embeddings of sentences, which a teacher gives.
     """
 
     name: str
@@ -26,11 +27,12 @@ class TaskSpec:
     metrics: tuple[str, ...]
     validation: tuple[str, ...] = ("validation",)
     language: bool = False
+    sentences: bool = False
 
     @property
     def regression(self) -> bool:
         """Whether labels are numbers instead of classes."""
-        return not self.classes and not self.language
+        return not (self.classes or self.language or self.sentences)
 
     @property
     def num_labels(self) -> int:

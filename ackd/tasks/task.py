@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ackd.errors import InputError
 from ackd.split import Split
+from ackd.tasks import sts
 from ackd.tasks.own_metrics import ComputeMetrics, metric_names, metrics_of
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
@@ -35,6 +36,7 @@ class Task:
     seen: Seen = NOTHING  # training data of the run's models, and `train`
     tokenizer: PreTrainedTokenizerBase | None = None  # the student's tokenizer; None if there is none
     compute_metrics: ComputeMetrics | None = None  # replaces the metrics of `spec`
+    max_length: int | None = None  # most tokens of a text
 
     @property
     def dev_examples(self) -> int:
@@ -55,6 +57,8 @@ class Task:
         """
         if compute_metrics is None:
             return self
+        if self.spec.sentences:
+            raise InputError("compute_metrics judges answers by labels, and sentences have none: leave it away")
         names = metric_names(compute_metrics, self.reward.labels, self.spec.num_labels)
         return replace(self, spec=replace(self.spec, metrics=names), compute_metrics=compute_metrics)
 
@@ -62,7 +66,8 @@ class Task:
         """Computes the task's metrics from a model's outputs [N, C] and the labels [N].
 
         For a language model the outputs are the `token_sums` of each text, [N, 3]. `neg_loss` is minus the mean loss
-        per token over all texts, and `accuracy` the share of tokens that were predicted as most likely.
+        per token over all texts, and `accuracy` the share of tokens that were predicted as most likely. For embeddings
+        see `ackd.tasks.sts`: the labels are scores of pairs, [N], or other embeddings, [N, d].
 
         Raises:
             InputError: if the user's metrics do not return numbers.
@@ -70,6 +75,8 @@ class Task:
         if self.spec.language:
             loss, right, tokens = outputs.sum(0)
             return {"neg_loss": -float(loss / tokens), "accuracy": float(right / tokens)}
+        if self.spec.sentences:
+            return sts.pair_metrics(outputs, labels) if labels.ndim == 1 else sts.agreement(outputs, labels)
         if self.compute_metrics is not None:
             found = metrics_of(self.compute_metrics, outputs, labels)
             if (main := self.spec.metrics[0]) not in found:

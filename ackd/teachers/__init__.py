@@ -3,6 +3,7 @@
 from ackd.teachers.cached import Cached, caches_of
 from ackd.teachers.labels import LabelTeacher
 from ackd.teachers.model import ModelTeacher
+from ackd.teachers.narrowed import Narrowed, principal
 from ackd.teachers.own_tokens import OwnTokens
 from ackd.teachers.partitioned import Partitioned
 from ackd.teachers.revised import Revised, Swapped
@@ -13,6 +14,7 @@ __all__ = [
     "Cached",
     "LabelTeacher",
     "ModelTeacher",
+    "Narrowed",
     "OwnTokens",
     "Partitioned",
     "Revised",
@@ -21,6 +23,7 @@ __all__ = [
     "caches_of",
     "choices",
     "flush",
+    "principal",
     "unwrap",
     "with_cache",
 ]

@@ -143,6 +143,7 @@ class Distillation(Trained):
             example_filter=self.example_filter,
             precision=self.precision,
             cosines=self.cosines,
+            scale_labels=self.task.spec.sentences,
         )
         evaluator = Evaluator(
             self.task,

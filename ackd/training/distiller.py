@@ -44,6 +44,7 @@ class Distiller:
         example_filter: selects the part of each batch to learn from, in a separate forward pass. None: all of it.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
         cosines: whether to compare gradients after each `begin_phase`.
+        scale_labels: whether the label loss has a scale c_0, as the knowledge losses have.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Distiller:
         example_filter: TopFraction | None = None,
         precision: Precision = "fp32",
         cosines: bool = False,
+        scale_labels: bool = False,
     ) -> None:
         self.student = student
         self.teachers = teachers
@@ -67,7 +69,8 @@ class Distiller:
         self.meter = meter
         self.costs = costs
         self.teacher_weights = teacher_weights or [1.0] * len(teachers)
-        self.scales = Scales(scale_steps, student.shape, student.parameters[0].device, student.group)
+        device = student.parameters[0].device
+        self.scales = Scales(scale_steps, student.shape, device, student.group, labels=scale_labels)
         self.weighting, self.example_filter = weighting, example_filter
         self.precision = precision
         self._compass = Compass(student.model, meter) if cosines else None

@@ -124,11 +124,11 @@ class Evaluator:
     def probe(self) -> Facts | None:
         """Computes the facts about the setting, with a student initialised from seed 0.
 
-        None without a teacher or a reward split, for language models, for students without readable hidden states, and
-        on all ranks except 0.
+        None without a teacher or a reward split, for language models and sentence encoders, for students without
+        readable hidden states, and on all ranks except 0.
         """
         task = self.task
-        if self.reference is None or task.spec.language or not len(task.reward):
+        if self.reference is None or task.spec.language or task.spec.sentences or not len(task.reward):
             return None
         with self.costs.timing("probe"):
             with RngStreams(0, self.device).initialising():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ackd.costs import CostTracker
 from ackd.distributed.process_group import ALONE, Group
 from ackd.knowledge import token_sums
-from ackd.tasks import Split, Task
+from ackd.tasks import Split, Task, sts
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs
 
 Ask = Callable[[Batch, OutputRequest, CostTracker], Outputs]
@@ -79,6 +80,8 @@ def eval_result(
         return EvalResult(-scores["neg_loss"], score, scores)
     if theirs is not None and not np.isfinite(theirs).all():
         theirs = None
+    if task.spec.sentences:
+        return _embedded(given, split.labels, theirs, score, scores)
     if task.spec.regression:
         loss = float(np.square(given[:, 0] - split.labels).mean())
         apart = 0.0 if theirs is None else float(np.square(given - theirs).mean())
@@ -90,6 +93,30 @@ def eval_result(
     apart = 0.0 if theirs is None else _divergence(_log_softmax(theirs), log_p)
     hot = np.eye(given.shape[1])[split.labels]
     return EvalResult(loss, score, scores, sure, apart, *_correlations(given, theirs, hot, axis=1))
+
+
+def _embedded(
+    given: NDArray[np.float64],
+    labels: NDArray[Any],
+    theirs: NDArray[np.float64] | None,
+    score: float,
+    scores: Mapping[str, float],
+) -> EvalResult:
+    """The metrics of embeddings [N, d]: compared with others [N, d], or with the scores of the pairs that they make."""
+    if labels.ndim == 1:
+        cosines, wanted = sts.pair_cosines(given), labels[::2] / (np.abs(labels).max() or 1.0)
+        return EvalResult(float(np.square(cosines - wanted).mean()), score, scores)
+    ours, wanted = sts.similarities(given), sts.similarities(labels)
+    apart = 0.0 if theirs is None else float(np.square(given - theirs).mean())
+    return EvalResult(
+        float(np.square(given - labels).mean()),
+        score,
+        scores,
+        float(sts.cosines(given, labels).mean()),
+        apart,
+        0.0 if theirs is None else correlation(ours[:, None], sts.similarities(theirs)[:, None], 0),
+        correlation(ours[:, None], wanted[:, None], 0),
+    )
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,10 +24,19 @@ class Scales:
         shape: shape of a loss: (N,) for N students, or () for a single student.
         device: device of the losses.
         group: the processes; each sees a part of every batch.
+        labels: whether the label loss is scaled too: that of embeddings, which has no size of its own.
     """
 
-    def __init__(self, steps: int, shape: tuple[int, ...], device: torch.device, group: Group = ALONE) -> None:
-        self.steps, self.device, self.group = steps, device, group
+    def __init__(
+        self,
+        steps: int,
+        shape: tuple[int, ...],
+        device: torch.device,
+        group: Group = ALONE,
+        *,
+        labels: bool = False,
+    ) -> None:
+        self.steps, self.device, self.group, self.labels = steps, device, group, labels
         self._shape = shape
         self._sums: dict[str, Tensor] = {}  # sum of each type's first losses, on the device
         self._seen: dict[str, NDArray[np.int64]] = {}  # number of summed losses, on the host
@@ -162,7 +171,8 @@ class Mixture:
         parts = []
         for term, weight in self.weights.items():
             who = self.chosen[term] if term in self.masks else None
-            loss = losses[term] if term == LABELS else scales(term, raw[term], losses[term], rows[term], who)
+            plain = term == LABELS and not scales.labels
+            loss = losses[term] if plain else scales(term, raw[term], losses[term], rows[term], who)
             part = (weight.to(loss.dtype) if isinstance(weight, Tensor) else weight) * loss
             parts.append(part.where(self.masks[term], 0.0) if term in self.masks else part)
         return sum(parts[1:], parts[0])

@@ -32,6 +32,8 @@ from ackd.models import Model, Tokenizer
 from ackd.reporting import comparison, comparison_pictures, pictures
 from ackd.runs.folder import RunFolder
 from ackd.runs.log import open_run, read_decisions, read_table
+from ackd.tasks.sentences import interleaved, sentence_task
+from ackd.tasks.sts import pair_metrics
 from ackd.teachers import ModelTeacher
 from ackd.teachers.cache.store import Cache, Examples
 from ackd.training.distillation import Distillation
@@ -430,6 +432,30 @@ def _read_seen(folder: Path) -> None:
         assert seen.plus("c" * 64, np.ones(3, np.bool_)).rows("a" * 64, 100).shape == (100,)
 
 
+def _make_layout(folder: Path) -> None:
+    models.write_layout(folder, models.Pooling("mean", normalise=True), 8, 16)
+
+
+def _read_layout(folder: Path) -> None:
+    states = torch.arange(24.0).reshape(2, 3, 4)
+    assert models.read_pooling(str(folder), models.Pooling())(states, torch.ones(2, 3)).shape == (2, 4)
+
+
+def _make_sentences(folder: Path) -> None:
+    (folder / "texts.txt").write_text("\n".join(WORDS[place] + " the sea" for place in range(12)) + "\n")
+    rows = [f"the {one},a {one} or so,{place / 2}" for place, one in enumerate(WORDS[:8])]
+    (folder / "pairs.csv").write_text("\n".join(["one,two,score", *rows]) + "\n")
+
+
+def _read_sentences(folder: Path) -> None:
+    _, sentences, dev = sentence_task(folder / "texts.txt", (), None, folder / "pairs.csv")
+    assert len(set(sentences.texts[0])) == len(sentences) > 0
+    for pairs in dev.values():
+        assert len(interleaved(pairs)) == 2 * len(pairs)
+        embeddings = np.random.default_rng(0).normal(size=(2 * len(pairs), 3))
+        assert np.isfinite(list(pair_metrics(embeddings, np.repeat(pairs.labels, 2)).values())).all()
+
+
 def _price(config: str, teacher: ModelTeacher) -> float:
     """What an answer costs; counted once for each configuration, since that is all it depends on."""
     if config not in _prices:
@@ -709,6 +735,8 @@ READERS: dict[str, Reader] = {
     "instances": Reader(_make_instances, _read_instances, ("ackd.envs.instance_files",), fixed=("polarity/keep",)),
     "model": Reader(_make_model, _read_model, ("ackd.models.load", "ackd.models.build")),
     "seen": Reader(_make_seen, _read_seen, ("ackd.tasks.seen",), fixed=("config.json", "model.safetensors")),
+    "layout": Reader(_make_layout, _read_layout, ("ackd.models.pooling",)),
+    "sentences": Reader(_make_sentences, _read_sentences, ("ackd.tasks.sentences", "ackd.tasks.read")),
     "config": Reader(_make_config, _read_config, ("ackd.models.build", "ackd.models.vocabulary")),
     "csv": Reader(_make_csv, _own("csv"), ("ackd.tasks.rows", "ackd.tasks.read")),
     "jsonl": Reader(_make_jsonl, _own("jsonl"), ("ackd.tasks.rows", "ackd.tasks.read", "ackd.files.json_rows")),

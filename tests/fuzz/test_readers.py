@@ -17,7 +17,7 @@ from tests.fuzz.readers import READERS, attempt, damaged
 
 # what takes tens of milliseconds a time is tried less often here, and as often as the others by benchmarks/fuzz.py
 SLOW = {"journal": 15, "report": 15, "comparison": 25, "model": 40, "config": 60, "text": 60, "glue": 40}
-SLOW |= dict.fromkeys(("csv", "jsonl", "parquet", "saved", "columns"), 40)
+SLOW |= dict.fromkeys(("csv", "jsonl", "parquet", "saved", "columns", "sentences"), 40)
 
 
 @pytest.fixture(scope="module")

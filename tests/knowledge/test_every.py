@@ -136,7 +136,7 @@ def test_more_padding_changes_nothing(
 
 
 @every
-def test_an_example_is_alone_in_its_loss_but_for_rkd(
+def test_an_example_is_alone_in_its_loss_but_for_types_that_compare_examples(
     name: str, small: ModelDims, large: ModelDims, batch_of: Callable[..., Batch], outputs_of: Callable[..., Outputs]
 ) -> None:
     batch = batch_of([4, 3, 2], 4)
@@ -146,7 +146,7 @@ def test_an_example_is_alone_in_its_loss_but_for_rkd(
     second = torch.tensor([0, 1, 0]).bool()
     mixed = changed(student, lambda field, v: other[field].where(second.view(3, *[1] * (v.dim() - 1)), v))
     before, after = (loss(one, teacher, batch) for one in (student, mixed))
-    alone = not name.startswith("rkd")
+    alone = not name.startswith(("rkd", "similarity"))
     assert (after != before).tolist() == ([False, True, False] if alone else [True] * 3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
 from torch.nn import functional as F
 
 from ackd.cohort.cohort import Cohort
@@ -72,6 +72,31 @@ def test_classes_are_measured_as_plain_computations_say(classes: int) -> None:
     )
     assert found.loss == pytest.approx(F.cross_entropy(ours, torch.tensor(labels)).item(), rel=1e-12)
     assert found.agreement == pytest.approx((found.teacher_correlation + found.label_correlation) / 2, rel=1e-12)
+
+
+def test_embeddings_are_measured_as_plain_computations_say() -> None:
+    generator = np.random.default_rng(2)
+    student, teacher = generator.normal(size=(2, 12, 4))
+    labels = (teacher[:, :3] + 0.1 * generator.normal(size=(12, 3))).astype(np.float32)  # of another width
+    task = task_of(labels, 2)
+    task = replace(task, spec=replace(task.spec, classes=(), metrics=("spearman",), sentences=True))
+
+    def cosines(vectors: Array) -> list[float]:
+        rows = torch.tensor(vectors, dtype=torch.float64)
+        return [float(F.cosine_similarity(rows[i], rows[j], dim=0)) for i in range(12) for j in range(i + 1, 12)]
+
+    found = eval_result(task, student[:, :3], task.reward, teacher[:, :3])
+    ours, theirs, wanted = (cosines(one[:, :3].astype(np.float64)) for one in (student, teacher, labels))
+    assert numbers(found) == pytest.approx(
+        {
+            "probability": F.cosine_similarity(torch.tensor(student[:, :3]), torch.tensor(labels)).mean().item(),
+            "divergence": np.square(student[:, :3] - teacher[:, :3]).mean(),
+            "teacher_correlation": pearsonr(ours, theirs).statistic,
+            "label_correlation": pearsonr(ours, wanted).statistic,
+        }
+    )
+    assert found.loss == pytest.approx(F.mse_loss(torch.tensor(student[:, :3]), torch.tensor(labels)).item())
+    assert found.score == pytest.approx(spearmanr(ours, wanted).statistic)
 
 
 def test_values_are_measured_as_plain_computations_say() -> None:
