@@ -180,10 +180,10 @@ class RunFolder:
         before = read(self.path / CONFIG, Config, ANEW, extra="ignore")
         if before.command != config.command:
             raise InputError(f"the run in {self.path} is of ackd {before.command}: choose another folder")
-        for name, value in config.settings.items():
-            if name not in ignored and before.settings.get(name) != value:
+        for name, value in config.settings.items():  # an earlier version of ackd did not have all of them
+            if name not in ignored and before.settings.get(name, value) != value:
                 raise InputError(
-                    f"the run in {self.path} has {name} {reprlib.repr(before.settings.get(name))}, and now it is "
+                    f"the run in {self.path} has {name} {reprlib.repr(before.settings[name])}, and now it is "
                     f"{value!r}: resume it with the same options, or choose another folder"
                 )
         for name, value in config.versions.items():

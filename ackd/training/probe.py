@@ -115,11 +115,11 @@ def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> N
     x = (states - states.mean(0)) / spread
     wanted = labels[:, None].astype(np.float64) if classes == 1 else np.eye(classes)[labels]
     y = wanted - wanted.mean(0)
-    values, vectors = np.linalg.eigh(x @ x.T)
-    values, turned = values.clip(0.0), vectors.T @ y
+    vectors, values, _ = np.linalg.svd(x, full_matrices=False)
+    turned = vectors.T @ y
 
     def errors(strength: float) -> NDArray[np.float64]:
-        shares = values / (values + strength)
+        shares = values**2 / (values**2 + strength)
         left = 1 - 1 / len(x) - np.square(vectors) @ shares
         return (y - vectors @ (shares[:, None] * turned)) / left[:, None]
 
@@ -128,14 +128,15 @@ def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> N
 
 
 def fit_flops(examples: int, features: int) -> float:
-    """FLOPs of fitting the probe: the product of the N x D states with themselves, and its eigendecomposition.
+    """FLOPs of fitting the probe: the singular value decomposition of the N x D states.
 
-        2 N^2 D + 9 N^3
+        6 N D m + 20 m^3,  m = min(N, D)
 
     References:
-        Golub & Van Loan, Matrix Computations, 4th ed. 2013, section 8.3
+        Golub & Van Loan, Matrix Computations, 4th ed. 2013, section 8.6
     """
-    return 2.0 * examples**2 * features + 9.0 * examples**3
+    smaller = min(examples, features)
+    return 6.0 * examples * features * smaller + 20.0 * smaller**3
 
 
 def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDArray[Any]) -> float:

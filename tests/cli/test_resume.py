@@ -128,6 +128,18 @@ def test_a_run_is_finished_only_with_its_student(
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
 
 
+def test_a_run_of_before_an_option_came_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["distill", "--task", "polarity", "--output", str(tmp_path)]
+    folder = RunFolder(tmp_path)
+    folder.begin("distill", asdict(tyro.cli(Command, args=given)))
+    folder.write_json("result.json", {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["settings"]["cache_reads"]
+    folder.write_json("config.json", config)
+    assert main([*given, "--resume"]) == 0
+    assert "nothing is left to resume" in capsys.readouterr().out
+
+
 def test_other_options_than_a_finished_run_had_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands: dict[str, list[str]] = {
         "distill": ["--task", "polarity"],

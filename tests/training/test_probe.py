@@ -349,8 +349,7 @@ def test_what_they_take_is_on_the_bill_once() -> None:
     shown = OutputRequest(logits=True, hidden=frozenset({teacher.shape.layers - 2, teacher.shape.layers - 1}))
     for part in (task.train, task.reward):
         student += passes(lambda size, length: teacher.flops(shown, size, length), part)
-    features = 2 * 16 + 2 * 2 * teacher.shape.width
-    fit = 2 * 600**2 * features + 2 * 9 * 600**3
+    fit = sum(6 * 600 * width * width + 20 * width**3 for width in (2 * 16, 2 * 2 * teacher.shape.width))
     assert training.costs.flops["probe"] == pytest.approx(student + asked + fit, rel=1e-12)
     assert training.costs.flops["reward"] == training.costs.flops["student"] == 0
     assert training.costs.seconds["probe"] > 0
