@@ -16,7 +16,9 @@ from ackd.knowledge.masked import wide
 from ackd.mdp.episode import OVERTAKEN, TRUSTED, Facts
 from ackd.models import Meter, Model, run
 from ackd.numerics.precision import computing
+from ackd.numerics.ridge import ridge
 from ackd.tasks import Split
+from ackd.tasks.metrics import METRICS
 from ackd.training.measuring import Ask
 from ackd.types import Batch, OutputRequest, Outputs
 
@@ -80,15 +82,13 @@ def probed(
         Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016,
         https://arxiv.org/abs/1610.01644
     """
-    from sklearn.linear_model import RidgeCV  # importing scikit-learn is slow
-
     if not (np.isfinite(states).all() and np.isfinite(unseen).all()):
         return np.full((len(unseen), classes), np.nan)
     mean, spread = states.mean(0), states.std(0)
     spread[spread == 0] = 1.0
     wanted = labels[:, None].astype(np.float64) if classes == 1 else np.eye(classes)[labels]
-    ridge = RidgeCV(alphas=STRENGTHS).fit((states - mean) / spread, wanted)
-    return np.asarray(ridge.predict((unseen - mean) / spread)).reshape(len(unseen), classes)
+    weights, intercept = ridge((states - mean) / spread, wanted, STRENGTHS)
+    return np.asarray((unseen - mean) / spread @ weights + intercept).reshape(len(unseen), classes)
 
 
 def fit_flops(examples: int, features: int) -> float:
@@ -108,8 +108,6 @@ def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
 
     0 if an answer is not finite.
     """
-    from ackd.tasks.metrics import METRICS
-
     if not np.isfinite(answers).all():
         return 0.0
     if answers.shape[1] == 1:
