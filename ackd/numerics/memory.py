@@ -26,8 +26,8 @@ def reuse_memory() -> None:
 def uncollected() -> Iterator[None]:
     """Context manager without garbage collections, for imports.
 
-    The half million objects of torch and transformers stay, and collections that visit them again and again are a
-    quarter of the time that importing takes.
+    The half million objects of torch and transformers stay, and collections that visit them again and again take a
+    quarter of the time of importing them.
     """
     enabled = gc.isenabled()
     gc.disable()
