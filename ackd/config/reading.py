@@ -27,7 +27,7 @@ Options = TypeVar("Options")
 @cache
 def hints(*groups: type) -> dict[str, Any]:
     """The type of each option in the groups, by option name."""
-    found = {}
+    found: dict[str, Any] = {}
     for group in groups:
         types = get_type_hints(group)
         found |= {field.name: types[field.name] for field in fields(group)}
