@@ -1,6 +1,6 @@
 """Measures the start of a command: processor seconds from Python's start to the first optimizer step.
 
-    python benchmarks/startup.py [--place build/startup] [--shared ../shared] [--repeats 5]
+    python benchmarks/startup.py [--place build/startup] [--shared ../shared] [--repeats 5] [--only distill]
 
 Each command runs in a process of its own, which ends as its first optimizer step begins. The floor is what a script
 cannot avoid that does nothing with the teacher: import torch and transformers, load model and tokenizer, and make an
