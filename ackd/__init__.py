@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register
 
+from ackd.numerics.memory import uncollected
+
 if TYPE_CHECKING:
     from ackd.building.setting import prepare as prepare
     from ackd.config import DistillationConfig as DistillationConfig
@@ -90,7 +92,8 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     # lazy, so that a command's --help does not wait for torch
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        with uncollected():
+            return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ackd' has no attribute {name!r}")
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ackd.agents.actor_critic import AGENTS, LOG_INTERVAL, make_agent
     from ackd.agents.card import Card
     from ackd.agents.learned import Actor, LearnedPolicy
-    from ackd.agents.set_policy import SetNetwork, SetPolicy, SetWeights
+    from ackd.agents.set_network import SetNetwork, SetWeights
+    from ackd.agents.set_policy import SetPolicy
     from ackd.agents.store import load, save
 
 _HOMES = {
@@ -26,9 +27,9 @@ _HOMES = {
     "Actor": "learned",
     "Card": "card",
     "LearnedPolicy": "learned",
-    "SetNetwork": "set_policy",
+    "SetNetwork": "set_network",
     "SetPolicy": "set_policy",
-    "SetWeights": "set_policy",
+    "SetWeights": "set_network",
     "load": "store",
     "save": "store",
 }

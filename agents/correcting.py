@@ -15,7 +15,8 @@ from ackd.agents.continuing import Continuing
 from ackd.agents.learned import batch_of
 from ackd.agents.open_loop import MEAN
 from ackd.agents.policy import Observations, Policy
-from ackd.agents.residual import ResidualNetwork, ResidualPolicy
+from ackd.agents.residual import ResidualPolicy
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.sb3_curves import draw
 from ackd.agents.schedule import Schedule, by_family
 from ackd.errors import InputError

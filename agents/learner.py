@@ -11,14 +11,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ackd.agents import actor_critic, online
-from ackd.agents.arms import PerType, Subsets
-from ackd.agents.bandits import Bandit, Exp3, Thompson, Ucb
+from ackd.agents.bandits import Bandit
 from ackd.agents.best_schedule import find_optuna
 from ackd.agents.cem import Cem
 from ackd.agents.correcting import Correcting
 from ackd.agents.evolving import Pbt
 from ackd.agents.ksm import Ksm, Settings, check_settings
 from ackd.agents.learned import Actor
+from ackd.agents.named_bandits import BANDITS, bandit
 from ackd.agents.policy import Policy
 from ackd.agents.sb3_curves import draw
 from ackd.agents.searching import BestSchedule, in_one_setting
@@ -26,7 +26,6 @@ from ackd.errors import InputError, unknown
 from ackd.presets import read
 from ackd.runs.curves import Curves
 
-BANDITS = {"ucb": Ucb, "thompson": Thompson, "exp3": Exp3}
 SCHEDULED: Mapping[str, Callable[..., Cem | Correcting | BestSchedule | Pbt]] = {
     "residual": Correcting,
     "cem": Cem,
@@ -36,7 +35,6 @@ SCHEDULED: Mapping[str, Callable[..., Cem | Correcting | BestSchedule | Pbt]] = 
 }
 COMPARING = ("best-schedule", "pbt")  # they compare students, which need one process and setting
 LEARNERS = (*SCHEDULED, *actor_critic.AGENTS, "ksm", *BANDITS)
-MAX_SUBSETS = 4  # with more types, a bandit has arms for each type instead of each subset
 
 
 class Learner(Protocol):
@@ -230,24 +228,3 @@ def make_learner(
     if name == "ksm":
         return FromOnline(Ksm(env.observation_space, settings, seed=seed), env)
     return FromOnline(bandit(name, types, seed=seed, decisions=decisions), env)
-
-
-def bandit(name: str, types: int, *, seed: int, decisions: int = 1) -> Bandit:
-    """A bandit over subsets if there are few of them, otherwise over each type by itself.
-
-    Args:
-        name: ucb | thompson | exp3.
-        types: number of knowledge types.
-        seed: seed of its draws.
-        decisions: number of decisions in an episode, for learning over several episodes: each decision then has its
-            own arms, which earn the rest of the episode. 1 in a single run, where only a decision's own reward is
-            known in time.
-
-    Raises:
-        InputError: if there is no bandit with this name.
-    """
-    if name not in BANDITS:
-        raise unknown("bandit", name, BANDITS)
-    arms = Subsets(types) if types <= MAX_SUBSETS else PerType(types)
-    rule = Thompson(width=3.0) if name == "thompson" and isinstance(arms, PerType) else BANDITS[name]()
-    return Bandit(arms, rule, stages=decisions, credit="return" if decisions > 1 else "decision", seed=seed)

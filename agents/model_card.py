@@ -10,7 +10,7 @@ from huggingface_hub import ModelCardData
 
 from ackd.agents.card import Card
 from ackd.agents.learned import Actor
-from ackd.agents.residual import BOUND, ResidualNetwork
+from ackd.agents.residual_network import BOUND, ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.mdp.episode import LEAD
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ackd.agents.learned import LearnedPolicy
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
 from ackd.errors import InputError
 from ackd.mdp.observations import FAMILIES

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ackd.agents.learned import Actor, LearnedPolicy, batch_of
 from ackd.agents.policy import Observations, State, Transition
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import MEMBER, PROGRESS, Schedule
 from ackd.errors import InputError
 from ackd.mdp.action_spaces import DOUBLINGS, LEAST

@@ -19,7 +19,8 @@ from stable_baselines3.sac import policies as sac
 from stable_baselines3.td3 import policies as td3
 from torch import Tensor, nn
 
-from ackd.agents.set_policy import WIDTH, SetWeights, set_sizes
+from ackd.agents.set_network import WIDTH, SetWeights
+from ackd.agents.set_policy import set_sizes
 from ackd.errors import InputError
 
 

@@ -20,9 +20,9 @@ from ackd.agents.card import FORMAT, LICENSE, MAX_CARD, MAX_K, Card, read_card
 from ackd.agents.ksm_actor import KsmActor, KsmBits
 from ackd.agents.learned import Actor, LearnedPolicy
 from ackd.agents.model_card import card_text
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import MOST_KNOTS, ProbeRule, Schedule
-from ackd.agents.set_policy import SetNetwork, SetWeights
+from ackd.agents.set_network import SetNetwork, SetWeights
 from ackd.agents.weights import MAX_WEIGHTS, read_weights
 from ackd.errors import InputError, short
 from ackd.files import hub

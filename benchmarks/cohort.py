@@ -78,9 +78,13 @@ def seconds(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def measure(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each side, one number a pair."""
-    pattern = distillation(options)
+def measure(pattern: Distillation, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each side, one number a pair.
+
+    Args:
+        pattern: the training of every student.
+        options: students, steps, pairs, mixed and device, as on the command line.
+    """
     cohort = Cohort(pattern, options.students)
     alone = [pattern.fork() for _ in range(options.students)]
     for seed, one in enumerate(alone):
@@ -125,7 +129,7 @@ def main() -> None:
     print("| students | precision | selections | alone / cohort | cohort (student steps a second) | alone |")
     print("|---|---|---|---|---|---|")
     for students in options.students:
-        found = measure(argparse.Namespace(**{**vars(options), "students": students}))
+        found = measure(distillation(options), argparse.Namespace(**{**vars(options), "students": students}))
         ratios = [alone / cohort for alone, cohort in zip(found["alone"], found["cohort"], strict=True)]
         rates = {name: students * options.steps / statistics.median(spent) for name, spent in found.items()}
         print(

@@ -21,7 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ackd.agents import make_agent, rule
 from ackd.agents.actor_critic import AGENTS
 from ackd.agents.ksm import Ksm
-from ackd.agents.learner import BANDITS, bandit, choice_of, make_learner
+from ackd.agents.learner import choice_of, make_learner
+from ackd.agents.named_bandits import BANDITS, bandit
 from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Policy, Transition
 from ackd.envs.toy import ToyEnv

@@ -18,7 +18,7 @@ IMPORTED = ["accelerate", "ackd.agents.learner", "ackd.building.setting", "ackd.
 IMPORTED += [
     f"ackd.experiments.{name}" for name in ("agent", "distillation", "evaluation", "filling", "hosting", "scoring")
 ]
-IMPORTED += ["ackd.teachers", "hypothesis", "pytest", "sklearn.linear_model", "tests.warm"]
+IMPORTED += ["ackd.teachers", "hypothesis", "pytest", "tests.warm"]
 
 SERVER: ForkServerContext = multiprocessing.get_context("forkserver")  # starts with the first process
 SERVER.set_forkserver_preload(IMPORTED)

@@ -238,10 +238,10 @@ def test_models_that_are_built_alike_are_counted_once(
     model, others = make_model(seed=0), (make_model(layers=3), make_model(width=32), make_model(classes=5))
     known = Meter(model)(OutputRequest(logits=True))
     assert Meter(make_model(seed=1))(OutputRequest(logits=True)) == known
-    once = [*LENGTHS] if small else [LENGTHS[0], *LENGTHS]  # the first to see whether it runs without values
-    assert counted == once
+    assert Meter(model)(OutputRequest(hidden=frozenset({0}))) != known  # up to a layer is counted on the way
+    assert counted == [*LENGTHS]
     assert len({known, *(Meter(other)(OutputRequest(logits=True)) for other in others)}) == 4
-    assert counted == once * 4
+    assert counted == [*LENGTHS] * 4
 
 
 def test_models_for_short_texts_cost_what_others_do(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import logging
 import os
@@ -12,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Protocol, runtime_checkable
 
 from ackd.cli.cache import FillCache
@@ -23,6 +25,7 @@ from ackd.cli.score import Score
 from ackd.errors import InputError, Once
 from ackd.experiments.options import RunConfig
 from ackd.experiments.workers import WorkerConfig
+from ackd.numerics.memory import uncollected
 from ackd.runs.stopping import Stopped, stoppable
 
 LARGEST = 2**31 - 1  # largest integer that an option takes
@@ -70,6 +73,8 @@ def _answer(words: list[str]) -> int:
         check_paths(command)
         _say(command)
         with stoppable():
+            if isinstance(command, Saying):
+                _load()
             command.run()
     except InputError as error:
         print(f"ackd: {_line(error)}", file=sys.stderr)
@@ -119,6 +124,14 @@ def _say(command: object) -> None:
     if isinstance(command, Saying) and not getattr(command, "quiet", False) and os.environ.get("RANK", "0") == "0":
         output = getattr(command, "output", "")
         print(f"{_line(command.about())}, to {_line(output)}", flush=True)
+
+
+def _load() -> None:
+    """Imports torch and transformers, and exempts what they leave from all later garbage collections."""
+    if "ackd.models" not in sys.modules:
+        with uncollected():
+            import_module("ackd.models")
+            gc.freeze()
 
 
 def _refuse_copies(command: object) -> None:

@@ -27,7 +27,11 @@ Options = TypeVar("Options")
 @cache
 def hints(*groups: type) -> dict[str, Any]:
     """The type of each option in the groups, by option name."""
-    return {field.name: get_type_hints(group)[field.name] for group in groups for field in fields(group)}
+    found: dict[str, Any] = {}
+    for group in groups:
+        types = get_type_hints(group)
+        found |= {field.name: types[field.name] for field in fields(group)}
+    return found
 
 
 def names_of(*groups: type) -> tuple[str, ...]:

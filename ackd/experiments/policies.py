@@ -12,8 +12,8 @@ from gymnasium import spaces
 from ackd.agents.balancing import BALANCERS
 from ackd.agents.card import check_name
 from ackd.agents.learned import LearnedPolicy
-from ackd.agents.learner import BANDITS, bandit
 from ackd.agents.named import NAMED, named
+from ackd.agents.named_bandits import BANDITS, bandit
 from ackd.agents.open_loop import guarded, replayed
 from ackd.agents.policy import OnlinePolicy, Policy
 from ackd.agents.refine import OnlineFinetuning

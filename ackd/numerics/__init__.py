@@ -1,1 +1,1 @@
-"""Random streams, precision and memory."""
+"""Random streams, precision, ridge regression and memory."""

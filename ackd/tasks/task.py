@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ackd.errors import InputError
 from ackd.split import Split
 from ackd.tasks import sts
+from ackd.tasks.metrics import METRICS
 from ackd.tasks.own_metrics import ComputeMetrics, metric_names, metrics_of
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
@@ -82,8 +83,6 @@ class Task:
             if (main := self.spec.metrics[0]) not in found:
                 raise InputError(f"compute_metrics answers {', '.join(found)} and not {main}: let it answer it always")
             return found
-        from ackd.tasks.metrics import METRICS  # importing scikit-learn is slow
-
         predicted = outputs[:, 0] if self.spec.regression else outputs.argmax(1)
         return {name: METRICS[name](predicted, labels) for name in self.spec.metrics}
 

@@ -14,6 +14,7 @@ from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.mdp.episode import Facts
 from ackd.models import Meter, StudentFactory, cannot_give
+from ackd.numerics import ridge
 from ackd.numerics.precision import computing
 from ackd.numerics.streams import RngStreams
 from ackd.tasks import Split, Task
@@ -21,16 +22,15 @@ from ackd.training.measuring import Ask, answers, eval_result
 from ackd.training.probe import (
     agreement,
     confidence,
-    fit_flops,
     hearing,
     last_states,
     lead,
     probed,
     reading,
     sampled,
-    warn,
 )
 from ackd.training.student import Student
+from ackd.training.teacher_warnings import warn
 from ackd.types import Batch, EvalResult, OutputRequest, Outputs, Teacher
 
 
@@ -157,7 +157,7 @@ class Evaluator:
             )
 
     def _probed(self, states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
-        self.costs.add_flops("probe", fit_flops(*states.shape))
+        self.costs.add_flops("probe", ridge.flops(*states.shape))
         return probed(states, labels, classes)
 
     def remember(self, facts: Facts | None) -> Facts | None:

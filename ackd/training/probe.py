@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +13,16 @@ from ackd.config import Precision
 from ackd.costs import CostTracker
 from ackd.errors import InputError
 from ackd.knowledge.masked import wide
-from ackd.mdp.episode import Facts
 from ackd.models import Meter, Model, run
+from ackd.numerics import ridge
 from ackd.numerics.precision import computing
 from ackd.tasks import Split
+from ackd.tasks.metrics import METRICS
 from ackd.training.measuring import Ask
 from ackd.types import Batch, OutputRequest, Outputs, Teacher
 
-logger = logging.getLogger("ackd")
-
 SAMPLE = 500  # most examples of a split for the probes; four times as many raised their accuracy by .01
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)  # ridge penalties; leave-one-out error selects one
-
-SURE = 3.0  # standard errors by which another order of classes has to be better
-USELESS = 0.05  # agreement above chance that a reward split of 256 examples can reach by accident
 
 
 def sampled(split: Split) -> Split:
@@ -90,12 +84,9 @@ def _pooled(outputs: Outputs, batch: Batch) -> Tensor:
 def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
     """Predictions of a linear probe, [N, C] ([N, 1] for regression): ridge regression on standardised states.
 
-        W = argmin sum_i |y_i - W x_i - b|^2 + a |W|^2,  y one-hot classes, or the labels themselves where C = 1
-
-    Each example is predicted by a probe of all others, in closed form: y_i - (y_i - yhat_i) / (1 - h_ii), where yhat
-    are the predictions of a probe of all and h is its hat matrix. The penalty a is the one of `STRENGTHS` with the
-    smallest squared error of these predictions. If the states are not finite, the predictions are NaN. The probe is as
-    accurate as logistic regression with a cross-validated penalty, in a tenth of the time.
+    It fits one-hot classes, or the labels themselves where C = 1, and each example is predicted by a probe of all
+    others. If the states are not finite, the predictions are NaN. The probe is as accurate as logistic regression with
+    a cross-validated penalty, in a tenth of the time.
 
     Args:
         states: [N, D].
@@ -105,38 +96,13 @@ def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> N
     References:
         Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016,
         https://arxiv.org/abs/1610.01644
-        Golub et al., Generalized cross-validation as a method for choosing a good ridge parameter, 1979,
-        https://doi.org/10.1080/00401706.1979.10489751
     """
     if not np.isfinite(states).all():
         return np.full((len(states), classes), np.nan)
     spread = states.std(0)
     spread[spread == 0] = 1.0
-    x = (states - states.mean(0)) / spread
     wanted = labels[:, None].astype(np.float64) if classes == 1 else np.eye(classes)[labels]
-    y = wanted - wanted.mean(0)
-    vectors, values, _ = np.linalg.svd(x, full_matrices=False)
-    turned = vectors.T @ y
-
-    def errors(strength: float) -> NDArray[np.float64]:
-        shares = values**2 / (values**2 + strength)
-        left = 1 - 1 / len(x) - np.square(vectors) @ shares
-        return (y - vectors @ (shares[:, None] * turned)) / left[:, None]
-
-    best = min(map(errors, STRENGTHS), key=lambda one: float(np.square(one).mean()))
-    return np.asarray(wanted - best)
-
-
-def fit_flops(examples: int, features: int) -> float:
-    """FLOPs of fitting the probe: the singular value decomposition of the N x D states.
-
-        6 N D m + 20 m^3,  m = min(N, D)
-
-    References:
-        Golub & Van Loan, Matrix Computations, 4th ed. 2013, section 8.6
-    """
-    smaller = min(examples, features)
-    return 6.0 * examples * features * smaller + 20.0 * smaller**3
+    return ridge.left_out(states / spread, wanted, STRENGTHS)
 
 
 def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDArray[Any]) -> float:
@@ -154,10 +120,10 @@ def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDAr
     """
     if not (np.isfinite(answers).all() and np.isfinite(others).all()):
         return 0.0
-    return _standard_errors(_right(answers, labels) - _right(others, labels))
+    return standard_errors(_right(answers, labels) - _right(others, labels))
 
 
-def _standard_errors(gains: NDArray[np.float64]) -> float:
+def standard_errors(gains: NDArray[np.float64]) -> float:
     """By how many standard errors gains, [N], are above 0."""
     return float(gains.sum() / max(np.sqrt(np.square(gains).sum()), 1e-12))
 
@@ -175,8 +141,6 @@ def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
 
     0 if an answer is not finite.
     """
-    from ackd.tasks.metrics import METRICS
-
     if not np.isfinite(answers).all():
         return 0.0
     if answers.shape[1] == 1:
@@ -189,88 +153,3 @@ def confidence(logits: NDArray[np.float64]) -> float:
     if logits.shape[1] == 1 or not np.isfinite(logits).all():
         return 0.0
     return float(np.exp(logits.max(1) - np.logaddexp.reduce(logits, axis=1)).mean())
-
-
-def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.int64] | None:
-    """The teacher's order of classes, if it clearly differs from the task's order.
-
-    Each half of the examples gives the order with the highest accuracy, which is then tested on the other half. Both
-    halves have to give the same order. It has to be more accurate than the task's order, and than always predicting
-    the largest class, by `SURE` standard errors: (n - m) / sqrt(n + m), where n examples are correct in this order
-    only, and m with the alternative only.
-
-    Args:
-        answers: [R, C], C above 1.
-        labels: [R], classes.
-
-    Returns:
-        [C], the task's class of each of the teacher's classes; None if no other order is clearly better.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    said, classes = answers.argmax(1), answers.shape[1]
-    if not np.isfinite(answers).all() or classes > len(labels):
-        return None
-
-    def chosen(indices: slice) -> NDArray[np.int64]:
-        counts = np.zeros((classes, classes))
-        np.add.at(counts, (said[indices], labels[indices]), 1)
-        order: NDArray[np.int64] = linear_sum_assignment(counts + np.eye(classes) / 2, maximize=True)[1]
-        return order  # on a tie a class keeps its place
-
-    halves = slice(0, None, 2), slice(1, None, 2)
-    orders = [chosen(half) for half in halves]
-    read = np.zeros(len(labels), np.bool_)
-    for half, order in zip(halves, orders[::-1], strict=True):
-        read[half] = order[said[half]] == labels[half]
-    others = said == labels, labels == np.bincount(labels).argmax()
-    surely = all(_standard_errors(read * 1.0 - other) > SURE for other in others)
-    return orders[0] if surely and np.array_equal(orders[0], orders[1]) else None
-
-
-def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any], classes: Sequence[str]) -> None:
-    """Logs a warning if the teacher may harm the student or be of no use.
-
-    Args:
-        facts: facts about the setting.
-        answers: the teacher's logits on the reward split, [R, C]; None if they are not known.
-        labels: [R], labels of the reward split.
-        classes: names of the task's classes; empty if the task has no classes.
-    """
-    order = better_order(answers, labels) if answers is not None and classes else None
-    most = np.bincount(labels).max() / len(labels) if classes else 0.0
-    if order is not None and answers is not None:
-        logger.warning(
-            "the teacher seems to have its classes in another order than the task: of the reward split it agrees with "
-            "%.2f of the labels, and with %.2f if its classes are read as %s; take one that was fine-tuned on this "
-            "task's labels (ackd finetune), or put its classes in the order %s",
-            facts.agreement,
-            (order[answers.argmax(1)] == labels).mean(),
-            ", ".join(classes[one] for one in order),
-            ", ".join(classes),
-        )
-    elif facts.agreement - facts.chance < USELESS:
-        logger.warning(
-            "teacher and labels agree on %.2f of the reward split, and chance is %.2f: the teacher seems to know "
-            "nothing of this task; take a better one, or the labels alone (--policy labels)",
-            facts.agreement,
-            facts.chance,
-        )
-    elif facts.agreement < most:
-        logger.warning(
-            "the teacher agrees with %.2f of the labels of the reward split, and whoever always says %r with %.2f: "
-            "take a better one, or the labels alone (--policy labels)",
-            facts.agreement,
-            classes[int(np.bincount(labels).argmax())],
-            most,
-        )
-    elif facts.overtaken > 1:
-        logger.warning(
-            "the student can probably learn the labels better than the teacher knows them: the teacher agrees with "
-            "%.2f of the reward split, and a linear probe on %s predicts held-out labels better, by %.1f standard "
-            "errors; take a better teacher, the labels alone (--policy labels), or --policy default, which leaves such "
-            "a teacher early",
-            facts.agreement,
-            "its own last states" if facts.teacher_lead > facts.student_lead else "the student's first states",
-            max(facts.teacher_lead, facts.student_lead),
-        )

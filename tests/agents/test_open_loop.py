@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ackd.agents.open_loop import MEAN, guarded, open_loop, replayed
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
-from ackd.agents.set_policy import SetNetwork
+from ackd.agents.set_network import SetNetwork
 from ackd.agents.store import load, save
 from ackd.envs.make import tiny
 from ackd.errors import InputError

@@ -20,9 +20,9 @@ from ackd.agents.card import FORMAT, Card
 from ackd.agents.learned import Actor, LearnedPolicy
 from ackd.agents.policy import Observations, Transition
 from ackd.agents.refine import BOUND, MIN_GROUPS, Group, OnlineFinetuning
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
-from ackd.agents.set_policy import SetNetwork, SetWeights
+from ackd.agents.set_network import SetNetwork, SetWeights
 from ackd.agents.store import load, save
 from ackd.costs import CostTracker
 from ackd.envs.make import tiny

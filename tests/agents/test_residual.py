@@ -13,7 +13,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
-from ackd.agents.residual import BOUND, OFF, Corrections, ResidualNetwork, ResidualPolicy
+from ackd.agents.residual import ResidualPolicy
+from ackd.agents.residual_network import BOUND, OFF, Corrections, ResidualNetwork
 from ackd.agents.schedule import Schedule
 from ackd.agents.store import load, save
 from ackd.envs.make import tiny

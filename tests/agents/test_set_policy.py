@@ -17,7 +17,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from torch import Tensor
 
-from ackd.agents.set_policy import MaskedBernoulli, SetNetwork, SetPolicy, sampled
+from ackd.agents.set_network import SetNetwork, sampled
+from ackd.agents.set_policy import MaskedBernoulli, SetPolicy
 from ackd.envs.toy import ToyEnv
 from ackd.errors import InputError
 

@@ -27,7 +27,7 @@ from stable_baselines3.common.monitor import Monitor
 from ackd.agents import LearnedPolicy, SetNetwork, SetPolicy, SetWeights, load, save
 from ackd.agents.learned import Actor
 from ackd.agents.model_card import card_text
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import ProbeRule, Schedule
 from ackd.agents.store import KINDS
 from ackd.envs.toy import ToyEnv

@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from ackd import models, tasks
 from ackd.agents import store
-from ackd.agents.residual import ResidualNetwork
+from ackd.agents.residual_network import ResidualNetwork
 from ackd.agents.schedule import Schedule
-from ackd.agents.set_policy import SetNetwork
+from ackd.agents.set_network import SetNetwork
 from ackd.cli import main
 from ackd.envs.make import tiny
 from ackd.experiments import progress

@@ -30,6 +30,7 @@ LINES = {
     "mutual": "--task sst2 --students one other",
     "federate": "--task sst2 --teacher bert --student-layers 3 --clients 5",
 }
+NEEDLESS = "sklearn pandas datasets matplotlib stable_baselines3 scipy.stats ray optuna wandb mlflow"
 FACTS = {"distill": ("sst2", "bert", "77 steps"), "train": ("sst2", "9 students"), "federate": ("sst2", "5 clients")}
 
 
@@ -77,3 +78,16 @@ def test_the_line_comes_at_once(tmp_path: Path) -> None:
 def test_text_waits_for_no_torch(arguments: list[str]) -> None:
     code = "import sys\nfrom ackd.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
     assert told(code + "print('torch' in sys.modules)", *arguments).splitlines()[-1] == "False"
+
+
+def test_a_run_with_a_rule_imports_no_library_that_it_does_not_need(tmp_path: Path, teacher: Path) -> None:
+    """To its end, with curves; what torch and transformers import by themselves is no concern of ours."""
+    code = """
+import gc, sys
+from ackd.cli import main
+assert main(sys.argv[2:]) == 0
+print(gc.isenabled(), gc.get_freeze_count() > 100_000, [name for name in sys.argv[1].split() if name in sys.modules])
+"""
+    line = ["distill", "--task", "polarity", "--teacher", str(teacher), "--student-layers", "1", "--steps", "1"]
+    line += ["--max-examples", "100", "--output", str(tmp_path / "run"), "--quiet"]
+    assert told(code, NEEDLESS, *line).splitlines()[-1] == "True True []"

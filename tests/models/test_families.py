@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,16 +133,20 @@ def test_costs_are_what_torch_counts_of_the_model_itself(
     model, asked = works(kind, outcomes), batch((32,))
     if hasattr(model.config, "_experts_implementation"):
         model.set_experts_implementation("eager")  # products that the counter knows
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        models.run(model, asked, OutputRequest(logits=True))
     near = 1e-2 if kind == "longformer" else 1e-6  # whose windows overlap: no polynomial of the length
-    small = Meter(model)(OutputRequest(logits=True))
-    assert small.forward(1, 32) == pytest.approx(counter.get_total_flops(), rel=near)
+    small = Meter(model)
+    small(OutputRequest(logits=True))  # counts up to every layer
     monkeypatch.setattr(cost, "SMALL", 0)
-    monkeypatch.setattr(cost, "_KNOWN", defaultdict(dict))
-    large = cost._count(Meter(model)._twin, OutputRequest(logits=True), 32)
-    assert large == pytest.approx(counter.get_total_flops(), rel=1e-6)
+    (large,) = cost._counts(cost._twin(type(model), model.config), (32,))
+    for last in (None, EMBEDDINGS, *range(LAYERS)):
+        needs = OutputRequest(logits=True) if last is None else OutputRequest(hidden=frozenset({last}))
+        if last is not None and models.cannot_give(model, needs):
+            continue
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            models.run(model, asked, needs)
+        assert small(needs).forward(1, 32) == pytest.approx(counter.get_total_flops(), rel=near)
+        assert large.get(last, large[None]) == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ALL)

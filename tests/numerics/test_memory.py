@@ -1,12 +1,15 @@
-"""Kept memory: what is freed and taken again is not cleared by the kernel anew."""
+"""Memory: what is freed and taken again is not cleared by the kernel anew, and imports are not searched for garbage."""
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from ackd.numerics.memory import uncollected
 
 COUNT = """
 import resource, sys, torch
@@ -30,3 +33,20 @@ def test_freed_memory_is_taken_again() -> None:
         for how in ("reuse", "plain")
     }
     assert faults["reuse"] < 0.1 * faults["plain"]
+
+
+def test_no_garbage_is_collected_within_and_afterwards_as_before() -> None:
+    collected: list[str] = []
+    gc.callbacks.append(lambda phase, info: collected.append(phase))
+    try:
+        with uncollected():
+            kept = [[] for _ in range(100_000)]  # type: list[list[int]]
+            assert not collected
+            with pytest.raises(KeyError), uncollected():
+                raise KeyError
+            assert not gc.isenabled()  # the inner one leaves it to the outer one
+        assert gc.isenabled()
+        kept += [[] for _ in range(100_000)]
+        assert collected
+    finally:
+        gc.callbacks.pop()

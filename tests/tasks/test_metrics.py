@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score, matthews_corrcoef
 
 from ackd.tasks import GLUE, Split, Task
 
@@ -68,6 +69,17 @@ def test_constant_values_score_zero_without_a_warning(constant: float) -> None:
 
 def test_f1_without_any_positive_is_zero() -> None:
     assert task("mrpc").metrics(logits([0, 0]), np.zeros(2, np.int64)) == {"accuracy": 1.0, "f1": 0.0}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_of_drawn_classes_they_are_those_of_scikit_learn_bit_for_bit(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    for count in (1, 2, 7, 300, 2000):
+        labels, said = rng.integers(0, classes, (2, count))
+        outputs = np.eye(classes)[said]
+        assert task("cola").metrics(outputs, labels) == {"matthews": float(matthews_corrcoef(labels, said))}
+        if classes == 2:
+            assert task("mrpc").metrics(outputs, labels)["f1"] == float(f1_score(labels, said, zero_division=0.0))
 
 
 def test_metrics_are_plain_floats() -> None:

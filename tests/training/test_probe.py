@@ -27,7 +27,7 @@ from ackd.mdp.episode import LEAD, Facts
 from ackd.models import Meter, Model
 from ackd.numerics.streams import RngStreams
 from ackd.teachers import LabelTeacher
-from ackd.training import probe
+from ackd.training import probe, teacher_warnings
 from ackd.training.distillation import Distillation
 from ackd.training.gradients import Compass
 from ackd.training.replay_log import ENTRIES, ReplayLog
@@ -577,7 +577,9 @@ def test_a_regression_has_no_order(caplog: pytest.LogCaptureFixture) -> None:
     task = own_words(tiny().distillation.task, regression=True)
     facts = Facts(0.9, 0.0, 0.1, 0.0, 1.0, 1.0)
     with caplog.at_level(logging.WARNING, "ackd"):
-        probe.warn(facts, -task.reward.labels[:, None].astype(np.float64), task.reward.labels, task.spec.classes)
+        teacher_warnings.warn(
+            facts, -task.reward.labels[:, None].astype(np.float64), task.reward.labels, task.spec.classes
+        )
     assert caplog.records == []
 
 
@@ -587,7 +589,7 @@ def test_no_order_is_read_into_answers_that_know_nothing(classes: int) -> None:
     for seed in range(200):
         rng = np.random.default_rng(seed)
         answers, labels = rng.normal(size=(256, classes)), rng.integers(classes, size=256)
-        found += probe.better_order(answers, labels) is not None
+        found += teacher_warnings.better_order(answers, labels) is not None
     assert found <= 2  # of 200, at three standard errors
 
 
@@ -597,8 +599,8 @@ def test_the_order_that_is_found_is_the_one_that_was_taken(order: tuple[int, ...
     labels = rng.integers(classes, size=256)
     said = np.where(rng.random(256) < 0.8, labels, rng.integers(classes, size=256))
     answers = np.eye(classes)[:, list(order)][said]  # place j of an answer has what is known of class order[j]
-    found = probe.better_order(answers, labels)
+    found = teacher_warnings.better_order(answers, labels)
     assert found is not None
     assert found.tolist() == list(order)
-    assert probe.better_order(np.eye(classes)[said], labels) is None
-    assert probe.better_order(answers * np.nan, labels) is None
+    assert teacher_warnings.better_order(np.eye(classes)[said], labels) is None
+    assert teacher_warnings.better_order(answers * np.nan, labels) is None

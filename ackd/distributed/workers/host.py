@@ -16,6 +16,7 @@ import torch
 
 from ackd.distributed.workers.protocol import AttributeMissing, Make, WorkerFailed
 from ackd.errors import InputError, Once
+from ackd.numerics.memory import uncollected
 
 ANSWER, INPUT_ERROR, MISSING, FAILURE = range(4)
 END = b""  # instead of a request
@@ -48,7 +49,8 @@ class Host:
     def do(self, request: bytes) -> bytes:
         """Executes a request; returns the pickled result or error."""
         try:
-            method, args, kwargs = pickle.loads(request)
+            with uncollected():  # the first request imports torch and transformers
+                method, args, kwargs = pickle.loads(request)
             return pickle.dumps((ANSWER, getattr(self._object, method)(*args, **kwargs)))
         except InputError as error:
             return pickle.dumps((INPUT_ERROR, str(error)))
