@@ -130,10 +130,10 @@ def standard_errors(gains: NDArray[np.float64]) -> float:
 
 def _right(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
     if answers.shape[1] > 1:
-        return (answers.argmax(1) == labels).astype(np.float64)
+        return np.asarray(answers.argmax(1) == labels, np.float64)
     said, wanted = answers[:, 0] - answers[:, 0].mean(), labels - labels.mean()
     slope = max(float(said @ wanted), 0.0) / max(float(said @ said), 1e-12)
-    return -np.square(wanted - slope * said)
+    return np.asarray(-np.square(wanted - slope * said))
 
 
 def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:
