@@ -92,6 +92,7 @@ class Balancer:
         self._given, self._decisions, self._interval = policy, decisions, decision_interval
         self._accumulate, self._scale_steps, self._costs = accumulate, scale_steps, dict(costs or {})
         self._peak, self._seed = peak_learning_rate, seed
+        self.learning_rate: float | None = None  # of calls that do not report one
         self._terms: dict[str, str] = {}  # of each loss, labels first, what policies call it
         self.steps_done = 0  # optimizer steps
         self._calls, self._sums = 0, Sums()  # calls of the step under way, numbers of the phase
@@ -142,6 +143,7 @@ class Balancer:
             "losses": list(self._terms),
             "steps_done": self.steps_done,
             "calls": self._calls,
+            "peak_learning_rate": self._peak,
             "phases": [asdict(phase) for phase in phases],
             "sums": {**asdict(self._sums), "losses": dict(self._sums.losses)},
             "scales": self._scales.state_dict() if self._scales is not None else None,
@@ -178,6 +180,7 @@ class Balancer:
                 )
             decider.then(phase)
         self.steps_done, self._calls = state["steps_done"], state["calls"]
+        self._peak = state.get("peak_learning_rate", self._peak)
         self._sums = Sums(**state["sums"])
         if state["scales"] is not None:
             self._scales = Scales(self._scale_steps, (), torch.device("cpu"), self._group())
@@ -220,7 +223,8 @@ class Balancer:
             told = {"grad_norm": grad_norm, "accuracy": accuracy, "uncertainty": uncertainty}
             told |= dict(zip(MEASURED[3:], flops or (), strict=False))
             reported = {name: value for name, value in told.items() if value is not None}
-            self._note({*decider.chosen, LABELS}, losses, reported, learning_rate)
+            rate = self.learning_rate if learning_rate is None else learning_rate
+            self._note({*decider.chosen, LABELS}, losses, reported, rate)
         return total
 
     def end_step(self) -> None:

@@ -217,6 +217,21 @@ def test_a_state_goes_on_as_if_nothing_had_happened(policy: str, cut: int, tmp_p
     assert second.log() == undisturbed.log()
 
 
+def test_a_learning_rate_may_be_set_and_its_peak_is_in_the_state() -> None:
+    def made() -> ackd.Balancer:
+        return ackd.Balancer("all", total_steps=4, decision_interval=1, losses=[LABELS, "kd"])
+
+    losses = constant({LABELS: 1.0, "kd": 1.0})
+    first, second = made(), made()
+    for rate in (0.1, 0.4):
+        first.learning_rate = rate
+        first(losses)
+    second.load_state_dict(first.state_dict())
+    for rate in (0.2, 0.1):
+        second(losses, learning_rate=rate)
+    assert [phase.learning_rate for phase in second._named().episode.phases] == pytest.approx([1.0, 1.0, 0.5, 0.25])
+
+
 def test_a_state_of_another_balancer_is_refused() -> None:
     one = ackd.Balancer("magnitude", total_steps=8, decision_interval=1)
     for losses in drawn(5, 4):
