@@ -26,7 +26,10 @@ COMPARED: Mapping[str, tuple[str, ...]] = {
         "contrastive",
     ),
 }
-BY: Mapping[str, tuple[str, ...]] = {"logits": ("kd", "kl", "kld", "jsd", "distillation"), "hidden": ("mse", "cosine")}
+BY: Mapping[str, tuple[str, ...]] = {
+    "logits": ("kd", "kl", "kld", "jsd", "distillation", "mft"),
+    "hidden": ("mse", "cosine", "mgd"),
+}
 
 
 def families_of(names: Iterable[str], families: Mapping[str, str], labels: str | None) -> dict[str, str]:
@@ -57,7 +60,8 @@ def families_of(names: Iterable[str], families: Mapping[str, str], labels: str |
 
 
 def _family(name: str) -> str:
-    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    parts = re.sub(r"([a-z])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3 \2\4", name)  # "MSELoss" is "MSE Loss"
+    words = re.findall(r"[a-z]+", parts.lower())
     found = ({family for family, known in table.items() if {*words} & {*known}} for table in (COMPARED, BY))
     meant = next((one for one in found if one), set())
     if len(meant) != 1:

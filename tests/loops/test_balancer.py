@@ -271,6 +271,7 @@ def test_after_its_last_step_weights_stay_and_nothing_is_counted(caplog: pytest.
     [
         ("kd_loss", "logits"), ("KL", "logits"), ("soft-labels", "logits"), ("hidden_3", "hidden"),
         ("FeatureMSE", "hidden"), ("attn", "attention"), ("layer2.attention", "attention"), ("rkd-angle", "relation"),
+        ("MSELoss_0", "hidden"), ("KLDivLoss", "logits"), ("LogitsDistillationLoss_1", "logits"),
     ],
 )  # fmt: skip
 def test_a_name_says_its_family(name: str, family: str) -> None:
