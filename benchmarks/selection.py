@@ -239,7 +239,7 @@ def varied(options: argparse.Namespace) -> Plan:
     ]
     seeds = [range(one.seeds[0] + first, one.seeds[0] + first + options.seeds) for one in there]
     settings = [Setting(one.name, one.setting, own) for one, own in zip(there, seeds, strict=True)]
-    arms = {name: name for name in (*RULES, *BALANCERS)}
+    arms = {name: name for name in (*RULES, *options.balancers)}
     for learner in VARIED if options.learners is None else options.learners:
         train = ["--instances", "varied-v1", "--teachers", str(options.teachers)]
         train += ["--episodes", str(options.students or SHARED), "--students", str(TOGETHER)]
@@ -363,6 +363,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--agent-seeds", type=int, default=3)
     parser.add_argument("--learners", nargs="*", help="instead of all; none if no name follows")
+    parser.add_argument("--balancers", nargs="*", choices=BALANCERS, default=BALANCERS, help="in varied")
     parser.add_argument("--sets", nargs="+", default=["varied-v3"], help="of settings, in varied")
     parser.add_argument("--split", choices=("unseen", "train"), default="unseen", help="of them")
     parser.add_argument("--students", type=int, help="that a learner has, in varied and glue")

@@ -99,7 +99,7 @@ def _phase(number: int, trajectory: Trajectory, step: Step) -> Note:
         "flops": phase.flops,
         "flops_share": info["flops_share"],
         "error": info["error/type"],
-        **{f"select/{name}": weight for name, weight in weights.items()},
+        **{f"select/{name}": weights.get(name, 0.0) for name in trajectory.signals.families},
         **{f"loss/{name}": info[f"loss/{name}"] for name in losses},
     }
     return Note(number, curves, row, phase.steps)
@@ -187,7 +187,7 @@ class Recorder:
         self._rows.writeheader()
 
     def write(self, note: Note) -> None:
-        """Writes the note of a phase or of an episode; types without an entry were not selected."""
+        """Writes the note of a phase or of an episode; its setting may have only some of the types."""
         self._drawing.draw(note)
         if note.row:
             self._rows.writerow({**_unselected("select/", self.knowledge), **note.row})

@@ -127,7 +127,7 @@ def test_the_knowledge_type_is_what_is_minimised(place: Place, models: dict[str,
         policy=ackd.Selection({"margin": 1.0}, labels=0.0), args=ackd.DistillationConfig(**how),
     )  # fmt: skip
     rows = trainer.train().decisions
-    assert {(row["select/margin"], row["select/labels"]) for row in rows} == {(1.0, 0.0)}
+    assert {(row["select/margin"], row["select/hidden"], row["select/labels"]) for row in rows} == {(1.0, 0.0, 0.0)}
     losses = [row["loss/margin"] for row in rows]
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[-1] < losses[0] / 10
@@ -167,7 +167,7 @@ def test_the_rule_trains_the_student_that_its_selections_do(
     result = trainer.train()
     rows = result.decisions
     logit_losses = [row.get("loss/logits", 1.0) for row in rows]
-    weights = [(row["select/labels"], row["select/hidden"], row.get("select/logits", 0.0)) for row in rows]
+    weights = [(row["select/labels"], row["select/hidden"], row["select/logits"]) for row in rows]
     assert weights[:3] == [(0.25, 1.0, 0.0), (0.25, 1.0, 0.0), (0.25, 1.0, 2.0)]  # no loss of logits is known yet
     assert weights[3] == (0.25, 1.0, 0.5 if logit_losses[2] < 0.1 else 2.0)
     plain = {name: value for name, value in HOW.items() if name != "decision_interval"}
