@@ -95,8 +95,10 @@ def test_the_readmes_reason_has_the_numbers_of_its_file() -> None:
     assert all(low > 0 for agent in agents for _, low, _ in agent)
     gain, low, high = gains("residual-0", "SST-2")[0]
     assert f"On SST-2 an agent is +{gain:.2f} [{low:.2f}, {high:.2f}] over everything: not sure" in reason
-    over = [f"{gain:.2f} [{low:.2f}, {high:.2f}]" for gain, low, high in gains("default", "Settings that differ")]
-    assert f"is {over[0]} points above everything and {over[1]} above `scheduled` on 96 settings" in reason
+    everything, rule = (
+        f"{one:.2f} [{least:.2f}, {most:.2f}]" for one, least, most in gains("default", "Settings that")
+    )
+    assert f"is {everything} points above everything and {rule} above `scheduled` on 96 settings" in reason
 
 
 def test_the_readmes_picture_is_small() -> None:

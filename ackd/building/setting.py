@@ -113,19 +113,27 @@ def prepare(
         check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
     # without labels nothing is known better for having been seen by a teacher, so nobody is warned
     seen = seen_by(sources, (student,), "dev" if cast.spec.sentences else config.reward_from)
-    its_task, answering = reading(cast, partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config)))
-    its_task = its_task.judged_by(compute_metrics)
-    spent = CostTracker()
+    read = partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config))
+    its_task, answering, spent = _answered(cast, read, method, task, config)
+    return _built(cast, its_task.judged_by(compute_metrics), answering, make, method, config, scale_steps, spent)
+
+
+def _answered(
+    cast: Cast, read: Callable[[Tokenizer], tasks.Task], method: presets.Preset, name: str, config: SettingConfig
+) -> tuple[tasks.Task, list[Teacher], CostTracker]:
+    """The data, the teachers that answer it, and the cost of answers before the first step."""
+    task, teachers = reading(cast, read)
+    place, spent = check_device(config.device), CostTracker()
     if cast.spec.sentences:
-        answering = sentences.narrowed(answering, its_task, cast.shape, place, spent)
+        teachers = sentences.narrowed(teachers, task, cast.shape, place, spent)
     if config.cache is not None:
         step = stepping(cast.make_student, place, config.precision)
-        answering = _cached(answering, method, its_task, task, config, step)
+        teachers = _cached(teachers, method, task, name, config, step)
     if cast.spec.sentences:
-        if not answering:
-            raise InputError(f"{task} has no labels but a teacher's answers: give --teacher")
-        its_task = sentences.labelled(its_task, answering[0], place, spent)
-    return _built(cast, its_task, answering, make, method, config, scale_steps, spent)
+        if not teachers:
+            raise InputError(f"{name} has no labels but a teacher's answers: give --teacher")
+        task = sentences.labelled(task, teachers[0], place, spent)
+    return task, teachers, spent
 
 
 def stepping(make_student: StudentFactory, place: torch.device, precision: Precision) -> Step:
