@@ -462,10 +462,12 @@ def test_a_process_that_is_interrupted_while_the_thread_reads_ends(tmp_path: Pat
         print("stops", flush=True)
         raise KeyboardInterrupt
     """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    # one thread: several wait for each other where the machine is busy
+    own = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=100
-    )
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=os.environ | own, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.stdout == "stops\n", done.stderr
     assert done.returncode == -signal.SIGINT
 
