@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ackd.tasks.metrics import METRICS
+
 Values = NDArray[np.float64]
 
 RELEVANT = 0.8  # pairs with at least this share of the largest score belong together: 4 of 5 in STS-B
@@ -56,8 +58,6 @@ def pair_metrics(embeddings: Values, scores: NDArray[Any]) -> dict[str, float]:
     References:
         Cer et al., SemEval-2017 Task 1: Semantic Textual Similarity, 2017, https://aclanthology.org/S17-2001
     """
-    from ackd.tasks.metrics import METRICS  # importing scikit-learn is slow
-
     wanted = scores[::2].astype(np.float64)
     first, second = unit(embeddings[::2]), unit(embeddings[1::2])
     queries = np.flatnonzero(wanted >= RELEVANT * wanted.max())
@@ -70,6 +70,4 @@ def pair_metrics(embeddings: Values, scores: NDArray[Any]) -> dict[str, float]:
 
 def agreement(embeddings: Values, others: NDArray[Any]) -> dict[str, float]:
     """The rank correlation of the cosines of all pairs of embeddings [N, d] with those of others [N, e]."""
-    from ackd.tasks.metrics import METRICS
-
     return {"spearman": METRICS["spearman"](similarities(embeddings), similarities(others))}
