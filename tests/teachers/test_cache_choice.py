@@ -26,7 +26,8 @@ from ackd.teachers.cache import measuring
 from ackd.teachers.cache.choice import LEAST, MARGIN, Prices
 from ackd.teachers.cache.measuring import measure, prices_of
 from ackd.teachers.cache.store import Cache, Examples
-from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs
+from ackd.teachers.wrapper import TeacherWrapper
+from ackd.types import Batch, OutputKey, OutputRequest, Outputs
 
 LAYERS = 4
 LOGITS = OutputKey("logits")
@@ -133,22 +134,15 @@ def test_what_a_thread_hides_costs_nothing(
         assert known.choose(wanted, all_of_it, share) == wanted
 
 
-class Slow:
+class Slow(TeacherWrapper):
     """A teacher whose passes take a while on a clock that the test moves."""
 
     def __init__(self, inner: ModelTeacher, clock: Callable[[float], object]) -> None:
         self.inner, self.clock, self.passes = inner, clock, 0
 
     @property
-    def shape(self) -> ModelDims:
-        return self.inner.shape
-
-    @property
     def fingerprint(self) -> str:
         return self.inner.fingerprint
-
-    def flops(self, needs: OutputRequest, size: int, length: int) -> float:
-        return self.inner.flops(needs, size, length)
 
     def __call__(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
         self.passes += 1
