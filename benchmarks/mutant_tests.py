@@ -329,9 +329,10 @@ def environment(links: Path) -> dict[str, str]:
 
 
 LIST = """
-import importlib, sys
+import contextlib, importlib, sys
 for name in sys.argv[1:]:
-    importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # an extra that is not installed
+        importlib.import_module(name)
 print(*(name for name in sys.modules if name.split(".")[0] not in ("ackd", "__main__")))
 """
 
