@@ -111,7 +111,7 @@ CONFIG = Option(  # an option of every command, but not a dataclass field
     hint=str,
     default=None,
     group="",
-    help="Take options from a YAML file, as a run leaves one; those of the command line win.",
+    help="Take options from a YAML file, as a run leaves one, or from a recipe; those of the command line win.",
     common=True,
 )
 

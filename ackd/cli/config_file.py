@@ -1,4 +1,4 @@
-"""`--config FILE`: reads options from a file; options on the command line take precedence."""
+"""`--config FILE`: reads options from a file or a recipe; options on the command line take precedence."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from ackd.config import EARLIER, fits, wrong
 from ackd.errors import InputError
 from ackd.files.yaml_file import Entry, read_entries
 
+RECIPES = Path(__file__).with_name("recipes")  # COMMAND/NAME.yaml
 INSTEAD = frozenset({"steps", "epochs", "flops"})  # alternatives for the length of a training
 
 Kind = TypeVar("Kind")
 
 
 def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, Any]:
-    """Reads the options in a file that are not on the command line.
+    """Reads the options in a file or a recipe that are not on the command line.
 
     Args:
         command: name of the command, such as `distill`.
-        path: a YAML file; its keys are option names.
+        path: a YAML file, or the name of a recipe that comes with the package; the keys are option names.
         said: names of the options on the command line; one of `INSTEAD` replaces the others.
 
     Raises:
@@ -33,7 +34,7 @@ def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, A
     options, lines, found = options_of(commands()[command]), dict[str, int](), dict[str, Any]()
     displaced = _displaced(said)
     try:
-        entries = read_entries(Path(path))
+        entries = read_entries(_file(command, path))
     except InputError as error:
         raise InputError(f"--config cannot be followed: {error}") from None
     for entry in entries:
@@ -49,6 +50,25 @@ def read_settings(command: str, path: str, said: Collection[str]) -> dict[str, A
         if name not in displaced:
             found[name] = value
     return found
+
+
+def recipes(command: str) -> dict[str, Path]:
+    """The recipes for a command that come with the package, by name."""
+    return {path.stem: path for path in sorted((RECIPES / command).glob("*.yaml"))}
+
+
+def _file(command: str, path: str) -> Path:
+    """The file that `--config` names. A file wins over a recipe.
+
+    Raises:
+        InputError: for a word that is neither.
+    """
+    known = recipes(command)
+    if Path(path).exists() or Path(path).name != path or Path(path).suffix or not known:
+        return Path(path)
+    if path not in known:
+        raise InputError(f"there is no file or recipe {path}: ackd {command} has the recipes {', '.join(known)}")
+    return known[path]
 
 
 def resumed_settings(command: str, folder: str, said: Collection[str]) -> dict[str, Any]:

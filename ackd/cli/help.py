@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Literal, get_args, get_origin
 
-from ackd.cli.commands import Option, commands, options_of
+from ackd.cli.commands import CONFIG, Option, commands, options_of
+from ackd.cli.config_file import recipes
 
 DESCRIPTION = "Distil small transformers, and let an agent decide which knowledge to transfer."
 WIDEST, LEFT = 100, 24  # widest line, and width of the column of option names
 FEW = 12  # --help shows all options of a command with no more than this
 OF_ALL = (
-    ("--config FILE", "Take options from a YAML file, as a run leaves one; those of the command line win."),
     ("--help", "Show the common options."),
     ("--help-all", "Show all options."),
 )
@@ -48,7 +48,9 @@ def help_of(command: str, *, everything: bool = False) -> str:
         lines += [*textwrap.wrap(" ".join(paragraph.split()), width), ""]
     for group, members in groupby(shown, lambda one: one.group):
         lines += [*textwrap.wrap(f"{group or f'ackd {command}'}:", width), *_rows(map(_row, members)), ""]
-    lines += ["Every command:", *_rows(OF_ALL)]
+    named = ", ".join(recipes(command))
+    config = CONFIG.help + (f" Recipes: {named}." if named else "")
+    lines += ["Every command:", *_rows([("--config FILE", config), *OF_ALL])]
     if len(shown) < len(options):
         lines += ["", f"ackd {command} --help-all shows all {len(options)} options."]
     return "\n".join(lines)
