@@ -30,7 +30,7 @@ def ran(words: list[str], output: Path) -> dict[str, Any]:
     """The result of a command, which runs if it has not ended before."""
     result = output / "result.json"
     if not result.exists():
-        subprocess.run([sys.executable, "-m", "ackd", *words, "--output", str(output), "--resume"], check=True)
+        subprocess.run([sys.executable, "-m", "ackd", *words, "--output", str(output)], check=True)
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
 
@@ -43,10 +43,10 @@ def row(task: str, options: argparse.Namespace, teachers: dict[str, str]) -> str
         for name in ("finetune", "distill")
     }
     if task not in teachers:
-        ran(["finetune", "--config", task, "--model", str(options.model), *data], folder / "teacher")
+        ran(["finetune", "--config", task, "--model", str(options.model), *data, "--overwrite"], folder / "teacher")
     teacher = teachers.get(task, str(folder / "teacher"))
     cache = ["--cache", str(options.output / "cache")]
-    result = ran(["distill", "--config", task, "--teacher", teacher, *data, *cache], folder / "student")
+    result = ran(["distill", "--config", task, "--teacher", teacher, *data, *cache, "--resume"], folder / "student")
     scores = [f"{result[name]:.2f}" for name in ("teacher_score", "dev_score")]
     lasted = ["given" if task in teachers else f"{epochs['finetune']}", f"{epochs['distill']}"]
     cells = [task, result["metric"], *scores, *lasted, f"{result['steps']:,}", f"{result['seconds'] / 60:.0f}"]
