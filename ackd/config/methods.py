@@ -39,9 +39,10 @@ class Published:
     teachers: tuple[int, int] = (1, 1)
 
 
-_READ = "formula and reduction from the authors' code; padding is left out, see docs/systems.md"
+_READ = "formula and reduction from the authors' code, but padding is excluded; see docs/knowledge.md"
 _DYNAMICKD_READ = (
-    "formula, reduction and defaults from the authors' code; teachers without dropout, weights without gradient"
+    "formula, reduction and defaults from the authors' code; here teachers have no dropout, and no gradient passes "
+    "through the weights"
 )
 _DYNAMICKD: dict[str, Any] = {
     "paper": "Dynamic Knowledge Distillation for Pre-trained Language Models",
@@ -66,7 +67,7 @@ _PRESETS = (
         paper="Patient Knowledge Distillation for BERT Model Compression",
         year=2019,
         link="https://arxiv.org/abs/1908.09355",
-        does="KD, and the normalised [CLS] states of every so many layers",
+        does="KD, and the normalised [CLS] states of evenly spaced layers",
         cost="one teacher pass a step",
         known=_READ,
     ),
@@ -89,7 +90,8 @@ _PRESETS = (
         does="embeddings, hidden states and attention maps first, soft cross-entropy of the logits afterwards",
         cost="one teacher pass a step",
         known=_READ,
-        unknown="both stages share one learning-rate schedule here; neither data augmentation nor the general stage",
+        unknown="both stages share one learning-rate schedule here; data augmentation and the general stage are left "
+        "out",
     ),
     Published(
         name="minilm",
@@ -99,8 +101,8 @@ _PRESETS = (
         link="https://arxiv.org/abs/2002.10957",
         does="self-attention distributions and value relations of the last layer first, labels afterwards",
         cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
-        "first stage is a pre-training",
+        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); the equal length of both stages is "
+        "ours: the paper's first stage is a pre-training",
     ),
     Published(
         name="minilmv2",
@@ -110,8 +112,8 @@ _PRESETS = (
         link="https://arxiv.org/abs/2012.15828",
         does="query, key and value relations of the last layer first, labels afterwards",
         cost="one teacher pass a step in the first half",
-        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); half and half is ours: the paper's "
-        "first stage is a pre-training",
+        known="formula from a re-implementation, github.com/aitsc/GLMKD (2023); the equal length of both stages is "
+        "ours: the paper's first stage is a pre-training",
     ),
     Published(
         name="distilbert",
@@ -121,7 +123,7 @@ _PRESETS = (
         link="https://arxiv.org/abs/1910.01108",
         does="KL divergence of the logits, labels, and cosine loss of the last hidden states",
         cost="one teacher pass a step",
-        known="weights from the authors' code; labels stand for masked words",
+        known="weights from the authors' code; the labels replace the masked words",
     ),
     Published(
         name="rkd",
@@ -137,19 +139,19 @@ _PRESETS = (
         name="dynamickd-data",
         called="Dynamic KD, data selection",
         **_DYNAMICKD,
-        does="KD on the examples of which the student is most uncertain, labels of all",
+        does="KD on the examples on which the student is most uncertain; labels of all examples",
         cost="a teacher pass over the kept share of each batch",
         known=_DYNAMICKD_READ,
-        unknown="the paper counts FLOPs as if the backward pass ran on the kept share alone, and the code runs it on "
-        "all; ledger.json has both accounts. Scores that need soft labels (kl) are left out",
+        unknown="the paper counts FLOPs as if the backward pass ran on the kept examples only, but the code runs it on "
+        "all examples; ledger.json has both accounts. Scores that need soft labels (kl) are left out",
         teachers=(1, 2),
     ),
     Published(
         name="dynamickd-teacher",
         called="Dynamic KD, teacher adoption",
         **_DYNAMICKD,
-        does="KD from two teachers, the small one for uncertain examples and the large one for the others;"
-        " small named first",
+        does="KD from two teachers, the small one for uncertain examples and the large one for the others; name the "
+        "small one first",
         cost="half a pass of each teacher a step (hard), or a pass of each",
         known=_DYNAMICKD_READ,
         teachers=(2, 2),
@@ -160,9 +162,9 @@ _PRESETS = (
         **_DYNAMICKD,
         does="hidden states of uncertain examples, logits of the others",
         cost="one teacher pass a step",
-        known=f"{_DYNAMICKD_READ}; padding is left out",
-        unknown="beta is tuned for each task: 1 in the code, 4 in its script for RTE; the static control is normalised "
-        "over tokens in the code, and over the hidden axis here",
+        known=f"{_DYNAMICKD_READ}; padding is excluded",
+        unknown="beta is tuned for each task: 1 in the code, 4 in its script for RTE; the static control normalises "
+        "states over tokens in the code, and over the hidden axis here",
     ),
     Published(
         name="label-revision",
@@ -170,13 +172,13 @@ _PRESETS = (
         paper="Improve Knowledge Distillation via Label Revision and Data Selection",
         year=2024,
         link="https://arxiv.org/abs/2404.03693",
-        does="KD from the teacher's probabilities in which the label's class leads; may distil only the "
-        "examples that help others",
-        cost="one teacher pass a step; with keep below 1 a teacher pass over the training data before",
-        known="revision and eta's role from the paper; eta 0.8, lambda1 4, lambda2 1, revising wrong answers only and "
-        "form=mse are another team's reading; form=kd is plain distillation from the revised answers",
-        unknown="the paper's own values, and of its data selection the estimator, the model, the sign and the ratio: "
-        "influence through the last layer stands in for it",
+        does="KD from the teacher's probabilities, revised so that the label's class is the largest; optionally only "
+        "on the examples that help others",
+        cost="one teacher pass a step; with keep below 1, also one over the training data before the first step",
+        known="the revision and the role of eta are from the paper; eta 0.8, lambda1 4, lambda2 1, where=wrong and "
+        "form=mse are from another team's implementation; form=kd is plain distillation from the revised probabilities",
+        unknown="the paper's own values; the estimator, the model, the sign and the ratio of its data selection, for "
+        "which the influence through the last layer is a substitute",
         teachers=(1, 8),
     ),
     Published(
@@ -185,9 +187,10 @@ _PRESETS = (
         paper="Preparing Lessons: Improve Knowledge Distillation with Better Supervision",
         year=2019,
         link="https://arxiv.org/abs/1911.07471",
-        does="KD from the teacher's probabilities in which the label's class and the likeliest have changed places",
+        does="KD from the teacher's probabilities, with those of the label's and the likeliest class exchanged",
         cost="one teacher pass a step",
-        known="the exchange from two re-implementations, of which one has no labels (alpha=1); alpha and tau are kd's",
+        known="the exchange is from two re-implementations, one of them without label loss (alpha=1); alpha and tau "
+        "are kd's",
         teachers=(1, 8),
     ),
     Published(
@@ -196,11 +199,11 @@ _PRESETS = (
         paper="Knowledge Distillation with Refined Logits",
         year=2024,
         link="https://arxiv.org/abs/2408.07703",
-        does="labels, the teacher's confidence, and logits without the classes above the label's",
+        does="labels, the teacher's confidence, and the logits of classes that the teacher ranks below the label's",
         cost="one teacher pass a step",
         known="formula and weights from the authors' code",
-        unknown="nothing of the formula; the authors' alpha and beta rise over the first 20 of 240 epochs and are "
-        "constant here; of two classes nothing but the confidence is left",
+        unknown="the formula is complete; the authors' alpha and beta rise over the first 20 of 240 epochs, and are "
+        "constant here; with two classes, only the confidence is left",
     ),
     Published(
         name="reffakd",
@@ -208,11 +211,11 @@ _PRESETS = (
         paper="ReffAKD: Resource-efficient Autoencoder-based Knowledge Distillation",
         year=2023,
         link="https://arxiv.org/abs/2404.09886",
-        does="labels, and soft labels from how alike an autoencoder finds the classes; no teacher",
-        cost="no teacher pass; fitting the autoencoder, seconds on one core",
-        known="formulas and loss from the authors' code; they have images alone, and a similarity temperature of 1, "
-        "which leaves the soft labels almost uniform",
-        unknown="alpha and tau behind the published numbers; how it does on text, which is ours",
+        does="labels, and soft labels from the similarity of classes in an autoencoder; no teacher",
+        cost="no teacher pass; fitting the autoencoder takes seconds on one core",
+        known="formulas and loss from the authors' code; it has images only, and a similarity temperature of 1, with "
+        "which the soft labels are almost uniform",
+        unknown="alpha and tau of the published numbers; results on text, which is our extension",
         teachers=(0, 1),
     ),
     Published(
@@ -234,7 +237,7 @@ _PRESETS = (
         link="https://arxiv.org/abs/2402.14922",
         does="KD from the averaged probabilities of several teachers",
         cost="a pass of each teacher a step",
-        known="formula ours: the paper's idea of consolidating models into one, by plain distillation",
+        known="the formula is ours: plain distillation for the paper's idea of consolidating several models into one",
         unknown="the paper's grid, its best settings for each split, its data sets, models and numbers of clients; "
         "whether it distils from its teachers at once or one after the other",
         teachers=(1, 1000),
@@ -246,10 +249,11 @@ _PRESETS = (
         "between Any Pretrained Model",
         year=2024,
         link="https://arxiv.org/abs/2310.17653",
-        does="KL divergence to the teacher where it is better than the initial student, and to that elsewhere",
-        cost="one pass a step of the teacher and of a second student",
-        known="the idea from secondary sources; both masks from memory; tau 1 and no labels are ours",
-        unknown="that this is the partitioning which arXiv 2402.14922 compares, and its temperatures",
+        does="KL divergence to the teacher on examples where it is better than the initial student, and to the initial "
+        "student on the others",
+        cost="one pass of the teacher and one of the initial student a step",
+        known="the idea is from secondary sources; both comparisons are from memory; tau 1 and no labels are ours",
+        unknown="whether arXiv 2402.14922 compares the same partitioning, and its temperatures",
     ),
     Published(
         name="rl-kd",
@@ -257,15 +261,15 @@ _PRESETS = (
         paper="Reinforced Multi-Teacher Selection for Knowledge Distillation",
         year=2021,
         link="https://arxiv.org/abs/2012.06048",
-        does="KD from several teachers, drawn for each example by a policy that REINFORCE trains in the run",
+        does="KD from several teachers, drawn for each example by a policy that learns by REINFORCE within the run",
         cost="a pass of every teacher a step",
-        known="state, Bernoulli draws and three rewards from descriptions; alpha, tau and empty selections from a "
-        "re-run, github.com/aitsc/GLMKD (2023), whose slips (pi for log pi, the last teacher's loss for the student's) "
-        "are not repeated",
-        unknown="the instance embedding is the student's own [CLS] here; what an update is made of, the rates, the "
-        "baseline, and the share of averaging before are ours; one description lets the chances themselves be the "
-        "weights; accuracy is of training batches, where the paper takes dev. In the re-run the policy added almost "
-        "nothing to plain averaging (warmup=1)",
+        known="state, Bernoulli draws and three rewards from descriptions; alpha, tau and the treatment of empty "
+        "selections from a re-run, github.com/aitsc/GLMKD (2023), whose mistakes (pi instead of log pi, the last "
+        "teacher's loss instead of the student's) are not repeated",
+        unknown="the instance embedding is the student's own [CLS] here; the content of an update, the learning rates, "
+        "the baseline, and the share of averaging at the start are ours; in one description, the probabilities "
+        "themselves are the weights; accuracy is that of training batches here, and that of dev in the paper. In the "
+        "re-run, the policy added almost nothing to plain averaging (warmup=1)",
         teachers=(2, MOST),
     ),
     Published(
@@ -274,12 +278,13 @@ _PRESETS = (
         paper="Multi-Teacher Knowledge Distillation with Reinforcement Learning for Visual Recognition",
         year=2025,
         link="https://github.com/winycg/MTKD-RL",
-        does="logits and features of several teachers, weighed for each example by two rules and a network",
+        does="logits and features of several teachers, weighted for each example by two rules and a network",
         cost="a pass of every teacher a step",
         known="state, network, rules, reward, update, rates and loss weights from the authors' code, which is for "
-        "images: features are last hidden states here, and their vectors [CLS]. The update is no policy gradient",
-        unknown="warm-up is the first of 240 epochs in the code, and a share of the budget here; the code's own table "
-        "has dynamic=yes better for two of four students, and worse for the others",
+        "images; here features are last hidden states, and their vectors are [CLS]. The update is not a policy "
+        "gradient",
+        unknown="the warm-up is the first of 240 epochs in the code, and a share of the budget here; in the authors' "
+        "own table, dynamic=yes is better for two of four students, and worse for the others",
         teachers=(2, MOST),
     ),
     Published(
@@ -288,13 +293,13 @@ _PRESETS = (
         paper="Improved Knowledge Distillation for Pre-trained Language Models via Knowledge Selection",
         year=2022,
         link="https://arxiv.org/abs/2302.00444",
-        does="logits, hidden states and their flow (FSP), as an actor-critic agent selects them; `ackd "
-        "train --preset ksm`",
-        cost="one teacher pass a step, after the agent's episodes, each a training of its own",
-        known="knowledge types, soft and hard actions, state, networks, phases and exploration reward, second-hand",
-        unknown="every hyperparameter and the table of results; the labels always count 1 here, where the paper's "
-        "agent weighs them too; the reward is of a part of the training data. --policy random and random-weights are "
-        "its controls Random-Hard and Random-Soft",
+        does="logits, hidden states and their flow (FSP), selected by an actor-critic agent; `ackd train --preset ksm`",
+        cost="one teacher pass a step; before that the agent's episodes, each of which is a whole training",
+        known="knowledge types, soft and hard actions, state, networks, phases and exploration reward, from "
+        "second-hand sources",
+        unknown="all hyperparameters and the table of results; the labels always have weight 1 here, but the paper's "
+        "agent weights them too; the reward is measured on a part of the training data. --policy random and "
+        "random-weights are its controls Random-Hard and Random-Soft",
     ),
 )
 PUBLISHED: Mapping[str, Published] = {one.name: one for one in _PRESETS}
@@ -308,7 +313,7 @@ _COMMANDS = (
         link="https://arxiv.org/abs/2402.14922",
         does="KD at the temperature and weight that a grid search finds",
         cost="a training for each pair of the grid",
-        known="tuning both by grid search, and the gain counted against the initial student; the default grid is ours",
+        known="tuning both by grid search, and the gain relative to the initial student; the default grid is ours",
         unknown="the paper's grid, its best pairs, data sets and models",
         teachers=(1, 1000),
     ),
@@ -319,9 +324,9 @@ _COMMANDS = (
         year=2018,
         link="https://arxiv.org/abs/1706.00384",
         does="students that learn from the labels and from each other's predictions; no teacher",
-        cost="of M students M passes and M (M - 1) further forward passes a step",
-        known="formula, order of the steps and reduction from the authors' code; the mean over peers is the paper's",
-        unknown="whether peers should answer with their dropout on, where the models are transformers",
+        cost="for M students, M passes and M (M - 1) further forward passes a step",
+        known="formula, order of the steps and reduction from the authors' code; the mean over peers is from the paper",
+        unknown="whether transformers should predict for their peers with dropout on",
         teachers=(0, 0),
     ),
     Published(
@@ -330,10 +335,11 @@ _COMMANDS = (
         paper="Practical Insights into Knowledge Distillation for Pre-Trained Models",
         year=2024,
         link="https://arxiv.org/abs/2402.14922",
-        does="FedAvg from a plain start and from one that is distilled from the clients' own models",
-        cost="the clients' trainings in every round, and for the distilled start one more of each and of the server",
-        known="FedAvg certain (arXiv 1602.05629); the distilled start is plain distillation from all clients",
-        unknown="the paper's numbers of clients, rounds and splits, and its settings of the start",
+        does="FedAvg from a plain start, and from a start that is distilled from the clients' own models",
+        cost="the clients' trainings in every round; before the rounds, one more training of each client, and one of "
+        "the server for the distilled start",
+        known="FedAvg is certain (arXiv 1602.05629); the distilled start is plain distillation from all clients",
+        unknown="the paper's numbers of clients, rounds and splits, and its settings for the start",
         teachers=(0, 1),
     ),
     Published(
@@ -342,11 +348,10 @@ _COMMANDS = (
         paper="MiniPLM: Knowledge Distillation for Pre-Training Language Models",
         year=2025,
         link="https://arxiv.org/abs/2410.17215",
-        does="Difference Sampling: pre-training on the text that a teacher knows better than a small "
-        "reference, which `score` and `refine-data` choose; vanilla KD with --teacher, SeqKD on what "
-        "`generate` writes",
-        cost="one pass of teacher and reference over the corpus, whatever number of students follow",
-        known="scores and selection; see docs/systems/miniplm.md",
+        does="difference sampling: pre-training on text that a teacher knows better than a small reference model "
+        "(`score`, `refine-data`); vanilla KD with --teacher; sequence KD on texts from `generate`",
+        cost="one pass of teacher and reference over the corpus, for any number of students",
+        known="scores and selection from the authors' code; see docs/systems/miniplm.md",
         teachers=(0, 1),
     ),
 )
