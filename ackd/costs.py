@@ -76,7 +76,7 @@ class CostTracker:
         self.accounts["as_in_paper"] += (scored or forward) + (forward if picked is None else picked) + taught
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for `costs.json`."""
+        """Plain numbers, for `ledger.json`."""
         return asdict(self)
 
     def add(self, other: CostTracker) -> None:

@@ -44,10 +44,10 @@ TYPED = {
 HEAD = """\
 # Papers
 
-Every published method that ACKD runs: what it transfers, its formula, a command, and what is known of it. Names joined
-by a comma run as one (`--preset dynamickd-data,minilmv2`; [systems.md](systems.md)). What came of our comparisons is in
+Every published method that ACKD runs: what it transfers, its formula, a command, and its sources. Names joined
+by a comma run together (`--preset dynamickd-data,minilmv2`; [systems.md](systems.md)). Our comparisons are in
 [benchmarks/results/systems.md](../benchmarks/results/systems.md). In formulas CE is the loss on the labels, p_S and
-p_T are the softened answers of student and teacher, and tau is the temperature.
+p_T are the probabilities of student and teacher at temperature tau.
 
 This page is made by `docs/papers.py` from the code; `ackd presets NAME` prints the same facts.
 """
@@ -75,7 +75,7 @@ def told(one: Published) -> str:
     if preset and METHODS[one.name].defaults:
         given = (f"`{name}` {said(value)}" for name, value in METHODS[one.name].defaults.items())
         facts["Options (`--options NAME=VALUE`)"] = ", ".join(given)
-    facts |= {"Known": one.known, "Open": one.unknown}
+    facts |= {"Sources": one.known, "Unknown": one.unknown}
     lines = (filled(f"* **{name}**: {plain(fact)}.", "  ") for name, fact in facts.items() if fact)
     parts = [
         f"### {one.called}: `{one.name if preset else f'ackd {one.name}'}`",

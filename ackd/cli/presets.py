@@ -53,8 +53,8 @@ def _show(one: Published, options: str | None = None) -> None:
         "does": one.does,
         "teachers": f"{least}" if least == most else f"{least} to {most}",
         "cost": one.cost,
-        "known": one.known,
-        "unknown": one.unknown or "nothing that matters here",
+        "sources": one.known,
+        "unknown": one.unknown or "none",
     }
     if options is not None:
         lines["options"] = options

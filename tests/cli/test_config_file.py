@@ -15,6 +15,7 @@ import ackd
 from ackd import models
 from ackd.cli import main
 from ackd.cli.commands import commands, options_of
+from ackd.cli.config_file import recipes
 from ackd.cli.parsing import parse
 from ackd.files.yaml_file import yaml_text
 from ackd.runs.folder import OWN, REPEAT
@@ -94,6 +95,33 @@ def test_the_documented_file_is_one(tmp_path: Path) -> None:
     said = ["--task", "sst2", "--teacher", "runs/teacher", "--student-layers", "3", "--epochs", "3", "--lr", "5e-5"]
     meant = parse(["distill", *said, "--policy", "default", "--output", "runs/student"])
     assert parse(["distill", "--config", str(tmp_path / "x.yaml")]) == meant
+
+
+@pytest.mark.parametrize(("name", "task"), [(name, task) for name in ("finetune", "distill") for task in recipes(name)])
+def test_a_recipe_has_the_options_of_its_task(name: str, task: str) -> None:
+    teacher = ["--teacher", "t"] if name == "distill" else []
+    parsed = parse([name, "--config", task, *teacher, "--output", "here"])
+    assert parsed.task == task
+    assert parsed.epochs >= 1
+    longer = parse([name, "--config", task, *teacher, "--output", "here", "--epochs", "9", "--lr", "1"])
+    assert longer == dataclasses.replace(parsed, epochs=9.0, lr=1.0)
+
+
+def test_there_are_recipes_for_teachers_and_students() -> None:
+    assert {*recipes("finetune")} == {*recipes("distill")} >= {"cola", "mrpc", "rte", "sst2", "stsb"}
+    assert recipes("train") == {}
+
+
+def test_a_file_wins_over_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sst2").write_text("task: rte\nteacher: t\noutput: here\n")
+    assert parse(["distill", "--config", "sst2"]).task == "rte"
+
+
+def test_a_word_that_is_neither_file_nor_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "distill", "--config", "mrcp", "--teacher", "t", "--output", "here")
+    for one in ("mrcp", *recipes("distill")):
+        assert one in said
 
 
 def test_what_is_nowhere_said_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
