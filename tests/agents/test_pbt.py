@@ -319,6 +319,7 @@ def test_the_agent_measures_after_every_decision_and_refuses_what_it_cannot() ->
         Pbt(population(), decisions=3, episodes=8)
     with pytest.raises(InputError, match="at most 31 decisions, and here are 32: lower --decisions"):
         Pbt(population(), decisions=32, episodes=4)
+    assert Pbt(population(), decisions=31, episodes=4).decisions == 31
     with pytest.raises(InputError, match="a population of 1 has nobody to take over from"):
         check_learner("pbt", episodes=1, remote=False)
     with pytest.raises(InputError, match="pbt compares students side by side, which workers keep apart"):
