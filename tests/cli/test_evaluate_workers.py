@@ -8,15 +8,17 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ackd.cli import main
+from ackd.distributed.jobs import run_jobs
 from ackd.training.replay_log import ENTRIES
 from tests import processes
 from tests.words import last_said
@@ -61,8 +63,19 @@ def left(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("forked_workers")
-def test_two_workers_make_the_same_table(arguments: list[str], whole: dict[str, object], tmp_path: Path) -> None:
-    assert main([*arguments, "--output", str(tmp_path / "run"), "--workers", "2"]) == 0
+def test_two_workers_make_the_same_table(
+    arguments: list[str], whole: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def noted(*crew: Any, seconds: float, **settings: Any) -> Iterator[Any]:
+        given.append(seconds)
+        return run_jobs(*crew, seconds=seconds, **settings)
+
+    monkeypatch.setattr("ackd.experiments.evaluation.run_jobs", noted)
+    assert main([*arguments, "--output", str(tmp_path / "run"), "--workers", "2", "--step-timeout", "500"]) == 0
+    cell = 500.0 * (4 + 2)  # 4 decisions, the scores before and after
+    assert set(given) == {2 * cell, cell}  # a search has two tries
     found = left(tmp_path / "run")
     assert found.keys() == whole.keys()
     for name, value in whole.items():

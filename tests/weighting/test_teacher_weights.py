@@ -26,7 +26,7 @@ from ackd.types import LABELS, Batch, Knowledge, ModelDims, Outputs, Selection
 from ackd.weighting.mtkd_rl import MtkdRl
 from ackd.weighting.rl_kd import Rewarding, RlKd, log_chance
 from ackd.weighting.scores import TopFraction
-from ackd.weighting.teacher_weights import Learning, joined
+from ackd.weighting.teacher_weights import Learning, MeanWeights, joined
 from ackd.weighting.weighting import Answers, PickedRows, Together, Weighting
 from tests.answered import WIDTH, Array, answers, known, numbers, softmax, terms
 
@@ -395,3 +395,12 @@ def test_the_distilled_loss_is_the_weighted_sum() -> None:
     assert given.progress == 0.0
     kd = np.sum([numbers(weights[name]) * numbers(given.losses[name]) for name in weights], 0).mean()
     assert report.loss == pytest.approx(0.3 * numbers(given.losses[LABELS]).mean() + 0.7 * kd, rel=1e-5)
+
+
+def test_the_mean_weight_is_over_all_examples() -> None:
+    first, second = torch.tensor([[1.0, 0.0], [0.5, 0.25], [0.0, 0.5]]), torch.tensor([[0.5, 1.0]])
+    mean = MeanWeights(2)
+    assert mean.value().tolist() == [0.0, 0.0]
+    mean.add(first)
+    mean.add(second)
+    assert mean.value().tolist() == [0.5, 0.4375]
