@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ackd.agents.arms import BanditActor, PerType, Subsets
 from ackd.agents.bandits import Bandit, BanditRule, Exp3, Thompson, Ucb
 from ackd.agents.learned import Actor
+from ackd.agents.named_bandits import bandit
 from ackd.agents.online import learn
 from ackd.agents.policy import OnlinePolicy, Transition
 from ackd.envs.toy import ToyEnv
@@ -330,3 +331,11 @@ def test_one_observation_without_a_batch_will_do() -> None:
     bandit.update(Transition(observation, mask, np.float32(1.0), observation, np.bool_(True)))  # type: ignore[arg-type]
     assert bandit.actor().counts.flatten().tolist() == [0, 0, 0, 1]
     assert bandit.predict(observation, deterministic=True)[0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("name", "few", "many"), [("ucb", 2.5, 2.5), ("thompson", 2.0, 3.0)])
+def test_thompson_over_single_types_explores_more(name: str, few: float, many: float) -> None:
+    over_subsets, over_types = bandit(name, 4, seed=0), bandit(name, 5, seed=0)
+    assert (over_subsets.network.values.shape[1], over_types.network.values.shape[1]) == (1, 5)  # slots
+    widths = [getattr(one.rule, "width", None) for one in (over_subsets, over_types)]
+    assert widths == [few, many]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import cast
 
@@ -57,6 +58,13 @@ def test_corrections_are_bounded_and_permute_with_the_types(seed: int) -> None:
     other, same, _ = one.corrected(turned)
     torch.testing.assert_close(other, logs[:, order])
     torch.testing.assert_close(same, gate)
+
+
+def test_a_correction_is_a_bounded_number_of_doublings() -> None:
+    one, batch = network(), seen()
+    torch.nn.init.constant_(cast(torch.nn.Linear, one.actor[-1]).bias, 0.5)
+    logs, *_ = one.corrected(batch)
+    torch.testing.assert_close(logs, START.logs(batch) + BOUND * math.tanh(0.5))
 
 
 def test_draws_have_the_density_that_is_claimed() -> None:

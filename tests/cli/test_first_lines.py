@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ackd.cli.commands import commands
+from ackd.cli.parsing import parse
 
 AT_ONCE = 2.0  # seconds
 WITHOUT = ("torch", "transformers", "stable_baselines3", "datasets")
@@ -61,6 +62,12 @@ print([name for name in json.loads(sys.argv[2]) if name in sys.modules])
         assert line.endswith(f", to runs/{name}")
         assert all(fact in line for fact in FACTS.get(name, ())), line
     assert loaded == "[]"
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_line_has_the_facts(name: str) -> None:
+    line = parse([name, *LINES[name].split(), "--output", "run"]).about()
+    assert all(fact in line for fact in FACTS[name])
 
 
 def test_the_line_comes_at_once(tmp_path: Path) -> None:

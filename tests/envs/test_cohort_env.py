@@ -136,13 +136,15 @@ def test_a_student_that_diverges_is_out_and_the_others_are_not(monkeypatch: pyte
     with torch.no_grad():
         for parameter in cohort.model(0).parameters():
             parameter.fill_(math.nan)
-    returns = np.zeros(2)
+    returns, earned = np.zeros(2), []
     for action in actions(2):
         _, rewards, dones, infos = env.step(action)
         returns += rewards
         assert infos[0]["error/type"] == "divergence"
         assert infos[1]["error/type"] == ""
+        earned.append([step.earned.total for step in env.trajectories[0].latest])
     assert dones.all()
+    assert [0.0] in earned  # of a decision after its end
     assert returns[0] == ERROR_RETURN
     assert math.isfinite(returns[1])
     assert infos[0]["episode"]["r"] == ERROR_RETURN

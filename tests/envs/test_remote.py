@@ -186,6 +186,16 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run() -> None:
     assert opened == [0, 1, 0, 0, 1, 1]
 
 
+def test_a_signal_ends_the_repetition_of_a_lost_workers_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = RemoteVecEnv(Workers(Dying, TOY, 1))
+    env.reset()
+    monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
+    asked = iter([False, True])  # not yet when the worker is lost, but when its first call is repeated
+    monkeypatch.setattr("ackd.envs.remote.stop_asked", lambda: next(asked, False))
+    with pytest.raises(stopping.Stopped):
+        play(env, 1)
+
+
 def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env = RemoteVecEnv(start("dummy", partial(tiny_with_journal, tmp_path), 2))
     env.reset()

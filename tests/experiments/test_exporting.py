@@ -227,8 +227,11 @@ def test_a_regression_over_pairs_of_a_file_is_reported_on_what_its_run_cut_for_d
     start = small_bert(tmp_path / "start", classes=1)
     run, data = tmp_path / "run", str(tmp_path / "pairs.csv")
     trained = ackd.finetune(start, data, task="near", output=run, steps=3, quiet=True, **columns)
-    found = ackd.export(run, int8=True)
+    told: list[tuple[int, int]] = []
+    found = ackd.export(run, int8=True, on_batch=lambda done, total: told.append((done, total)))
     assert found.examples == trained.result["dev_examples"] == 80
+    assert told[-1] == (3 * 80, 3 * 80)  # torch and two files
+    assert told == sorted(told)
     assert found.metric == trained.result["metric"]
     assert found.versions[0].score == pytest.approx(trained.score, abs=1e-3)
     assert [one.equal for one in found.versions] == [None] * 3

@@ -16,11 +16,11 @@ def names(place: Path) -> list[str]:
 
 
 def test_a_folder_is_there_once_it_is_whole(tmp_path: Path) -> None:
-    place = tmp_path / "a" / "b"
+    place = tmp_path / "a" / "b" / "c"
     with whole_folder(place) as folder:
         (folder / "file").write_text("whole")
-        assert not place.exists()
-    assert names(tmp_path) == ["a", "a/b", "a/b/file"]
+        assert not (tmp_path / "a").exists()
+    assert names(tmp_path) == ["a", "a/b", "a/b/c", "a/b/c/file"]
 
 
 def end_half_way(path: Path, error: type[BaseException]) -> None:

@@ -43,6 +43,12 @@ def test_observations_stay_in_their_space(values: list[float]) -> None:
     assert SIGNALS.space.contains(observation)
 
 
+def test_an_observation_is_at_most_10() -> None:
+    for value in (1e-30, 1e30):
+        loss = features(make_episode([1.0, 1.0, value]), "logits")["loss"]
+        assert loss == math.copysign(10.0, math.log(value))
+
+
 def features(episode: Episode, name: str) -> dict[str, float]:
     rows = SIGNALS.observe(episode)["knowledge"].reshape(5, -1)
     return dict(zip(FEATURES, rows[list(FAMILIES).index(name)].tolist(), strict=True))

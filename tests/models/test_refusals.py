@@ -110,6 +110,11 @@ def test_a_vocabulary_that_is_too_small_is_the_models_that_has_it(data: Path, tm
         ackd.prepare(**settings(data, teacher=teacher, student_layers=1))
     assert str(caught.value).startswith(f"{teacher} has a vocabulary of 60, less than the 64 tokens")
     assert "None" not in str(caught.value)
+    whole = save(tmp_path / "whole", models.from_config(BertConfig(**SIZES))(), tokenizer(pad_token="[PAD]"))
+    student = save(tmp_path / "student", model, tokenizer(pad_token="[PAD]"))
+    with pytest.raises(InputError) as caught:
+        ackd.prepare(**settings(data, teacher=whole, student=student))
+    assert str(caught.value).startswith(f"{student} has a vocabulary of 60, less than the 64 tokens")
 
 
 def test_windows_and_kinds_of_layers_are_cut_along_with_them(tmp_path: Path) -> None:

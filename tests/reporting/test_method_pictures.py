@@ -20,6 +20,7 @@ def test_a_grid_has_its_numbers_and_a_frame_around_the_best() -> None:
     assert [frame.get_xy() for frame in frames] == [(2, 1)]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.5", "0.9"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "4"]
+    assert figure.axes[1].get_position().height < axes.get_position().height  # the bar of colours
     assert pictures.png(figure).startswith(b"\x89PNG")
 
 
