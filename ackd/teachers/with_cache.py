@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ackd.config import CacheReads
+from ackd.config import CacheConfig, CacheReads
 from ackd.split import Split
 from ackd.teachers.cache.ahead import ReadAhead
 from ackd.teachers.cache.budget import make_plan
@@ -39,7 +39,7 @@ def with_cache(
     reads: CacheReads = "all",
     batch_size: int = 32,
     device: torch.device = CPU,
-    device_memory: float = 1 / 3,
+    device_memory: float = CacheConfig.cache_device_memory,
     step: Step | None = None,
 ) -> Teacher:
     """Returns the teacher behind a cache, and logs the plan of the cache.

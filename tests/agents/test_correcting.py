@@ -37,6 +37,12 @@ def test_a_plan_spends_its_rounds_and_no_more(rounds: int, students: int, settin
         assert 0 < correcting <= -(-rounds // 4)
 
 
+def test_the_end_of_a_plan_compares() -> None:
+    checked = {students: planned(40, students, 9, search=True).checking for students in (5, 6, 7)}
+    assert checked == {5: 0, 6: 4, 7: 4}  # two students of each kind, in at most four settings
+    assert planned(40, 6, 2, search=True).checking == 2
+
+
 class Still(gymnasium.Env[Observation, Action]):
     """Shows always the same, earns what the labels weigh, and counts its steps."""
 

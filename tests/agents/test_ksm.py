@@ -253,6 +253,17 @@ def test_the_network_can_be_rebuilt_from_its_sizes(hard: bool) -> None:
     assert all(value.dtype == torch.float32 for value in network.state_dict().values())
 
 
+def test_a_weight_at_the_threshold_is_no_bit() -> None:
+    network = Ksm(SPACE, Settings(hard=True, threshold=0.5), seed=3).network
+    assert isinstance(network, KsmBits)
+    batch = {name: torch.as_tensor(part) for name, part in observe(0, 3).items()}
+    for bias, bit in ((0.0, 0.0), (1e-3, 1.0)):
+        for parameter in network.mu.parameters():
+            torch.nn.init.zeros_(parameter)
+        torch.nn.init.constant_(network.mu[-1].bias, bias)  # the sigmoid of 0 is 1/2
+        assert network.act(batch, deterministic=True)[0, :3].tolist() == [bit] * 3
+
+
 def test_refuses_what_it_cannot_read() -> None:
     bare = spaces.Dict({"globals": SPACE["globals"], "knowledge": SPACE["knowledge"], "mask": SPACE["mask"]})
     with pytest.raises(InputError, match="state 'cls' reads student_cls, and the observations have globals"):

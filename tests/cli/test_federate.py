@@ -113,7 +113,9 @@ def test_a_start_from_labels_and_a_damaged_state(
         assert federate(tmp_path / "run", teacher, *options) == 130
     (tmp_path / "run" / "checkpoint" / "client-1.pt").write_bytes(b"half of it")
     assert federate(tmp_path / "run", teacher, *options, "--resume") == 0
-    assert "client-1.pt is damaged" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "client-1.pt is damaged" in said.err
+    assert f'pipeline("text-classification", model="{tmp_path / "run" / "student"}")' in said.out
     assert federate(tmp_path / "whole", teacher, *options) == 0
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     assert result(tmp_path / "run")["starts"].keys() == {"labels"}

@@ -293,7 +293,7 @@ def test_what_differs_is_named() -> None:
     assert training.group is ALONE
 
 
-def test_what_one_process_cannot_see_is_refused() -> None:
+def test_what_one_process_cannot_see_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(InputError, match="a batch of 15 examples cannot be shared evenly by 2 processes"):
         join(make(batch_size=15), Pair())
     shape = models.shape_of(make().student.model)
@@ -304,7 +304,9 @@ def test_what_one_process_cannot_see_is_refused() -> None:
 
     with pytest.raises(InputError, match="'rkd-distance' compares the examples"):
         join(make(make_knowledge=relations, batch_size=2), Pair())
-    join(make(make_knowledge=relations, batch_size=4), Pair())
+    with caplog.at_level("INFO", "ackd"):
+        join(make(make_knowledge=relations, batch_size=4), Pair())
+    assert "rkd-distance compares within the 2 examples that each of 2 processes has" in caplog.text
     learned = make(make_weighting=lambda: RlKd(2, 2, width=8, layer=1))
     with pytest.raises(InputError, match="learns its weights from whole batches"):
         join(learned, Pair())

@@ -175,7 +175,9 @@ def test_a_standing_with_a_number_that_is_none_is_not_finite(name: str) -> None:
 def test_nothing_of_a_language_model_is_compared() -> None:
     task = task_of(np.zeros(4, np.int64), 0, language=True)
     sums = np.array([[4.0, 1.0, 2.0]] * 4)
-    assert numbers(eval_result(task, sums, task.reward, sums)) == dict.fromkeys(NEW, 0.0)
+    found = eval_result(task, sums, task.reward, sums)
+    assert numbers(found) == dict.fromkeys(NEW, 0.0)
+    assert found.loss == -found.score > 0
 
 
 def logits_of(model: Any, split: Split) -> Array:
