@@ -330,6 +330,17 @@ def test_a_fork_of_the_writer_reads(tmp_path: Path) -> None:
     check(opened(tmp_path), [0, 1, 2])
 
 
+def test_a_lock_that_fails_is_an_error_and_not_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = opened(tmp_path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("ackd.teachers.cache.store.fcntl.fcntl", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)), cache._holding(1):
+        pass
+
+
 def test_who_dies_holds_no_row(tmp_path: Path) -> None:
     def child() -> bool:
         with opened(tmp_path)._holding(1):
