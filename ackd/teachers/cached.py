@@ -36,20 +36,20 @@ class _Answer:
 class Cached(TeacherWrapper):
     """A teacher with a cache: cached outputs are computed only once per example.
 
-    Outputs are float32, rounded to the cache's dtype whether they are new, read, or never cached. So what is cached
-    changes only the last bits, which depend on the batch of the teacher's pass. Outputs that are not cached are
-    computed every time. `flops` is the cost without a cache.
+    All outputs are float32, rounded to the cache's dtype: new, read, or never cached. So caching changes only the last
+    bits, which depend on the batch of the teacher's pass. Outputs that are not cached are computed every time. `flops`
+    is the cost without a cache.
 
-    If the cache can no longer be written or read (a full disk, a deleted folder), one warning says so, and the teacher
-    computes what is missing.
+    If the cache can no longer be written or read (a full disk, a deleted folder), a warning is logged once, and the
+    teacher computes missing outputs.
 
     Args:
         inner: the teacher.
         cache: the cache; it must contain the examples of the batches.
-        fields: the cached outputs; None: all fields of the cache at this moment. Others that share the cache may add
-            fields to it later.
-        prices: decide for each request which of `fields` to read. None: all.
-        ahead: reads announced batches in a thread. None: every batch is read when it is asked for.
+        fields: the cached outputs; None: all current fields of the cache. Other users of the cache may add fields
+            later.
+        prices: measured times, which decide for each request which of `fields` to read; None: all.
+        ahead: reads announced batches in a thread; None: every batch is read when it is requested.
         device_memory: share of the device's free memory for rows that were read, 0 to 1.
     """
 
@@ -91,7 +91,7 @@ class Cached(TeacherWrapper):
         self._chosen.clear()
 
     def chosen(self, needs: OutputRequest) -> frozenset[OutputKey]:
-        """The requested outputs that are read from the cache, once they are there."""
+        """The requested outputs that are to be read from the cache, once they are cached."""
         if self.prices is None:
             return self.fields & frozenset(needs.fields)
         if needs not in self._chosen:
@@ -99,7 +99,7 @@ class Cached(TeacherWrapper):
         return self._chosen[needs]
 
     def seconds(self, needs: OutputRequest, read: frozenset[OutputKey]) -> float:
-        """What a typical batch takes by the prices, if these outputs are read and the others computed."""
+        """The seconds of a typical batch by the prices, if these outputs are read and the others computed."""
         assert self.prices is not None
         return self.prices.seconds(needs.fields, frozenset(needs.fields) - read, self._share)
 
@@ -309,7 +309,7 @@ def _at(value: Tensor, indices: Rows) -> Tensor:
 def _merged(
     field: OutputKey, batch: Batch, there: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
 ) -> Tensor:
-    """Merges read and new values into one tensor for the batch; repeated examples share the new value."""
+    """Merges cached and new values into one tensor for the batch; repeated examples share the new value."""
     if new is None:
         assert read is not None
         return read

@@ -24,7 +24,7 @@ from ackd.types import ModelDims, OutputKey
 
 
 class CacheError(InputError):
-    """The cache cannot be read or written: its disk is full, gone or broken. A run goes on without it."""
+    """The cache cannot be read or written because its disk is full, missing or broken; runs continue without it."""
 
 
 @dataclass(frozen=True)
