@@ -178,7 +178,7 @@ def test_a_student_may_be_narrower_than_its_teacher_and_not_wider(
     goal = training.measure_teacher(training.task.reward, "reward")
     assert (goal.score, goal.probability) == pytest.approx((1.0, 1.0))
     wide = encoders.saved(tmp_path / "wide", width=32, layers=2)
-    with pytest.raises(InputError, match="no wider than its teacher"):
+    with pytest.raises(InputError, match="at most as wide as its teacher"):
         prepared(teacher, files, knowledge=["similarity"], student=wide, student_layers=None)
 
 
@@ -196,7 +196,7 @@ def test_a_sentence_transformer_is_handed_over_as_it_is(teacher: str, files: dic
     one.save(tmp_path)
     assert encoded(tmp_path, ["w4 w5"]).shape == (1, 16)
     given.add_module("2", library.sentence_transformer.modules.Dense(16, 8))
-    with pytest.raises(InputError, match="is made of"):
+    with pytest.raises(InputError, match="has the modules"):
         prepared(given, files)
 
 
