@@ -76,7 +76,7 @@ def principal(embeddings: NDArray[np.float64], width: int) -> NDArray[np.float64
             "student that is at most as wide as its teacher"
         )
     if not np.isfinite(embeddings).all():
-        raise InputError("the teacher answers NaN or infinity for some sentences: its weights are damaged")
+        raise InputError("the teacher's embeddings are NaN or infinite: its weights are damaged; use another copy")
     _, vectors = np.linalg.eigh(np.cov(embeddings, rowvar=False))
     rows = vectors.T[::-1][:width]
     signs = np.sign(np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1))
