@@ -244,7 +244,7 @@ def test_a_cache_and_a_command_leave_what_they_do_for_other_tasks(
         ("distill", ["--knowledge", "hidden", "--layer-map", "0:7"], "the teacher has 3 layers"),
         ("distill", ["--student-layers", "9"], "cannot be cut from a model of 3"),
         ("distill", ["--wrong-labels", "0.1"], "of a task with classes"),
-        ("finetune", ["--model", "{teacher}"], "has no labels, which fine-tuning learns from"),
+        ("finetune", ["--model", "{teacher}"], "has no labels, but fine-tuning needs them"),
         ("mutual", ["--students", "{teacher}", "{teacher}"], "has no labels"),
         ("federate", ["--student", "{teacher}", "--clients", "2"], "has no labels"),
         ("tune", ["--student-layers", "1"], "compares distributions over classes"),
@@ -276,7 +276,7 @@ def test_the_script_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pytest.importorskip("sentence_transformers")
     text = (Path(__file__).parents[2] / "docs" / "embeddings.md").read_text(encoding="utf-8")
     script = text.split("```python\n")[1].split("```")[0]
-    assert text.startswith("# Embedding students\n\n```python\n")
+    assert text.startswith("# Sentence embeddings\n\n```python\n")
     assert len(script.splitlines()) <= 25
     encoders.saved(tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2")
     first, second, scores = map(list, zip(*encoders.pairs(80), strict=True))
