@@ -77,7 +77,7 @@ class Run:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run, and not a model, which has a config.json too."""
+    """Whether a folder contains a run; a model's folder also has a config.json, but no command in it."""
     return isinstance(_json(path / CONFIG).get("command"), str)
 
 
