@@ -83,7 +83,7 @@ def test_sts_b_is_what_is_taken_of_glue(shared: Path) -> None:
         ("dev_data", "a,b,score\nw4,w5,x\nw6,w7,y\n", "has the label"),
         ("dev_data", "a,b,score\nw4,w5,1\n w6, ,2\n", "empty sentence in row 2"),
         ("dev_data", "a,b,score\nw4,w5,1\nw6,w7,1\n", "not all equal"),
-        ("dev_data", "a,b,score\nw4,w5,-1\nw6,w7,1\n", "from 0 up"),
+        ("dev_data", "a,b,score\nw4,w5,-1\nw6,w7,1\n", "must be at least 0"),
     ],
 )
 def test_files_that_cannot_be_used_are_told(name: str, content: str, said: str, tmp_path: Path) -> None:
