@@ -288,7 +288,7 @@ class EvalResult:
     divergence: float = 0.0  # mean KL(teacher || student) in nats; regression: mean squared difference of predictions
     teacher_correlation: float = 0.0  # of the logits, centred over classes; regression: of the predictions
     label_correlation: float = 0.0  # the same with one-hot labels; regression: with the labels
-    # of embeddings: the mean cosine to the labels', and correlations of the cosines of all pairs of texts
+    # for embeddings: the mean cosine with the labels, and correlations of the cosines of all pairs of texts
 
     @property
     def agreement(self) -> float:
@@ -309,7 +309,7 @@ class ModelDims:
     layers: int
     width: int
     heads: int
-    classes: int  # of a sentence encoder the width of its embeddings
+    classes: int  # for a sentence encoder, the width of the embeddings
     vocabulary: int
 
 

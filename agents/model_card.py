@@ -85,16 +85,17 @@ def _weights(card: Card, network: Actor) -> Iterator[str]:
     yield from ("", "## Weights", "")
     if isinstance(schedule, ProbeRule):
         yield (
-            "If the teacher is overtaken, the labels alone from the second decision on. It is overtaken if a linear "
-            "probe, on the student's first states or on the teacher's own last ones, predicts held-out labels better "
-            f"than the teacher does, by {LEAD:g} standard errors. Otherwise, and at first, these weights:"
+            "If the teacher is overtaken, only the labels from the second decision on. It is overtaken if a linear "
+            "probe, on the student's initial states or on the teacher's own last states, predicts held-out labels "
+            f"better than the teacher does, by {LEAD:g} standard errors. Otherwise, and in the first decision, these "
+            "weights:"
         )
     elif isinstance(network, ResidualNetwork):
         yield _correction(network)
     else:
         yield "They depend on the progress of the training alone; between these, their logarithms go in straight lines."
     if len(card.instances) > 1:
-        yield "The search over several settings found weights twice as far from 1, on a logarithmic scale."
+        yield "The logarithms of these weights are half of those that the search over several settings found."
     rows = schedule.weights()
     knots = len(schedule.values)
     shares = [100 * knot / max(knots - 1, 1) for knot in range(knots)]
@@ -128,8 +129,8 @@ def _learning(card: Card) -> Iterator[str]:
 
 def _use(card: Card) -> Iterator[str]:
     yield from ("", "## Use", "")
-    yield "Any `--policy` takes the folder that holds these files, or `hf:USER/REPO` where they lie on the hub; where"
-    yield "it is imported, or comes with ackd, its name:"
+    yield "`--policy` takes the folder of these files, or `hf:USER/REPO` if they are on the hub, or the name of the"
+    yield "policy after an import or if it comes with ackd:"
     yield ""
     yield f"    ackd policies import FOLDER --name {card.name}"
     yield f"    ackd distill --task TASK --teacher TEACHER --student-layers 2 --policy {card.name} --output RUN"

@@ -17,9 +17,9 @@ def bandit(name: str, types: int, *, seed: int, decisions: int = 1) -> Bandit:
         name: ucb | thompson | exp3.
         types: number of knowledge types.
         seed: seed of its draws.
-        decisions: number of decisions in an episode, for learning over several episodes: each decision then has its
-            own arms, which earn the rest of the episode. 1 in a single run, where only a decision's own reward is
-            known in time.
+        decisions: number of decisions in an episode, for learning over several episodes: each decision then has its own
+            arms, whose reward is the return of the rest of the episode. 1 for a single run, in which each arm's reward
+            is the decision's own.
 
     Raises:
         InputError: if there is no bandit with this name.

@@ -49,7 +49,7 @@ def replayed(policy: LearnedPolicy) -> LearnedPolicy:
 
 
 def guarded(policy: LearnedPolicy) -> LearnedPolicy:
-    """A policy's mean actions, open loop, under the rule of `ProbeRule`."""
+    """A policy's mean actions, open loop, with the rule of `ProbeRule`."""
     schedule = open_loop(policy)
     return _acting(ProbeRule(len(schedule.values), schedule.values), policy)
 

@@ -17,7 +17,7 @@ from ackd.errors import InputError
 
 
 class CorrectionsDistribution(Corrections, Distribution):
-    """`Corrections` as stable-baselines3 takes them."""
+    """`Corrections` with the interface of stable-baselines3."""
 
     def proba_distribution_net(self, *args: Any, **kwargs: Any) -> Any:
         """Not used: the network is `ResidualNetwork`."""

@@ -19,15 +19,15 @@ from ackd.types import LABELS
 BOUND = 1.0  # doublings: a weight is corrected by a factor from 1/2 to 2
 SPREAD = 0.5  # doublings: standard deviation of draws at the start
 GATE = -4.0  # the gate's logit at the start: a probability of 0.02
-OFF = -1.0  # entry of a type that the gate has switched off; it is outside the space, which makes it 0
+OFF = -1.0  # entry of a type that the gate has switched off; below the action space, so it is clipped to 0
 ONE = 0.5  # the entry of weight 1
 IS_LABELS = FEATURES.index(f"is_{LABELS}")
 
 
 class ResidualNetwork(SetNetwork):
-    """A schedule, a bounded correction of each weight, and a gate that selects the labels alone.
+    """A schedule, a bounded correction of each weight, and a gate that selects only the labels.
 
-        log2 w_k = schedule_k(progress) + b tanh(f(state, k))        labels alone, with weight 1, if the gate opens
+        log2 w_k = schedule_k(progress) + b tanh(f(state, k));  only the labels, with weight 1, if the gate is open
 
     f is the actor of a `SetNetwork`. The last layers of f and of the gate start with zero weights: at the start w is
     the schedule's, and the gate opens with probability 0.02.
@@ -61,7 +61,7 @@ class ResidualNetwork(SetNetwork):
 
     @property
     def correcting(self) -> bool:
-        """Whether its actions may differ from its schedule."""
+        """Whether actions may differ from the schedule."""
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         layers = (last.weight, last.bias, self.gate.weight)
@@ -102,7 +102,9 @@ class ResidualNetwork(SetNetwork):
 
 
 class Corrections:
-    """A gate, and normal entries if it is shut; the density is p if it opened, else (1 - p) prod N(u_k).
+    """A distribution of actions: a gate, and normal entries if it is shut.
+
+    The density is p if the gate is open, else (1 - p) prod N(u_k).
 
     Args:
         means: [B, K], means of the entries.
@@ -122,8 +124,8 @@ class Corrections:
         else:
             opened = torch.rand(self.gate.shape, generator=generator) < self.gate.sigmoid()
             each = self.means + self.log_std.exp() * torch.randn(self.means.shape, generator=generator)
-        alone = torch.where(self.labels, torch.full_like(each, ONE), torch.full_like(each, OFF))
-        return torch.where(opened.unsqueeze(1), alone, each.clamp_min(OFF / 2)).masked_fill(~self.mask, 0.0)
+        only_labels = torch.where(self.labels, torch.full_like(each, ONE), torch.full_like(each, OFF))
+        return torch.where(opened.unsqueeze(1), only_labels, each.clamp_min(OFF / 2)).masked_fill(~self.mask, 0.0)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """The log-density of actions, [B]."""

@@ -118,8 +118,8 @@ class ProbeRule(Schedule):
 
     The teacher is overtaken if a linear probe, on the student's initial states or on the teacher's own last states,
     predicts held-out labels better than the teacher does, by two standard errors: see `ackd.mdp.episode.Facts`. Then
-    the student can learn the labels better than the teacher knows them; the first decision still takes what the
-    teacher's states are worth. Without facts of the setting, the schedule decides.
+    the student can learn the labels better than the teacher predicts them; the first decision still uses the teacher's
+    states. Without facts of the setting, the schedule decides.
     """
 
     kind: ClassVar[str] = "probe-rule"
@@ -132,9 +132,9 @@ class ProbeRule(Schedule):
     def act(self, batch: Mapping[str, Tensor], deterministic: bool, generator: torch.Generator | None = None) -> Tensor:
         """Entries [B, K] of `ackd.mdp.action_spaces.Weights`; 0 where masked."""
         follow = super().act(batch, deterministic, generator)
-        alone = self.overtaken(batch) & (batch["globals"][:, PROGRESS] > 0)
+        only_labels = self.overtaken(batch) & (batch["globals"][:, PROGRESS] > 0)
         labels = batch["knowledge"].reshape(*batch["mask"].shape, -1)[..., MEMBER[FAMILIES.index(LABELS)]]
-        return torch.where(alone.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
+        return torch.where(only_labels.unsqueeze(1), 0.5 * labels * batch["mask"], follow)
 
 
 def by_family(logs: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

@@ -50,7 +50,7 @@ class SetNetwork(nn.Module):
     def forward(self, overview: Tensor, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and values [B] from globals [B, G], features [B, K, F] and mask [B, K].
 
-        The logits of masked types mean nothing, so apply the mask before drawing from them.
+        The logits of masked types are arbitrary, so apply the mask before drawing from them.
         """
         hidden, pool = self.encode(overview, features, mask)
         return self.judge(hidden, pool, overview)
@@ -96,7 +96,7 @@ class SetNetwork(nn.Module):
 
 
 class SetWeights(SetNetwork):
-    """A `SetNetwork` that gives its probabilities as weights of the types, without random draws."""
+    """A `SetNetwork` that returns its probabilities as weights of the types, without random draws."""
 
     kind: ClassVar[str] = "set-weights"
 

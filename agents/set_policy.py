@@ -138,7 +138,7 @@ def set_sizes(observation_space: spaces.Space[Any], types: int) -> tuple[int, in
     """
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     if not {"globals", "knowledge", "mask"} <= parts.keys():
-        raise InputError(f"globals, knowledge and mask of a Dict observation are read, not {observation_space}")
+        raise InputError(f"the observation must be a Dict with globals, knowledge and mask, not {observation_space}")
     overview, knowledge = parts["globals"].shape, parts["knowledge"].shape
     assert overview is not None
     assert knowledge is not None

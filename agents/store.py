@@ -31,7 +31,7 @@ from ackd.files.writing import write_whole
 from ackd.mdp.observations import FEATURES, GLOBALS, SCHEMA
 
 CARD, WEIGHTS, README = "policy.json", "policy.safetensors", "README.md"
-FILES = {CARD: MAX_CARD, WEIGHTS: MAX_WEIGHTS}  # what a policy is read from, and bytes that each may have
+FILES = {CARD: MAX_CARD, WEIGHTS: MAX_WEIGHTS}  # the files of a policy, and their most bytes
 PACKAGES = ("ackd", "torch", "stable-baselines3", "gymnasium", "safetensors")
 
 
@@ -152,7 +152,7 @@ def load(path: str | os.PathLike[str], *, k_max: int | None = None, seed: int = 
 
 
 def packed(policy: LearnedPolicy) -> tuple[bytes, bytes]:
-    """What `read` would give of a policy: the bytes of its two files."""
+    """The bytes of a policy's two files, as returned by `read`."""
     tensors = {key: tensor.contiguous() for key, tensor in policy.network.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     card = replace(policy.card, sha256=hashlib.sha256(weights).hexdigest())
@@ -172,7 +172,7 @@ def within(path: str | os.PathLike[str]) -> Path:
 
 
 def pinned(text: str, recorded: Iterable[object] = ()) -> str:
-    """What names a policy: where that is a repository of the hub, with its commit; arguments as of `hub.pinned`."""
+    """A policy's name, with the commit if it names a repository of the hub; arguments as for `hub.pinned`."""
     return hub.pinned(text, FILES, "policy", recorded)
 
 

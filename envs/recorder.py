@@ -123,8 +123,8 @@ def ending(
         **{f"episode/selected/{name}": sum(name in p.selection.chosen for p in phases) / len(phases) for name in names},
         **{
             f"episode/dev/{split}/{metric}": value
-            for split, there in eval_results.items()
-            for metric, value in there.scores.items()
+            for split, result in eval_results.items()
+            for metric, value in result.scores.items()
         },
         "spent/flops_share": sum(p.flops for p in phases) / sum(p.flops_all for p in phases),
         **{f"spent/flops/{part}": costs.flops[part] for part in PARTS},

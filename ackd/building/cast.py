@@ -80,7 +80,7 @@ def cast_of(
 
 
 def _pooling(teacher: models.Model | None) -> models.Pooling:
-    """The pooling of a student that names none: its first teacher's, or else the mean."""
+    """The pooling of a student that names none: the first teacher's, or else the mean."""
     known = None if teacher is None else models.pooling_of(teacher.config)
     return known or models.Pooling()
 

@@ -1,4 +1,4 @@
-"""What a distillation of sentence encoders has in the place of labels: the first teacher's embeddings."""
+"""Prepares the distillation of sentence encoders, whose labels are the first teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from ackd.teachers import Narrowed, principal
 from ackd.training.measuring import answers
 from ackd.types import ModelDims, Teacher
 
-FITTED = 20_000  # most sentences that principal components are fitted to, as in sentence-transformers' script
+FITTED = 20_000  # most sentences for fitting principal components, as in sentence-transformers' script
 WORKS = "--preset minilm, minilmv2 or rkd"
 
 
 def check_method(method: Preset, preset: str | None) -> None:
-    """Refuses what needs classes.
+    """Checks that a method does not need classes.
 
     Raises:
-        InputError: if a loss compares distributions over classes, or a preset reads labels or probabilities.
+        InputError: if a loss compares distributions over classes, or a preset uses labels or probabilities.
     """
     for one in method.knowledge:
         if isinstance(one, Response) and not isinstance(one, LogitsMse | LogitsCosine):
             raise InputError(
-                f"{one.name!r} compares distributions over classes, and an embedding is none: transfer logits-mse, "
-                f"logits-cosine or similarity, or take {WORKS}"
+                f"{one.name!r} compares distributions over classes, and embeddings have no classes: use logits-mse, "
+                f"logits-cosine or similarity, or {WORKS}"
             )
     if any(one is not None for one in (method.weighting, method.example_filter, method.revise, method.weigh)):
-        raise InputError(f"the preset {preset!r} needs classes, and embeddings have none: take {WORKS}")
+        raise InputError(f"the preset {preset!r} needs classes, and embeddings have none: use {WORKS}")
 
 
 def narrowed(
     teachers: Sequence[Teacher], task: Task, student: ModelDims, device: torch.device, costs: CostTracker
 ) -> list[Teacher]:
-    """The teachers, with embeddings of the student's width; `costs` has the price of the answers it takes.
+    """The teachers, with embeddings projected to the student's width; adds the costs of the projection's fit.
 
     Raises:
         InputError: if the student's embeddings are wider than a teacher's.
@@ -59,28 +59,28 @@ def narrowed(
 
 
 def labelled(task: Task, teacher: Teacher, device: torch.device, costs: CostTracker) -> Task:
-    """The task with a teacher's embeddings as labels, [N, d], of the sentences to learn from and of the reward split.
+    """The task with a teacher's embeddings as labels, [N, d], in the training and reward splits.
 
-    The teacher answers each sentence once, before the first step; `costs` has the price.
+    The embeddings are computed once, before the first step; their costs are added to `costs`.
 
     Raises:
-        InputError: if an answer is NaN or infinite.
+        InputError: if an embedding is NaN or infinite.
     """
 
-    def with_answers(split: Split) -> Split:
-        found = _embeddings(teacher, split, device, costs).astype(np.float32)
-        if not np.isfinite(found).all():
-            raise InputError("the teacher answers NaN or infinity for some sentences: its weights are damaged")
-        return split.labelled(found)
+    def embedded(split: Split) -> Split:
+        embeddings = _embeddings(teacher, split, device, costs).astype(np.float32)
+        if not np.isfinite(embeddings).all():
+            raise InputError("the teacher's embeddings are NaN or infinite: its weights are damaged; use another copy")
+        return split.labelled(embeddings)
 
-    reward = with_answers(task.reward) if len(task.reward) else task.reward
-    return replace(task, train=with_answers(task.train), reward=reward)
+    reward = embedded(task.reward) if len(task.reward) else task.reward
+    return replace(task, train=embedded(task.train), reward=reward)
 
 
 def _embeddings(teacher: Teacher, split: Split, device: torch.device, costs: CostTracker) -> NDArray[np.float64]:
-    """A teacher's answers, [N, d]."""
+    """A teacher's embeddings of a split, [N, d]."""
     with costs.timing("teacher"):
-        found, flops = answers(teacher, split, device, teacher.shape.vocabulary)
+        embeddings, flops = answers(teacher, split, device, teacher.shape.vocabulary)
     costs.add_flops("teacher", flops)
     costs.teacher_queries += len(split)
-    return found
+    return embeddings

@@ -111,7 +111,7 @@ def prepare(
         check_outputs(named, cast.make_student().to(place), method.knowledge, config.preset if method.stages else None)
     for m in cast.strangers:
         check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
-    # without labels nothing is known better for having been seen by a teacher, so nobody is warned
+    # "dev" avoids a warning about examples that a teacher has seen, which do not matter without labels
     seen = seen_by(sources, (student,), "dev" if cast.spec.sentences else config.reward_from)
     read = partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config))
     its_task, answering, spent = _answered(cast, read, method, task, config)
@@ -121,7 +121,7 @@ def prepare(
 def _answered(
     cast: Cast, read: Callable[[Tokenizer], tasks.Task], method: presets.Preset, name: str, config: SettingConfig
 ) -> tuple[tasks.Task, list[Teacher], CostTracker]:
-    """The data, the teachers that answer it, and the cost of answers before the first step."""
+    """The data, the teachers for it, and the costs of the teachers before the first step."""
     task, teachers = reading(cast, read)
     place, spent = check_device(config.device), CostTracker()
     if cast.spec.sentences:
@@ -131,13 +131,13 @@ def _answered(
         teachers = _cached(teachers, method, task, name, config, step)
     if cast.spec.sentences:
         if not teachers:
-            raise InputError(f"{name} has no labels but a teacher's answers: give --teacher")
+            raise InputError(f"the labels of {name} are a teacher's embeddings: give --teacher")
         task = sentences.labelled(task, teachers[0], place, spent)
     return task, teachers, spent
 
 
 def stepping(make_student: StudentFactory, place: torch.device, precision: Precision) -> Step:
-    """Takes steps of a new student, without its optimizer's; random numbers are as before."""
+    """Returns a function that runs forward and backward passes of a new student; random states stay unchanged."""
 
     @cache
     def model() -> Model:

@@ -81,7 +81,7 @@ def student_of(
 ) -> tuple[StudentFactory, ModelDims]:
     """The student's factory and sizes; `teacher` is the first teacher's model and name.
 
-    With `pooling`, students are sentence encoders, and it is that of models which name none.
+    With `pooling`, students are sentence encoders; it is used for models that name no pooling.
 
     Raises:
         InputError: if the student cannot be created, or does not fit the task or tokenizer.
@@ -250,7 +250,7 @@ def teacher_of(
         device: the teacher's device.
         precision: of the teacher's passes.
         tokenizer: the tokenizer of a teacher that is given as an object.
-        sentences: whether the teacher is a sentence encoder; a model object becomes one.
+        sentences: whether the teacher is a sentence encoder; a model object is converted in place.
 
     Raises:
         InputError: if there is no such model, or it has no tokenizer.

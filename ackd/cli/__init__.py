@@ -127,7 +127,7 @@ def _say(command: object) -> None:
 
 
 def _load() -> None:
-    """Imports torch and transformers, and exempts what they leave from all later garbage collections."""
+    """Imports torch and transformers, and exempts their objects from later garbage collections."""
     if "ackd.models" not in sys.modules:
         with uncollected():
             import_module("ackd.models")

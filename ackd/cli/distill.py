@@ -77,7 +77,7 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
         follow(env.distillation)
 
     def _pinned(self, folder: RunFolder) -> Distill:
-        """With the commit of a policy of the hub: the one that the run began with, if it is resumed."""
+        """The options, with the commit of a policy on the hub; a resumed run keeps its commit."""
         from ackd.agents.store import pinned
 
         policy = self.policy and pinned(self.policy, [folder.recorded("policy")])

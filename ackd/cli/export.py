@@ -1,4 +1,4 @@
-"""`ackd export`: a model as ONNX, for those who run it without torch."""
+"""`ackd export`: a model as ONNX, which runs without torch."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Export(ExportConfig):
-    """Write a model as ONNX, with its config and tokenizer beside it, and compare it with what it was: score, size,
-    time of an answer, and how far the answers agree.
+    """Write a model as ONNX, with its config and tokenizer, and compare the files with the model: score, size, time of
+    a forward pass, and agreement of the outputs.
     """
 
     model: Annotated[Common[str], tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
-    """A finished run, or a folder that holds a sequence classifier and its tokenizer, or a hub id."""
+    """A finished run, a folder with a sequence classifier and its tokenizer, or a hub id."""
 
     def about(self) -> str:
-        """What it is about to do."""
+        """The work in a few words."""
         return f"export {self.model} as {self.format}{', and in 8 bits' * self.int8}"
 
     def run(self) -> None:
-        """Writes the files, and prints the model before and after side by side."""
+        """Writes the files, and prints the comparison."""
         from ackd.experiments.exporting import export
         from ackd.experiments.progress import move, progress
 
         with ExitStack() as shown:
-            bars: list[Bar] = []  # one, once all has been checked
+            bars: list[Bar] = []  # one bar, after the checks
 
-            def told(done: int, examples: int) -> None:
+            def on_batch(done: int, examples: int) -> None:
                 if not bars:
                     bars.append(shown.enter_context(progress(examples, "compare", "example")))
                 move(bars[0], done)
 
-            found = export(**asdict(self), on_batch=told)
-        print(f"{found.table()}\n{found.use()}\n{self.format}:    {found.folder}")
+            result = export(**asdict(self), on_batch=on_batch)
+        print(f"{result.table()}\n{result.use()}\n{self.format}:    {result.folder}")

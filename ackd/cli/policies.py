@@ -24,7 +24,7 @@ class ShowPolicy:
     """Show a policy's model card."""
 
     name: conf.Positional[str]
-    """What `ackd policies list` calls it, a policy's folder, a run of `ackd train`, or hf:USER/REPO on the hub."""
+    """A name in `ackd policies list`, a policy's folder, a run of `ackd train`, or hf:USER/REPO on the hub."""
 
     def run(self) -> None:
         """Prints the card from policy.json, not an edited copy of the card."""
@@ -40,7 +40,7 @@ class ExportPolicy:
     """Write a policy to one file, for sharing."""
 
     name: conf.Positional[str]
-    """What `ackd policies list` calls it, a policy's folder, or a run of `ackd train`."""
+    """A name in `ackd policies list`, a policy's folder, or a run of `ackd train`."""
     file: conf.Positional[str]
     """The file to write; it ends in .safetensors."""
     overwrite: bool = False

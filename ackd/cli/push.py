@@ -12,20 +12,20 @@ from tyro import conf
 class Push:
     """Upload a finished run's student, or a policy, to a repository of the Hugging Face hub, with its card.
 
-    Nothing else of the run goes there. Whoever may write there is told by HF_TOKEN, or by `hf auth login`.
+    Nothing else of the run is uploaded. This needs a token: log in with `hf auth login`, or set HF_TOKEN.
     """
 
     run_or_policy: Annotated[str, conf.Positional, conf.arg(metavar="RUN|POLICY")]
-    """A finished run, the folder of a student or of a policy, or what `ackd policies list` calls a policy."""
+    """A finished run, the folder of a student or of a policy, or a policy's name in `ackd policies list`."""
     repo: Annotated[str, conf.Positional, conf.arg(metavar="USER/REPO")]
-    """The repository; it is made if it is not there."""
+    """The repository; it is created if it does not exist."""
     private: bool = False
-    """Nobody else may see it; a repository that is there must be private already."""
+    """Create a private repository; one that exists must be private already."""
     revision: str | None = None
-    """The branch, which is made if it is not there; the main one if none is named."""
+    """The branch; it is created if it does not exist. The main branch if not given."""
 
     def run(self) -> None:
-        """Uploads it, and prints where it is and how others use it."""
+        """Uploads the files, and prints their address and how to use them."""
         from ackd.experiments.pushing import push
 
         pushed = push(self.run_or_policy, self.repo, private=self.private, revision=self.revision)

@@ -36,8 +36,8 @@ class DataConfig(TextConfig):
     label_column: Common[str | None] = None
     """The label column of your own data; label or labels if not given."""
     dev_data: str | None = None
-    """Dev file of your own data; if not given: its validation split, a similar split, or a fifth of the data. Of the
-    task embeddings: pairs of sentences with scores."""
+    """Dev file of your own data; if not given: its validation split, a similar split, or a fifth of the data. For the
+    task embeddings: scored pairs of sentences."""
     max_examples: Common[int | None] = None
     """Most training examples to learn from; --data-seed draws them after the reward split is set aside."""
     reward_examples: int | None = None
@@ -79,7 +79,7 @@ class KnowledgeConfig:
     """Knowledge types that can be transferred."""
 
     knowledge: Common[tuple[str, ...]] = ()
-    """Knowledge types that can be selected; if none is named: logits, hidden and attention (of the task embeddings:
+    """Knowledge types that can be selected; if none is named: logits, hidden and attention (for the task embeddings:
     logits-cosine, similarity, hidden and attention). docs/knowledge.md lists all types. With several
     teachers, logits@2 means the second teacher, and logits means all of them."""
     layer_map: str | None = None
@@ -125,9 +125,9 @@ class CacheConfig:
     """Number format in the cache; outputs are rounded to it."""
     cache_reads: CacheReads = "auto"
     """Outputs that the cache stores and returns: auto (those that are read faster than the teacher computes them,
-    measured at the start), all that fit into the budget, or none; the others are computed, and rounded alike."""
+    measured at the start), all that fit into the budget, or none. The others are computed, with the same rounding."""
     cache_device_memory: float = 1 / 3
-    """Share of a GPU's free memory that keeps outputs which were read from the cache; above 0, at most 1."""
+    """Share of a GPU's free memory for outputs that were read from the cache; above 0, at most 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ class Comparison:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines: the first column to the left, the others to the right."""
+    """Formats the rows of a table as lines: the first column is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
@@ -114,7 +114,7 @@ def counted(flops: float) -> str:
 
 
 def shown(value: float | None, form: str) -> str:
-    """A number as its column has it; nothing if it is not known."""
+    """Formats a number; an empty text for None."""
     return "" if value is None else format(value, form)
 
 

@@ -158,8 +158,8 @@ class DistillationTrainer:
         tokenizer: tokenizer of models given as objects; if None, the one in their folder.
         train_dataset: a `datasets.Dataset` with text and label columns, a `DatasetDict`, or the name of a file, a
             folder or a data set of the hub. A part of the data is set aside for the reward.
-        eval_dataset: the dev data; if None, the matching split of `train_dataset`, or else a part of it. Of embeddings,
-            pairs of sentences with scores.
+        eval_dataset: the dev data; if None, the matching split of `train_dataset`, or else a part of it. For the task
+            embeddings: scored pairs of sentences.
         task: a GLUE task or a generated one if no data is given; embeddings, for a sentence encoder; otherwise any name
             for the data.
         policy: `all`, another rule, types joined by +, the name or the folder of a saved policy, a `Selection`, a

@@ -1,4 +1,4 @@
-"""What can be set of an export."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from ackd.config import Common
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """A classifier that is written for others to run, and what it is reported on."""
+    """The model, the files to write, and the data to report on."""
 
     model: Common[str]
-    """A finished run, or a folder that holds a sequence classifier and its tokenizer, or a hub id."""
+    """A finished run, a folder with a sequence classifier and its tokenizer, or a hub id."""
     format: Common[str] = "onnx"
-    """What to write: onnx."""
+    """Format of the files: onnx."""
     int8: Common[bool] = False
-    """Write it with weights of 8 bits as well: a quarter of the size, faster, and not quite the same
-    answers."""
+    """Also write a version with 8-bit weights: a quarter of the size, faster, with slightly different
+    outputs."""
     output: Common[str | None] = None
     """Folder for the files; `onnx` in the model's own folder if not given."""
     overwrite: Common[bool] = False
     """Replace an earlier export in --output."""
     task: Common[str | None] = None
-    """The task to report on, another than the run's, or that of a model which has no run: as for `ackd finetune`."""
+    """The task to report on, if the model has no run, or not the run's task; as for `ackd finetune`."""
     data: Common[str | None] = None
-    """Its data, as for `ackd finetune`."""
+    """The data to report on, as for `ackd finetune`."""
     text_columns: tuple[str, ...] = ()
-    """One or two text columns of data of your own."""
+    """One or two text columns of your own data."""
     label_column: str | None = None
-    """The label column of data of your own."""
+    """The label column of your own data."""
     dev_data: str | None = None
-    """File to report on, of data of your own."""
+    """Dev file of your own data."""
     max_length: int | None = None
-    """Tokens of an example; longer ones are cut. The run's, or else 128."""
+    """Most tokens of an example; longer ones are cut. If not given: the run's, or else 128."""
 
     def __post_init__(self) -> None:
         if self.output is None:
-            object.__setattr__(self, "output", self.beside)  # so that a command can say it
+            object.__setattr__(self, "output", self.beside)  # so that commands can print it
 
     @property
     def beside(self) -> str:
-        """Where the files go if nobody says."""
+        """The default output folder."""
         return str(Path(self.model) / self.format)

@@ -1,4 +1,4 @@
-"""What came of an export: the model before and after, side by side."""
+"""The result of an export: a comparison of the model and its files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ EXPORT = "export.json"
 
 @dataclass(frozen=True)
 class Version:
-    """A model in one form.
+    """One version of an exported model.
 
     Args:
         name: torch, onnx or int8.
-        score: on dev, in percent; None without one.
-        bytes: of its weights on disk.
-        milliseconds: of an answer to so many examples at once.
-        difference: largest, of a logit from torch's.
-        equal: share of the decisions that are torch's; None of torch itself, and of a regression.
+        score: score on dev in percent; None without a dev split.
+        bytes: size of the weights on disk.
+        milliseconds: time of a forward pass, by number of examples.
+        difference: largest difference between a logit and torch's; None for torch.
+        equal: share of the decisions that equal torch's; None for torch and for regression.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Version:
 
 @dataclass(frozen=True)
 class Exported:
-    """A model that was written for others to run.
+    """An exported model, and its measurements.
 
     Args:
-        folder: where it lies.
-        format: in which form.
-        task: that it was reported on; empty if it is not known.
-        metric: what the score is.
-        examples: of dev; `equal` is over these, or over the random texts if there are none.
-        random: texts of random tokens that it was asked about as well.
-        threads: of the CPU that the answers were timed with.
-        versions: as it was first, in torch.
+        folder: the folder of the files.
+        format: format of the files.
+        task: task of the dev split; empty without a dev split.
+        metric: name of the score; empty without a dev split.
+        examples: number of dev examples; `equal` is over these, or over the random texts if it is 0.
+        random: number of random texts.
+        threads: number of CPU threads in the measurements.
+        versions: the versions; torch is the first.
     """
 
     folder: Path
@@ -61,15 +61,15 @@ class Exported:
 
     @property
     def score(self) -> float | None:
-        """What was written has this on dev, in percent, with all of its bits; None without dev."""
+        """The score of the float32 file on dev in percent; None without a dev split."""
         return self.versions[1].score
 
     def as_dict(self) -> dict[str, Any]:
-        """As `export.json` has it."""
+        """The content of `export.json`."""
         return {name: value for name, value in asdict(self).items() if name != "folder"}
 
     def table(self) -> str:
-        """The versions side by side, a row for each number that is known."""
+        """A table with a column for each version; rows without values are left out."""
         rows = [
             ["", *(one.name for one in self.versions)],
             *([name, *cells] for name, cells in self._rows() if any(cells)),
@@ -78,13 +78,13 @@ class Exported:
         on = (
             f"{self.examples:,} examples of dev and {texts}"
             if self.examples
-            else f"{texts} alone: no dev split is known"
+            else f"{texts} only: no dev split is known"
         )
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return "\n".join([*aligned(rows), f"answers compared on {on}; times are medians on this CPU with {threads}"])
+        return "\n".join([*aligned(rows), f"outputs compared on {on}; times are medians on this CPU with {threads}"])
 
     def _rows(self) -> Iterator[tuple[str, list[str]]]:
-        """What is told of each version, in its order."""
+        """Yields the rows of the table: a name, and a cell for each version."""
         yield f"{self.metric} on dev", [shown(one.score, ".2f") for one in self.versions]
         yield "size on disk", [readable(one.bytes) for one in self.versions]
         for count in BATCHES:
@@ -94,7 +94,7 @@ class Exported:
         yield "equal decisions", [shown(one.equal, ".2%") for one in self.versions]
 
     def use(self) -> str:
-        """How others load it."""
+        """How to load the files, in one line."""
         load = "optimum.onnxruntime.ORTModelForSequenceClassification.from_pretrained"
         quantised = f', file_name="{INT8}"' if len(self.versions) > 2 else ""
-        return f'use it:  {load}("{self.folder}"{quantised}), or onnxruntime alone (docs/export.md)'
+        return f'use it:  {load}("{self.folder}"{quantised}), or onnxruntime (docs/export.md)'

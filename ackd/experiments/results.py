@@ -132,7 +132,7 @@ def finish(
 
 
 def ledger(costs: CostTracker, distillation: Distillation) -> dict[str, Any]:
-    """The content of `ledger.json`: the costs, and what was read from caches because that is faster."""
+    """The content of `ledger.json`: the costs, and the measured choice of outputs to read from caches."""
     chosen = choices(distillation.teachers, distillation.distiller.knowledge.values())
     return costs.as_dict() | ({"cache": chosen} if chosen else {})
 

@@ -138,7 +138,7 @@ def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str]
     task, result, spec = origin.task, origin.result, origin.task.spec
     yield f"# A student for {plain(spec.name)}"
     what = "sentence encoder" if spec.sentences else "text classifier"
-    yield from ("", f"A {what}, made by ackd from the models and by the means below.", "", "| | |", "|---|---|")
+    yield from ("", f"A {what} that was distilled with ackd, as listed below.", "", "| | |", "|---|---|")
     kind = "sentences" if spec.sentences else "regression"
     rows = {
         "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else kind),
@@ -151,7 +151,7 @@ def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str]
         "size": _size(origin, size),
         "cost of the run": f"{sum(origin.costs.flops.values()) / 1e9:,.4g} GFLOPs, "
         f"{sum(origin.costs.seconds.values()):,.1f} s",
-        "license": ", ".join(licenses) or "those that it comes from name none",
+        "license": ", ".join(licenses) or "its source models name none",
     }
     yield from (f"| {name} | {cell(plain(value))} |" for name, value in rows.items() if value)
 
@@ -189,13 +189,13 @@ def _scores(origin: Origin) -> Iterator[str]:
         for name, value in scores.items():
             theirs = f"{teacher:.2f}" if teacher is not None and name == main and place == 0 else ""
             yield f"| {cell(plain(split))} {cell(plain(name))} | {value:.2f} | {theirs} |"
-    yield from ("", "In percent; these data chose nothing.")
+    yield from ("", "In percent; no choice in the training depends on these data.")
 
 
 def _use(*, sentences: bool) -> Iterator[str]:
     if sentences:
         yield from ("", "## Use", "", "    from sentence_transformers import SentenceTransformer", "")
-        yield '    SentenceTransformer("FOLDER").encode(["A text."])  # the folder that holds this file'
+        yield '    SentenceTransformer("FOLDER").encode(["A text."])  # the folder of this file'
         return
     yield from ("", "## Use", "", "    from transformers import pipeline", "")
-    yield '    pipeline("text-classification", "FOLDER")("A text.")  # the folder that holds this file'
+    yield '    pipeline("text-classification", "FOLDER")("A text.")  # the folder of this file'

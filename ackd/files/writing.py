@@ -38,17 +38,17 @@ def write_tensors(path: Path, content: Any) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` when all went well; else it goes, and `path` is as it was.
+    """Context manager that writes a folder atomically: yields a temporary folder, which replaces `path` at the end.
 
-    It lies beside `path`, or above where that has no place yet, under a hidden name. What a killed process left there
-    goes as well.
+    After an error the temporary folder is removed, and `path` stays unchanged. It is a hidden folder in the nearest
+    parent of `path` that exists. Temporary folders of killed processes are removed too.
     """
     path = path.absolute()
-    above = next(one for one in path.parents if one.exists())
-    for left in above.iterdir():
+    parent = next(one for one in path.parents if one.exists())
+    for left in parent.iterdir():
         if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+", left.name):
             _remove_left(left)
-    partial = above / f".{path.name}.{os.getpid()}"
+    partial = parent / f".{path.name}.{os.getpid()}"
     partial.mkdir()
     handle = os.open(partial, os.O_RDONLY)
     with suppress(OSError):  # a file system without locks
@@ -65,7 +65,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove_left(folder: Path) -> None:
-    """Removes what nobody is writing any more."""
+    """Removes a temporary folder, unless a process holds its lock."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -84,7 +84,7 @@ def _reach_disk(file: Path) -> None:
 
 
 def _take_place(new: Path, path: Path) -> None:
-    """Renames `new` to `path`, and removes what was there."""
+    """Renames `new` to `path`, and removes the old folder."""
     before = path.with_name(f"{new.name}.before")
     if path.exists():
         path.rename(before)

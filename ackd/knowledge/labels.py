@@ -61,7 +61,7 @@ def assess(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels: [B], int64 classes or float values; or [B, n], the next token of each token.
 
     Returns:
-        Two 0-d tensors without gradient; both 0 for labels that are no classes.
+        Two 0-d tensors without gradient; both 0 if the labels are not classes.
     """
     logits = wide(logits.detach())
     classes = logits.shape[-1]

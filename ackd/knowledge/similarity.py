@@ -1,4 +1,4 @@
-"""Relation knowledge between the examples of a batch: how similar their outputs are."""
+"""Relation knowledge: the similarities between the outputs of a batch's examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ackd.types import Batch, Knowledge, ModelDims, OutputRequest, Outputs
 
 
 class Similarity(Knowledge):
-    """Mean squared error between the cosines of all pairs of examples of a batch.
+    """Mean squared error between the student's and the teacher's cosines of all pairs of examples in a batch.
 
         L_i = 1 / (B - 1) sum over j != i of (cos(z_S,i, z_S,j) - cos(z_T,i, z_T,j))^2
 
@@ -20,11 +20,11 @@ class Similarity(Knowledge):
     has loss 0.
 
     References:
-        Tung, Mori, Similarity-Preserving Knowledge Distillation, 2019, https://arxiv.org/abs/1907.09682; it divides the
-        rows of a batch's matrix of products by their lengths, where this takes cosines.
+        Tung, Mori, Similarity-Preserving Knowledge Distillation, 2019, https://arxiv.org/abs/1907.09682; it normalises
+        the rows of a batch's product matrix, instead of using cosines.
 
     Raises:
-        InputError: for regression (C = 1), where a cosine is only a sign.
+        InputError: for regression (C = 1), because the cosine of two numbers is only a sign.
     """
 
     family = "relation"
@@ -33,8 +33,8 @@ class Similarity(Knowledge):
         super().__init__()
         if 1 in (student.classes, teacher.classes):
             raise InputError(
-                f"{name!r} compares directions, and the models answer with 1 number, which has only a sign: "
-                "use 'rkd-distance' for regression"
+                f"{name!r} compares directions, and one of the models has a single output, which has only a sign: use "
+                "'rkd-distance' for regression"
             )
         self.name = name
         self.widths = (student.classes, teacher.classes)
@@ -49,11 +49,11 @@ class Similarity(Knowledge):
         return errors.where(others, 0.0).sum(1) / max(len(errors) - 1, 1)
 
     def flops(self, size: int, length: int) -> float:
-        """FLOPs of the products: the student's forward and backward, the teacher's forward."""
+        """FLOPs of the products: forward and backward for the student, forward for the teacher."""
         return 2.0 * size**2 * (3.0 * self.widths[0] + self.widths[1])
 
 
 def _cosines(vectors: Tensor) -> Tensor:
-    """The cosines between all rows of [B, C], [B, B]."""
+    """The cosines [B, B] of all pairs of rows of [B, C]."""
     directions = F.normalize(wide(vectors), dim=-1)
     return product(directions, directions.mT)

@@ -1,4 +1,4 @@
-"""A loss of several parts as one `torch.nn.Module`, whose parts a `Balancer` weighs: for sentence-transformers."""
+"""A weighted sum of losses as a `torch.nn.Module`, with weights from a `Balancer`, for sentence-transformers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ackd.types import LABELS
 
 
 class BalancedLoss(nn.Module):
-    """The weighted sum of losses that are computed from the same input.
+    """The weighted sum of losses of the same input.
 
-    A trainer of `transformers` or sentence-transformers needs `callback` among its callbacks: it tells the number of
+    A trainer of `transformers` or sentence-transformers needs `callback` among its callbacks, which sets the number of
     steps, and saves and restores the balancer with the checkpoints.
 
     Args:
-        loss: a module that returns the losses by name; or modules by name, each of which returns one.
-        losses: the names of the losses; those of `loss` if it has names.
+        loss: a module that returns the losses by name; or modules by name, each of which returns one loss.
+        losses: the names of the losses; if empty, those of the modules in `loss`.
         policy: as of `ackd.Balancer`.
         labels: the name of the label loss; None if there is none.
         **options: other arguments of `ackd.Balancer`.

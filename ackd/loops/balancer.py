@@ -1,4 +1,4 @@
-"""A policy in a training loop of one's own: it weighs named losses by what the loop reports."""
+"""Weighs the losses of a user's training loop with a policy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ackd.types import LABELS, Selection, StepMetrics
 
 logger = logging.getLogger("ackd")
 
-VERSION = 1  # of a `state_dict`
-LABEL_COST = 0.6  # of a step with the labels alone, as a share of one with everything, where nobody says it
+VERSION = 1  # of `state_dict`
+LABEL_COST = 0.6  # default cost of a step with only the label loss, as a share of a step with all losses
 
 
 class Balancer:
@@ -33,32 +33,33 @@ class Balancer:
 
         loss = w_0 L_labels + sum_k w_k c_k L_k
 
-    w are the policy's weights, decided anew `decisions` times in the training. c_k = 1 / (mean of L_k over the first
-    `scale_steps` calls that computed it) brings the knowledge losses to one size, as
-    `ackd.training.distiller.Distiller` does, so that weights mean the same in both.
+    w are the policy's weights; it decides `decisions` times in the training. c_k = 1 / (mean of L_k over the first
+    `scale_steps` calls with L_k) brings the knowledge losses to one size, as in `ackd.training.distiller.Distiller`, so
+    that weights mean the same in both.
 
-    It is called once for each batch, in evaluation too: without gradients it weighs and counts nothing. Under
-    `torch.distributed` all processes decide alike, from means over all of them.
+    Call it once per batch, also in evaluation: calls without gradients return the weighted sum and count nothing. Under
+    `torch.distributed` all processes make the same decisions, from means over all processes.
 
     Args:
-        policy: a policy's name or folder, a `Selection`, a function from the `Episode` so far to one, what
-            `ackd.train_agent` returns, or an object with stable-baselines3's `predict`.
+        policy: a policy's name or folder, a `Selection`, a function from the `Episode` so far to a `Selection`, a
+            policy from `ackd.train_agent`, or an object with stable-baselines3's `predict`.
         total_steps: optimizer steps of the whole training.
-        losses: the names of the losses, where `wanted` is asked before the first call; else those of the first call.
+        losses: the names of the losses, required to use `wanted` before the first call; if empty, those of the first
+            call.
         labels: the name of the label loss; None if there is none.
-        families: what a loss transfers, by its name: logits, hidden, attention or relation; read off the name where it
-            is not given.
-        decisions: in the whole training; 4, or as many as there are intervals for loss balancing, if None.
-        decision_interval: optimizer steps whose mean numbers are one point in what the policy sees.
-        accumulate: calls that make one optimizer step; None where the loop says it, by `end_step`.
-        scale_steps: 0 leaves every c_k at 1.
-        costs: of a step with one loss alone, as a share of a step with everything; .6 for the labels and 1 for others
-            where it is not given.
-        peak_learning_rate: of the `learning_rate` that calls report; the largest so far if None.
-        seed: of a policy that draws.
+        families: the family of each loss, by the loss's name: logits, hidden, attention or relation; if missing, it is
+            derived from the name.
+        decisions: number of decisions in the training; None: 4, or one per interval for loss balancing.
+        decision_interval: optimizer steps of a phase; the policy observes means over phases.
+        accumulate: calls per optimizer step; None: the loop calls `end_step`.
+        scale_steps: number of calls that determine c_k; 0: every c_k is 1.
+        costs: by name, the cost of a step with only this loss, as a share of a step with all losses; if missing, .6 for
+            the labels and 1 for others.
+        peak_learning_rate: peak of the `learning_rate` in the calls; None: the largest one so far.
+        seed: seed of the policy's random draws.
 
     Raises:
-        InputError: if the policy cannot decide here, or a number is out of range.
+        InputError: if the policy is not supported here, or a number is out of range.
 
     Example:
         balancer = ackd.Balancer("default", total_steps=3000)
@@ -92,50 +93,50 @@ class Balancer:
         self._given, self._decisions, self._interval = policy, decisions, decision_interval
         self._accumulate, self._scale_steps, self._costs = accumulate, scale_steps, dict(costs or {})
         self._peak, self._seed = peak_learning_rate, seed
-        self.learning_rate: float | None = None  # of calls that do not report one
-        self._terms: dict[str, str] = {}  # of each loss, labels first, what policies call it
+        self.learning_rate: float | None = None  # for calls without one
+        self._terms: dict[str, str] = {}  # the policy's name of each loss, labels first
         self.steps_done = 0  # optimizer steps
-        self._calls, self._sums = 0, Sums()  # calls of the step under way, numbers of the phase
-        self._told = False  # that its steps are over
-        self._scales: Scales | None = None  # made where the losses are
-        self._sizes: dict[str, Tensor] = {}  # of losses, once they are fixed
-        self._decider: Decider | None = None  # made where the names are
+        self._calls, self._sums = 0, Sums()  # calls of the current step, numbers of the current phase
+        self._warned = False  # of calls after the last step
+        self._scales: Scales | None = None  # created in the first call, on the device of the losses
+        self._sizes: dict[str, Tensor] = {}  # the fixed sizes of losses
+        self._decider: Decider | None = None  # created when the names are known
         if losses:
             self._begin(losses)
 
-    # -- what is decided --------------------------------------------------------------------------------------------
+    # -- decisions --------------------------------------------------------------------------------------------------
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight w of each loss in the next step.
 
         Raises:
-            InputError: before the losses have names.
+            InputError: if the names of the losses are not known yet.
         """
         selection = self._named().selection
-        there = {LABELS: selection.labels, **selection.weights}
-        return {name: there.get(term, 0.0) for name, term in self._terms.items()}
+        by_term = {LABELS: selection.labels, **selection.weights}
+        return {name: by_term.get(term, 0.0) for name, term in self._terms.items()}
 
     @property
     def wanted(self) -> frozenset[str]:
-        """The losses with a weight above 0 in the next step; no other needs to be computed.
+        """The losses with a weight above 0 in the next step; others need not be computed.
 
         Raises:
-            InputError: before the losses have names.
+            InputError: if the names of the losses are not known yet.
         """
         return frozenset(name for name, weight in self.weights.items() if weight > 0)
 
     def log(self) -> dict[str, float]:
-        """Plain numbers for a logger: `weight/NAME`, and `loss/NAME` as it was in the last complete interval."""
-        said = {f"weight/{name}": weight for name, weight in self.weights.items()}
+        """Numbers for a logger: `weight/NAME`, and `loss/NAME`, the mean over the last complete phase."""
+        numbers = {f"weight/{name}": weight for name, weight in self.weights.items()}
         if phases := self._named().episode.phases:
             report = phases[-1].report
-            there = {LABELS: report.labels, **report.losses}
-            said |= {f"loss/{name}": there[term] for name, term in self._terms.items() if term in there}
-        return said
+            by_term = {LABELS: report.labels, **report.losses}
+            numbers |= {f"loss/{name}": by_term[term] for name, term in self._terms.items() if term in by_term}
+        return numbers
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on, in plain values and tensors."""
+        """The balancer's state in plain values and tensors."""
         phases = self._named().episode.phases
         return {
             "version": VERSION,
@@ -150,15 +151,15 @@ class Balancer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state_dict` of a balancer with the same arguments: its decisions are taken again.
+        """Restores a `state_dict` of a balancer with the same arguments; the policy repeats its decisions.
 
         Raises:
-            InputError: if it is of another policy or training.
+            InputError: if the state is damaged, or of another policy or training.
         """
         if state.get("version") != VERSION or state.get("policy") != self.policy:
             raise InputError(
                 f"the balancer's state is of the policy {state.get('policy')!r} and version {state.get('version')!r}, "
-                f"and here these are {self.policy!r} and {VERSION}"
+                f"but this balancer has {self.policy!r} and {VERSION}: make it with the same policy"
             )
         self._scales = None
         self._sizes = {}
@@ -167,7 +168,7 @@ class Balancer:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"the balancer's state is damaged ({reason(error)}): begin anew without it") from error
+            raise InputError(f"the balancer's state is damaged ({reason(error)}): start without it") from error
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         decider = self._begin(state["losses"])
@@ -175,8 +176,8 @@ class Balancer:
             phase = Phase(**row | {"selection": Selection(**row["selection"]), "report": StepMetrics(**row["report"])})
             if phase.selection != decider.selection:
                 raise InputError(
-                    f"after {decider.episode.steps_done} steps the state of the balancer has other weights than the "
-                    f"policy {self.policy} gives here: make it with the same arguments"
+                    f"after {decider.episode.steps_done} steps the balancer's state has other weights than the policy "
+                    f"{self.policy} gives here: make it with the same arguments"
                 )
             decider.then(phase)
         self.steps_done, self._calls = state["steps_done"], state["calls"]
@@ -186,7 +187,7 @@ class Balancer:
             self._scales = Scales(self._scale_steps, (), torch.device("cpu"), self._group())
             self._scales.load_state_dict(state["scales"])
 
-    # -- what a loop calls ------------------------------------------------------------------------------------------
+    # -- calls of the loop ------------------------------------------------------------------------------------------
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
@@ -202,33 +203,33 @@ class Balancer:
         """The weighted sum of a batch's losses.
 
         Args:
-            losses: scalars by their names, each the mean over the batch; those that are not in `wanted` may be absent.
-            learning_rate: of this step; a linear fall after 6 % of warm-up is assumed if it is never given.
-            grad_norm: before clipping, of the step before.
-            accuracy: share of the batch that the student answers right.
-            uncertainty: mean entropy of the student's answers over the logarithm of the number of classes.
-            flops: of this step, and of a step that computes every loss.
+            losses: scalars by name, each the mean over the batch; losses that are not in `wanted` may be missing.
+            learning_rate: learning rate of this step; without any, warm-up over 6 % and linear decay are assumed.
+            grad_norm: gradient norm of the previous step, before clipping.
+            accuracy: share of the batch with a correct prediction of the student.
+            uncertainty: mean entropy of the student's predictions, divided by log C for C classes.
+            flops: FLOPs of this step, and of a step with all losses.
 
         Raises:
-            InputError: if a wanted loss is absent, a loss has no name known here, is no scalar, or is negative or NaN.
+            InputError: if a wanted loss is missing, or a loss is unknown, not a scalar, negative or NaN.
         """
         decider = self._decider or self._begin(list(losses))
         check_losses(losses, self.weights, self.steps_done)
         counted = torch.is_grad_enabled() and not self._over()
-        if torch.is_grad_enabled() and not counted and not self._told:
-            self._told = True
+        if torch.is_grad_enabled() and not counted and not self._warned:
+            self._warned = True
             logger.warning("the balancer is past its %d steps: its last weights stay", self.total_steps)
         total = self._total(decider, losses, counted=counted)
         if counted:
-            told = {"grad_norm": grad_norm, "accuracy": accuracy, "uncertainty": uncertainty}
-            told |= dict(zip(MEASURED[3:], flops or (), strict=False))
-            reported = {name: value for name, value in told.items() if value is not None}
+            numbers = {"grad_norm": grad_norm, "accuracy": accuracy, "uncertainty": uncertainty}
+            numbers |= dict(zip(MEASURED[3:], flops or (), strict=False))
+            reported = {name: value for name, value in numbers.items() if value is not None}
             rate = self.learning_rate if learning_rate is None else learning_rate
             self._note({*decider.chosen, LABELS}, losses, reported, rate)
         return total
 
     def end_step(self) -> None:
-        """An optimizer step is done: for a loop whose steps take differently many calls."""
+        """Counts an optimizer step, for loops with a varying number of calls per step."""
         if not self._calls:
             return
         self._calls = 0
@@ -259,19 +260,19 @@ class Balancer:
             self._sizes[term] = self._scales.size(term, loss)
         return scaled
 
-    # -- what the policy sees ---------------------------------------------------------------------------------------
+    # -- phases -----------------------------------------------------------------------------------------------------
 
     def _begin(self, names: Sequence[str]) -> Decider:
-        """Takes the losses' names, and has the policy decide for the first time."""
+        """Sets the names of the losses, and makes the first decision."""
         families = families_of(names, self.families, self.labels)
         self._terms = {name: LABELS if name == self.labels else name for name in families}
-        seen = {self._terms[name]: family for name, family in families.items()}
-        self._prices = {term: LABEL_COST if term == LABELS else 1.0 for term in seen}
+        by_term = {self._terms[name]: family for name, family in families.items()}
+        self._prices = {term: LABEL_COST if term == LABELS else 1.0 for term in by_term}
         self._prices |= {self._terms[name]: cost for name, cost in self._costs.items() if name in self._terms}
         self._decider = Decider(
             self.policy,
             self._given,
-            families=seen,
+            families=by_term,
             prices=self._prices,
             steps=self.total_steps,
             decision_interval=self._interval,
@@ -295,7 +296,7 @@ class Balancer:
         reported: Mapping[str, float],
         learning_rate: float | None,
     ) -> None:
-        """Adds a call to its phase, and ends the phase where it is due."""
+        """Adds a call to the current phase, and ends the step if it is complete."""
         sums = self._sums
         if not sums.calls:
             sums.learning_rate = self._share(learning_rate)
@@ -313,21 +314,21 @@ class Balancer:
 
     def _end_phase(self) -> None:
         decider, sums, self._sums = self._named(), self._sums, Sums()
-        found = sums.means(self._group())
+        means = sums.means(self._group())
         for name, term in self._terms.items():
-            if term in found:
-                check_value(name, found[term], self.steps_done)
+            if term in means:
+                check_value(name, means[term], self.steps_done)
         steps = self.steps_done - decider.episode.steps_done
         share, whole = max(self._prices[term] for term in decider.chosen), 1.0
         if "flops" in sums.reported:
-            share, whole = found["flops"], found["flops_all"]
+            share, whole = means["flops"], means["flops_all"]
         report = StepMetrics(
             0.0,
-            found.get(LABELS, 0.0),
-            found["grad_norm"],
-            found["uncertainty"],
-            found["accuracy"],
-            {term: found[term] for term in decider.signals.families if term != LABELS and term in found},
+            means.get(LABELS, 0.0),
+            means["grad_norm"],
+            means["uncertainty"],
+            means["accuracy"],
+            {term: means[term] for term in decider.signals.families if term != LABELS and term in means},
         )
         decider.then(Phase(decider.selection, report, None, steps, sums.learning_rate, steps * share, steps * whole))
 

@@ -1,4 +1,4 @@
-"""A policy outside of an environment: it decides from the phases that a training loop reports."""
+"""A policy without an environment: it decides from the phases of a training loop."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ackd.mdp.episode import Episode, Phase, ends
 from ackd.mdp.observations import Signals
 from ackd.types import LABELS, Selection
 
-K_MAX = 8  # entries of an action, as of the environments that policies learn in
+K_MAX = 8  # entries of an action, as in the environments in which policies are learned
 
 
 class Decider:
-    """The selections of a policy over one training; a policy may ask it what it may ask a `DistillationEnv`.
+    """Computes a policy's selections during one training; policies use it in place of a `DistillationEnv`.
 
     Args:
-        name: of the policy.
-        policy: its name, or what `ackd.experiments.policies.of_object` takes.
-        families: of each loss, by what policies call it; `LABELS` is that of the label loss, which may be absent.
-        prices: of a step with one loss alone, by what policies call it, as shares of a step with everything.
+        name: name of the policy.
+        policy: the policy's name, or an object for `ackd.experiments.policies.of_object`.
+        families: the family of each loss, by its name for policies; `LABELS` for the label loss, which may be missing.
+        prices: by the same names, the cost of a step with only this loss, as a share of a step with all losses.
         steps: optimizer steps of the training.
         decision_interval: optimizer steps of a phase.
-        decisions: in the training; None for as many as the policy wants.
-        seed: of a policy that draws.
+        decisions: number of decisions in the training; None: the policy's default.
+        seed: seed of the policy's random draws.
 
     Raises:
-        InputError: if the policy cannot decide here.
+        InputError: if the policy needs more than a training loop reports.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Decider:
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The losses with a weight above 0, by what policies call them; the label loss first."""
+        """The losses with a weight above 0, by their names for policies; the label loss first."""
         return ((LABELS,) if self.selection.labels else ()) + self.selection.chosen
 
     def then(self, phase: Phase) -> None:
-        """Takes a phase's results, and decides anew if its decision ends with it."""
+        """Adds a phase to the history, and makes the next decision if one is due."""
         self.episode = self.episode.then(phase)
         if len(self.episode.phases) in self._ends and self.episode.decisions_left:
             self.selection = self._decide()
@@ -79,18 +79,21 @@ class Decider:
         if self.labelled:
             return selection
         if not selection.chosen:
-            raise InputError(f"the policy {self.name} transfers nothing, and there is no label loss to learn from")
+            raise InputError(
+                f"the policy {self.name} selects nothing, and there is no label loss: name the label loss with "
+                "labels=, or use another policy"
+            )
         return replace(selection, labels=0.0)
 
 
 def _check_arm(one: Arm) -> None:
-    """Refuses what needs more than a loop reports."""
-    what = ""
+    """Raises an error for a policy that needs more than a training loop reports."""
+    reason = ""
     if one.method:
-        what = "is a published method with losses of its own"
+        reason = "is a published method with its own losses"
     elif one.forks or one.online:
-        what = "learns from rewards while the student trains"
+        reason = "learns from rewards while the student trains"
     elif one.settings.get("observe_cls"):
-        what = "reads hidden states of teacher and student"
-    if what:
-        raise InputError(f"the policy {one.name} {what}: use ackd distill, or another policy here")
+        reason = "reads hidden states of teacher and student"
+    if reason:
+        raise InputError(f"the policy {one.name} {reason}: use ackd distill, or another policy here")

@@ -1,4 +1,4 @@
-"""A callback of Lightning that gives a `LightningModule` a `Balancer`."""
+"""A Lightning callback that adds a `Balancer` to a `LightningModule`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ except ImportError as error:
     raise ImportError("ackd.loops.lightning needs Lightning: pip install 'ackd[lightning]'") from error
 
 
-class BalancerCallback(Callback):  # type: ignore[misc]  # read as if it had no types
+class BalancerCallback(Callback):  # type: ignore[misc]  # mypy does not read its types
     """Sets `balancer` of a `LightningModule`, whose `training_step` returns `self.balancer({"labels": ce, ...})`.
 
-    Steps and learning rate come from the trainer; checkpoints contain the balancer's state, logs `weight/NAME` and
-    `loss/NAME`.
+    Steps and learning rate come from the trainer. Checkpoints contain the balancer's state, and logs contain
+    `weight/NAME` and `loss/NAME`.
 
     Args:
         policy: as of `ackd.Balancer`.
-        losses: the names of the losses, where `wanted` is asked before the first call; else those of the first call.
+        losses: the names of the losses, required to use `wanted` before the first call; if empty, those of the first
+            call.
         **options: other arguments of `ackd.Balancer`.
 
     Raises:
-        InputError: if the policy cannot weigh these losses; without their names, in the first call.
+        InputError: if the policy cannot weigh these losses; without names, this is raised in the first call.
 
     References:
         https://lightning.ai/docs/pytorch/stable/extensions/callbacks.html
@@ -36,15 +37,15 @@ class BalancerCallback(Callback):  # type: ignore[misc]  # read as if it had no 
     def __init__(self, policy: object = "default", losses: Sequence[str] = (), **options: Any) -> None:
         self._make = partial(Balancer, policy, losses=losses, **{**options, "accumulate": None})
         self.balancer = self._make(total_steps=1)  # checks the arguments now; weighs in evaluations before the training
-        self._saved: dict[str, Any] = {}  # the state to go on from
-        self._steps = 0  # of the trainer, when the balancer's last step ended
+        self._saved: dict[str, Any] = {}  # the state to restore
+        self._steps = 0  # the trainer's steps at the end of the balancer's last step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the module its balancer."""
         self._saved, pl_module.balancer = {}, self.balancer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the balancer for the steps of this training, with the state of the checkpoint that it goes on from.
+        """Creates the balancer for the steps of this training; a resumed training restores its state.
 
         Raises:
             InputError: if the steps are not known, or the checkpoint is of another policy or has no balancer's state.

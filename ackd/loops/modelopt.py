@@ -19,21 +19,22 @@ except ImportError as error:
 
 
 class PolicyLossBalancer(DistillationLossBalancer):  # type: ignore[misc]  # modelopt has no types
-    """The `loss_balancer` of `modelopt.torch.distill.convert` whose weights a policy decides.
+    """A `loss_balancer` for `modelopt.torch.distill.convert`, with weights from a policy.
 
-    A loss is called after its class and its place in `criterion`, as MSELoss_0; its family is read off that name.
-    The state dict contains the balancer's state; one without it, as that of a plain student, changes nothing.
+    The name of a loss is its class and its index in `criterion`, such as MSELoss_0; its family is derived from the
+    class. The state dict contains the balancer's state; loading one without it, such as a plain student's, changes
+    nothing.
 
     Args:
         policy: as of `ackd.Balancer`.
         total_steps: optimizer steps of the whole training.
-        losses: their names, "student_loss" among them; else those of the first call.
-        families: what a loss transfers, by its name, where the name does not say it.
-        labels: the name of the label loss; None if `compute_kd_loss` is given no `student_loss`.
+        losses: the names of the losses, with "student_loss"; if empty, those of the first call.
+        families: the family of each loss, by the loss's name, if it cannot be derived from the name.
+        labels: the name of the label loss; None if `compute_kd_loss` gets no `student_loss`.
         **options: other arguments of `ackd.Balancer`.
 
     Raises:
-        InputError: if the policy cannot weigh these losses; without their names, in the first call.
+        InputError: if the policy cannot weigh these losses; without names, this is raised in the first call.
 
     References:
         https://github.com/NVIDIA/Model-Optimizer
@@ -55,7 +56,7 @@ class PolicyLossBalancer(DistillationLossBalancer):  # type: ignore[misc]  # mod
         self.register_load_state_dict_pre_hook(_allow_no_state)
 
     def forward(self, loss: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the losses by name; that of the student is reduced first, if a function for it is set.
+        """The weighted sum of the losses, after the reduction of the student's loss if a function for it is set.
 
         Raises:
             InputError: as of `ackd.Balancer`.
@@ -67,14 +68,14 @@ class PolicyLossBalancer(DistillationLossBalancer):  # type: ignore[misc]  # mod
         return total
 
     def get_extra_state(self) -> Tensor:
-        """The balancer's state as bytes, uint8 [N], which every format of checkpoints can hold; N is 0 without one."""
+        """The balancer's state as bytes, uint8 [N], for all checkpoint formats; N is 0 before the first step."""
         file = io.BytesIO()
         if self.balancer.steps_done:
             torch.save(self.balancer.state_dict(), file)
         return torch.tensor(list(file.getvalue()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Goes on from `get_extra_state`.
+        """Restores the state from `get_extra_state`.
 
         Raises:
             InputError: if it is of another policy or training.

@@ -1,4 +1,4 @@
-"""The numbers that a training loop reports in its calls: checked, and summed on their device."""
+"""Checks and sums the numbers that a training loop reports."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Sums:
 
     Args:
         calls: number of calls.
-        losses: by name, on the device of the losses.
-        reported: of `MEASURED`, those that were reported.
-        learning_rate: at the first call, as a share of its peak.
+        losses: sum of each loss by name, on the device of the losses.
+        reported: sums of the reported numbers of `MEASURED`.
+        learning_rate: learning rate in the first call, as a share of its peak.
     """
 
     calls: int = 0
@@ -31,7 +31,7 @@ class Sums:
     learning_rate: float = 0.0
 
     def add(self, losses: Mapping[str, Tensor], reported: Mapping[str, float]) -> None:
-        """Adds a call; nothing waits for the device."""
+        """Adds a call, without waiting for the device."""
         for name, loss in losses.items():
             value = loss.detach().reshape(()).double()
             self.losses[name] = self.losses[name] + value if name in self.losses else value
@@ -40,20 +40,20 @@ class Sums:
         self.calls += 1
 
     def means(self, group: Group) -> dict[str, float]:
-        """The means over the calls of all processes, read from the device once; 0 for what was not reported."""
-        told = torch.tensor([self.reported.get(name, 0.0) for name in MEASURED], dtype=torch.float64)
+        """The means over the calls of all processes, read from the device once; 0 for numbers that are not reported."""
+        reported = torch.tensor([self.reported.get(name, 0.0) for name in MEASURED], dtype=torch.float64)
         names = sorted(self.losses)  # the same order in every process
-        losses = torch.stack([self.losses[name] for name in names]).cpu() if names else told[:0]
-        means, _ = group.mean(torch.cat([losses, told]) / self.calls, self.calls)
+        losses = torch.stack([self.losses[name] for name in names]).cpu() if names else reported[:0]
+        means, _ = group.mean(torch.cat([losses, reported]) / self.calls, self.calls)
         return dict(zip((*names, *MEASURED), means.tolist(), strict=True))
 
 
 def check_losses(losses: Mapping[str, Tensor], weights: Mapping[str, float], steps_done: int) -> None:
-    """Refuses losses that cannot be weighed.
+    """Checks that all losses can be weighed.
 
     Args:
-        losses: by name.
-        weights: of all losses, by name.
+        losses: the losses by name.
+        weights: the weights of all losses by name.
         steps_done: optimizer steps before this one.
 
     Raises:
@@ -66,7 +66,7 @@ def check_losses(losses: Mapping[str, Tensor], weights: Mapping[str, float], ste
         )
     if missing := {name for name, weight in weights.items() if weight > 0} - losses.keys():
         raise InputError(
-            f"the loss {min(missing)!r} has the weight {weights[min(missing)]:g} and is absent: compute all losses in "
+            f"the loss {min(missing)!r} has the weight {weights[min(missing)]:g} but is missing: compute all losses in "
             "balancer.wanted"
         )
     for name, loss in losses.items():
@@ -74,17 +74,17 @@ def check_losses(losses: Mapping[str, Tensor], weights: Mapping[str, float], ste
             shape = f"has the shape {list(loss.shape)}" if isinstance(loss, Tensor) else ""
             what = shape or f"is a {type(loss).__name__}"
             raise InputError(f"the loss {name!r} {what}: give the mean over the batch, as a tensor")
-        if loss.device.type == "cpu":  # on a GPU the check would wait for it
+        if loss.device.type == "cpu":  # checking a loss on a GPU would synchronise it
             check_value(name, float(loss.detach()), steps_done)
 
 
 def check_value(name: str, value: float, steps_done: int) -> None:
-    """Refuses a loss that is negative or not finite.
+    """Checks the value of a loss.
 
     Raises:
-        InputError: if it is.
+        InputError: if it is negative or not finite.
     """
     if not 0 <= value < float("inf"):
         what = "negative" if value < 0 else "not finite"
-        hint = "policies read logarithms of losses, so give one from 0 up" if value < 0 else "it cannot be weighed"
+        hint = "policies use the logarithm, so losses must be at least 0" if value < 0 else "it cannot be weighed"
         raise InputError(f"the loss {name!r} is {what} ({value:g}) in step {steps_done + 1}: {hint}")

@@ -1,4 +1,4 @@
-"""The names of losses: which is the labels', and of which family the others are."""
+"""The families of losses, given or derived from their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from ackd.errors import InputError
 from ackd.types import KNOWLEDGE_FAMILIES, LABELS
 
-# Parts of names, in lower case and without numbers, that tell the family of a loss: first what is compared, then how.
+# Parts of names, in lower case and without numbers, that determine the family: outputs first, then kinds of losses.
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "logits": ("logits", "logit", "response", "soft"),
     "hidden": ("hidden", "hiddens", "feature", "features", "embedding", "embeddings", "states"),
@@ -36,15 +36,15 @@ def families_of(names: Iterable[str], families: Mapping[str, str], labels: str |
     """The family of each loss.
 
     Args:
-        names: of the losses.
-        families: of some of them; the others' are read off their names.
+        names: the names of the losses.
+        families: families of some losses; the others are derived from the names.
         labels: the name of the label loss, if there is one.
 
     Returns:
         By name, `labels` or one of `ackd.types.KNOWLEDGE_FAMILIES`; the label loss first.
 
     Raises:
-        InputError: if a family is not known, or a name says none.
+        InputError: if a family is unknown, or cannot be derived from the name.
     """
     given = list(names)
     if labels is not None and labels not in given:
@@ -63,10 +63,10 @@ def _family(name: str) -> str:
     parts = re.sub(r"([a-z])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3 \2\4", name)  # "MSELoss" is "MSE Loss"
     words = re.findall(r"[a-z]+", parts.lower())
     found = ({family for family, known in table.items() if {*words} & {*known}} for table in (COMPARED, BY))
-    meant = next((one for one in found if one), set())
-    if len(meant) != 1:
+    families = next((one for one in found if one), set())
+    if len(families) != 1:
         raise InputError(
-            f"the name of the loss {name!r} does not say what it transfers: say it with families={{{name!r}: "
-            f"FAMILY}}, where FAMILY is one of {', '.join(KNOWLEDGE_FAMILIES)}"
+            f"the family of the loss {name!r} cannot be derived from its name: give families={{{name!r}: FAMILY}}, "
+            f"where FAMILY is one of {', '.join(KNOWLEDGE_FAMILIES)}"
         )
-    return meant.pop()
+    return families.pop()

@@ -1,4 +1,4 @@
-"""The balancer of a training by `transformers.Trainer`: made when its length is known, stepped, saved and restored."""
+"""A callback of `transformers.Trainer` that creates, steps, saves and restores a balancer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "balancer.pt"  # in a checkpoint's folder
 
 
 class BalancerCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types
-    """Keeps a balancer in step with a `transformers.Trainer`.
+    """Runs a balancer in a `transformers.Trainer`.
 
     Args:
         policy: as of `ackd.Balancer`.
@@ -34,13 +34,13 @@ class BalancerCallback(TrainerCallback):  # type: ignore[misc]  # transformers h
         self._policy, self._options = policy, {**options, "losses": losses, "accumulate": None}
         # checks the arguments now; an evaluation before the training uses its weights
         self.balancer = Balancer(policy, total_steps=1, **self._options)
-        self.resumed: Path | None = None  # the checkpoint to go on from, if it is not in the trainer's output folder
+        self.resumed: Path | None = None  # the checkpoint to resume, if it is not in the trainer's output folder
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Makes the balancer for the steps of this training, with the state of the checkpoint that it goes on from.
+        """Creates the balancer for the steps of this training; a resumed training restores its state.
 
         Raises:
-            InputError: if the checkpoint has no such state.
+            InputError: if the checkpoint contains no balancer's state.
         """
         self.balancer = Balancer(self._policy, total_steps=state.max_steps, **self._options)
         if not state.global_step:

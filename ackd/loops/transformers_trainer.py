@@ -1,4 +1,4 @@
-"""A `transformers.Trainer` whose losses a `Balancer` weighs."""
+"""A `transformers.Trainer` with several losses, weighed by a `Balancer`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
     Checkpoints contain the balancer's state, and logs contain `weight/NAME` and `loss/NAME`.
 
     Args:
-        *args: of `Trainer`.
+        *args: arguments of `Trainer`.
         compute_losses: takes the model, the inputs of a batch and the names of the wanted losses. Returns the losses by
             name, each the mean over the batch, and the model's outputs. Losses that are not wanted may be left out.
         losses: the names of the losses.
         policy: as of `ackd.Balancer`.
         labels: the name of the label loss; None if there is none.
         balancer_options: other arguments of `ackd.Balancer`; steps and learning rate come from the trainer.
-        **options: of `Trainer`.
+        **options: other arguments of `Trainer`.
 
     Raises:
         InputError: if the policy cannot weigh these losses.
@@ -63,7 +63,7 @@ class BalancedTrainer(Trainer):  # type: ignore[misc]  # transformers has no typ
         """Trains like `Trainer.train`; a checkpoint also restores the balancer.
 
         Raises:
-            InputError: if a checkpoint has no state of a balancer.
+            InputError: if a checkpoint contains no balancer's state.
         """
         named = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
         self.balancing.resumed = Path(named) if named is not None else None

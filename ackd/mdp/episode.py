@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ackd.types import EvalResult, Selection, StepMetrics
 
-LEAD = 2.0  # standard errors by which a probe has to know more of the labels than the teacher does
+LEAD = 2.0  # standard errors by which a probe has to predict the labels better than the teacher does
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Facts:
     epochs: float  # passes over the training examples that the budget makes
     # standard errors by which a linear probe predicts the labels better than the teacher does, see `probe.lead`
     student_lead: float = 0.0  # of the probe on the student's initial states
-    teacher_lead: float = 0.0  # of a probe on the teacher's own last states; 0 if it shows none
+    teacher_lead: float = 0.0  # of a probe on the teacher's own last states; 0 if it returns none
 
     @property
     def overtaken(self) -> float:
-        """How surely the labels teach more than the teacher: the larger lead / `LEAD`; above 1 they do."""
+        """The larger lead / `LEAD`; above 1, the labels probably teach more than the teacher."""
         return max(self.student_lead, self.teacher_lead) / LEAD
 
 

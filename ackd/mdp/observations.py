@@ -39,7 +39,7 @@ GLOBALS = (
     "agreement",  # share of the reward split on which the teacher's likeliest class is the label's
     "confidence",  # mean probability of the teacher's likeliest class there
     "probe",  # accuracy there of a linear probe on the student's initial states
-    "overtaken",  # how surely a probe knows more of the labels than the teacher: above 1 it does; from 0 to 2
+    "overtaken",  # above 1, a probe predicts the labels better than the teacher (`Facts.overtaken`); from 0 to 2
     "examples",  # log10(training examples / parameters of the student) / 4
     "epochs",  # log(1 + passes over the training examples so far)
 )

@@ -91,7 +91,7 @@ def _thinned(weights: Mapping[str, Tensor], lists: Iterable[str], kept: Sequence
 def from_config(config: Any, *, language: bool = False) -> StudentFactory:
     """Classifiers, causal language models or sentence encoders with random weights from torch's generator.
 
-    A config with a pooling (`pooling_config`) is that of a sentence encoder.
+    A config with a pooling (`pooling_config`) gives sentence encoders.
 
     Raises:
         InputError: if the config is invalid, or this machine has too little memory to train the model.
@@ -149,13 +149,13 @@ def from_checkpoint(
     """Students that are initialised from a saved model.
 
     A head that is missing or has another size gets random weights. Without `num_labels`, the students are causal
-    language models; with `pooling`, sentence encoders, and it is that of models which name none.
+    language models. With `pooling`, they are sentence encoders; it is used if the saved model names no pooling.
     """
-    own = None if pooling is None else read_pooling(model_folder(source), pooling)
+    found = None if pooling is None else read_pooling(model_folder(source), pooling)
 
     def make() -> Model:
-        if own is not None:
-            return load_model(source, pooling=own)
+        if found is not None:
+            return load_model(source, pooling=found)
         if num_labels is None:
             return load_model(source, language=True)
         return load_model(source, num_labels=num_labels, new_head=True)

@@ -1,4 +1,4 @@
-"""Models of the library sentence-transformers, which is not imported here."""
+"""Converts models of sentence-transformers, without importing this library."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ KIND, TOKENIZER = "SentenceTransformer", "_ackd_tokenizer"
 
 
 def unpacked(given: Any) -> Any:
-    """A copy of what a `SentenceTransformer` holds, as a sentence encoder with its tokenizer; anything else as it is.
+    """Converts a `SentenceTransformer` to a sentence encoder with its tokenizer; returns other objects unchanged.
 
     Raises:
         InputError: if its modules are not supported.
     """
     if type(given).__name__ != KIND or not hasattr(given, "save_pretrained"):
         return given
-    with tempfile.TemporaryDirectory() as folder:  # its layout says what its attributes say, in every version
+    with tempfile.TemporaryDirectory() as folder:  # unlike its attributes, its files are the same in every version
         given.save_pretrained(folder, create_model_card=False)
         model = load_model(folder, pooling=read_pooling(folder))
         setattr(model, TOKENIZER, load_tokenizer(folder, padding=True))
-    model.name_or_path = ""  # the folder is gone
+    model.name_or_path = ""  # the folder has been removed
     return model
 
 
 def tokenizer_with(model: Model) -> Tokenizer | None:
-    """The tokenizer that came with a model of `unpacked`."""
+    """The tokenizer of a model that `unpacked` has converted; None for other models."""
     return getattr(model, TOKENIZER, None)

@@ -51,7 +51,7 @@ def load_model(
         device: the model's device.
         language: whether to load a causal language model instead of a classifier.
         new_head: whether a head and pooler that are missing or of another size get random weights.
-        pooling: that of a sentence encoder; a head in the file is left out then. None: another model.
+        pooling: the pooling of a sentence encoder, which is loaded without a head; None: another model.
         **config: changed settings of the model's config, e.g. `num_labels`.
 
     Raises:
@@ -92,7 +92,7 @@ def load_model(
 
 
 def _check_whole(folder: str, model: Model, found: Mapping[str, Any], *, new_head: bool, body: bool) -> None:
-    """Refuses a model with random weights that should have been in the file; `body`: it has no head."""
+    """Refuses a model with random weights that should have been in the file; `body`: whether it has no head."""
     drawn = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
     prefix = "" if body else f"{model.base_model_prefix}."
     lost = [name for name in drawn if name.startswith(prefix) and ".pooler." not in f".{name}"]
@@ -102,7 +102,7 @@ def _check_whole(folder: str, model: Model, found: Mapping[str, Any], *, new_hea
             f"them: {CONFIG} and {WEIGHTS} do not belong together"
         )
     if body:
-        for name in drawn:  # a pooler, whose output nothing reads
+        for name in drawn:  # weights of a pooler, whose output is not used
             torch.nn.init.zeros_(model.get_parameter(name))
     elif drawn and not new_head:
         raise InputError(
@@ -118,14 +118,14 @@ def save_model(folder: str | Path, model: Model, tokenizer: Tokenizer) -> None:
 
 
 def save_encoder(folder: str | Path, model: Model, tokenizer: Tokenizer, max_length: int) -> None:
-    """Writes a sentence encoder and its tokenizer as sentence-transformers reads them, cut at `max_length` tokens."""
+    """Writes a sentence encoder for texts of up to `max_length` tokens, in the layout of sentence-transformers."""
     pooling, width = pooling_of(model.config), shape_of(model).width
     assert pooling is not None
-    named = vars(model.config).pop(ATTRIBUTE)  # the layout says it in its own files
+    attribute = vars(model.config).pop(ATTRIBUTE)  # the layout has other files for it
     try:
         save_model(folder, model, tokenizer)
     finally:
-        setattr(model.config, ATTRIBUTE, named)
+        setattr(model.config, ATTRIBUTE, attribute)
     write_layout(folder, pooling, width, max_length)
 
 

@@ -1,4 +1,4 @@
-"""Classifiers as ONNX files, which answer without torch."""
+"""Writes classifiers as ONNX files, and runs these files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ackd.types import Batch
 ONNX, INT8 = "model.onnx", "model_quantized.onnx"  # as Hugging Face's optimum calls them
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-TRACED = (2, 8)  # texts and tokens of the batch that is traced; any other will do, but 1
-LARGE = 3 << 29  # bytes of weights behind which they get a file of their own: one of protobuf holds 2 GiB at most
+TRACED = (2, 8)  # texts and tokens of the traced batch; any numbers above 1
+LARGE = 3 << 29  # larger weights (in bytes) get their own file, because a protobuf file has at most 2 GiB
 
 
 def check_onnx() -> None:
-    """Looks for the packages that write and run ONNX files.
+    """Checks that the packages for ONNX files are installed.
 
     Raises:
         InputError: if one is missing.
@@ -39,14 +39,14 @@ def check_onnx() -> None:
 
 
 def onnx_inputs(model: Model, given: Sequence[str]) -> tuple[str, ...]:
-    """Which of a tokenizer's outputs a model's file reads, in this order.
+    """The inputs of a model's ONNX file, in order.
 
     Args:
         model: a classifier.
-        given: what its tokenizer gives.
+        given: names of the outputs of its tokenizer.
     """
     known = takes(model)
-    single = getattr(model.config, "type_vocab_size", 2) < 2  # nothing tells two sentences apart
+    single = getattr(model.config, "type_vocab_size", 2) < 2  # the model has no token types
     return tuple(
         name
         for name in INPUTS
@@ -55,41 +55,41 @@ def onnx_inputs(model: Model, given: Sequence[str]) -> tuple[str, ...]:
 
 
 class _Logits(nn.Module):
-    """A classifier that answers with its logits alone."""
+    """A classifier that returns only its logits."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
-        self.more = {"use_cache": False} if "use_cache" in takes(model) else {}
+        self.options = {"use_cache": False} if "use_cache" in takes(model) else {}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """[B, C], from [B, n] each."""
+        """The logits [B, C] of inputs [B, n]."""
         given = zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True)
-        answer: Tensor = self.model(**{name: one for name, one in given if one is not None}, **self.more).logits
-        return answer
+        logits: Tensor = self.model(**{name: one for name, one in given if one is not None}, **self.options).logits
+        return logits
 
 
 def as_read(model: Model, inputs: Sequence[str]) -> Callable[[Batch], Tensor]:
-    """A model as whoever has never heard of us asks it: from a batch to logits, [B, C], without gradient."""
+    """Returns a function that computes the logits [B, C] of a batch without gradient, by the unchanged model."""
     plain = _Logits(model).eval()
 
-    def ask(batch: Batch) -> Tensor:
+    def forward(batch: Batch) -> Tensor:
         with torch.no_grad():
-            answer: Tensor = plain(**{name: batch.inputs[name] for name in inputs})
-        return answer
+            logits: Tensor = plain(**{name: batch.inputs[name] for name in inputs})
+        return logits
 
-    return ask
+    return forward
 
 
 def write_onnx(model: Model, path: Path, inputs: Sequence[str]) -> None:
-    """Writes a classifier as ONNX, for any number of texts and of tokens, by torch's exporter.
+    """Writes a classifier as ONNX with torch's exporter, for any number of texts and tokens.
 
     Args:
-        model: in float32, as it was read: nothing has looked into its layers.
-        path: of the file; weights of more than 1.5 GiB go to `path`.data.
-        inputs: as of `onnx_inputs`.
+        model: the model in float32; its layers must not have been changed by `capturing`.
+        path: path of the file; weights of more than 1.5 GiB are written to `path`.data.
+        inputs: the result of `onnx_inputs`.
 
     Raises:
         InputError: if the exporter cannot write a model of this family.
@@ -112,23 +112,23 @@ def write_onnx(model: Model, path: Path, inputs: Sequence[str]) -> None:
                 external_data=_large(model),
                 verbose=False,
             )
-    except Exception as error:  # hundreds of families compute in ways that an exporter may not know
-        why = reason(error.__cause__ or error)
+    except Exception as error:  # the exporter does not support the operations of all families
+        cause = reason(error.__cause__ or error)
         raise InputError(
-            f"torch {torch.__version__} cannot write a {model.config.model_type} as ONNX ({why}): take a family that "
-            "it can, such as bert or deberta-v2"
+            f"torch {torch.__version__} cannot write a {model.config.model_type} as ONNX ({cause}): use a supported "
+            "family, such as bert or deberta-v2"
         ) from error
 
 
 def write_int8(source: Path, path: Path, model: Model) -> None:
-    """Writes an ONNX file again with the weights of its matrices and embeddings in 8 bits, a scale for each channel.
+    """Writes an ONNX file with 8-bit matrices and embeddings, with one scale per channel.
 
-    What goes through them is brought to 8 bits as it comes (onnxruntime's dynamic quantisation), so no data is needed.
+    Activations are quantised at run time (onnxruntime's dynamic quantisation), so no data are needed.
 
     Args:
-        source: as `write_onnx` has written it.
-        path: of the new file.
-        model: what it was written from.
+        source: a file from `write_onnx`.
+        path: path of the new file.
+        model: the model of `source`.
     """
     quantization = import_module("onnxruntime.quantization")
     with _quietly():
@@ -147,9 +147,9 @@ def _large(model: Model) -> bool:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps what the libraries note about themselves from the terminal; what they raise goes on."""
+    """Context manager that suppresses the libraries' output, warnings and log messages, but not their errors."""
     sink, before = logging.NullHandler(), logging.root.manager.disable
-    logging.root.addHandler(sink)  # or the first note would set up a handler for all that follows
+    logging.root.addHandler(sink)  # without a handler, the first message would install one for good
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
@@ -160,13 +160,13 @@ def _quietly() -> Iterator[None]:
 
 
 class OnnxModel:
-    """An ONNX file of a classifier, answering on the CPU with as many threads as torch has.
+    """Runs the ONNX file of a classifier on the CPU, with torch's number of threads.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        InputError: if onnxruntime cannot run it.
+        InputError: if onnxruntime cannot load the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -175,24 +175,24 @@ class OnnxModel:
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
         self.path = path
-        with self._telling():
+        with self._refusing():
             self._session: Any = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(one.name for one in self._session.get_inputs())
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The logits, [B, C].
+        """The logits of a batch, [B, C].
 
         Raises:
-            InputError: if it cannot answer a batch of that shape.
+            InputError: if onnxruntime cannot run the file on this batch.
         """
         given = {name: batch.inputs[name].numpy() for name in self.inputs}
-        with self._telling():
+        with self._refusing():
             (logits,) = self._session.run(["logits"], given)
         return torch.from_numpy(logits)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _refusing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # the runtime has an exception for each of its states
+        except Exception as error:  # the runtime raises many kinds of errors
             raise InputError(f"onnxruntime cannot run {self.path.name} ({reason(error)})") from error

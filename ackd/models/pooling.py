@@ -1,6 +1,6 @@
-"""The pooling of sentence encoders, and the layout of their folders, which is that of sentence-transformers.
+"""The pooling of sentence encoders, and the folder layout of sentence-transformers.
 
-A folder has a transformer, a pooling and possibly a normalisation, which `modules.json` names:
+`modules.json` lists a transformer, a pooling and possibly a normalisation:
 https://sbert.net/docs/sentence_transformer/usage/custom_models.html
 """
 
@@ -37,14 +37,14 @@ FLAGS = {  # earlier releases of sentence-transformers have a flag for each mode
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-MOST = 1 << 20  # bytes of a file of the layout
-WHOLE = "take a whole copy of the model"
-OTHER = "take a model of a transformer, a pooling and possibly a normalisation, such as all-MiniLM-L6-v2"
+MOST = 1 << 20  # most bytes of a file of the layout
+WHOLE = "use a complete copy of the model"
+OTHER = "use a model with a transformer, a pooling and possibly a normalisation, such as all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the last hidden states h [n, d] of a text become its embedding, [d].
+    """Computes a text's embedding [d] from its last hidden states h [n, d].
 
     Args:
         mode: the mean of h over the tokens; `cls`: h of the first token; `max`: the largest entry over the tokens.
@@ -91,42 +91,40 @@ def read_pooling(source: str, default: Pooling | None = None) -> Pooling:
 
     Args:
         source: the folder with the weights, or the hub id.
-        default: for a model without `modules.json`; if None, the mean over the tokens, with a warning.
+        default: the pooling of a model without `modules.json`; if None, the mean over the tokens, with a warning.
 
     Raises:
         InputError: if the model has other modules, or a pooling that is not supported.
     """
     file = _file(source, MODULES)
     if file is None:
-        if default is None and _file(source, CONFIG) is not None:  # else there is no such model, which is told later
+        if default is None and _file(source, CONFIG) is not None:  # without a model, loading raises an error later
             logger.warning(
-                "%s is no model of sentence-transformers (it has no %s): the mean over its tokens is the embedding",
+                "%s is no model of sentence-transformers (it has no %s): the embedding is the mean over its tokens",
                 source, MODULES,
             )  # fmt: skip
         return default or Pooling()
     parts = [(one["type"].rpartition(".")[2], one["path"]) for one in _read(file, list[Part])]
     names = [name for name, _ in parts]
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or parts[0][1]:
-        raise InputError(f"the model {source} is made of {short(', '.join(names))}, which is not supported: {OTHER}")
+        raise InputError(f"the model {source} has the modules {short(', '.join(names))}, not supported: {OTHER}")
     settings, texts = _file(source, SETTINGS), _file(source, TRANSFORMER)
     _check_texts(source, _read(settings, Prompts) if settings else {}, _read(texts, Texts) if texts else {})
     config = _file(source, f"{POOLING}/{CONFIG}") if parts[1][1] == POOLING else None
     if config is None:
-        raise InputError(f"the model {source} has no {POOLING}/{CONFIG}, which {MODULES} asks for: {WHOLE}")
+        raise InputError(f"the model {source} has no {POOLING}/{CONFIG}, which {MODULES} requires: {WHOLE}")
     return Pooling(_mode(source, _read(config, dict[str, Any])), len(names) == 3)
 
 
 def _check_texts(source: str, prompts: Prompts, texts: Texts) -> None:
-    """Refuses a model that changes texts before it reads them."""
+    """Raises an error for a model that changes texts before tokenisation."""
     name = prompts.get("default_prompt_name")
     if name and (prompts.get("prompts") or {}).get(name):
-        raise InputError(
-            f"the model {source} puts a prompt before each text, which is not supported: take another model"
-        )
+        raise InputError(f"the model {source} adds a prompt to each text, which is not supported: use another model")
     if texts.get("do_lower_case"):
         raise InputError(
-            f"the model {source} puts texts in lower case ({TRANSFORMER}), which is not supported: take a model whose "
-            "tokenizer does it"
+            f"the model {source} converts texts to lower case ({TRANSFORMER}), which is not supported: use a model "
+            "whose tokenizer does it"
         )
 
 
@@ -140,8 +138,8 @@ def _mode(source: str, config: Mapping[str, Any]) -> Mode:
         if modes == [known]:
             return known  # type: ignore[no-any-return]
     raise InputError(
-        f"the model {source} pools its tokens by {short(given or modes)}, and {', '.join(get_args(Mode))} are "
-        "supported: take another model"
+        f"the model {source} has the pooling {short(given or modes)}, and {', '.join(get_args(Mode))} are supported: "
+        "use another model"
     )
 
 
@@ -152,7 +150,7 @@ def _file(source: str, name: str) -> Path | None:
         return path if path.is_file() else None
     try:
         found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-    except Exception:  # the hub's client raises many kinds of errors; loading the weights will tell
+    except Exception:  # the hub's client raises many kinds of errors; loading the weights reports them
         return None
     return None if found is None else Path(found)
 
@@ -162,12 +160,12 @@ def _read(path: Path, kind: Any) -> Any:
 
 
 def write_layout(folder: str | Path, pooling: Pooling, width: int, max_length: int) -> None:
-    """Writes the files by which sentence-transformers reads a folder that holds a model and its tokenizer.
+    """Adds the files of sentence-transformers to a folder with a model and its tokenizer.
 
     Args:
         folder: the model's folder.
-        pooling: the model's.
-        width: of its embeddings.
+        pooling: the model's pooling.
+        width: width of the embeddings.
         max_length: most tokens of a text.
     """
     parts = [("", "Transformer"), (POOLING, "Pooling"), (NORMALISE, "Normalize")][: 3 if pooling.normalise else 2]

@@ -1,4 +1,4 @@
-"""Sentence encoders: models that answer a text with one vector, its embedding, in the place of logits."""
+"""Sentence encoders: models whose `logits` are a text's embedding, one vector."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from ackd.errors import InputError
 from ackd.models.families import check_family
 from ackd.models.pooling import Mode, Pooling, read_pooling
 
-ATTRIBUTE = "sentence_pooling"  # of a sentence encoder's config, while it is in memory
-EMBEDS = "_ackd_embeds"  # of its class
+ATTRIBUTE = "sentence_pooling"  # attribute of a sentence encoder's config, in memory only
+EMBEDS = "_ackd_embeds"  # attribute of its class
 
 
 def pooling_of(config: PretrainedConfig) -> Pooling | None:
     """The pooling of a sentence encoder's config; None for other models."""
     found = getattr(config, ATTRIBUTE, None)
     if not isinstance(found, dict) or found.keys() != asdict(Pooling()).keys() or found["mode"] not in get_args(Mode):
-        return None  # a config from elsewhere may have anything under this name
+        return None  # a foreign config may have another value under this name
     return Pooling(**found)
 
 
 def pooling_config(config: PretrainedConfig, pooling: Pooling) -> PretrainedConfig:
-    """The same config, which from now on is that of a sentence encoder."""
+    """Makes a config that of a sentence encoder, in place; returns it."""
     setattr(config, ATTRIBUTE, asdict(pooling))
     return config
 
 
 def pools(model: PreTrainedModel) -> bool:
-    """Whether a model answers with embeddings."""
+    """Whether a model is a sentence encoder."""
     return getattr(type(model), EMBEDS, False)
 
 
-_CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}  # by the class of the family's model
+_CLASSES: dict[type[PreTrainedModel], type[PreTrainedModel]] = {}  # encoder classes by the family's class
 
 
 def _encoder(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """A family's model, whose outputs have the sentence's embedding [B, d] as `logits`.
+    """A subclass of a family's model that returns the embeddings [B, d] as `logits`.
 
-    Everything that runs, counts, caches and compares what a model answers with then does so with embeddings.
+    So embeddings are computed, counted, cached and compared like logits.
     """
     if base in _CLASSES:
         return _CLASSES[base]
@@ -65,17 +65,16 @@ def _base(config: PretrainedConfig) -> type[PreTrainedModel]:
     """The class of a family's model without a head."""
     check_family(config)
     found = AutoModel._model_mapping[type(config)]
-    first: type[PreTrainedModel] = (
-        found[0] if isinstance(found, tuple) else found
-    )  # Funnel has one that pools its tokens
+    # Funnel has two: one that keeps all tokens, and one that pools them
+    first: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
     return first
 
 
 class SentenceEncoders:
-    """Makes sentence encoders, with the methods of transformers' auto classes.
+    """Creates sentence encoders, with the methods of transformers' auto classes.
 
     Args:
-        pooling: of models whose config has none.
+        pooling: the pooling of models whose config has none.
     """
 
     def __init__(self, pooling: Pooling) -> None:
@@ -88,22 +87,22 @@ class SentenceEncoders:
         return _encoder(_base(config))._from_config(config)
 
     def from_pretrained(self, folder: str, **options: Any) -> Any:
-        """A saved model; options as for transformers."""
+        """Loads a saved model; options as for transformers."""
         config = pooling_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), self.pooling)
         return _encoder(_base(config)).from_pretrained(folder, config=config, **options)
 
 
 def is_body(model: object) -> TypeGuard[PreTrainedModel]:
-    """Whether a model has no head, as one of `AutoModel`."""
+    """Whether a model has no head, like models of `AutoModel`."""
     return isinstance(model, PreTrainedModel) and type(model).__name__.endswith("Model")
 
 
 def as_encoder(model: PreTrainedModel, default: Pooling | None = None) -> PreTrainedModel:
-    """The same model, which from now on has its text's embedding among its outputs.
+    """Makes a model a sentence encoder, in place; returns it.
 
     Args:
         model: a model without a head.
-        default: its pooling, if the folder or repository that it was loaded from has none.
+        default: the pooling, if the folder or repository of the model names none.
 
     Raises:
         InputError: if the model has a head, or its pooling is not supported.
@@ -112,8 +111,7 @@ def as_encoder(model: PreTrainedModel, default: Pooling | None = None) -> PreTra
         return model
     if not is_body(model):
         raise InputError(
-            f"a {type(model).__name__} answers with its head and not with embeddings: load it with AutoModel, or name "
-            "its folder"
+            f"a {type(model).__name__} has a head and returns no embeddings: load it with AutoModel, or name its folder"
         )
     named = getattr(model, "name_or_path", "")
     pooling_config(model.config, read_pooling(named, default) if named else default or Pooling())

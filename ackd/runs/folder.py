@@ -99,10 +99,10 @@ class RunFolder:
         return {name for name in (CONFIG, RESULT) if (self.path / name).is_file()}
 
     def recorded(self, name: str) -> Any:
-        """A setting of the run that is resumed; None if there is none.
+        """A setting of the resumed run; None if no run is resumed or it has no such setting.
 
         Raises:
-            InputError: if its config is damaged.
+            InputError: if the run's config is damaged.
         """
         return read(self.path / CONFIG, Config, ANEW, extra="ignore").settings.get(name) if self.resumed else None
 
@@ -180,7 +180,7 @@ class RunFolder:
         before = read(self.path / CONFIG, Config, ANEW, extra="ignore")
         if before.command != config.command:
             raise InputError(f"the run in {self.path} is of ackd {before.command}: choose another folder")
-        for name, value in config.settings.items():  # an earlier version of ackd did not have all of them
+        for name, value in config.settings.items():  # runs of earlier versions have fewer settings
             if name not in ignored and before.settings.get(name, value) != value:
                 raise InputError(
                     f"the run in {self.path} has {name} {reprlib.repr(before.settings[name])}, and now it is "

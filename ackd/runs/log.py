@@ -25,6 +25,7 @@ DECISION_COLUMNS = ("episode", "steps_done", "selection", "reward", "reward_loss
 FIGURES = ("reward", "flops_share", "seconds")  # numbers of a result, in addition to scores and losses
 CELL_COLUMNS = ("task", "policy", "seed", "metric", "dev_score", "teacher_score", "reward", "flops_share", "seconds")
 ANEW = "run it again"
+INNER = ("student", "model", "policy")  # folders of a run with what it has trained
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,22 @@ class Run:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run, and not a model, which has a config.json too."""
+    """Whether a folder contains a run; a model's folder also has a config.json, but no command in it."""
     return isinstance(_json(path / CONFIG).get("command"), str)
+
+
+def finished_run(path: Path) -> Run | None:
+    """The run in a folder, or, for the folder of a run's student, model or policy, this run; None if there is none.
+
+    Raises:
+        InputError: if the run is not finished, or a file is damaged.
+    """
+    path = path.resolve()
+    folders = (path, path.parent) if path.name in INNER else (path,)
+    run = next((open_run(one) for one in folders if is_run(one)), None)
+    if run is not None and not run.finished:
+        raise InputError(f"the run in {run.path} is not finished: finish it with --resume, or name another")
+    return run
 
 
 def open_run(path: Path) -> Run:

@@ -17,15 +17,15 @@ def _accuracy(predicted: Values, labels: Values) -> float:
 
 
 def _f1(predicted: Values, labels: Values) -> float:
-    """`2 TP / (P + T)` of class 1: hits over the mean of predicted and true ones; 0 without any."""
+    """F1 of class 1: `2 TP / (P + T)` with P predicted and T true examples of it; 0 if both are 0."""
     hits, ones = ((predicted == 1) & (labels == 1)).sum(), (predicted == 1).sum() + (labels == 1).sum()
     return float(2.0 * hits / ones) if ones else 0.0
 
 
 def _matthews(predicted: Values, labels: Values) -> float:
-    """The correlation of the classes, `(n c - t p) / sqrt((n^2 - p p) (n^2 - t t))`; 0 if one side is constant.
+    """Matthews correlation `(n c - t p) / sqrt((n^2 - p p) (n^2 - t t))`; 0 if labels or predictions are constant.
 
-    n examples, of which c are right; t and p have the number of each true and each predicted class.
+    n is the number of examples and c of correct ones; the vectors t and p count each class in labels and predictions.
 
     References:
         Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004,

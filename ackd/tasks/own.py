@@ -111,7 +111,7 @@ def alone(data: Data) -> Columns:
         return from_file(Path(data))
     table, splits = given_splits(data)
     if table is None and len(splits) != 1:
-        raise InputError(f"the data set to report on has the splits {', '.join(splits)}: give one of them")
+        raise InputError(f"the dev data set has the splits {', '.join(splits)}: give one of them")
     return table if table is not None else next(iter(splits.values()))
 
 

@@ -1,4 +1,4 @@
-"""Saves a model such that it can be used without knowing the task."""
+"""Saves a model so that it can be used without knowing the task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task `embeddings`: sentences without labels to learn from, and scored pairs of sentences to report on."""
+"""The task `embeddings`: training on sentences without labels, and reports on scored pairs of sentences."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ackd.tasks.spec import TaskSpec
 logger = logging.getLogger("ackd")
 
 EMBEDDINGS = "embeddings"
-PAIRS = GLUE["stsb"]  # where no data are given
-SCORES = (*LABELS, "score")  # usual names of a column of scores
+PAIRS = GLUE["stsb"]  # the default data
+SCORES = (*LABELS, "score")  # usual names of a score column
 METRICS = ("spearman", "recall@1", "mrr")
-GIVE = "give a file of scored pairs with --dev-data: two columns of text, and one of numbers"
+GIVE = "give a file of scored pairs with --dev-data: two text columns, and one of numbers"
 
 
 def sentence_spec(text_columns: Sequence[str] = PAIRS.text_columns) -> TaskSpec:
@@ -32,13 +32,13 @@ def sentence_spec(text_columns: Sequence[str] = PAIRS.text_columns) -> TaskSpec:
 def sentence_task(
     data: Data | None, text_columns: Sequence[str], label_column: str | None, dev_data: Data | None
 ) -> tuple[TaskSpec, Rows, dict[str, Rows]]:
-    """The task's specification, its sentences (one column, labels 0), and its pairs by split.
+    """The task's specification, its training sentences (one column, labels 0), and its pairs by split.
 
-    Without data of one's own, sentences and pairs are those of STS-B. The sentences of two text columns are taken
-    together. Pairs are `dev_data`, or the first split of `DEV` that has two text columns and scores.
+    Without own data, sentences and pairs are those of STS-B. The sentences of two text columns are merged. Pairs come
+    from `dev_data`, or from the first split of `DEV` with two text columns and scores.
 
     Raises:
-        InputError: if there are no sentences, or no pairs, or a column is missing or damaged.
+        InputError: if there are no sentences or no pairs, or a column is missing or damaged.
     """
     pairs = None if dev_data is None else _pairs(alone(dev_data), called(None, dev_data), text_columns, label_column)
     if not is_own(data, text_columns, label_column):
@@ -63,19 +63,23 @@ def sentence_task(
 
 
 def check_labels(spec: TaskSpec, what: str) -> None:
-    """Refuses the task for what learns from labels.
+    """Checks that a task has labels.
+
+    Args:
+        spec: the task.
+        what: what needs labels, for the message.
 
     Raises:
         InputError: if the task has none.
     """
     if spec.sentences:
         raise InputError(
-            f"the task {spec.name} has no labels, which {what} learns from: use ackd distill, train or evaluate"
+            f"the task {spec.name} has no labels, but {what} needs them: use ackd distill, train or evaluate"
         )
 
 
 def interleaved(rows: Rows) -> Rows:
-    """The texts of rows with two columns as rows of one: each row's first text, and then its second."""
+    """Rows with one text column, from rows with two: the first text of each row, followed by the second."""
     if len(rows.texts) == 1:
         return rows
     texts = [text for pair in zip(*rows.texts, strict=True) for text in pair]
@@ -85,13 +89,13 @@ def interleaved(rows: Rows) -> Rows:
 
 def _sentences(rows: Rows, source: str) -> Rows:
     """The distinct sentences of all columns, in the order of the rows, without empty ones."""
-    every = [text.strip() for texts in zip(*rows.texts, strict=True) for text in texts]
-    if empty := every.count(""):
+    texts = [text.strip() for row in zip(*rows.texts, strict=True) for text in row]
+    if empty := texts.count(""):
         logger.warning("%s has %d empty sentences, which are left out", source, empty)
-    found = [text for text in dict.fromkeys(every) if text]
-    if not found:
-        raise InputError(f"{source} has no sentences")
-    return Rows((found,), np.zeros(len(found), np.float32), np.arange(len(found)))
+    sentences = [text for text in dict.fromkeys(texts) if text]
+    if not sentences:
+        raise InputError(f"{source} has no sentences: give a file with a sentence in each line, or a text column")
+    return Rows((sentences,), np.zeros(len(sentences), np.float32), np.arange(len(sentences)))
 
 
 def _scored(
@@ -109,14 +113,14 @@ def _pairs(table: Columns, source: str, text_columns: Sequence[str], label_colum
     found = _scored(table, text_columns, label_column)
     if found is None:
         raise InputError(
-            f"{source} has {', '.join(table)}, and pairs have two columns of text and one of scores: name the scores "
-            f"{', '.join(SCORES[:-1])} or {SCORES[-1]}, or with --label-column"
+            f"{source} has the columns {', '.join(table)}, and pairs need two text columns and one of scores: call the "
+            f"scores {', '.join(SCORES[:-1])} or {SCORES[-1]}, or name their column with --label-column"
         )
     texts, label = found
     rows = own_dev(TaskSpec(EMBEDDINGS, texts, label, (), ("spearman",)), table, source)
     for column in rows.texts:
         if "" in (stripped := [text.strip() for text in column]):
-            raise InputError(f"{source} has an empty sentence in row {stripped.index('') + 1}: leave the row out")
+            raise InputError(f"{source} has an empty sentence in row {stripped.index('') + 1}: remove the row")
     if len(np.unique(rows.labels)) < 2 or rows.labels.min() < 0:
-        raise InputError(f"{source} needs scores from 0 up in {label!r} that differ from pair to pair")
+        raise InputError(f"the scores of {source} in {label!r} must be at least 0, and not all equal: give other pairs")
     return rows

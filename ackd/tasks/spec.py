@@ -17,7 +17,7 @@ class TaskSpec:
         metrics: names of the metrics; the first is the main metric.
         validation: names of the splits to report on.
         language: whether the task is language modelling (next-token prediction).
-        sentences: whether the labels are embeddings of sentences, which a teacher gives.
+        sentences: whether the labels are a teacher's embeddings of sentences.
     """
 
     name: str

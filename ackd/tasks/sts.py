@@ -1,4 +1,4 @@
-"""Measures of sentence embeddings: on pairs of sentences with scores, and beside other embeddings."""
+"""Metrics of sentence embeddings, on scored pairs of sentences or in comparison with other embeddings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ackd.tasks.metrics import METRICS
 
 Values = NDArray[np.float64]
 
-RELEVANT = 0.8  # pairs with at least this share of the largest score belong together: 4 of 5 in STS-B
-COMPARED = 1000  # most embeddings whose pairs are compared
-ROUNDING = 1e-6  # by which the cosines of equal sentences may differ
+RELEVANT = 0.8  # pairs with at least this share of the largest score are queries: 4 of 5 in STS-B
+COMPARED = 1000  # most embeddings for comparisons of all pairs
+ROUNDING = 1e-6  # rounding error of cosines
 
 
 def unit(embeddings: NDArray[Any]) -> Values:
@@ -24,18 +24,18 @@ def unit(embeddings: NDArray[Any]) -> Values:
 
 
 def cosines(one: NDArray[Any], other: NDArray[Any]) -> Values:
-    """[N], the cosine of each row of [N, d] to the same row of the other."""
+    """[N], the cosine of each row of [N, d] and the same row of the other matrix."""
     found: Values = (unit(one) * unit(other)).sum(1)
     return found
 
 
 def pair_cosines(embeddings: Values) -> Values:
-    """[N], the cosine of each pair's two embeddings, which follow each other in [2N, d]."""
+    """[N], the cosines of consecutive embeddings in [2N, d]."""
     return cosines(embeddings[::2], embeddings[1::2])
 
 
 def similarities(embeddings: NDArray[Any]) -> Values:
-    """The cosines of all pairs of embeddings [N, d], each pair once; of at most `COMPARED`, evenly spaced."""
+    """The cosines of all pairs of embeddings [N, d], each pair once; for N > `COMPARED`, of evenly spaced rows."""
     count = min(COMPARED, len(embeddings))
     rows = unit(embeddings[np.arange(count) * len(embeddings) // max(count, 1)])
     found: Values = (rows @ rows.T)[np.triu_indices(count, 1)]
@@ -43,31 +43,31 @@ def similarities(embeddings: NDArray[Any]) -> Values:
 
 
 def pair_metrics(embeddings: Values, scores: NDArray[Any]) -> dict[str, float]:
-    """Semantic textual similarity and retrieval, from pairs of sentences.
+    """Metrics of semantic textual similarity and of retrieval, on scored pairs.
 
         spearman  the rank correlation of the pairs' cosines with their scores
-        recall@1  share of the queries whose own second sentence is nearest among the second sentences of all pairs
-        mrr       mean over the queries of 1 / rank of their own second sentence
+        recall@1  share of the queries that are nearest to the second sentence of their pair, among all second sentences
+        mrr       mean over the queries of 1 / rank of this second sentence
 
     Queries are the first sentences of pairs with at least 4/5 of the largest score. Equal cosines share the best rank.
 
     Args:
-        embeddings: [2N, d], each pair's first and second sentence.
-        scores: [2N], each pair's score, twice.
+        embeddings: [2N, d], the first and the second sentence of each pair.
+        scores: [2N], the score of each pair, twice.
 
     References:
         Cer et al., SemEval-2017 Task 1: Semantic Textual Similarity, 2017, https://aclanthology.org/S17-2001
     """
-    wanted = scores[::2].astype(np.float64)
+    targets = scores[::2].astype(np.float64)
     first, second = unit(embeddings[::2]), unit(embeddings[1::2])
-    queries = np.flatnonzero(wanted >= RELEVANT * wanted.max())
-    near = first[queries] @ second.T
-    own = np.take_along_axis(near, queries[:, None], 1)
-    ranks = 1 + (near > own + ROUNDING).sum(1)
-    spearman = METRICS["spearman"]((first * second).sum(1), wanted)
+    queries = np.flatnonzero(targets >= RELEVANT * targets.max())
+    to_all = first[queries] @ second.T
+    to_own = np.take_along_axis(to_all, queries[:, None], 1)
+    ranks = 1 + (to_all > to_own + ROUNDING).sum(1)
+    spearman = METRICS["spearman"]((first * second).sum(1), targets)
     return {"spearman": spearman, "recall@1": float((ranks == 1).mean()), "mrr": float((1 / ranks).mean())}
 
 
 def agreement(embeddings: Values, others: NDArray[Any]) -> dict[str, float]:
-    """The rank correlation of the cosines of all pairs of embeddings [N, d] with those of others [N, e]."""
+    """The rank correlation between the cosines of all pairs of embeddings [N, d] and those of others [N, e]."""
     return {"spearman": METRICS["spearman"](similarities(embeddings), similarities(others))}

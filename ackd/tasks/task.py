@@ -59,7 +59,7 @@ class Task:
         if compute_metrics is None:
             return self
         if self.spec.sentences:
-            raise InputError("compute_metrics judges answers by labels, and sentences have none: leave it away")
+            raise InputError("compute_metrics needs labels, and sentences have none: omit it")
         names = metric_names(compute_metrics, self.reward.labels, self.spec.num_labels)
         return replace(self, spec=replace(self.spec, metrics=names), compute_metrics=compute_metrics)
 

@@ -36,20 +36,20 @@ class _Answer:
 class Cached(TeacherWrapper):
     """A teacher with a cache: cached outputs are computed only once per example.
 
-    Outputs are float32, rounded to the cache's dtype whether they are new, read, or never cached. So what is cached
-    changes only the last bits, which depend on the batch of the teacher's pass. Outputs that are not cached are
-    computed every time. `flops` is the cost without a cache.
+    All outputs are float32, rounded to the cache's dtype: new, read, or never cached. So caching changes only the last
+    bits, which depend on the batch of the teacher's pass. Outputs that are not cached are computed every time. `flops`
+    is the cost without a cache.
 
-    If the cache can no longer be written or read (a full disk, a deleted folder), one warning says so, and the teacher
-    computes what is missing.
+    If the cache can no longer be written or read (a full disk, a deleted folder), a warning is logged once, and the
+    teacher computes missing outputs.
 
     Args:
         inner: the teacher.
         cache: the cache; it must contain the examples of the batches.
-        fields: the cached outputs; None: all fields of the cache at this moment. Others that share the cache may add
-            fields to it later.
-        prices: decide for each request which of `fields` to read. None: all.
-        ahead: reads announced batches in a thread. None: every batch is read when it is asked for.
+        fields: the cached outputs; None: all current fields of the cache. Other users of the cache may add fields
+            later.
+        prices: measured times, which decide for each request which of `fields` to read; None: all.
+        ahead: reads announced batches in a thread; None: every batch is read when it is requested.
         device_memory: share of the device's free memory for rows that were read, 0 to 1.
     """
 
@@ -67,7 +67,7 @@ class Cached(TeacherWrapper):
         self.fields = cache.fields if fields is None else frozenset(fields)
         self.prices, self.ahead, self.device_memory = prices, ahead, device_memory
         self._chosen: dict[OutputRequest, frozenset[OutputKey]] = {}  # depends on the prices
-        self._on_their_way: deque[_Answer] = deque()
+        self._pending: deque[_Answer] = deque()
         self._fault: CacheError | None = None
 
     @property
@@ -91,7 +91,7 @@ class Cached(TeacherWrapper):
         self._chosen.clear()
 
     def chosen(self, needs: OutputRequest) -> frozenset[OutputKey]:
-        """The requested outputs that are read from the cache, once they are there."""
+        """The requested outputs that are to be read from the cache, once they are cached."""
         if self.prices is None:
             return self.fields & frozenset(needs.fields)
         if needs not in self._chosen:
@@ -99,7 +99,7 @@ class Cached(TeacherWrapper):
         return self._chosen[needs]
 
     def seconds(self, needs: OutputRequest, read: frozenset[OutputKey]) -> float:
-        """What a typical batch takes by the prices, if these outputs are read and the others computed."""
+        """The seconds of a typical batch by the prices, if these outputs are read and the others computed."""
         assert self.prices is not None
         return self.prices.seconds(needs.fields, frozenset(needs.fields) - read, self._share)
 
@@ -132,14 +132,14 @@ class Cached(TeacherWrapper):
         if self.ahead is not None:
             self.ahead.near = device_rows(self.cache, batch.mask.device, self.device_memory)
             begun = self.ahead.asked(rows, batch.shape[1], chosen)
-        there = {field: self.cache.has((field,), rows) for field in kept}
-        missing, answer, new = self._ask(batch, rows, there, live, costs)
+        cached = {field: self.cache.has((field,), rows) for field in kept}
+        missing, answer, new = self._ask(batch, rows, cached, live, costs)
         if not live:
-            costs.cached_queries += int(_whole(there, len(rows)).sum())
+            costs.cached_queries += int(_whole(cached, len(rows)).sum())
         tensors = self._rounded(batch, answer, live)
         ready = begun.result() if begun is not None and kept else {}
         for field in kept:
-            found = there[field]
+            found = cached[field]
             early = ready.get(field) if found.all() else None
             value = self._read(field, rows[found], batch, costs, early) if found.any() else None
             tensors[field] = _merged(field, batch, found, missing, value, new.get(field))
@@ -164,8 +164,8 @@ class Cached(TeacherWrapper):
         """
         with costs.timing("cache"):
             rows = self._rows(batch)
-            there = {field: self.cache.has((field,), rows) for field in needs.fields}
-            missing, _, _ = self._ask(batch, rows, there, OutputRequest(), costs)
+            cached = {field: self.cache.has((field,), rows) for field in needs.fields}
+            missing, _, _ = self._ask(batch, rows, cached, OutputRequest(), costs)
             self._write(costs, wait=True)
         if self._fault is not None:
             raise self._fault
@@ -180,7 +180,7 @@ class Cached(TeacherWrapper):
         self,
         batch: Batch,
         rows: Rows,
-        there: Mapping[OutputKey, NDArray[np.bool_]],
+        cached: Mapping[OutputKey, NDArray[np.bool_]],
         live: OutputRequest,
         costs: CostTracker,
     ) -> tuple[Rows, Outputs, Mapping[OutputKey, Tensor]]:
@@ -190,8 +190,8 @@ class Cached(TeacherWrapper):
             The batch indices of examples with missing fields, without repeats; the teacher's outputs; and the missing
             fields at these indices in the cache's dtype.
         """
-        absent = [field for field, found in there.items() if not found.all()]
-        missing = _first_of_each(batch, _whole(there, len(rows)))
+        absent = [field for field, found in cached.items() if not found.all()]
+        missing = _first_of_each(batch, _whole(cached, len(rows)))
         needs = live | OutputRequest.of(absent)
         if not needs:
             return missing, Outputs(), {}
@@ -230,7 +230,7 @@ class Cached(TeacherWrapper):
             }
             arrived = torch.cuda.Event()
             arrived.record()
-        self._on_their_way.append(_Answer(rows, new, arrived))
+        self._pending.append(_Answer(rows, new, arrived))
         self._write(costs)
 
     def _check(self, batch: Batch, indices: Rows, values: Mapping[OutputKey, Tensor]) -> None:
@@ -239,14 +239,14 @@ class Cached(TeacherWrapper):
 
     def _write(self, costs: CostTracker, *, wait: bool = False) -> None:
         """Writes pending outputs that have arrived on the host; `wait` waits for all of them."""
-        while self._on_their_way:
-            answer = self._on_their_way[0]
+        while self._pending:
+            answer = self._pending[0]
             if answer.arrived is not None:
                 if wait:
                     answer.arrived.synchronize()
                 elif not answer.arrived.query():
                     return
-            self._on_their_way.popleft()
+            self._pending.popleft()
             if not self.cache.writing:  # since a fault
                 continue
             try:
@@ -274,7 +274,7 @@ class Cached(TeacherWrapper):
         near.keep(field, rest, value)
         if held.any():
             both = torch.cat([near.read(field, rows[held], length), value])
-            order = np.argsort(np.argsort(~held, kind="stable"))  # where each row is among those
+            order = np.argsort(np.argsort(~held, kind="stable"))  # the index of each row in `both`
             value = both.index_select(0, near.sent(order))
         return value.float()
 
@@ -287,17 +287,17 @@ def caches_of(teacher: Teacher) -> Iterator[Cached]:
         teacher = teacher.inner
 
 
-def _whole(there: Mapping[OutputKey, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
+def _whole(cached: Mapping[OutputKey, NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
     """[size], True for examples that are cached in every field."""
     whole = np.ones(size, np.bool_)
-    for found in there.values():
+    for found in cached.values():
         whole &= found
     return whole
 
 
-def _first_of_each(batch: Batch, there: NDArray[np.bool_]) -> Rows:
+def _first_of_each(batch: Batch, cached: NDArray[np.bool_]) -> Rows:
     """The batch indices of examples that are not cached, without repeats."""
-    missing = np.flatnonzero(~there)
+    missing = np.flatnonzero(~cached)
     _, first = np.unique(batch.ids.numpy()[missing], return_index=True)
     return np.sort(missing[first])
 
@@ -307,20 +307,20 @@ def _at(value: Tensor, indices: Rows) -> Tensor:
 
 
 def _merged(
-    field: OutputKey, batch: Batch, there: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
+    field: OutputKey, batch: Batch, cached: NDArray[np.bool_], missing: Rows, read: Tensor | None, new: Tensor | None
 ) -> Tensor:
-    """Merges read and new values into one tensor for the batch; repeated examples share the new value."""
+    """Merges cached and new values into one tensor for the batch; repeated examples share the new value."""
     if new is None:
         assert read is not None
         return read
-    if read is None and len(missing) == len(there):
+    if read is None and len(missing) == len(cached):
         return new.float()
     new = _padded(field, new.float(), batch.shape[1])
-    value = new.new_zeros(len(there), *new.shape[1:])
+    value = new.new_zeros(len(cached), *new.shape[1:])
     if read is not None:
-        value[torch.from_numpy(np.flatnonzero(there)).to(value.device)] = read
+        value[torch.from_numpy(np.flatnonzero(cached)).to(value.device)] = read
     ids = batch.ids.numpy()
-    absent = np.flatnonzero(~there)
+    absent = np.flatnonzero(~cached)
     order = np.argsort(ids[missing])
     sources = order[np.searchsorted(ids[missing], ids[absent], sorter=order)]
     value[torch.from_numpy(absent).to(value.device)] = new[torch.from_numpy(sources).to(value.device)]

@@ -1,4 +1,4 @@
-"""A teacher of sentence embeddings that are as narrow as the student's."""
+"""A teacher whose sentence embeddings are projected to the student's width."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ackd.types import Batch, ModelDims, OutputRequest, Outputs, Teacher
 
 
 class Narrowed:
-    """A teacher whose embeddings are projected to the student's width, by their principal components.
+    """A teacher whose embeddings are projected to the student's width by principal component analysis.
 
         z = W e,  W [d, D] the d eigenvectors of cov(e) with the largest eigenvalues
 
-    All other outputs are the model's own. As in the reference, the mean is not subtracted, since cosines depend on it.
+    All other outputs are unchanged. As in the reference, the mean is not subtracted, because cosines depend on it.
 
     Args:
         model: the teacher.
@@ -72,11 +72,11 @@ def principal(embeddings: NDArray[np.float64], width: int) -> NDArray[np.float64
     """
     if embeddings.shape[1] <= width:
         raise InputError(
-            f"the embeddings of the student have {width} numbers and those of the teacher {embeddings.shape[1]}: take "
-            "a student that is no wider than its teacher"
+            f"the embeddings of the student have {width} numbers and those of the teacher {embeddings.shape[1]}: use a "
+            "student that is at most as wide as its teacher"
         )
     if not np.isfinite(embeddings).all():
-        raise InputError("the teacher answers NaN or infinity for some sentences: its weights are damaged")
+        raise InputError("the teacher's embeddings are NaN or infinite: its weights are damaged; use another copy")
     _, vectors = np.linalg.eigh(np.cov(embeddings, rowvar=False))
     rows = vectors.T[::-1][:width]
     signs = np.sign(np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1))

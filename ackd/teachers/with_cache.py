@@ -52,11 +52,11 @@ def with_cache(
         name: readable part of the entry's name.
         budget: size limit in bytes.
         dtype: float16, bfloat16 or float32.
-        reads: all cached outputs, those that are read faster than computed (auto), or none.
+        reads: the outputs to cache: all, those that are read faster than computed (auto), or none.
         batch_size: examples in a batch, for the measurement.
-        device: of the batches; on a GPU a thread reads ahead.
+        device: device of the batches; for a GPU a thread reads ahead.
         device_memory: share of the device's free memory that may keep rows, 0 to 1.
-        step: a student's step on a batch, for the measurement: reading ahead is free meanwhile.
+        step: a student's step on a batch, for the measurement: reading ahead during a step costs no time.
 
     Raises:
         InputError: if the budget is too small for every type, or the cache cannot be used.
@@ -84,17 +84,17 @@ def with_cache(
         logger.info("cache %s: nothing is read; outputs are computed, and rounded to %s", cache.folder, dtype)
         return Cached(teacher, cache, fields)
     logger.info("cache %s: %s", cache.folder, plan)
-    # on a CPU, a thread that reads takes the time from the step, of which reading is a small part
+    # on a CPU, a reading thread would slow down the step, and reading is a small part of it
     ahead = None if device.type == "cpu" else ReadAhead(cache, device)
     cached = Cached(teacher, cache, fields, ahead=ahead, device_memory=device_memory)
     if reads == "all" or not fields:
         return cached
     try:
-        how: dict[str, Any] = {"size": batch_size, "device": device, "device_memory": device_memory}
-        how["step"] = step if ahead is not None else None
-        cached.prices = prices_of(teacher, cache, fields, split, **how)
+        options: dict[str, Any] = {"size": batch_size, "device": device, "device_memory": device_memory}
+        options["step"] = step if ahead is not None else None
+        cached.prices = prices_of(teacher, cache, fields, split, **options)
     except CacheError as fault:
-        logger.warning("%s. So it was not measured whether the teacher computes faster than the cache is read", fault)
+        logger.warning("%s. So no times were measured, and all cached outputs are read", fault)
         return cached
     logger.info("cache %s: %s", cache.folder, choice_of(cached, types))
     return cached
@@ -102,13 +102,13 @@ def with_cache(
 
 @dataclass(frozen=True)
 class Choice:
-    """What the prices decided for some knowledge types."""
+    """The decisions of the prices for some knowledge types."""
 
     device: str
     batch: tuple[int, int]  # examples and tokens
-    together: Mapping[str, bool]  # by type: whether all of it is read, if all types are requested
-    alone: Mapping[str, bool]  # the same, if only this type is requested
-    seconds: Mapping[str, float]  # of all types: if they are computed, if they are read, and as chosen
+    together: Mapping[str, bool]  # by type: whether its outputs are read, if all types are requested
+    alone: Mapping[str, bool]  # by type: whether its outputs are read, if only this type is requested
+    seconds: Mapping[str, float]  # times for all types: computed, read, and chosen
 
     def __str__(self) -> str:
         computed, read, chosen = (f"{1000 * self.seconds[how]:.2g} ms" for how in ("computed", "read", "chosen"))
@@ -118,12 +118,12 @@ class Choice:
         if listed[True] and listed[False]:
             words[-1] += f", which takes {chosen} in all"
         if alone := [name for name in listed[False] if self.alone[name]]:
-            words.append(f"{', '.join(alone)}: read where nothing else is asked")
+            words.append(f"{', '.join(alone)}: read if nothing else is requested")
         return f"{'; '.join(words)} ({self.device})"
 
 
 def choice_of(cached: Cached, types: Mapping[str, OutputRequest]) -> Choice:
-    """What a teacher with prices reads of each type."""
+    """The decisions of a teacher with prices for each type."""
     assert cached.prices is not None
     everything = union(types.values())
     together = cached.chosen(everything)

@@ -44,7 +44,7 @@ class Distiller:
         example_filter: selects the part of each batch to learn from, in a separate forward pass. None: all of it.
         precision: of the student's passes; weights, losses and optimizer stay in float32.
         cosines: whether to compare gradients after each `begin_phase`.
-        scale_labels: whether the label loss has a scale c_0, as the knowledge losses have.
+        scale_labels: whether the label loss has a scale c_0, like the knowledge losses.
     """
 
     def __init__(

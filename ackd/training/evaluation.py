@@ -137,23 +137,23 @@ class Evaluator:
             if cannot_give(model, needs):
                 return None
             parts = [sampled(task.train), sampled(task.reward)]
-            told = self._teacher_answers(task.reward, "reward", "probe")
+            logits = self._teacher_answers(task.reward, "reward", "probe")
             asks = reading(model, self.meter, self.precision, needs), hearing(self.reference, parts[0], self.device)
             states, theirs = (np.concatenate([self.answers(ask, part, "probe") for part in parts]) for ask in asks)
-            if self.student.group.rank:  # rank 0 has the answers of all ranks
+            if self.student.group.rank:  # rank 0 has the outputs of all ranks
                 return None
-            classes, labels = told.shape[1], np.concatenate([part.labels for part in parts])
-            mine = self._probed(states, labels, classes)
-            known, shown = theirs[:, :classes], theirs[:, classes:]
+            classes, labels = logits.shape[1], np.concatenate([part.labels for part in parts])
+            predictions = self._probed(states, labels, classes)
+            known, features = theirs[:, :classes], theirs[:, classes:]
             return Facts(
-                agreement(told, task.reward.labels),
-                confidence(told),
-                agreement(mine[len(parts[0]) :], parts[1].labels),
+                agreement(logits, task.reward.labels),
+                confidence(logits),
+                agreement(predictions[len(parts[0]) :], parts[1].labels),
                 chance=0.0 if classes == 1 else 1 / classes,
                 examples_per_parameter=len(task.train) / sum(one.numel() for one in model.parameters()),
                 epochs=self.epochs,
-                student_lead=lead(mine, known, labels),
-                teacher_lead=lead(self._probed(shown, labels, classes), known, labels) if shown.size else 0.0,
+                student_lead=lead(predictions, known, labels),
+                teacher_lead=lead(self._probed(features, labels, classes), known, labels) if features.size else 0.0,
             )
 
     def _probed(self, states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> NDArray[np.float64]:

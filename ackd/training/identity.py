@@ -44,6 +44,6 @@ def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str], who: str)
 
 
 def _fingerprint(split: Split) -> str:
-    # embeddings are those of a teacher, which is compared by itself; their last bits depend on the machine
+    # embeddings depend on the teacher, which is compared separately, and their last bits on the machine
     labels = b"" if split.labels.ndim > 1 else np.ascontiguousarray(split.labels).tobytes()
     return hashlib.sha256(split.fingerprint.encode() + labels).hexdigest()[:16]

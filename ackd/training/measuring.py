@@ -102,20 +102,20 @@ def _embedded(
     score: float,
     scores: Mapping[str, float],
 ) -> EvalResult:
-    """The metrics of embeddings [N, d]: compared with others [N, d], or with the scores of the pairs that they make."""
+    """The result of embeddings [N, d], compared with other embeddings [N, d] or with the scores of their pairs [N]."""
     if labels.ndim == 1:
-        cosines, wanted = sts.pair_cosines(given), labels[::2] / (np.abs(labels).max() or 1.0)
-        return EvalResult(float(np.square(cosines - wanted).mean()), score, scores)
-    ours, wanted = sts.similarities(given), sts.similarities(labels)
-    apart = 0.0 if theirs is None else float(np.square(given - theirs).mean())
+        cosines, targets = sts.pair_cosines(given), labels[::2] / (np.abs(labels).max() or 1.0)
+        return EvalResult(float(np.square(cosines - targets).mean()), score, scores)
+    ours, targets = sts.similarities(given), sts.similarities(labels)
+    difference = 0.0 if theirs is None else float(np.square(given - theirs).mean())
     return EvalResult(
         float(np.square(given - labels).mean()),
         score,
         scores,
         float(sts.cosines(given, labels).mean()),
-        apart,
+        difference,
         0.0 if theirs is None else correlation(ours[:, None], sts.similarities(theirs)[:, None], 0),
-        correlation(ours[:, None], wanted[:, None], 0),
+        correlation(ours[:, None], targets[:, None], 0),
     )
 
 

@@ -24,7 +24,7 @@ class Scales:
         shape: shape of a loss: (N,) for N students, or () for a single student.
         device: device of the losses.
         group: the processes; each sees a part of every batch.
-        labels: whether the label loss is scaled too: that of embeddings, which has no size of its own.
+        labels: whether the label loss is scaled too, as for embeddings, whose size is arbitrary.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Scales:
         return self.scaled(name, loss) if rows else loss
 
     def scaled(self, name: str, loss: Tensor) -> Tensor:
-        """The losses of a type divided by their size; unchanged if none was counted."""
+        """The losses of a type divided by their size; unchanged before the first count."""
         return loss / self.size(name, loss) if name in self._seen else loss
 
     def size(self, name: str, loss: Tensor) -> Tensor:
@@ -65,11 +65,11 @@ class Scales:
         seen = self._seen[name].clip(min=1)
         shared = (seen == seen.flat[0]).all()
         count = int(seen.flat[0]) if shared else torch.from_numpy(seen).to(loss, non_blocking=True)
-        # the clamp keeps a loss that starts at 0, as between equal models, from dividing by 0
+        # the clamp avoids a division by 0 if a loss starts at 0 (equal models)
         return (self._sums[name] / count).clamp_min(1e-6)
 
     def fixed(self, name: str) -> bool:
-        """True if the size of a type does not change any more."""
+        """Whether the size of a type is final."""
         return name in self._seen and bool((self._seen[name] >= self.steps).all())
 
     def _count(self, name: str, raw: Tensor, rows: int, chosen: NDArray[np.bool_] | None) -> None:

@@ -48,14 +48,14 @@ def reading(model: Model, meter: Meter, precision: Precision, needs: OutputReque
 
 
 def hearing(teacher: Teacher, split: Split, device: torch.device) -> Ask:
-    """Returns a function that computes the teacher's logits, [B, C], and its features beside them, in place of logits.
+    """Returns a function that computes the teacher's logits [B, C], joined with its features, in place of logits.
 
-    Features are those of its last two layers; there are none if it does not answer an example with hidden states.
+    Features are those of its last two layers; there are none if the teacher does not return hidden states.
 
     Args:
         teacher: the teacher.
-        split: it is tried with the first example.
-        device: of the teacher.
+        split: examples; the first one shows whether the teacher returns hidden states.
+        device: device of the teacher.
     """
     needs = OutputRequest(logits=True, hidden=last_states(2, of=teacher.shape.layers).hidden)
     try:
@@ -84,7 +84,7 @@ def _pooled(outputs: Outputs, batch: Batch) -> Tensor:
 def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
     """Predictions of a linear probe, [N, C] ([N, 1] for regression): ridge regression on standardised states.
 
-    It fits one-hot classes, or the labels themselves where C = 1, and each example is predicted by a probe of all
+    The targets are one-hot classes, or the labels if C = 1. Each example is predicted by a probe that is fitted to all
     others. If the states are not finite, the predictions are NaN. The probe is as accurate as logistic regression with
     a cross-validated penalty, in a tenth of the time.
 
@@ -106,12 +106,12 @@ def probed(states: NDArray[np.float64], labels: NDArray[Any], classes: int) -> N
 
 
 def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDArray[Any]) -> float:
-    """Standard errors by which answers predict the labels better than other answers do; 0 if some are not finite.
+    """How many standard errors `answers` predict the labels better than `others`; 0 if some values are not finite.
 
         sum_i g_i / sqrt(sum_i g_i^2),  g_i = r_i - s_i
 
-    r_i and s_i say whether the answers and the others are right on example i; for regression they are negative squared
-    errors, of the line through each answers that fits the labels best.
+    r_i and s_i are 1 if `answers` and `others` are correct on example i, else 0. For regression they are the negative
+    squared errors after a linear fit to the labels.
 
     Args:
         answers: [N, C].
@@ -124,16 +124,16 @@ def lead(answers: NDArray[np.float64], others: NDArray[np.float64], labels: NDAr
 
 
 def standard_errors(gains: NDArray[np.float64]) -> float:
-    """By how many standard errors gains, [N], are above 0."""
+    """How many standard errors the mean of gains [N] is above 0."""
     return float(gains.sum() / max(np.sqrt(np.square(gains).sum()), 1e-12))
 
 
 def _right(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
     if answers.shape[1] > 1:
         return np.asarray(answers.argmax(1) == labels, np.float64)
-    said, wanted = answers[:, 0] - answers[:, 0].mean(), labels - labels.mean()
-    slope = max(float(said @ wanted), 0.0) / max(float(said @ said), 1e-12)
-    return np.asarray(-np.square(wanted - slope * said))
+    given, targets = answers[:, 0] - answers[:, 0].mean(), labels - labels.mean()
+    slope = max(float(given @ targets), 0.0) / max(float(given @ given), 1e-12)
+    return np.asarray(-np.square(targets - slope * given))
 
 
 def agreement(answers: NDArray[np.float64], labels: NDArray[Any]) -> float:

@@ -38,7 +38,7 @@ class LengthGroupedSampler:
         return batch
 
     def ahead(self, count: int) -> list[NDArray[np.int64]]:
-        """The next `count` batches, or fewer: those of the next epoch are not drawn yet."""
+        """The next `count` batches, or fewer at the end of an epoch, because the next epoch is not drawn yet."""
         return list(self._batches[:count])
 
     def _draw(self) -> None:

@@ -1,4 +1,4 @@
-"""Warnings before the first step about a teacher that may harm the student or be of no use."""
+"""Warnings before the first step about a teacher that may harm the student or not help it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ackd.training.probe import standard_errors
 
 logger = logging.getLogger("ackd")
 
-SURE = 3.0  # standard errors by which another order of classes has to be better
+SURE = 3.0  # least advantage of another order of classes, in standard errors
 USELESS = 0.05  # agreement above chance that a reward split of 256 examples can reach by accident
 
 
@@ -35,13 +35,13 @@ def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[
     """
     from scipy.optimize import linear_sum_assignment
 
-    said, classes = answers.argmax(1), answers.shape[1]
+    predicted, classes = answers.argmax(1), answers.shape[1]
     if not np.isfinite(answers).all() or classes > len(labels):
         return None
 
     def chosen(indices: slice) -> NDArray[np.int64]:
         counts = np.zeros((classes, classes))
-        np.add.at(counts, (said[indices], labels[indices]), 1)
+        np.add.at(counts, (predicted[indices], labels[indices]), 1)
         order: NDArray[np.int64] = linear_sum_assignment(counts + np.eye(classes) / 2, maximize=True)[1]
         return order  # on a tie a class keeps its place
 
@@ -49,14 +49,14 @@ def better_order(answers: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[
     orders = [chosen(half) for half in halves]
     read = np.zeros(len(labels), np.bool_)
     for half, order in zip(halves, orders[::-1], strict=True):
-        read[half] = order[said[half]] == labels[half]
-    others = said == labels, labels == np.bincount(labels).argmax()
-    surely = all(standard_errors(read * 1.0 - other) > SURE for other in others)
-    return orders[0] if surely and np.array_equal(orders[0], orders[1]) else None
+        read[half] = order[predicted[half]] == labels[half]
+    others = predicted == labels, labels == np.bincount(labels).argmax()
+    better = all(standard_errors(read * 1.0 - other) > SURE for other in others)
+    return orders[0] if better and np.array_equal(orders[0], orders[1]) else None
 
 
 def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any], classes: Sequence[str]) -> None:
-    """Logs a warning if the teacher may harm the student or be of no use.
+    """Logs a warning if the teacher may harm the student or not help it.
 
     Args:
         facts: facts about the setting.
@@ -68,9 +68,9 @@ def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any]
     most = np.bincount(labels).max() / len(labels) if classes else 0.0
     if order is not None and answers is not None:
         logger.warning(
-            "the teacher seems to have its classes in another order than the task: of the reward split it agrees with "
-            "%.2f of the labels, and with %.2f if its classes are read as %s; take one that was fine-tuned on this "
-            "task's labels (ackd finetune), or put its classes in the order %s",
+            "the teacher seems to have its classes in another order than the task: its accuracy on the reward split is "
+            "%.2f, and %.2f if its classes are read as %s; use a teacher that was fine-tuned on this task's labels "
+            "(ackd finetune), or put its classes in the order %s",
             facts.agreement,
             (order[answers.argmax(1)] == labels).mean(),
             ", ".join(classes[one] for one in order),
@@ -78,26 +78,26 @@ def warn(facts: Facts, answers: NDArray[np.float64] | None, labels: NDArray[Any]
         )
     elif facts.agreement - facts.chance < USELESS:
         logger.warning(
-            "teacher and labels agree on %.2f of the reward split, and chance is %.2f: the teacher seems to know "
-            "nothing of this task; take a better one, or the labels alone (--policy labels)",
+            "teacher and labels agree on %.2f of the reward split, and chance is %.2f: the teacher seems not to be "
+            "trained on this task; use a better teacher, or only the labels (--policy labels)",
             facts.agreement,
             facts.chance,
         )
     elif facts.agreement < most:
         logger.warning(
-            "the teacher agrees with %.2f of the labels of the reward split, and whoever always says %r with %.2f: "
-            "take a better one, or the labels alone (--policy labels)",
+            "the teacher agrees with %.2f of the labels of the reward split, and always predicting %r with %.2f: use a "
+            "better teacher, or only the labels (--policy labels)",
             facts.agreement,
             classes[int(np.bincount(labels).argmax())],
             most,
         )
     elif facts.overtaken > 1:
         logger.warning(
-            "the student can probably learn the labels better than the teacher knows them: the teacher agrees with "
+            "the student can probably learn the labels better than the teacher predicts them: the teacher agrees with "
             "%.2f of the reward split, and a linear probe on %s predicts held-out labels better, by %.1f standard "
-            "errors; take a better teacher, the labels alone (--policy labels), or --policy default, which leaves such "
-            "a teacher early",
+            "errors; use a better teacher, only the labels (--policy labels), or --policy default, which drops such a "
+            "teacher early",
             facts.agreement,
-            "its own last states" if facts.teacher_lead > facts.student_lead else "the student's first states",
+            "its own last states" if facts.teacher_lead > facts.student_lead else "the student's initial states",
             max(facts.teacher_lead, facts.student_lead),
         )

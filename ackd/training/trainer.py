@@ -86,12 +86,12 @@ class Trainer:
         return found
 
     def _announce(self, batches: Sequence[Any]) -> None:
-        """Tells the caches this step's batches and those of the next step, as far as they are known."""
+        """Announces the batches of this step, and the known ones of the next step, to the caches."""
         if any(one.ahead is not None for one in self._caches):
             ids, lengths = self.evaluator.task.train.ids, self.order.lengths
-            follow = [self._group.share(those) for those in self.order.ahead(self.accumulate)]
+            following = [self._group.share(indices) for indices in self.order.ahead(self.accumulate)]
             for one in self._caches:
-                one.announce([(ids[those], lengths[those]) for those in (*batches, *follow)])
+                one.announce([(ids[indices], lengths[indices]) for indices in (*batches, *following)])
 
     def _blame(
         self, reports: Sequence[StepMetrics[float]], selections: Sequence[Selection], asked: Sequence[Any]

@@ -457,7 +457,7 @@ def test_the_card_of_a_schedule_shows_its_weights(tmp_path: Path) -> None:
     assert "\n".join(table) in body_of(tmp_path / "schedule", schedule)
     guarded = body_of(tmp_path / "rule", ProbeRule(3, schedule.values))
     assert "\n".join(table) in guarded
-    assert "If the teacher is overtaken, the labels alone from the second decision on" in guarded
+    assert "If the teacher is overtaken, only the labels from the second decision on" in guarded
     network = ResidualNetwork(len(GLOBALS), len(FEATURES), 8, 3, schedule.values)
     still = body_of(tmp_path / "still", network)
     assert "\n".join(table) in still

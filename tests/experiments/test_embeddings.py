@@ -178,7 +178,7 @@ def test_a_student_may_be_narrower_than_its_teacher_and_not_wider(
     goal = training.measure_teacher(training.task.reward, "reward")
     assert (goal.score, goal.probability) == pytest.approx((1.0, 1.0))
     wide = encoders.saved(tmp_path / "wide", width=32, layers=2)
-    with pytest.raises(InputError, match="no wider than its teacher"):
+    with pytest.raises(InputError, match="at most as wide as its teacher"):
         prepared(teacher, files, knowledge=["similarity"], student=wide, student_layers=None)
 
 
@@ -196,7 +196,7 @@ def test_a_sentence_transformer_is_handed_over_as_it_is(teacher: str, files: dic
     one.save(tmp_path)
     assert encoded(tmp_path, ["w4 w5"]).shape == (1, 16)
     given.add_module("2", library.sentence_transformer.modules.Dense(16, 8))
-    with pytest.raises(InputError, match="is made of"):
+    with pytest.raises(InputError, match="has the modules"):
         prepared(given, files)
 
 
@@ -244,7 +244,7 @@ def test_a_cache_and_a_command_leave_what_they_do_for_other_tasks(
         ("distill", ["--knowledge", "hidden", "--layer-map", "0:7"], "the teacher has 3 layers"),
         ("distill", ["--student-layers", "9"], "cannot be cut from a model of 3"),
         ("distill", ["--wrong-labels", "0.1"], "of a task with classes"),
-        ("finetune", ["--model", "{teacher}"], "has no labels, which fine-tuning learns from"),
+        ("finetune", ["--model", "{teacher}"], "has no labels, but fine-tuning needs them"),
         ("mutual", ["--students", "{teacher}", "{teacher}"], "has no labels"),
         ("federate", ["--student", "{teacher}", "--clients", "2"], "has no labels"),
         ("tune", ["--student-layers", "1"], "compares distributions over classes"),
@@ -276,7 +276,7 @@ def test_the_script_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pytest.importorskip("sentence_transformers")
     text = (Path(__file__).parents[2] / "docs" / "embeddings.md").read_text(encoding="utf-8")
     script = text.split("```python\n")[1].split("```")[0]
-    assert text.startswith("# Embedding students\n\n```python\n")
+    assert text.startswith("# Sentence embeddings\n\n```python\n")
     assert len(script.splitlines()) <= 25
     encoders.saved(tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2")
     first, second, scores = map(list, zip(*encoders.pairs(80), strict=True))

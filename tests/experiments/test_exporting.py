@@ -177,7 +177,7 @@ def test_the_python_of_the_page_runs(
 def test_without_a_task_answers_are_compared_on_random_texts_and_a_line_says_so(once: Exported) -> None:
     assert [one.score for one in once.versions] == [None] * 3
     assert "on dev" not in once.table()
-    assert "64 random texts alone: no dev split is known" in once.table()
+    assert "64 random texts only: no dev split is known" in once.table()
     assert once.versions[1].equal == 1
 
 
@@ -263,7 +263,7 @@ def test_what_is_handed_over_needs_no_folder_and_classes_are_taken_by_their_name
     answers = asked(folder, (data["text"],))
     assert found.score == pytest.approx(100 * (1 - answers.argmax(1) == np.array(data["label"])).mean())
     assert {path.name for path in tmp_path.iterdir()} == {"model", "there"}
-    with pytest.raises(InputError, match="is no folder that the files could go to: name one with --output"):
+    with pytest.raises(InputError, match="is not a local folder: name a folder for the files with --output"):
         ackd.export(model, "onnx", tokenizer=tokenizer)
 
 
@@ -276,7 +276,7 @@ def test_a_run_whose_data_is_gone_has_no_dev_split_until_somebody_says_where_it_
     data.rename(tmp_path / "moved.csv")
     left, tokenizer = left_by(str(tmp_path / "run")), models.load_tokenizer(tmp_path / "run")
     assert reported(left, ExportConfig(model=left.name), tokenizer) is None
-    assert "has no dev split any more" in caplog.text
+    assert "cannot be read" in caplog.text
     with pytest.raises(InputError, match="there is no file"):
         reported(left, ExportConfig(model=left.name, data=str(tmp_path / "nowhere.csv")), tokenizer)
     again = reported(left, ExportConfig(model=left.name, data=str(tmp_path / "moved.csv")), tokenizer)
@@ -302,8 +302,8 @@ def test_what_ends_half_way_leaves_nothing_and_what_was_there_stays(
         ackd.export(folder, int8=True, output=tmp_path / "new" / "onnx")
     with pytest.raises(InputError, match="already holds an export: choose another, or add --overwrite"):
         ackd.export(folder)
-    monkeypatch.setattr(exporting, "APART", 0.0)  # less than rounding
-    with pytest.raises(InputError, match="answers otherwise than torch"):
+    monkeypatch.setattr(exporting, "TOLERANCE", 0.0)  # less than rounding
+    with pytest.raises(InputError, match="has other logits than torch"):
         ackd.export(folder, output=tmp_path / "new")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == there
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -316,7 +316,7 @@ def test_a_family_that_the_exporter_cannot_write_gets_a_sentence(
     folder = saved(tmp_path / "model", "longformer")  # whose blocks of tokens depend on what is read
     before, _ = sorted(tmp_path.rglob("*")), capfd.readouterr()
     with pytest.raises(
-        InputError, match=r"^torch 2\S* cannot write a longformer as ONNX \(.*\): take a family that it"
+        InputError, match=r"^torch 2\S* cannot write a longformer as ONNX \(.*\): use a supported family"
     ):
         ackd.export(folder)
     assert sorted(tmp_path.rglob("*")) == before
@@ -349,16 +349,16 @@ def run_folder(place: Path, *, finished: bool) -> Path:
     ("make", "options", "sentence"),
     [
         (lambda place: saved(place), {"format": "onxx"}, "unknown format 'onxx': did you mean 'onnx'? (known: onnx)"),
-        (lambda place: run_folder(place, finished=False), {}, "has not come to its end: finish it with --resume"),
+        (lambda place: run_folder(place, finished=False), {}, "is not finished: finish it with --resume"),
         (
             lambda place: run_folder(place, finished=True),
             {},
-            "is of ackd evaluate and has left no student: name another",
+            "is of ackd evaluate and contains no student: name another",
         ),
         (lambda place: place, {"output": "there"}, "there is no folder"),
         (lambda place: saved(place), {"output": "pyproject.toml"}, "is a file: choose a folder"),
         (lambda place: saved(place), {"output": "docs"}, "holds other files: choose a new or empty folder"),
-        (lambda place: "user/name", {}, "is no folder that the files could go to: name one with --output"),
+        (lambda place: "user/name", {}, "is not a local folder: name a folder for the files with --output"),
     ],
 )
 def test_what_cannot_be_exported_is_told_in_a_sentence(

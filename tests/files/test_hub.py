@@ -159,14 +159,14 @@ def lying(header: dict[str, Any] | None = None, length: int | None = None) -> by
         ({WEIGHTS: lying()}, {}, "does not fit policy.json"),
         ({WEIGHTS: lying(length=1 << 62)}, {}, "is not a safetensors file, or is cut short"),
         ({WEIGHTS: b""}, {}, "is not a safetensors file, or is cut short"),
-        ({}, {"sizes": {WEIGHTS: 10**12}}, f"has 1000000000000 bytes, and no policy has more than {MAX_WEIGHTS} there"),
+        ({}, {"sizes": {WEIGHTS: 10**12}}, f"has 1000000000000 bytes, and at most {MAX_WEIGHTS} are allowed"),
         ({}, {"sizes": {CARD: None}}, "its policy.json has null bytes"),
         ({}, {"sizes": {CARD: -1}}, "its policy.json has -1 bytes"),
         ({}, {"sizes": {CARD: "12"}}, 'its policy.json has "12" bytes'),
         ({}, {"gated": True}, "is gated: ask for access at http://127.0.0.1:"),
-        ({}, {"told": "../../../x"}, "does not say which commit hf:me/hostile is: look what HF_ENDPOINT names"),
+        ({}, {"told": "../../../x"}, "returned no valid commit for hf:me/hostile: check HF_ENDPOINT"),
         ({}, {"told": OTHER}, "me/hostile has no revision 'main' on"),
-        ({}, {"told": 3}, "answers about me/hostile what cannot be used"),
+        ({}, {"told": 3}, "gave an invalid response about me/hostile"),
     ],
 )
 def test_a_repository_that_is_hostile_is_refused(
@@ -211,14 +211,14 @@ def test_what_holds_no_policy_is_told(server: StandIn, client: Client, files: di
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
-        ("GET /api/models/me/broken", 500, "cannot be reached for me/broken (it answers 500)"),
+        ("GET /api/models/me/broken", 500, "cannot be reached for me/broken (status 500)"),
         ("GET /api/models/me/broken", 0, "cannot be reached for me/broken (Exceeded maximum allowed redirects"),
         ("HEAD /me/broken", 0, "cannot be reached for me/broken (Exceeded 20 redirects while resolving"),
-        ("GET /me/broken/resolve", 500, "cannot be reached for me/broken (it answers 500)"),
+        ("GET /me/broken/resolve", 500, "cannot be reached for me/broken (status 500)"),
         ("GET /me/broken/resolve", 404, "refuses hf:me/broken ("),
-        ("GET /api/models/me/broken", 200, "answers about me/broken what cannot be used"),
+        ("GET /api/models/me/broken", 200, "gave an invalid response about me/broken"),
         ("GET /api/models/me/broken", 401, "there is no hf:me/broken on http://127.0.0.1:"),
-        ("GET /api/models/me/broken", 403, "does not let you read hf:me/broken"),
+        ("GET /api/models/me/broken", 403, "does not allow you to read hf:me/broken"),
     ],
 )
 def test_a_hub_that_answers_nonsense_is_told(
@@ -261,7 +261,7 @@ def test_without_a_hub_its_cache_is_read(server: StandIn, client: Client, home: 
     code, out, err = client.ackd("policies", "show", "hf:me/kept", HF_ENDPOINT=nobody)
     assert (code, out) == shown[:2]
     assert err.startswith(f"{nobody} cannot be reached for me/kept (")
-    assert err.endswith(f"): taking hf:me/kept as it was read before, at {commit}\n")
+    assert err.endswith(f"): using the cached commit of hf:me/kept, {commit}\n")
     code, _, err = client.ackd("policies", "show", "hf:me/other", HF_ENDPOINT=nobody)
     assert (code, err.count("\n")) == (2, 1)
     assert f"{nobody} cannot be reached for me/other (" in err
@@ -269,9 +269,9 @@ def test_without_a_hub_its_cache_is_read(server: StandIn, client: Client, home: 
         server.asked.clear()
         for name in (f"hf:me/kept@{commit}", "hf:me/kept"):
             assert offline.ackd("policies", "show", name) == shown
-        keeps = "ackd: HF_HUB_OFFLINE keeps from asking the hub"
+        keeps = "ackd: HF_HUB_OFFLINE is set"
         for arguments, then in (
-            (("policies", "show", "hf:me/other"), ", and hf:me/other is not in its cache: unset it to download"),
+            (("policies", "show", "hf:me/other"), ", and hf:me/other is not in the cache: unset it to download"),
             (("push", "default", "me/other"), ": unset it to upload"),
         ):
             assert offline.ackd(*arguments) == (2, "", f"{keeps}{then}\n")

@@ -79,11 +79,11 @@ def test_sts_b_is_what_is_taken_of_glue(shared: Path) -> None:
     [
         ("data", "", "has no rows"),
         ("data", "\n \n\n", "has no rows"),
-        ("dev_data", "a,b\nw4,w5\n", "two columns of text and one of scores"),
+        ("dev_data", "a,b\nw4,w5\n", "two text columns and one of scores"),
         ("dev_data", "a,b,score\nw4,w5,x\nw6,w7,y\n", "has the label"),
         ("dev_data", "a,b,score\nw4,w5,1\n w6, ,2\n", "empty sentence in row 2"),
-        ("dev_data", "a,b,score\nw4,w5,1\nw6,w7,1\n", "differ from pair to pair"),
-        ("dev_data", "a,b,score\nw4,w5,-1\nw6,w7,1\n", "from 0 up"),
+        ("dev_data", "a,b,score\nw4,w5,1\nw6,w7,1\n", "not all equal"),
+        ("dev_data", "a,b,score\nw4,w5,-1\nw6,w7,1\n", "must be at least 0"),
     ],
 )
 def test_files_that_cannot_be_used_are_told(name: str, content: str, said: str, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         load(**{**given, "data": str(tmp_path / "numbers.csv")})
     with pytest.raises(InputError, match="--wrong-labels"):
         load(**given, wrong_labels=0.1)
-    with pytest.raises(InputError, match="compute_metrics judges answers by labels"):
+    with pytest.raises(InputError, match="compute_metrics needs labels"):
         load(**given).judged_by(lambda prediction: {"a": 1.0})
 
 

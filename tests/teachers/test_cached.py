@@ -339,7 +339,7 @@ def test_an_answer_of_another_size_does_not_spill_over(
 ) -> None:
     cached = kept((HIDDEN, LOGITS))
     teacher.change = lambda batch, field, answer: torch.cat([answer, answer], -1)
-    with pytest.raises(ValueError, match="bytes came for a row of"):
+    with pytest.raises(ValueError, match="but its row in"):
         cached(split.batch([0, 1]), OutputRequest.of([HIDDEN]), CostTracker())
 
 

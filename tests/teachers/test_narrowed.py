@@ -45,7 +45,7 @@ def test_only_embeddings_are_projected() -> None:
 
 
 def test_what_cannot_be_projected_is_told() -> None:
-    with pytest.raises(InputError, match="no wider than its teacher"):
+    with pytest.raises(InputError, match="at most as wide as its teacher"):
         principal(np.ones((3, 4)), 4)
     with pytest.raises(InputError, match="damaged"):
         principal(np.full((3, 4), np.nan), 2)

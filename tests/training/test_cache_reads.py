@@ -280,7 +280,7 @@ def test_a_disk_that_takes_no_more_leaves_what_is_there(
     assert torch.equal(weights(run), computed)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert ("disk is full" if code == errno.ENOSPC else "cannot be used: Input/output error") in caplog.text
-    assert "The run goes on" in caplog.text
+    assert "The run continues" in caplog.text
     assert TRAIN < run.costs.teacher_queries < STEPS * 8  # what is there is still read
     monkeypatch.undo()
     cached = cache_of(run)

@@ -94,7 +94,7 @@ def test_what_is_on_its_way_into_a_cache_is_kept_at_the_end_of_a_phase(tmp_path:
     )
     cached, row = Cached(teacher, cache), np.array([5])
     answer: Any = _Answer(row, {logits: torch.ones(1, 2, dtype=torch.float16)}, Late())  # type: ignore[arg-type]
-    cached._on_their_way.append(answer)
+    cached._pending.append(answer)
     training = make(teachers=(Revised(cached),))
     if students == 1:
         training.advance(Selection(), 1)  # which asks no teacher

@@ -21,38 +21,38 @@ Read: TypeAlias = Mapping[OutputKey, tuple[Rows, Tensor]]  # the rows that were 
 
 
 class ReadAhead:
-    """Outputs that a thread reads for batches that are announced.
+    """Reads the outputs of announced batches in a thread.
 
-    A batch is read only if the previous batches were asked for as announced, so nothing is read in vain for long where
-    examples are picked within a batch or nothing is asked. The thread ends with this object, or with the process after
-    the read under way. Its errors are raised where the outputs are taken.
+    A batch is read only if the previous batches were requested as announced. So reading ahead stops if requests differ
+    from announcements, for example because examples are selected within a batch. The thread ends with this object, or
+    with the process after the current read. Its errors are raised where the outputs are used.
 
     Args:
         cache: the cache.
-        device: of the batches; on a GPU outputs are read into pinned memory.
+        device: device of the batches; for a GPU, outputs are read into pinned memory.
     """
 
     def __init__(self, cache: Cache, device: torch.device) -> None:
         self.cache, self.device = cache, device
-        self.near: DeviceRows | None = None  # rows that need not be read
-        self._announced: dict[Key, Future[Read] | None] = {}  # None: is not read
-        self._fields: frozenset[OutputKey] = frozenset()  # of the last batch; empty if it was not announced
+        self.near: DeviceRows | None = None  # rows on the device, which need not be read
+        self._announced: dict[Key, Future[Read] | None] = {}  # None: not read ahead
+        self._fields: frozenset[OutputKey] = frozenset()  # fields of the last request; empty if it was not announced
         self._thread: ThreadPoolExecutor | None = None
         self._owner = os.getpid()
 
     def announce(self, batches: Sequence[tuple[Rows, int]]) -> None:
-        """Announces the rows and padded lengths of this batch and the next ones; others are no longer read."""
+        """Announces the rows and padded lengths of this batch and the next ones, in place of earlier announcements."""
         known, self._announced = self._announced, {}
         if os.getpid() != self._owner:  # a forked process has no thread
             known, self._thread, self._owner = {}, None, os.getpid()
         keys = [(rows.tobytes(), length) for rows, length in batches]
-        if known.keys() - keys:  # a batch that was not asked for
+        if known.keys() - keys:  # an announced batch was not requested
             self._fields = frozenset()
         for (rows, length), key in zip(batches, keys, strict=True):
             self._announced[key] = known.get(key) or (self._begun(rows, length) if self._fields else None)
 
     def asked(self, rows: Rows, length: int, fields: frozenset[OutputKey]) -> Future[Read] | None:
-        """What is being read of a batch that is asked for now, if anything."""
+        """Registers a request; returns the outputs that the thread reads for it, or None."""
         key = rows.tobytes(), length
         self._fields = fields if key in self._announced else frozenset()
         return self._announced.pop(key, None)
@@ -71,7 +71,7 @@ def _read(
     device: torch.device,
     near: DeviceRows | None,
 ) -> Read:
-    """The fields that are complete in all rows, without the rows that are on the device."""
+    """Reads the fields that are complete in all rows, except for rows that are on the device."""
     gpu, found = device.type == "cuda", {}
     with torch.cuda.device(device) if gpu else nullcontext():
         for field in fields:

@@ -19,8 +19,8 @@ from ackd.teachers.cache.budget import Rows
 class CachedField:
     """The rows of one field, and their checksums.
 
-    Rows are read by calls, not through a memory map: an error of the disk is then an `OSError`, where a map would kill
-    the process, and another thread computes meanwhile. Several threads may read.
+    Rows are read by system calls, not through a memory map: an error of the disk is then an `OSError` and does not kill
+    the process, and other threads can compute during the read. Several threads may read.
 
     Args:
         path: file of the rows, one after the other.
@@ -38,7 +38,7 @@ class CachedField:
         self._checked = np.zeros(len(sizes), np.bool_)
         self._damaged = np.zeros(len(sizes), np.bool_)
         self._lock = threading.Lock()
-        self._open: list[weakref.finalize[[int], CachedField]] = []  # closes each file, at the latest with this object
+        self._open: list[weakref.finalize[[int], CachedField]] = []  # one per file; also called when this object ends
         self._handles: tuple[int, int] | None = None  # for writing
         self._rows_file, self._sums_file = self._opened(os.O_RDONLY)
 
@@ -85,7 +85,7 @@ class CachedField:
         """Writes a row, then its checksum; if the process dies in between, the row does not count as written."""
         start, end = self.starts[row : row + 2].tolist()
         if len(data) != end - start:
-            raise ValueError(f"an answer of {len(data)} bytes came for a row of {end - start} in {self._path}")
+            raise ValueError(f"an output has {len(data)} bytes, but its row in {self._path} has {end - start}")
         if self._handles is None:
             self._handles = self._opened(os.O_WRONLY)
         rows, sums = self._handles

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ackd.types import OutputKey, OutputRequest
 
-MARGIN = 0.1  # computing must save this share of the time to be chosen,
-LEAST = 5e-4  # and so many seconds a batch: less is within the noise of the measurement
+MARGIN = 0.1  # computing is chosen if it saves at least this share of the time,
+LEAST = 5e-4  # and this many seconds per batch; smaller differences are measurement noise
 
 
 @dataclass(frozen=True)

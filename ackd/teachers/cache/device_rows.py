@@ -1,4 +1,4 @@
-"""Rows of a cache in the memory of a device: those that fit stay there after they were read."""
+"""Keeps rows of a cache in the memory of a device, as many as fit."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _KNOWN: WeakKeyDictionary[Cache, dict[torch.device, DeviceRows]] = WeakKeyDictio
 class _Field:
     """The rows of one field, one after the other, each without padding."""
 
-    values: Tensor  # on the device; as many as fit
-    sizes: Rows  # values of each row
-    starts: Rows  # the first value of each row; -1 if it is not here
-    used: int = 0  # values
+    values: Tensor  # on the device
+    sizes: Rows  # number of values in each row
+    starts: Rows  # index of the first value of each row; -1 if the row is not here
+    used: int = 0  # number of values in use
 
 
 class DeviceRows:
-    """The rows of a cache that are in a device's memory. What they return is what the cache returns, bit for bit.
+    """Rows of a cache in a device's memory; they equal the rows on disk bit for bit.
 
-    Each field takes its place when it is read first: that of all its rows, or what is left of the memory. Rows stay;
-    when the place is full, further rows are not kept, because every row is needed once an epoch.
+    The first read of a field reserves memory for all its rows, or the memory that is left. When it is full, further
+    rows are not kept. Rows are never replaced, because every row is needed once per epoch.
 
     Args:
         shape: sizes of the teacher.
         lengths: tokens of each example.
-        dtype: of the values.
+        dtype: dtype of the values.
         device: the device.
-        memory: most bytes.
+        memory: size limit in bytes.
     """
 
     def __init__(self, shape: ModelDims, lengths: Rows, dtype: torch.dtype, device: torch.device, memory: int) -> None:
@@ -62,7 +62,7 @@ class DeviceRows:
                 known.starts[row], known.used = known.used, known.used + size
 
     def read(self, field: OutputKey, rows: Rows, length: int) -> Tensor:
-        """Rows that are here, padded to `length` as `Cache.read` pads them; the host does not wait."""
+        """Returns rows padded to `length` like `Cache.read`, without waiting for the device; all must be here."""
         known, width = self._fields[field], self.shape.width
         starts, lengths = known.starts[rows], self.lengths[rows]
         if field.kind in ("logits", "cls"):
@@ -80,23 +80,23 @@ class DeviceRows:
         """[R, A, n, n] attention scores, with zeros at padding."""
         places = torch.arange(length, device=self.device)
         n, heads = lengths.view(-1, 1, 1, 1), torch.arange(self.shape.heads, device=self.device).view(1, -1, 1, 1)
-        there = (places[:, None] < n) & (places < n)
+        valid = (places[:, None] < n) & (places < n)
         indices = starts.view(-1, 1, 1, 1) + (heads * n + places[:, None]) * n + places
-        return values.take(indices.masked_fill_(~there, 0)).masked_fill_(~there, 0)
+        return values.take(indices.masked_fill_(~valid, 0)).masked_fill_(~valid, 0)
 
     def _place(self, field: OutputKey) -> _Field:
         sizes = row_sizes(field, self.shape, self.lengths)
         count = min(int(sizes.sum()), self.left // self.dtype.itemsize)
         try:
             values = torch.empty(count, dtype=self.dtype, device=self.device)
-        except torch.OutOfMemoryError:  # others have taken it meanwhile
+        except torch.OutOfMemoryError:  # the memory was free when it was measured
             count, values = 0, torch.empty(0, dtype=self.dtype, device=self.device)
         self.left -= count * self.dtype.itemsize
         known = self._fields[field] = _Field(values, sizes, np.full(len(sizes), -1))
         return known
 
     def sent(self, numbers: Rows) -> Tensor:
-        """Numbers on the device; the host does not wait."""
+        """Copies numbers to the device without waiting for it."""
         value = torch.from_numpy(numbers)
         return (value.pin_memory() if self.device.type == "cuda" else value).to(self.device, non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""The folder of a cache entry and its files, and what is said when its disk fails."""
+"""The folder and the files of a cache entry, and the errors of its disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ackd.types import ModelDims, OutputKey
 
 
 class CacheError(InputError):
-    """The cache cannot be read or written: its disk is full, gone or broken. A run goes on without it."""
+    """The cache cannot be read or written because its disk is full, missing or broken; runs continue without it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Entry:
         if not os.access(self.folder, os.W_OK):
             raise InputError(
                 f"the cache folder {self.folder.parent} is read-only and holds nothing about this teacher and this "
-                "data: fill it with `ackd cache` where it can be written, or leave the cache away"
+                "data: fill it with `ackd cache` where it can be written, or run without the cache"
             )
         descriptor, temporary = tempfile.mkstemp(dir=self.folder)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -122,8 +122,8 @@ class Entry:
                     f"the cache {self.folder} cannot be used: {error.strerror} (name a folder that can be written)"
                 ) from error
             raise CacheError(
-                f"the disk is full: the cache {self.folder} stays valid with what it holds; free some space, or give a "
-                "smaller budget, and run again: it goes on from there"
+                f"the disk is full: free some space, or give a smaller budget, and run again; the cache {self.folder} "
+                "keeps its finished rows"
             ) from error
 
     def files(self, field: OutputKey) -> tuple[tuple[Path, int], tuple[Path, int]]:

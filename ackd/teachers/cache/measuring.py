@@ -1,4 +1,4 @@
-"""Measures what a teacher's pass and reading a cache take, and keeps the result beside the cache."""
+"""Measures the times of a teacher's pass and of reading a cache, and stores them in the cache's folder."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ackd.teachers.cache.store import Cache, Examples
 from ackd.types import Batch, OutputKey, OutputRequest, Outputs, Teacher
 
 Step: TypeAlias = Callable[[Batch], object]
-TIMES = 5  # measurements of each time, the shortest of which counts,
-SECONDS = 0.5  # or fewer that take so long together
+TIMES = 5  # most repetitions of a measurement; the shortest time counts
+SECONDS = 0.5  # total time after which a measurement is not repeated
 AGAIN = "delete it, and it is measured again"
 
 
@@ -43,38 +43,38 @@ def prices_of(
     device_memory: float = 0.0,
     step: Step | None = None,
 ) -> Prices:
-    """The prices on this device, measured once for a cache: equal runs decide equally, and so do resumed ones.
+    """The prices on this device, measured once per cache, so that equal runs and resumed runs make the same choice.
 
     Args:
         teacher: the teacher without its cache.
-        cache: the cache; its folder keeps the prices.
-        fields: the fields that it may contain.
-        split: its examples.
+        cache: the cache; the prices are stored in its folder.
+        fields: the fields that the cache may contain.
+        split: the examples of the cache.
         size: examples in a batch.
-        device: of the batches.
+        device: device of the batches.
         device_memory: share of the device's free memory that may keep rows.
         step: a student's step, during which a thread reads ahead; None if there is no such thread.
 
     Raises:
-        InputError: if the kept prices are damaged, or an output of the teacher is not finite.
+        InputError: if the stored prices are damaged, or an output of the teacher is not finite.
         CacheError: if the cache's folder cannot be written or read.
     """
     fields, place = sorted(fields), [name_of(device)]
     memory = int(device_memory * free_memory(device))
-    named = json.dumps([*place, *([device_memory] if memory else []), size, fields]).encode()
-    path = cache.folder / f"prices-{hashlib.sha256(named).hexdigest()[:16]}.json"
+    key = json.dumps([*place, *([device_memory] if memory else []), size, fields]).encode()
+    path = cache.folder / f"prices-{hashlib.sha256(key).hexdigest()[:16]}.json"
     if not path.exists():
         batch, needed = _typical(split, size).to(device), cache.bytes_of(fields)
         near = min(memory / needed, 1.0)
-        found = measure(teacher, cache, fields, batch, cold=needed > _memory(), near=near, step=step)
+        measured = measure(teacher, cache, fields, batch, cold=needed > _memory(), near=near, step=step)
         if not cache.writing:
-            return found
+            return measured
         with cache.refusing():
-            _keep(path, (json.dumps(asdict(found), indent=2) + "\n").encode())
-    known = read(path, Prices, AGAIN)
-    if absent := {field.kind for field in fields} - known.read.keys():
-        raise InputError(f"{path} has no price of {', '.join(sorted(absent))}: {AGAIN}")
-    return known
+            _keep(path, (json.dumps(asdict(measured), indent=2) + "\n").encode())
+    stored = read(path, Prices, AGAIN)
+    if missing := {field.kind for field in fields} - stored.read.keys():
+        raise InputError(f"{path} has no price of {', '.join(sorted(missing))}: {AGAIN}")
+    return stored
 
 
 def name_of(device: torch.device) -> str:
@@ -95,19 +95,19 @@ def measure(
     near: float = 0.0,
     step: Step | None = None,
 ) -> Prices:
-    """Measures a batch: the teacher's pass, and reading the same outputs from a cache of this batch alone.
+    """Measures the teacher's pass over a batch, and reading its outputs from a cache with only this batch.
 
     A pass that takes longer than `SECONDS` is measured once, with all outputs.
 
     Args:
         teacher: the teacher.
-        cache: the cache; the measurement takes place in its folder, if that can be written.
+        cache: the cache; the measurement uses its folder, if it can be written.
         fields: the fields to measure; those of one kind cost the same.
         batch: the batch, on its device.
-        cold: whether to read from the disk, not from the memory that holds recently used files.
+        cold: whether to read from the disk, bypassing the system's file cache.
         near: share of the rows that the device's memory will hold.
-        step: a student's step on the batch, during which a thread reads ahead. Half of it counts as `hidden`, because
-            the thread also takes time from the step.
+        step: a student's step on the batch, during which a thread reads ahead. Half of its time counts as `hidden`,
+            because the thread also slows down the step.
 
     Raises:
         InputError: if an output of the teacher is not finite.
@@ -115,34 +115,34 @@ def measure(
     """
     device, costs, logits = batch.mask.device, CostTracker(), OutputRequest(logits=True)
     kinds = {field.kind: [one for one in fields if one.kind == field.kind] for field in fields}
-    samples = OutputRequest.of(those[0] for those in kinds.values())
+    samples = OutputRequest.of(of_kind[0] for of_kind in kinds.values())
 
     def compute(needs: OutputRequest) -> Outputs:
-        answer = teacher(batch, needs, costs)
-        return Outputs.of({field: answer[field].to(cache.dtype).float() for field in needs.fields})
+        outputs = teacher(batch, needs, costs)
+        return Outputs.of({field: outputs[field].to(cache.dtype).float() for field in needs.fields})
 
     def seconds_of(needs: OutputRequest) -> float:
         return _seconds(lambda: compute(needs), device)
 
-    answers: list[Outputs] = []
-    for _ in range(1 if device.type == "cpu" else 2):  # the first pass on a GPU sets much up
-        whole, more = _once(lambda: answers.append(compute(samples)), device), dict[str, float]()
+    outputs: list[Outputs] = []
+    for _ in range(1 if device.type == "cpu" else 2):  # the first pass on a GPU includes its initialisation
+        whole, more = _once(lambda: outputs.append(compute(samples)), device), dict[str, float]()
     if whole < SECONDS:
         whole = seconds_of(logits)
-        needs = {kind: OutputRequest.of(those) for kind, those in kinds.items() if kind != "logits"}
+        needs = {kind: OutputRequest.of(of_kind) for kind, of_kind in kinds.items() if kind != "logits"}
         more = {kind: max(seconds_of(logits | one) - whole, 0.0) / len(kinds[kind]) for kind, one in needs.items()}
     hidden = 0.0
     if step is not None:
-        step(batch)  # the first one sets much up
+        step(batch)  # the first step includes initialisation
         hidden = _seconds(lambda: step(batch), device) / 2
-    reads = _reads(cache, answers[-1], batch, cold=cold, near=near)
+    reads = _reads(cache, outputs[-1], batch, cold=cold, near=near)
     return Prices(name_of(device), batch.shape, whole, more, reads, hidden)
 
 
-def _reads(cache: Cache, answer: Outputs, batch: Batch, *, cold: bool, near: float) -> dict[str, float]:
+def _reads(cache: Cache, outputs: Outputs, batch: Batch, *, cold: bool, near: float) -> dict[str, float]:
     """By kind, the seconds to read an output of the batch, from a cache like `cache` with only this batch."""
     device, rows = batch.mask.device, np.arange(len(batch.ids))
-    tensors = {field: value.to("cpu", cache.dtype) for field, value in answer.tensors.items()}
+    tensors = {field: value.to("cpu", cache.dtype) for field, value in outputs.tensors.items()}
     (dtype,) = (name for name, one in DTYPES.items() if one == cache.dtype)
     examples = Examples(batch.ids.numpy(), batch.lengths.numpy(), "prices")
     with cache.refusing(), tempfile.TemporaryDirectory(dir=cache.folder if cache.writing else None) as folder:
@@ -159,17 +159,18 @@ def _reads(cache: Cache, answer: Outputs, batch: Batch, *, cold: bool, near: flo
                 value = small.read(field, rows, batch.shape[1], pinned=device.type == "cuda")
                 return value.to(device, non_blocking=True).float()
 
-            def far_and_near(field: OutputKey) -> float:
-                far = _seconds(lambda: read_one(field), device)
+            def seconds_of(field: OutputKey) -> float:
+                from_disk = _seconds(lambda: read_one(field), device)
                 if not near:
-                    return far
+                    return from_disk
                 held = device_rows(small, device, 1.0)
                 held.keep(field, rows, small.read(field, rows, batch.shape[1]).to(device))
-                there = held.held(field, rows).all()
-                close = _seconds(lambda: held.read(field, rows, batch.shape[1]).float(), device) if there else far
-                return near * close + (1 - near) * far
+                if not held.held(field, rows).all():
+                    return from_disk
+                on_device = _seconds(lambda: held.read(field, rows, batch.shape[1]).float(), device)
+                return near * on_device + (1 - near) * from_disk
 
-            return {field.kind: far_and_near(field) for field in tensors}
+            return {field.kind: seconds_of(field) for field in tensors}
 
 
 def _typical(split: Split, size: int) -> Batch:
@@ -180,7 +181,7 @@ def _typical(split: Split, size: int) -> Batch:
 
 
 def _seconds(act: Callable[[], object], device: torch.device) -> float:
-    """The shortest time of an action."""
+    """The shortest time of an action, over several repetitions."""
     times: list[float] = []
     while len(times) < TIMES and sum(times) < SECONDS:
         times.append(_once(act, device))
@@ -188,7 +189,7 @@ def _seconds(act: Callable[[], object], device: torch.device) -> float:
 
 
 def _once(act: Callable[[], object], device: torch.device) -> float:
-    """The time of an action, with all that it started on the device."""
+    """The time of an action, including its work on the device."""
     _wait(device)
     start = time.perf_counter()
     act()
@@ -202,7 +203,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _memory() -> int:
-    """Bytes of memory that can hold files; without bounds where the system does not tell."""
+    """Bytes of memory available for the system's file cache; a very large number if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -211,7 +212,7 @@ def _memory() -> int:
 
 
 def _forget(files: Sequence[Path]) -> None:
-    """Removes files from the system's memory, so that they are read from the disk again."""
+    """Removes files from the system's file cache, so that they are read from the disk."""
     for path in files:
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -109,17 +109,17 @@ class Cache(Entry):
         Raises:
             CacheError: if the files cannot be read.
         """
-        there = rows >= 0
+        valid = rows >= 0
         for field in fields:
             with self.refusing():
                 column = self._column(field)
                 if column is None:
-                    return np.zeros_like(there)
-                there[there], damaged = column.sound(rows[there])
+                    return np.zeros_like(valid)
+                valid[valid], damaged = column.sound(rows[valid])
             if damaged and not self.damaged:
-                logger.warning("the cache %s has damaged rows: they are asked again", self.folder)
+                logger.warning("the cache %s has damaged rows: they are computed again", self.folder)
             self.damaged += damaged
-        return there
+        return valid
 
     def read(self, field: OutputKey, rows: Rows, length: int, *, pinned: bool = False) -> Tensor:
         """Reads rows of a field, padded to `length` with finite numbers, in the cache's dtype.
@@ -137,21 +137,21 @@ class Cache(Entry):
         # padding is always finite: zeros around attention scores, elsewhere the last token again
         new = torch.zeros if field.kind == "attention" else torch.empty
         place = new(len(rows), *self._shape(field, length), dtype=self.dtype, pin_memory=pinned)
-        numbers = place.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()  # it has no bfloat16
+        numbers = place.view(torch.int16 if self.dtype.itemsize == 2 else torch.int32).numpy()  # numpy has no bfloat16
         with self.refusing():
             column = self._column(field)
             if column is None:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-            for row, n, there in zip(rows.tolist(), lengths, numbers, strict=True):
+            for row, n, target in zip(rows.tolist(), lengths, numbers, strict=True):
                 if whole or n == length:
-                    column.read(row, there)
+                    column.read(row, target)
                 elif field.kind == "attention":
-                    unpadded = np.empty((len(there), n, n), there.dtype)
+                    unpadded = np.empty((len(target), n, n), target.dtype)
                     column.read(row, unpadded)
-                    there[:, :n, :n] = unpadded
+                    target[:, :n, :n] = unpadded
                 else:
-                    column.read(row, there[:n])
-                    there[n:] = there[n - 1]
+                    column.read(row, target[:n])
+                    target[n:] = target[n - 1]
         return place
 
     def _shape(self, field: OutputKey, length: int) -> tuple[int, ...]:
@@ -186,8 +186,8 @@ class Cache(Entry):
     def _write(self, row: int, place: int, answers: Mapping[OutputKey, Tensor]) -> int:
         """Writes the missing fields of a row, unless another process is writing it; returns the written bytes."""
         written = 0
-        with self._holding(row) as mine:
-            for field, batch in answers.items() if mine else ():
+        with self._holding(row) as locked:
+            for field, batch in answers.items() if locked else ():
                 column = self._column(field)
                 assert column is not None
                 if self.has((field,), np.array([row])).all():  # another process was faster
@@ -202,7 +202,7 @@ class Cache(Entry):
     def _holding(self, row: int) -> Iterator[bool]:
         """Locks a row unless it is locked, and yields whether it did; the kernel releases a dead process's locks."""
         if not self.writing:
-            raise ValueError(f"{self.folder} is not written from here")
+            raise ValueError(f"this process cannot write {self.folder}")
         assert self._lock is not None
         try:
             fcntl.fcntl(self._lock, fcntl.F_OFD_SETLK, _range(fcntl.F_WRLCK, row))
@@ -245,9 +245,9 @@ class Cache(Entry):
         self.fields = wider
 
     def give_up(self, fault: CacheError, *, reading: bool) -> None:
-        """Stops writing after a fault, and with `reading` also reading; warns once."""
+        """Stops writing after a fault, and with `reading` also reading; logs one warning."""
         if self.readable and self._writable:
-            logger.warning("%s. The run goes on, and computes what it does not find there", fault)
+            logger.warning("%s. The run continues, and computes missing outputs", fault)
         self._writable, self.readable = False, self.readable and not reading
 
     def close(self) -> None:
