@@ -39,6 +39,20 @@ def ready(teacher: Path, **changes: Any) -> Distillation:
     return prepare(task="polarity", teacher=str(teacher), **how)
 
 
+def test_how_a_student_is_used_from_python_and_by_the_command() -> None:
+    folder = Path("a run/student")
+    for task, columns, command in (
+        ("mrpc", (), "ackd predict --model 'a run/student' --task mrpc --output FOLDER"),
+        ("mine", ("one", "other"), "--task mine --data FILE --text-columns one other --output FOLDER"),
+        ("polarity", (), None),
+        ("language", (), None),
+    ):
+        lines = comparison.use(task, folder, columns).splitlines()
+        assert 'model="a run/student"' in lines[0]
+        assert len(lines) == (1 if command is None else 2)
+        assert command is None or lines[1].endswith(command)
+
+
 def test_a_run_compares_its_student_with_its_teacher(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,8 @@ def test_students_from_layers_are_those_layers(
     assert student.config._attn_implementation == teacher.config._attn_implementation
     with pytest.raises(InputError, match="5 layers cannot be cut from a model of 4"):
         models.from_layers(teacher, 5)
+    with pytest.raises(InputError, match="'frist': did you mean 'first'"):
+        models.from_layers(teacher, 2, "frist")  # type: ignore[arg-type]
 
 
 def test_cutting_a_student_draws_nothing(make_model: Callable[..., Model]) -> None:

@@ -110,6 +110,8 @@ def test_the_fingerprint_is_of_texts_and_labels_in_their_order() -> None:
     prints = [fingerprint(one) for one in (rows, *others)]
     assert len(set(prints)) == len(prints)
     assert fingerprint(rows.select(order).select(order)) == prints[0]
+    halves = [replace(rows, labels=rows.labels * share) for share in (0.25, 0.75)]
+    assert fingerprint(halves[0]) != fingerprint(halves[1])
 
 
 def polarity(**changes: Any) -> Task:
