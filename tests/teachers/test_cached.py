@@ -20,6 +20,7 @@ from ackd.models import Model
 from ackd.tasks import Split
 from ackd.teachers import Cached, ModelTeacher, unwrap
 from ackd.teachers.cache.budget import DTYPES, row_sizes
+from ackd.teachers.cache.choice import Prices
 from ackd.teachers.cache.store import Cache, CacheError, Examples
 from ackd.types import Batch, ModelDims, OutputKey, OutputRequest, Outputs
 
@@ -234,6 +235,14 @@ def test_what_is_not_kept_is_asked_live(teacher: Asked, split: Split, kept: Call
     assert costs.flops["teacher"] == teacher.flops(needs, 3, 7) + teacher.flops(OutputRequest.of([SCORES]), 3, 7)
     cached(batch, OutputRequest.of([SCORES]), costs)
     assert teacher.took == [([30, 10, 30], (SCORES,))]
+
+
+def test_a_pass_costs_at_least_one_of_the_layers_and_the_head(teacher: Asked, kept: Callable[..., Cached]) -> None:
+    cache = kept().cache
+    cached = Cached(teacher, cache, prices=Prices("cpu", (2, 7), 0.3, {}, {"hidden": 1.0, "logits": 1.0}))
+    assert teacher.flops(OutputRequest.of([EMBEDDED]), 2, 7) == 0
+    assert cached.seconds(OutputRequest.of([EMBEDDED]), frozenset()) == pytest.approx(0.3 / (teacher.shape.layers + 1))
+    assert cached.seconds(OutputRequest.of([LOGITS]), frozenset()) == pytest.approx(0.3)
 
 
 def test_what_others_keep_in_the_same_cache_is_not_ones_own(
