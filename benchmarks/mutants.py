@@ -129,10 +129,10 @@ def attempt(tree: Tree, mutant: Mutant, seconds: float, look: float) -> Row:
     return {"key": mutant.key, "path": mutant.path, **asdict(mutant.change), **end}
 
 
-def kept(output: Path) -> dict[str, Row]:
-    """The last line of each mutant in a file of results."""
+def kept(output: Path, *, first: bool = False) -> dict[str, Row]:
+    """The last line of each mutant in a file of results, or the first: of the tests as they were then."""
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
-    return {row["key"]: row for row in map(json.loads, lines)}
+    return {row["key"]: row for row in map(json.loads, reversed(lines) if first else lines)}
 
 
 def work(trees: Path, tree: Tree, mutants: Sequence[Mutant], given: argparse.Namespace) -> None:
@@ -204,6 +204,8 @@ def table(root: Path, given: argparse.Namespace) -> str:
     reasons = {(r["path"], r["function"], r["before"], r["after"]): r["why"] for r in json.loads(REASONS.read_text())}
     whys = [reasons.get((row["path"], row["function"], row["before"], row["after"]), "") for row in survived]
     caught, argued = len(rows) - len(survived), sum(bool(why) for why in whys)
+    begun = kept(given.output, first=True)
+    at_first = sum(begun[row["key"]]["caught"] for row in rows)
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     options = [f"--count {len(rows)} --seed {given.seed}", *([f"--only {given.only}"] if given.only else [])]
     options += [f"--seconds {given.seconds:g}", *([f"--look {given.look:g}"] if given.look < math.inf else [])]
@@ -222,6 +224,8 @@ def table(root: Path, given: argparse.Namespace) -> str:
         "",
         f"**{caught} of {len(rows)} were caught ({caught / len(rows):.1%}).** "
         f"{len(survived)} survived; of these {argued} are argued below to change nothing that a test could see.",
+        f"At first {at_first} were caught ({at_first / len(rows):.1%}), which is what to expect of other mutants; tests that",
+        "catch more of these were written since.",
         "",
         *_kinds(rows),
         *_survivors(survived, whys),
