@@ -34,7 +34,7 @@ class Logits(Response):
         self.teacher_temperature = positive(temperature if teacher_temperature is None else teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         if student.shape[-1] == 1:
             return _squared(student, teacher)
         log_p = torch.log_softmax(teacher / self.teacher_temperature, -1)
@@ -55,7 +55,7 @@ class LogitsMse(Response):
         super().__init__(name)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         return _squared(student, teacher)
 
 
@@ -83,7 +83,7 @@ class LogitsSoftCrossEntropy(Response):
         self.teacher_temperature = positive(temperature if teacher_temperature is None else teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         if student.shape[-1] == 1:
             return _squared(student, teacher)
         p = torch.softmax(teacher / self.teacher_temperature, -1)
@@ -110,7 +110,7 @@ class LogitsCosine(Response):
             )
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         return 1 - F.cosine_similarity(student, teacher, dim=-1)
 
 
