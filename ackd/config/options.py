@@ -91,7 +91,7 @@ class TransferConfig(KnowledgeConfig):
     """Knowledge types and how their losses are measured."""
 
     temperature: float = 4.0
-    """Temperature of the logits; presets have their own."""
+    """Temperature of logits, reverse-kl, jsd and top-k; 1 is usual for language models. Presets have their own."""
     gradient_cosines: bool = False
     """Compare the gradients of knowledge types and labels at the first step of each phase."""
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ackd.errors import InputError
 from ackd.knowledge.divergence import kl
-from ackd.knowledge.response import Response, positive
+from ackd.knowledge.response import Response, positive, squared
 from ackd.types import ModelDims
 
 
@@ -36,7 +36,7 @@ class Logits(Response):
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss of each example or token, `[...]`."""
         if student.shape[-1] == 1:
-            return _squared(student, teacher)
+            return squared(student, teacher)
         log_p = torch.log_softmax(teacher / self.teacher_temperature, -1)
         log_q = torch.log_softmax(student / self.temperature, -1)
         return self.temperature**2 * kl(log_q, log_p)
@@ -56,7 +56,7 @@ class LogitsMse(Response):
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss of each example or token, `[...]`."""
-        return _squared(student, teacher)
+        return squared(student, teacher)
 
 
 class LogitsSoftCrossEntropy(Response):
@@ -85,7 +85,7 @@ class LogitsSoftCrossEntropy(Response):
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss of each example or token, `[...]`."""
         if student.shape[-1] == 1:
-            return _squared(student, teacher)
+            return squared(student, teacher)
         p = torch.softmax(teacher / self.teacher_temperature, -1)
         return -(p * torch.log_softmax(student / self.temperature, -1)).sum(-1)
 
@@ -112,7 +112,3 @@ class LogitsCosine(Response):
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """The loss of each example or token, `[...]`."""
         return 1 - F.cosine_similarity(student, teacher, dim=-1)
-
-
-def _squared(student: Tensor, teacher: Tensor) -> Tensor:
-    return F.mse_loss(student, teacher, reduction="none").mean(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from ackd.errors import InputError
 from ackd.knowledge.masked import masked_mean, wide
@@ -43,6 +44,11 @@ class Response(Knowledge):
     def flops(self, size: int, length: int) -> float:
         """0, because there is no matrix product."""
         return 0.0
+
+
+def squared(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference over the last dimension."""
+    return F.mse_loss(student, teacher, reduction="none").mean(-1)
 
 
 def positive(temperature: float) -> float:
