@@ -22,7 +22,7 @@ class TextConfig:
     data: Common[str | None] = None
     """A GLUE folder in the hub's layout (the Hugging Face hub if not given), or data of your own: a CSV, TSV, JSON or
     Parquet file, a text file with a text in each line, a folder written by save_to_disk, or USER/NAME or
-    USER/NAME:CONFIG on the hub."""
+    USER/NAME:CONFIG on the hub. Of the task language: a text file, JSON lines or a corpus."""
     text_columns: Common[tuple[str, ...]] = ()
     """One or two text columns of your own data; if not given: text, sentence, or the only text columns."""
     max_length: int = 128

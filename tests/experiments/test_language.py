@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,23 @@ def test_a_command_resumes_and_a_cache_keeps_states(
     plain, cached = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("plain", "cached"))
     assert plain["dev_loss"] == pytest.approx(cached["dev_loss"], abs=1e-4)
     assert main([*run, "--output", str(tmp_path / "plain"), "--resume"]) == 0
+
+
+def test_the_command_and_the_script_of_the_page_run(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
+    command, script = page.split("```python\n")[0], page.split("```python\n")[1].split("```")[0]
+    assert command.startswith("# Language models\n\n    ackd distill ")
+    assert len(script.splitlines()) <= 25
+    texts.saved(tmp_path / "gpt2", steps=5)
+    (tmp_path / "text.txt").write_text(Path(text).read_text())
+    monkeypatch.chdir(tmp_path)
+    (_, *words) = shlex.split(command.split("\n\n")[1].replace("\\\n", ""))
+    short = {"1000": "4", "6": "1"}
+    assert main([*(short.get(word, word) for word in words), "--max-length", "24", "--decision-interval", "1"]) == 0
+    assert "which is a perplexity of" in capsys.readouterr().out
+    script = script.replace("student_layers=6", "student_layers=1, max_length=24").replace("steps=1000", "steps=4")
+    known: dict[str, Any] = {}
+    exec(compile(script, "docs/language.md", "exec"), known)
+    assert known["result"]["dev_loss"] > 0
