@@ -250,7 +250,7 @@ def test_a_padded_vocabulary_is_cut_to_the_shared_tokens(
         ("distill", ["--data", "{none}"], "there is no folder or file of this name"),
         ("distill", ["--teacher", "{other}"], "is no causal language model"),
         ("distill", ["--student", "{stranger}"], "has another tokenizer than the student"),
-        ("finetune", ["--model", "{teacher}"], "has no classes, which fine-tuning learns from"),
+        ("finetune", ["--model", "{teacher}"], "has no classes, but fine-tuning needs them"),
         ("mutual", ["--students", "{teacher}", "{teacher}"], "has no classes"),
         ("federate", ["--student", "{teacher}", "--clients", "2"], "has no classes"),
     ],
