@@ -57,6 +57,11 @@ class Split:
         """[N], the number of tokens of each example."""
         return np.diff(self.offsets)
 
+    @property
+    def read_lengths(self) -> NDArray[np.int64]:
+        """[N], the tokens of each example that a model reads: the last one of a text is only predicted."""
+        return self.lengths - int(self.language)
+
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """[N], the number of labels of each text.

@@ -22,6 +22,7 @@ Number = TypeVar("Number", float, Tensor)
 
 EMBEDDINGS = -1
 NO_TOKEN = -100  # label if no token follows; torch's cross-entropy ignores it
+NEG_LOSS = "neg_loss"  # the metric of language models: minus the mean loss of a next token, in nats
 LABELS = "labels"  # name of the label loss among the losses
 KNOWLEDGE_FAMILIES = ("logits", "hidden", "attention", "relation")
 LAYERED = ("cls", "hidden", "attention", "queries", "keys", "values")
@@ -53,6 +54,18 @@ class Batch:
         return size, length
 
     @property
+    def language(self) -> bool:
+        """Whether the labels are the next token of each token."""
+        return self.labels.dim() > 1 and not self.labels.is_floating_point()
+
+    @property
+    def attended(self) -> Tensor:
+        """[B, n, n] bool, the keys that each query sees: tokens, and for language models no later ones."""
+        mask = self.mask.bool()
+        pairs = mask[:, :, None] & mask[:, None, :]
+        return pairs.tril() if self.language else pairs
+
+    @property
     def padded(self) -> bool:
         """Whether any example is shorter than the batch; known on the host."""
         return int(self.lengths.min()) < self.shape[1]
@@ -78,7 +91,7 @@ class Batch:
         there = chosen.to(self.mask.device, non_blocking=True)
         inputs = {name: value[there, :longest] for name, value in self.inputs.items()}
         labels = self.labels[there]
-        labels = labels[:, :longest] if labels.dim() > 1 and not labels.is_floating_point() else labels
+        labels = labels[:, :longest] if self.language else labels
         others = {name: one.rows(indices) for name, one in self.others.items()}
         return Batch(self.ids[chosen], inputs, labels, lengths, others)
 
@@ -276,6 +289,21 @@ def means(reports: Sequence[StepMetrics[Tensor]]) -> list[StepMetrics[float]]:
     return [reports[0].of(those) for those in numbers.reshape(len(numbers), -1).T.tolist()]
 
 
+def shown_score(metric: str, value: float) -> float:
+    """A score as results have it: in percent, but a loss in nats."""
+    return round(value if metric == NEG_LOSS else 100 * value, 4)
+
+
+def unit(metric: str) -> str:
+    """The unit of a shown score."""
+    return "nats" if metric == NEG_LOSS else "%"
+
+
+def decimals(metric: str) -> int:
+    """The decimals with which a score is printed."""
+    return 4 if metric == NEG_LOSS else 2
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """Metrics of a model on one split."""
@@ -309,7 +337,7 @@ class ModelDims:
     layers: int
     width: int
     heads: int
-    classes: int  # for a sentence encoder, the width of the embeddings
+    classes: int  # for a language model, the vocabulary; for a sentence encoder, the width of the embeddings
     vocabulary: int
 
 

@@ -19,7 +19,7 @@ from ackd.errors import InputError
 from ackd.mdp.action_spaces import Action, Choice, make_choice
 from ackd.mdp.episode import Episode, Facts, Phase
 from ackd.mdp.observations import LIMIT, Observation, Signals
-from ackd.mdp.rewards import GapClosed, Reward, without_gap
+from ackd.mdp.rewards import GapClosed, Reward, for_language, without_gap
 from ackd.tasks import check_rewards
 from ackd.training.budget import type_prices
 from ackd.training.distillation import Distillation
@@ -94,7 +94,9 @@ class DistillationEnv(gymnasium.Env[Observation, Action]):
         self.choice = make_choice(choice, tuple(families), k_max, levels)
         seen = {name: families[name] for name in self.choice.names or families}
         self.signals = Signals(seen, type_prices(distillation), k_max)
-        self.trajectory = Trajectory(self.signals, self.choice, reward or GapClosed())
+        earned = reward or GapClosed()
+        earned = for_language(earned) if distillation.task.spec.language else earned
+        self.trajectory = Trajectory(self.signals, self.choice, earned)
         self.observe_cls = observe_cls
         self._warned = False  # about a missing gap
         space = self.signals.space

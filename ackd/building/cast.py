@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ackd import models, tasks
+from ackd.building import language
 from ackd.building.checks import check_classes, check_device
 from ackd.building.sources import (
     Source,
@@ -61,8 +62,9 @@ def cast_of(
     tokenizers: list[Tokenizer] = []
     for source in sources:
         place = str(check_device(config.device))
-        teacher, its = teacher_of(source, place, config.precision, tokenizer, sentences=spec.sentences)
-        if (model := model_of(teacher)) is not None and not spec.sentences:
+        how = {"sentences": spec.sentences, "language": spec.language}
+        teacher, its = teacher_of(source, place, config.precision, tokenizer, **how)
+        if (model := model_of(teacher)) is not None and not (spec.sentences or spec.language):
             check_classes(spec, model, shown(source), own_data=tasks.is_own(data, *columns))
         teachers.append(teacher)
         tokenizers.append(its)
@@ -73,9 +75,13 @@ def cast_of(
     first = model_of(teachers[0]) if teachers else None
     starts = None if first is None else (first, shown(sources[0]))
     pooling = _pooling(first) if spec.sentences else None
+    outputs = None if spec.language else spec.num_labels
     make, shape = student_of(
-        student, config.student_layers, starts, read, spec.num_labels, config.student_init, pooling=pooling
+        student, config.student_layers, starts, read, outputs, config.student_init, pooling=pooling
     )
+    if spec.language:
+        names, sizes = [shown(source) for source in sources], [one.shape.vocabulary for one in teachers]
+        language.check_vocabularies(names, tokenizers, sizes, read, shape.vocabulary)
     return Cast(teachers, tokenizers, read, make, shape, spec)
 
 

@@ -152,6 +152,8 @@ def _check_own(one: Knowledge, teacher: Model, student: Model) -> None:
     """Tries a user-defined knowledge type on three examples of four tokens."""
     ids = torch.zeros(3, 4, dtype=torch.int64)
     labels = ids[:, 0].float() if student.config.num_labels == 1 else ids[:, 0]
+    if models.predicts_tokens(student):
+        labels = ids
     if models.pools(student):
         labels = torch.zeros(3, models.shape_of(student).classes)
     batch = Batch(ids[:, 0], {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)

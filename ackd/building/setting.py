@@ -10,7 +10,7 @@ import torch
 
 from ackd import knowledge as kinds
 from ackd import models, presets, tasks
-from ackd.building import sentences
+from ackd.building import language, sentences
 from ackd.building.cast import Cast, cast_of, reading
 from ackd.building.checks import check_device, check_outputs, check_whole
 from ackd.building.method import Types, method_of, preset_options
@@ -53,7 +53,7 @@ def prepare(
     """Builds a distillation from names and plain values (as on the command line), or from objects.
 
     Args:
-        task: a GLUE task, a generated task, embeddings, or a name for your own data.
+        task: a GLUE task, a generated task, embeddings, language, or a name for your own data.
         teacher: a folder with a fine-tuned model, a run's folder with a model, or a hub id; a transformers model, which
             is frozen and converted to float32; any `Teacher`; or a list of these. May be empty for a preset that needs
             no teacher.
@@ -107,14 +107,20 @@ def prepare(
         method = make()
         if cast.spec.sentences:
             sentences.check_method(method, config.preset)
-        named = [model_of(one) for one in cast.teachers]
-        check_outputs(named, cast.make_student().to(place), method.knowledge, config.preset if method.stages else None)
+        if cast.spec.language:
+            language.check_method(method, config.preset)
+        named, model = [model_of(one) for one in cast.teachers], cast.make_student().to(place)
+        check_outputs(named, model, method.knowledge, config.preset if method.stages else None)
     for m in cast.strangers:
         check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
     # "dev" avoids a warning about examples that a teacher has seen, which do not matter without labels
-    seen = seen_by(sources, (student,), "dev" if cast.spec.sentences else config.reward_from)
+    where = "dev" if cast.spec.sentences else config.reward_from
+    apart = ("use --reward-from dev:0.5 with a --dev-data that it has not seen",) if cast.spec.language else ()
+    seen = seen_by(sources, (student,), where, *apart)
     read = partial(task_of, task, data=data, dev_data=dev_data, seen=seen, **cut(config))
     its_task, answering, spent = _answered(cast, read, method, task, config)
+    if cast.spec.language:
+        language.check_lengths(its_task, model, cast.teachers, [shown(one) for one in sources])
     return _built(cast, its_task.judged_by(compute_metrics), answering, make, method, config, scale_steps, spent)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from ackd import models, tasks
 from ackd.config import Init, Precision
+from ackd.corpora import text_task
 from ackd.errors import InputError
 from ackd.models import Model, StudentFactory, Tokenizer
 from ackd.tasks.data_sets import Data, is_named
@@ -74,14 +75,15 @@ def student_of(
     layers: int | None,
     teacher: tuple[Model, str] | None,
     tokenizer: Tokenizer,
-    num_labels: int,
+    num_labels: int | None,
     init: Init = "even",
     *,
     pooling: models.Pooling | None = None,
 ) -> tuple[StudentFactory, ModelDims]:
     """The student's factory and sizes; `teacher` is the first teacher's model and name.
 
-    With `pooling`, students are sentence encoders; it is used for models that name no pooling.
+    With `pooling`, students are sentence encoders; it is used for models that name no pooling. Without `num_labels`,
+    they are causal language models.
 
     Raises:
         InputError: if the student cannot be created, or does not fit the task or tokenizer.
@@ -97,7 +99,7 @@ def student_of(
     elif layers is not None and not begins_as_model(source):
         raise InputError(f"{shown(source)} says how many layers the student has: leave --student-layers away")
     else:
-        make = _factory(source, num_labels, pooling)
+        make = _factory(source, num_labels, pooling, tokenizer)
         if layers is not None:
             make = _layers_of(make, layers, init)
     with torch.random.fork_rng():
@@ -105,7 +107,9 @@ def student_of(
     if not models.is_model(model):
         raise InputError(f"the student's function made a {type(model).__name__}: let it make a transformers model")
     shape = models.shape_of(model)
-    if pooling is None and not isinstance(source, str) and model.config.num_labels != num_labels:
+    if num_labels is None:
+        models.check_causal(model, f"the student {'' if source is None else shown(source)}".rstrip())
+    elif pooling is None and not isinstance(source, str) and model.config.num_labels != num_labels:
         raise InputError(
             f"the student has {model.config.num_labels} outputs, and the task {num_labels}: make it with "
             f"num_labels={num_labels}"
@@ -116,19 +120,25 @@ def student_of(
             f"{name} has a vocabulary of {shape.vocabulary}, less than the {len(tokenizer)} tokens of the tokenizer: "
             "take a model and a tokenizer that were made for each other"
         )
+    if num_labels is None:  # padding follows the tokens that are read, and no token sees a later one
+        return models.padding_with(make, tokenizer.pad_token_id), shape
     return models.padding_with(make, models.padding_of(model, tokenizer)), shape
 
 
 def begins_as_model(source: StudentSource | None) -> bool:
     """Whether a student starts from an existing model, with its weights and tokenizer."""
     if isinstance(source, (str, Path)):
-        return not str(source).endswith(".json")
+        return not _is_json(source)
     return models.is_model(source)
 
 
-def _factory(source: StudentSource, num_labels: int, pooling: models.Pooling | None = None) -> StudentFactory:
+def _factory(
+    source: StudentSource, num_labels: int | None, pooling: models.Pooling | None, tokenizer: Tokenizer
+) -> StudentFactory:
     """The factory of students from a model, config, folder, hub id or function."""
-    if pooling is None:
+    if num_labels is None and (models.is_config(source) or (isinstance(source, (str, Path)) and _is_json(source))):
+        return models.from_config(models.language_config(source, tokenizer), language=True)
+    if pooling is None and num_labels is not None:
         _check_head(source, "student")
     if models.is_model(source):
         template = models.whole(copy.deepcopy(source))  # a copy, because the model may also be the frozen teacher
@@ -137,11 +147,13 @@ def _factory(source: StudentSource, num_labels: int, pooling: models.Pooling | N
             template.requires_grad_(True)
         return lambda: copy.deepcopy(template)
     if models.is_config(source):
+        assert num_labels is not None
         config = copy.deepcopy(source)
         config.num_labels, config.dtype = num_labels, torch.float32
         return models.from_config(config if pooling is None else models.pooling_config(config, pooling))
     if isinstance(source, (str, Path)):
-        if str(source).endswith(".json"):
+        if _is_json(source):
+            assert num_labels is not None
             config = models.read_config(source, num_labels)
             return models.from_config(config if pooling is None else models.pooling_config(config, pooling))
         return models.from_checkpoint(source, num_labels, pooling=pooling)
@@ -153,6 +165,10 @@ def _factory(source: StudentSource, num_labels: int, pooling: models.Pooling | N
     if pooling is not None:
         return lambda: models.as_encoder(source(), pooling)
     return source
+
+
+def _is_json(source: str | Path) -> bool:
+    return str(source).endswith(".json")
 
 
 def _layers_of(whole: StudentFactory, count: int, init: Init) -> StudentFactory:
@@ -198,13 +214,19 @@ def find_tokenizer(
     return tasks.embedded_tokenizer(task)
 
 
-def seen_by(teachers: Sequence[Source], starts: Sequence[StudentSource | None], reward_from: str) -> tasks.Seen:
+def seen_by(
+    teachers: Sequence[Source],
+    starts: Sequence[StudentSource | None],
+    reward_from: str,
+    instead: str = "take --reward-from dev:0.5, or a model of ackd finetune",
+) -> tasks.Seen:
     """The training data of all models of a run; logs a warning for models without a complete record.
 
     Args:
         teachers: the teachers, including those that only provide layers for students.
         starts: models that students start from; a saved model without a classifier has learned no task yet.
         reward_from: the setting `reward_from`.
+        instead: advice for the warning.
 
     Raises:
         InputError: if a model's record of its training data is damaged.
@@ -221,9 +243,9 @@ def seen_by(teachers: Sequence[Source], starts: Sequence[StudentSource | None], 
             seen = tasks.UNKNOWN if known else tasks.NOTHING
         if not seen.complete and reward_from == tasks.TRAIN:
             logger.warning(
-                "%s does not say all that it was trained on, so it may know the reward split: take --reward-from "
-                "dev:0.5, or a model of ackd finetune",
+                "%s does not say all that it was trained on, so it may know the reward split: %s",
                 shown(source),
+                instead,
             )
         found.append(seen)
     return tasks.together(found)
@@ -241,7 +263,13 @@ def _said(source: object) -> tasks.Seen | None:
 
 
 def teacher_of(
-    source: Source, device: str, precision: Precision, tokenizer: Tokenizer | None = None, *, sentences: bool = False
+    source: Source,
+    device: str,
+    precision: Precision,
+    tokenizer: Tokenizer | None = None,
+    *,
+    sentences: bool = False,
+    language: bool = False,
 ) -> tuple[Teacher, Tokenizer]:
     """A teacher and its tokenizer; a loaded teacher is shared between calls, because it never changes.
 
@@ -251,32 +279,42 @@ def teacher_of(
         precision: of the teacher's passes.
         tokenizer: the tokenizer of a teacher that is given as an object.
         sentences: whether the teacher is a sentence encoder; a model object is converted in place.
+        language: whether the teacher is a causal language model.
 
     Raises:
         InputError: if there is no such model, or it has no tokenizer.
     """
     if isinstance(source, (str, Path)):
-        return _loaded(str(source), device, precision, sentences)
-    if not sentences:
+        return _loaded(str(source), device, precision, sentences, language)
+    if not sentences and not language:
         _check_head(source, "teacher")
     its = tokenizer_of(source, tokenizer)
     if not models.is_model(source):
         return source, its
     if sentences:
         models.as_encoder(source)
-    models.shape_of(source)
-    models.padding_of(models.whole(source, device).eval(), its)
+    _check_teacher(models.whole(source, device).eval(), its, shown(source), language=language)
     return ModelTeacher(source, precision=precision), its
 
 
 @lru_cache(maxsize=4)
-def _loaded(source: str, device: str, precision: Precision, sentences: bool) -> tuple[ModelTeacher, Tokenizer]:
+def _loaded(
+    source: str, device: str, precision: Precision, sentences: bool, language: bool
+) -> tuple[ModelTeacher, Tokenizer]:
     pooling = models.read_pooling(models.model_folder(source)) if sentences else None
-    model = models.load_model(source, device=device, pooling=pooling)
+    model = models.load_model(source, device=device, pooling=pooling, language=language)
     tokenizer = models.load_tokenizer(source, padding=True)
-    models.shape_of(model)
-    models.padding_of(model, tokenizer)
+    _check_teacher(model, tokenizer, source, language=language)
     return ModelTeacher(model, precision=precision), tokenizer
+
+
+def _check_teacher(model: Model, tokenizer: Tokenizer, name: str, *, language: bool) -> None:
+    """Refuses a model that cannot answer padded batches."""
+    models.shape_of(model)
+    if language:
+        models.check_causal(model, f"the teacher {name}")
+    else:
+        models.padding_of(model, tokenizer)
 
 
 def model_of(teacher: Teacher) -> Model | None:
@@ -289,11 +327,15 @@ def task_of(
 ) -> tasks.Task:
     """Loads a task, with the arguments of `ackd.tasks.load`; calls share it if data is given by name."""
     cut["text_columns"] = tuple(cut.get("text_columns", ()))
-    if all(one is None or is_named(one) for one in (data, dev_data)):
-        return _task(name, tokenizer, data=data, dev_data=dev_data, **cut)
-    return tasks.load(name, tokenizer, data=data, dev_data=dev_data, **cut)
+    read = _task if all(one is None or is_named(one) for one in (data, dev_data)) else _read
+    return read(name, tokenizer, data=data, dev_data=dev_data, **cut)
 
 
-@lru_cache(maxsize=4)
-def _task(name: str, tokenizer: Tokenizer, **source: Any) -> tasks.Task:
-    return tasks.load(name, tokenizer, **source)
+def _read(name: str, tokenizer: Tokenizer, **source: Any) -> tasks.Task:
+    if name != tasks.LANGUAGE.name:
+        return tasks.load(name, tokenizer, **source)
+    data, _ = source.pop("data"), source.pop("seen", None)  # which chunks a model has learned from is not recorded
+    return text_task(data, tokenizer, **source)
+
+
+_task = lru_cache(maxsize=4)(_read)

@@ -24,7 +24,7 @@ class Distill(DistillationConfig, TrackingConfig, RunConfig):
     """Distil one student, with knowledge selected by a rule or by a saved policy."""
 
     task: Common[str]
-    """A GLUE task, a generated one (polarity, tally, digits), embeddings, or any name for data of your own."""
+    """A GLUE task, a generated one (polarity, tally, digits), embeddings, language, or any name for your own data."""
     teacher: Common[tuple[str, ...]] = ()
     """The teacher: folder of a fine-tuned model, a run that contains one, or a hub id. Several teachers may be given;
     some presets need none."""

@@ -22,7 +22,7 @@ class TextConfig:
     data: Common[str | None] = None
     """A GLUE folder in the hub's layout (the Hugging Face hub if not given), or data of your own: a CSV, TSV, JSON or
     Parquet file, a text file with a text in each line, a folder written by save_to_disk, or USER/NAME or
-    USER/NAME:CONFIG on the hub."""
+    USER/NAME:CONFIG on the hub. Of the task language: a text file, JSON lines or a corpus."""
     text_columns: Common[tuple[str, ...]] = ()
     """One or two text columns of your own data; if not given: text, sentence, or the only text columns."""
     max_length: int = 128
@@ -91,7 +91,7 @@ class TransferConfig(KnowledgeConfig):
     """Knowledge types and how their losses are measured."""
 
     temperature: float = 4.0
-    """Temperature of the logits; presets have their own."""
+    """Temperature of logits, reverse-kl, jsd and top-k; 1 is usual for language models. Presets have their own."""
     gradient_cosines: bool = False
     """Compare the gradients of knowledge types and labels at the first step of each phase."""
 

@@ -5,26 +5,27 @@ References:
     https://arxiv.org/abs/2410.17215
 """
 
-from ackd.corpora.chunks import cut, encode, retokenised
+from ackd.corpora.chunks import chunks_of, cut, encode, retokenised
 from ackd.corpora.corpus import Corpus, find_corpus, open_corpus, tokenised, write_corpus
 from ackd.corpora.refine import differences, kept
 from ackd.corpora.scores import BLOCK, Scores, open_scores, read_values, score, shard
-from ackd.corpora.task import LANGUAGE, language_task, part
-from ackd.corpora.text import Document, documents
+from ackd.corpora.task import language_task, part, text_task
+from ackd.corpora.text import Document, documents, given_documents
 from ackd.corpora.writing import Writing, write
 
 __all__ = [
     "BLOCK",
-    "LANGUAGE",
     "Corpus",
     "Document",
     "Scores",
     "Writing",
+    "chunks_of",
     "cut",
     "differences",
     "documents",
     "encode",
     "find_corpus",
+    "given_documents",
     "kept",
     "language_task",
     "open_corpus",
@@ -34,6 +35,7 @@ __all__ = [
     "retokenised",
     "score",
     "shard",
+    "text_task",
     "tokenised",
     "write",
     "write_corpus",

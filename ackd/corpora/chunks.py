@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackd.corpora.text import Document
-from ackd.models import SentenceEnds, Tokenizer, end_token, first_tokens
+from ackd.errors import InputError
+from ackd.models import SentenceEnds, Tokenizer, end_token, first_tokens, sentence_ends
 
 Tokens = NDArray[np.int64]
 TOGETHER = 256  # documents to tokenise at once
@@ -58,6 +59,20 @@ def cut(
                 yield np.concatenate([begin, buffer[start:stop]])
             start = stop
         buffers[domain] = buffer[start:]
+
+
+def chunks_of(documents: Iterable[Document], tokenizer: Tokenizer, max_length: int) -> Iterator[Tokens]:
+    """Tokenises documents and cuts them into chunks; those without anything to predict are left out.
+
+    Raises:
+        InputError: if the length is below 2, or the tokenizer has no end-of-text token.
+    """
+    if max_length < 2:
+        raise InputError(f"the maximum length is {max_length}: a chunk has 2 tokens or more")
+    end = end_token(tokenizer)
+    encoded = encode(documents, tokenizer)
+    chunks = cut(encoded, sentence_ends(tokenizer), max_length, first_tokens(tokenizer))
+    return (chunk for chunk in chunks if (chunk[:-1] != end).any())
 
 
 def retokenised(chunks: Iterable[Tokens], old: Tokenizer, new: Tokenizer, max_length: int) -> Iterator[Tokens]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ackd.corpora.chunks import Tokens, cut, encode
+from ackd.corpora.chunks import Tokens, chunks_of
 from ackd.corpora.text import Document, documents
 from ackd.errors import InputError
 from ackd.files.schema import Ascii, Count, read
@@ -20,10 +20,8 @@ from ackd.files.writing import write_whole
 from ackd.models import (
     Tokenizer,
     end_token,
-    first_tokens,
     load_tokenizer,
     save_tokenizer,
-    sentence_ends,
     tokenizer_fingerprint,
     vocabulary_size,
 )
@@ -111,9 +109,7 @@ def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_len
         InputError: if there is no chunk.
     """
     if not len(lengths):
-        raise InputError(
-            f"no text fills a chunk of {max_length} tokens: give more of it, or shorter chunks (--max-length)"
-        )
+        raise InputError(no_chunk(max_length))
     kind, its = token_type(tokenizer), tokenizer_fingerprint(tokenizer)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
     (folder / OFFSETS).write_bytes(offsets.tobytes())
@@ -127,19 +123,19 @@ def seal(folder: Path, lengths: NDArray[np.int64], tokenizer: Tokenizer, max_len
     return Corpus(folder, header, tokens, offsets)
 
 
+def no_chunk(max_length: int) -> str:
+    """The message for a text that is shorter than a chunk."""
+    return f"no text fills a chunk of {max_length} tokens: give more of it, or shorter chunks (--max-length)"
+
+
 def tokenised(folder: Path, texts: str | Path | Iterable[Document], tokenizer: Tokenizer, max_length: int) -> Corpus:
     """Tokenises a text file or documents, and writes them as a corpus in `folder`.
 
     Raises:
         InputError: if the file cannot be read or has no text, or the length is below 2.
     """
-    if max_length < 2:
-        raise InputError(f"the maximum length is {max_length}: a chunk has 2 tokens or more")
-    end = end_token(tokenizer)
-    encoded = encode(documents(texts) if isinstance(texts, (str, Path)) else texts, tokenizer)
-    chunks = cut(encoded, sentence_ends(tokenizer), max_length, first_tokens(tokenizer))
-    told = (chunk for chunk in chunks if (chunk[:-1] != end).any())  # other chunks have nothing to predict
-    return write_corpus(folder, told, tokenizer, max_length)
+    given = documents(texts) if isinstance(texts, (str, Path)) else texts
+    return write_corpus(folder, chunks_of(given, tokenizer, max_length), tokenizer, max_length)
 
 
 def find_corpus(path: str | Path) -> Path | None:

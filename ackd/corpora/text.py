@@ -10,6 +10,7 @@ from ackd.errors import InputError
 from ackd.files.json_rows import encodable, json_rows
 
 LINES = (".jsonl", ".json", ".ndjson")
+TEXT = "text"  # the column to read from a data set
 
 
 class Document(NamedTuple):
@@ -72,3 +73,30 @@ def _domain(row: dict[str, Any]) -> str:
     meta = row.get("meta")
     named = row.get("domain") or (meta.get("pile_set_name") if isinstance(meta, dict) else None)
     return named if isinstance(named, str) else ""
+
+
+def given_documents(name: str, given: Any) -> list[Document]:
+    """Converts a list of texts, or the column `text` of a data set, to documents; empty texts are left out.
+
+    Args:
+        name: name of the option, for messages.
+        given: the texts.
+
+    Raises:
+        InputError: if they are something else, or all empty.
+    """
+    columns = getattr(given, "column_names", None)
+    if isinstance(columns, list) and TEXT in columns:
+        given = given[TEXT][:]
+    if not isinstance(given, (list, tuple)):
+        raise InputError(
+            f"{name} is a {type(given).__name__}: give a text file, the folder of a corpus, a Dataset with a column "
+            f"{TEXT!r}, or a list of texts"
+        )
+    for place, one in enumerate(given):
+        if not isinstance(one, str) or not encodable(one):
+            raise InputError(f"text {place + 1} of {name} is {one!r:.60}: give a list of texts")
+    found = [Document(one) for one in given if one.strip()]
+    if not found:
+        raise InputError(f"{name} has no text")
+    return found

@@ -19,10 +19,10 @@ from ackd.costs import CostTracker
 from ackd.experiments.beginning import Size, asked, model_behind, size_of, size_of_teacher
 from ackd.models import Meter, Model, run
 from ackd.numerics.precision import computing
-from ackd.tasks import EMBEDDINGS, SUBMISSIONS, Split
+from ackd.tasks import EMBEDDINGS, LANGUAGE, SUBMISSIONS, Split
 from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
-from ackd.types import Batch, OutputRequest, Teacher
+from ackd.types import Batch, OutputRequest, Teacher, decimals
 
 FILE = "comparison.json"
 BATCHES = (1, 32)  # batch sizes to time
@@ -93,8 +93,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _rows(metric: str, sides: Sequence[Side]) -> Iterator[tuple[str, list[str]]]:
     """The rows of the table, in order."""
-    decimals = 4 if metric == "loss" else 2
-    yield f"{metric} on dev", [shown(one.score, f".{decimals}f") for one in sides]
+    places = 4 if metric == "loss" else decimals(metric)
+    yield f"{metric} on dev", [shown(one.score, f".{places}f") for one in sides]
     yield "layers", [str(one.size.layers) for one in sides]
     yield "parameters", [shown(one.size.parameters, ",") for one in sides]
     yield "weights", ["" if one.bytes is None else readable(one.bytes) for one in sides]
@@ -139,7 +139,7 @@ def compare(
     """
     model = (model if model is not None else training.student.model).eval()
     split = next(iter(training.task.dev.values()))
-    typical = int(np.median(split.lengths)) - int(split.language)
+    typical = int(np.median(split.read_lengths))
     ours = Side(
         result.get("dev_score", result.get("dev_loss")),
         size_of(model),
@@ -222,7 +222,7 @@ def use(task: str, folder: Path, columns: Sequence[str] = ()) -> str:
     """
     if task == EMBEDDINGS:
         return f'use it:  sentence_transformers.SentenceTransformer("{folder}").encode(["A text."])'
-    kind = "text-generation" if task == "language" else "text-classification"
+    kind = "text-generation" if task == LANGUAGE.name else "text-classification"
     lines = [f'use it:  transformers.pipeline("{kind}", model="{folder}")("A text.")']
     if columns or task in SUBMISSIONS:
         data = f" --data FILE --text-columns {shlex.join(columns)}" if columns else ""

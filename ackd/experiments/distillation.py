@@ -160,8 +160,9 @@ class DistillationTrainer:
             folder or a data set of the hub. A part of the data is set aside for the reward.
         eval_dataset: the dev data; if None, the matching split of `train_dataset`, or else a part of it. For the task
             embeddings: scored pairs of sentences.
-        task: a GLUE task or a generated one if no data is given; embeddings, for a sentence encoder; otherwise any name
-            for the data.
+        task: a GLUE task or a generated one if no data is given; embeddings, for a sentence encoder; language, for a
+            causal language model, whose `train_dataset` may be a text file or a list of texts; otherwise any name for
+            the data.
         policy: `all`, another rule, types joined by +, the name or the folder of a saved policy, a `Selection`, a
             function from the `Episode` so far to a `Selection`, a policy from `train_agent`, or an agent of
             stable-baselines3; if None, the preset's stages, or else `all`.

@@ -177,7 +177,7 @@ class AgentConfig(DistillationConfig, WorkerConfig, TrackingConfig, RunConfig):
     """Train a selection agent over several students' trainings, then distil one student with the learned policy."""
 
     task: Common[str | None] = None
-    """A GLUE task, a generated one (polarity, tally, digits), embeddings, or any name for data of your own."""
+    """A GLUE task, a generated one (polarity, tally, digits), embeddings, language, or any name for your own data."""
     teacher: Common[tuple[str, ...]] = ()
     """The teacher: folder of a fine-tuned model, a run that contains one, or a hub id. Several teachers may be
     given."""
@@ -232,7 +232,7 @@ class FillConfig(DataConfig, ModelConfig, KnowledgeConfig, WorkerConfig):
     """Run a teacher on a task's training data and store its outputs, for every later run with --cache."""
 
     task: Common[str]
-    """A GLUE task, a generated one (polarity, tally, digits), embeddings, or any name for data of your own."""
+    """A GLUE task, a generated one (polarity, tally, digits), embeddings, language, or any name for your own data."""
     teacher: Common[tuple[str, ...]]
     """One or several teachers: folder of a fine-tuned model, a run that contains one, or a hub id."""
     output: Common[str]

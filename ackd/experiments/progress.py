@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ackd.envs.recorder import Note
 from ackd.mdp.episode import Phase
 from ackd.runs.stopping import defer_interrupts
-from ackd.types import LABELS, StepMetrics
+from ackd.types import LABELS, NEG_LOSS, StepMetrics
 
 EVERY = 60.0  # seconds between two lines of progress
 FIRST = 10.0  # seconds until the first line, which estimates the time left
@@ -47,7 +47,8 @@ class Bar(tqdm):  # type: ignore[type-arg]  # not a generic class at run time
         self.update(steps)
 
     def _show(self, phases: Sequence[Phase]) -> None:
-        scores = [one.eval_result.score for one in phases if one.eval_result is not None]
+        measured = [one.eval_result for one in phases if one.eval_result is not None]
+        scores = [one.score / 100 if NEG_LOSS in one.scores else one.score for one in measured]  # nats, not percent
         names = dict.fromkeys((LABELS, *(name for one in phases for name in one.selection.weights)))
         weights = {name: fmean(_weight(one, name) for one in phases) for name in names}
         self.show(fmean(one.report.labels for one in phases), fmean(scores) if scores else math.nan, weights)

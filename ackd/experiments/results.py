@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from ackd.tasks import Task
 from ackd.teachers import choices
 from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
-from ackd.types import EvalResult
+from ackd.types import EvalResult, decimals, shown_score
+
+LARGEST = 700.0  # nats; the perplexity of a larger loss overflows
 
 
 def summary(
@@ -31,16 +34,24 @@ def summary(
     teacher: Mapping[str, EvalResult] | None = None,
     **run: Any,
 ) -> dict[str, Any]:
-    """The fields of `result.json`; scores are in percent, and None where the run diverged."""
+    """The fields of `result.json`; scores are in percent, losses in nats, and None where the run diverged."""
     return {
         "task": task.spec.name,
         "metric": task.spec.metrics[0],
-        "dev_score": _first(eval_results),
-        "teacher_score": _first(teacher or {}),
-        "dev_scores": {split: _percent(eval_result.scores) for split, eval_result in eval_results.items()},
+        "dev_score": _first(task, eval_results),
+        "teacher_score": _first(task, teacher or {}),
+        "dev_scores": {split: _shown(eval_result.scores) for split, eval_result in eval_results.items()},
+        **(_losses(eval_results, teacher or {}) if task.spec.language else {}),
         **rewarded(task),
         **run,
     }
+
+
+def _losses(eval_results: Mapping[str, EvalResult], teacher: Mapping[str, EvalResult]) -> dict[str, float | None]:
+    """The loss of a language model in nats a token, its perplexity, and the teacher's loss."""
+    ours, theirs = (next((one.loss for one in those.values()), None) for those in (eval_results, teacher))
+    perplexity = None if ours is None else round(math.exp(min(ours, LARGEST)), 4)
+    return {"dev_loss": ours, "dev_perplexity": perplexity, "teacher_loss": theirs}
 
 
 def rewarded(task: Task) -> dict[str, Any]:
@@ -48,12 +59,13 @@ def rewarded(task: Task) -> dict[str, Any]:
     return {"reward_from": task.reward_from, "dev_examples": task.dev_examples}
 
 
-def _first(eval_results: Mapping[str, EvalResult]) -> float | None:
-    return round(100 * next(iter(eval_results.values())).score, 4) if eval_results else None
+def _first(task: Task, eval_results: Mapping[str, EvalResult]) -> float | None:
+    first = next(iter(eval_results.values()), None)
+    return None if first is None else shown_score(task.spec.metrics[0], first.score)
 
 
-def _percent(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(100 * value, 4) for name, value in scores.items()}
+def _shown(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: shown_score(name, value) for name, value in scores.items()}
 
 
 def teacher_results(distillation: Distillation) -> dict[str, EvalResult]:
@@ -161,9 +173,13 @@ def said(
     """
     beside = f"\n{compared.table()}\n{use(result['task'], student, columns)}" if compared is not None else ""
     reward = "" if result["reward"] is None else f"reward {result['reward']:.3f}, "
-    teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.2f}"
+    places = decimals(result["metric"])
+    teacher = "no teacher" if result["teacher_score"] is None else f"teacher {result['teacher_score']:.{places}f}"
+    score = f"{result['metric']} {result['dev_score']:.{places}f}"
+    if "dev_perplexity" in result:
+        score += f", which is a perplexity of {result['dev_perplexity']:.2f},"
     return (
-        f"{result['task']}: {result['metric']} {result['dev_score']:.2f} on dev ({teacher}), "
+        f"{result['task']}: {score} on dev ({teacher}), "
         f"{reward}{result['flops_share']:.0%} of the FLOPs of transferring everything\n"
         f"{ledger_lines(costs)}{beside}\nstudent: {student}"
     )

@@ -15,11 +15,11 @@ from ackd.costs import CostTracker
 from ackd.files.writing import write_whole
 from ackd.mdp.episode import Phase
 from ackd.models import Model, model_folder
-from ackd.tasks import Task, save_trained
+from ackd.tasks import Task, TaskSpec, save_trained
 from ackd.teachers import ModelTeacher, unwrap
 from ackd.teachers.cache.budget import readable
 from ackd.training.distillation import Distillation
-from ackd.types import LABELS
+from ackd.types import LABELS, decimals
 
 CARD, WEIGHTS = "README.md", "model.safetensors"
 LARGEST = 1 << 16  # bytes of a card to search for its licence
@@ -67,10 +67,10 @@ def write_card(folder: Path, settings: Mapping[str, Any], origin: Origin) -> Non
     licenses = sorted({known for name in sources if (known := license_of(name)) is not None})
     size = (folder / WEIGHTS).stat().st_size
     parts = (
-        _front(sources, licenses, sentences=origin.task.spec.sentences),
+        _front(sources, licenses, origin.task.spec),
         _origin(settings, origin, licenses, size),
         _scores(origin),
-        _use(sentences=origin.task.spec.sentences),
+        _use(origin.task.spec),
     )
     write_whole(folder / CARD, ("\n".join(line for part in parts for line in part) + "\n").encode())
 
@@ -123,13 +123,20 @@ def _shown(source: str) -> str:
     return plain(Path(source).name if Path(source).is_absolute() else source)
 
 
-def _front(sources: Sequence[str], licenses: Sequence[str], *, sentences: bool) -> Iterator[str]:
+def _pipeline(spec: TaskSpec) -> str:
+    """The name of the task on the hub."""
+    if spec.language:
+        return "text-generation"
+    return "sentence-similarity" if spec.sentences else "text-classification"
+
+
+def _front(sources: Sequence[str], licenses: Sequence[str], spec: TaskSpec) -> Iterator[str]:
     hub = dict.fromkeys(name for name in sources if not Path(name).exists())
     yield front(
         license=licenses[0] if len(licenses) == 1 else None,
         base_model=list(hub) or None,
-        library_name="sentence-transformers" if sentences else "transformers",
-        pipeline_tag="sentence-similarity" if sentences else "text-classification",
+        library_name="sentence-transformers" if spec.sentences else "transformers",
+        pipeline_tag=_pipeline(spec),
         tags=["ackd", "knowledge-distillation"],
     )
 
@@ -137,11 +144,10 @@ def _front(sources: Sequence[str], licenses: Sequence[str], *, sentences: bool) 
 def _origin(settings: Mapping[str, Any], origin: Origin, licenses: Sequence[str], size: int) -> Iterator[str]:
     task, result, spec = origin.task, origin.result, origin.task.spec
     yield f"# A student for {plain(spec.name)}"
-    what = "sentence encoder" if spec.sentences else "text classifier"
+    what = "sentence encoder" if spec.sentences else "language model" if spec.language else "text classifier"
     yield from ("", f"A {what} that was distilled with ackd, as listed below.", "", "| | |", "|---|---|")
-    kind = "sentences" if spec.sentences else "regression"
     rows = {
-        "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else kind),
+        "task": f"{spec.name}: " + (f"classes {', '.join(spec.classes)}" if spec.classes else spec.kinds),
         "distilled from": ", ".join(map(_shown, _teachers(settings))),
         "begins as": _beginning(settings),
         "policy": str(result.get("policy") or ""),
@@ -187,15 +193,17 @@ def _scores(origin: Origin) -> Iterator[str]:
     yield from ("", "## Scores", "", "| | student | teacher |", "|---|---|---|")
     for place, (split, scores) in enumerate(result.get("dev_scores", {}).items()):
         for name, value in scores.items():
-            theirs = f"{teacher:.2f}" if teacher is not None and name == main and place == 0 else ""
-            yield f"| {cell(plain(split))} {cell(plain(name))} | {value:.2f} | {theirs} |"
-    yield from ("", "In percent; no choice in the training depends on these data.")
+            form = f".{decimals(name)}f"
+            theirs = format(teacher, form) if teacher is not None and name == main and place == 0 else ""
+            yield f"| {cell(plain(split))} {cell(plain(name))} | {value:{form}} | {theirs} |"
+    losses = ", losses in nats per token" if origin.task.spec.language else ""
+    yield from ("", f"In percent{losses}; no choice in the training depends on these data.")
 
 
-def _use(*, sentences: bool) -> Iterator[str]:
-    if sentences:
+def _use(spec: TaskSpec) -> Iterator[str]:
+    if spec.sentences:
         yield from ("", "## Use", "", "    from sentence_transformers import SentenceTransformer", "")
         yield '    SentenceTransformer("FOLDER").encode(["A text."])  # the folder of this file'
         return
     yield from ("", "## Use", "", "    from transformers import pipeline", "")
-    yield '    pipeline("text-classification", "FOLDER")("A text.")  # the folder of this file'
+    yield f'    pipeline("{_pipeline(spec)}", "FOLDER")("A text.")  # the folder of this file'

@@ -11,12 +11,9 @@ import torch
 
 from ackd import models
 from ackd.building.sources import folder_of, shown
-from ackd.corpora import Document
+from ackd.corpora import given_documents
 from ackd.errors import InputError
-from ackd.files.json_rows import encodable
 from ackd.models import Model, StudentFactory, Tokenizer
-
-TEXT = "text"  # the column to read from a data set
 
 
 def given_texts(options: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -33,27 +30,8 @@ def given_texts(options: Mapping[str, Any], *names: str) -> tuple[dict[str, Any]
     for name in names:
         given = options.get(name)
         if given is not None and not isinstance(given, (str, Path)):
-            plain[name], objects[name] = type(given).__name__, _documents(name, given)
+            plain[name], objects[name] = type(given).__name__, given_documents(name, given)
     return plain, objects
-
-
-def _documents(name: str, given: Any) -> list[Document]:
-    """Converts a list of texts, or the column of a data set, to documents; empty texts are left out."""
-    columns = getattr(given, "column_names", None)
-    if isinstance(columns, list) and TEXT in columns:
-        given = given[TEXT][:]
-    if not isinstance(given, (list, tuple)):
-        raise InputError(
-            f"{name} is a {type(given).__name__}: give a text file, the folder of a corpus, a Dataset with a column "
-            f"{TEXT!r}, or a list of texts"
-        )
-    for place, one in enumerate(given):
-        if not isinstance(one, str) or not encodable(one):
-            raise InputError(f"text {place + 1} of {name} is {one!r:.60}: give a list of texts")
-    found = [Document(one) for one in given if one.strip()]
-    if not found:
-        raise InputError(f"{name} has no text")
-    return found
 
 
 def language_model(source: str | Path | Model, device: torch.device, who: str) -> Model:

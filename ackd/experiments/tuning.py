@@ -36,7 +36,7 @@ from ackd.experiments.student_card import Origin, model_of
 from ackd.experiments.student_options import TuneConfig
 from ackd.experiments.trained import Trained, leave, left
 from ackd.models import Tokenizer
-from ackd.tasks import ComputeMetrics, check_rewards
+from ackd.tasks import ComputeMetrics, check_labels, check_rewards
 from ackd.tasks.data_sets import Data
 from ackd.training.distillation import Distillation
 
@@ -88,6 +88,7 @@ class Tuning:
         """
         _check(self.config)
         untuned = self.students.make(UNTUNED)  # checks the options
+        check_labels(untuned.task.spec, "tuning")
         check_rewards(untuned.task)
         self.folder.begin("tune", asdict(self.config), by_names=not self.objects)
         cells = [*self.cells, *([] if UNTUNED in self.cells else [UNTUNED])]

@@ -11,6 +11,7 @@ from ackd.knowledge.cls import HiddenCls
 from ackd.knowledge.cosine import HiddenCosine
 from ackd.knowledge.fsp import Fsp
 from ackd.knowledge.hidden import Hidden
+from ackd.knowledge.jsd import JensenShannon, ReverseKL
 from ackd.knowledge.labels import assess, label_loss, token_loss, token_sums
 from ackd.knowledge.layers import LayerMap, last_pair, layer_map
 from ackd.knowledge.logits import Logits, LogitsCosine, LogitsMse, LogitsSoftCrossEntropy
@@ -21,6 +22,7 @@ from ackd.knowledge.revision import Revision
 from ackd.knowledge.rkd import RkdAngle, RkdDistance
 from ackd.knowledge.similarity import Similarity
 from ackd.knowledge.tokens import Tokens
+from ackd.knowledge.top_k import TopK
 from ackd.types import EMBEDDINGS, Knowledge, ModelDims
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Hidden",
     "HiddenCls",
     "HiddenCosine",
+    "JensenShannon",
     "LayerMap",
     "Logits",
     "LogitsCosine",
@@ -41,12 +44,14 @@ __all__ = [
     "MaskedCorrelation",
     "NewKnowledge",
     "Relations",
+    "ReverseKL",
     "Revision",
     "RkdAngle",
     "RkdDistance",
     "SampleConfidence",
     "Similarity",
     "Tokens",
+    "TopK",
     "assess",
     "build",
     "check_losses",
@@ -90,6 +95,9 @@ _TYPES: dict[str, Callable[[_Models], Knowledge]] = {
     "logits-mse": lambda m: LogitsMse(),
     "logits-soft-ce": lambda m: LogitsSoftCrossEntropy(),
     "logits-cosine": lambda m: LogitsCosine(*m.both),
+    "reverse-kl": lambda m: ReverseKL(temperature=m.temperature),
+    "jsd": lambda m: JensenShannon(temperature=m.temperature),
+    "top-k": lambda m: TopK(temperature=m.temperature),
     "embeddings": lambda m: Hidden(*m.both, ((EMBEDDINGS, EMBEDDINGS),), name="embeddings"),
     "hidden": lambda m: Hidden(*m.both, m.pairs),
     "hidden-cls": lambda m: HiddenCls(*m.both, m.pairs),
@@ -128,7 +136,7 @@ def build(
         student: the student's sizes.
         teacher: the teacher's sizes.
         layers: the layer map, a rule or pairs. With a rule, types whose papers use one layer get the last pair.
-        temperature: temperature of `logits`; other types ignore it.
+        temperature: temperature of `logits`, `reverse-kl`, `jsd` and `top-k`; other types ignore it.
         teacher_place: index of the teacher among several.
         suffix: appended to each name, to distinguish the same types for several teachers.
 

@@ -32,6 +32,8 @@ class Attention(Knowledge):
 
         L_i = mean over pairs (l, g), heads a, valid queries q and keys k of (S_S[l] - S_T[g])^2_aqk
 
+    For language models, a query's keys are the tokens up to its own.
+
     References:
         Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020,
         https://arxiv.org/abs/1909.10351
@@ -56,8 +58,7 @@ class Attention(Knowledge):
             F.mse_loss(wide(student.attention[s]), wide(teacher.attention[t]), reduction="none").sum(1)
             for s, t in self.pairs
         ]
-        valid = batch.mask[:, :, None] * batch.mask[:, None, :]
-        return masked_mean(torch.stack(errors).mean(0) / self.heads, valid)
+        return masked_mean(torch.stack(errors).mean(0) / self.heads, batch.attended)
 
     def flops(self, size: int, length: int) -> float:
         """0, because the scores are counted with the models."""
@@ -69,7 +70,8 @@ class AttentionKL(Knowledge):
 
         L_i = mean over pairs (l, g), heads a, valid queries q of KL(P_T[g]_aq || P_S[l]_aq)
 
-    P is the softmax of the scores over the valid keys, without dropout. The paper matches only the last layers.
+    P is the softmax of the scores over the valid keys, without dropout; for language models these are the tokens up to
+    the query's own. The paper matches only the last layers.
 
     References:
         Wang et al., MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained
@@ -91,8 +93,9 @@ class AttentionKL(Knowledge):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
-        each = [divergence(wide(student.attention[s]), wide(teacher.attention[t]), batch.mask) for s, t in self.pairs]
-        return torch.stack(each).mean(0)
+        scores = [(wide(student.attention[s]), wide(teacher.attention[t])) for s, t in self.pairs]
+        seen = batch.attended if batch.language else None
+        return torch.stack([divergence(ours, theirs, batch.mask, seen) for ours, theirs in scores]).mean(0)
 
     def flops(self, size: int, length: int) -> float:
         """0, because the scores are counted with the models."""

@@ -13,18 +13,19 @@ def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)  # torch's own kl_div has no batching rule for vmap
 
 
-def divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+def divergence(student: Tensor, teacher: Tensor, mask: Tensor, seen: Tensor | None = None) -> Tensor:
     """`KL(softmax(teacher) || softmax(student))` over the valid columns, mean over heads and valid rows.
 
     Args:
         student: scores, [B, A, n, n].
         teacher: scores, [B, A, n, n].
         mask: [B, n], 1 for a token and 0 for padding.
+        seen: [B, n, n] bool, the valid columns of each row, if they are fewer than those of `mask`.
 
     Returns:
         [B].
     """
-    padding = ~mask[:, None, None, :].bool()
+    padding = ~(mask[:, None, None, :].bool() if seen is None else seen[:, None])
 
     def log_softmax(scores: Tensor) -> Tensor:
         # the lowest finite number: its softmax is exactly 0, and 0 times it is 0; 0 times infinity would be NaN

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ackd.errors import InputError
 from ackd.knowledge.divergence import kl
-from ackd.knowledge.response import Response, positive
+from ackd.knowledge.response import Response, positive, squared
 from ackd.types import ModelDims
 
 
@@ -34,9 +34,9 @@ class Logits(Response):
         self.teacher_temperature = positive(temperature if teacher_temperature is None else teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         if student.shape[-1] == 1:
-            return _squared(student, teacher)
+            return squared(student, teacher)
         log_p = torch.log_softmax(teacher / self.teacher_temperature, -1)
         log_q = torch.log_softmax(student / self.temperature, -1)
         return self.temperature**2 * kl(log_q, log_p)
@@ -55,8 +55,8 @@ class LogitsMse(Response):
         super().__init__(name)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
-        return _squared(student, teacher)
+        """The loss of each example or token, `[...]`."""
+        return squared(student, teacher)
 
 
 class LogitsSoftCrossEntropy(Response):
@@ -83,9 +83,9 @@ class LogitsSoftCrossEntropy(Response):
         self.teacher_temperature = positive(temperature if teacher_temperature is None else teacher_temperature)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         if student.shape[-1] == 1:
-            return _squared(student, teacher)
+            return squared(student, teacher)
         p = torch.softmax(teacher / self.teacher_temperature, -1)
         return -(p * torch.log_softmax(student / self.temperature, -1)).sum(-1)
 
@@ -110,9 +110,5 @@ class LogitsCosine(Response):
             )
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`."""
+        """The loss of each example or token, `[...]`."""
         return 1 - F.cosine_similarity(student, teacher, dim=-1)
-
-
-def _squared(student: Tensor, teacher: Tensor) -> Tensor:
-    return F.mse_loss(student, teacher, reduction="none").mean(-1)

@@ -1,18 +1,23 @@
-"""The common base of losses between logits."""
+"""The common base of losses between logits, of examples or of tokens."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from ackd.errors import InputError
-from ackd.knowledge.masked import wide
-from ackd.types import Batch, Knowledge, OutputRequest, Outputs
+from ackd.knowledge.masked import masked_mean, wide
+from ackd.types import NO_TOKEN, Batch, Knowledge, OutputRequest, Outputs
 
 
 class Response(Knowledge):
-    """A loss between the logits `z` of student and teacher, [B, C]; C is 1 for regression."""
+    """A loss between the logits `z` of student and teacher, [B, C]; C is 1 for regression.
+
+    For language models, whose logits are [B, n, V], the loss of a text is the mean over its tokens that have a next
+    token. If their vocabularies differ in size, both are cut to the shared tokens.
+    """
 
     family = "logits"
 
@@ -23,17 +28,27 @@ class Response(Knowledge):
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]`, from two `[B, C]` in float32 or wider and the batch's labels."""
+        """The losses `[...]` from two `[..., C]` in float32 or wider and the batch's labels, `[...]`."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss per example, `[B]`."""
         assert student.logits is not None
         assert teacher.logits is not None
-        return self.compare(wide(student.logits), wide(teacher.logits), batch.labels)
+        ours, theirs = wide(student.logits), wide(teacher.logits)
+        if not batch.language:
+            return self.compare(ours, theirs, batch.labels)
+        shared = min(ours.shape[-1], theirs.shape[-1])
+        losses = self.compare(ours[..., :shared], theirs[..., :shared], batch.labels)
+        return masked_mean(losses, batch.labels != NO_TOKEN)
 
     def flops(self, size: int, length: int) -> float:
         """0, because there is no matrix product."""
         return 0.0
+
+
+def squared(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference over the last dimension."""
+    return F.mse_loss(student, teacher, reduction="none").mean(-1)
 
 
 def positive(temperature: float) -> float:

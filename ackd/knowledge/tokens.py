@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ackd.knowledge.masked import masked_mean
 from ackd.knowledge.response import Response
-from ackd.types import NO_TOKEN
 
 
 class Tokens(Response):
@@ -26,7 +24,7 @@ class Tokens(Response):
         super().__init__(name)
 
     def compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The loss per example, `[B]` from two [B, n, V]."""
+        """The loss of each token, `[B, n]` from two [B, n, V]."""
         # a token of student probability 0 costs a large number, or 0 if its teacher probability is 0 too
         log_q = torch.log_softmax(student, -1).clamp_min(torch.finfo(student.dtype).min)
-        return masked_mean(-(torch.softmax(teacher, -1) * log_q).sum(-1), labels != NO_TOKEN)
+        return -(torch.softmax(teacher, -1) * log_q).sum(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from typing import Literal, Protocol
@@ -83,6 +83,8 @@ class GapClosed:
         teacher_correlation  r_t = Pearson(m(z), m(t)), 1 for the teacher itself;  for regression Pearson(z, t)
         agreement            (r_t + r_y) / 2,  r_y = Pearson(m(z), onehot(y) - 1 / C);  for regression Pearson(z, y)
         either               max(r_t, 0.95 r_y / r_y of the teacher);  r_y if that is below 0.05, or without a teacher
+
+    For language models, L is the mean over all next tokens, and `either` is the same as `loss`.
 
     `either` judges a student by its agreement with the teacher, and a student that outdoes the teacher by the labels.
     Of all measures it ranks selections most like scores on other data (benchmarks/reward_alignment.py).
@@ -203,6 +205,27 @@ def without_gap(reward: Reward, episode: Episode) -> str | None:
         f"the student starts with {measure} of {student:.3f} on the reward split, and the teacher has {teacher:.3f}: "
         "there is no gap to close, so rewards are plain differences"
     )
+
+
+def for_language(reward: Reward) -> Reward:
+    """The same reward for language models: `either` becomes the loss; rewards of one's own are unchanged.
+
+    Raises:
+        InputError: if it compares logits, of which those of all tokens are too many to keep.
+    """
+    if isinstance(reward, Exploring):
+        return replace(reward, reward=for_language(reward.reward))
+    if not isinstance(reward, GapClosed):
+        return reward
+    if reward.on == "either":
+        return replace(reward, on="loss")
+    if reward.on not in ("loss", "score"):
+        name = next(name for name, measure in GAPS.items() if measure == reward.on)
+        raise InputError(
+            f"the reward {name!r} compares the logits of all tokens, which are too many to keep: take gap, loss-gap or "
+            "score-gap"
+        )
+    return reward
 
 
 REWARDS: dict[str, Callable[[float], Reward]] = {

@@ -11,7 +11,7 @@ from ackd.models.build import (
 )
 from ackd.models.cost import Cost, Meter
 from ackd.models.families import padding_of
-from ackd.models.forward import Model, cannot_give, capturing, compiled, run, shape_of
+from ackd.models.forward import Model, cannot_give, capturing, compiled, predicts_tokens, run, shape_of
 from ackd.models.library import tokenizer_with, unpacked
 from ackd.models.load import (
     Config,
@@ -103,6 +103,7 @@ __all__ = [
     "pooling_config",
     "pooling_of",
     "pools",
+    "predicts_tokens",
     "read_config",
     "read_pooling",
     "run",

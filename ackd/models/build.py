@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from ackd.config import Init
 from ackd.errors import InputError, reason, unknown
 from ackd.models.families import check_family, cut_config, layer_lists
-from ackd.models.forward import Model
+from ackd.models.forward import Model, predicts_tokens
 from ackd.models.guard import check_runs, limited, memory, read_settings
 from ackd.models.load import load_model, model_folder
 from ackd.models.pooling import Pooling, read_pooling
@@ -69,7 +69,7 @@ def _cut(teacher: Model, lists: Iterable[str], kept: Sequence[int]) -> Model:
     config = copy.deepcopy(teacher.config)
     cut_config(config, kept)
     with torch.random.fork_rng(devices=[]):  # the weights are replaced, so the caller's random state must not change
-        template = from_config(config)()
+        template = from_config(config, language=predicts_tokens(teacher))()
     template.load_state_dict(_thinned(teacher.state_dict(), lists, kept))
     return template
 

@@ -226,6 +226,11 @@ def cannot_give(model: Model, needs: OutputRequest) -> str:
     return ""
 
 
+def predicts_tokens(model: Model) -> bool:
+    """Whether a model answers each token with logits over its vocabulary, as language models do."""
+    return model.get_output_embeddings() is not None
+
+
 def shape_of(model: Model) -> ModelDims:
     """The sizes of a model.
 
@@ -238,7 +243,7 @@ def shape_of(model: Model) -> ModelDims:
             layers=operator.index(config.num_hidden_layers),
             width=operator.index(config.hidden_size),
             heads=getattr(config, "num_attention_heads", 0),  # a state space model has none
-            classes=operator.index(config.hidden_size if pools(model) else config.num_labels),
+            classes=operator.index(_answers(model)),
             vocabulary=operator.index(config.vocab_size),
         )
     except (AttributeError, TypeError) as error:
@@ -246,6 +251,14 @@ def shape_of(model: Model) -> ModelDims:
             f"a {config.model_type} does not say its sizes ({error}): take a family with layers, a width and a "
             "vocabulary, such as bert"
         ) from error
+
+
+def _answers(model: Model) -> Any:
+    """The numbers that a model answers an example with, or each token of it."""
+    config = model.config
+    if pools(model):
+        return config.hidden_size
+    return config.vocab_size if predicts_tokens(model) else config.num_labels
 
 
 def layer_stack(model: Model) -> tuple[str, nn.ModuleList] | None:

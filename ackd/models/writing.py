@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
 from ackd.errors import InputError
-from ackd.models.forward import Model
+from ackd.models.forward import Model, predicts_tokens
 
 Tokens = NDArray[np.int64]
 Draws = NDArray[np.float64]
@@ -93,13 +93,18 @@ def check_causal(model: Model, source: str) -> None:
     """Refuses a model that is not causal: its tokens attend to later tokens, as in an encoder.
 
     Raises:
-        InputError: if a change of the last token changes the logits of earlier tokens.
+        InputError: if it predicts no tokens, or a change of the last token changes the logits of earlier tokens.
     """
     texts = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]], device=model.device)
     learning = model.training
     with torch.no_grad():
-        one, other = model.eval()(input_ids=texts).logits[:, :-1]
+        answer = getattr(model.eval()(input_ids=texts), "logits", None)
     model.train(learning)
+    if answer is None or answer.dim() != 3 or not predicts_tokens(model):
+        raise InputError(
+            f"{source} is a {type(model).__name__}, which predicts no next tokens: load it with AutoModelForCausalLM"
+        )
+    one, other = answer[:, :-1]
     if not torch.allclose(one, other, rtol=1e-3, atol=1e-4):
         raise InputError(
             f"{source} is no causal language model: its tokens see what follows them, as those of an encoder such as "

@@ -18,11 +18,12 @@ from ackd.reporting.statistics import (
     stratified_bootstrap,
 )
 from ackd.runs.log import Cell
+from ackd.types import shown_score
 
 Array = NDArray[np.float64]
 
 BASELINE, FLOOR, ORACLE = "all", "labels", "lookahead"
-MIN_GAP = 1.0  # percent; smallest gap between teacher and labels-only students that gives a scale
+MIN_GAP = 0.01  # smallest gap between teacher and labels-only students that gives a scale: a share, or nats
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,22 @@ def compare(cells: Sequence[Cell]) -> Comparison:
     earned = {policy: matrix(policy, lambda cell: cell.reward) for policy in kept if tasks}
     returns = {policy: values for policy, values in earned.items() if not np.isnan(values).any()}
     teachers = np.array([there[task, policies[0], seeds[task][0]].teacher for task in tasks])
-    scores, scale = _normalised(percent, teachers)
+    metrics = [there[task, policies[0], seeds[task][0]].metric for task in tasks]
+    least = np.array([shown_score(metric, MIN_GAP) for metric in metrics])
+    scores, scale = _normalised(percent, teachers, least)
     if percent and not scores:
         notes.append("A teacher's score is not above 0: scores of different tasks have no common scale.")
     return Comparison(tasks, scores, percent, returns, scale, notes)
 
 
-def _normalised(percent: Mapping[str, Array], teachers: Array) -> tuple[dict[str, Array], str]:
-    """Scores on a scale common to all tasks, and its description; empty if there is no such scale."""
+def _normalised(percent: Mapping[str, Array], teachers: Array, least: Array) -> tuple[dict[str, Array], str]:
+    """Scores on a scale common to all tasks, and its description; empty if there is no such scale.
+
+    `least` are the smallest gaps between teachers and students of the labels alone that give a scale, [tasks].
+    """
     if FLOOR in percent:
         floors = percent[FLOOR].mean(0)
-        if (teachers - floors >= MIN_GAP).all():
+        if (teachers - floors >= least).all():
             scaled = {policy: (scores - floors) / (teachers - floors) for policy, scores in percent.items()}
             return scaled, "0 is what learning from labels alone reaches on average, 1 is the teacher"
     if (teachers <= 0).any():

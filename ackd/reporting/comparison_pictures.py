@@ -26,6 +26,7 @@ from ackd.reporting.pictures import (
     styled,
 )
 from ackd.reporting.statistics import Interval
+from ackd.types import unit
 
 Array = NDArray[np.float64]
 
@@ -86,7 +87,7 @@ def _seeds(axes: Axes, one: TaskScores, policies: Sequence[str]) -> None:
         values = one.scores.get(policy, ())
         axes.plot(values, [row - 0.24] * len(values), "o", color=COLOURS[5], markersize=5, alpha=0.8, label="a seed")
     _intervals(axes, {name: one.intervals.get(name) for name in policies}, label="mean, 95 % interval")
-    axes.set_xlabel(f"dev {one.metric} (%)")
+    axes.set_xlabel(f"dev {one.metric} ({unit(one.metric)})")
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
@@ -145,7 +146,7 @@ def score_against_flops(tasks: Sequence[TaskScores]) -> Figure:
             )  # fmt: skip
         axes.margins(0.12)
         axes.set_title(one.task)
-        axes.set(xlabel="FLOPs, share of transferring all", ylabel=f"dev {one.metric} (%)")
+        axes.set(xlabel="FLOPs, share of transferring all", ylabel=f"dev {one.metric} ({unit(one.metric)})")
         axes.xaxis.set_major_formatter(PERCENT)
         axes.grid()
     known = dict(pair[::-1] for axes in grid for pair in zip(*axes.get_legend_handles_labels(), strict=True))

@@ -13,15 +13,18 @@ from ackd.reporting.run_figures import costs, picture, steps_of
 from ackd.reporting.statistics import Interval
 from ackd.runs.folder import group_folder
 from ackd.runs.log import Cell, Decision, Run, read_decisions
+from ackd.types import decimals, unit
 
 
 def of_evaluation(run: Run, cells: Sequence[Cell], folders: Mapping[str, str]) -> list[Picture]:
     """The pictures of a run of `ackd evaluate`; `folders` maps policy names in `cells` to their names in the run."""
     tasks = [scores_of(task, [cell for cell in cells if cell.task == task]) for task in comparison.names(cells, "task")]
     means = "; ".join(
-        f"{one.task}: " + ", ".join(f"{name} {there.value:.2f}" for name, there in one.intervals.items())
+        f"{one.task}: "
+        + ", ".join(f"{name} {there.value:.{decimals(one.metric)}f}" for name, there in one.intervals.items())
         for one in tasks
     )
+    units = dict.fromkeys("percent" if unit(one.metric) == "%" else unit(one.metric) for one in tasks)
     album = [
         picture(
             "scores",
@@ -29,7 +32,7 @@ def of_evaluation(run: Run, cells: Sequence[Cell], folders: Mapping[str, str]) -
             versus.policy_scores(tasks),
             "Each dot is one student on dev, the diamond their mean and the line its 95 % bootstrap interval over "
             "seeds; the dashed line is the teacher.",
-            f"Mean dev scores in percent. {means}.",
+            f"Mean dev scores in {' and '.join(units)}. {means}.",
         )
     ]
     if any(one.intervals for one in tasks):

@@ -13,6 +13,7 @@ from ackd.knowledge import NAMES
 from ackd.reporting import comparison
 from ackd.reporting.statistics import break_even
 from ackd.runs.log import Cell
+from ackd.types import decimals
 
 
 def tables(cells: list[dict[str, Any]], learned: Mapping[str, Card] | None = None) -> str:
@@ -37,13 +38,17 @@ def summaries(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     for task, policy in dict.fromkeys((cell.task, cell.policy) for cell in cells):
         group = [cell for cell in cells if (cell.task, cell.policy) == (task, policy)]
         scores = [cell.score for cell in group if cell.score is not None]
-        score = f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})" if scores else "diverged"
+        form = f".{decimals(group[0].metric)}f"
+        score = "diverged"
+        if scores:
+            mean, least, most = (format(one, form) for one in (sum(scores) / len(scores), min(scores), max(scores)))
+            score = f"{mean} ({least} to {most})"
         if scores and len(scores) < len(group):
             score += f", {len(group) - len(scores)} diverged"
         rewards = [cell.reward for cell in group if cell.reward is not None]
         reward = f"{sum(rewards) / len(rewards):.3f}" if len(rewards) == len(group) else ""
         flops, seconds = (sum(getattr(one, name) for one in group) / len(group) for name in ("flops_share", "seconds"))
-        figures = (f"{group[0].teacher:.2f}", reward, f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
+        figures = (format(group[0].teacher, form), reward, f"{flops:.0%}", f"{seconds:.1f}", str(len(group)))
         rows.append((task, policy, group[0].metric, score, *figures))
     return rows
 
@@ -80,6 +85,7 @@ def _overall(cells: Sequence[Cell]) -> list[str]:
         return list(both.notes)
     means, better, above = comparison.aggregates(both), comparison.improvements(both), comparison.above(both)
     closed = comparison.gaps_closed(both, [name for name in both.scores if _static(name)])
+    form = f"+.{max(decimals(cell.metric) for cell in cells)}f"
     lines = [
         f"Over {len(both.tasks)} task{'s' * (len(both.tasks) > 1)} ({both.scale}): interquartile mean with its 95 % "
         "bootstrap interval, points above `all` on the same seeds with their 95 % interval after Student, probability "
@@ -91,7 +97,7 @@ def _overall(cells: Sequence[Cell]) -> list[str]:
     ]
     for name, value in means.items():
         gap = f"{closed[name]:.2f}" if name in closed else ""
-        points = f"{above[name]:+.2f}" if name in above else ""
+        points = format(above[name], form) if name in above else ""
         chance = f"{better[name]:.3f}" if name in better else ""
         lines.append(f"| {name} | {value:.3f} | {points} | {chance} | {gap} |")
     if len(both.tasks) > 1 and not closed:

@@ -4,7 +4,8 @@ from ackd.split import Split
 from ackd.tasks.digits import images
 from ackd.tasks.embedded import EMBEDDED, embedded_tokenizer
 from ackd.tasks.glue import GLUE
-from ackd.tasks.load import check_max_length, load, spec_of
+from ackd.tasks.language import LANGUAGE
+from ackd.tasks.load import check_max_length, held_out_size, load, part_of_dev, spec_of
 from ackd.tasks.own import is_own, own_texts
 from ackd.tasks.own_metrics import ComputeMetrics
 from ackd.tasks.saving import name_outputs, save_trained
@@ -19,6 +20,7 @@ __all__ = [
     "EMBEDDED",
     "EMBEDDINGS",
     "GLUE",
+    "LANGUAGE",
     "NOTHING",
     "SUBMISSIONS",
     "TRAIN",
@@ -33,6 +35,7 @@ __all__ = [
     "check_max_length",
     "check_rewards",
     "embedded_tokenizer",
+    "held_out_size",
     "images",
     "is_own",
     "load",
@@ -40,6 +43,7 @@ __all__ = [
     "note_seen",
     "noted_seen",
     "own_texts",
+    "part_of_dev",
     "read_seen",
     "save_trained",
     "spec_of",

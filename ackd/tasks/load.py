@@ -16,6 +16,7 @@ from ackd.tasks.cut import LEAST, Pool, part_of
 from ackd.tasks.data_sets import Data, is_named
 from ackd.tasks.embedded import EMBEDDED, generate
 from ackd.tasks.glue import GLUE
+from ackd.tasks.language import LANGUAGE
 from ackd.tasks.own import is_own, own_spec, own_task
 from ackd.tasks.rows import Rows, glue_rows
 from ackd.tasks.seen import NOTHING, Seen
@@ -44,6 +45,8 @@ def spec_of(
     """
     if name == EMBEDDINGS:
         return sentence_spec()
+    if name == LANGUAGE.name:
+        return LANGUAGE
     if data is not None and is_own(data, text_columns, label_column):
         return own_spec(name, data, text_columns, label_column)
     if text_columns or label_column:
@@ -53,7 +56,7 @@ def spec_of(
     if data is not None and name in EMBEDDED:
         raise InputError(f"the task {name} is generated and takes no data: leave --data away")
     if name not in known:
-        raise unknown("task", name, {**EMBEDDED, **GLUE, EMBEDDINGS: None})
+        raise unknown("task", name, {**EMBEDDED, **GLUE, EMBEDDINGS: None, LANGUAGE.name: None})
     return known[name]
 
 
@@ -101,7 +104,7 @@ def load(
     Raises:
         InputError: if an argument or the data is missing or invalid.
     """
-    share = _share(reward_from)
+    share = part_of_dev(reward_from)
     _check(tokenizer, reward_examples, max_length, seed)
     dev_seed, reward_seed, train_seed, wrong_seed = np.random.SeedSequence(seed).spawn(4)
     spec, rows, dev = _source(name, data, text_columns, label_column, dev_data)
@@ -115,7 +118,7 @@ def load(
         count = min(DEV_EXAMPLES, round(DEV_SHARE * len(rows)))
         dev = {"validation": rows.select(pool.hold_out("dev", count, dev_seed, "name a file with --dev-data"))}
     if share is None:
-        held = pool.hold_out("reward", _count(reward_examples, len(pool.left), name), reward_seed, INSTEAD)
+        held = pool.hold_out("reward", held_out_size(reward_examples, len(pool.left), name), reward_seed, INSTEAD)
         reward = rows.select(held)
     else:
         reward, dev = _divided(dev, share, reward_seed)
@@ -140,7 +143,7 @@ def load(
     return Task(spec, learned_from, rewards, reports, reward_from, known, tokenizer, max_length=max_length)
 
 
-def _count(wanted: int | None, there: int, name: str) -> int:
+def held_out_size(wanted: int | None, there: int, name: str) -> int:
     """The size of the reward split, from the wanted size and the available rows."""
     if wanted is None:
         return max(min(REWARD_EXAMPLES, there // REWARD_SHARE), 1)
@@ -183,8 +186,12 @@ def _wrong(spec: TaskSpec, rows: Rows, share: float, rng: np.random.Generator) -
     return replace(rows, labels=labels)
 
 
-def _share(reward_from: str) -> float | None:
-    """The share of dev that becomes the reward split; None if the reward split comes from the training data."""
+def part_of_dev(reward_from: str) -> float | None:
+    """The share of dev that becomes the reward split; None if the reward split comes from the training data.
+
+    Raises:
+        InputError: if `reward_from` is neither train nor dev:PART.
+    """
     if reward_from == TRAIN:
         return None
     start, _, part = reward_from.partition(":")

@@ -28,6 +28,7 @@ def save_trained(folder: str | Path, model: Model, task: Task) -> None:
         assert task.max_length is not None
         save_encoder(folder, model, task.tokenizer, task.max_length)
     else:
-        name_outputs(model, task.spec)
+        if not task.spec.language:
+            name_outputs(model, task.spec)
         save_model(folder, model, task.tokenizer)
     write_seen(folder, task.seen)

@@ -63,7 +63,7 @@ def sentence_task(
 
 
 def check_labels(spec: TaskSpec, what: str) -> None:
-    """Checks that a task has labels.
+    """Checks that a task has labels of its own: classes or numbers.
 
     Args:
         spec: the task.
@@ -72,10 +72,10 @@ def check_labels(spec: TaskSpec, what: str) -> None:
     Raises:
         InputError: if the task has none.
     """
-    if spec.sentences:
-        raise InputError(
-            f"the task {spec.name} has no labels, but {what} needs them: use ackd distill, train or evaluate"
-        )
+    if spec.sentences or spec.language:
+        lacking, more = ("classes", ", pretrain") if spec.language else ("labels", "")
+        way = f"use ackd distill{more}, train or evaluate"
+        raise InputError(f"the task {spec.name} has no {lacking}, but {what} needs them: {way}")
 
 
 def interleaved(rows: Rows) -> Rows:

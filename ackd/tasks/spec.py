@@ -30,6 +30,11 @@ class TaskSpec:
     sentences: bool = False
 
     @property
+    def kinds(self) -> str:
+        """What the task is about, where it has no classes."""
+        return "next tokens" if self.language else "sentences" if self.sentences else "regression"
+
+    @property
     def regression(self) -> bool:
         """Whether labels are numbers instead of classes."""
         return not (self.classes or self.language or self.sentences)

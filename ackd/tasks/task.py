@@ -17,6 +17,7 @@ from ackd.tasks.metrics import METRICS
 from ackd.tasks.own_metrics import ComputeMetrics, metric_names, metrics_of
 from ackd.tasks.seen import NOTHING, Seen
 from ackd.tasks.spec import TaskSpec
+from ackd.types import NEG_LOSS
 
 TRAIN = "train"
 
@@ -58,8 +59,8 @@ class Task:
         """
         if compute_metrics is None:
             return self
-        if self.spec.sentences:
-            raise InputError("compute_metrics needs labels, and sentences have none: omit it")
+        if self.spec.sentences or self.spec.language:
+            raise InputError(f"compute_metrics needs labels, and {self.spec.kinds} have none: omit it")
         names = metric_names(compute_metrics, self.reward.labels, self.spec.num_labels)
         return replace(self, spec=replace(self.spec, metrics=names), compute_metrics=compute_metrics)
 
@@ -75,7 +76,7 @@ class Task:
         """
         if self.spec.language:
             loss, right, tokens = outputs.sum(0)
-            return {"neg_loss": -float(loss / tokens), "accuracy": float(right / tokens)}
+            return {NEG_LOSS: -float(loss / tokens), "accuracy": float(right / tokens)}
         if self.spec.sentences:
             return sts.pair_metrics(outputs, labels) if labels.ndim == 1 else sts.agreement(outputs, labels)
         if self.compute_metrics is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ def with_cache(
 
     Args:
         teacher: the teacher.
-        losses: the knowledge types that use its outputs; if empty, there is no cache.
+        losses: the knowledge types that use its outputs; if empty, there is no cache. Logits of a language model are
+            never cached.
         split: the examples of the cache.
         folder: the cache's folder.
         name: readable part of the entry's name.
@@ -63,8 +64,14 @@ def with_cache(
     """
     if not losses:
         return teacher
-    types = {loss.name: loss.teacher_needs for loss in losses}
-    plan = make_plan(types, teacher.shape, split.lengths, budget=budget, dtype=dtype)
+    types, lengths = {loss.name: loss.teacher_needs for loss in losses}, split.read_lengths
+    if split.language:  # the logits of every token would be as many numbers as the vocabulary has
+        types = {name: rest for name, needs in types.items() if (rest := replace(needs, logits=False))}
+        if len(types) < len(losses):
+            logger.info("the logits of a language model are too many to cache: they are computed in each step")
+        if not types:
+            return teacher
+    plan = make_plan(types, teacher.shape, lengths, budget=budget, dtype=dtype)
     fields = plan.fields if reads != "none" else frozenset()
     key = (str(Path(folder).resolve()), name, teacher.fingerprint, split.fingerprint, dtype)
     cache = _caches.get(key)
@@ -74,7 +81,7 @@ def with_cache(
             name=name,
             teacher=teacher.fingerprint,
             shape=teacher.shape,
-            examples=Examples(split.ids, split.lengths, split.fingerprint),
+            examples=Examples(split.ids, lengths, split.fingerprint),
             fields=fields,
             dtype=dtype,
         )

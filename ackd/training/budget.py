@@ -134,7 +134,7 @@ class Allowance:
 def _padded(training: Distillation, seed: int) -> NDArray[np.int64]:
     """[steps, batches of a step, processes], the padded length of each process's part of a batch."""
     train = training.task.train
-    lengths, size = train.lengths - int(train.language), training.group.size
+    lengths, size = train.read_lengths, training.group.size
     order = LengthGroupedSampler(train.lengths, training.batch_size, RngStreams(seed).order)
     batches = (lengths[order.next()] for _ in range(training.steps * training.accumulate))
     parts = [[part[rank::size].max() for rank in range(size)] for part in batches]  # split as in `Group.share`

@@ -192,12 +192,19 @@ class Evaluator:
             return self.student.forward(batch, needs)
 
     def _side_by_side(self, batch: Batch, needs: OutputRequest, costs: CostTracker) -> Outputs:
-        """The logits of all students, [B, N C]."""
+        """The logits of all students, [B, N C]; [B, N, n, V] of several language models."""
         outputs = self._ask(batch, needs, costs)
         if not self.student.shape:
             return outputs
         assert outputs.logits is not None
-        return Outputs(logits=outputs.logits.movedim(0, 1).flatten(1))
+        logits = outputs.logits.movedim(0, 1)
+        return Outputs(logits=logits if batch.language else logits.flatten(1))
 
     def _answers(self, ask: Ask, split: Split) -> tuple[NDArray[np.float64], float]:
-        return answers(ask, split, self.device, self.student.model.config.vocab_size, self.student.group)
+        return answers(ask, split, self.device, self._vocabulary, self.student.group)
+
+    @property
+    def _vocabulary(self) -> int:
+        """The most numbers that a token of a language model is answered with, by all students or the teacher."""
+        theirs = self.reference.shape.vocabulary if self.reference is not None else 0
+        return max(self.student.size * int(self.student.model.config.vocab_size), theirs)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ackd.costs import CostTracker
 from ackd.distributed.process_group import ALONE, Group
 from ackd.knowledge import token_sums
 from ackd.tasks import Split, Task, sts
-from ackd.types import Batch, EvalResult, OutputRequest, Outputs
+from ackd.types import NEG_LOSS, Batch, EvalResult, OutputRequest, Outputs
 
 Ask = Callable[[Batch, OutputRequest, CostTracker], Outputs]
 
@@ -26,7 +27,8 @@ def answers(
 ) -> tuple[NDArray[np.float64], float]:
     """[N, C] logits in the split's order, read from the device once, and the FLOPs of this process.
 
-    For a language model, [N, 3] `token_sums`, because its logits are too many to keep.
+    For a language model, [N, 3] `token_sums`, because its logits are too many to keep; for S models side by side, whose
+    logits are [B, S, n, V], it is [N, 3 S].
     """
     most = 256 if device.type == "cuda" else 32  # small batches need less padding
     if split.language:
@@ -38,13 +40,18 @@ def answers(
             batch = split.batch(indices).to(device)
             logits = ask(batch, OutputRequest(logits=True), spent).logits
             assert logits is not None
-            outputs.append(token_sums(logits, batch.labels) if split.language else logits)
+            outputs.append(_sums(logits, batch.labels) if split.language else logits)
     mine = (np.concatenate(groups), torch.cat(outputs).double().cpu().numpy()) if groups else None
     known = [one for one in group.gather(mine) if one is not None]
     found = np.empty((len(split), known[0][1].shape[-1]))
     for indices, values in known:
         found[indices] = values
     return found, sum(spent.flops.values())
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    each = [logits] if logits.dim() == 3 else logits.unbind(1)
+    return torch.cat([token_sums(one, labels) for one in each], 1)
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64], axis: int) -> float:
@@ -77,7 +84,7 @@ def eval_result(
     scores = task.metrics(given, split.labels)
     score = scores[task.spec.metrics[0]]
     if task.spec.language:
-        return EvalResult(-scores["neg_loss"], score, scores)
+        return EvalResult(-scores[NEG_LOSS], score, scores)
     if theirs is not None and not np.isfinite(theirs).all():
         theirs = None
     if task.spec.sentences:

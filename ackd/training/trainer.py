@@ -88,7 +88,7 @@ class Trainer:
     def _announce(self, batches: Sequence[Any]) -> None:
         """Announces the batches of this step, and the known ones of the next step, to the caches."""
         if any(one.ahead is not None for one in self._caches):
-            ids, lengths = self.evaluator.task.train.ids, self.order.lengths
+            ids, lengths = self.evaluator.task.train.ids, self.evaluator.task.train.read_lengths
             following = [self._group.share(indices) for indices in self.order.ahead(self.accumulate)]
             for one in self._caches:
                 one.announce([(ids[indices], lengths[indices]) for indices in (*batches, *following)])

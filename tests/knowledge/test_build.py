@@ -11,7 +11,8 @@ from ackd.knowledge import DEFAULT, NAMES, build
 from ackd.types import Knowledge, ModelDims, OutputKey, OutputRequest
 
 RELATIONS = ("values", "qkv", "fsp", "rkd", "similarity")
-FAMILIES = {"embeddings": "hidden", **dict.fromkeys(RELATIONS, "relation")}
+RESPONSE = ("reverse", "jsd", "top")
+FAMILIES = {"embeddings": "hidden", **dict.fromkeys(RESPONSE, "logits"), **dict.fromkeys(RELATIONS, "relation")}
 
 
 def pairs_of(loss: Knowledge) -> object:
@@ -67,8 +68,9 @@ def test_one_layer_types_take_the_last_layers_under_any_rule_and_all_named_ones(
 def test_a_layer_map_that_nobody_needs_is_not_refused(small: ModelDims) -> None:
     shallow = replace(small, layers=1)
     last = ("hidden-cosine", "attention-kl", "values", "qkv", "similarity")
-    free = [name for name in NAMES if name.split("-")[0] in ("logits", "embeddings", "rkd") or name in last]
-    assert len(build(free, small, shallow)) == 12
+    first = ("logits", "embeddings", "rkd", *RESPONSE)
+    free = [name for name in NAMES if name.split("-")[0] in first or name in last]
+    assert len(build(free, small, shallow)) == 15
     for name in set(NAMES) - set(free):
         with pytest.raises(InputError, match="at least as deep as the student"):
             build([name], small, shallow)
