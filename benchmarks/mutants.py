@@ -224,8 +224,8 @@ def table(root: Path, given: argparse.Namespace) -> str:
         "",
         f"**{caught} of {len(rows)} were caught ({caught / len(rows):.1%}).** "
         f"{len(survived)} survived; of these {argued} are argued below to change nothing that a test could see.",
-        f"At first {at_first} were caught ({at_first / len(rows):.1%}), which is what to expect of other mutants; tests that",
-        "catch more of these were written since.",
+        f"At first {at_first} were caught ({at_first / len(rows):.1%}), which is what to expect of other mutants;",
+        "tests that catch more of these were written since.",
         "",
         *_kinds(rows),
         *_survivors(survived, whys),

@@ -260,7 +260,9 @@ def test_a_weight_at_the_threshold_is_no_bit() -> None:
     for bias, bit in ((0.0, 0.0), (1e-3, 1.0)):
         for parameter in network.mu.parameters():
             torch.nn.init.zeros_(parameter)
-        torch.nn.init.constant_(network.mu[-1].bias, bias)  # the sigmoid of 0 is 1/2
+        last = network.mu[-1]
+        assert isinstance(last, torch.nn.Linear)
+        torch.nn.init.constant_(last.bias, bias)  # the sigmoid of 0 is 1/2
         assert network.act(batch, deterministic=True)[0, :3].tolist() == [bit] * 3
 
 
