@@ -187,13 +187,29 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run() -> None:
 
 
 def test_a_signal_ends_the_repetition_of_a_lost_workers_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = RemoteVecEnv(Workers(Dying, TOY, 1))
+    begun, asked = 0, False
+
+    class Restarted(Dying):
+        """A signal comes as it is restarted, and is forgotten with the first repeated call."""
+
+        def __init__(self, worker: int) -> None:
+            nonlocal begun, asked
+            super().__init__(worker)
+            begun += 1
+            asked = begun > 1
+
+        def put(self, request: bytes) -> None:
+            nonlocal asked
+            asked = asked and pickle.loads(request)[0] not in ("reset", "step")
+            super().put(request)
+
+    env = RemoteVecEnv(Workers(Restarted, TOY, 1))
     env.reset()
     monkeypatch.setattr(stopping, "_asked", signal.SIGTERM)
-    asked = iter([False, True])  # not yet when the worker is lost, but when its first call is repeated
-    monkeypatch.setattr("ackd.envs.remote.stop_asked", lambda: next(asked, False))
+    monkeypatch.setattr("ackd.envs.remote.stop_asked", lambda: asked)
     with pytest.raises(stopping.Stopped):
         play(env, 1)
+    assert begun == 2
 
 
 def test_a_signal_saves_what_was_learned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
