@@ -142,6 +142,7 @@ def test_a_student_that_diverges_is_out_and_the_others_are_not(monkeypatch: pyte
         returns += rewards
         assert infos[0]["error/type"] == "divergence"
         assert infos[1]["error/type"] == ""
+        assert infos[0]["loss/labels"] == infos[0]["grad_norm"] == 0.0
         earned.append([step.earned.total for step in env.trajectories[0].latest])
     assert dones.all()
     assert [0.0] in earned  # of a decision after its end
