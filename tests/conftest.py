@@ -19,7 +19,10 @@ torch.set_num_threads(1)  # tiny models are faster so, and equalities need one t
 from ackd import models
 from ackd.models import Model
 from ackd.types import Batch
+from tests.brief import brief
 from tests.processes import Forked, workers_of
+
+brief()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,10 +10,12 @@ from ackd import models, tasks
 from ackd.models import Meter
 from ackd.tasks.embedded import generate
 from ackd.types import OutputRequest
+from tests.brief import brief
 
 
 def warm() -> None:
     """Fills what is remembered for a process's life, and has the collector of garbage leave alone what is there."""
+    brief()
     get_checkpoint_conversion_mapping("bert")
     for split in ("train", "validation"):
         generate("polarity", split)
