@@ -259,20 +259,28 @@ def test_the_same_seed_learns_the_same_and_every_student_trains_once() -> None:
     assert (found[0] != found[2]).any()
 
 
+Learned = tuple[np.ndarray[Any, Any], str, list[list[float]]]
+
+
+def learned(folder: Path) -> Learned:
+    env = population(decision_interval=2)
+    rewards: list[list[float]] = []
+    env.watch = lambda env, earned, infos: rewards.append(earned.tolist())
+    env.replay(ReplayLog(folder, seconds=0.0))
+    learner = agent(env)
+    learner.learn(12)
+    return learner.actor.values.numpy(), repr(learner.lineage), rewards
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    return learned(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("phases", [1, 2, 4, 5])
 def test_a_stopped_population_ends_like_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phases: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phases: int, whole: Learned
 ) -> None:
-    def learned(folder: Path) -> tuple[np.ndarray[Any, Any], str, list[list[float]]]:
-        env = population(decision_interval=2)
-        rewards: list[list[float]] = []
-        env.watch = lambda env, earned, infos: rewards.append(earned.tolist())
-        env.replay(ReplayLog(folder, seconds=0.0))
-        learner = agent(env)
-        learner.learn(12)
-        return learner.actor.values.numpy(), repr(learner.lineage), rewards
-
-    whole = learned(tmp_path / "whole")
     left, step = 2 * phases, Distiller.step
 
     def killed(self: Distiller, *given: Any) -> Any:
