@@ -15,7 +15,7 @@ from ackd.cli import main
 from ackd.training.distillation import Distillation
 from ackd.types import OutputRequest
 
-SHORT = ["--student-layers", "3", "--max-examples", "600", "--steps", "4"]
+SHORT = ["--student-layers", "3", "--max-examples", "120", "--steps", "4"]
 SHORT += ["--decision-interval", "2", "--batch-size", "8", "--reward-examples", "32"]
 
 
@@ -77,7 +77,7 @@ def some_glue(shared: Path, tmp_path: Path) -> str:
     """The first examples of two tasks, as a folder in GLUE's layout."""
     for task in ("sst2", "mrpc"):
         (tmp_path / "glue" / task).mkdir(parents=True)
-        for split, count in (("train", 600), ("validation", 64)):
+        for split, count in (("train", 240), ("validation", 64)):
             table = pyarrow.parquet.read_table(shared / "glue" / task / f"{split}.parquet")
             pyarrow.parquet.write_table(table.slice(0, count), tmp_path / "glue" / task / f"{split}.parquet")
     return str(tmp_path / "glue")

@@ -72,6 +72,7 @@ def batch_of(seed: int, size: int = 5) -> dict[str, Tensor]:
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("warmup", [0, 100])
 @given(mask=masks, state=st.sampled_from(["cls", "signals"]), seed=st.integers(0, 2**31))
+@settings(max_examples=30)  # of each of the eight
 def test_masked_types_get_nothing(
     mask: list[list[int]], state: str, seed: int, hard: bool, deterministic: bool, warmup: int
 ) -> None:

@@ -21,9 +21,9 @@ SHORT = ["--student-layers", "2", "--max-examples", "200", "--decision-interval"
 SHORT += ["--batch-size", "8", "--reward-examples", "40"]
 SHORT += ["--checkpoint-seconds", "1000"]  # nothing is saved but what a signal saves
 COMMANDS = {
-    "distill": ["distill", "--policy", "random", "--steps", "80"],
-    "train": ["train", "--episodes", "2", "--steps", "40"],
-    "evaluate": ["evaluate", "--policies", "random", "all", "--seeds", "1", "--steps", "60"],
+    "distill": ["distill", "--policy", "random", "--steps", "40"],
+    "train": ["train", "--episodes", "2", "--steps", "20"],
+    "evaluate": ["evaluate", "--policies", "random", "all", "--seeds", "1", "--steps", "30"],
 }
 
 

@@ -24,6 +24,7 @@ from ackd.distributed.workers import BACKENDS, WorkerFailed, WorkerLost, Workers
 from ackd.distributed.workers.actors import check_address
 from ackd.distributed.workers.inline import Inline
 from ackd.errors import InputError
+from tests import processes
 
 power = partial(pow, 2)  # worker i holds the number 2^i
 
@@ -47,6 +48,12 @@ def pause(process: int) -> None:
     os.kill(process, signal.SIGSTOP)
     while Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "T":
         time.sleep(0.001)
+
+
+def restart(there: Workers, worker: int) -> None:
+    """With everything imported, where it is not Ray that starts it."""
+    with processes.workers_of(processes.Forked(all_of_dev=True)):
+        there.restart(worker)
 
 
 def answers(there: Workers, worker: int, count: int) -> None:
@@ -88,7 +95,7 @@ def test_a_worker_that_hangs_is_missed_in_time(three: Workers) -> None:
     three.send(2, "bit_length")
     with pytest.raises(WorkerLost, match=r"worker 2 .* did not answer within 0\.5 s"):
         three.receive(2, 0.5)
-    three.restart(2)
+    restart(three, 2)
     assert ask(three, "bit_length") == [1, 2, 3]
 
 
@@ -104,7 +111,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next(three: Workers)
     with suppress(WorkerLost):  # it was ended, which with Ray takes a moment
         three.send(2, "bit_length")
         assert three.receive(2, 60) == 3
-    three.restart(2)
+    restart(three, 2)
     assert ask(three, "bit_length") == [1, 2, 3]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,15 @@ class Outcome:
     cut: bool
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> Mapping[str, Outcome]:
-    return dict(walk())
-
-
-def walk() -> Iterator[tuple[str, Outcome]]:
-    for kind in ALL:
-        try:
-            model = make(kind)
-            models.shape_of(model)
-            models.padding_of(model, tokenizer(pad_token="[PAD]"))
-        except InputError as error:
-            yield kind, Outcome(None, next(row for row, part in REFUSED.items() if part in str(error)), False)
-        else:
-            yield kind, Outcome(model, gives(copy.deepcopy(model)), can_cut(model))
+@cache
+def outcome_of(kind: str) -> Outcome:
+    try:
+        model = make(kind)
+        models.shape_of(model)
+        models.padding_of(model, tokenizer(pad_token="[PAD]"))
+    except InputError as error:
+        return Outcome(None, next(row for row, part in REFUSED.items() if part in str(error)), False)
+    return Outcome(model, gives(copy.deepcopy(model)), can_cut(model))
 
 
 def batch(lengths: tuple[int, ...] = (7, 4, 5)) -> Batch:
@@ -88,14 +82,15 @@ def batch(lengths: tuple[int, ...] = (7, 4, 5)) -> Batch:
     return Batch(torch.arange(len(lengths)), {"input_ids": ids, "attention_mask": mask}, torch.zeros(len(lengths)))
 
 
-def works(kind: str, outcomes: Mapping[str, Outcome]) -> Model:
-    model = outcomes[kind].model
+def works(kind: str) -> Model:
+    model = outcome_of(kind).model
     if model is None:
-        pytest.skip(outcomes[kind].row)
+        pytest.skip(outcome_of(kind).row)
     return copy.deepcopy(model)
 
 
-def test_the_table_in_the_documentation_is_what_comes_of_them(outcomes: Mapping[str, Outcome]) -> None:
+def test_the_table_in_the_documentation_is_what_comes_of_them() -> None:
+    outcomes = {kind: outcome_of(kind) for kind in ALL}
     rows: dict[str, list[str]] = {}
     for kind, outcome in outcomes.items():
         rows.setdefault(outcome.row, []).append(kind)
@@ -108,11 +103,11 @@ def test_the_table_in_the_documentation_is_what_comes_of_them(outcomes: Mapping[
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_answers_are_the_librarys_own_however_texts_are_padded(kind: str, outcomes: Mapping[str, Outcome]) -> None:
-    model, asked = works(kind, outcomes), batch()
+def test_answers_are_the_librarys_own_however_texts_are_padded(kind: str) -> None:
+    model, asked = works(kind), batch()
     twin = copy.deepcopy(model)
     layers = frozenset(range(EMBEDDINGS, models.shape_of(model).layers - 1))  # the last one may be normed once more
-    seen = layers if outcomes[kind].row != "logits" else frozenset()
+    seen = layers if outcome_of(kind).row != "logits" else frozenset()
     with torch.no_grad():
         ours = models.run(model, asked, OutputRequest(logits=True, hidden=seen, cls=seen))
         alone = torch.cat([twin(**asked.rows([i]).inputs).logits for i in range(3)])
@@ -126,11 +121,9 @@ def test_answers_are_the_librarys_own_however_texts_are_padded(kind: str, outcom
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_costs_are_what_torch_counts_of_the_model_itself(
-    kind: str, outcomes: Mapping[str, Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_costs_are_what_torch_counts_of_the_model_itself(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a twin with zeros, as of small models, and of one without values, as of large ones."""
-    model, asked = works(kind, outcomes), batch((32,))
+    model, asked = works(kind), batch((32,))
     if hasattr(model.config, "_experts_implementation"):
         model.set_experts_implementation("eager")  # products that the counter knows
     near = 1e-2 if kind == "longformer" else 1e-6  # whose windows overlap: no polynomial of the length
@@ -150,9 +143,9 @@ def test_costs_are_what_torch_counts_of_the_model_itself(
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_cut_student_is_its_teacher_without_the_other_layer(kind: str, outcomes: Mapping[str, Outcome]) -> None:
-    model = works(kind, outcomes)
-    if not outcomes[kind].cut or kind in SCALED_BY_DEPTH | NOT_TO_BE_SKIPPED:
+def test_a_cut_student_is_its_teacher_without_the_other_layer(kind: str) -> None:
+    model = works(kind)
+    if not outcome_of(kind).cut or kind in SCALED_BY_DEPTH | NOT_TO_BE_SKIPPED:
         pytest.skip("its layers cannot be picked, or not be skipped")
     student = models.from_layers(model, 1)().eval()
     ours, theirs = (next(m for m in one.modules() if isinstance(m, nn.ModuleList)) for one in (student, model))
@@ -171,9 +164,9 @@ def _skipping(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outpu
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_it_teaches_and_learns(kind: str, outcomes: Mapping[str, Outcome], data: Path, tmp_path: Path) -> None:
+def test_it_teaches_and_learns(kind: str, data: Path, tmp_path: Path) -> None:
     """From a folder, through everything that `ackd distill` sets up, and one optimizer step on."""
-    model, outcome = works(kind, outcomes), outcomes[kind]
+    model, outcome = works(kind), outcome_of(kind)
     types = {"everything": ("logits", "hidden", "attention", "values"), "logits": ("logits",)}.get(
         outcome.row, ("logits", "hidden")
     )
