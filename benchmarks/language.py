@@ -112,6 +112,8 @@ ARMS = {
     "reverse-kl": Arm("all", "reverse-kl", ("reverse-kl",)),
     "jsd": Arm("all", "jsd", ("jsd",)),
     "top-k": Arm("all", "top-k", ("top-k",)),
+    "TIP": Arm("all,labels:0", "reverse-kl-unsure-student", ("reverse-kl-unsure-student",)),
+    "EOPD": Arm("all,labels:0", "reverse-kl logits-unsure-teacher", ("reverse-kl", "logits-unsure-teacher")),
     "hidden": Arm("hidden", fixed=("hidden",)),
     "all": Arm("all", fixed=tuple(USUAL.split())),
     "scheduled": Arm("scheduled"),

@@ -23,6 +23,7 @@ from ackd.knowledge.rkd import RkdAngle, RkdDistance
 from ackd.knowledge.similarity import Similarity
 from ackd.knowledge.tokens import Tokens
 from ackd.knowledge.top_k import TopK
+from ackd.knowledge.top_tokens import TopTokens
 from ackd.types import EMBEDDINGS, Knowledge, ModelDims
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Similarity",
     "Tokens",
     "TopK",
+    "TopTokens",
     "assess",
     "build",
     "check_losses",
@@ -98,6 +100,8 @@ _TYPES: dict[str, Callable[[_Models], Knowledge]] = {
     "reverse-kl": lambda m: ReverseKL(temperature=m.temperature),
     "jsd": lambda m: JensenShannon(temperature=m.temperature),
     "top-k": lambda m: TopK(temperature=m.temperature),
+    "logits-unsure-teacher": lambda m: TopTokens(Logits(temperature=m.temperature), by="teacher"),
+    "reverse-kl-unsure-student": lambda m: TopTokens(ReverseKL(temperature=m.temperature)),
     "embeddings": lambda m: Hidden(*m.both, ((EMBEDDINGS, EMBEDDINGS),), name="embeddings"),
     "hidden": lambda m: Hidden(*m.both, m.pairs),
     "hidden-cls": lambda m: HiddenCls(*m.both, m.pairs),
@@ -136,7 +140,8 @@ def build(
         student: the student's sizes.
         teacher: the teacher's sizes.
         layers: the layer map, a rule or pairs. With a rule, types whose papers use one layer get the last pair.
-        temperature: temperature of `logits`, `reverse-kl`, `jsd` and `top-k`; other types ignore it.
+        temperature: temperature of `logits`, `reverse-kl`, `jsd`, `top-k` and the
+            types that are named after them; other types ignore it.
         teacher_place: index of the teacher among several.
         suffix: appended to each name, to distinguish the same types for several teachers.
 

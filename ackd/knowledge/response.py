@@ -39,7 +39,11 @@ class Response(Knowledge):
             return self.compare(ours, theirs, batch.labels)
         shared = min(ours.shape[-1], theirs.shape[-1])
         losses = self.compare(ours[..., :shared], theirs[..., :shared], batch.labels)
-        return masked_mean(losses, batch.labels != NO_TOKEN)
+        return masked_mean(losses, self.counted(ours[..., :shared], theirs[..., :shared], batch.labels))
+
+    def counted(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """`[B, n]` bool, the tokens of a language model that count: those with a next token."""
+        return labels != NO_TOKEN
 
     def flops(self, size: int, length: int) -> float:
         """0, because there is no matrix product."""

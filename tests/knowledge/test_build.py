@@ -70,7 +70,7 @@ def test_a_layer_map_that_nobody_needs_is_not_refused(small: ModelDims) -> None:
     last = ("hidden-cosine", "attention-kl", "values", "qkv", "similarity")
     first = ("logits", "embeddings", "rkd", *RESPONSE)
     free = [name for name in NAMES if name.split("-")[0] in first or name in last]
-    assert len(build(free, small, shallow)) == 15
+    assert len(build(free, small, shallow)) == 17
     for name in set(NAMES) - set(free):
         with pytest.raises(InputError, match="at least as deep as the student"):
             build([name], small, shallow)

@@ -22,6 +22,7 @@ from ackd.knowledge import (
     ReverseKL,
     Tokens,
     TopK,
+    TopTokens,
     build,
 )
 from ackd.types import NO_TOKEN, Batch, Knowledge, ModelDims, Outputs
@@ -197,3 +198,33 @@ def test_what_is_out_of_range_is_refused(beta: float) -> None:
         TopK(k=0)
     with pytest.raises(InputError, match="the temperature must be above 0"):
         ReverseKL(temperature=0)
+
+
+@pytest.mark.parametrize("by", ["student", "teacher"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_a_share_of_the_tokens_is_that_of_the_largest_entropy(by: Any, share: float) -> None:
+    batch, (ours, theirs) = texts(), (3 * drawn(3, LONGEST, 11, seed=k) for k in (0, 1))
+    loss = TopTokens(ReverseKL(temperature=2), share=share, by=by)
+    expected = []
+    for i in range(3):
+        told = [t for t in range(LONGEST) if batch.labels[i, t] >= 0]
+        p = [softmax((ours if by == "student" else theirs)[i, t].numpy(), 1) for t in told]
+        order = np.argsort([(one * np.log(one)).sum() for one in p])  # the largest entropy first
+        kept = [told[place] for place in order[: int(np.ceil(share * len(told)))]]
+        expected.append(np.mean([reverse(ours[i, t].numpy(), theirs[i, t].numpy()) for t in kept]))
+    spoiled = torch.where((batch.labels == NO_TOKEN)[..., None], 0.0, ours)  # the largest entropy there is
+    found = loss(Outputs(spoiled), Outputs(theirs), batch)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert loss.name == f"reverse-kl-unsure-{by}"
+
+
+def test_an_answer_of_a_classifier_always_counts() -> None:
+    batch = Batch(torch.arange(4), {"attention_mask": torch.ones(4, 2)}, torch.zeros(4, dtype=torch.int64))
+    ours, theirs = (Outputs(drawn(4, 5, seed=k)) for k in (0, 1))
+    loss = TopTokens(Logits(temperature=2), share=0.1)
+    torch.testing.assert_close(loss(ours, theirs, batch), Logits(temperature=2)(ours, theirs, batch))
+    for share in (0.0, 1.5):
+        with pytest.raises(InputError, match="the share of the tokens is"):
+            TopTokens(Logits(), share=share)
+    with pytest.raises(InputError, match="unknown model to take the entropy of"):
+        TopTokens(Logits(), by="both")  # type: ignore[arg-type]
