@@ -41,7 +41,7 @@ class TopTokens(Response):
     """
 
     def __init__(self, loss: Response, *, share: float = 0.5, by: Model = "student", name: str | None = None) -> None:
-        super().__init__(name or f"{loss.name}-unsure-{by}")
+        super().__init__(name or f"{loss.name}-uncertain-{by}")
         if not 0 < share <= 1:
             raise InputError(f"the share of the tokens is {share}: give a number above 0, at most 1")
         if by not in get_args(Model):

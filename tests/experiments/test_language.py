@@ -174,7 +174,7 @@ def test_every_policy_takes_the_task(teacher: str, text: str, tmp_path: Path) ->
 
 
 def test_students_that_train_together_are_those_that_train_alone(teacher: str, text: str) -> None:
-    training = prepared(teacher, text, knowledge=["logits", "reverse-kl-unsure-student", "hidden", "attention-kl"])
+    training = prepared(teacher, text, knowledge=["logits", "reverse-kl-uncertain-student", "hidden", "attention-kl"])
     together = Cohort(training, 2)
     together.reset([1, 2])
     selection = Selection.of(*training.distiller.knowledge)

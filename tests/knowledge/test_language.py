@@ -215,7 +215,7 @@ def test_a_share_of_the_tokens_is_that_of_the_largest_entropy(by: Any, share: fl
     spoiled = torch.where((batch.labels == NO_TOKEN)[..., None], 0.0, ours)  # the largest entropy there is
     found = loss(Outputs(spoiled), Outputs(theirs), batch)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    assert loss.name == f"reverse-kl-unsure-{by}"
+    assert loss.name == f"reverse-kl-uncertain-{by}"
 
 
 def test_an_answer_of_a_classifier_always_counts() -> None:
