@@ -23,7 +23,7 @@ import yaml
 from ackd.cli.config_file import recipes
 
 SHARED = Path(os.environ.get("ACKD_SHARED", "../shared"))
-HEADER = ("task", "metric", "teacher", "student", "teacher's epochs", "student's epochs", "steps", "minutes")
+HEADER = ("task", "metric", "teacher", "student", "teacher's epochs", "student's epochs", "steps")
 
 
 def ran(words: list[str], output: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def row(task: str, options: argparse.Namespace, teachers: dict[str, str]) -> str
     result = ran(["distill", "--config", task, "--teacher", teacher, *data, *cache, "--resume"], folder / "student")
     scores = [f"{result[name]:.2f}" for name in ("teacher_score", "dev_score")]
     lasted = ["given" if task in teachers else f"{epochs['finetune']}", f"{epochs['distill']}"]
-    cells = [task, result["metric"], *scores, *lasted, f"{result['steps']:,}", f"{result['seconds'] / 60:.0f}"]
+    cells = [task, result["metric"], *scores, *lasted, f"{result['steps']:,}"]
     return f"| {' | '.join(cells)} |"
 
 
