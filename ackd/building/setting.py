@@ -89,11 +89,8 @@ def prepare(
     settings = renamed(settings | ({"knowledge": knowledge} if knowledge else {}))
     knowledge = settings.pop("knowledge", ())
     config = checked(SettingConfig, settings, others=NAMES)
-    check_length(config.steps, config.epochs)
-    Recipe.of(part(config, RecipeConfig))  # checks the settings before any data is read
-    check_share(config.cache_device_memory)
+    _check(config)
     reuse_memory()
-    place = check_device(config.device)
     sources, student = several(teacher), models.unpacked(student)
     if not sources and config.preset is None:
         alone = " or ".join(name for name, one in presets.METHODS.items() if not one.teachers[0])
@@ -103,16 +100,7 @@ def prepare(
         knowledge = knowledge or kinds.SENTENCES
     teachers = [one.shape for one in cast.teachers]
     make = method_of(knowledge, preset_options(config, options), cast.shape, teachers, config)
-    with torch.random.fork_rng():
-        method = make()
-        if cast.spec.sentences:
-            sentences.check_method(method, config.preset)
-        if cast.spec.language:
-            language.check_method(method, config.preset)
-        named, model = [model_of(one) for one in cast.teachers], cast.make_student().to(place)
-        check_outputs(named, model, method.knowledge, config.preset if method.stages else None)
-    for m in cast.strangers:
-        check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
+    method, model = _checked_method(cast, make, sources, config)
     # "dev" avoids a warning about examples that a teacher has seen, which do not matter without labels
     where = "dev" if cast.spec.sentences else config.reward_from
     apart = ("use --reward-from dev:0.5 with a --dev-data that it has not seen",) if cast.spec.language else ()
@@ -122,6 +110,31 @@ def prepare(
     if cast.spec.language:
         language.check_lengths(its_task, model, cast.teachers, [shown(one) for one in sources])
     return _built(cast, its_task.judged_by(compute_metrics), answering, make, method, config, scale_steps, spent)
+
+
+def _check(config: SettingConfig) -> None:
+    """Checks options before any model or data is read."""
+    check_length(config.steps, config.epochs)
+    Recipe.of(part(config, RecipeConfig))
+    check_share(config.cache_device_memory)
+    check_device(config.device)
+
+
+def _checked_method(
+    cast: Cast, make: Callable[[], presets.Preset], sources: Sequence[Source], config: SettingConfig
+) -> tuple[presets.Preset, Model]:
+    """A method that fits the task and the models, and an initial student."""
+    with torch.random.fork_rng():
+        method = make()
+        if cast.spec.sentences:
+            sentences.check_method(method, config.preset)
+        if cast.spec.language:
+            language.check_method(method, config.preset)
+        named, model = [model_of(one) for one in cast.teachers], cast.make_student().to(check_device(config.device))
+        check_outputs(named, model, method.knowledge, config.preset if method.stages else None)
+    for m in cast.strangers:
+        check_whole(shown(sources[m]), [one for one in method.knowledge if one.teacher == m])
+    return method, model
 
 
 def _answered(
