@@ -27,7 +27,7 @@ COMPARED: Mapping[str, tuple[str, ...]] = {
     ),
 }
 BY: Mapping[str, tuple[str, ...]] = {
-    "logits": ("kd", "kl", "kld", "jsd", "distillation", "mft"),
+    "logits": ("kd", "kl", "kld", "jsd", "topk", "distillation", "mft"),
     "hidden": ("mse", "cosine", "mgd"),
 }
 
@@ -61,7 +61,7 @@ def families_of(names: Iterable[str], families: Mapping[str, str], labels: str |
 
 def _family(name: str) -> str:
     parts = re.sub(r"([a-z])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3 \2\4", name)  # "MSELoss" is "MSE Loss"
-    words = re.findall(r"[a-z]+", parts.lower())
+    words = re.findall(r"[a-z]+", re.sub(r"top[^a-z]k(?![a-z])", "topk", parts.lower()))
     found = ({family for family, known in table.items() if {*words} & {*known}} for table in (COMPARED, BY))
     families = next((one for one in found if one), set())
     if len(families) != 1:
