@@ -73,7 +73,7 @@ def test_a_teacher_that_does_not_say_is_told_of_once(
     arguments = ["evaluate", "--tasks", "polarity", "--teachers", str(silent), *SHORT, "--seeds", "1"]
     arguments += ["--policies", "labels", "preset:kd", "--output", str(tmp_path / "run")]
     assert main(arguments) == 0
-    (line,) = [one for one in capsys.readouterr().err.splitlines() if "trained on" in one]
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "that it was trained on" in one]
     assert line.startswith(f"{silent} does not say all that it was trained on")
     assert "--reward-from dev:0.5" in line
     assert distil(silent, tmp_path / "student") == 0
@@ -101,7 +101,7 @@ def test_a_part_of_dev_is_said_wherever_scores_are(
     ]
     assert main(arguments) == 0
     said = capsys.readouterr()
-    assert "trained on" not in said.err
+    assert "that it was trained on" not in said.err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     (count,) = {cell["dev_examples"] for cell in result["cells"]}
     assert 590 <= count <= 610
@@ -159,7 +159,7 @@ def test_what_a_model_has_seen_goes_on_with_it(
 ) -> None:
     learn = ["finetune", "--task", "polarity", "--max-examples", "100", "--epochs", "0.2", "--data-seed", "2"]
     assert main([*learn, "--model", str(teacher), "--output", str(tmp_path / "further")]) == 0
-    assert "trained on" not in capsys.readouterr().err
+    assert "that it was trained on" not in capsys.readouterr().err
     assert (rows_of(tmp_path / "further") | rows_of(teacher)).sum() == rows_of(tmp_path / "further").sum() > 800
     assert main([*learn, "--model", str(silent), "--output", str(tmp_path / "doubtful")]) == 0
     assert "does not say all" in capsys.readouterr().err

@@ -152,7 +152,7 @@ def test_each_student_learns_by_the_recipe_as_it_would_alone(recipe: Recipe) -> 
 
 def test_float32_differs_by_its_rounding() -> None:
     """The logit loss subtracts nearly equal numbers here, so what is measured is less exact than what is learnt."""
-    compare(make(lr=1e-4), PHASES, 2, tolerance=1e-5, measured=2e-3)
+    compare(make(lr=1e-4), PHASES, 2, tolerance=1e-5, measured=1e-2)
 
 
 @pytest.mark.parametrize("name", knowledge.NAMES)

@@ -5,7 +5,7 @@
 
 A frozen run is a digest of each file that it leaves: weights, decisions, tables, policies, results and counts, without
 what differs from one execution to the next, such as seconds. Bits depend on the processor and on the versions of the
-packages, so each set of frozen runs says where it was made, and is compared nowhere else.
+packages (`made_here`), so each set of frozen runs says where it was made, and is compared nowhere else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 from ackd.agents.learner import LEARNERS
 from ackd.cli import main as ackd
@@ -97,7 +98,28 @@ RUNS: Mapping[str, Sequence[str]] = {
 
 def made_here() -> dict[str, str]:
     """What the bits depend on."""
-    return {"processor": torch.backends.cpu.get_cpu_capability(), **{name: version(name) for name in PACKAGES}}
+    return {"arithmetic": arithmetic(), **{name: version(name) for name in PACKAGES}}
+
+
+def arithmetic() -> str:
+    """A digest of what this processor computes: the weights of a small model after four steps, without our code.
+
+    Processors of one instruction set differ too, since libraries also choose by the model and the size of its caches.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 100}
+        model = BertForSequenceClassification(BertConfig(num_attention_heads=4, **sizes)).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        for _ in range(4):
+            loss = model(torch.randint(100, (8, 20)), labels=torch.randint(2, (8,))).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    digest = hashlib.sha256(loss.detach().numpy().tobytes())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def given(folder: Path) -> dict[str, str]:
